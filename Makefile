@@ -1,0 +1,34 @@
+# Everything in .venv, from an exact list; needs Python 3.11+ and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint docs claims speed clean
+
+demo: $(READY)
+	$(BIN)/selftaught demo
+
+test: $(READY)
+	$(BIN)/pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --site-dir site
+
+claims: $(READY)
+	$(BIN)/selftaught benchmark claims
+
+clean:
+	rm -rf .venv site build dist
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "selftaught needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check --no-build-isolation --editable .
+	touch $(READY)

@@ -1,0 +1,153 @@
+"""``selftaught benchmark claims``: a method and its baselines side by side, and the paired difference with its interval."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from selftaught.benchmark.definitions import CLAIMS, Arm, Claim
+from selftaught.errors import UserError
+from selftaught.evaluation import Number, paired_difference
+from selftaught.run import train
+from selftaught.run.layout import environment, write_json
+
+
+def run(
+    method: str | None = None,
+    *,
+    full: bool = False,
+    seeds: int | None = None,
+    out: str | Path | None = None,
+    say: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Measure the claims of one method or of all, store each as JSON with its figure.
+
+    Args:
+        method: slug; None for every method that has a claim.
+        full: the longer form.
+        seeds: repetitions; None takes the claim's own.
+        out: folder for METHOD.json and METHOD.svg; default benchmarks/claims in a checkout, else claims.
+        say: called with a line for each part.
+
+    Returns:
+        one dict per claim, as stored.
+
+    Raises:
+        UserError: a method without a claim.
+    """
+    if method is not None and method not in CLAIMS:
+        raise UserError(f"--method {method}: there are claims for {', '.join(CLAIMS)}")
+    checkout = Path("benchmarks/claims")
+    folder = Path(out) if out is not None else checkout if checkout.is_dir() else Path("claims")
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for slug in [method] if method else list(CLAIMS):
+        claim = CLAIMS[slug]()
+        result = measure(claim, full=full, seeds=seeds or (claim.full_seeds if full else claim.seeds), say=say)
+        name = f"{slug}-full" if full else slug
+        write_json(folder / f"{name}.json", result)
+        _figure(result, folder / f"{name}.svg")
+        say(as_text(result))
+        found.append(result)
+    return found
+
+
+def measure(claim: Claim, *, full: bool, seeds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Train and score every arm under every condition and seed."""
+    began = time.monotonic()
+    options = claim.common | (claim.full if full else {})
+    data = str(options.pop("data", claim.data))
+    values: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for condition, change in claim.conditions.items():
+        for seed in range(seeds):
+            for arm in claim.arms:
+                scores = _cell(claim, arm, data, options | change, seed)
+                for name, value in scores.items():
+                    values.setdefault(name, {}).setdefault(condition, {}).setdefault(arm.name, []).append(value)
+                main = scores[_label(claim.score)]
+                say(f"{claim.method}: {condition or data} seed {seed}: {arm.name} {_label(claim.score)} {main:.4f}")
+    result = {
+        "method": claim.method,
+        "claim": claim.says,
+        "data": data,
+        "options": options,
+        "arms": {arm.name: {"method": arm.method} | arm.options for arm in claim.arms},
+        "conditions": claim.conditions,
+        "score": _label(claim.score),
+        "seeds": seeds,
+        "full": full,
+        "values": values,
+        "differences": _differences(values[_label(claim.score)], claim),
+        "seconds": round(time.monotonic() - began, 1),
+        "environment": environment(),
+    }
+    return result | {"verdict": _verdict(result)}
+
+
+def _label(score: tuple[str, str]) -> str:
+    return " ".join(score)
+
+
+def _cell(claim: Claim, arm: Arm, data: str, options: dict[str, Any], seed: int) -> dict[str, float]:
+    """One run and its scores; the run's folder is not kept."""
+    folder = Path(tempfile.mkdtemp(prefix="claim-"))
+    merged = options | arm.options
+    if "steps" in arm.options:
+        merged.pop("epochs", None)
+    try:
+        done = train(arm.method, data, out=str(folder / "run"), seed=seed, quiet=True, knn_every=0, **merged)
+        wanted = (claim.score, *claim.also)
+        found = done.evaluate(protocols=list(dict.fromkeys(protocol for protocol, _ in wanted)))
+        return {_label(pair): found[pair[0]]["this"].numbers[pair[1]].mean for pair in wanted}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _differences(values: dict[str, dict[str, list[float]]], claim: Claim) -> dict[str, dict[str, Any]]:
+    """Proposed minus each baseline, paired by seed, per condition."""
+    proposed = claim.arms[0].name
+    return {
+        condition: {
+            arm.name: paired_difference(arms[proposed], arms[arm.name]).to_dict() for arm in claim.arms[1:]
+        }
+        for condition, arms in values.items()
+    }
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    """One honest sentence per comparison: shown, reversed, or no difference at this size."""
+    rows = []
+    for condition, arms in result["differences"].items():
+        for name, difference in arms.items():
+            low, high = difference.get("low"), difference.get("high")
+            if low is None or high is None or low <= 0 <= high:
+                said = "no difference that this size could show"
+            else:
+                said = "better" if low > 0 else "worse"
+            rows.append(f"against {name}{', ' + condition if condition else ''}: {said}")
+    return "; ".join(rows)
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """The result as a few lines for a terminal."""
+    lines = [f"\n{result['method']}: {result['claim']}"]
+    for condition, arms in result["values"][result["score"]].items():
+        for name, values in arms.items():
+            lines.append(f"  {condition:12s} {name:22s} {result['score']} {Number.of(values)}")
+        for name, difference in result["differences"][condition].items():
+            low, high = difference.get("low"), difference.get("high")
+            interval = f" [{low:+.4f}, {high:+.4f}]" if low is not None else ""
+            lines.append(f"  {condition:12s} minus {name:16s} {difference['mean']:+.4f}{interval}")
+    lines.append(f"  {result['verdict']} ({result['seeds']} seeds, {result['seconds']:.0f} s)")
+    return "\n".join(lines)
+
+
+def _figure(result: dict[str, Any], path: Path) -> None:
+    from selftaught.report import figures
+
+    figures.claim(json.loads(json.dumps(result)), path)

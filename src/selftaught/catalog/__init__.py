@@ -1,0 +1,40 @@
+"""The methods as cards: what each is for, when not to use it, its paper, options, presets; look-up and search.
+
+Standard library only, and nothing of the methods is run: cards are the TOML files in ``selftaught/cards``, options and
+presets are read from the syntax tree of a method's file. So the command line can answer at once, without loading torch.
+"""
+
+from selftaught.catalog.cards import (
+    Card,
+    all_cards,
+    card,
+    method_file,
+    options,
+    presets,
+    search,
+    settings,
+    stages,
+    values,
+)
+from selftaught.catalog.source import REQUIRED, Expression, Option, read_options
+from selftaught.catalog.text import card_text, table_markdown, table_text
+
+__all__ = [
+    "REQUIRED",
+    "Card",
+    "Expression",
+    "Option",
+    "all_cards",
+    "card",
+    "card_text",
+    "method_file",
+    "options",
+    "presets",
+    "read_options",
+    "search",
+    "settings",
+    "stages",
+    "table_markdown",
+    "table_text",
+    "values",
+]

@@ -1,0 +1,340 @@
+"""The command line: parses, calls, prints; decides nothing. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from selftaught import __version__
+from selftaught.errors import UserError
+
+_EXAMPLES = """examples:
+  selftaught demo                                     train, evaluate and report on the embedded photographs
+  selftaught methods denoise                          what is there for a job
+  selftaught train dcl --data photos/                 an encoder from a folder of images
+  selftaught train c-bsn --data noisy/                a denoiser from noisy images alone
+  selftaught evaluate runs/dcl-photos --data labelled/
+  selftaught apply runs/dcl-photos more/ --out embeddings.parquet
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 2 bad input, 130 or 143 stopped by a signal and resumable."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"selftaught: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("selftaught: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug or type(error).__name__ != "Interrupted":
+            raise
+        signum = error.signum  # type: ignore[attr-defined]
+        print(f"selftaught: stopped and saved; go on with: {_resume_line()}", file=sys.stderr)
+        return 128 + int(signum)
+
+
+def _resume_line() -> str:
+    return f"selftaught train --resume {os.environ.get('SELFTAUGHT_RUN_FOLDER', 'RUN')}"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line that names the option."""
+
+    def error(self, message: str) -> Any:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def _dispatch(arguments: list[str]) -> int:
+    parser = _parser()
+    if not arguments:
+        parser.print_help()
+        return 0
+    if arguments[0] == "train":
+        return _train(arguments[1:])
+    options = parser.parse_args(arguments)
+    return int(options.call(options) or 0)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="selftaught",
+        description="Learning without labels: train, evaluate, apply, export and report.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"selftaught {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def command(name: str, call: Callable[[argparse.Namespace], Any], help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(call=call)
+        return sub
+
+    sub = command("methods", _methods, "the catalogue: list, search, or one method's card")
+    sub.add_argument("query", nargs="*", help="words to search for, or the slug of one method")
+    for name in ("modality", "job", "family"):
+        sub.add_argument(f"--{name}", help=f"only this {name}")
+    command("train", _methods, "train a method: selftaught train METHOD --data SOURCE [options]")
+    _add_run_commands(command)
+    sub = command("data", _data, "what is embedded, what is missing; check a source of your own")
+    sub.add_argument("action", choices=["list", "fetch", "check"])
+    sub.add_argument("source", nargs="?", help="a source (check) or an embedded name (fetch)")
+    sub.add_argument("--modality", choices=["image", "series"], help="kind of samples; default found out")
+    sub = command("doctor", _doctor, "this machine: cores, precision, measured throughput, what limits it")
+    sub.add_argument("--data", help="a source to measure reading of; default photos")
+    sub = command("demo", _demo, "the main job on the embedded photographs: train, evaluate, report")
+    sub.add_argument("--out", help="folder of the run")
+    sub.add_argument("--steps", type=int, help="shorter or longer than the default")
+    sub = command("benchmark", _benchmark, "the papers' claims in the small")
+    sub.add_argument("what", choices=["claims"])
+    sub.add_argument("--method", help="one method; default all that are built")
+    sub.add_argument("--full", action="store_true", help="the longer form")
+    sub.add_argument("--seeds", type=int, help="repetitions; default the claim's own")
+    sub.add_argument("--out", help="folder for results; default benchmarks/claims")
+    return parser
+
+
+def _add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command("evaluate", _evaluate, "evaluate a run, beside an untrained encoder and the raw input")
+    sub.add_argument("run", help="folder of the run")
+    sub.add_argument("--data", help="labelled source; default the run's own")
+    sub.add_argument("--protocol", help="comma-separated: knn,linear,linear-sgd,fewlabel,retrieval,diagnostics,finetune")
+    sub.add_argument("--clean", help="folder of clean images of the same names (restoration)")
+    sub.add_argument("--seeds", type=int, default=5, help="draws of labelled subsets (default 5)")
+    sub.add_argument("--limit", type=int, default=50, help="images to restore at most (default 50)")
+    sub = command("apply", _apply, "embeddings to a table, or restored images to a folder; resumable")
+    sub.add_argument("run", help="folder of the run")
+    sub.add_argument("input", help="source to apply it to")
+    sub.add_argument("--out", required=True, help=".parquet or .npy file, or a folder for images")
+    sub.add_argument("--workers", type=int, default=-1, help="loader processes; -1 chooses")
+    sub.add_argument("--tile", type=int, default=512, help="largest side restored in one piece (default 512)")
+    sub = command("export", _export, "the encoder for use without selftaught")
+    sub.add_argument("run", help="folder of the run")
+    sub.add_argument("--format", default="safetensors", help="safetensors, timm or onnx")
+    sub.add_argument("--out", help="file or folder; default inside the run")
+    sub = command("report", _report, "the HTML page of a run, or several side by side")
+    sub.add_argument("runs", nargs="+", metavar="run", help="folders of runs")
+    sub.add_argument("--out", help="file to write; default RUN/report.html, or comparison.html")
+
+
+# ---- train -------------------------------------------------------------------------------------------------------
+def _train(arguments: list[str]) -> int:
+    slug = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    resume, config = _peek(arguments, "--resume"), _peek(arguments, "--config")
+    if slug is None:
+        slug = _method_of(resume, config)
+    else:
+        arguments = arguments[1:]
+    if slug is None:
+        if "--help" in arguments or "-h" in arguments:
+            slug = "simclr"
+        else:
+            raise UserError("which method? selftaught train METHOD --data SOURCE (see selftaught methods)")
+    given = _parse_train(slug, arguments)
+    quiet = given.pop("quiet", False)
+    data, resume, config = given.pop("data", None), given.pop("resume", None), given.pop("config", None)
+    if resume:
+        os.environ["SELFTAUGHT_RUN_FOLDER"] = str(resume)
+    import selftaught
+
+    run = selftaught.train(slug, data, config=config, resume=resume, quiet=quiet, **given)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        run.report(say=_say(quiet))
+        print("\n".join(run.summary()))
+    return 0
+
+
+def _peek(arguments: list[str], name: str) -> str | None:
+    for k, argument in enumerate(arguments):
+        if argument == name and k + 1 < len(arguments):
+            return arguments[k + 1]
+        if argument.startswith(name + "="):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def _method_of(resume: str | None, config: str | None) -> str | None:
+    if resume is None and config is None:
+        return None
+    from pathlib import Path
+
+    from selftaught.run.layout import Layout, read_yaml
+
+    content = Layout(resume).read_config() if resume is not None else read_yaml(Path(str(config)))
+    if "method" not in content:
+        raise UserError(f"{config}: names no method")
+    return str(content["method"])
+
+
+def _parse_train(slug: str, arguments: list[str]) -> dict[str, Any]:
+    """Options of the run and of the method, typed by their declarations; only those given are returned."""
+    from selftaught import catalog
+
+    card = catalog.card(slug)
+    parser = _Parser(
+        prog=f"selftaught train {slug}",
+        description=card.summary,
+        epilog=f"presets: {', '.join(catalog.presets(slug)) or 'none'}",
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--config", metavar="FILE", help="a run's config.yaml to repeat")
+    parser.add_argument("--resume", metavar="RUN", help="folder of an interrupted run to go on with")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    for title, found in (("run", catalog.settings()), (slug, catalog.options(slug))):
+        group = parser.add_argument_group(f"options of {title}" if title == slug else "options of the run")
+        for option in found:
+            _add_option(group, option)
+    return vars(parser.parse_args(arguments))
+
+
+def _add_option(group: Any, option: Any) -> None:
+    flag = "--" + option.name.strip("_").replace("_", "-")
+    kind = option.type.replace(" ", "").removesuffix("|None")
+    text = f"{option.help} (default {option.default})".replace("%", "%%")
+    extra: dict[str, Any] = {"help": text, "dest": option.name}
+    if kind == "bool":
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, **extra)
+    elif kind.startswith("list"):
+        group.add_argument(flag, type=lambda text: [part for part in text.split(",") if part], metavar="A,B", **extra)
+    elif option.choices:
+        group.add_argument(flag, choices=list(option.choices), **extra)
+    else:
+        number = {"int": int, "float": float}.get(kind, str)
+        group.add_argument(flag, type=number, metavar={"int": "N", "float": "X"}.get(kind, "TEXT"), **extra)
+
+
+# ---- the other commands ------------------------------------------------------------------------------------------
+def _say(quiet: bool = False) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    return say
+
+
+def _methods(options: argparse.Namespace) -> None:
+    from selftaught import catalog
+
+    words = options.query
+    filters = {name: getattr(options, name) for name in ("modality", "job", "family")}
+    if len(words) == 1 and not any(filters.values()) and words[0] in {c.slug for c in catalog.all_cards()}:
+        print(catalog.card_text(words[0]))
+        return
+    found = catalog.search(" ".join(words), **filters)
+    if not found:
+        raise UserError(f"no method matches {' '.join(words)!r}; selftaught methods lists all")
+    print(catalog.table_text(found))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import selftaught
+
+    run = selftaught.load(options.run)
+    names = [name for name in (options.protocol or "").split(",") if name]
+    found = run.evaluate(
+        options.data,
+        protocols=names or None,
+        clean=options.clean,
+        seeds=options.seeds,
+        limit=options.limit,
+        say=_say(),
+    )
+    from selftaught.evaluation import table
+
+    titles = {"this": "this model", "random": "untrained", "raw": "raw input"}
+    for name, kinds in found.items():
+        print(f"\n{name}\n" + table({titles[kind]: result for kind, result in kinds.items()}))
+        notes = dict.fromkeys(result.note for result in kinds.values() if result.note)
+        print("\n".join(f"note: {note}" for note in notes))
+    run.report()
+    print(f"report: {run.layout.report}")
+
+
+def _apply(options: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    import selftaught
+
+    run = selftaught.load(options.run)
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("apply", total=None)
+        written = run.apply(
+            options.input,
+            options.out,
+            workers=options.workers,
+            tile=options.tile,
+            say=lambda done: bar.update(task, completed=done),
+        )
+    print(f"{written} written to {options.out}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    import selftaught
+
+    print(selftaught.load(options.run).export(options.format, options.out))
+
+
+def _report(options: argparse.Namespace) -> None:
+    import selftaught
+
+    if len(options.runs) == 1 and not options.out:
+        print(selftaught.load(options.runs[0]).report(say=_say()))
+        return
+    print(selftaught.compare(options.runs, options.out or "comparison.html", say=_say()))
+
+
+def _data(options: argparse.Namespace) -> int:
+    from selftaught import data
+
+    if options.action == "list":
+        for row in data.list_embedded():
+            print(row)
+        return 0
+    if options.source is None:
+        raise UserError(f"selftaught data {options.action} SOURCE: which source?")
+    if options.action == "fetch":
+        print(data.fetch(options.source))
+        return 0
+    modality = options.modality or data.guess_modality(options.source)
+    report = data.check(options.source, modality=modality)
+    print(report)
+    return 0 if report.ok else 1
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from selftaught import doctor
+
+    print(doctor.examine(options.data or "photos"))
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from selftaught.benchmark import demo
+
+    run = demo.run(out=options.out, steps=options.steps, say=_say())
+    print("\n".join(run.summary()))
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from selftaught.benchmark import claims
+
+    claims.run(options.method, full=options.full, seeds=options.seeds, out=options.out, say=_say())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

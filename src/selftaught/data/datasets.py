@@ -1,0 +1,252 @@
+"""Samples out of other people's data-set classes: any map-style torch Dataset, and torchvision's by name."""
+
+from __future__ import annotations
+
+import inspect
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selftaught.data.decode import pil_to_array
+from selftaught.data.mapped import cache_folder
+from selftaught.data.pixels import as_hwc
+from selftaught.data.series import as_ct
+from selftaught.data.source import TEST, TRAIN, ImageSource, Modality, digest, label_codes
+from selftaught.data.spec import near
+from selftaught.errors import SampleError, UserError
+
+_LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")
+_SAMPLE_KEYS = ("image", "img", "images", "pixel_values", "series", "x")
+_LABEL_KEYS = ("label", "labels", "target", "y", "fine_label")
+_TIMEOUT_S = 15.0
+
+
+class DatasetSource(ImageSource):
+    """Samples of one or several torch Datasets that follow each other.
+
+    An item is a tensor, array or Pillow image, a tuple that starts with (sample, label), or a dict with "image"/"x"/... and "label"/"y".
+    Labels come from the data set's own list (``targets``, ``labels``); without one every item is read once when the source is opened:
+    hand over `labels` to spare that.
+    """
+
+    def __init__(
+        self, parts: dict[str, Any], name: str, modality: Modality = "image", labels: Any = None, channels: int | None = None
+    ) -> None:
+        """Args: data sets by split ("" where there is one only); name; kind of samples; labels (n,); channels to force or None."""
+        self.parts, self.name, self.modality = parts, name, modality
+        self._starts = np.cumsum([0] + [len(p) for p in parts.values()])
+        self._splits = list(parts)
+        self.names = [f"{split}/{i:05d}" if split else f"{i:05d}" for split, part in parts.items() for i in range(len(part))]
+        if len(parts) > 1:
+            codes = {"train": TRAIN, "test": TEST}
+            self.given = np.concatenate([np.full(len(p), codes[s], dtype=np.int8) for s, p in parts.items()])
+        self._find_labels(labels)
+        self.convert = channels is not None
+        first = self._first()
+        self.channels = channels if channels is not None else first.shape[2 if modality == "image" else 0]
+        self._dtype = first.dtype
+
+    def _item(self, i: int) -> Any:
+        part = int(np.searchsorted(self._starts, i, side="right")) - 1
+        try:
+            return self.parts[self._splits[part]][int(i - self._starts[part])]
+        except Exception as error:
+            raise SampleError(self.names[i], f"{type(error).__name__}: {' '.join(str(error).split())[:100]}") from None
+
+    def _load(self, i: int, min_side: int | None) -> np.ndarray:
+        value = sample_of(self._item(i))
+        if self.modality == "series":
+            return as_ct(_array(value), self.names[i])
+        layout: Any = "hwc" if hasattr(value, "mode") else "guess"
+        return as_hwc(_array(value), self.names[i], layout)
+
+    def read(self, i: int, min_side: int | None = None) -> np.ndarray:
+        """One sample; see `Source.read`."""
+        if self.modality == "image":
+            return super().read(i, min_side)
+        series = self._load(i, None)
+        if series.shape[0] != self.channels:
+            raise SampleError(self.names[i], f"{series.shape[0]} channels where the source has {self.channels}")
+        return series
+
+    def _is_uint8(self) -> bool:
+        return self.modality == "series" or self._dtype == np.uint8
+
+    def _first(self) -> np.ndarray:
+        for i in range(min(len(self), 100)):
+            try:
+                return self._load(i, None)
+            except SampleError as error:
+                last = error
+        raise UserError(f"{self.name}: none of its first samples can be read ({last})")
+
+    def _find_labels(self, labels: Any) -> None:
+        found = [labels_of(part) for part in self.parts.values()] if labels is None else [np.asarray(labels)]
+        if any(f is None for f in found):
+            found = [self._scan_labels()]
+        if all(f is not None and np.asarray(f).ndim == 1 for f in found):
+            values = np.concatenate([np.asarray(f) for f in found])
+            if len(values) != len(self):
+                raise UserError(f"{self.name}: {len(values)} labels for {len(self)} samples")
+            if values.dtype.kind == "f" and not np.array_equal(values, np.round(values)):
+                return  # a regression target is no class
+            self.labels, self.classes = label_codes(values)
+            own = getattr(next(iter(self.parts.values())), "classes", None)
+            if own is not None and len(own) >= len(self.classes):
+                self.classes = [str(c) for c in own]
+
+    def _scan_labels(self) -> np.ndarray | None:
+        values = []
+        for i in range(len(self)):
+            try:
+                value = label_in(self._item(i))
+            except SampleError:
+                value = -1
+            if value is None or np.ndim(value) > 0:
+                return None
+            values.append(value.item() if hasattr(value, "item") else value)
+        return np.asarray(values)
+
+    def fingerprint(self) -> str:
+        """Of the names, the labels and the first and last few samples: a data set's class can't say more about its content."""
+        content = []
+        for i in sorted({*range(min(4, len(self))), *range(max(0, len(self) - 4), len(self))}):
+            try:
+                content.append(digest(self._load(i, None)))
+            except SampleError as error:
+                content.append(error.reason)
+        return digest("dataset", self.name, len(self), self.labels, content, self.channels)
+
+
+def sample_of(item: Any) -> Any:
+    """The image or series in an item of a data set: of a tuple the first, of a dict the one under a well-known name."""
+    if isinstance(item, dict):
+        key = next((k for k in _SAMPLE_KEYS if k in item), next(iter(item)))
+        return item[key]
+    return item[0] if isinstance(item, tuple | list) else item
+
+
+def label_in(item: Any) -> Any:
+    """The label in an item of a data set, or None."""
+    if isinstance(item, dict):
+        return next((item[k] for k in _LABEL_KEYS if k in item), None)
+    return item[1] if isinstance(item, tuple | list) and len(item) > 1 else None
+
+
+def labels_of(dataset: Any) -> np.ndarray | None:
+    """The labels that a data set lists without being read, through Subset and TensorDataset as well; None without such a list."""
+    if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
+        inner = labels_of(dataset.dataset)
+        return None if inner is None else inner[np.asarray(dataset.indices)]
+    if hasattr(dataset, "tensors") and len(dataset.tensors) > 1:
+        return np.asarray(dataset.tensors[1])
+    for attribute in _LABEL_ATTRIBUTES:
+        values = getattr(dataset, attribute, None)
+        if values is not None and not callable(values) and hasattr(values, "__len__") and len(values) == len(dataset):
+            return np.asarray(values)
+    return None
+
+
+def open_dataset(
+    dataset: Any, modality: Modality = "image", *, labels: Any = None, channels: int | None = None, name: str | None = None
+) -> DatasetSource:
+    """Any map-style torch Dataset as a source.
+
+    Args:
+        dataset: has ``__len__`` and ``__getitem__``.
+        modality: what its samples are.
+        labels: (n,), where the data set doesn't list them and reading every item for them takes too long.
+        channels: channels that every image shall have.
+        name: what to call it; None: the name of its class.
+
+    Raises:
+        UserError: it can only be iterated, or it is empty.
+    """
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise UserError(f"{type(dataset).__name__} has no length or no items by index; give a map-style Dataset")
+    if not len(dataset):
+        raise UserError(f"{type(dataset).__name__} is empty")
+    return DatasetSource({"": dataset}, name or type(dataset).__name__, modality, labels, channels)
+
+
+def open_torchvision(name: str, *, root: str | None = None, channels: int | None = None, **options: Any) -> DatasetSource:
+    """``torchvision:NAME``: a data set of torchvision by the name of its class, upper or lower case.
+
+    Args:
+        name: the class ("FashionMNIST", "CIFAR10", "FakeData").
+        root: folder that holds it; None: ``torchvision`` in the cache folder. It is downloaded there if it is missing and torchvision can.
+        channels: channels that every image shall have.
+        **options: handed to the class (``size=20``, ``split="extra"``).
+
+    Raises:
+        UserError: there is no such class, or it is neither in `root` nor to be had by download.
+    """
+    from torchvision import datasets
+
+    classes = {n.lower(): n for n in datasets.__all__}
+    if name.lower() not in classes:
+        raise UserError(f"torchvision has no data set {name!r}{near(name, datasets.__all__)}")
+    name = classes[name.lower()]
+    build = getattr(datasets, name)
+    known = inspect.signature(build.__init__).parameters
+    folder = Path(root) if root else cache_folder() / "torchvision"
+
+    def make(**split: Any) -> Any:
+        return _construct(build, known, folder, {**options, **split}, name)
+
+    if "train" in known and "train" not in options:
+        parts = {"train": make(train=True), "test": make(train=False)}
+    elif "split" in known and "split" not in options and "test" in _split_names(build):
+        parts = {"train": make(split="train"), "test": make(split="test")}
+    else:
+        parts = {"": make()}
+    source = DatasetSource(parts, f"torchvision:{name}", "image", None, channels)
+    source.generated = name == "FakeData"
+    return source
+
+
+def _split_names(build: Any) -> str:
+    """Where torchvision's classes say which splits they have: the parameter's default or the class's documentation."""
+    return f"{inspect.signature(build.__init__).parameters['split'].default} {build.__doc__}"
+
+
+def _construct(build: Callable[..., Any], known: Any, folder: Path, options: dict[str, Any], name: str) -> Any:
+    where = {"root": str(folder)} if "root" in known else {}
+    unknown = [k for k in options if k not in known]
+    if unknown:
+        raise UserError(f"torchvision:{name} has no option {unknown[0]!r}{near(unknown[0], known)}")
+    try:
+        if "download" not in known:
+            return build(**where, **options)
+        try:
+            return build(**where, **options, download=False)
+        except (RuntimeError, FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with short_timeout():
+                return build(**where, **options, download=True)
+    except (TypeError, KeyError) as error:
+        raise UserError(f"torchvision:{name}: {' '.join(str(error).split())[:150]}") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"torchvision:{name} is not in {folder} and can't be downloaded ({reason}); put its files there") from None
+
+
+@contextmanager
+def short_timeout(seconds: float = _TIMEOUT_S) -> Iterator[None]:
+    """Let connections that are opened meanwhile give up after `seconds` of silence."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _array(value: Any) -> np.ndarray:
+    if hasattr(value, "mode") and hasattr(value, "size"):
+        return pil_to_array(value)
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)

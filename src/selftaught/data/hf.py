@@ -1,0 +1,146 @@
+"""Hugging Face data sets: from the hub, or from a folder that they were saved to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selftaught.data.decode import decode, pil_to_array, read_bytes
+from selftaught.data.pixels import as_hwc
+from selftaught.data.series import as_ct
+from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, Modality, digest, label_codes
+from selftaught.data.spec import near
+from selftaught.errors import SampleError, UserError, require
+
+_SPLITS = {"train": TRAIN, "validation": VAL, "valid": VAL, "val": VAL, "test": TEST}
+_SAMPLES = {"image": ("image", "img", "images", "pixel_values", "picture"), "series": ("series", "x", "signal", "values", "data")}
+_LABELS = ("label", "labels", "fine_label", "target", "y", "class")
+
+
+class HuggingFaceSource(ImageSource):
+    """Rows of Arrow tables that stay on disk; the encoded images in them are decoded when asked for."""
+
+    def __init__(self, tables: dict[str, Any], name: str, modality: Modality, sample: str, label: str | None, channels: int | None) -> None:
+        """Args: tables by split; name; kind; columns of samples and labels; channels to force or None."""
+        self.tables, self.name, self.modality, self._column = tables, name, modality, sample
+        self._order = list(tables)
+        self._starts = np.cumsum([0] + [len(t) for t in tables.values()])
+        self.names = [f"{split}/{i:05d}" for split, table in tables.items() for i in range(len(table))]
+        if len(tables) > 1:
+            self.given = np.concatenate([np.full(len(t), _SPLITS[s], dtype=np.int8) for s, t in tables.items()])
+        if label is not None:
+            values = np.concatenate([np.asarray(table[label][:]) for table in tables.values()])
+            self.labels, self.classes = label_codes(values)
+            own = getattr(next(iter(tables.values())).features[label], "names", None)
+            self.classes = [str(n) for n in own] if own else self.classes
+        self.convert = channels is not None
+        self._probe(channels)
+
+    def _probe(self, channels: int | None) -> None:
+        from selftaught.data.pixels import choose_channels
+
+        shapes, self._all_uint8 = [], True
+        for i in np.unique(np.linspace(0, len(self) - 1, min(16, len(self))).astype(np.int64)):
+            try:
+                sample = self._load(int(i), None)
+            except SampleError:
+                continue
+            shapes.append(sample.shape[2 if self.modality == "image" else 0])
+            self._all_uint8 &= sample.dtype == np.uint8
+        self.channels = channels if channels is not None else choose_channels(shapes or [3])
+
+    def _load(self, i: int, min_side: int | None) -> np.ndarray:
+        part = int(np.searchsorted(self._starts, i, side="right")) - 1
+        name = self.names[i]
+        value = self.tables[self._order[part]][int(i - self._starts[part])][self._column]
+        if value is None:
+            raise SampleError(name, "missing")
+        if self.modality == "series":
+            return as_ct(np.asarray(value, dtype=np.float32), name)
+        if isinstance(value, dict):
+            data = value.get("bytes")
+            return decode(data if data is not None else read_bytes(Path(value.get("path") or ""), name), name, min_side)
+        if isinstance(value, bytes):
+            return decode(value, name, min_side)
+        return as_hwc(pil_to_array(value) if hasattr(value, "mode") else np.asarray(value), name)
+
+    def read(self, i: int, min_side: int | None = None) -> np.ndarray:
+        """One sample; see `Source.read`."""
+        if self.modality == "image":
+            return super().read(i, min_side)
+        series = self._load(i, None)
+        if series.shape[0] != self.channels:
+            raise SampleError(self.names[i], f"{series.shape[0]} channels where the source has {self.channels}")
+        return series
+
+    def _is_uint8(self) -> bool:
+        return self.modality == "series" or self._all_uint8
+
+    def fingerprint(self) -> str:
+        """Of the fingerprints that the tables carry."""
+        return digest("hf", [str(t._fingerprint) for t in self.tables.values()], len(self), self.labels, self.channels)
+
+
+def open_huggingface(
+    name: str, modality: Modality = "image", *, config: str | None = None, column: str | None = None, label: str | None = None,
+    channels: int | None = None,
+) -> HuggingFaceSource:  # fmt: skip
+    """``hf:NAME``: a data set of the hub, or a local folder: one that ``save_to_disk`` wrote, or one that ``load_dataset`` understands.
+
+    Args:
+        name: on the hub, or a path.
+        modality: "image", or "series" for columns of numbers.
+        config: which configuration of the data set.
+        column: column of the samples; None: the one of type Image, else one with a usual name.
+        label: column of the labels; None: the one of type ClassLabel, else one with a usual name, else no labels.
+        channels: channels that every image shall have.
+
+    Raises:
+        UserError: no such data set, no such column, or the package is missing.
+    """
+    hub: Any = require("datasets", "hf")
+    loaded = _load_any(hub, name, config)
+    tables = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    tables = {split: table for split, table in tables.items() if split in _SPLITS} or {"train": next(iter(tables.values()))}
+    features = next(iter(tables.values())).features
+    sample = _pick(name, column, features, hub.Image if modality == "image" else None, _SAMPLES[modality], "samples")
+    assert sample is not None
+    labels = _pick(name, label, features, hub.ClassLabel, _LABELS, None)
+    if isinstance(features[sample], hub.Image):
+        tables = {split: table.cast_column(sample, hub.Image(decode=False)) for split, table in tables.items()}
+    keep = [sample] if labels is None else [sample, labels]
+    tables = {split: table.select_columns(keep) for split, table in tables.items()}
+    return HuggingFaceSource(tables, f"hf:{name}", modality, sample, labels, channels)
+
+
+def _load_any(hub: Any, name: str, config: str | None) -> Any:
+    path = Path(name)
+    hub.disable_progress_bars()
+    try:
+        if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+            return hub.load_from_disk(name)
+        if path.is_dir():
+            suffixes = {p.suffix.lower() for p in path.rglob("*") if p.is_file()}
+            if suffixes & {".parquet", ".arrow", ".jsonl"}:
+                return hub.load_dataset(name, config)
+            return hub.load_dataset("imagefolder", data_dir=name)
+        return hub.load_dataset(name, config)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"hf:{name}: neither a folder here nor to be had from the hub ({reason})") from None
+
+
+def _pick(name: str, asked: str | None, features: Any, kind: Any, usual: tuple[str, ...], what: str | None) -> str | None:
+    if asked is not None:
+        if asked not in features:
+            raise UserError(f"hf:{name} has no column {asked!r}{near(asked, features)}; it has {', '.join(features)}")
+        return asked
+    typed = [c for c, f in features.items() if kind is not None and isinstance(f, kind)]
+    found = next(iter(typed), None) or next((c for c in usual if c in features), None)
+    if found is None and what is not None:
+        raise UserError(f"hf:{name}: which column holds the {what}? Say column=NAME; it has {', '.join(features)}")
+    return found
+
+

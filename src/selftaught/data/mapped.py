@@ -1,0 +1,118 @@
+"""Arrays in .npy and .npz files without holding them in memory, and the cache folder of the toolkit."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from selftaught.errors import UserError
+
+_UNPACK_ABOVE = 1 << 28
+
+
+def cache_folder() -> Path:
+    """Where fetched data lies: ``$SELFTAUGHT_CACHE``, else ~/.cache/selftaught. It is made when something is put there."""
+    return Path(os.environ.get("SELFTAUGHT_CACHE") or Path.home() / ".cache" / "selftaught")
+
+
+def build_once(target: Path, build: Callable[[Path], None]) -> Path:
+    """Make `target` with `build(temporary path)` unless it is there; two processes at a time make it once, a killed one leaves nothing.
+
+    Raises:
+        UserError: the folder can't be written to, or the disk is full.
+    """
+    if target.exists():
+        return target
+    temporary = target.with_name(f"{target.name}.part{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(target) + ".lock"):
+            if not target.exists():
+                build(temporary)
+                os.replace(temporary, target)
+    except OSError as error:
+        raise UserError(f"{target.parent}: can't write there ({error.strerror or error}); set SELFTAUGHT_CACHE to another folder") from None
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+    return target
+
+
+def members(path: Path) -> list[str]:
+    """The names of the arrays in an .npz file.
+
+    Raises:
+        UserError: it is no .npz file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{path}: not a readable .npz file ({error})") from None
+
+
+def open_array(path: str | Path, member: str | None = None) -> np.ndarray:
+    """An array of a .npy file, or one member of an .npz file, mapped from disk where that is possible.
+
+    Kept once per process. A member that is stored without compression is mapped in place; a compressed one is unpacked into memory, above
+    256 MB into the cache folder, and mapped from there.
+
+    Raises:
+        UserError: there is no such array, or it holds Python objects.
+    """
+    path = Path(os.path.abspath(path))
+    status = path.stat()
+    return _open(str(path), member, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=32)
+def _open(path: str, member: str | None, size: int, changed: int) -> np.ndarray:
+    where = path if member is None else f"{path}:{member}"
+    try:
+        if member is None:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(f"{member}.npy")
+            if info.compress_type == zipfile.ZIP_STORED:
+                return _map_stored(path, info)
+            if info.file_size <= _UNPACK_ABOVE:
+                with archive.open(info) as file:
+                    return np.lib.format.read_array(file, allow_pickle=False)
+            target = cache_folder() / "unpacked" / f"{Path(path).stem}-{member}-{size}-{changed}.npy"
+            build_once(target, lambda part: _extract(path, info, part))
+            return np.load(target, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = "it holds Python objects, not numbers" if "pickle" in str(error) else "it is broken or cut short"
+        raise UserError(f"{where}: not a readable array, {reason}") from None
+
+
+def _map_stored(path: str, info: zipfile.ZipInfo) -> np.ndarray:
+    """Map the bytes of an uncompressed member: its local header is 30 bytes, a name and an extra field, whose lengths stand in it."""
+    with open(path, "rb") as file:
+        file.seek(info.header_offset)
+        head = file.read(30)
+        file.seek(int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little"), os.SEEK_CUR)
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        if dtype.hasobject:
+            raise ValueError("pickle")
+        if not all(shape):
+            return np.zeros(shape, dtype=dtype)
+        return np.memmap(path, dtype=dtype, mode="r", offset=file.tell(), shape=shape, order="F" if fortran else "C")
+
+
+def _extract(path: str, info: zipfile.ZipInfo, part: Path) -> None:
+    with zipfile.ZipFile(path) as archive, archive.open(info) as packed, part.open("wb") as plain:
+        shutil.copyfileobj(packed, plain, 1 << 22)

@@ -1,0 +1,214 @@
+"""WebDataset shards: tar files that are indexed once and read in place."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import itertools
+import json
+import os
+import re
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selftaught.data.decode import IMAGE_SUFFIXES, decode, header
+from selftaught.data.mapped import build_once, cache_folder
+from selftaught.data.pixels import choose_channels
+from selftaught.data.source import TEST, TRAIN, ImageSource, digest, label_codes
+from selftaught.errors import SampleError, UserError, require
+
+_IMAGES = tuple(s[1:] for s in IMAGE_SUFFIXES)
+_REMOTE = re.compile(r"^(https?|s3|gs|ais|hf|file)://")
+
+
+class ShardSource(ImageSource):
+    """Images at known places of tar files: (shard, offset, size) per sample, nothing is unpacked."""
+
+    def __init__(self, train: list[Path], test: list[Path], name: str, channels: int | None = None) -> None:
+        """Args: shards for training; shards for testing (may be empty: then no given split); name; channels to force or None."""
+        self.name, self.shards = name, train + test
+        names, places, labels = [], [], []
+        for number, shard in enumerate(self.shards):
+            for key, offset, size, label in index(shard):
+                names.append(key)
+                places.append((number, offset, size))
+                labels.append(label)
+        if not names:
+            raise UserError(f"{name}: no image in these shards; looked for members .{' .'.join(_IMAGES)}")
+        self.names = names if len(set(names)) == len(names) else [f"{self.shards[p[0]].stem}/{n}" for n, p in zip(names, places, strict=True)]
+        self._places = np.array(places, dtype=np.int64)
+        if all(label is not None for label in labels):
+            self.labels, self.classes = label_codes(_same_type(labels))
+        if test:
+            self.given = np.where(self._places[:, 0] < len(train), TRAIN, TEST).astype(np.int8)
+        self.convert = channels is not None
+        self._probe(channels)
+
+    def _probe(self, channels: int | None) -> None:
+        found, types = [], set()
+        for i in np.unique(np.linspace(0, len(self) - 1, min(32, len(self))).astype(np.int64)):
+            try:
+                head = header(self._bytes(int(i)), self.names[i])
+            except SampleError:
+                continue
+            found.append(head.channels)
+            types.add(head.dtype)
+        self._all_uint8 = types <= {"uint8"}
+        self.channels = channels if channels is not None else choose_channels(found or [3])
+
+    def _bytes(self, i: int) -> bytes:
+        shard, offset, size = self._places[i].tolist()
+        try:
+            with self.shards[shard].open("rb") as file:
+                file.seek(offset)
+                data = file.read(size)
+        except OSError as error:
+            raise SampleError(self.names[i], f"shard {self.shards[shard].name}: {error.strerror or error}") from None
+        if len(data) < size:
+            raise SampleError(self.names[i], f"shard {self.shards[shard].name} is truncated")
+        return data
+
+    def _load(self, i: int, min_side: int | None) -> np.ndarray:
+        return decode(self._bytes(i), self.names[i], min_side)
+
+    def _is_uint8(self) -> bool:
+        return self._all_uint8
+
+    def fingerprint(self) -> str:
+        """Of the index and of the shards' sizes and times of change."""
+        stats = [os.stat(shard) for shard in self.shards]
+        sizes = np.array([(s.st_size, s.st_mtime_ns) for s in stats], dtype=np.int64)
+        return digest("shards", list(self.names), self._places, sizes, self.labels, self.channels)
+
+
+def open_shards(pattern: str, *, test: str | None = None, channels: int | None = None) -> ShardSource:
+    """``wds:PATTERN``: shards by path, glob or brace pattern (``train-{000..011}.tar``), local or remote.
+
+    A sample is the members of one base name; its image the first of .jpg .jpeg .png .webp .tif .tiff .bmp .npy, its label the text
+    of ``.cls``, or "label" or "cls" in ``.json``. Remote shards are fetched once into the cache folder through webdataset's opener.
+
+    Args:
+        pattern: the shards.
+        test: pattern of further shards that are the given test split.
+        channels: channels that every image shall have.
+
+    Raises:
+        UserError: no such shard, no image in them, a compressed tar, or a shard can't be fetched.
+    """
+    return ShardSource(locate(pattern), locate(test) if test else [], f"wds:{pattern}", channels)
+
+
+def locate(pattern: str) -> list[Path]:
+    """The local files of a shard pattern, remote ones fetched into the cache folder first."""
+    paths: list[Path] = []
+    for one in expand(pattern):
+        if _REMOTE.match(one):
+            paths.append(_fetch(one))
+        elif glob.has_magic(one):
+            paths += [Path(p) for p in sorted(glob.glob(one, recursive=True))]
+        elif Path(one).is_dir():
+            paths += sorted(Path(one).glob("*.tar"))
+        else:
+            paths.append(Path(one))
+    if not paths:
+        raise UserError(f"wds:{pattern}: no shard matches this pattern")
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"wds:{pattern}: no such shard: {path}")
+    return paths
+
+
+def expand(pattern: str) -> list[str]:
+    """A brace pattern as the list of what it stands for: ``{000..011}`` counts with leading zeros, ``{a,b}`` lists; in any number."""
+    choices = []
+    for piece in re.split(r"(\{[^{}]*\})", pattern):
+        run = re.fullmatch(r"\{(\d+)\.\.(\d+)\}", piece)
+        if run:
+            first, last = run.groups()
+            step = 1 if int(last) >= int(first) else -1
+            choices.append([f"{k:0{len(first)}d}" for k in range(int(first), int(last) + step, step)])
+        elif piece.startswith("{") and "," in piece:
+            choices.append(piece[1:-1].split(","))
+        else:
+            choices.append([piece])
+    return ["".join(c) for c in itertools.product(*choices)]
+
+
+def index(shard: Path) -> list[tuple[str, int, int, Any]]:
+    """(name, offset, size, label or None) of every image in a tar file, in its order; a shard cut short is indexed as far as it goes.
+
+    Raises:
+        UserError: it is no tar file, or a compressed one.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            try:
+                for member in tar:
+                    if member.isfile():
+                        _note(found, member, tar)
+            except tarfile.ReadError:
+                pass
+    except (tarfile.ReadError, OSError):
+        with shard.open("rb") as file:
+            packed = file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7", b"(\xb5")
+        mend = "it is compressed; unpack it to a plain .tar first" if packed else "it is empty or damaged"
+        raise UserError(f"{shard}: not a readable tar file ({mend})") from None
+    return [(e["name"], e["offset"], e["size"], e.get("label")) for e in found.values() if "name" in e]
+
+
+def _note(found: dict[str, dict[str, Any]], member: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
+    folder, _, base = member.name.removeprefix("./").rpartition("/")
+    stem, _, suffix = base.partition(".")
+    if not stem or base.startswith("."):
+        return
+    entry = found.setdefault(f"{folder}/{stem}" if folder else stem, {})
+    last = suffix.lower().rpartition(".")[2]
+    if last in _IMAGES and "name" not in entry:
+        entry.update(name=member.name.removeprefix("./"), offset=member.offset_data, size=member.size)
+    elif last in ("cls", "json"):
+        file = tar.extractfile(member)
+        text = (file.read() if file else b"").decode(errors="replace").strip()
+        if last == "cls":
+            entry["label"] = text
+        else:
+            label = _label_of_json(text)
+            if label is not None:
+                entry.setdefault("label", label)
+
+
+def _label_of_json(text: str) -> Any:
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    found = next((row[k] for k in ("label", "cls", "class") if k in row), None) if isinstance(row, dict) else None
+    return found if isinstance(found, int | str) else None
+
+
+def _same_type(labels: list[Any]) -> np.ndarray:
+    try:
+        return np.array([int(v) for v in labels], dtype=np.int64)
+    except ValueError:
+        return np.array([str(v) for v in labels])
+
+
+def _fetch(url: str) -> Path:
+    wds: Any = require("webdataset", "wds")
+    key = hashlib.sha256(url.encode()).hexdigest()[:16]
+    target = cache_folder() / "shards" / f"{key}-{Path(url).name}"
+
+    def build(part: Path) -> None:
+        try:
+            with wds.gopen(url) as remote, part.open("wb") as local:
+                shutil.copyfileobj(remote, local, 1 << 20)
+        except Exception as error:
+            raise UserError(f"wds:{url}: can't be fetched ({' '.join(str(error).split())[:120]})") from None
+        if not part.stat().st_size:
+            raise UserError(f"wds:{url}: can't be fetched (nothing came)")
+
+    return build_once(target, build)

@@ -1,0 +1,143 @@
+"""Checkpoints that a run can be killed between: written atomically, with every generator's state, on signals too."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; its state is saved. ``signum`` says which."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+def random_state() -> dict[str, Any]:
+    """The state of Python's, NumPy's and torch's generators, in types that ``weights_only`` loading admits."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - the legacy one is what others use
+    state: dict[str, Any] = {
+        "python": repr(random.getstate()),
+        "numpy": [str(kind), [int(k) for k in keys], int(position), int(has_gauss), float(gauss)],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what :func:`random_state` returned."""
+    import ast
+
+    random.setstate(ast.literal_eval(state["python"]))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
+def save_atomically(trainer: L.Trainer, path: Path) -> str | None:
+    """Write a checkpoint beside its place, flush it, then move it there.
+
+    Returns:
+        None, or in one line why it could not be written (a full disk); the last good one then stays.
+    """
+    part = path.with_suffix(".part")
+    try:
+        trainer.save_checkpoint(part, weights_only=False)
+        if trainer.is_global_zero:
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        return f"checkpoint not written ({error.strerror or error}); the last good one stays"
+    return None
+
+
+class Checkpoints(Callback):
+    """Save now and then, at the end and on SIGTERM or Ctrl-C; restore the generators exactly.
+
+    Args:
+        path: file of the last checkpoint.
+        every_minutes: minutes between saves.
+        every_steps: optimiser steps between saves; 0 for by time alone.
+        warn: called with one line when a save fails.
+    """
+
+    def __init__(self, path: Path, every_minutes: float, every_steps: int, warn: Any = print) -> None:
+        self.path, self.every_minutes, self.every_steps, self.warn = path, every_minutes, every_steps, warn
+        self.saved_step = -1
+        self.asked: int | None = None
+        self._last = time.monotonic()
+        self._state: dict[str, Any] | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generators' state at the moment of saving."""
+        return {"random": random_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keep the generators' state until training starts, when set-up can no longer draw from them."""
+        self._state = state["random"]
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        """Catch the signals before Lightning does: a flag, acted on after the step."""
+
+        def ask(signum: int, frame: Any) -> None:
+            if self.asked is not None and signum == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.asked = signum
+
+        try:
+            self._handlers = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not the main thread: whoever owns it owns the signals
+            self._handlers = {}
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, handler)
+        self._handlers = {}
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Put the generators where the saved run left them."""
+        self._last = time.monotonic()
+        if self._state is not None:
+            set_random_state(self._state)
+            self._state = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is due; stop where a signal asked for it."""
+        step = trainer.global_step
+        if self.asked is not None:
+            self.save(trainer)
+            raise Interrupted(self.asked)
+        if step == self.saved_step or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        by_step = self.every_steps and step % self.every_steps == 0
+        if by_step or time.monotonic() - self._last > 60 * self.every_minutes:
+            self.save(trainer)
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Write the checkpoint now."""
+        problem = save_atomically(trainer, self.path)
+        self._last = time.monotonic()
+        if problem:
+            self.warn(problem)
+        else:
+            self.saved_step = trainer.global_step

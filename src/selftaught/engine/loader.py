@@ -1,0 +1,345 @@
+"""From a source to batches: reads, skips what is broken, renders the views, and starts anywhere in the stream."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from selftaught.data import ResumableBatchSampler, Source, as_uint8
+from selftaught.engine.precision import cores
+from selftaught.errors import SampleError, UserError
+from selftaught.views import Pipeline, render
+
+if TYPE_CHECKING:
+    from selftaught.engine.method import Method
+
+_TRIES = 64
+
+
+def as_unit_float(image: np.ndarray) -> np.ndarray:
+    """Integer images -> float32 in [0, 1] by their type's range; float images stay as they are."""
+    if np.issubdtype(image.dtype, np.integer):
+        return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+    return image.astype(np.float32, copy=False)
+
+
+class Batches(Dataset):
+    """Whole batches of one source, made in the loader's workers.
+
+    Indexed with ``(epoch, indices)``; returns the batch dict of the contract plus ``skipped``: pairs of a sample's
+    index and the reason it could not be used. A skipped sample's place is taken by the next good one. The views'
+    randomness depends on (seed, epoch, index) alone, so no worker holds a state that a resumed run would miss.
+
+    Args:
+        source: where the samples come from.
+        pipelines: one per view; None for series, which are passed whole as ``series``.
+        seed: fixes the views.
+        pixels: "uint8" rendered views, or "float32" in [0, 1] at the source's full depth (restoration).
+    """
+
+    def __init__(self, source: Source, pipelines: list[Pipeline] | None, seed: int, pixels: str = "uint8") -> None:
+        self.source, self.pipelines, self.seed, self.pixels = source, pipelines, seed, pixels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: tuple[int, list[int]]) -> dict[str, Any]:
+        epoch, indices = key
+        skipped: list[tuple[int, str]] = []
+        rows = [self._sample(int(i), epoch, skipped) for i in indices]
+        kept = np.array([row[0] for row in rows], dtype=np.int64)
+        batch: dict[str, Any] = {"index": torch.from_numpy(kept), "skipped": skipped}
+        if self.source.labels is not None:
+            batch["label"] = torch.from_numpy(np.asarray(self.source.labels)[kept])
+        if self.pipelines is None:
+            batch["series"] = torch.from_numpy(np.stack([row[1][0] for row in rows]))
+        else:
+            batch["views"] = [_stack([row[1][v] for row in rows]) for v in range(len(self.pipelines))]
+        return batch
+
+    def _sample(self, index: int, epoch: int, skipped: list[tuple[int, str]]) -> tuple[int, list[np.ndarray]]:
+        for attempt in range(_TRIES):
+            i = (index + attempt) % len(self.source)
+            try:
+                return i, self._views(self.source.read(i), i, epoch)
+            except SampleError as error:
+                skipped.append((i, error.reason))
+            except ValueError as error:
+                skipped.append((i, str(error)))
+        raise UserError(
+            f"{self.source.name}: {_TRIES} samples in a row can't be used, the first because: {skipped[0][1]}; "
+            f"run: selftaught data check"
+        )
+
+    def _views(self, sample: np.ndarray, index: int, epoch: int) -> list[np.ndarray]:
+        if self.pipelines is None:
+            return [sample]
+        image = as_unit_float(sample) if self.pixels == "float32" else as_uint8(sample, self.source.value_range)
+        rng = np.random.Generator(np.random.PCG64([self.seed, epoch, index]))
+        height, width = image.shape[:2]
+        return [render(image, p, p.sample(rng, height, width)) for p in self.pipelines]
+
+
+def _stack(images: list[np.ndarray]) -> torch.Tensor:
+    """(h,w,C) arrays -> one contiguous (N,C,h,w) tensor in channels-last memory, copied once."""
+    out = np.stack(images)
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+class _Stream(Sampler):
+    """(epoch, indices) pairs from any batch of the stream on, for a number of batches."""
+
+    def __init__(self, n: int, batch_size: int, seed: int, start: int, total: int, rank: int, world: int) -> None:
+        self.n, self.batch_size, self.seed, self.rank, self.world = n, batch_size, seed, rank, world
+        self.start, self.total = start, total
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        position = self.start
+        per_epoch = len(self._epoch(0, 0))
+        while position < self.total:
+            epoch, first = divmod(position, per_epoch)
+            for indices in self._epoch(epoch, first):
+                if position >= self.total:
+                    return
+                yield epoch, indices
+                position += 1
+
+    def _epoch(self, epoch: int, start: int) -> ResumableBatchSampler:
+        return ResumableBatchSampler(
+            self.n,
+            self.batch_size,
+            seed=self.seed,
+            epoch=epoch,
+            start_batch=start,
+            rank=self.rank,
+            world=self.world,
+        )
+
+    def __len__(self) -> int:
+        return self.total - self.start
+
+
+class SkipLog:
+    """The samples that could not be used: counted, written to ``skipped.csv``, and too many of them stop the run."""
+
+    def __init__(self, source: Source, max_skip: float, path: Path | None = None) -> None:
+        self.source, self.max_skip, self.path = source, max_skip, path
+        self.reasons: dict[int, str] = {}
+
+    def add(self, skipped: list[tuple[int, str]]) -> None:
+        """Take in what a batch skipped.
+
+        Raises:
+            UserError: more than ``max_skip`` of the source can't be used.
+        """
+        new = {i: reason for i, reason in skipped if i not in self.reasons}
+        if not new:
+            return
+        self.reasons |= new
+        self.write()
+        if len(self.reasons) > self.max_skip * len(self.source):
+            index, reason = next(iter(self.reasons.items()))
+            raise UserError(
+                f"{self.source.name}: {len(self.reasons)} of {len(self.source)} samples can't be used, more than "
+                f"{self.max_skip:.0%} (such as {self.source.names[index]}: {reason}); mend them or raise --max-skip"
+            )
+
+    def write(self) -> None:
+        """Write ``skipped.csv`` (name, reason), whole each time and atomically."""
+        if self.path is None:
+            return
+        part = self.path.with_suffix(".part")
+        with part.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "reason"])
+            writer.writerows([self.source.names[i], reason] for i, reason in sorted(self.reasons.items()))
+        part.replace(self.path)
+
+
+def _worker_init(_: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def auto_workers(source: Source) -> int:
+    """Loader processes that pay here: none for what lies in memory in small pieces, else up to two per four cores."""
+    return min(8, max(1, cores() // 2)) if source.modality == "image" else 0
+
+
+class StreamLoader:
+    """An iterable of batches that Lightning can take: its length is the whole stream's, its start is anywhere."""
+
+    def __init__(self, dataset: Batches, stream: _Stream, workers: int, skips: SkipLog, pin: bool) -> None:
+        self.stream, self.skips = stream, skips
+        self.loader: DataLoader = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=stream,
+            num_workers=workers,
+            worker_init_fn=_worker_init,
+            pin_memory=pin,
+            prefetch_factor=4 if workers else None,
+            generator=torch.Generator(),
+            multiprocessing_context="fork" if workers else None,
+        )
+
+    def __len__(self) -> int:
+        return self.stream.total
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self.loader:
+            self.skips.add(batch.pop("skipped"))
+            yield batch
+
+
+class DataModule(L.LightningDataModule):
+    """The training data of a method, for :class:`lightning.Trainer`.
+
+    Args:
+        source: a :class:`selftaught.data.Source` or anything ``selftaught.data.open_source`` takes.
+        method: the method to train; it names its views.
+        batch_size: samples per step and process.
+        workers: loader processes; -1 chooses by the machine.
+        seed: fixes order and views.
+        total_batches: length of the whole stream; None is one epoch per Lightning epoch.
+        max_skip: largest share of unusable samples.
+        skipped: where to list the unusable samples.
+
+    Raises:
+        UserError: fewer samples than one batch.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        method: Method,
+        *,
+        batch_size: int = 256,
+        workers: int = -1,
+        seed: int = 0,
+        total_batches: int | None = None,
+        max_skip: float = 0.05,
+        skipped: Path | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(source, Source):
+            from selftaught.data import open_source
+
+            source = open_source(source, modality=method.modality)
+        self.source, self.method, self.batch_size, self.seed = source, method, batch_size, seed
+        self.workers = auto_workers(source) if workers < 0 else workers
+        self.total_batches, self.start_batch = total_batches, 0
+        self.skips = SkipLog(source, max_skip, skipped)
+        self._epoch = 0
+        if len(source) < batch_size:
+            raise UserError(
+                f"{source.name} has {len(source)} samples, fewer than one batch of {batch_size}: "
+                f"use --batch-size {len(source)} or less"
+            )
+
+    def epoch_batches(self, world: int = 1) -> int:
+        """Batches per pass over the data on each of ``world`` processes."""
+        return max(1, len(self.source) // (self.batch_size * world))
+
+    def train_dataloader(self) -> StreamLoader:
+        """Batches from ``start_batch`` on."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        total = self.total_batches or self.epoch_batches(world)
+        pipelines = self.method.views() if self.source.modality == "image" else None
+        batches = Batches(self.source, pipelines, self.seed, self.method.pixels)
+        stream = _Stream(len(self.source), self.batch_size, self.seed, self.start_batch, total, rank, world)
+        if self.total_batches is None:
+            stream = _Epochs(stream)
+        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return StreamLoader(batches, stream, self.workers, self.skips, pin)
+
+
+class _Epochs(_Stream):
+    """One epoch per iteration, each in an order and with views of its own (for a Lightning trainer of epochs)."""
+
+    def __init__(self, stream: _Stream) -> None:
+        super().__init__(
+            stream.n, stream.batch_size, stream.seed, stream.start, stream.total, stream.rank, stream.world
+        )
+        self.passes = 0
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        epoch, self.passes = self.passes, self.passes + 1
+        for indices in self._epoch(epoch, 0):
+            yield epoch, indices
+
+
+def evaluation_batches(
+    source: Source,
+    pipeline: Pipeline | None,
+    *,
+    batch_size: int = 256,
+    workers: int = -1,
+    start: int = 0,
+    value_range: Any = None,
+) -> Iterator[dict[str, Any]]:
+    """Batches of a source in its own order under one deterministic view; unusable samples are left out and named.
+
+    ``value_range`` scales 16-bit and float images as the run's training data were scaled; None takes the source's own.
+
+    Yields:
+        ``index (n,)``, ``views`` (one) or ``series``, ``label`` where there is one, ``skipped`` pairs.
+    """
+    workers = auto_workers(source) if workers < 0 else workers
+    if len(source) - start <= 2 * batch_size:
+        workers = 0
+    chunks = [list(range(i, min(i + batch_size, len(source)))) for i in range(start, len(source), batch_size)]
+    loader: DataLoader = DataLoader(
+        _InOrder(source, pipeline, value_range),
+        batch_size=None,
+        sampler=chunks,  # type: ignore[arg-type]
+        num_workers=workers,
+        worker_init_fn=_worker_init,
+        prefetch_factor=2 if workers else None,
+        generator=torch.Generator(),
+    )
+    yield from loader
+
+
+class _InOrder(Dataset):
+    """Batches in the source's order: a broken sample is named, never replaced."""
+
+    def __init__(self, source: Source, pipeline: Pipeline | None, value_range: Any) -> None:
+        self.source, self.pipeline = source, pipeline
+        self.value_range = source.value_range if value_range is None else np.asarray(value_range)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, indices: list[int]) -> dict[str, Any]:
+        kept, arrays, skipped = [], [], []
+        for i in indices:
+            try:
+                arrays.append(self._one(self.source.read(i)))
+                kept.append(i)
+            except (SampleError, ValueError) as error:
+                skipped.append((i, getattr(error, "reason", str(error))))
+        batch: dict[str, Any] = {"index": torch.tensor(kept, dtype=torch.int64), "skipped": skipped}
+        if self.source.labels is not None:
+            batch["label"] = torch.from_numpy(np.asarray(self.source.labels)[kept])
+        if arrays and self.pipeline is None:
+            batch["series"] = torch.from_numpy(np.stack(arrays))
+        elif arrays:
+            batch["views"] = [_stack(arrays)]
+        return batch
+
+    def _one(self, sample: np.ndarray) -> np.ndarray:
+        if self.pipeline is None:
+            return sample
+        image = as_uint8(sample, self.value_range)
+        params = self.pipeline.sample(np.random.Generator(np.random.PCG64(0)), *image.shape[:2])
+        return render(image, self.pipeline, params)

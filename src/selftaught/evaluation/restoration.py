@@ -1,0 +1,165 @@
+"""How close restored images are to the clean ones: PSNR and SSIM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from selftaught.errors import UserError
+from selftaught.evaluation._inputs import join_notes
+from selftaught.evaluation.result import Number, Result
+
+CEILING = 100.0
+WINDOW = 11
+
+Images = np.ndarray | Tensor | Sequence[np.ndarray] | Sequence[Tensor]
+
+
+def restoration(
+    predictions: Images,
+    targets: Images,
+    *,
+    noisy: Images | None = None,
+    data_range: float = 255,
+    channels: Literal["auto", "first", "last"] = "auto",
+    clip: bool = True,
+) -> Result:
+    """PSNR and SSIM of every image against its clean target, beside those of the input that it was made from.
+
+    Args:
+        predictions: restored images: a list of differently sized ones or a stacked array; uint8, uint16 or float; grey
+            ``(H, W)`` or any number of channels.
+        targets: clean images of the same sizes.
+        noisy: the inputs; adds ``psnr_input``, ``ssim_input`` and the paired gains ``psnr_gain``, ``ssim_gain``.
+        data_range: what white is worth: 255 for 8 bit, 65535 for 16 bit, 1 for float in [0, 1].
+        channels: where the channels are; "auto" takes arrays as ``(H, W, C)`` and tensors as ``(C, H, W)``.
+        clip: clip predictions and inputs to [0, data_range] before comparing, default on.
+
+    Returns:
+        ``Result`` "restoration": each number with an interval over images; figure ``per_image`` with the lists. An
+        image that is restored exactly counts as 100 dB; for an image smaller than SSIM's 11-pixel window the window
+        shrinks. Both are said in the note.
+
+    Raises:
+        UserError: counts or sizes that do not match, NaN, or values that do not fit ``data_range``.
+    """
+    restored, clean = _images(predictions, "predictions", channels), _images(targets, "targets", channels)
+    inputs = None if noisy is None else _images(noisy, "noisy", channels)
+    for name, images in (("predictions", restored), ("noisy", inputs)):
+        _check_sizes(name, images, clean)
+    _check_range(clean, data_range)
+    columns: dict[str, list[float]] = {}
+    for name, images in (("", restored), ("_input", inputs)):
+        if images is None:
+            continue
+        fitted = [np.clip(image.astype(np.float64), 0, data_range) if clip else image for image in images]
+        columns["psnr" + name] = [psnr(a, b, data_range) for a, b in zip(fitted, clean, strict=True)]
+        columns["ssim" + name] = [ssim(a, b, data_range) for a, b in zip(fitted, clean, strict=True)]
+    exact = sum(value == np.inf for key, values in columns.items() if key.startswith("psnr") for value in values)
+    per_image = {key: np.minimum(values, CEILING if key.startswith("psnr") else 1.0) for key, values in columns.items()}
+    if inputs is not None:
+        per_image |= {f"{m}_gain": per_image[m] - per_image[f"{m}_input"] for m in ("psnr", "ssim")}
+    small = sum(min(image.shape[:2]) < WINDOW for image in clean)
+    note = join_notes(
+        f"{exact} exact images counted as {CEILING:g} dB" if exact else "",
+        f"{small} images smaller than SSIM's window of {WINDOW}" if small else "",
+    )
+    numbers = {key: Number.bootstrap(values) for key, values in per_image.items()}
+    return Result("restoration", numbers, {"per_image": per_image}, note)
+
+
+def psnr(prediction: np.ndarray, target: np.ndarray, data_range: float = 255) -> float:
+    """``10 log10(data_range^2 / mean squared error)`` in dB over all pixels and channels; infinite when equal.
+
+    Args:
+        prediction: any shape, any number type.
+        target: same shape.
+        data_range: what white is worth.
+    """
+    error = float(np.mean((prediction.astype(np.float64) - target.astype(np.float64)) ** 2))
+    return float(10 * np.log10(data_range**2 / error)) if error > 0 else float("inf")
+
+
+def ssim(prediction: np.ndarray, target: np.ndarray, data_range: float = 255) -> float:
+    """Structural similarity (Wang et al. 2004): Gaussian window of sigma 1.5 and 11 pixels, mean over pixels and
+    channels.
+
+    Args:
+        prediction: ``(H, W)`` or ``(H, W, C)``.
+        target: same shape.
+        data_range: what white is worth.
+
+    Returns:
+        At most 1. Images of less than 11 pixels get the largest odd window that fits, those below 3 pixels the
+        global statistics.
+    """
+    from skimage.metrics import structural_similarity
+
+    a, b = (np.atleast_3d(image).astype(np.float64) for image in (prediction, target))
+    side = min(a.shape[:2])
+    if side < 3:
+        return _global_ssim(a, b, data_range)
+    radius = min(WINDOW, side - 1 + side % 2) // 2
+    value = structural_similarity(
+        a,
+        b,
+        data_range=data_range,
+        channel_axis=-1,
+        gaussian_weights=True,
+        sigma=1.5,
+        truncate=(radius + 0.25) / 1.5,
+        use_sample_covariance=False,
+    )
+    return float(value)
+
+
+def _global_ssim(a: np.ndarray, b: np.ndarray, data_range: float) -> float:
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
+    ma, mb = a.mean(0), b.mean(0)
+    covariance = (a * b).mean(0) - ma * mb
+    value = (2 * ma * mb + c1) * (2 * covariance + c2) / ((ma**2 + mb**2 + c1) * (a.var(0) + b.var(0) + c2))
+    return float(value.mean())
+
+
+def _images(images: Images, name: str, channels: str) -> list[np.ndarray]:
+    """A list of ``(H, W, C)`` arrays in their own number type."""
+    if isinstance(images, np.ndarray | Tensor) and images.ndim == 3 and min(images.shape[0], images.shape[-1]) <= 4:
+        raise UserError(f"{name}: shape {tuple(images.shape)} looks like a single image; pass a list, [image]")
+    out = []
+    for i, image in enumerate(images):
+        first = channels == "first" or (channels == "auto" and isinstance(image, Tensor))
+        array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+        if array.ndim not in (2, 3) or 0 in array.shape:
+            raise UserError(f"{name}[{i}]: shape {array.shape}; pass images (H, W) or (H, W, C)")
+        if array.ndim == 3 and first:
+            array = np.moveaxis(array, 0, -1)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise UserError(f"{name}[{i}]: NaN or infinite pixels; the model diverged or the file is broken")
+        out.append(np.atleast_3d(array))
+    if not out:
+        raise UserError(f"{name}: no image; pass at least one")
+    return out
+
+
+def _check_sizes(name: str, images: list[np.ndarray] | None, clean: list[np.ndarray]) -> None:
+    if images is None:
+        return
+    if len(images) != len(clean):
+        raise UserError(f"{name}: {len(images)} images for {len(clean)} targets; pass one for each")
+    for i, (image, target) in enumerate(zip(images, clean, strict=True)):
+        if image.shape != target.shape:
+            raise UserError(f"{name}[{i}]: size {image.shape} where the target has {target.shape}")
+
+
+def _check_range(clean: list[np.ndarray], data_range: float) -> None:
+    if not data_range > 0:
+        raise UserError(f"data_range: {data_range}; pass what white is worth, such as 255")
+    high = max(float(image.max()) for image in clean)
+    if high > 1.5 * data_range:
+        raise UserError(f"data_range: {data_range:g}, but targets reach {high:g}; pass 65535 for 16 bit, 255 for 8 bit")
+    if data_range > 1 and high <= 1 and all(image.dtype.kind == "f" for image in clean) and high > 0:
+        raise UserError(f"data_range: {data_range:g}, but float targets lie within [0, 1]; pass data_range=1")

@@ -1,0 +1,235 @@
+"""Frame projections: a signal, its Fourier transform and its wavelet transform are its views; no augmentation (2025).
+
+Three encoders, each with a projector, give unit vectors e_t, e_F, e_W. N is NT-Xent with temperature 0.15:
+
+    L_ID  = N(e_t, e_W) + N(e_t, e_F) + N(e_W, e_F)
+    L_map = ( mean|Phi_F(e_t) - e_F| + mean|Phi_W(e_t) - e_W| ) / B
+    stage 1, pretrain:  L_ID + L_map;   the epoch of lowest loss is kept
+    stage 2, map:       all frozen; two tiny mappers learn r_t -> r_F and r_t -> r_W on the encoders' outputs (L1)
+
+At inference no transform is computed: f = [ Phi_h^F(r_t), r_t, Phi_h^W(r_t) ], 384 numbers. arXiv 2510.22655.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, cat, nn
+from torch.nn.functional import normalize
+
+from selftaught import networks, objectives
+from selftaught.engine.distributed import gather
+from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer
+from selftaught.errors import UserError
+from selftaught.views import frames
+
+
+@dataclass
+class Config(MethodConfig):
+    """Frame projections' options; the defaults are the paper's."""
+
+    optimizer: Optimizer = "adam"
+    lr: float = 3e-3
+    lr_scaling: LearningRateScaling = "none"
+    weight_decay: float = 1e-6
+    temperature: float = 0.15
+    """Temperature of the three NT-Xent terms."""
+    views: Literal["both", "fourier", "wavelet"] = "both"
+    """Which transforms are views besides the signal."""
+    frame: Literal["cwt", "stft", "dwt"] = "cwt"
+    """Frame of the wavelet view: continuous Morlet, short-time Fourier or Haar bases."""
+    scales: int = 48
+    """Scales of the wavelet view, geometric from 1 to max_scale."""
+    max_scale: float = 128.0
+    """Largest wavelet scale, in samples."""
+    mapper: Literal["conv", "linear", "mlp"] = "conv"
+    """Kind of the four mappers."""
+    map_penalty: Literal["l1", "mse"] = "l1"
+    """Distance of the mapping terms."""
+    map_scale: Literal["per_batch", "none"] = "per_batch"
+    """per_batch divides L_map by the batch size once more, as the official code does."""
+    map_at_inference: bool = True
+    """Append the two mapped representations to the features (384 instead of 128)."""
+    keep_best: bool = True
+    """Go on from the weights of the epoch with the lowest training loss."""
+
+
+PRESETS = {
+    "paper": {"epochs": 256, "batch_size": 1024},
+    "readme": {"epochs": 256, "batch_size": 1024, "lr": 1e-3},
+    "clemson": {"epochs": 256, "batch_size": 512},
+    "laptop": {"epochs": 60, "batch_size": 256, "lr": 1e-3},
+}
+
+_WIDTH = 128
+
+
+class FrameProjections(Method):
+    """Sensor series of any number of channels and any window length."""
+
+    slug = "frame-projections"
+    Config = Config
+    config: Config
+    modality = "series"
+    stages = ("pretrain", "map")
+
+    def build(self) -> None:
+        """Encoders, projectors, and mappers of embeddings (z) and of representations (h)."""
+        c, length = self.config, self.length or 200
+        self.length = length
+        self.encoder = networks.ResNet1d(self.channels)
+        self.names = {"both": ("fourier", "wavelet")}.get(c.views, (c.views,))
+        self.encoders = nn.ModuleDict()
+        if "fourier" in self.names:
+            self.encoders["fourier"] = networks.FourierEncoder(self.channels, length)
+        if "wavelet" in self.names:
+            rows, columns = self.wavelet(torch.zeros(1, self.channels, length)).shape[1:3]
+            self.encoders["wavelet"] = networks.WaveletEncoder(self.channels, columns, scales=rows)
+        self.projectors = nn.ModuleDict({name: self._projector() for name in ("time", *self.names)})
+        self.embedding_mappers = nn.ModuleDict({n: networks.mapper(c.mapper, _WIDTH, hidden=64) for n in self.names})
+        self.mappers = nn.ModuleDict({n: networks.mapper(c.mapper, _WIDTH, hidden=1) for n in self.names})
+        self._cache: dict[int, Tensor] = {}
+        self._best: dict[str, Any] = {"loss": float("inf"), "sum": 0.0, "count": 0, "weights": {}}
+
+    @staticmethod
+    def _projector() -> nn.Module:
+        return networks.mlp([_WIDTH, _WIDTH, _WIDTH], norm="none", hidden_bias=True, out_bias=True)
+
+    def wavelet(self, x: Tensor) -> Tensor:
+        """The wavelet view (N, S, T', C) of series (N, C, T)."""
+        c = self.config
+        if c.frame == "stft":
+            return frames.stft(x)
+        if c.frame == "dwt":
+            return frames.dwt(x)
+        return frames.scalogram(x, scales=frames.geometric_scales(c.scales, c.max_scale))
+
+    def _cached_wavelet(self, batch: dict[str, Any]) -> Tensor:
+        """Each window's transform is computed once per run, then kept in half precision."""
+        index = batch["index"].tolist()
+        new = [k for k, i in enumerate(index) if i not in self._cache]
+        if new:
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                for k, view in zip(new, self.wavelet(batch["series"][new].float()), strict=True):
+                    self._cache[index[k]] = view.half()
+        return torch.stack([self._cache[i] for i in index]).float()
+
+    def representations(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """r (N, 128) of the signal and of each transform."""
+        x = batch["series"].float()
+        found = {"time": self.encoder(x)}
+        if "fourier" in self.names:
+            with torch.autocast(x.device.type, enabled=False):
+                magnitude, phase = frames.spectrum(x)
+            found["fourier"] = self.encoders["fourier"](magnitude, phase)
+        if "wavelet" in self.names:
+            found["wavelet"] = self.encoders["wavelet"](self._cached_wavelet(batch))
+        return found
+
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The terms of the current stage."""
+        if self.stage == "map":
+            return self._mapping_loss(batch)
+        c, found = self.config, self.representations(batch)
+        e = {n: gather(normalize(self.projectors[n](r).float())) for n, r in found.items()}
+        mapped = {n: self.embedding_mappers[n](e["time"]).float() for n in self.names}
+        return objectives.frame_projections_terms(
+            e["time"],
+            e.get("wavelet"),
+            e.get("fourier"),
+            temperature=c.temperature,
+            mapped_w=mapped.get("wavelet"),
+            mapped_f=mapped.get("fourier"),
+            map_scale=c.map_scale,
+            map_loss=c.map_penalty,
+        )
+
+    def _mapping_loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        with torch.no_grad():
+            found = self.representations(batch)
+        mapped = {n: self.mappers[n](found["time"]) for n in self.names}
+        return objectives.frame_projections_mappers_terms(
+            mapped.get("wavelet"),
+            mapped.get("fourier"),
+            found.get("wavelet"),
+            found.get("fourier"),
+            map_loss=self.config.map_penalty,
+        )
+
+    # ---- stages ----------------------------------------------------------------------------------------------
+    def enter_stage(self, stage: str) -> None:
+        """Stage map: the encoders are frozen, in evaluation mode, only the two small mappers learn."""
+        if stage not in self.stages:
+            raise UserError(f"stage {stage!r}: it may be {', '.join(self.stages)}")
+        self.stage = stage
+        self.requires_grad_(stage == "pretrain")
+        self.mappers.requires_grad_(stage == "map")
+
+    def trained_modules(self) -> nn.Module:
+        """Stage pretrain: all but the mappers of representations; stage map: those alone."""
+        if self.stage == "map":
+            return self.mappers
+        return nn.ModuleList([self.encoder, self.encoders, self.projectors, self.embedding_mappers])
+
+    def on_train_start(self) -> None:
+        """Frozen networks keep their BatchNorm statistics and drop nothing."""
+        if self.stage == "map":
+            self.encoder.eval()
+            self.encoders.eval()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Note the weights after the epoch of lowest mean loss."""
+        if self.stage != "pretrain" or not self.config.keep_best:
+            return
+        best = self._best
+        best["sum"] += float(outputs["loss"])
+        best["count"] += 1
+        if best["count"] == self.epoch_batches:
+            mean, best["sum"], best["count"] = best["sum"] / best["count"], 0.0, 0
+            if mean < best["loss"]:
+                best["loss"] = mean
+                best["weights"] = {k: v.detach().clone() for k, v in self.state_dict().items()}
+
+    def on_train_end(self) -> None:
+        """Go on from the best epoch."""
+        if self.stage == "pretrain" and self._best["weights"]:
+            self.load_state_dict(self._best["weights"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The best epoch so far belongs to the state."""
+        checkpoint["best"] = self._best
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the best epoch so far."""
+        self._best = checkpoint.get("best", self._best)
+
+    # ---- inference -------------------------------------------------------------------------------------------
+    def predict(self, batch: dict[str, Any]) -> Tensor:
+        """f (N, 384) = [mapped to Fourier, time, mapped to wavelet], or r_t (N, 128) without the mappers."""
+        return self.deliverable()(batch["series"])
+
+    def deliverable(self) -> nn.Module:
+        """Time encoder and mappers."""
+        return MappedEncoder(self.encoder, self.mappers if self.config.map_at_inference else nn.ModuleDict())
+
+    def deliverable_spec(self) -> dict[str, Any]:
+        """Sizes of the encoder and what its features are made of."""
+        parts = [n for n in ("fourier", "time", "wavelet") if n == "time" or n in self.names]
+        return {"name": "resnet1d", "channels": self.channels, "length": self.length, "features": parts}
+
+
+class MappedEncoder(nn.Module):
+    """Series (N,C,T) -> [Phi_F(r), r, Phi_W(r)], the transforms' representations estimated from the signal's."""
+
+    def __init__(self, encoder: nn.Module, mappers: nn.ModuleDict) -> None:
+        super().__init__()
+        self.encoder, self.mappers = encoder, mappers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N,C,T) -> (N,384)."""
+        r = self.encoder(x)
+        before = [self.mappers[n](r) for n in ("fourier",) if n in self.mappers]
+        after = [self.mappers[n](r) for n in ("wavelet",) if n in self.mappers]
+        return cat([*before, r, *after], dim=1)

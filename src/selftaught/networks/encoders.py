@@ -1,0 +1,261 @@
+"""Image encoders: any timm model by name, with stems for small images, any number of channels, and a way back to timm.
+
+The encoder's ``spec`` is plain JSON: `build` makes an equal network from it, and ``spec["timm_code"]`` does the same
+with timm alone, so that exported weights never depend on this package.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from selftaught.errors import UserError
+from selftaught.networks.series import SERIES_ENCODERS, SeriesEncoder, build_series
+from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords, own_resnet, small_stem
+
+Stem = Literal["auto", "small", "standard"]
+_TOKENS_WANTED = 7  # patches along a side, at least: a ViT with fewer sees next to no geometry
+
+
+class Encoder(nn.Module):
+    """An image network without its classifier. Made by `encoder` or `build`.
+
+    Attributes:
+        model: the timm module; its state dict is what is exported.
+        dim: size D of the embedding.
+        spec: JSON-able description: name, channels, image_size, stem, kwargs, timm (version), dim, timm_code.
+    """
+
+    def __init__(self, model: nn.Module, spec: dict[str, Any]) -> None:
+        super().__init__()
+        self.model, self.spec = model, spec
+        self.dim: int = spec["dim"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed images.
+
+        Args:
+            x: (N, C, H, W), normalised.
+
+        Returns:
+            (N, D) pooled features.
+        """
+        return self.model(x)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Feature map before pooling.
+
+        Args:
+            x: (N, C, H, W), normalised.
+
+        Returns:
+            (N, F, h, w); F is the width of the last stage (for most families the embedding's). A transformer's patch
+            tokens are put back on their grid, class and register tokens are left out.
+        """
+        features = self.model.forward_features(x)  # type: ignore[operator]
+        if features.ndim == 4:
+            channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+            return features.permute(0, 3, 1, 2) if channels_last else features
+        tokens = features[:, getattr(self.model, "num_prefix_tokens", 0) :]
+        height, width = self._grid(x)
+        return tokens.transpose(1, 2).reshape(x.shape[0], -1, height, width)
+
+    def _grid(self, x: Tensor) -> tuple[int, int]:
+        embedding: Any = self.model.patch_embed
+        height, width = embedding.patch_size
+        return -(-x.shape[-2] // height), -(-x.shape[-1] // width)
+
+
+def encoder(
+    name: str = "resnet18",
+    *,
+    channels: int = 3,
+    image_size: int | None = None,
+    stem: Stem = "auto",
+    pretrained: bool = False,
+    zero_init_last: bool = True,
+    **timm_kwargs: Any,
+) -> Encoder:
+    """Make an image encoder.
+
+    Args:
+        name: any name that timm knows (``timm.list_models()``), or one of `own_encoders`.
+        channels: channels C of the input; pretrained first layers are adapted to it by timm.
+        image_size: side of the images in pixels. Chooses the stem; transformers are built for it, with the largest
+            patch that divides it and leaves at least 7 patches a side.
+        stem: "small" keeps the resolution (ResNet: 3x3 stride 1, no max-pool), "standard" is timm's, "auto" takes
+            the small one for images up to 40 pixels unless the weights are pretrained.
+        pretrained: start from timm's weights, from its cache or the network.
+        zero_init_last: start every residual block as the identity (last BatchNorm scale 0), where the family knows it.
+        **timm_kwargs: passed to timm (``drop_path_rate``, ``patch_size``, ...); values that JSON can hold.
+
+    Returns:
+        The encoder, with random or pretrained weights.
+
+    Raises:
+        UserError: unknown name, an option the model does not take, a size no patch divides, weights out of reach.
+    """
+    if channels < 1:
+        raise UserError(f"channels={channels}: an image has at least one channel")
+    if image_size is not None and image_size < 1:
+        raise UserError(f"image_size={image_size}: give the side of the images in pixels, or leave it out")
+    if stem not in ("auto", "small", "standard"):
+        raise UserError(f"stem={stem}: choose auto, small or standard")
+    _check_json(timm_kwargs)
+    small = stem == "small" or (stem == "auto" and not pretrained and (image_size or SMALL_IMAGE + 1) <= SMALL_IMAGE)
+    if name in OWN:
+        if pretrained:
+            raise UserError(f"encoder={name}: has no pretrained weights; use pretrained=False or a timm name")
+        options = timm_kwargs
+        model, lines = _own(name, channels, small, zero_init_last, options)
+    else:
+        options = _timm_options(name, image_size, pretrained, timm_kwargs)
+        model, lines = _from_timm(name, channels, pretrained, zero_init_last, options)
+        small = small and (stem == "small" or has_small_stem(model))
+        if small:
+            lines += small_stem(model, keep_weights=pretrained)
+    spec = {
+        "name": name,
+        "channels": channels,
+        "image_size": image_size,
+        "stem": "small" if small else "standard",
+        "zero_init_last": zero_init_last,
+        "kwargs": options,
+    }
+    return Encoder(model, spec | _provenance(model, lines))
+
+
+def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder:
+    """Make the encoder that a ``spec`` describes, with random weights, ready for ``load_state_dict``.
+
+    Args:
+        spec: the ``spec`` of an `Encoder` or of a `SeriesEncoder`, possibly through JSON.
+
+    Raises:
+        UserError: the spec is of something else.
+    """
+    if spec.get("name") in SERIES_ENCODERS:
+        return build_series(spec)
+    missing = {"name", "channels", "stem"} - set(spec)
+    if missing:
+        raise UserError(f"encoder spec: {', '.join(sorted(missing))} missing; take the JSON file beside the weights")
+    return encoder(
+        spec["name"],
+        channels=spec["channels"],
+        image_size=spec.get("image_size"),
+        stem=spec["stem"],
+        zero_init_last=spec.get("zero_init_last", True),
+        **spec.get("kwargs", {}),
+    )
+
+
+def own_encoders() -> dict[str, str]:
+    """This toolkit's own small encoders: name to a line about each. They need nothing but timm to load."""
+    return {name: recipe.about for name, recipe in OWN.items()}
+
+
+# ---- building -----------------------------------------------------------------------------------------------------
+def _own(
+    name: str, channels: int, small: bool, zero_init_last: bool, options: dict[str, Any]
+) -> tuple[nn.Module, list[str]]:
+    try:
+        return own_resnet(name, channels, small, zero_init_last, options)
+    except TypeError as error:
+        raise _refused(name, error) from error
+
+
+def _from_timm(
+    name: str, channels: int, pretrained: bool, zero_init_last: bool, options: dict[str, Any]
+) -> tuple[nn.Module, list[str]]:
+    import timm
+
+    arguments = {"in_chans": channels, "num_classes": 0, **options}
+    knows_zero_init = timm.model_entrypoint(name).__module__ == "timm.models.resnet"
+    start: dict[str, Any] = {"zero_init_last": zero_init_last} if knows_zero_init or not zero_init_last else {}
+    try:
+        model = timm.create_model(name, pretrained=pretrained, **arguments, **start)
+    except TypeError as error:
+        raise _refused(name, error) from error
+    except (AssertionError, ValueError) as error:
+        with_options = keywords(options) or "these options"
+        raise UserError(f"encoder={name}: can't be built with {with_options}: {error}") from error
+    except Exception as error:
+        if not pretrained:
+            raise
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise UserError(
+            f"encoder={name}: its pretrained weights can't be had ({reason}); go online once, or use pretrained=False"
+        ) from error
+    return model, [f"model = timm.create_model({name!r}, {keywords(arguments)})"]
+
+
+def _timm_options(name: str, image_size: int | None, pretrained: bool, given: dict[str, Any]) -> dict[str, Any]:
+    """What goes to ``timm.create_model``: the user's options, and those that follow from the image size."""
+    import timm
+
+    if not timm.is_model(name):
+        raise UserError(_unknown(name))
+    options, config = dict(given), timm.get_pretrained_cfg(name)
+    if image_size is None or config is None or not config.fixed_input_size or "img_size" in options:
+        return options
+    options["img_size"] = image_size
+    plain_vit = timm.model_entrypoint(name).__module__ in _PLAIN_VITS
+    if plain_vit and not pretrained and "patch_size" not in options:
+        options["patch_size"] = _patch(name, image_size, _own_patch(name))
+    return options
+
+
+_PLAIN_VITS = ("timm.models.vision_transformer", "timm.models.deit")
+
+
+def _own_patch(name: str) -> int:
+    digits = name.partition("patch")[2].partition("_")[0]
+    return int(digits) if digits.isdigit() else 16
+
+
+def _patch(name: str, image_size: int, largest: int) -> int:
+    divisors = [p for p in range(largest, 1, -1) if image_size % p == 0 and image_size // p >= _TOKENS_WANTED]
+    if not divisors:
+        raise UserError(
+            f"encoder={name}: no patch of 2 to {largest} pixels divides image_size={image_size} into 7 or more a side; "
+            "choose another size or a convolutional encoder"
+        )
+    return divisors[0]
+
+
+# ---- describing ---------------------------------------------------------------------------------------------------
+def _provenance(model: nn.Module, lines: list[str]) -> dict[str, Any]:
+    import timm
+
+    uses_torch = any("torch." in line for line in lines)
+    imports = ["import torch"] if uses_torch else []
+    imports += ["import timm"] if any("timm.create_model" in line for line in lines) else []
+    width: Any = getattr(model, "head_hidden_size", None) or model.num_features
+    return {"timm": timm.__version__, "dim": int(width), "timm_code": "\n".join(imports + lines)}
+
+
+def _check_json(options: dict[str, Any]) -> None:
+    for key, value in options.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise UserError(
+                f"encoder option {key}={value!r}: only numbers, strings and lists can be written to the run; name it"
+            ) from error
+
+
+def _refused(name: str, error: TypeError) -> UserError:
+    reason = str(error).split(".__init__() ")[-1]
+    return UserError(f"encoder={name}: {reason}; drop that option or choose another model")
+
+
+def _unknown(name: str) -> str:
+    import timm
+
+    known = [*OWN, *timm.list_models()]
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.6) or timm.list_models(f"*{name}*")[:5]
+    hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names them all"
+    return f"encoder={name}: no such encoder; {hint}"

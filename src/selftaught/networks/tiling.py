@@ -1,0 +1,76 @@
+"""Large images through a network in tiles, without visible seams and in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from selftaught.errors import UserError
+
+
+def tiled(fn: Callable[[Tensor], Tensor], image: Tensor, *, tile: int, overlap: int) -> Tensor:
+    """Apply an image-to-image function tile by tile.
+
+    Every tile but those at the border of the image carries ``overlap`` pixels of context on each side, which are
+    computed and thrown away. With ``overlap`` at least the receptive radius of ``fn`` the result equals ``fn(image)``:
+    a border of the image stays a border of its tile, so zero padding falls on the same pixels. All tiles have the same
+    shape, unless the image is smaller than one.
+
+    Args:
+        fn: (N, C, h, w) to (N, C', s*h, s*w), with an integer s (1 for denoising, more for super-resolution).
+        image: (N, C, H, W), or (C, H, W).
+        tile: side in pixels of what ``fn`` sees at once, context included.
+        overlap: context in pixels on each side.
+
+    Returns:
+        (N, C', s*H, s*W), or (C', s*H, s*W), on the image's device.
+
+    Raises:
+        UserError: no room beside the context, or an image without pixels.
+        ValueError: ``fn`` returns another size than an integer multiple of the tile's.
+    """
+    if overlap < 0 or tile <= 2 * overlap:
+        raise UserError(f"tile={tile}: must be above twice overlap={overlap}; take a larger tile")
+    if image.ndim == 3:
+        return tiled(fn, image[None], tile=tile, overlap=overlap)[0]
+    if image.ndim != 4 or 0 in image.shape:
+        raise UserError(f"image of shape {tuple(image.shape)}: give (N, C, H, W) or (C, H, W) with pixels in it")
+    rows, columns = (_spans(side, tile, overlap) for side in image.shape[-2:])
+    whole: Tensor | None = None
+    scale = 1
+    for top, bottom, first, last in rows:
+        for left, right, begin, end in columns:
+            part = fn(image[..., top:bottom, left:right])
+            if whole is None:
+                scale = _scale(part, bottom - top, right - left)
+                shape = (*part.shape[:2], scale * image.shape[-2], scale * image.shape[-1])
+                whole = torch.empty(shape, dtype=part.dtype, device=part.device)
+            kept = part[
+                ..., scale * (first - top) : scale * (last - top), scale * (begin - left) : scale * (end - left)
+            ]
+            whole[..., scale * first : scale * last, scale * begin : scale * end] = kept
+    assert whole is not None
+    return whole
+
+
+def _spans(side: int, tile: int, overlap: int) -> list[tuple[int, int, int, int]]:
+    """(start, stop) of every tile along one axis, and (first, last) of what is kept of it; these partition the axis."""
+    if side <= tile:
+        return [(0, side, 0, side)]
+    spans: list[tuple[int, int, int, int]] = []
+    kept = 0
+    while kept < side:
+        start = min(max(kept - overlap, 0), side - tile)
+        last = side if start + tile == side else start + tile - overlap
+        spans.append((start, start + tile, kept, last))
+        kept = last
+    return spans
+
+
+def _scale(part: Tensor, height: int, width: int) -> int:
+    scale = part.shape[-2] // height
+    if part.shape[-2:] != (scale * height, scale * width) or scale < 1:
+        raise ValueError(f"a {height}x{width} tile came back as {tuple(part.shape[-2:])}: not an integer multiple")
+    return scale

@@ -1,0 +1,135 @@
+"""From sections of a run to line charts: loss, terms, k-NN, label efficiency, spectrum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from selftaught.report.lines import Chart, Line, thin
+from selftaught.report.svg import kind
+from selftaught.report.text import known
+
+_ORDER = {"raw": 0, "random": 1, "other": 2, "this": 3}
+#: Names of the three things every number is shown for.
+ROLE_NAMES = {"this": "this encoder", "random": "random encoder", "raw": "raw input"}
+
+
+def role_of(curve: Mapping[str, Any]) -> str:
+    """The role of a label-efficiency curve: as given, else by its name, else this encoder."""
+    name = str(curve.get("name", "")).lower()
+    guess = "random" if "random" in name else "raw" if "raw" in name else "this"
+    return str(curve.get("role") or guess)
+
+
+def training_line(steps: Sequence[Any], values: Sequence[Any], name: str, role: str, band: bool = True) -> Line | None:
+    """One training curve, thinned to what a screen can show; ``None`` without any value."""
+    pairs = sorted(((x, y) for x, y in zip(steps, values, strict=True) if x is not None), key=lambda pair: pair[0])
+    if not known([y for _, y in pairs]):
+        return None
+    x, y, low, high = thin([p[0] for p in pairs], [p[1] for p in pairs])
+    thinned = len(x) < len(pairs) and band
+    return Line(name, x, y, low if thinned else None, high if thinned else None, role)
+
+
+def loss_chart(metrics: Mapping[str, Any]) -> Chart | None:
+    """The total loss over the steps."""
+    return _trace(metrics, (metrics.get("series") or {}).get("loss"), "loss", "this")
+
+
+def knn_points(metrics: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Steps and accuracies of the online k-NN, without those that have no value."""
+    pairs = [(s, a) for s, a in (metrics.get("series") or {}).get("knn") or [] if s is not None and a is not None]
+    return [s for s, _ in pairs], [a for _, a in pairs]
+
+
+def knn_chart(metrics: Mapping[str, Any]) -> Chart | None:
+    """Accuracy of the online k-NN over the steps, with chance."""
+    x, y = knn_points(metrics)
+    if not x:
+        return None
+    chance = metrics.get("chance")
+    rule = (chance, "chance") if chance is not None else None
+    line = Line("online k-NN", x, y, role="this", dots=len(x) <= 30)
+    return Chart((line,), "step", "k-NN accuracy", x_include=(0.0,), y_include=(0.0,), y_high=1.0, rule=rule, point="step {}", places=3)
+
+
+def small_charts(metrics: Mapping[str, Any]) -> list[Chart]:
+    """Each loss term, then learning rate and throughput: one small chart per curve, since their scales differ."""
+    series = metrics.get("series") or {}
+    wanted = [(name, values) for name, values in (series.get("terms") or {}).items()]
+    wanted += [("learning rate", series.get("lr")), (f"throughput, {metrics.get('unit', 'samples/s')}", series.get("throughput"))]
+    charts = [_trace(metrics, values, name, "c6") for name, values in wanted]
+    return [chart for chart in charts if chart is not None]
+
+
+def _trace(metrics: Mapping[str, Any], values: Sequence[Any] | None, name: str, role: str) -> Chart | None:
+    line = training_line(metrics.get("step") or [], values or [None] * len(metrics.get("step") or []), name, role)
+    return Chart((line,), "step", name, x_include=(0.0,), point="step {}") if line else None
+
+
+def label_lines(section: Mapping[str, Any]) -> list[Line]:
+    """The label-efficiency curves, baselines first so that this encoder lies on top."""
+    x = section.get("x") or []
+    lines, others = [], 0
+    for curve in section.get("curves") or []:
+        role = role_of(curve)
+        keep = [i for i, at in enumerate(x) if at is not None and at > 0]
+        if not known([curve["mean"][i] for i in keep]):
+            continue
+        low, high = ([curve[k][i] for i in keep] if curve.get(k) else None for k in ("low", "high"))
+        style = role
+        if role == "other":
+            style, others = kind(others + 2), others + 1
+        name = curve.get("name") or ROLE_NAMES.get(role, "curve")
+        lines.append(Line(name, [x[i] for i in keep], [curve["mean"][i] for i in keep], low, high, style, dots=True))
+    return sorted(lines, key=lambda line: _ORDER.get(line.role, 2))
+
+
+def label_chart(section: Mapping[str, Any], lines: Sequence[Line] | None = None) -> Chart | None:
+    """Score against labels per class on a logarithmic axis, with chance."""
+    lines = label_lines(section) if lines is None else lines
+    if not lines:
+        return None
+    chance = section.get("chance")
+    ticks = tuple(sorted({x for line in lines for x in line.x}))
+    shares = all(0 <= v <= 1 for line in lines for v in known(line.y))
+    return Chart(
+        tuple(lines),
+        "labels per class",
+        section.get("metric") or "accuracy",
+        x_log=True,
+        x_ticks=ticks,
+        y_include=(0.0,) if shares else (),
+        y_high=1.0 if shares else None,
+        rule=(chance, "chance") if chance is not None else None,
+        point="{} labels per class",
+        places=3 if shares else None,
+    )
+
+
+def spectrum_chart(section: Mapping[str, Any]) -> Chart | None:
+    """Singular values over the largest one, log y, against their rank."""
+    lines = []
+    for role in ("raw", "random", "this"):
+        values = known(section.get(role))
+        largest = max(values, default=0.0)
+        if largest > 0:
+            y = [v / largest if v / largest > 1e-8 else None for v in sorted(values, reverse=True)]
+            lines.append(Line(ROLE_NAMES[role], [float(i + 1) for i in range(len(y))], y, role=role))
+    if not lines:
+        return None
+    return Chart(tuple(lines), "rank of the singular value", "singular value / largest", y_log=True, point="number {}")
+
+
+def effective_rank(values: Sequence[float | None] | None) -> float | None:
+    """Effective rank of a spectrum: the exponential of the entropy of the singular values over their sum.
+
+    O. Roy, M. Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007. It lies between 1
+    (all in one direction: collapse) and the number of values (all alike). ``None`` without a value above zero.
+    """
+    positive = [v for v in known(values) if v > 0]
+    total = sum(positive)
+    if total <= 0:
+        return None
+    return math.exp(-sum(v / total * math.log(v / total) for v in positive))

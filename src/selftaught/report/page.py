@@ -1,0 +1,191 @@
+"""The page: sections, headline figures and templates put together into one file."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from selftaught.errors import UserError
+from selftaught.report import compare, curves, restored, sections
+from selftaught.report.schema import validate
+from selftaught.report.text import duration, known, number, plural
+from selftaught.report.verdict import label_scores, verdict, verdict_of_many
+
+_TONE_WORDS = {
+    "gain": "Clear gain",
+    "mixed": "Mixed result",
+    "none": "No gain",
+    "unknown": "",
+}
+_LEAD_WORDS = {"gain": "Clear lead", "mixed": "No clear lead", "none": "", "unknown": ""}
+
+
+def write(path: str | os.PathLike[str], runs: Sequence[Mapping[str, Any]]) -> Path:
+    """Write the report of one run, or the comparison of several, as one self-contained HTML file.
+
+    Args:
+        path: the file to write; for a folder, ``report.html`` in it. Missing folders are made. The file appears whole
+            or not at all.
+        runs: one dict per run, as :class:`selftaught.report.schema.Run` describes; every section is optional.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UserError: (a ``ValueError``) names the section of ``runs`` that is out of shape.
+    """
+    target = Path(path)
+    if target.is_dir():
+        target = target / "report.html"
+    page = render(runs)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    return target
+
+
+def render(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The report as text; see :func:`write`."""
+    if isinstance(runs, Mapping) or not len(runs):
+        raise UserError("report: runs is a list with one dict per run; give at least one")
+    checked = [_enriched(_numbered(run, i, len(runs))) for i, run in enumerate(runs)]
+    environment = _environment()
+    script = environment.get_template("script.js").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    titles = compare.unique_titles(checked)
+    pages = [_run_context(run, titles[i], f"r{i}-") for i, run in enumerate(checked)]
+    shared = {"script": script, "digest": digest}
+    if len(pages) == 1:
+        return environment.get_template("single.html.j2").render(run=pages[0], title=titles[0], **shared)
+    rows, alike = compare.differences(checked)
+    context = {
+        "title": f"Comparison of {len(pages)} runs",
+        "runs": pages,
+        "titles": titles,
+        "verdict": verdict_of_many(checked, titles),
+        "tone_words": _LEAD_WORDS,
+        "table": compare.table(checked),
+        "differences": rows,
+        "alike": alike,
+        "charts": compare.charts(checked, titles),
+        "sources_differ": compare.sources_differ(checked),
+    }
+    return environment.get_template("comparison.html.j2").render(**context, **shared)
+
+
+def _numbered(run: Mapping[str, Any], i: int, count: int) -> dict[str, Any]:
+    """Validate; of several runs, the message also says which one."""
+    try:
+        return validate(run)
+    except UserError as error:
+        if count == 1:
+            raise
+        raise UserError(f"{error} (run {i + 1} of {count})") from error
+
+
+def _enriched(run: dict[str, Any]) -> dict[str, Any]:
+    if run.get("restoration"):
+        run["restoration"] = [restored.measured(item) for item in run["restoration"]]
+    return run
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("selftaught.report"),
+        autoescape=lambda name: name is not None and not name.endswith(".js"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _run_context(run: Mapping[str, Any], title: str, prefix: str) -> dict[str, Any]:
+    built = [{"key": key, "title": heading, "data": make(run)} for key, heading, make in sections.ALL]
+    return {
+        "title": title,
+        "prefix": prefix,
+        "facts": _facts(run),
+        "paper": _paper(run.get("paper") or {}),
+        "generated": bool((run.get("source") or {}).get("generated")),
+        "verdict": verdict(run),
+        "tone_words": _TONE_WORDS,
+        "lines": (run.get("summary") or {}).get("lines") or [],
+        "tiles": _tiles(run),
+        "sections": [section for section in built if section["data"] is not None],
+    }
+
+
+def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was trained on what, as names and values."""
+    source = run.get("source") or {}
+    counts = [f"{number(source[k])} {word}" for k, word in (("train", "to train"), ("test", "to test")) if source.get(k) is not None]
+    classes = source.get("classes")
+    details = [source.get("describe") or "", ", ".join(counts), plural(len(classes), "class") if classes else ""]
+    if source.get("channels"):
+        details.append(plural(source["channels"], "channel"))
+    name = source.get("name") or ""
+    steps = known((run.get("metrics") or {}).get("step"))
+    spent = [plural(int(steps[-1]), "step") if steps else "", duration(run["seconds"]) if run.get("seconds") is not None else ""]
+    facts = [
+        ("Method", run.get("method_title") or run.get("method") or ""),
+        ("Data", " · ".join(part for part in (name, *details) if part)),
+        ("Training", " · ".join(part for part in spent if part)),
+        ("Written", run.get("created") or ""),
+    ]
+    return [(label, value) for label, value in facts if value]
+
+
+def _paper(paper: Mapping[str, Any]) -> str:
+    where = ", ".join(str(paper[k]) for k in ("venue", "year") if paper.get(k))
+    title = f"“{paper['title']}”" if paper.get("title") else ""
+    parts = [part for part in (paper.get("authors"), title, where) if part]
+    return ". ".join([", ".join(parts), *([paper["url"]] if paper.get("url") else [])]) if parts or paper.get("url") else ""
+
+
+def _tiles(run: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Headline figures: those given, else what the sections offer."""
+    given = (run.get("summary") or {}).get("tiles")
+    if given:
+        return [{"label": t.get("label", ""), "value": _value(t.get("value")), "note": t.get("note", "")} for t in given]
+    tiles = []
+    found = label_scores(run.get("label_efficiency") or {})
+    if found and found[1]:
+        ends = [v for v in (found[1].low, found[1].high) if v is not None]
+        note = "–".join(number(v, 2) for v in ends) if len(ends) == 2 else ""
+        tiles.append({"label": f"{number(found[0])} labels per class", "value": number(found[1].mean, 2), "note": note})
+    metrics = run.get("metrics") or {}
+    steps, accuracy = curves.knn_points(metrics)
+    if accuracy:
+        tiles.append({"label": "online k-NN", "value": number(accuracy[-1], 2), "note": f"from {number(accuracy[0], 2)} at step {number(steps[0])}"})
+    loss = known((metrics.get("series") or {}).get("loss"))
+    if loss:
+        tiles.append({"label": "loss", "value": number(loss[-1]), "note": f"from {number(loss[0])}"})
+    rank = curves.effective_rank((run.get("spectrum") or {}).get("this"))
+    if rank is not None:
+        of = number(len(known(run["spectrum"]["this"])))
+        tiles.append({"label": "effective rank", "value": number(rank, 1), "note": f"of {of} dimensions"})
+    if run.get("seconds") is not None:
+        tiles.append({"label": "time", "value": duration(run["seconds"]), "note": ""})
+    return tiles
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else number(value)

@@ -1,0 +1,61 @@
+"""Before and after: what the page shows of a restored picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from selftaught.report.images import crop_boxes, data_uri, decode, dimensions, encode, psnr
+from selftaught.report.text import number
+
+_SIDES = (("noisy", "input"), ("restored", "restored"), ("clean", "clean"))
+
+
+def measured(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The item with the PSNR values that its own pictures tell, where a clean one is given and a value is not."""
+    found = dict(item)
+    if not item.get("clean"):
+        return found
+    clean: np.ndarray | None = None
+    for key, picture in (("psnr", "restored"), ("psnr_noisy", "noisy")):
+        if found.get(key) is None:
+            clean = decode(item["clean"]) if clean is None else clean
+            found[key] = psnr(decode(item[picture]), clean)
+    return found
+
+
+def plate(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Addresses, sizes, crops and captions of one restored picture."""
+    sides = [(key, name) for key, name in _SIDES if item.get(key)]
+    pixels = {key: decode(item[key]) for key, _ in sides}
+    boxes = item.get("crops") or crop_boxes(pixels.get("clean", pixels["restored"]))
+    width, height = dimensions(item["restored"])
+    rows = [[{"name": name, "uri": _cut(pixels[key], box)} for key, name in sides] for box in boxes]
+    where = ["{2} × {3} pixels at x {0}, y {1}".format(*box) for box in boxes]
+    return {
+        "name": item.get("name") or "picture",
+        "uris": {key: data_uri(item[key]) for key, _ in sides},
+        "width": width,
+        "height": height,
+        "crops": [{"where": w, "cells": cells} for w, cells in zip(where, rows, strict=True) if all(c["uri"] for c in cells)],
+        "numbers": _numbers(item),
+    }
+
+
+def _cut(pixels: np.ndarray, box: list[int]) -> str | None:
+    x, y, width, height = box
+    piece = pixels[y : y + height, x : x + width]
+    return data_uri(encode(piece, format="png")) if piece.size else None
+
+
+def _numbers(item: Mapping[str, Any]) -> list[dict[str, str]]:
+    rows = []
+    for key, name, unit, places in (("psnr", "PSNR", " dB", 2), ("ssim", "SSIM", "", 3)):
+        after, before = item.get(key), item.get(f"{key}_noisy")
+        if after is None and before is None:
+            continue
+        gain = f"{'+' if after >= before else ''}{number(after - before, places)}{unit}" if None not in (after, before) else ""
+        rows.append({"name": name, "before": number(before, places), "after": number(after, places), "gain": gain, "unit": unit})
+    return rows

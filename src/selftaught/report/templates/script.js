@@ -1,0 +1,239 @@
+(() => {
+"use strict";
+const root = document.documentElement;
+const tip = document.getElementById("tip");
+const live = document.getElementById("live");
+const SVG = document.querySelector("#theme svg").namespaceURI;
+const make = (name, attributes) => {
+  const node = document.createElementNS(SVG, name);
+  for (const key in attributes) node.setAttribute(key, attributes[key]);
+  return node;
+};
+const element = (name, className, text) => {
+  const node = document.createElement(name);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+};
+
+// Theme: follows the system until the button is pressed; the choice is kept where the browser allows it.
+const button = document.getElementById("theme");
+const system = matchMedia("(prefers-color-scheme: dark)");
+const stored = () => { try { return localStorage.getItem("selftaught-theme"); } catch (e) { return null; } };
+const isDark = () => root.dataset.theme ? root.dataset.theme === "dark" : system.matches;
+const paintButton = () => {
+  button.setAttribute("aria-pressed", String(isDark()));
+  button.querySelector("span").textContent = isDark() ? "Light" : "Dark";
+};
+if (["dark", "light"].includes(stored())) root.dataset.theme = stored();
+button.addEventListener("click", () => {
+  root.dataset.theme = isDark() ? "light" : "dark";
+  try { localStorage.setItem("selftaught-theme", root.dataset.theme); } catch (e) { /* private window */ }
+  paintButton();
+});
+system.addEventListener("change", paintButton);
+paintButton();
+
+// One tooltip for the whole page, kept inside the window.
+const showTip = (nodes, x, y) => {
+  tip.replaceChildren(...nodes);
+  tip.hidden = false;
+  const box = tip.getBoundingClientRect();
+  const left = x + 16 + box.width > innerWidth - 8 ? x - 16 - box.width : x + 16;
+  const top = y + 12 + box.height > innerHeight - 8 ? y - 12 - box.height : y + 12;
+  tip.style.left = Math.max(8, Math.min(left, innerWidth - box.width - 8)) + "px";
+  tip.style.top = Math.max(8, top) + "px";
+};
+const hideTip = () => { tip.hidden = true; };
+const toScreen = (svg, x, y) => {
+  const point = new DOMPoint(x, y).matrixTransform(svg.getScreenCTM());
+  return [point.x, point.y];
+};
+const fromScreen = (svg, event) =>
+  new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+
+// Line charts: a crosshair at the nearest measured position.
+for (const svg of document.querySelectorAll("svg[data-chart]")) {
+  const data = JSON.parse(svg.dataset.chart);
+  if (!data.points.length) continue;
+  const hair = make("path", { class: "hair", "aria-hidden": "true" });
+  const dots = data.names.map(([, kind]) => make("circle", { class: "hover " + kind, r: 4.5, visibility: "hidden" }));
+  svg.append(hair, ...dots);
+  let at = -1;
+  const clear = () => {
+    at = -1;
+    hideTip();
+    hair.removeAttribute("d");
+    dots.forEach(dot => dot.setAttribute("visibility", "hidden"));
+  };
+  const go = (index, speak) => {
+    at = Math.max(0, Math.min(index, data.points.length - 1));
+    const [x, head, rows] = data.points[at];
+    hair.setAttribute("d", `M${x} ${data.top}V${data.bottom}`);
+    dots.forEach(dot => dot.setAttribute("visibility", "hidden"));
+    const nodes = [element("div", "tip-head", head)];
+    for (const [k, y, text] of [...rows].sort((a, b) => a[1] - b[1])) {
+      dots[k].setAttribute("cx", x);
+      dots[k].setAttribute("cy", y);
+      dots[k].setAttribute("visibility", "visible");
+      const row = element("div", "tip-row");
+      row.append(element("i", data.names[k][1]), element("span", "", data.names[k][0]), element("b", "", text));
+      nodes.push(row);
+    }
+    const [sx, sy] = toScreen(svg, x, Math.min(...rows.map(row => row[1])));
+    showTip(nodes, sx, sy);
+    if (speak) live.textContent = head + ": " + rows.map(([k, , text]) => data.names[k][0] + " " + text).join("; ");
+  };
+  const nearest = event => {
+    const x = fromScreen(svg, event).x;
+    let best = 0;
+    data.points.forEach((point, i) => { if (Math.abs(point[0] - x) < Math.abs(data.points[best][0] - x)) best = i; });
+    go(best, false);
+  };
+  svg.addEventListener("pointermove", nearest);
+  svg.addEventListener("pointerdown", nearest);
+  svg.addEventListener("pointerleave", event => { if (event.pointerType === "mouse") clear(); });
+  svg.addEventListener("blur", clear);
+  svg.addEventListener("keydown", event => {
+    const last = data.points.length - 1;
+    const to = { ArrowRight: at + 1, ArrowLeft: at < 0 ? last : at - 1, Home: 0, End: last }[event.key];
+    if (event.key === "Escape") clear();
+    if (to === undefined) return;
+    event.preventDefault();
+    go(to, true);
+  });
+}
+
+// The embedding map: the nearest mark to the pointer, or from mark to mark by arrow keys; the legend brings classes forward.
+for (const box of document.querySelectorAll("[data-map]")) {
+  const id = box.dataset.map.replace(/-data$/, "");
+  const data = JSON.parse(document.getElementById(box.dataset.map).textContent);
+  const svg = box.querySelector("svg.map");
+  const ring = svg.querySelector(".ring");
+  const groups = [...svg.querySelectorAll("path.points")];
+  const buttons = [...box.querySelectorAll("button[data-class]")];
+  const pinned = new Set();
+  let at = -1;
+  const className = c => c >= 0 ? data.classes[c] : "no label";
+  const visible = point => !pinned.size || pinned.has(String(point[2]));
+  const emphasise = chosen => groups.forEach(group =>
+    group.classList.toggle("faded", chosen.size > 0 && !chosen.has(group.dataset.class)));
+  const thumb = index => {
+    const picture = element("div", "thumb thumb-" + id);
+    const side = 112, columns = data.columns;
+    picture.style.backgroundSize = columns * side + "px auto";
+    picture.style.backgroundPosition = `${-(index % columns) * side}px ${-Math.floor(index / columns) * side}px`;
+    return picture;
+  };
+  const clear = () => { at = -1; hideTip(); ring.setAttribute("cx", -99); };
+  const go = (index, speak) => {
+    at = index;
+    const [x, y, label, sample] = data.points[index];
+    ring.setAttribute("cx", x);
+    ring.setAttribute("cy", y);
+    const nodes = data.columns ? [thumb(sample)] : [];
+    nodes.push(element("div", "tip-head", className(label)));
+    if (data.names) nodes.push(element("div", "tip-name", data.names[index]));
+    const [sx, sy] = toScreen(svg, x, y);
+    showTip(nodes, sx, sy);
+    if (speak) live.textContent = className(label) + (data.names ? ", " + data.names[index] : "");
+  };
+  const nearest = (event, reach) => {
+    const p = fromScreen(svg, event);
+    const limit = reach / svg.getScreenCTM().a;
+    let best = -1, least = limit * limit;
+    data.points.forEach((point, i) => {
+      const d = (point[0] - p.x) ** 2 + (point[1] - p.y) ** 2;
+      if (d < least && visible(point)) { best = i; least = d; }
+    });
+    if (best < 0) clear(); else if (best !== at || tip.hidden) go(best, false);
+  };
+  svg.addEventListener("pointermove", event => nearest(event, event.pointerType === "mouse" ? 18 : 30));
+  svg.addEventListener("pointerdown", event => nearest(event, event.pointerType === "mouse" ? 18 : 30));
+  svg.addEventListener("pointerleave", event => { if (event.pointerType === "mouse") clear(); });
+  svg.addEventListener("blur", clear);
+  svg.addEventListener("keydown", event => {
+    const way = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
+    if (event.key === "Escape") clear();
+    if (!way) return;
+    event.preventDefault();
+    if (at < 0) { go(Math.max(0, data.points.findIndex(visible)), true); return; }
+    const [x0, y0] = data.points[at];
+    let best = -1, least = Infinity;
+    data.points.forEach((point, i) => {
+      const dx = point[0] - x0, dy = point[1] - y0;
+      const along = dx * way[0] + dy * way[1], across = Math.abs(dx * way[1]) + Math.abs(dy * way[0]);
+      if (along > 0.05 && across <= 2 * along && visible(point) && along + 2 * across < least) {
+        best = i;
+        least = along + 2 * across;
+      }
+    });
+    if (best >= 0) go(best, true);
+  });
+  for (const entry of buttons) {
+    const own = entry.dataset.class;
+    const preview = () => { if (!pinned.size) emphasise(new Set([own])); };
+    entry.addEventListener("pointerenter", preview);
+    entry.addEventListener("focus", preview);
+    for (const end of ["pointerleave", "blur"]) entry.addEventListener(end, () => emphasise(pinned));
+    entry.addEventListener("click", () => {
+      if (!pinned.delete(own)) pinned.add(own);
+      entry.setAttribute("aria-pressed", String(pinned.has(own)));
+      emphasise(pinned);
+    });
+  }
+  const search = box.querySelector("input[type=search]");
+  if (search) search.addEventListener("input", () => {
+    const wanted = search.value.trim().toLowerCase();
+    for (const entry of buttons) entry.parentElement.hidden = !entry.title.toLowerCase().includes(wanted);
+  });
+}
+
+// Before and after: the range input does the dragging, the keys and the touch; this only moves the cut.
+for (const slider of document.querySelectorAll(".slider")) {
+  const input = slider.querySelector("input");
+  const move = () => {
+    slider.style.setProperty("--cut", input.value + "%");
+    input.setAttribute("aria-valuetext", `${input.value} % input, ${100 - input.value} % restored`);
+  };
+  input.addEventListener("input", move);
+  move();
+}
+
+for (const copy of document.querySelectorAll("button.copy")) {
+  copy.addEventListener("click", async () => {
+    const code = copy.parentElement.querySelector("code");
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      copy.textContent = "Copied";
+    } catch (e) {
+      getSelection().selectAllChildren(code);
+      copy.textContent = "Selected";
+    }
+    setTimeout(() => { copy.textContent = "Copy"; }, 1600);
+  });
+}
+
+addEventListener("scroll", hideTip, { passive: true });
+addEventListener("keydown", event => { if (event.key === "Escape") hideTip(); });
+// Paper has no folds: open everything but the other runs while printing, and put it back after.
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details:not([open]):not(.run):not(.run *)")];
+  opened.forEach(fold => { fold.open = true; });
+});
+addEventListener("afterprint", () => opened.forEach(fold => { fold.open = false; }));
+
+// The contents mark the section in view.
+const links = new Map([...document.querySelectorAll(".contents a")].map(a => [a.hash.slice(1), a]));
+if ("IntersectionObserver" in window) {
+  const watch = new IntersectionObserver(entries => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      links.forEach(link => link.removeAttribute("aria-current"));
+      links.get(entry.target.id).setAttribute("aria-current", "true");
+    }
+  }, { rootMargin: "-15% 0px -75% 0px" });
+  links.forEach((link, id) => { const target = document.getElementById(id); if (target) watch.observe(target); });
+}
+})();

@@ -1,0 +1,241 @@
+"""One honest sentence from the numbers of a run, and one that says what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from selftaught.report.curves import ROLE_NAMES, role_of
+from selftaught.report.tables import protocol_rows
+from selftaught.report.text import direction, interval, known, number, plural
+
+Tone = Literal["gain", "mixed", "none", "unknown"]
+
+_WANTED_LABELS = 10
+#: Mean PSNR gain below which a difference is hardly seen: no clear gain, even when every picture is better.
+_SEEN_DB = 0.5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the page says first.
+
+    Attributes:
+        sentence: the numbers.
+        judgement: what they mean; empty when the numbers say it themselves.
+        tone: "gain" (clear of every baseline), "mixed", "none" (no better), "unknown" (nothing to compare).
+    """
+
+    sentence: str
+    judgement: str
+    tone: Tone
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measured value of one contender."""
+
+    name: str
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+
+def verdict(run: Mapping[str, Any]) -> Verdict:
+    """The verdict on a validated run: from label efficiency, else restoration, else protocols, else the loss alone."""
+    if run.get("verdict"):
+        return Verdict(str(run["verdict"]), "", "unknown")
+    for source in (_from_labels, _from_restoration, _from_protocols, _from_loss):
+        found = source(run)
+        if found is not None:
+            return found
+    return Verdict("Nothing was measured in this run.", "", "unknown")
+
+
+def compare(this: Score, other: Score, better: str = "high") -> Literal["above", "level", "below"]:
+    """Whether ``this`` is better than, level with or worse than ``other``.
+
+    Better or worse only when the two intervals do not touch; a value without an interval counts as a point.
+    """
+    sign = -1 if better == "low" else 1
+    (a_low, a_high), (b_low, b_high) = (_ends(s) for s in (this, other))
+    if sign > 0:
+        return "above" if a_low > b_high else "below" if a_high < b_low else "level"
+    return "above" if a_high < b_low else "below" if a_low > b_high else "level"
+
+
+def _ends(score: Score) -> tuple[float, float]:
+    low = score.mean if score.low is None else score.low
+    return low, score.mean if score.high is None else score.high
+
+
+def judge(this: Score, rivals: Sequence[Score], chance: float | None = None, better: str = "high") -> tuple[str, Tone]:
+    """The sentence that says what a comparison with the baselines amounts to, and its tone."""
+    if not rivals:
+        return "Nothing to compare it with: a random encoder and raw input were not measured, so it says little.", "unknown"
+    outcome = {rival.name: compare(this, rival, better) for rival in rivals}
+    won = [name for name, result in outcome.items() if result == "above"]
+    level = [name for name, result in outcome.items() if result == "level"]
+    lost = [name for name, result in outcome.items() if result == "below"]
+    unsure = any(score.low is None or score.high is None for score in (this, *rivals))
+    caveat = " Not every value has an interval: repeat with more seeds before relying on it." if unsure else ""
+    if chance is not None and better == "high" and _ends(this)[0] <= chance:
+        return f"Not distinguishable from chance.{caveat}", "none"
+    if len(won) == len(rivals):
+        if unsure:
+            return f"Better than {_and(won)}.{caveat}", "unknown"
+        return f"Better than {_and(won)}, by more than the intervals.", "gain"
+    parts = []
+    if won:
+        parts.append(f"better than {_and(won)}")
+    if level:
+        parts.append(f"no better than {_and(level)}{'' if unsure else ' (the intervals overlap)'}")
+    if lost:
+        parts.append(f"worse than {_and(lost)}")
+    text = ", but ".join([", and ".join(parts[:1]), " and ".join(parts[1:])]) if won and len(parts) > 1 else " and ".join(parts)
+    return f"{text[0].upper()}{text[1:]}.{caveat}", "mixed" if won else "none"
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
+def with_article(name: str, role: str) -> str:
+    """``a random encoder``, ``raw pixels``, ``the supervised encoder``: how a contender is called in a sentence."""
+    words = name[:1].lower() + name[1:] if name[1:2].islower() else name
+    return f"a {words}" if role == "random" and not words.startswith(("a ", "the ")) else words
+
+
+def label_scores(section: Mapping[str, Any]) -> tuple[float, Score | None, list[Score]] | None:
+    """At 10 labels per class (else the nearest count measured): the count, this encoder, and the baselines."""
+    x = section.get("x") or []
+    curves = section.get("curves") or []
+    own = [c for c in curves if role_of(c) == "this"]
+    at = [i for i in range(len(x)) if x[i] is not None and any(c["mean"][i] is not None for c in own or curves)]
+    if not at:
+        return None
+    i = min(at, key=lambda k: (abs(x[k] - _WANTED_LABELS), x[k]))
+    this: Score | None = None
+    rivals: list[Score] = []
+    for curve in curves:
+        if curve["mean"][i] is None:
+            continue
+        role = role_of(curve)
+        low, high = (curve[k][i] if curve.get(k) else None for k in ("low", "high"))
+        score = Score(with_article(curve.get("name") or ROLE_NAMES.get(role, "other"), role), curve["mean"][i], low, high)
+        if role == "this" and this is None:
+            this = score
+        elif role in ("random", "raw"):
+            rivals.append(score)
+    return x[i], this, sorted(rivals, key=lambda s: "random" not in s.name)
+
+
+def _from_labels(run: Mapping[str, Any]) -> Verdict | None:
+    section = run.get("label_efficiency") or {}
+    found = label_scores(section)
+    if found is None or found[1] is None:
+        return None
+    count, this, rivals = found
+    chance = section.get("chance")
+    metric = section.get("metric") or "accuracy"
+    noun = "label" if count == 1 else "labels"
+    sentence = f"At {number(count)} {noun} per class: {metric} {number(this.mean, 2)}"
+    return Verdict(_against(sentence, rivals, chance, 2), *judge(this, rivals, chance, direction(metric)))
+
+
+def _against(sentence: str, rivals: Sequence[Score], chance: float | None, places: int) -> str:
+    if rivals:
+        sentence += ", against " + _and([f"{number(r.mean, places)} for {r.name}" for r in rivals])
+    if chance is not None:
+        sentence += f" (chance {number(chance, places)})"
+    return f"{sentence}."
+
+
+def _from_restoration(run: Mapping[str, Any]) -> Verdict | None:
+    items = run.get("restoration") or []
+    if not items:
+        return None
+    pairs = [(i["psnr"], i["psnr_noisy"]) for i in items if i.get("psnr") is not None and i.get("psnr_noisy") is not None]
+    if not pairs:
+        after = known([i.get("psnr") for i in items])
+        if after:
+            text = f"{number(sum(after) / len(after), 2)} dB PSNR over {plural(len(after), 'picture')} after restoration."
+            return Verdict(text, "The PSNR of the input is not known, so the gain is not either.", "unknown")
+        text = f"{plural(len(items), 'picture')} restored; there is no clean original to measure against."
+        return Verdict(text, "Judge by eye: compare below, and look at the crops for blur and for left-over noise.", "unknown")
+    after, before = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
+    gains = [a - b for a, b in pairs]
+    better = sum(gain > 0 for gain in gains)
+    over = "On one picture" if len(pairs) == 1 else f"On {len(pairs)} pictures"
+    sentence = f"{over}: {number(after, 2)} dB PSNR after restoration, against {number(before, 2)} dB before."
+    lowest, highest = number(min(gains), 2), number(max(gains), 2)
+    reach = f"{lowest} dB" if lowest == highest else f"{lowest} to {highest} dB"
+    judgement = f"Closer to the clean picture on {better} of {len(pairs)}; gain {reach}."
+    clear = better == len(pairs) and after - before >= _SEEN_DB
+    return Verdict(sentence, judgement, "gain" if clear else "mixed" if better else "none")
+
+
+def _from_protocols(run: Mapping[str, Any]) -> Verdict | None:
+    rows = [r for r in protocol_rows(run.get("protocols") or []) if r.cells["this"] and r.better != "none"]
+    if not rows:
+        return None
+    row = min(rows, key=lambda r: (not _familiar(r.protocol), "accuracy" not in r.metric.lower()))
+    scores = {
+        role: Score(with_article(ROLE_NAMES[role], role), cell["mean"], cell.get("low"), cell.get("high"))
+        for role, cell in row.cells.items()
+        if cell is not None
+    }
+    rivals = [scores[role] for role in ("random", "raw") if role in scores]
+    this = scores["this"]
+    sentence = f"{row.protocol}: {row.metric} {number(this.mean, row.places)}"
+    if this.low is not None and this.high is not None:
+        sentence += f" ({interval(this.low, this.high, row.places)})"
+    return Verdict(_against(sentence, rivals, None, row.places), *judge(this, rivals, None, row.better))
+
+
+def _familiar(protocol: str) -> bool:
+    return any(word in protocol.lower() for word in ("k-nn", "knn", "linear", "nearest"))
+
+
+def _from_loss(run: Mapping[str, Any]) -> Verdict | None:
+    metrics = run.get("metrics") or {}
+    loss = known((metrics.get("series") or {}).get("loss"))
+    if not loss:
+        return None
+    steps = known(metrics.get("step"))
+    taken = f" in {plural(int(steps[-1]), 'step')}" if steps else ""
+    sentence = f"The loss went from {number(loss[0])} to {number(loss[-1])}{taken}."
+    return Verdict(sentence, "Nothing was evaluated, so this says nothing yet about what was learnt.", "unknown")
+
+
+def verdict_of_many(runs: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> Verdict:
+    """The verdict on several runs: who leads at 10 labels per class and whether the lead is clear."""
+    scores = []
+    counts = set()
+    beside: dict[str, str] = {}
+    for run, title in zip(runs, titles, strict=True):
+        found = label_scores(run.get("label_efficiency") or {})
+        if found and found[1]:
+            counts.add(found[0])
+            scores.append(Score(title, found[1].mean, found[1].low, found[1].high))
+            chance = (run.get("label_efficiency") or {}).get("chance")
+            others = [f"{rival.name} {number(rival.mean, 2)}" for rival in found[2]]
+            beside[title] = ", ".join([*others, *([f"chance {number(chance, 2)}"] if chance is not None else [])])
+    if len(scores) < 2 or len(counts) != 1:
+        text = f"{len(runs)} runs side by side; they share no label-efficiency measurement to rank them by."
+        return Verdict(text, "", "unknown")
+    ranked = sorted(scores, key=lambda s: -s.mean)
+    first, second = ranked[0], ranked[1]
+    (count,) = counts
+    noun = "label" if count == 1 else "labels"
+    told = ranked if len(ranked) <= 4 else ranked[:3]
+    sentence = f"At {number(count)} {noun} per class: " + ", ".join(f"{s.name} {number(s.mean, 2)}" for s in told)
+    if len(ranked) > len(told):
+        sentence += f", {len(ranked) - len(told)} more down to {number(ranked[-1].mean, 2)}"
+    sentence += f"; beside the first, {beside[first.name]}." if beside[first.name] else "."
+    if any(s.low is None or s.high is None for s in (first, second)):
+        return Verdict(sentence, "Without intervals this order may be chance.", "unknown")
+    if compare(first, second) == "above":
+        return Verdict(sentence, f"{first.name} leads by more than the intervals.", "gain")
+    return Verdict(sentence, "The two best overlap: no clear winner.", "mixed")

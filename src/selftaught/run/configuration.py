@@ -1,0 +1,91 @@
+"""From a method, a source and options to one complete configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any
+
+from selftaught import catalog
+from selftaught.engine.method import MethodConfig
+from selftaught.engine.precision import accelerator
+from selftaught.errors import UserError
+from selftaught.run_settings import Settings
+
+_SETTINGS = {f.name for f in dataclasses.fields(Settings)}
+
+
+def resolve(
+    kind: type[Any], modality: str, given: dict[str, Any], config: dict[str, Any] | None = None
+) -> tuple[Settings, MethodConfig]:
+    """Merge defaults, preset, configuration file and single options; the later wins.
+
+    Args:
+        kind: the method's class.
+        modality: of the data; series have presets of their own.
+        given: single options, of the run or of the method.
+        config: the content of a run's config.yaml.
+
+    Raises:
+        UserError: unknown option or preset; a value outside its choices.
+    """
+    merged: dict[str, Any] = {}
+    preset = given.get("preset") or (None if config else default_preset(kind.slug, modality, given.get("device")))
+    if preset:
+        merged |= _preset(kind.slug, preset)
+    if config:
+        merged |= config.get("settings", {}) | config.get("options", {})
+    if given.get("epochs") is not None and given.get("steps") is None:
+        merged.pop("steps", None)
+    merged |= {name: value for name, value in given.items() if value is not None}
+    merged["preset"] = preset or merged.get("preset")
+    options = {f.name for f in dataclasses.fields(kind.Config)}
+    for name in merged:
+        if name not in _SETTINGS | options:
+            near = difflib.get_close_matches(name, _SETTINGS | options, 1)
+            hint = f"did you mean {near[0]}?" if near else f"see: selftaught methods {kind.slug}"
+            raise UserError(f"no option {name!r} for {kind.slug}: {hint}")
+    settings = Settings(**{k: v for k, v in merged.items() if k in _SETTINGS})
+    method_options = {k: v for k, v in merged.items() if k in options}
+    return settings, kind.Config(**method_options)
+
+
+def default_preset(slug: str, modality: str, device: str | None) -> str | None:
+    """laptop on a CPU (laptop-series for series), else the paper's defaults."""
+    presets = catalog.presets(slug)
+    series = f"laptop-{modality}"
+    if accelerator(device or "auto") == "cpu" or not any("epochs" in p or "steps" in p for p in presets.values()):
+        return series if series in presets else "laptop" if "laptop" in presets else None
+    first = next(iter(presets))
+    return series if series in presets and modality != "image" else first
+
+
+def _preset(slug: str, name: str) -> dict[str, Any]:
+    presets = catalog.presets(slug)
+    if name not in presets:
+        raise UserError(f"--preset {name}: {slug} has {', '.join(presets) or 'none'}")
+    return dict(presets[name])
+
+
+def modality_of(kind: type[Any], data: Any) -> str:
+    """The modality that a method will see in a source: the method's own, or series where the source is one."""
+    if kind.modality == "series" or not hasattr(kind, "augmented_series"):
+        return kind.modality
+    from selftaught.data import guess_modality
+
+    return guess_modality(data)
+
+
+def complete(slug: str, settings: Settings, options: MethodConfig, facts: dict[str, Any]) -> dict[str, Any]:
+    """The content of config.yaml."""
+    return {
+        "method": slug,
+        "settings": _plain(dataclasses.asdict(settings)),
+        "options": _plain(dataclasses.asdict(options)),
+        "data": facts,
+    }
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: (str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v) for k, v in values.items()}

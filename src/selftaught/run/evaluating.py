@@ -1,0 +1,165 @@
+"""Evaluation of a run: every protocol on its encoder, on an untrained one and on the raw input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from selftaught import evaluation
+from selftaught.data import Source, open_source
+from selftaught.engine.loader import as_unit_float
+from selftaught.engine.method import Method
+from selftaught.errors import SampleError, UserError
+from selftaught.evaluation import Result
+from selftaught.run import samples
+from selftaught.run.features import calibrate, embed, raw
+from selftaught.run_settings import Settings
+
+LABELLED = ("knn", "linear", "fewlabel", "retrieval", "diagnostics")
+UNLABELLED = ("diagnostics",)
+_LIMIT_TRAIN, _LIMIT_TEST = 20_000, 10_000
+
+
+def embedding_protocols(
+    method: Method,
+    untrained: Callable[[], Method],
+    settings: Settings,
+    *,
+    data: Any,
+    protocols: list[str] | None,
+    seeds: int,
+    say: Callable[[str], None],
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+    """Run protocols on three kinds of features.
+
+    Returns:
+        per protocol a dict with the Result of ``this`` encoder, a ``random`` one and the ``raw`` input; and the test
+        features, labels and indices for the report.
+    """
+    parts = samples.labelled_parts(data, method.modality, settings)
+    names = list(protocols) if protocols else list(LABELLED if parts else UNLABELLED)
+    _check(names, parts is not None, data)
+    if parts is None:
+        whole = open_source(data, modality=method.modality, split="all", seed=settings.seed)
+        parts = (_some(whole, _LIMIT_TRAIN), _some(whole, _LIMIT_TEST))
+    train, test = _some(parts[0], _LIMIT_TRAIN), _some(parts[1], _LIMIT_TEST)
+    say(f"embedding {len(train)} + {len(test)} samples")
+    plain = untrained()
+    calibrate(plain, train)
+    kinds: dict[str, Any] = {"this": (method, embed), "random": (plain, embed), "raw": (method, raw)}
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    kept: dict[str, np.ndarray] = {}
+    for kind, (model, make) in kinds.items():
+        x, y, _ = make(model, train)
+        tx, ty, index = make(model, test)
+        if kind == "this":
+            kept = {"features": tx, "index": index} | ({"labels": ty} if ty is not None else {})
+        if kind == "random":
+            kept["random"] = tx
+        for name in names:
+            if name == "finetune" and kind == "raw":
+                continue
+            say(f"{name}: {kind}")
+            found[name][kind] = _run(name, model, (x, y, tx, ty), (train, test), seeds)
+    return found, kept
+
+
+def _check(names: list[str], labelled: bool, data: Any) -> None:
+    for name in names:
+        if name not in evaluation.PROTOCOLS:
+            raise UserError(f"--protocol {name}: it may be {', '.join(evaluation.PROTOCOLS)}")
+        if not labelled and name not in UNLABELLED:
+            raise UserError(f"--protocol {name} needs labels, {data} has none: give --data with class folders")
+
+
+def _some(source: Source, limit: int) -> Source:
+    if len(source) <= limit:
+        return source
+    return source.subset(np.sort(np.random.default_rng(0).permutation(len(source))[:limit]))
+
+
+def _run(name: str, model: Method, arrays: tuple[Any, ...], parts: tuple[Source, Source], seeds: int) -> Result:
+    x, y, tx, ty = arrays
+    if name == "diagnostics":
+        return evaluation.diagnostics(tx)
+    if name == "retrieval":
+        return evaluation.retrieval(tx, ty)
+    if name == "clustering":
+        return evaluation.clustering(tx, ty)
+    if name == "fewlabel":
+        return evaluation.fewlabel(x, y, tx, ty, seeds=seeds)
+    if name == "finetune":
+        return _finetune(model, parts)
+    return evaluation.PROTOCOLS[name].run(x, y, tx, ty)
+
+
+def _finetune(model: Method, parts: tuple[Source, Source]) -> Result:
+    from selftaught.engine.loader import evaluation_batches
+
+    arrays = []
+    for part in (_some(parts[0], 5000), _some(parts[1], 2000)):
+        batches = list(evaluation_batches(part, model.evaluation_view(), value_range=model.value_range))
+        with torch.inference_mode():
+            inputs = torch.cat(
+                [b["series"] if "series" in b else model.normalise(b["views"][0]) for b in batches if len(b["index"])]
+            )
+        arrays += [inputs.clone(), torch.cat([b["label"] for b in batches]).numpy()]
+    return evaluation.finetune(model.deliverable(), *arrays)
+
+
+def restoration_protocol(
+    method: Method, settings: Settings, *, data: Any, clean: Any, limit: int, say: Callable[[str], None]
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """PSNR and SSIM of restored images against clean ones, beside the noisy input.
+
+    Clean images come from ``clean`` (a folder with the same names), or are known because the noise was added here.
+
+    Returns:
+        the Results, and some before/after/clean triples for the report.
+    """
+    noisy = open_source(data, modality="image", split="test" if clean is None else "all", by=settings.by)
+    noisy = samples.degraded(noisy, settings.noise)
+    reference = open_source(clean, modality="image", split="all") if clean is not None else None
+    if reference is None and not isinstance(noisy, samples.Degraded):
+        raise UserError("PSNR needs clean images of the same names: give --clean FOLDER (or train with --noise)")
+    where = {_stem(name): i for i, name in enumerate(reference.names)} if reference is not None else {}
+    rows: list[dict[str, Any]] = []
+    for i in range(min(len(noisy), limit)):
+        try:
+            image = as_unit_float(noisy.read(i))
+            target = as_unit_float(_clean(noisy, reference, where, i))
+        except SampleError as error:
+            say(f"skipped {error}")
+            continue
+        if target.shape != image.shape:
+            raise UserError(f"{noisy.names[i]} is {image.shape}, its clean image {target.shape}: sizes must agree")
+        say(f"restoring {noisy.names[i]}")
+        rows.append({"name": noisy.names[i], "noisy": image, "restored": restore(method, image), "clean": target})
+    result = {
+        kind: evaluation.restoration([r[key] for r in rows], [r["clean"] for r in rows], data_range=1.0)
+        for kind, key in (("this", "restored"), ("raw", "noisy"))
+    }
+    return {"restoration": result}, rows
+
+
+def _stem(name: str) -> str:
+    return name.rsplit(".", 1)[0]
+
+
+def _clean(noisy: Source, reference: Source | None, where: dict[str, int], i: int) -> np.ndarray:
+    if reference is None:
+        return noisy.clean.read(i)  # type: ignore[attr-defined]
+    if _stem(noisy.names[i]) not in where:
+        raise UserError(f"--clean has no image named {noisy.names[i]}")
+    return reference.read(where[_stem(noisy.names[i])])
+
+
+def restore(method: Method, image: np.ndarray, tile: int = 512) -> np.ndarray:
+    """One image (H,W,C) float32 in [0, 1] through the method; large ones in tiles that leave no seam."""
+    x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(method.device)
+    with torch.inference_mode():
+        y = method.deliverable()(x, tile=tile)
+    return y[0].float().cpu().numpy().transpose(1, 2, 0)

@@ -1,0 +1,167 @@
+"""Exports that need no selftaught: safetensors with a recipe, a timm folder, ONNX; checked against the run itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from selftaught.engine.method import Method
+from selftaught.errors import UserError, require
+from selftaught.run.layout import write_json, write_text
+
+FORMATS = ("safetensors", "timm", "onnx")
+_TOLERANCE = 1e-4
+
+_TIMM_EXAMPLE = '''"""Loads the exported encoder with timm alone and embeds images (N, {channels}, {size}, {size}) in [0, 1]."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+here = Path(__file__).parent
+card = json.loads((here / "config.json").read_text())
+
+{code}
+model.load_state_dict(load_file(here / "model.safetensors"))
+model.eval()
+
+mean = torch.tensor(card["normalise"]["mean"])[:, None, None]
+std = torch.tensor(card["normalise"]["std"])[:, None, None]
+
+
+def embed(images):
+    with torch.inference_mode():
+        return model((images - mean) / std)
+
+
+if __name__ == "__main__":
+    print(embed(torch.rand(2, {channels}, {size}, {size})).shape)
+'''
+
+
+def export(method: Method, card: dict[str, Any], form: str, out: Path) -> Path:
+    """Write the deliverable of a run in a form that loads without selftaught.
+
+    Args:
+        method: the trained method.
+        card: content of the run's encoder.json.
+        form: safetensors, timm or onnx.
+        out: file (safetensors, onnx) or folder (timm) to write.
+
+    Raises:
+        UserError: unknown form; timm for a network that timm does not have; an output that differs by over 1e-4.
+    """
+    if form not in FORMATS:
+        raise UserError(f"--format {form}: it may be {', '.join(FORMATS)}")
+    module = method.deliverable().eval().cpu().float()
+    if form == "onnx":
+        return _onnx(module, method, card, out)
+    tensors, code = _bare(module, card)
+    if form == "timm":
+        if code is None:
+            raise UserError(f"--format timm: {card['build']['name']} is not a timm network; use safetensors or onnx")
+        return _timm(tensors, code, card, out)
+    out = _with_suffix(out, ".safetensors")
+    save_file(tensors, out, metadata={"selftaught": json.dumps(card)})
+    write_json(out.with_suffix(".json"), card)
+    return out
+
+
+def _with_suffix(out: Path, suffix: str) -> Path:
+    out = out if out.suffix == suffix else out.with_name(out.name + suffix)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def _bare(module: nn.Module, card: dict[str, Any]) -> tuple[dict[str, Tensor], str | None]:
+    """State dict under the names that timm itself has, and the code that builds the network."""
+    code = card["build"].get("timm_code")
+    inner = module.model if code is not None and isinstance(module.model, nn.Module) else module
+    return {k: v.detach().contiguous() for k, v in inner.state_dict().items()}, code
+
+
+def _timm(tensors: dict[str, Tensor], code: str, card: dict[str, Any], out: Path) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, out / "model.safetensors")
+    write_json(out / "config.json", card)
+    text = _TIMM_EXAMPLE.format(code=code, channels=card["channels"], size=card["image_size"])
+    write_text(out / "load.py", text)
+    return out
+
+
+def example_input(method: Method, card: dict[str, Any], batch: int = 2) -> Tensor:
+    """A batch of the shape that the deliverable takes."""
+    generator = torch.Generator().manual_seed(0)
+    if card["modality"] == "series":
+        return torch.randn(batch, card["channels"], card["length"], generator=generator)
+    side = card["image_size"] or 64
+    sample = torch.rand(batch, card["channels"], side, side, generator=generator)
+    return sample if method.output == "image" else (sample - 0.5) / 0.25
+
+
+class _Plain(nn.Module):
+    """The deliverable with one positional input, as ONNX wants it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)
+
+
+def _onnx(module: nn.Module, method: Method, card: dict[str, Any], out: Path) -> Path:
+    onnx = require("onnx", "onnx")
+    runtime: Any = require("onnxruntime", "onnx")
+    require("onnxscript", "onnx")
+    out = _with_suffix(out, ".onnx")
+    x = example_input(method, card)
+    with torch.no_grad():
+        expected = module(x).numpy()
+    dynamic: Any = {0: torch.export.Dim("batch", min=1, max=1 << 16)}
+    if method.output == "image":
+        dynamic |= {2: torch.export.Dim("height", min=66, max=1 << 14), 3: torch.export.Dim("width", min=66, max=1 << 14)}
+        x = torch.rand(2, card["channels"], 96, 104, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected = module(x).numpy()
+    _quiet_export(_Plain(module).eval(), x, out, dynamic)
+    model = onnx.load(out)  # type: ignore[attr-defined]
+    for key, value in (("selftaught", json.dumps(card)), ("normalise", json.dumps(card["normalise"]))):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.save(model, out)  # type: ignore[attr-defined]
+    session = runtime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"input": x.numpy()})
+    error = float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
+    if not error < _TOLERANCE:
+        raise UserError(f"{out}: ONNX output differs from the model's by {error:.1e}; use --format safetensors")
+    return out
+
+
+def _quiet_export(module: nn.Module, x: Tensor, out: Path, dynamic: Any) -> None:
+    import contextlib
+    import io
+    import logging
+    import warnings
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (x,),
+            str(out),
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_shapes={"x": dynamic},
+            dynamo=True,
+            external_data=False,
+        )

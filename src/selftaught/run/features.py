@@ -1,0 +1,94 @@
+"""Embeddings of whole sources: in order, in bounded memory, the model in evaluation mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from selftaught.data import Source
+from selftaught.engine.loader import evaluation_batches
+from selftaught.engine.method import Method
+from selftaught.engine.precision import autocast_dtype
+
+_RAW_SIDE = 32
+
+
+def stream(
+    method: Method, source: Source, *, batch_size: int = 256, workers: int = -1, start: int = 0, precision: str = "auto"
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]]:
+    """Embed a source batch by batch.
+
+    Yields:
+        features (n, D) float32, the samples' indices (n,), and what was skipped as (index, reason) pairs.
+    """
+    device = method.device
+    dtype = autocast_dtype(precision, device.type)
+    pipeline = method.evaluation_view()
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "start": start}
+    for batch in evaluation_batches(source, pipeline, value_range=method.value_range, **options):
+        skipped = batch.pop("skipped")
+        if not len(batch["index"]):
+            yield np.zeros((0, 0), np.float32), np.zeros(0, np.int64), skipped
+            continue
+        moved = {k: [x.to(device) for x in v] if k == "views" else v.to(device) for k, v in batch.items()}
+        with torch.inference_mode(), torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            features = method.predict(method.on_after_batch_transfer(moved))
+        yield features.float().cpu().numpy(), batch["index"].numpy(), skipped
+
+
+def embed(
+    method: Method, source: Source, *, workers: int = -1, batch_size: int = 256
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Features (n, D), labels (n,) or None, and indices (n,) of a whole source; broken samples are left out."""
+    parts = [(f, i) for f, i, _ in stream(method, source, workers=workers, batch_size=batch_size) if len(i)]
+    features = np.concatenate([f for f, _ in parts])
+    index = np.concatenate([i for _, i in parts])
+    labels = np.asarray(source.labels)[index] if source.labels is not None else None
+    return features, labels, index
+
+
+def raw(method: Method, source: Source) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """The input itself as features: pixels of the evaluation view, averaged to at most 32 x 32; or the whole window."""
+    parts, indices = [], []
+    for batch in evaluation_batches(source, method.evaluation_view(), value_range=method.value_range):
+        if not len(batch["index"]):
+            continue
+        if "series" in batch:
+            parts.append(batch["series"].flatten(1).numpy())
+        else:
+            parts.append(small_pixels(batch["views"][0]).flatten(1).numpy())
+        indices.append(batch["index"].numpy())
+    index = np.concatenate(indices)
+    labels = np.asarray(source.labels)[index] if source.labels is not None else None
+    return np.concatenate(parts), labels, index
+
+
+def small_pixels(images: Tensor) -> Tensor:
+    """uint8 (N,C,H,W) -> float32 in [0, 1], averaged to at most 32 x 32."""
+    images = images.float() / 255
+    return adaptive_avg_pool2d(images, _RAW_SIDE) if max(images.shape[2:]) > _RAW_SIDE else images
+
+
+def calibrate(method: Method, source: Source, batches: int = 8) -> None:
+    """Give an untrained encoder the BatchNorm statistics of the data, so that it is judged at its best."""
+    norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative mean
+        norm.train()
+    some = source.subset(np.linspace(0, len(source) - 1, min(len(source), 256 * batches)).astype(int))
+    for _ in stream(method, some, workers=0):
+        pass
+    method.eval()
+
+
+def as_module_input(method: Method, batch: dict[str, Any]) -> Tensor:
+    """What the deliverable takes: normalised views, or series."""
+    return batch["series"] if "series" in batch else method.on_after_batch_transfer(batch)["views"][0]

@@ -1,0 +1,137 @@
+"""A run on disk: what lies where, written atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from selftaught.errors import UserError
+
+
+class Layout:
+    """Paths of a run's folder."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.weights = self.path / "encoder.safetensors"
+        self.card = self.path / "encoder.json"
+        self.metrics = self.path / "metrics.csv"
+        self.skipped = self.path / "skipped.csv"
+        self.state = self.path / "state.json"
+        self.evaluation = self.path / "evaluation.json"
+        self.features = self.path / "features.npz"
+        self.report = self.path / "report.html"
+
+    def read_config(self) -> dict[str, Any]:
+        """The run's complete configuration.
+
+        Raises:
+            UserError: not a run folder, or its config.yaml can't be read.
+        """
+        if not self.path.exists():
+            raise UserError(f"{self.path}: no such run folder")
+        if not self.config.exists():
+            raise UserError(f"{self.path}: not a run folder (it has no config.yaml)")
+        return read_yaml(self.config)
+
+    def read_state(self) -> dict[str, Any]:
+        """What is done: finished stages, steps, samples skipped, seconds."""
+        return json.loads(self.state.read_text()) if self.state.exists() else {"stages": {}}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        UserError: missing file, broken YAML, or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a run's configuration")
+    return content
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror})") from error
+
+
+def write_yaml(path: Path, content: dict[str, Any]) -> None:
+    """Write a mapping as YAML, keys in order."""
+    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON."""
+    write_text(path, json.dumps(content, indent=1))
+
+
+def new_folder(out: str | None, method: str, data: str) -> Path:
+    """The folder of a new run: ``out``, or a numbered one under ``runs/``; the same for all processes of a run.
+
+    Raises:
+        UserError: ``out`` holds something already.
+    """
+    given = os.environ.get("SELFTAUGHT_RUN_FOLDER")
+    if given and os.environ.get("LOCAL_RANK", "0") != "0":
+        return Path(given)
+    if out is not None:
+        path = Path(out)
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise UserError(f"--out {out}: not empty; choose another, or go on with --resume {out}")
+    else:
+        stem = re.sub(r"[^A-Za-z0-9.]+", "-", f"{method}-{Path(data).name or data}").strip("-")[:60]
+        path = Path("runs") / stem
+        number = 2
+        while path.exists():
+            path, number = Path("runs") / f"{stem}-{number}", number + 1
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {path}: can't be made ({error.strerror})") from error
+    os.environ["SELFTAUGHT_RUN_FOLDER"] = str(path)
+    return path
+
+
+def environment() -> dict[str, Any]:
+    """The versions and the machine that a run was made with."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from selftaught.engine.precision import cores
+
+    found: dict[str, Any] = {"python": platform.python_version(), "machine": platform.machine(), "cores": cores()}
+    for name in ("selftaught", "torch", "lightning", "timm", "opencv-python-headless", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found

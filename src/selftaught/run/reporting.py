@@ -1,0 +1,235 @@
+"""What a run has to show, gathered into the plain sections that the report room draws."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selftaught import catalog, report
+from selftaught.data import Source, as_uint8, open_source
+from selftaught.engine.loader import as_unit_float
+from selftaught.engine.method import Method
+from selftaught.errors import SampleError, UserError
+from selftaught.report import images as pictures
+from selftaught.run import samples
+from selftaught.run.layout import Layout
+from selftaught.run_settings import Settings
+from selftaught.views import render
+
+_TILE, _POINTS, _QUERIES, _HITS, _ROWS = 48, 600, 8, 8, 6
+
+
+def sections(layout: Layout, method: Method, settings: Settings) -> dict[str, Any]:
+    """All sections of one run, as :class:`selftaught.report.schema.Run` describes them."""
+    config, state = layout.read_config(), layout.read_state()
+    card, facts = catalog.card(config["method"]), config["data"]
+    stored = json.loads(layout.evaluation.read_text()) if layout.evaluation.exists() else {}
+    seconds = sum(stage.get("seconds", 0.0) for stage in state["stages"].values())
+    found: dict[str, Any] = {
+        "title": f"{card.title} on {facts['name']}",
+        "method": config["method"],
+        "method_title": card.title,
+        "paper": {"title": card.paper, "year": card.year, "venue": card.venue, "url": f"arXiv {card.arxiv}"},
+        "source": {k: facts.get(k) for k in ("name", "modality", "classes", "channels")}
+        | {"train": facts["samples"], "generated": bool(facts.get("generated"))},
+        "seconds": seconds,
+        "command": f"selftaught train --config {layout.config}",
+        "config": config["settings"] | config["options"],
+        "environment": config.get("environment"),
+        "samples": facts["samples"],
+        "stages": [
+            {"name": name, "steps": stage["steps"], "seconds": stage.get("seconds")}
+            for name, stage in state["stages"].items()
+        ],
+        "metrics": _metrics(layout.metrics, facts),
+        "skipped": _skipped(layout.skipped),
+    }
+    found["protocols"] = [{"name": name, **kinds} for name, kinds in stored.items()]
+    found["label_efficiency"] = _label_efficiency(stored.get("fewlabel"), facts)
+    found["spectrum"] = _spectrum(stored.get("diagnostics"))
+    return {key: value for key, value in found.items() if value}
+
+
+def pictured(layout: Layout, method: Method, settings: Settings, data: Any, restored: list[Any]) -> dict[str, Any]:
+    """The sections that need the samples: views, map, gallery, windows, before and after.
+
+    ``restored`` holds before/after/clean triples where an evaluation made them; else test images are restored now.
+    """
+    modality = layout.read_config()["data"]["modality"]
+    try:
+        train = samples.training_source(data, modality, settings)
+        test = open_source(data, modality=modality, split="test", by=settings.by, seed=settings.seed)
+    except (UserError, TypeError):
+        return {}
+    if method.output == "image":
+        return {"restoration": [_restored(row) for row in restored]} if restored else {}
+    found: dict[str, Any] = {}
+    if modality == "image":
+        found["views"] = _views(train, method, settings)
+    if layout.features.exists():
+        with np.load(layout.features) as kept:
+            arrays = {name: kept[name] for name in kept.files}
+        if int(arrays["index"].max(initial=-1)) < len(test):
+            found |= _embedding_sections(test, method, arrays, modality)
+    return found
+
+
+# ---- numbers -----------------------------------------------------------------------------------------------------
+def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        return None
+    offset, steps, last = 0, [], ("", 0)
+    for row in rows:
+        if row["stage"] != last[0] and last[0]:
+            offset += last[1]
+        last = (row["stage"], int(row["step"]))
+        steps.append(offset + int(row["step"]))
+
+    def column(name: str) -> list[float | None]:
+        return [float(row[name]) if row.get(name) else None for row in rows]
+
+    known = {"stage", "step", "lr", "per_second", "knn", "loss"}
+    terms = {name: column(name) for name in rows[0] | rows[-1] if name not in known}
+    traces: dict[str, Any] = {"loss": column("loss"), "lr": column("lr"), "throughput": column("per_second")}
+    traces["terms"] = terms
+    scores = column("knn") if any(row.get("knn") for row in rows) else []
+    traces["knn"] = [[step, score] for step, score in zip(steps, scores, strict=False) if score is not None]
+    unit = "windows/s" if facts["modality"] == "series" else "images/s"
+    chance = 1 / len(facts["classes"]) if facts.get("classes") else None
+    return {"step": steps, "series": traces, "unit": unit, "chance": chance}
+
+
+def _skipped(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _label_efficiency(stored: dict[str, Any] | None, facts: dict[str, Any]) -> dict[str, Any] | None:
+    if not stored:
+        return None
+    names = {"this": "this encoder", "random": "untrained encoder", "raw": "raw input"}
+    curves, x = [], []
+    for kind, label in names.items():
+        curve = (stored.get(kind) or {}).get("figures", {}).get("curve")
+        if curve:
+            x = curve["x"]
+            curves.append({"name": label, "role": kind, "mean": curve["mean"], "low": curve["low"], "high": curve["high"]})
+    chance = 1 / len(facts["classes"]) if facts.get("classes") else None
+    return {"x": x, "curves": curves, "chance": chance} if curves else None
+
+
+def _spectrum(stored: dict[str, Any] | None) -> dict[str, Any] | None:
+    if not stored:
+        return None
+    return {
+        kind: result["figures"]["spectrum"]
+        for kind, result in stored.items()
+        if result and result.get("figures", {}).get("spectrum") is not None
+    }
+
+
+# ---- pictures ----------------------------------------------------------------------------------------------------
+def _views(source: Source, method: Method, settings: Settings) -> dict[str, Any]:
+    pipelines = method.views()
+    plain = method.evaluation_view()
+    rng = np.random.default_rng(settings.seed)
+    rows, names = [], []
+    for i in rng.permutation(len(source))[:_ROWS]:
+        try:
+            image = as_uint8(source.read(int(i)), method.value_range)
+            seen = [render(image, p, p.sample(rng, *image.shape[:2])) for p in [plain, *pipelines] if p is not None]
+        except (SampleError, ValueError):
+            continue
+        rows.append([pictures.encode(picture) for picture in seen])
+        names.append(str(source.names[int(i)]))
+    columns = ["original", *[f"view {k + 1}" for k in range(len(pipelines))]]
+    return {"columns": columns, "rows": rows, "names": names} if rows else {}
+
+
+def _thumbnail(source: Source, method: Method, i: int) -> np.ndarray:
+    plain = method.evaluation_view()
+    image = as_uint8(source.read(i), method.value_range)
+    if plain is None:
+        return image
+    return render(image, plain, plain.sample(np.random.default_rng(0), *image.shape[:2]))
+
+
+def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarray], modality: str) -> dict[str, Any]:
+    from selftaught import evaluation
+
+    rng = np.random.default_rng(0)
+    some = np.sort(rng.permutation(len(kept["index"]))[:_POINTS])
+    index, features = kept["index"][some], kept["features"][some]
+    labels = kept["labels"][some] if "labels" in kept else None
+    names = [str(source.names[i]) for i in index]
+    found: dict[str, Any] = {
+        "map": {
+            "xy": evaluation.projection(features),
+            "label": labels,
+            "classes": source.classes if labels is not None else None,
+            "names": names,
+        }
+    }
+    if modality == "series":
+        found["series"] = {"windows": _windows(source, index, labels, rng)}
+        return found
+    thumbs = [_thumbnail(source, method, int(i)) for i in index]
+    found["map"]["thumbs"] = pictures.sprite_sheet(thumbs, tile=_TILE)
+
+    def label(k: int) -> str | None:
+        return None if labels is None else source.classes[labels[k]] if source.classes else str(labels[k])
+
+    queries = rng.permutation(len(index))[:_QUERIES]
+    hits = evaluation.nearest(features, features[queries], k=_HITS + 1)
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    rows = []
+    for query, found_hits in zip(queries, hits, strict=True):
+        others = [int(h) for h in found_hits if h != query][:_HITS]
+        row = [
+            {"png": pictures.encode(thumbs[h]), "label": label(h), "similarity": float(unit[query] @ unit[h])}
+            for h in others
+        ]
+        rows.append({"query": pictures.encode(thumbs[query]), "label": label(query), "hits": row})
+    found["neighbours"] = rows
+    return found
+
+
+def _windows(source: Source, index: np.ndarray, labels: np.ndarray | None, rng: Any) -> list[dict[str, Any]]:
+    rows = []
+    for k in rng.permutation(len(index))[:_ROWS]:
+        window: dict[str, Any] = {"channels": source.read(int(index[k])), "rate": source.rate}
+        if labels is not None:
+            window["label"] = source.classes[labels[k]] if source.classes else str(labels[k])
+        rows.append(window)
+    return rows
+
+
+def _restored(row: dict[str, Any]) -> dict[str, Any]:
+    side = 640
+
+    def picture(image: np.ndarray) -> str:
+        height, width = image.shape[:2]
+        top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+        return pictures.encode(np.clip(image, 0, 1)[top : top + side, left : left + side])
+
+    found = {"name": row["name"], "noisy": picture(row["noisy"]), "restored": picture(row["restored"])}
+    if row.get("clean") is not None:
+        found["clean"] = picture(as_unit_float(row["clean"]))
+    return found
+
+
+def write(path: Path, runs: list[dict[str, Any]], say: Callable[[str], None] = lambda line: None) -> Path:
+    """Draw the page of one run, or of several beside one another."""
+    say(f"writing {path}")
+    return report.write(path, runs)

@@ -1,0 +1,68 @@
+"""What belongs to a run and not to its method: data, length, machine, bookkeeping. Free of heavy imports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class Settings:
+    """Settings of one run, the same for every method; a method's own options are in its ``Config``."""
+
+    data: str = ""
+    """Source of the samples: a folder, glob, file, embedded name, hf:, torchvision: or wds: name."""
+    split: Literal["auto", "train", "test", "all"] = "auto"
+    """Part of the source to train on; auto: train where it has labels, groups or given parts, else all."""
+    by: str = "auto"
+    """How train and test are told apart: auto, given, ratio:0.2, group or list:FILE."""
+    out: str | None = None
+    """Folder of the run; default runs/METHOD-DATA, numbered when it exists."""
+    preset: str | None = None
+    """Named recipe of the method; default laptop on a CPU, else the paper's defaults."""
+    noise: str = ""
+    """Noise to add to clean images first: gaussian:SIGMA or correlated:SIGMA[:KERNEL], SIGMA in grey levels of 255."""
+    init: str | None = None
+    """Run folder whose weights to start from."""
+    epochs: float | None = None
+    """Passes over the data; the preset's when neither epochs nor steps are given."""
+    steps: int | None = None
+    """Optimiser steps; overrides epochs."""
+    batch_size: int = 256
+    """Samples per step and process."""
+    accumulate: int = 1
+    """Batches per optimiser step."""
+    clip: float = 0.0
+    """Largest gradient norm; 0 does not clip."""
+    ema: float = 0.0
+    """Decay of the averaged weights that the exported model takes; 0 averages nothing."""
+    seed: int = 0
+    """Fixes weights, order and views."""
+    workers: int = -1
+    """Loader processes; -1 chooses by the machine."""
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    """auto: bf16 autocast where the processor or GPU has it."""
+    device: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    """Where to train."""
+    devices: int = 1
+    """Devices (on a CPU: processes) per node."""
+    nodes: int = 1
+    """Machines; torchrun and SLURM environments are recognised."""
+    strategy: str = "auto"
+    """Lightning strategy, such as ddp or fsdp."""
+    view_device: Literal["auto", "cpu", "model"] = "auto"
+    """Where views are made: in the loader's processes (cpu) or batched on the model's device."""
+    max_skip: float = 0.05
+    """Largest share of unusable samples before the run stops."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints."""
+    checkpoint_steps: int = 0
+    """Steps between checkpoints; 0 leaves it to checkpoint_minutes."""
+    knn_every: float = 0.1
+    """Share of the run between online k-NN scores (when labels exist); 0 turns them off."""
+    loggers: list[str] | None = None
+    """Besides metrics.csv: tensorboard (default), wandb, mlflow; none for nothing more."""
+    log_every: int = 10
+    """Steps between lines of metrics.csv."""
+    cache: bool = False
+    """Pack the decoded source once into a memory-mapped file and train from that."""

@@ -1,0 +1,207 @@
+"""A pipeline describes one view: operations in order, and the draw of their parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from selftaught.errors import UserError
+from selftaught.views.spec import OPS, Op
+
+Params = np.ndarray
+"""The parameters of one view of one sample: a float64 vector ``(len(pipeline.columns),)``; of a batch, ``(N, ...)``."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Pipeline:
+    """One view of an image, described: a sequence of operations that an executor applies in order.
+
+    All chance is in :meth:`sample`; ``render(image, pipeline, params)`` and ``render_batch(images, pipeline, params)`` are
+    functions of pixels and parameters alone and give the same pixels.
+
+    Args:
+        ops: operations from :mod:`selftaught.views.spec`, in the order in which they are applied.
+        name: what reports call this view (default "view").
+
+    Raises:
+        UserError: something in ``ops`` is no operation.
+    """
+
+    ops: tuple[Op, ...]
+    name: str = "view"
+
+    def __post_init__(self) -> None:
+        ops = tuple(self.ops) if isinstance(self.ops, Sequence) else (self.ops,)
+        for op in ops:
+            if type(op) not in OPS.values():
+                raise UserError(f"Pipeline: {op!r} is no view operation; use one of {', '.join(sorted(OPS))}")
+        object.__setattr__(self, "ops", ops)
+        stops = np.cumsum([len(op.columns) for op in ops], dtype=int).tolist()
+        spans = list(zip([0, *stops[:-1]], stops, strict=True)) if ops else []
+        object.__setattr__(self, "_spans", spans)
+        object.__setattr__(self, "_draws", sum(op.draws for op in ops))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the parameters, "<place>.<operation>.<column>", in the order of a parameter vector."""
+        return tuple(f"{i}.{type(op).__name__}.{column}" for i, op in enumerate(self.ops) for column in op.columns)
+
+    @property
+    def draws(self) -> int:
+        """How many uniform numbers one sample uses."""
+        return self._draws  # type: ignore[attr-defined]
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of the view where the operations fix it, else None (it follows the image)."""
+        try:
+            first, second = (self._walk([0.5] * self.draws, side, side)[1:] for side in (2**14, 2**15))
+            other = self._walk([0.5] * self.draws, 2**14, 2**15)[1:]
+        except UserError:  # Dihedral on an image of free shape
+            return None
+        return first if first == second == other else None
+
+    def steps(self, params: Sequence[float] | np.ndarray) -> Iterator[tuple[Op, Any]]:
+        """Each operation with its own columns of one (or, along the last axis, of many) parameter vectors."""
+        for op, (start, stop) in zip(self.ops, self._spans, strict=True):  # type: ignore[attr-defined]
+            yield op, params[start:stop] if isinstance(params, list) else params[..., start:stop]  # type: ignore[call-overload]
+
+    def sample(self, rng: np.random.Generator, height: int, width: int) -> Params:
+        """Draw the parameters of one view of one image.
+
+        Args:
+            rng: source of chance; exactly one call of ``rng.random(self.draws)`` is made.
+            height: the image's height in pixels.
+            width: the image's width in pixels.
+
+        Returns:
+            (P,) float64, columns as :attr:`columns` names them.
+
+        Raises:
+            UserError: the image is smaller than a crop, or empty.
+        """
+        _check_image_size(height, width)
+        return np.array(self._walk(rng.random(self.draws).tolist(), int(height), int(width))[0], np.float64)
+
+    def sample_batch(
+        self, rng: np.random.Generator, n: int, height: int | np.ndarray, width: int | np.ndarray
+    ) -> np.ndarray:
+        """Draw the parameters of ``n`` views at once: the same as ``n`` calls of :meth:`sample`, vectorised.
+
+        Args:
+            rng: source of chance.
+            n: number of samples.
+            height: one height for all, or (n,) heights in pixels.
+            width: likewise.
+
+        Returns:
+            (n, P) float64.
+        """
+        return self.from_uniforms(rng.random((n, self.draws)), height, width)
+
+    def from_uniforms(self, u: np.ndarray, height: int | np.ndarray, width: int | np.ndarray) -> np.ndarray:
+        """Turn uniform numbers into parameters, for those who draw them by a scheme of their own.
+
+        Args:
+            u: (n, draws) float64 in [0, 1).
+            height: one height for all, or (n,) heights in pixels.
+            width: likewise.
+
+        Returns:
+            (n, P) float64.
+        """
+        if u.ndim != 2 or u.shape[1] != self.draws:
+            raise UserError(f"Pipeline: this view needs uniform numbers of shape (n, {self.draws}), got {u.shape}")
+        n = len(u)
+        sizes = [np.broadcast_to(np.asarray(side, np.int64), (n,)) for side in (height, width)]
+        _check_image_size(*(side.min(initial=1) for side in sizes))
+        values = self._walk(u.T, *sizes)[0]
+        return np.stack([np.broadcast_to(np.asarray(value, np.float64), (n,)) for value in values], 1) if values else u[:, :0]
+
+    def _walk(self, u: Any, height: Any, width: Any) -> tuple[list[Any], Any, Any]:
+        values: list[Any] = []
+        used = 0
+        for op in self.ops:
+            drawn, height, width = op.draw(u[used : used + op.draws], height, width)
+            values.extend(drawn)
+            used += op.draws
+        return values, height, width
+
+    def explain(self, params: Params) -> list[dict[str, Any]]:
+        """One sample's parameters in words: a dict per operation, ``{"op": name, column: value, ...}``."""
+        check_params(self, params)
+        rows = zip(self.ops, (values for _, values in self.steps(params)), strict=True)
+        return [{"op": type(op).__name__, **dict(zip(op.columns, map(float, row), strict=True))} for op, row in rows]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, as YAML and JSON write them; :meth:`from_dict` reads it back."""
+        return {"name": self.name, "ops": [_op_to_dict(op) for op in self.ops]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Pipeline:
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            UserError: an operation or option that does not exist, named with those that do.
+        """
+        unknown = set(data) - {"name", "ops"}
+        if unknown or "ops" not in data:
+            raise UserError(f"Pipeline: a view is a mapping with 'ops' and, if you like, 'name'; got {sorted(data)}")
+        return cls(tuple(_op_from_dict(op) for op in data["ops"]), name=str(data.get("name", "view")))
+
+    def __repr__(self) -> str:
+        return f"Pipeline({self.name}: {' > '.join(map(repr, self.ops)) or 'unchanged'})"
+
+
+def _check_image_size(height: int, width: int) -> None:
+    if height < 1 or width < 1:
+        raise UserError(f"views: the image is empty ({height}x{width} pixels)")
+
+
+def check_params(pipeline: Pipeline, params: np.ndarray, batch: int | None = None) -> None:
+    """Refuse parameters whose shape is not what this pipeline draws: (P,), or (batch, P)."""
+    wanted = (len(pipeline._spans) and pipeline._spans[-1][1],)  # type: ignore[attr-defined]
+    wanted = wanted if batch is None else (batch, *wanted)
+    if np.shape(params) != wanted:
+        raise UserError(f"views: this view's parameters have shape {wanted}, got {np.shape(params)}; sample them from it")
+
+
+def stack_params(params: Sequence[Params]) -> np.ndarray:
+    """Parameters of several samples of one pipeline as one batch.
+
+    Args:
+        params: N vectors (P,).
+
+    Returns:
+        (N, P) float64.
+    """
+    if not len(params):
+        raise UserError("stack_params: no parameters given")
+    return np.stack([np.asarray(one, np.float64) for one in params])
+
+
+def _op_to_dict(op: Op) -> dict[str, Any]:
+    plain: dict[str, Any] = {"op": type(op).__name__}
+    for field in dataclasses.fields(op):  # type: ignore[arg-type]
+        value = getattr(op, field.name)
+        plain[field.name] = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def _op_from_dict(data: Mapping[str, Any]) -> Op:
+    options = dict(data)
+    name = options.pop("op", None)
+    if name not in OPS:
+        raise UserError(f"Pipeline: no view operation {name!r}; there are {', '.join(sorted(OPS))}")
+    known = [field.name for field in dataclasses.fields(OPS[name])]  # type: ignore[arg-type]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise UserError(f"{name}: no option {unknown[0]!r}; there are {', '.join(known) or 'none'}")
+    frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    try:
+        return OPS[name](**frozen)
+    except TypeError as error:
+        raise UserError(f"{name}: {str(error).split(') ')[-1]}") from error

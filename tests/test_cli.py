@@ -1,0 +1,221 @@
+"""The command line: every error is one line that names the mend; every command does what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from selftaught.cli import main
+from tests.conftest import write_photos
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+QUICK = ["--encoder", "resnet10-narrow", "--image-size", "16", "--projector", "16-8", "--quiet", "--workers", "0"]
+
+
+def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2, err
+    lines = [line for line in err.splitlines() if line]
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def test_help_and_catalogue_load_nothing_heavy() -> None:
+    code = (
+        "import sys; from selftaught.cli import main\n"
+        "for a in (['methods'], ['methods', 'dcl'], ['methods', 'denoise', '--job', 'restore']): assert main(a) == 0\n"
+        "try: main(['train', 'dcl', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'cv2', 'timm', 'lightning', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_all_systems_are_listed_and_unbuilt_ones_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "methods")
+    for slug in ("dcl", "gopro", "seer", "dynamic-curation", "srgan"):
+        assert slug in out
+    _, out, _ = run(capsys, "methods", "gopro")
+    assert "not built yet" in out
+    assert "not built yet" in error(capsys, "train", "gopro", "--data", "digits")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train"], "which method"),
+        (["train", "dlc"], "dcl"),
+        (["train", "dcl", "--data", "no/such/folder", "--steps", "1"], "no/such/folder"),
+        (["train", "dcl", "--data", "digits", "--steps", "0"], "above 0"),
+        (["train", "dcl", "--data", "digits", "--lr", "fast"], "--lr"),
+        (["train", "dcl", "--data", "digits", "--objective", "nce"], "objective"),
+        (["train", "dcl", "--data", "digits", "--preset", "nope"], "imagenet"),
+        (["train", "dcl", "--data", "digits", "--temprature", "1"], "temprature"),
+        (["train", "dcl", "--data", "digits", "--encoder", "resnet_18"], "resnet18"),
+        (["train", "dcl", "--data", "digits", "--batch-size", "100000", "--steps", "1"], "--batch-size"),
+        (["train", "c-bsn", "--data", "digits", "--steps", "1"], "--patch"),
+        (["train", "c-bsn", "--data", "photos:whole", "--noise", "salt", "--steps", "1"], "--noise"),
+        (["train", "dcl", "--config", "no.yaml"], "no.yaml"),
+        (["train", "--resume", "no-run"], "no-run"),
+        (["evaluate", "no-run"], "no-run"),
+        (["report", "no-run"], "no-run"),
+        (["export", "no-run"], "no-run"),
+        (["apply", "no-run", "x", "--out", "y.npy"], "no-run"),
+        (["data", "check", "no-folder"], "no-folder"),
+        (["data", "fetch", "fashon-mnist"], "fashion-mnist"),
+        (["methods", "xyzzy"], "xyzzy"),
+        (["benchmark", "claims", "--method", "gopro"], "dcl"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in error(capsys, *arguments)
+    assert not list(tmp_path.glob("runs/*/encoder.safetensors"))
+
+
+def test_empty_folder_and_too_many_broken_files(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert "empty" in error(capsys, "train", "simclr", "--data", "empty", "--steps", "1", *QUICK)
+    photos = write_photos(tmp_path / "photos", 40, classes=1)
+    for k in range(6):
+        (photos / f"{k:03d}.png").write_bytes(b"\x89PNG broken")
+    said = error(capsys, "train", "simclr", "--data", "photos", "--steps", "20", "--batch-size", "8", *QUICK)
+    assert "more than 5%" in said
+    assert "--max-skip" in said
+
+
+def test_broken_files_are_skipped_listed_and_named_by_check(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos = write_photos(tmp_path / "photos", 60, classes=1)
+    (photos / "007.png").write_bytes(b"")
+    (photos / "008.png").write_bytes((photos / "009.png").read_bytes()[:200])
+    code, out, err = run(
+        capsys, "train", "simclr", "--data", "photos", "--steps", "30", "--batch-size", "16", "--out", "run", *QUICK
+    )
+    assert code == 0, err
+    listed = (tmp_path / "run/skipped.csv").read_text()
+    assert "007.png" in listed
+    assert "008.png" in listed
+    assert "2 unusable samples" in out
+    assert "report: " in out
+    code, out, _ = run(capsys, "data", "check", "photos")
+    assert code == 1
+    assert "007.png" in out
+    assert "008.png" in out
+
+
+@pytest.mark.slow
+def test_a_newcomers_way_through(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Train on a folder with class folders, evaluate, apply, export, report, compare, repeat from the config."""
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos", 80)
+    code, out, err = run(
+        capsys, "train", "dcl", "--data", "photos", "--steps", "20", "--batch-size", "16", "--out", "run", *QUICK
+    )
+    assert code == 0, err
+    assert len(out.strip().splitlines()) == 3
+    code, out, err = run(capsys, "evaluate", "run", "--protocol", "knn,linear", "--seeds", "2")
+    assert code == 0, err
+    for word in ("this model", "untrained", "raw input", "accuracy"):
+        assert word in out
+    code, _, err = run(capsys, "apply", "run", "photos", "--out", "e.parquet")
+    assert code == 0, err
+    import pyarrow.parquet as pq
+
+    table = pq.read_table("e.parquet")
+    assert table.num_rows == 80
+    assert table.column("name").to_pylist()[0].endswith(".png")
+    for form, made in (("safetensors", "x.safetensors"), ("timm", "timm"), ("onnx", "x.onnx")):
+        code, out, err = run(capsys, "export", "run", "--format", form, "--out", made)
+        assert code == 0, err
+        assert Path(made).exists()
+    code, _, err = run(capsys, "report", "run")
+    assert code == 0, err
+    page = (tmp_path / "run/report.html").read_text()
+    assert "Decoupled" in page or "DCL" in page
+    code, _, err = run(capsys, "train", "dcl", "--config", "run/config.yaml", "--out", "again", "--quiet")
+    assert code == 0, err
+    from safetensors.torch import load_file
+
+    a, b = load_file("run/encoder.safetensors"), load_file("again/encoder.safetensors")
+    assert all((a[k] == b[k]).all() for k in a)
+    code, _, err = run(capsys, "report", "run", "again", "--out", "both.html")
+    assert code == 0, err
+    assert Path("both.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [4, 13])
+def test_images_of_many_channels(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "images", 60, channels=channels)
+    code, _, err = run(
+        capsys, "train", "barlow-twins", "--data", "images", "--steps", "8", "--batch-size", "16", "--out", "run",
+        "--encoder", "resnet10-narrow", "--image-size", "16", "--projector", "16-16-16", "--quiet",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads((tmp_path / "run/encoder.json").read_text())["channels"] == channels
+    code, _, err = run(capsys, "apply", "run", "images", "--out", "e.npy")
+    assert code == 0, err
+    assert np.isfinite(np.load("e.npy")).all()
+    write_photos(tmp_path / "rgb", 20)
+    said = error(capsys, "apply", "run", "rgb", "--out", "f.npy")
+    assert f"{channels}" in said
+
+
+@pytest.mark.slow
+def test_denoise_a_folder_keeps_names_sizes_and_depth(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    noisy = tmp_path / "noisy/deep"
+    noisy.mkdir(parents=True)
+    for k, size in enumerate([(90, 120), (77, 101), (130, 64), (96, 96)]):
+        cv2.imwrite(str(noisy / f"a{k}.png"), rng.integers(0, 65536, (*size, 3), dtype=np.uint16))
+    code, _, err = run(
+        capsys, "train", "c-bsn", "--data", "noisy", "--steps", "3", "--batch-size", "2", "--width", "8", "--modules",
+        "1", "--patch", "36", "--out", "run", "--quiet", "--workers", "0",
+    )  # fmt: skip
+    assert code == 0, err
+    code, _, err = run(capsys, "apply", "run", "noisy", "--out", "clean", "--tile", "64")
+    assert code == 0, err
+    for path in noisy.iterdir():
+        found = list((tmp_path / "clean").rglob(path.name))
+        assert len(found) == 1
+        a, b = cv2.imread(str(path), -1), cv2.imread(str(found[0]), -1)
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+    stamp = found[0].stat().st_mtime_ns
+    time.sleep(0.05)
+    code, out, _ = run(capsys, "apply", "run", "noisy", "--out", "clean")
+    assert code == 0
+    assert out.startswith("0 written")
+    assert found[0].stat().st_mtime_ns == stamp
