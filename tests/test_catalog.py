@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -319,7 +320,7 @@ def test_the_catalogue_loads_nothing_heavy() -> None:
     assert not {"torch", "numpy", "lightning", "timm", "yaml", "cv2", "rich"} & set(out)
 
 
-# ---- pages made from the catalogue -------------------------------------------------------------------------------------
+# ---- pages made from the catalogue ----
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "_generate.py")
@@ -348,30 +349,48 @@ def test_every_card_has_a_page_and_a_place_in_the_navigation(generate: ModuleTyp
 
 def test_the_claim_of_a_built_method_is_shown(generate: ModuleType, tmp_path: Path) -> None:
     assert generate.claim_section("dcl", tmp_path) == []
-    (tmp_path / "dcl.json").write_text('{"claim": "DCL beats InfoNCE.", "finding": "No difference | here."}')
+    assert generate.claims_table(tmp_path) == "No result is stored yet."
+    entry = {
+        "claim": "DCL beats InfoNCE.",
+        "data": "digits",
+        "score": "knn accuracy",
+        "seeds": 2,
+        "arms": {"dcl": {}, "infonce": {}},
+        "values": {"knn accuracy": {"batch 32": {"dcl": [0.5, 0.7], "infonce": [0.4, 0.5]}}},
+        "differences": {"batch 32": {"infonce": {"mean": 0.15, "low": -0.05, "high": 0.35}}},
+        "verdict": "against infonce, batch 32: no difference | that this size could show",
+    }
+    (tmp_path / "dcl.json").write_text(json.dumps(entry))
     (tmp_path / "dcl.svg").write_text("<svg/>")
     shown = "\n".join(generate.claim_section("dcl", tmp_path))
     assert "DCL beats InfoNCE." in shown
     assert "(claims/dcl.svg)" in shown
-    assert "| [dcl](methods/dcl.md) | DCL beats InfoNCE. | No difference \\| here. |" in generate.claims_table(tmp_path)
+    assert "| batch 32 | dcl | 0.600 | infonce | 0.450 | +0.150 | -0.050 to +0.350 |" in shown
+    row = generate.claims_table(tmp_path).splitlines()[-1]
+    assert row.startswith(
+        "| [dcl](methods/dcl.md) | DCL beats InfoNCE. | digits, knn accuracy, 2 seeds on both sides. |"
+    )
+    assert "no difference \\| that" in row
 
 
 def test_the_readme_table_is_written_and_checked(
     generate: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"# Head\n{generate.BEGIN}\nold\n{generate.END}\ntail\n")
+    (begin, end), (claims, claims_end) = generate.MARKERS["methods"], generate.MARKERS["claims"]
+    readme.write_text(f"# Head\n{claims}\n{claims_end}\n{begin}\nold\n{end}\ntail\n")
     assert generate.main(["--check", str(readme)]) == 1
-    assert "is not the catalogue's" in capsys.readouterr().out
+    assert "a generated table is out of date" in capsys.readouterr().out
     assert generate.main([str(readme)]) == 0
     assert generate.main(["--check", str(readme)]) == 0
     text = readme.read_text()
-    assert text.startswith("# Head\n")
-    assert text.endswith(f"{generate.END}\ntail\n")
+    assert text.startswith(f"# Head\n{claims}\n")
+    assert text.endswith(f"{end}\ntail\n")
     assert catalog.table_markdown() in text
+    assert generate.claims_table(link="") in text
     assert "old" not in text
     with pytest.raises(SystemExit, match="no place for the table"):
-        generate.with_table("no markers")
+        generate.with_tables("no markers")
 
 
 def test_both_guides_name_the_same_ten_steps() -> None:
@@ -384,7 +403,10 @@ def test_both_guides_name_the_same_ten_steps() -> None:
 def test_flags_in_the_docs_exist() -> None:
     """A flag in the pages is a setting, an option of a built method, or one of the other commands' (listed here)."""
     known = {o.flag for slug in BUILT for o in catalog.options(slug)} | {o.flag for o in catalog.settings()}
-    other = set(["resume", "config", "protocol", "clean", "format", "method", "full", "job", "debug", "name", "no-name", "check", "strict", "site-dir"])
+    other = {
+        "check", "clean", "config", "debug", "format", "full", "job", "method", "name", "no-name", "protocol", "resume",
+        "site-dir", "strict",
+    }  # fmt: skip
     for page in [*(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"]:
         used = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", page.read_text()))
         assert used <= {flag.removeprefix("--") for flag in known} | other, page.name

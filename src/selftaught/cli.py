@@ -311,10 +311,9 @@ def _data(options: argparse.Namespace) -> int:
     if options.action == "fetch":
         print(data.fetch(options.source))
         return 0
-    modality = options.modality or data.guess_modality(options.source)
-    report = data.check(options.source, modality=modality)
+    report = data.check(options.source, modality=options.modality)
     print(report)
-    return 0 if report.ok else 1
+    return 1 if report.problems else 0
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -123,7 +123,7 @@ def test_any_channels(channels):
     assert net(x, True).shape == net(x).shape == x.shape
 
 
-@pytest.mark.parametrize("bad", [dict(channels=0), dict(width=0), dict(modules=-1)])
+@pytest.mark.parametrize("bad", [{"channels": 0}, {"width": 0}, {"modules": -1}])
 def test_errors(bad):
     with pytest.raises(UserError):
         BlindSpotNetwork(**bad)

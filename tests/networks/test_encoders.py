@@ -7,15 +7,15 @@ from selftaught import networks
 from selftaught.errors import UserError
 
 CASES = [
-    dict(name="resnet18", image_size=32),
-    dict(name="resnet18", image_size=64),
-    dict(name="resnet10", image_size=64),
-    dict(name="resnet10", image_size=28),
-    dict(name="resnet10-narrow", image_size=64),
-    dict(name="resnet50d", image_size=32, channels=1),
-    dict(name="mobilenetv4_conv_small_050", image_size=32),
-    dict(name="vit_tiny_patch16_224", image_size=32, depth=2),
-    dict(name="resnet18", image_size=32, drop_path_rate=0.1, zero_init_last=False),
+    {"name": "resnet18", "image_size": 32},
+    {"name": "resnet18", "image_size": 64},
+    {"name": "resnet10", "image_size": 64},
+    {"name": "resnet10", "image_size": 28},
+    {"name": "resnet10-narrow", "image_size": 64},
+    {"name": "resnet50d", "image_size": 32, "channels": 1},
+    {"name": "mobilenetv4_conv_small_050", "image_size": 32},
+    {"name": "vit_tiny_patch16_224", "image_size": 32, "depth": 2},
+    {"name": "resnet18", "image_size": 32, "drop_path_rate": 0.1, "zero_init_last": False},
 ]
 
 
@@ -77,7 +77,7 @@ def test_any_number_of_channels(name, channels):
         ("resnet10-narrow", 64, (256, 2, 2)),
         ("efficientnet_lite0", 32, (1280, 2, 2)),
         ("vit_tiny_patch16_224", 32, (192, 8, 8)),
-        ("vit_tiny_patch16_224", 96, (192, 12, 12)),
+        ("vit_tiny_patch16_224", 96, (192, 8, 8)),
         ("swin_tiny_patch4_window7_224", 64, (768, 2, 2)),
         ("convnext_atto", 64, (320, 2, 2)),
     ],
@@ -128,7 +128,7 @@ def test_small_stem_can_keep_the_middle_of_trained_weights():
 
 def test_zero_init_last():
     def last_scales(model):
-        return [module.bn2.weight for name, module in model.named_modules() if name.endswith(".0")]
+        return [module.bn2.weight for module in model.modules() if hasattr(module, "bn2")]
 
     assert all(scale.eq(0).all() for scale in last_scales(networks.encoder("resnet10").model))
     kept = networks.encoder("resnet18", zero_init_last=False)
@@ -155,18 +155,18 @@ def test_own_encoders_learn_in_every_parameter(name):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (dict(name="resnet118"), "did you mean resnet"),
-        (dict(name="resnet10-narow"), "resnet10-narrow"),
-        (dict(name="resnet18", foo=3), "foo"),
-        (dict(name="resnet10", foo=3), "foo"),
-        (dict(name="resnet18", norm_layer=torch.nn.Identity), "norm_layer"),
-        (dict(name="resnet10", pretrained=True), "pretrained"),
-        (dict(name="vit_tiny_patch16_224", image_size=53), "image_size=53"),
-        (dict(name="vit_tiny_patch16_224", stem="small"), "stem=standard"),
-        (dict(name="swin_tiny_patch4_window7_224", image_size=4, window_size=0), "swin_tiny"),
-        (dict(name="resnet18", channels=0), "channels=0"),
-        (dict(name="resnet18", image_size=0), "image_size=0"),
-        (dict(name="resnet18", stem="tiny"), "stem=tiny"),
+        ({"name": "resnet118"}, "did you mean resnet"),
+        ({"name": "resnet10-narow"}, "resnet10-narrow"),
+        ({"name": "resnet18", "foo": 3}, "foo"),
+        ({"name": "resnet10", "foo": 3}, "foo"),
+        ({"name": "resnet18", "norm_layer": torch.nn.Identity}, "norm_layer"),
+        ({"name": "resnet10", "pretrained": True}, "pretrained"),
+        ({"name": "vit_tiny_patch16_224", "image_size": 53}, "image_size=53"),
+        ({"name": "vit_tiny_patch16_224", "stem": "small"}, "stem=standard"),
+        ({"name": "swin_tiny_patch4_window7_224", "image_size": 4, "window_size": 0}, "swin_tiny"),
+        ({"name": "resnet18", "channels": 0}, "channels=0"),
+        ({"name": "resnet18", "image_size": 0}, "image_size=0"),
+        ({"name": "resnet18", "stem": "tiny"}, "stem=tiny"),
     ],
 )
 def test_errors_are_one_line_that_names_the_option(options, words):
@@ -181,7 +181,7 @@ def test_pretrained_weights_out_of_reach(monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", "/nonexistent")
-    with pytest.raises(UserError, match="resnet18.*pretrained=False"):
+    with pytest.raises(UserError, match=r"resnet18.*pretrained=False"):
         networks.encoder("resnet18", pretrained=True)
 
 

@@ -50,7 +50,7 @@ def test_norms(norm, layer):
 
 
 @pytest.mark.parametrize(
-    "bad", [dict(dims=[4]), dict(dims=[4, 0]), dict(dims=[4, 2], norm="gn"), dict(dims=[4, 4, 2], activation="sin")]
+    "bad", [{"dims": [4]}, {"dims": [4, 0]}, {"dims": [4, 2], "norm": "gn"}, {"dims": [4, 4, 2], "activation": "sin"}]
 )
 def test_errors(bad):
     with pytest.raises(UserError):

@@ -113,7 +113,7 @@ def test_mappers(kind):
 
 
 def test_errors():
-    for bad in (dict(name="lstm"), dict(channels=0), dict(length=1), dict(depth=3), dict(name="fourier", dim=30)):
+    for bad in ({"name": "lstm"}, {"channels": 0}, {"length": 1}, {"depth": 3}, {"name": "fourier", "dim": 30}):
         with pytest.raises(UserError):
             networks.series_encoder(**bad)
     with pytest.raises(UserError, match="conv, linear or mlp"):

@@ -49,7 +49,7 @@ def test_larger_outputs_and_other_channels():
     torch.testing.assert_close(tiled(enlarge, image, tile=11, overlap=2), enlarge(image))
 
 
-@pytest.mark.parametrize("options", [dict(tile=8, overlap=4), dict(tile=8, overlap=-1)])
+@pytest.mark.parametrize("options", [{"tile": 8, "overlap": 4}, {"tile": 8, "overlap": -1}])
 def test_errors(options):
     with pytest.raises(UserError):
         tiled(lambda part: part, torch.zeros(1, 1, 9, 9), **options)

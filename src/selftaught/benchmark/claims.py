@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
@@ -148,6 +147,18 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def _figure(result: dict[str, Any], path: Path) -> None:
-    from selftaught.report import figures
+    from selftaught.report.figures import claims_figure
 
-    figures.claim(json.loads(json.dumps(result)), path)
+    proposed = next(iter(result["arms"]))
+    rows = [
+        {
+            "setting": f"{condition + ': ' if condition else ''}against {baseline}",
+            "method": {"name": proposed, "values": result["values"][result["score"]][condition][proposed]},
+            "baseline": {"name": baseline, "values": result["values"][result["score"]][condition][baseline]},
+            "difference": difference,
+        }
+        for condition, arms in result["differences"].items()
+        for baseline, difference in arms.items()
+    ]
+    note = f"95 % interval of the paired difference, {result['seeds']} seeds"
+    claims_figure({"title": result["claim"], "metric": result["score"], "note": note, "rows": rows}, path)  # type: ignore[typeddict-item]

@@ -91,7 +91,7 @@ def _barlow() -> Claim:
         ),
         common={"augment": "grey", "epochs": 8, "batch_size": 256},
         score=("knn", "accuracy"),
-        also=(("diagnostics", "rankme"), ("linear", "accuracy")),
+        also=(("diagnostics", "effective_rank"), ("linear", "accuracy")),
         full={"data": "fashion-mnist", "epochs": 30},
     )
 

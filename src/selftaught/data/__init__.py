@@ -1,1 +1,40 @@
-"""The data room."""
+"""Sources of samples: folders, arrays, tables, shards, other people's data sets, and the embedded ones.
+
+`open_source` turns a source string (or a path, an array, a Dataset) into a `Source`, whose `read(i)` gives one sample.
+The other names here are what the engine and the command line need around it.
+"""
+
+from selftaught.data.cache import PackedSource, pack
+from selftaught.data.checking import CheckReport, check
+from selftaught.data.decode import IMAGE_SUFFIXES, decode
+from selftaught.data.embedded import EMBEDDED_NAMES, Embedded, fetch, list_embedded
+from selftaught.data.mapped import cache_folder
+from selftaught.data.opening import open_source
+from selftaught.data.pixels import ValueRange, as_uint8
+from selftaught.data.sampler import ResumableBatchSampler
+from selftaught.data.source import Modality, Source, Subset, require_labels
+from selftaught.data.splits import split_source, take
+
+__all__ = [
+    "EMBEDDED_NAMES",
+    "IMAGE_SUFFIXES",
+    "CheckReport",
+    "Embedded",
+    "Modality",
+    "PackedSource",
+    "ResumableBatchSampler",
+    "Source",
+    "Subset",
+    "ValueRange",
+    "as_uint8",
+    "cache_folder",
+    "check",
+    "decode",
+    "fetch",
+    "list_embedded",
+    "open_source",
+    "pack",
+    "require_labels",
+    "split_source",
+    "take",
+]

@@ -12,7 +12,7 @@ import numpy as np
 from selftaught.data.mapped import members, open_array
 from selftaught.data.pixels import as_hwc, channel_axis
 from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, digest, label_codes
-from selftaught.errors import SampleError, UserError
+from selftaught.errors import UserError
 
 IMAGE_KEYS = ("images", "image", "x", "X", "data", "arr_0")
 SERIES_KEYS = ("series", "x", "X", "data", "arr_0")
@@ -53,9 +53,11 @@ class Pieces(NamedTuple):
     groups: np.ndarray | None
 
     def names(self) -> list[str]:
-        """"train/00012" where there are splits, else "00012"."""
+        """ "train/00012" where there are splits, else "00012"."""
         return [
-            f"{piece.split}/{i:05d}" if piece.split else f"{i:05d}" for piece in self.parts for i in range(len(piece.open()))
+            f"{piece.split}/{i:05d}" if piece.split else f"{i:05d}"
+            for piece in self.parts
+            for i in range(len(piece.open()))
         ]
 
     def given(self) -> np.ndarray | None:
@@ -69,9 +71,16 @@ class ImageArrays(ImageSource):
     """Images that lie in arrays (N, H, W), (N, H, W, C) or (N, C, H, W)."""
 
     def __init__(self, pieces: Pieces, name: str, channels: int | None = None, stamp: str = "") -> None:
-        """Args: the arrays; what to call them; channels to force or None; a fingerprint where the content is known otherwise."""
+        """Args: the arrays; what to call them; channels to force or None; a fingerprint where the content is known
+        otherwise.
+        """
         self.name, self.names = name, pieces.names()
-        self.labels, self.classes, self.groups, self.given = pieces.labels, pieces.classes, pieces.groups, pieces.given()
+        self.labels, self.classes, self.groups, self.given = (
+            pieces.labels,
+            pieces.classes,
+            pieces.groups,
+            pieces.given(),
+        )
         self._parts, self._stamp = pieces.parts, stamp
         self._starts = np.cumsum([0] + [len(p.open()) for p in pieces.parts])
         shapes = {p.open().shape[1:] for p in pieces.parts}
@@ -102,9 +111,9 @@ def open_image_arrays(data: Any, name: str, *, channels: int | None = None, labe
     """Images of an array, a tensor, a dict of arrays, a .npy or an .npz file.
 
     Args:
-        data: an array (N, H, W), (N, H, W, C) or (N, C, H, W) - see `channel_axis` for how the last two are told apart -; or a dict or .npz
-            with ``train_images``, ``train_labels`` (N, 1), ``val_images`` ... (MedMNIST), or ``images``/``x`` and ``labels``/``y``, or one
-            array; or the path of such a file.
+        data: an array (N, H, W), (N, H, W, C) or (N, C, H, W) - see `channel_axis` for how the last two are told apart
+            -; or a dict or .npz with ``train_images``, ``train_labels`` (N, 1), ``val_images`` ... (MedMNIST), or
+            ``images``/``x`` and ``labels``/``y``, or one array; or the path of such a file.
         name: what to call the source.
         channels: channels that every image shall have.
         labels: (N,) for a plain array.
@@ -116,12 +125,17 @@ def open_image_arrays(data: Any, name: str, *, channels: int | None = None, labe
     for piece in pieces.parts:
         array = piece.open()
         if array.ndim not in (3, 4) or array.dtype.kind not in "uifb":
-            raise UserError(f"{name}: images must be (N, H, W), (N, H, W, C) or (N, C, H, W) numbers; these are {array.shape} {array.dtype}")
+            raise UserError(
+                f"{name}: images must be numbers (N, H, W), (N, H, W, C) or (N, C, H, W); "
+                f"these are {array.dtype} {array.shape}"
+            )
     return ImageArrays(pieces, name, channels)
 
 
 def open_npy(path: Path, name: str, *, channels: int | None = None) -> ImageSource:
-    """A .npy file: a stack of images (N, H, W) or (N, H, W, C), or one image (H, W) or (H, W, C) with C of 4 or less."""
+    """A .npy file: a stack of images (N, H, W) or (N, H, W, C), or one image (H, W) or (H, W, C) with C of 4 or
+    less.
+    """
     array = open_array(path)
     if array.ndim == 2 or (array.ndim == 3 and array.shape[2] <= 4):
         from selftaught.data.files import open_files
@@ -161,11 +175,17 @@ def collect(data: Any, name: str, plural: str, keys: tuple[str, ...], labels: An
     else:
         key = next((k for k in keys if k in table), None) or (next(iter(table)) if len(table) == 1 else None)
         if key is None:
-            raise UserError(f"{name}: no {plural} in it; wants train_{plural} and test_{plural}, or one of {', '.join(keys)}; has {', '.join(table)}")
+            raise UserError(
+                f"{name}: no {plural} in it; it wants train_{plural} and test_{plural}, or one of {', '.join(keys)}; "
+                f"it has {', '.join(table)}"
+            )
         found = [(None, key)]
     parts = [Piece(path, key, None if path else fetch(key), split) for split, key in found]
     extras = {
-        kind: [next((fetch(prefix + k) for k in wanted if prefix + k in table), None) for prefix in [f"{s}_" if s else "" for s, _ in found]]
+        kind: [
+            next((fetch(prefix + k) for k in wanted if prefix + k in table), None)
+            for prefix in [f"{s}_" if s else "" for s, _ in found]
+        ]
         for kind, wanted in (("labels", LABEL_KEYS), ("groups", GROUP_KEYS))
     }
     return _finish(parts, extras, name, labels, [str(c) for c in fetch("classes")] if "classes" in table else None)
@@ -176,7 +196,9 @@ def to_numpy(data: Any) -> np.ndarray:
     return data.detach().cpu().numpy() if hasattr(data, "detach") else np.asarray(data)
 
 
-def _finish(parts: list[Piece], extras: dict[str, list[Any]], name: str, labels: Any, classes: list[str] | None) -> Pieces:
+def _finish(
+    parts: list[Piece], extras: dict[str, list[Any]], name: str, labels: Any, classes: list[str] | None
+) -> Pieces:
     sizes = [len(p.open()) if p.open().ndim else 0 for p in parts]
     if not sum(sizes):
         raise UserError(f"{name}: there is no sample in it")
@@ -203,6 +225,6 @@ def _column(values: np.ndarray, n: int, name: str) -> np.ndarray:
 
 def labelled_arrays(images: np.ndarray, labels: np.ndarray, classes: list[str], name: str, stamp: str) -> ImageArrays:
     """A source of uint8 images in memory with their labels, for the embedded sets; `stamp` is its fingerprint."""
-    return ImageArrays(Pieces([Piece(None, None, images, None)], labels.astype(np.int64), classes, None), name, None, stamp)
-
-
+    return ImageArrays(
+        Pieces([Piece(None, None, images, None)], labels.astype(np.int64), classes, None), name, None, stamp
+    )

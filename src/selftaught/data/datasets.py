@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.decode import pil_to_array
+from selftaught.data.decode import is_pillow, pil_to_array
 from selftaught.data.mapped import cache_folder
 from selftaught.data.pixels import as_hwc
 from selftaught.data.series import as_ct
@@ -28,19 +28,28 @@ _TIMEOUT_S = 15.0
 class DatasetSource(ImageSource):
     """Samples of one or several torch Datasets that follow each other.
 
-    An item is a tensor, array or Pillow image, a tuple that starts with (sample, label), or a dict with "image"/"x"/... and "label"/"y".
-    Labels come from the data set's own list (``targets``, ``labels``); without one every item is read once when the source is opened:
-    hand over `labels` to spare that.
+    An item is a tensor, array or Pillow image, a tuple that starts with (sample, label), or a dict with
+    "image"/"x"/... and "label"/"y". Labels come from the data set's own list (``targets``, ``labels``); without one
+    every item is read once when the source is opened: hand over `labels` to spare that.
     """
 
     def __init__(
-        self, parts: dict[str, Any], name: str, modality: Modality = "image", labels: Any = None, channels: int | None = None
+        self,
+        parts: dict[str, Any],
+        name: str,
+        modality: Modality = "image",
+        labels: Any = None,
+        channels: int | None = None,
     ) -> None:
-        """Args: data sets by split ("" where there is one only); name; kind of samples; labels (n,); channels to force or None."""
+        """Args: data sets by split ("" where there is one only); name; kind of samples; labels (n,); channels to force
+        or None.
+        """
         self.parts, self.name, self.modality = parts, name, modality
         self._starts = np.cumsum([0] + [len(p) for p in parts.values()])
         self._splits = list(parts)
-        self.names = [f"{split}/{i:05d}" if split else f"{i:05d}" for split, part in parts.items() for i in range(len(part))]
+        self.names = [
+            f"{split}/{i:05d}" if split else f"{i:05d}" for split, part in parts.items() for i in range(len(part))
+        ]
         if len(parts) > 1:
             codes = {"train": TRAIN, "test": TEST}
             self.given = np.concatenate([np.full(len(p), codes[s], dtype=np.int8) for s, p in parts.items()])
@@ -61,17 +70,8 @@ class DatasetSource(ImageSource):
         value = sample_of(self._item(i))
         if self.modality == "series":
             return as_ct(_array(value), self.names[i])
-        layout: Any = "hwc" if hasattr(value, "mode") else "guess"
+        layout: Any = "hwc" if is_pillow(value) else "guess"
         return as_hwc(_array(value), self.names[i], layout)
-
-    def read(self, i: int, min_side: int | None = None) -> np.ndarray:
-        """One sample; see `Source.read`."""
-        if self.modality == "image":
-            return super().read(i, min_side)
-        series = self._load(i, None)
-        if series.shape[0] != self.channels:
-            raise SampleError(self.names[i], f"{series.shape[0]} channels where the source has {self.channels}")
-        return series
 
     def _is_uint8(self) -> bool:
         return self.modality == "series" or self._dtype == np.uint8
@@ -112,7 +112,9 @@ class DatasetSource(ImageSource):
         return np.asarray(values)
 
     def fingerprint(self) -> str:
-        """Of the names, the labels and the first and last few samples: a data set's class can't say more about its content."""
+        """Of the names, the labels and the first and last few samples: a data set's class can't say more about its
+        content.
+        """
         content = []
         for i in sorted({*range(min(4, len(self))), *range(max(0, len(self) - 4), len(self))}):
             try:
@@ -138,7 +140,9 @@ def label_in(item: Any) -> Any:
 
 
 def labels_of(dataset: Any) -> np.ndarray | None:
-    """The labels that a data set lists without being read, through Subset and TensorDataset as well; None without such a list."""
+    """The labels that a data set lists without being read, through Subset and TensorDataset as well; None without such
+    a list.
+    """
     if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
         inner = labels_of(dataset.dataset)
         return None if inner is None else inner[np.asarray(dataset.indices)]
@@ -152,7 +156,12 @@ def labels_of(dataset: Any) -> np.ndarray | None:
 
 
 def open_dataset(
-    dataset: Any, modality: Modality = "image", *, labels: Any = None, channels: int | None = None, name: str | None = None
+    dataset: Any,
+    modality: Modality = "image",
+    *,
+    labels: Any = None,
+    channels: int | None = None,
+    name: str | None = None,
 ) -> DatasetSource:
     """Any map-style torch Dataset as a source.
 
@@ -173,12 +182,15 @@ def open_dataset(
     return DatasetSource({"": dataset}, name or type(dataset).__name__, modality, labels, channels)
 
 
-def open_torchvision(name: str, *, root: str | None = None, channels: int | None = None, **options: Any) -> DatasetSource:
+def open_torchvision(
+    name: str, *, root: str | None = None, channels: int | None = None, **options: Any
+) -> DatasetSource:
     """``torchvision:NAME``: a data set of torchvision by the name of its class, upper or lower case.
 
     Args:
         name: the class ("FashionMNIST", "CIFAR10", "FakeData").
-        root: folder that holds it; None: ``torchvision`` in the cache folder. It is downloaded there if it is missing and torchvision can.
+        root: folder that holds it; None: ``torchvision`` in the cache folder. It is downloaded there if it is missing
+            and torchvision can.
         channels: channels that every image shall have.
         **options: handed to the class (``size=20``, ``split="extra"``).
 
@@ -232,7 +244,9 @@ def _construct(build: Callable[..., Any], known: Any, folder: Path, options: dic
         raise UserError(f"torchvision:{name}: {' '.join(str(error).split())[:150]}") from None
     except Exception as error:
         reason = " ".join(str(error).split())[:100]
-        raise UserError(f"torchvision:{name} is not in {folder} and can't be downloaded ({reason}); put its files there") from None
+        raise UserError(
+            f"torchvision:{name} is not in {folder} and can't be downloaded ({reason}); put its files there"
+        ) from None
 
 
 @contextmanager
@@ -247,6 +261,6 @@ def short_timeout(seconds: float = _TIMEOUT_S) -> Iterator[None]:
 
 
 def _array(value: Any) -> np.ndarray:
-    if hasattr(value, "mode") and hasattr(value, "size"):
+    if is_pillow(value):
         return pil_to_array(value)
     return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)

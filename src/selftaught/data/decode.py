@@ -7,7 +7,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,9 +18,21 @@ from selftaught.errors import SampleError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
 """File names that end so are taken for images, upper or lower case."""
 
-if "OPENCV_LOG_LEVEL" not in os.environ:  # every broken file is reported by name; OpenCV's own lines would only add noise
+if (
+    "OPENCV_LOG_LEVEL" not in os.environ
+):  # every broken file is reported by name; OpenCV's own lines would only add noise
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
+_SHOWN_AS = {
+    "1": "L",
+    "CMYK": "RGB",
+    "YCbCr": "RGB",
+    "HSV": "RGB",
+    "LAB": "RGB",
+    "LA": "RGBA",
+    "La": "RGBA",
+    "RGBa": "RGBA",
+}
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -47,8 +59,9 @@ def read_bytes(path: Path, name: str) -> bytes:
 def decode(data: bytes, name: str, min_side: int | None = None) -> np.ndarray:
     """The image in `data`, told by its content and not by the suffix.
 
-    JPEG is turned upright by its EXIF orientation. Palettes are resolved, one bit becomes 0 and 255, CMYK becomes RGB; alpha is kept.
-    A TIFF may hold its channels last, first (planar) or as pages; types other than uint8 and uint16 become float32.
+    JPEG is turned upright by its EXIF orientation. Palettes are resolved, one bit becomes 0 and 255, CMYK becomes RGB;
+    alpha is kept. A TIFF may hold its channels last, first (planar) or as pages; types other than uint8 and uint16
+    become float32.
 
     Args:
         data: a whole JPEG, PNG, WebP, TIFF, BMP or .npy file.
@@ -89,8 +102,8 @@ def header(data: bytes, name: str) -> Header:
         channels = {0: 1, 2: clear, 3: clear, 4: 4, 6: 4}.get(colour, 3)
         return Header(channels, "uint16" if depth == 16 else "uint8")
     if data[:6] == b"\x93NUMPY" or data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        image = decode(data, name)
-        return Header(image.shape[2], str(image.dtype))
+        array = decode(data, name)
+        return Header(array.shape[2], str(array.dtype))
     try:
         with Image.open(io.BytesIO(data)) as image:
             return Header({"1": 1, "L": 1, "I;16": 1, "F": 1, "RGBA": 4, "LA": 4}.get(image.mode, 3), "uint8")
@@ -98,18 +111,22 @@ def header(data: bytes, name: str) -> Header:
         raise SampleError(name, "not an image") from None
 
 
+def is_pillow(value: object) -> bool:
+    """Whether this is a Pillow image."""
+    from PIL import Image
+
+    return isinstance(value, Image.Image)
+
+
 def pil_to_array(image: object) -> np.ndarray:
     """A Pillow image as an array with the channels that it shows: palettes and CMYK become RGB, alpha stays."""
-    mode = getattr(image, "mode", "RGB")
+    picture: Any = image
+    mode = picture.mode
     if mode in ("P", "PA"):
-        image = image.convert("RGBA" if "transparency" in image.info or mode == "PA" else "RGB")  # type: ignore[attr-defined]
-    elif mode == "1":
-        image = image.convert("L")  # type: ignore[attr-defined]
-    elif mode in ("CMYK", "YCbCr", "HSV", "LAB"):
-        image = image.convert("RGB")  # type: ignore[attr-defined]
-    elif mode in ("LA", "La", "RGBa"):
-        image = image.convert("RGBA")  # type: ignore[attr-defined]
-    array = np.asarray(image)
+        picture = picture.convert("RGBA" if "transparency" in picture.info or mode == "PA" else "RGB")
+    elif mode in _SHOWN_AS:
+        picture = picture.convert(_SHOWN_AS[mode])
+    array = np.asarray(picture)
     return array.astype(np.uint16) if mode.startswith("I;16") else array
 
 
@@ -135,14 +152,21 @@ def jpeg_size(data: bytes) -> tuple[int, int, int] | None:
 
 def _decode_jpeg(data: bytes, name: str, min_side: int | None) -> np.ndarray | None:
     if data.rstrip(b"\0 \r\n")[-2:] != b"\xff\xd9":  # cut short, or something follows the picture: Pillow tells which
-        _pillow(data, name)
+        try:
+            _pillow(data, name)
+        except SampleError:
+            raise SampleError(name, "truncated JPEG") from None
     size = jpeg_size(data)
     if size is None:
         return None
     height, width, components = size
     flags = cv2.IMREAD_GRAYSCALE if components == 1 else cv2.IMREAD_COLOR_RGB
     if min_side is not None:
-        for factor, reduced in ((8, cv2.IMREAD_REDUCED_GRAYSCALE_8), (4, cv2.IMREAD_REDUCED_GRAYSCALE_4), (2, cv2.IMREAD_REDUCED_GRAYSCALE_2)):
+        for factor, reduced in (
+            (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
+            (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
+            (2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
+        ):
             if -(-min(height, width) // factor) >= min_side:
                 flags |= reduced
                 break
@@ -195,7 +219,11 @@ def _check_png(data: bytes, name: str) -> None:
         end = at + 8 + length
         if end + 4 > len(data):
             break
-        if kind.isalpha() and kind[:1].isupper() and zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+        if (
+            kind.isalpha()
+            and kind[:1].isupper()
+            and zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big")
+        ):
             raise SampleError(name, f"damaged PNG (checksum of {kind.decode()})")
         if kind == b"IEND":
             return
@@ -207,7 +235,8 @@ def _decode_npy(data: bytes, name: str) -> np.ndarray:
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:
-        reason = "truncated .npy" if len(data) > 10 and "reshape" in str(error) or isinstance(error, EOFError) else "not an array of numbers"
+        short = isinstance(error, EOFError) or "EOF" in str(error)
+        reason = "truncated .npy" if short else "not an array of numbers"
         raise SampleError(name, reason) from None
     return as_hwc(array, name)
 
@@ -230,15 +259,16 @@ def _decode_tiff(data: bytes, name: str) -> np.ndarray:
         return _tiff_elsewhere(data, name, tuple(shape), compression)
     squeezed = [(axis, n) for axis, n in zip(axes, shape, strict=True) if n != 1 or axis in "YX"]
     array, axes = array.reshape([n for _, n in squeezed]), "".join(axis for axis, _ in squeezed)
-    if len(axes) == 3 and axes[0] in "SC" and axes[1:] == "YX":
-        array = np.moveaxis(array, 0, 2)
-    elif axes not in ("YX", "YXS", "YXC") and array.ndim == 3 and channel_axis(array.shape, pages=True) == 0:
-        array = np.moveaxis(array, 0, 2)
+    if array.ndim == 3 and axes not in ("YXS", "YXC"):
+        first = axes in ("SYX", "CYX") or channel_axis(array.shape, pages=True) == 0
+        array = np.moveaxis(array, 0, 2) if first else array
     return as_hwc(array, name, "hwc")
 
 
 def _tiff_elsewhere(data: bytes, name: str, shape: tuple[int, ...], compression: str) -> np.ndarray:
-    """A TIFF that tifffile alone can't unpack (LZW, JPEG, palettes): OpenCV, then Pillow, if they find the same pixels."""
+    """A TIFF that tifffile alone can't unpack (LZW, JPEG, palettes): OpenCV, then Pillow, if they find the same
+    pixels.
+    """
     image = _unchanged(data)
     if image is None and len(shape) <= 3:
         try:

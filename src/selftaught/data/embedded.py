@@ -56,9 +56,11 @@ def open_digits() -> ImageArrays:
 
 
 def open_watch(*, window: int = 200, step: int = 100) -> Windows:
-    """Seven shoulder exercises worn on a smart watch (Burns et al. 2018): 140 recordings of 10 subjects, 6 channels at 50 Hz.
+    """Seven shoulder exercises worn on a smart watch (Burns et al. 2018): 140 recordings of 10 subjects, 6 channels at
+    50 Hz.
 
-    Channels: acceleration x y z, rotation x y z. Labels: the exercise; groups: the subject (1 to 10); given split: subjects 1-7 for
+    Channels: acceleration x y z, rotation x y z. Labels: the exercise; groups: the subject (1 to 10); given split:
+        subjects 1-7 for
     training, 8-10 for testing.
 
     Args:
@@ -75,7 +77,9 @@ def open_watch(*, window: int = 200, step: int = 100) -> Windows:
     stems = [f"subject{s:02d}/{r:03d}" for r, s in enumerate(subjects.tolist())]
     source = Windows(recordings, window, step, "watch", stems)
     if not len(source):
-        raise UserError(f"watch: no recording has {window} instants; the longest has {max(r.shape[1] for r in recordings)}")
+        raise UserError(
+            f"watch: no recording has {window} instants; the longest has {max(r.shape[1] for r in recordings)}"
+        )
     source.rate = 50.0
     source.labels = np.asarray(table["y"]).astype(np.int64)[source.recording]
     source.classes = [str(name) for name in table["y_labels"]]
@@ -85,7 +89,8 @@ def open_watch(*, window: int = 200, step: int = 100) -> Windows:
 
 
 def open_basic_motions() -> RaggedSeries:
-    """BasicMotions of the UEA archive: 40 + 40 series of 6 channels x 100 at 10 Hz, four activities, with its given split.
+    """BasicMotions of the UEA archive: 40 + 40 series of 6 channels x 100 at 10 Hz, four activities, with its given
+    split.
 
     Raises:
         UserError: the package aeon is missing.
@@ -106,26 +111,47 @@ class _Entry:
 _PHOTO_FILES = tuple((photo.package, photo.file) for photo in PHOTOS)
 _ENTRIES: dict[str, _Entry] = {
     "photos": _Entry(
-        "image", f"tiles of {len(PHOTOS)} photographs, 96x96 RGB, 3,400 + 850", "scikit-image, scikit-learn", open_photos, _PHOTO_FILES
+        "image",
+        f"tiles of {len(PHOTOS)} photographs, 96x96 RGB, 3,400 + 850",
+        "scikit-image, scikit-learn",
+        open_photos,
+        _PHOTO_FILES,
     ),
     "photos:whole": _Entry(
-        "image", f"the {len(PHOTOS)} photographs as a whole, to restore", "scikit-image, scikit-learn", open_whole_photos, _PHOTO_FILES
+        "image",
+        f"the {len(PHOTOS)} photographs as a whole, to restore",
+        "scikit-image, scikit-learn",
+        open_whole_photos,
+        _PHOTO_FILES,
     ),
     "fashion-mnist": _Entry(
-        "image", "Fashion-MNIST, 28x28 grey, 10 classes, 60,000 + 10,000", "torchvision or Debian's dataset-fashion-mnist", open_fashion_mnist
+        "image",
+        "Fashion-MNIST, 28x28 grey, 10 classes, 60,000 + 10,000",
+        "torchvision's download, or Debian's dataset-fashion-mnist",
+        open_fashion_mnist,
     ),
     "digits": _Entry(
-        "image", "handwritten digits, 8x8 grey, 10 classes, 1,797", "scikit-learn", open_digits, (("sklearn", "datasets/data/digits.csv.gz"),)
+        "image",
+        "handwritten digits, 8x8 grey, 10 classes, 1,797",
+        "scikit-learn",
+        open_digits,
+        (("sklearn", "datasets/data/digits.csv.gz"),),
     ),
     "watch": _Entry(
-        "series", "shoulder exercises on a smart watch, 6 channels at 50 Hz, 7 classes, 10 subjects", "seglearn (--no-deps)", open_watch,
+        "series",
+        "shoulder exercises on a smart watch, 6 channels at 50 Hz, 7 classes, 10 subjects",
+        "seglearn (--no-deps)",
+        open_watch,
         (("seglearn", "data/watch_dataset.npy"),),
     ),
     "basic-motions": _Entry(
-        "series", "four activities on a smart watch, 6 channels x 100 at 10 Hz, 40 + 40", "aeon (--no-deps)", open_basic_motions,
+        "series",
+        "four activities on a smart watch, 6 channels x 100 at 10 Hz, 40 + 40",
+        "aeon (--no-deps)",
+        open_basic_motions,
         (("aeon", "datasets/data/BasicMotions/BasicMotions_TRAIN.ts"),),
     ),
-}  # fmt: skip
+}
 
 EMBEDDED_NAMES = tuple(_ENTRIES)
 """Every embedded name, in the order of `list_embedded`."""
@@ -170,5 +196,3 @@ def _present(name: str) -> bool:
         return all(data_file(package, file) for package, file in _ENTRIES[name].files)
     except UserError:
         return False
-
-

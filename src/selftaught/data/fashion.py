@@ -1,6 +1,7 @@
 """`fashion-mnist`: 60,000 + 10,000 grey pictures of clothes, 28x28, ten classes (Xiao et al. 2017, arXiv 1708.07747).
 
-Looked for in the cache folder, then among Debian's installed packages; else torchvision downloads it; else apt-get does, without root.
+Looked for in the cache folder, then among Debian's installed packages; else torchvision downloads it; else apt-get
+does, without root.
 """
 
 from __future__ import annotations
@@ -27,11 +28,17 @@ _FILES = {
     "train-images": "train-images-idx3-ubyte", "train-labels": "train-labels-idx1-ubyte",
     "test-images": "t10k-images-idx3-ubyte", "test-labels": "t10k-labels-idx1-ubyte",
 }  # fmt: skip
-_SHAPES = {"train-images": (60000, 28, 28), "train-labels": (60000,), "test-images": (10000, 28, 28), "test-labels": (10000,)}
+_SHAPES = {
+    "train-images": (60000, 28, 28),
+    "train-labels": (60000,),
+    "test-images": (10000, 28, 28),
+    "test-labels": (10000,),
+}
 
 
 def open_fashion_mnist() -> ImageArrays:
-    """Fashion-MNIST with its given split, (28, 28, 1) uint8, mapped from the cache folder; fetched first where it isn't there.
+    """Fashion-MNIST with its given split, (28, 28, 1) uint8, mapped from the cache folder; fetched first where it
+    isn't there.
 
     Raises:
         UserError: it is nowhere, and can't be fetched: the one sentence says what to do.
@@ -77,13 +84,14 @@ def _build(folder: Path) -> None:
             return
         tried.append(f"{way.__name__.removeprefix('_from_')}: other shapes than Fashion-MNIST has")
     raise UserError(
-        "fashion-mnist can't be fetched here: go online once and run 'selftaught data fetch fashion-mnist', or install Debian's package "
-        f"dataset-fashion-mnist, or use the embedded photos or digits instead ({'; '.join(tried)})"
+        "fashion-mnist can't be fetched here: go online once and run 'selftaught data fetch fashion-mnist', or install "
+        f"Debian's package dataset-fashion-mnist, or use the embedded photos or digits instead ({'; '.join(tried)})"
     )
 
 
 def read_idx(data: bytes) -> np.ndarray:
-    """The array in an IDX file of bytes, gzipped or not: two zeros, type 8, number of axes, big-endian sizes, then the values.
+    """The array in an IDX file of bytes, gzipped or not: two zeros, type 8, number of axes, big-endian sizes, then the
+    values.
 
     Raises:
         ValueError: it isn't one, or it is cut short.
@@ -119,16 +127,23 @@ def _from_apt(scratch: Path) -> Callable[[str], bytes]:
         raise FileNotFoundError("no apt-get here")
     scratch.chmod(0o755)
     subprocess.run(
-        ["apt-get", "download", "dataset-fashion-mnist"], cwd=scratch, check=True, capture_output=True, timeout=300, text=True
+        ["apt-get", "download", "dataset-fashion-mnist"],
+        cwd=scratch,
+        check=True,
+        capture_output=True,
+        timeout=300,
+        text=True,
     )
     package = next(scratch.glob("*.deb"))
-    unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], check=True, capture_output=True, timeout=60).stdout
-    archive = tarfile.open(fileobj=io.BytesIO(unpacked))
+    unpacked = subprocess.run(
+        ["dpkg-deb", "--fsys-tarfile", str(package)], check=True, capture_output=True, timeout=60
+    ).stdout
 
     def member(name: str) -> bytes:
-        file = archive.extractfile(f".{_DEBIAN}/{name}.gz")
-        if file is None:
-            raise KeyError(name)
-        return file.read()
+        with tarfile.open(fileobj=io.BytesIO(unpacked)) as archive:
+            file = archive.extractfile(f".{_DEBIAN}/{name}.gz")
+            if file is None:
+                raise KeyError(name)
+            return file.read()
 
     return member

@@ -17,7 +17,9 @@ from selftaught.errors import SampleError, UserError
 SPLIT_FOLDERS = {
     "train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST, "testing": TEST,
 }  # fmt: skip
-"""Sub-folders directly under the source (any case) that make a given split, where "train" is among at least two of them."""
+"""Sub-folders directly under the source (any case) that make a given split, where "train" is among at least two of
+them.
+"""
 
 _LOOKED_AT = 64
 _HEAD, _WHOLE_BYTES = 1 << 16, 1 << 26
@@ -27,7 +29,9 @@ class ImageFiles(ImageSource):
     """Image files under a root, decoded when asked for."""
 
     def __init__(self, root: Path, names: list[str], name: str, channels: int | None = None) -> None:
-        """Args: the folder that `names` (relative, with "/") start from; what to call the source; channels to force or None."""
+        """Args: the folder that `names` (relative, with "/") start from; what to call the source; channels to force or
+        None.
+        """
         self.root, self.names, self.name = root, names, name
         self.convert = channels is not None
         self.labels, self.classes, self.given = layout(names)
@@ -42,7 +46,9 @@ class ImageFiles(ImageSource):
         return self._all_uint8
 
     def fingerprint(self) -> str:
-        """Of the names, sizes and times of change of all files: a file rewritten in any way changes it, moving the folder does not."""
+        """Of the names, sizes and times of change of all files: a file rewritten in any way changes it, moving the
+        folder does not.
+        """
         stats = np.zeros((len(self), 2), dtype=np.int64)
         for i, name in enumerate(self.names):
             try:
@@ -56,7 +62,8 @@ class ImageFiles(ImageSource):
 def open_folder(folder: Path, name: str, *, channels: int | None = None) -> ImageFiles:
     """All images under a folder, sub-folders included, in sorted order; hidden files are passed over.
 
-    One level of sub-folders, at least two of them, is read as classes; ``train/`` beside ``test/`` (or ``val/``) as a given split.
+    One level of sub-folders, at least two of them, is read as classes; ``train/`` beside ``test/`` (or ``val/``) as a
+    given split.
 
     Args:
         folder: where to look.
@@ -73,7 +80,8 @@ def open_folder(folder: Path, name: str, *, channels: int | None = None) -> Imag
 
 
 def open_glob(pattern: str, *, channels: int | None = None) -> ImageFiles:
-    """The images that a glob pattern matches ("**" for any depth); names are relative to the part before the first wildcard.
+    """The images that a glob pattern matches ("**" for any depth); names are relative to the part before the first
+    wildcard.
 
     Raises:
         UserError: nothing matches.
@@ -108,7 +116,9 @@ def open_files(paths: Sequence[str | Path], name: str, *, channels: int | None =
 
 
 def walk(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Relative names ("a/b.png") of the files below a folder with one of these suffixes, sorted; links are followed, never in circles."""
+    """Relative names ("a/b.png") of the files below a folder with one of these suffixes, sorted; links are followed,
+    never in circles.
+    """
     found: list[str] = []
     seen: set[str] = set()
 
@@ -131,6 +141,15 @@ def walk(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
 
     enter(str(folder), "")
     return sorted(found)
+
+
+def holds_any(folder: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether some visible file below a folder has one of these suffixes; stops at the first."""
+    for _, folders, files in os.walk(folder):
+        folders[:] = [f for f in folders if not f.startswith((".", "__MACOSX"))]
+        if any(f.lower().endswith(suffixes) and not f.startswith(".") for f in files):
+            return True
+    return any(p.is_symlink() and p.is_dir() for p in folder.iterdir()) and bool(walk(folder, suffixes))
 
 
 def layout(names: Sequence[str]) -> tuple[np.ndarray | None, list[str] | None, np.ndarray | None]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.decode import decode, pil_to_array, read_bytes
+from selftaught.data.decode import decode, is_pillow, pil_to_array, read_bytes
 from selftaught.data.pixels import as_hwc
 from selftaught.data.series import as_ct
 from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, Modality, digest, label_codes
@@ -15,14 +15,25 @@ from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError, require
 
 _SPLITS = {"train": TRAIN, "validation": VAL, "valid": VAL, "val": VAL, "test": TEST}
-_SAMPLES = {"image": ("image", "img", "images", "pixel_values", "picture"), "series": ("series", "x", "signal", "values", "data")}
+_SAMPLES = {
+    "image": ("image", "img", "images", "pixel_values", "picture"),
+    "series": ("series", "x", "signal", "values", "data"),
+}
 _LABELS = ("label", "labels", "fine_label", "target", "y", "class")
 
 
 class HuggingFaceSource(ImageSource):
     """Rows of Arrow tables that stay on disk; the encoded images in them are decoded when asked for."""
 
-    def __init__(self, tables: dict[str, Any], name: str, modality: Modality, sample: str, label: str | None, channels: int | None) -> None:
+    def __init__(
+        self,
+        tables: dict[str, Any],
+        name: str,
+        modality: Modality,
+        sample: str,
+        label: str | None,
+        channels: int | None,
+    ) -> None:
         """Args: tables by split; name; kind; columns of samples and labels; channels to force or None."""
         self.tables, self.name, self.modality, self._column = tables, name, modality, sample
         self._order = list(tables)
@@ -55,7 +66,7 @@ class HuggingFaceSource(ImageSource):
         part = int(np.searchsorted(self._starts, i, side="right")) - 1
         name = self.names[i]
         value = self.tables[self._order[part]][int(i - self._starts[part])][self._column]
-        if value is None:
+        if value is None or (isinstance(value, dict) and value.get("bytes") is None and not value.get("path")):
             raise SampleError(name, "missing")
         if self.modality == "series":
             return as_ct(np.asarray(value, dtype=np.float32), name)
@@ -64,16 +75,7 @@ class HuggingFaceSource(ImageSource):
             return decode(data if data is not None else read_bytes(Path(value.get("path") or ""), name), name, min_side)
         if isinstance(value, bytes):
             return decode(value, name, min_side)
-        return as_hwc(pil_to_array(value) if hasattr(value, "mode") else np.asarray(value), name)
-
-    def read(self, i: int, min_side: int | None = None) -> np.ndarray:
-        """One sample; see `Source.read`."""
-        if self.modality == "image":
-            return super().read(i, min_side)
-        series = self._load(i, None)
-        if series.shape[0] != self.channels:
-            raise SampleError(self.names[i], f"{series.shape[0]} channels where the source has {self.channels}")
-        return series
+        return as_hwc(pil_to_array(value) if is_pillow(value) else np.asarray(value), name)
 
     def _is_uint8(self) -> bool:
         return self.modality == "series" or self._all_uint8
@@ -84,13 +86,19 @@ class HuggingFaceSource(ImageSource):
 
 
 def open_huggingface(
-    name: str, modality: Modality = "image", *, config: str | None = None, column: str | None = None, label: str | None = None,
+    data: Any,
+    modality: Modality = "image",
+    *,
+    config: str | None = None,
+    column: str | None = None,
+    label: str | None = None,
     channels: int | None = None,
-) -> HuggingFaceSource:  # fmt: skip
-    """``hf:NAME``: a data set of the hub, or a local folder: one that ``save_to_disk`` wrote, or one that ``load_dataset`` understands.
+) -> HuggingFaceSource:
+    """``hf:NAME``: a data set of the hub, or a local folder: one that ``save_to_disk`` wrote, or one that
+    ``load_dataset`` understands.
 
     Args:
-        name: on the hub, or a path.
+        data: name on the hub, a path, or a ``Dataset`` or ``DatasetDict`` in memory.
         modality: "image", or "series" for columns of numbers.
         config: which configuration of the data set.
         column: column of the samples; None: the one of type Image, else one with a usual name.
@@ -101,9 +109,12 @@ def open_huggingface(
         UserError: no such data set, no such column, or the package is missing.
     """
     hub: Any = require("datasets", "hf")
-    loaded = _load_any(hub, name, config)
+    name = data if isinstance(data, str) else type(data).__name__
+    loaded = _load_any(hub, data, config) if isinstance(data, str) else data
     tables = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
-    tables = {split: table for split, table in tables.items() if split in _SPLITS} or {"train": next(iter(tables.values()))}
+    tables = {split: table for split, table in tables.items() if split in _SPLITS} or {
+        "train": next(iter(tables.values()))
+    }
     features = next(iter(tables.values())).features
     sample = _pick(name, column, features, hub.Image if modality == "image" else None, _SAMPLES[modality], "samples")
     assert sample is not None
@@ -132,7 +143,9 @@ def _load_any(hub: Any, name: str, config: str | None) -> Any:
         raise UserError(f"hf:{name}: neither a folder here nor to be had from the hub ({reason})") from None
 
 
-def _pick(name: str, asked: str | None, features: Any, kind: Any, usual: tuple[str, ...], what: str | None) -> str | None:
+def _pick(
+    name: str, asked: str | None, features: Any, kind: Any, usual: tuple[str, ...], what: str | None
+) -> str | None:
     if asked is not None:
         if asked not in features:
             raise UserError(f"hf:{name} has no column {asked!r}{near(asked, features)}; it has {', '.join(features)}")
@@ -142,5 +155,3 @@ def _pick(name: str, asked: str | None, features: Any, kind: Any, usual: tuple[s
     if found is None and what is not None:
         raise UserError(f"hf:{name}: which column holds the {what}? Say column=NAME; it has {', '.join(features)}")
     return found
-
-

@@ -18,12 +18,15 @@ _UNPACK_ABOVE = 1 << 28
 
 
 def cache_folder() -> Path:
-    """Where fetched data lies: ``$SELFTAUGHT_CACHE``, else ~/.cache/selftaught. It is made when something is put there."""
+    """Where fetched data lies: ``$SELFTAUGHT_CACHE``, else ~/.cache/selftaught. It is made when something is put
+    there.
+    """
     return Path(os.environ.get("SELFTAUGHT_CACHE") or Path.home() / ".cache" / "selftaught")
 
 
 def build_once(target: Path, build: Callable[[Path], None]) -> Path:
-    """Make `target` with `build(temporary path)` unless it is there; two processes at a time make it once, a killed one leaves nothing.
+    """Make `target` with `build(temporary path)` unless it is there; two processes at a time make it once, a killed
+    one leaves nothing.
 
     Raises:
         UserError: the folder can't be written to, or the disk is full.
@@ -38,7 +41,9 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
                 build(temporary)
                 os.replace(temporary, target)
     except OSError as error:
-        raise UserError(f"{target.parent}: can't write there ({error.strerror or error}); set SELFTAUGHT_CACHE to another folder") from None
+        raise UserError(
+            f"{target.parent}: can't write there ({error.strerror or error}); set SELFTAUGHT_CACHE to another folder"
+        ) from None
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -63,8 +68,8 @@ def members(path: Path) -> list[str]:
 def open_array(path: str | Path, member: str | None = None) -> np.ndarray:
     """An array of a .npy file, or one member of an .npz file, mapped from disk where that is possible.
 
-    Kept once per process. A member that is stored without compression is mapped in place; a compressed one is unpacked into memory, above
-    256 MB into the cache folder, and mapped from there.
+    Kept once per process. A member that is stored without compression is mapped in place; a compressed one is unpacked
+    into memory, above 256 MB into the cache folder, and mapped from there.
 
     Raises:
         UserError: there is no such array, or it holds Python objects.
@@ -93,12 +98,15 @@ def _open(path: str, member: str | None, size: int, changed: int) -> np.ndarray:
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
             raise
-        reason = "it holds Python objects, not numbers" if "pickle" in str(error) else "it is broken or cut short"
+        objects = "pickle" in str(error) or "Python objects" in str(error)
+        reason = "it holds Python objects, not numbers" if objects else "it is broken or cut short"
         raise UserError(f"{where}: not a readable array, {reason}") from None
 
 
 def _map_stored(path: str, info: zipfile.ZipInfo) -> np.ndarray:
-    """Map the bytes of an uncompressed member: its local header is 30 bytes, a name and an extra field, whose lengths stand in it."""
+    """Map the bytes of an uncompressed member: its local header is 30 bytes, a name and an extra field, whose lengths
+    stand in it.
+    """
     with open(path, "rb") as file:
         file.seek(info.header_offset)
         head = file.read(30)

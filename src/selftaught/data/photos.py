@@ -1,8 +1,8 @@
 """`photos`: tiles of the photographs in scikit-image's and scikit-learn's wheels. Nothing is downloaded.
 
-Every photograph is parted once by a straight line into a training region and a test region, and each tile lies wholly in one of them: no
-pixel of a test tile is in any training tile. Which photograph a tile is from is its label, for evaluation only, as texture recognition
-has it done.
+Every photograph is parted once by a straight line into a training region and a test region, and each tile lies wholly
+in one of them: no pixel of a test tile is in any training tile. Which photograph a tile is from is its label, for
+evaluation only, as texture recognition has it done.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ _TEST_SHARE = 0.3
 
 
 class Photo(NamedTuple):
-    """One photograph: the file, on which side its test region lies, what of it is used, and whether it is a test image as a whole."""
+    """One photograph: the file, on which side its test region lies, what of it is used, and whether it is a test image
+    as a whole.
+    """
 
     name: str
     package: str
@@ -56,9 +58,9 @@ PHOTOS: tuple[Photo, ...] = (
     Photo("retina", _SK, "data/retina.jpg", "right", box=(218, 218, 1194, 1194), shrink=2),
     Photo("rocket", _SK, "data/rocket.jpg", "right"),
 )
-"""Photographs with content all over. Left out: drawings, masks, charts, scanned text, the second picture of a stereo pair, pictures below
-200 pixels, and one that is blurred all over. `side` was chosen by eye so that both regions show the same things. Of `retina` the square
-inside the round field is used, at half size."""
+"""Photographs with content all over. Left out: drawings, masks, charts, scanned text, the second picture of a stereo
+pair, pictures below 200 pixels, and one that is blurred all over. `side` was chosen by eye so that both regions show
+the same things. Of `retina` the square inside the round field is used, at half size."""
 
 
 class PhotoTiles(ImageSource):
@@ -123,7 +125,8 @@ def open_photos(*, tile: int = 96, stride: int | None = None, train: int = 200, 
     Args:
         tile: side of a tile in pixels.
         stride: pixels between neighbouring tiles; None: as far apart as the wanted number allows (they overlap).
-        train: training tiles of each photograph at most; fewer where `stride` leaves no room for that many in the smallest photograph.
+        train: training tiles of each photograph at most; fewer where `stride` leaves no room for that many in the
+            smallest photograph.
         test: test tiles of each photograph at most.
 
     Returns:
@@ -132,7 +135,12 @@ def open_photos(*, tile: int = 96, stride: int | None = None, train: int = 200, 
     Raises:
         UserError: scikit-image or scikit-learn is missing, or the tile doesn't fit both regions of every photograph.
     """
-    for option, value in (("tile", tile), ("stride", 1 if stride is None else stride), ("train", train), ("test", test)):
+    for option, value in (
+        ("tile", tile),
+        ("stride", 1 if stride is None else stride),
+        ("train", train),
+        ("test", test),
+    ):
         if value < 1:
             raise UserError(f"photos: {option}={value} must be at least 1")
     return PhotoTiles(tile, stride, train, test)
@@ -179,7 +187,10 @@ def split_regions(
     across = height if side == "right" else width
     cut = length - max(round(_TEST_SHARE * length), tile + tile // 4)
     if cut < tile or across < tile:
-        raise UserError(f"photos: tile={tile} does not fit a training and a test region of {name} ({height}x{width}); use 160 or less")
+        raise UserError(
+            f"photos: tile={tile} fits no training and test region side by side in {name} ({height}x{width}); "
+            "use 160 or less"
+        )
     if side == "right":
         return (0, 0, height, cut), (0, cut, height, width)
     return (0, 0, cut, width), (cut, 0, height, width)
@@ -188,7 +199,8 @@ def split_regions(
 def tile_grid(region: tuple[int, int, int, int], tile: int, stride: int | None, wanted: int) -> np.ndarray:
     """(n, 2) top left corners of tiles on a grid over a region.
 
-    With a `stride` every tile of that grid; without, the coarsest grid of even steps that has `wanted` tiles (or all there are).
+    With a `stride` every tile of that grid; without, the coarsest grid of even steps that has `wanted` tiles (or all
+    there are).
     """
     top, left, bottom, right = region
     room = np.array([bottom - top - tile, right - left - tile])

@@ -51,10 +51,12 @@ def as_uint8(image: np.ndarray, value_range: Sequence[Sequence[float]] | None = 
 
 
 def robust_range(source: Source) -> ValueRange | None:
-    """The range that `as_uint8` scales a source by: its 0.1th and 99.9th percentiles, or None where all samples are uint8.
+    """The range that `as_uint8` scales a source by: its 0.1th and 99.9th percentiles, or None where all samples are
+    uint8.
 
-    At most 32 samples, spread evenly, are read and thinned to 40,000 pixels each; samples that can't be read are passed over. Three
-    channels share one range, so that colours keep their balance; any other number of channels gets one range each.
+    At most 32 samples, spread evenly, are read and thinned to 40,000 pixels each; samples that can't be read are
+    passed over. Three channels share one range, so that colours keep their balance; any other number of channels gets
+    one range each.
 
     Args:
         source: a source of images with a fixed number of channels.
@@ -84,8 +86,8 @@ def robust_range(source: Source) -> ValueRange | None:
 def channel_axis(shape: Sequence[int], pages: bool = False) -> int:
     """Which axis of a three-dimensional image holds the channels: 0 or 2.
 
-    Two equal sides make the third axis the channels: (64, 64, 13) and (13, 64, 64) need no guess. Otherwise the shorter one of
-    the first and the last axis is taken.
+    Two equal sides make the third axis the channels: (64, 64, 13) and (13, 64, 64) need no guess. Otherwise the
+    shorter one of the first and the last axis is taken.
 
     Args:
         shape: three sizes.
@@ -152,8 +154,8 @@ def finite(values: np.ndarray, name: str) -> np.ndarray:
 def conform(image: np.ndarray, channels: int, name: str, convert: bool = False) -> np.ndarray:
     """An image brought to the channels of its source, where that loses nothing.
 
-    Grey is repeated to 3; RGBA is laid on white where the source is RGB. With `convert` (the user asked for these channels) colour
-    becomes grey by ITU-R BT.601 weights.
+    Grey is repeated to 3; RGBA is laid on white where the source is RGB. With `convert` (the user asked for these
+    channels) colour becomes grey by ITU-R BT.601 weights.
 
     Args:
         image: (H, W, c).
@@ -196,8 +198,9 @@ def on_white(image: np.ndarray) -> np.ndarray:
 def choose_channels(counts: Sequence[int]) -> int:
     """How many channels a source has, from those of some of its files.
 
-    The most frequent number wins. If more than 5 % of the files would then be unreadable, and all are grey, RGB or RGBA, the
-    source is RGB instead, because every one of them can be shown in RGB; so RGBA stays only where (nearly) all files have it.
+    The most frequent number wins. If more than 5 % of the files would then be unreadable, and all are grey, RGB or
+    RGBA, the source is RGB instead, because every one of them can be shown in RGB; so RGBA stays only where (nearly)
+    all files have it.
 
     Args:
         counts: channels of each file looked at, at least one.

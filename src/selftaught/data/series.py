@@ -27,7 +27,12 @@ class SeriesArrays(Source):
     def __init__(self, pieces: Pieces, name: str, axes: Axes | None = None, rate: float | None = None) -> None:
         """Args: the arrays; what to call them; their axes, None to tell by `time_axis`; sampling rate in Hz."""
         self.name, self.names, self.rate = name, pieces.names(), rate
-        self.labels, self.classes, self.groups, self.given = pieces.labels, pieces.classes, pieces.groups, pieces.given()
+        self.labels, self.classes, self.groups, self.given = (
+            pieces.labels,
+            pieces.classes,
+            pieces.groups,
+            pieces.given(),
+        )
         self._parts = pieces.parts
         self._starts = np.cumsum([0] + [len(p.open()) for p in pieces.parts])
         shape = pieces.parts[0].open().shape
@@ -46,7 +51,9 @@ class SeriesArrays(Source):
 
 
 class RaggedSeries(Source):
-    """Series of unequal length in memory, one flat array; each is padded with zeros at its end, or cropped, to one length."""
+    """Series of unequal length in memory, one flat array; each is padded with zeros at its end, or cropped, to one
+    length.
+    """
 
     modality: Modality = "series"
 
@@ -104,9 +111,18 @@ class Tables(Source):
     modality: Modality = "series"
 
     def __init__(
-        self, root: Path, files: list[str], name: str, window: int | None, step: int | None, columns: list[str] | None, rate: float | None
+        self,
+        root: Path,
+        files: list[str],
+        name: str,
+        window: int | None,
+        step: int | None,
+        columns: list[str] | None,
+        rate: float | None,
     ) -> None:
-        """Args: folder; files in it; name; samples in a window, None: whole; between starts; columns by name or number; Hz."""
+        """Args: folder; files in it; name; samples in a window, None: whole; between starts; columns by name or
+        number; Hz.
+        """
         self.name, self.root, self.rate, self._files, self._columns = name, root, rate, files, columns
         labels, self.classes, given = layout(files)
         sizes = [_rows(root / file) for file in files]
@@ -115,13 +131,15 @@ class Tables(Source):
             self.places = np.stack([np.arange(len(files)), np.zeros(len(files), dtype=np.int64)], axis=1)
             self.names = files
         else:
-            self.places = window_places(sizes, window, step or window, keep_unreadable=True)
+            self.places = window_places(sizes, window, window if step is None else step, keep_unreadable=True)
             self.names = [f"{files[r]}@{start}" for r, start in self.places.tolist()]
             self.groups = self.places[:, 0].copy()
         self.labels = None if labels is None else labels[self.places[:, 0]]
         self.given = None if given is None else given[self.places[:, 0]]
         if not len(self.places):
-            raise UserError(f"{name}: no recording is as long as the window of {window} samples; the longest has {max(sizes)}")
+            raise UserError(
+                f"{name}: no recording is as long as the window of {window} samples; the longest has {max(sizes)}"
+            )
         self.channels = self._first_channels()
 
     def _first_channels(self) -> int | None:
@@ -201,12 +219,19 @@ def window_places(lengths: list[int], window: int, step: int, keep_unreadable: b
 
 
 def open_series_arrays(
-    data: Any, name: str, *, layout: str | None = None, labels: Any = None, groups: Any = None, rate: float | None = None
+    data: Any,
+    name: str,
+    *,
+    layout: str | None = None,
+    labels: Any = None,
+    groups: Any = None,
+    rate: float | None = None,
 ) -> SeriesArrays:
     """Series of an array, a tensor, a dict of arrays, a .npy or an .npz file.
 
     Args:
-        data: an array (N, T), (N, C, T) or (N, T, C), or a dict or .npz with ``x`` (or ``series``, or ``train_x`` and ``test_x``), ``y`` or
+        data: an array (N, T), (N, C, T) or (N, T, C), or a dict or .npz with ``x`` (or ``series``, or ``train_x`` and
+            ``test_x``), ``y`` or
             ``labels``, and ``subject`` or ``group``; or the path of such a file.
         name: what to call the source.
         layout: "nct" or "ntc"; None: the longer of the two axes is time, the last where they are equal.
@@ -223,7 +248,9 @@ def open_series_arrays(
     for piece in pieces.parts:
         array = piece.open()
         if array.ndim not in (2, 3) or array.dtype.kind not in "uifb":
-            raise UserError(f"{name}: series must be (N, T), (N, C, T) or (N, T, C) numbers; these are {array.shape} {array.dtype}")
+            raise UserError(
+                f"{name}: series must be (N, T), (N, C, T) or (N, T, C) numbers; these are {array.shape} {array.dtype}"
+            )
     axes: Any = layout
     source = SeriesArrays(pieces, name, axes, rate)
     if groups is not None:
@@ -232,12 +259,19 @@ def open_series_arrays(
 
 
 def open_tables(
-    path: Path, name: str, *, window: int | None = None, step: int | None = None, columns: str | None = None, rate: float | None = None
+    path: Path,
+    name: str,
+    *,
+    window: int | None = None,
+    step: int | None = None,
+    columns: str | None = None,
+    rate: float | None = None,
 ) -> Tables:
     """A folder of recordings as text tables, or one such file.
 
-    Rows are instants and columns channels, parted by comma, semicolon, tab or blanks; one header line is allowed. One level of sub-folders
-    is read as classes, ``train/`` beside ``test/`` as a given split. Windows of one recording form a group.
+    Rows are instants and columns channels, parted by comma, semicolon, tab or blanks; one header line is allowed. One
+    level of sub-folders is read as classes, ``train/`` beside ``test/`` as a given split. Windows of one recording
+    form a group.
 
     Args:
         path: folder (.csv, .tsv and .txt below it) or file.
@@ -260,7 +294,9 @@ def open_tables(
 def _one_length(sizes: list[int], name: str) -> int:
     lengths = sorted({n for n in sizes if n})
     if len(lengths) > 1:
-        raise UserError(f"{name}: recordings of {lengths[0]} to {lengths[-1]} instants; say window=N (and step=M) to cut them to one length")
+        raise UserError(
+            f"{name}: recordings of {lengths[0]} to {lengths[-1]} instants; say window=N (and step=M) to cut them alike"
+        )
     return lengths[0] if lengths else 1
 
 
@@ -331,5 +367,3 @@ def _chosen(columns: tuple[str, ...] | None, header: list[str] | None, n: int) -
         else:
             return f"no column {column!r}"
     return found
-
-

@@ -29,7 +29,9 @@ class ShardSource(ImageSource):
     """Images at known places of tar files: (shard, offset, size) per sample, nothing is unpacked."""
 
     def __init__(self, train: list[Path], test: list[Path], name: str, channels: int | None = None) -> None:
-        """Args: shards for training; shards for testing (may be empty: then no given split); name; channels to force or None."""
+        """Args: shards for training; shards for testing (may be empty: then no given split); name; channels to force
+        or None.
+        """
         self.name, self.shards = name, train + test
         names, places, labels = [], [], []
         for number, shard in enumerate(self.shards):
@@ -39,7 +41,11 @@ class ShardSource(ImageSource):
                 labels.append(label)
         if not names:
             raise UserError(f"{name}: no image in these shards; looked for members .{' .'.join(_IMAGES)}")
-        self.names = names if len(set(names)) == len(names) else [f"{self.shards[p[0]].stem}/{n}" for n, p in zip(names, places, strict=True)]
+        self.names = (
+            names
+            if len(set(names)) == len(names)
+            else [f"{self.shards[p[0]].stem}/{n}" for n, p in zip(names, places, strict=True)]
+        )
         self._places = np.array(places, dtype=np.int64)
         if all(label is not None for label in labels):
             self.labels, self.classes = label_codes(_same_type(labels))
@@ -88,8 +94,9 @@ class ShardSource(ImageSource):
 def open_shards(pattern: str, *, test: str | None = None, channels: int | None = None) -> ShardSource:
     """``wds:PATTERN``: shards by path, glob or brace pattern (``train-{000..011}.tar``), local or remote.
 
-    A sample is the members of one base name; its image the first of .jpg .jpeg .png .webp .tif .tiff .bmp .npy, its label the text
-    of ``.cls``, or "label" or "cls" in ``.json``. Remote shards are fetched once into the cache folder through webdataset's opener.
+    A sample is the members of one base name; its image the first of .jpg .jpeg .png .webp .tif .tiff .bmp .npy, its
+    label the text of ``.cls``, or "label" or "cls" in ``.json``. Remote shards are fetched once into the cache folder
+    through webdataset's opener.
 
     Args:
         pattern: the shards.
@@ -123,7 +130,9 @@ def locate(pattern: str) -> list[Path]:
 
 
 def expand(pattern: str) -> list[str]:
-    """A brace pattern as the list of what it stands for: ``{000..011}`` counts with leading zeros, ``{a,b}`` lists; in any number."""
+    """A brace pattern as the list of what it stands for: ``{000..011}`` counts with leading zeros, ``{a,b}`` lists; in
+    any number.
+    """
     choices = []
     for piece in re.split(r"(\{[^{}]*\})", pattern):
         run = re.fullmatch(r"\{(\d+)\.\.(\d+)\}", piece)
@@ -139,7 +148,8 @@ def expand(pattern: str) -> list[str]:
 
 
 def index(shard: Path) -> list[tuple[str, int, int, Any]]:
-    """(name, offset, size, label or None) of every image in a tar file, in its order; a shard cut short is indexed as far as it goes.
+    """(name, offset, size, label or None) of every image in a tar file, in its order; a shard cut short is indexed as
+    far as it goes.
 
     Raises:
         UserError: it is no tar file, or a compressed one.

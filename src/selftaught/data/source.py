@@ -27,7 +27,8 @@ class Source:
         names: n stable identifiers, one per sample ("cats/001.jpg", "train/00012").
         labels: int64 (n,), or None where nothing is labelled.
         classes: name of each label, or None.
-        groups: int64 (n,), which subject or recording a sample comes from, or None. Samples of one group belong in one split.
+        groups: int64 (n,), which subject or recording a sample comes from, or None. Samples of one group belong in one
+            split.
         given: int8 (n,) of `TRAIN`, `VAL`, `TEST` where the source brings its own split, else None.
         channels: channels of every sample that `read` returns, or None where they differ.
         generated: True where the program made the samples up; outputs must say so.
@@ -53,8 +54,8 @@ class Source:
 
         Args:
             i: position, 0 to n-1.
-            min_side: images only; the decoder may return the picture reduced (JPEG: by 2, 4 or 8) as long as its shorter
-                side stays at least this many pixels. None: full size.
+            min_side: images only; the decoder may return the picture reduced (JPEG: by 2, 4 or 8) as long as its
+                shorter side stays at least this many pixels. None: full size.
 
         Returns:
             An image (H, W, C) uint8, uint16 or float32, or a series (C, T) float32.
@@ -62,10 +63,14 @@ class Source:
         Raises:
             SampleError: the sample is missing, broken, empty, of other channels than the source, or not finite.
         """
-        raise SampleError(self.names[i], f"{type(self).__name__} can't read")  # pragma: no cover - every kind defines it
+        raise SampleError(
+            self.names[i], f"{type(self).__name__} can't read"
+        )  # pragma: no cover - every kind defines it
 
-    def read_raw(self, i: int) -> np.ndarray:
-        """The sample before it is brought to the channels of the source: what `check` counts. Same errors as `read`."""
+    def read_checked(self, i: int) -> np.ndarray:
+        """The sample as its file has it, before it is brought to the channels of the source, but with all errors of
+        `read`.
+        """
         return self.read(i)
 
     @property
@@ -104,7 +109,10 @@ class Source:
 
 
 class ImageSource(Source):
-    """A source of images: a kind defines `_load`; channels, finiteness and the value range are seen to here."""
+    """A source whose kind defines `_load` only; the channels and the value range are seen to here.
+
+    Mostly images; kinds that hold either (Hugging Face, torch Datasets) set `modality` to "series" and load (C, T).
+    """
 
     modality: Modality = "image"
     convert: bool = False
@@ -119,13 +127,22 @@ class ImageSource(Source):
         """Whether every sample is known to be uint8, so that no value range has to be looked for."""
         return False
 
-    def read_raw(self, i: int) -> np.ndarray:
-        """The image with the channels of its file, (H, W, c)."""
-        return self._load(i, None)
+    def read_checked(self, i: int) -> np.ndarray:
+        """The image with the channels of its file, (H, W, c); an error where they can't be brought to the source's."""
+        if self.modality == "series":
+            return self.read(i)
+        image = self._load(i, None)
+        if self.channels is not None and image.shape[2] != self.channels:
+            conform(image[:1, :1], self.channels, self.names[i], self.convert)
+        return image
 
     def read(self, i: int, min_side: int | None = None) -> np.ndarray:
         """One image (H, W, C); see `Source.read`."""
         image = self._load(i, min_side)
+        if self.modality == "series":
+            if image.shape[0] != self.channels:
+                raise SampleError(self.names[i], f"{image.shape[0]} channels where the source has {self.channels}")
+            return image
         if self.channels is not None and image.shape[2] != self.channels:
             image = conform(image, self.channels, self.names[i], self.convert)
         return image
@@ -142,13 +159,17 @@ class ImageSource(Source):
 class Subset(Source):
     """Some samples of another source, in a given order."""
 
+    parent: Source
+    indices: np.ndarray
+    tag: str
+
     def __init__(self, parent: Source, indices: np.ndarray, tag: str = "") -> None:
         indices = np.asarray(indices, dtype=np.int64).reshape(-1)
         if len(indices) and (indices.min() < 0 or indices.max() >= len(parent)):
             raise IndexError(f"indices reach outside 0..{len(parent) - 1}")
         if isinstance(parent, Subset):
             tag = ", ".join(t for t in (parent.tag, tag) if t)
-            parent, indices = parent.parent, parent.indices[indices]
+            indices, parent = parent.indices[indices], parent.parent
         self.parent, self.indices, self.tag = parent, indices, tag
         self.name, self.modality, self.classes = parent.name, parent.modality, parent.classes
         self.channels, self.generated, self.rate = parent.channels, parent.generated, parent.rate
@@ -161,9 +182,9 @@ class Subset(Source):
         """One sample of the parent; see `Source.read`."""
         return self.parent.read(int(self.indices[i]), min_side)
 
-    def read_raw(self, i: int) -> np.ndarray:
+    def read_checked(self, i: int) -> np.ndarray:
         """One sample of the parent, as its file has it."""
-        return self.parent.read_raw(int(self.indices[i]))
+        return self.parent.read_checked(int(self.indices[i]))
 
     @property
     def value_range(self) -> ValueRange | None:
@@ -187,13 +208,15 @@ def require_labels(source: Source) -> np.ndarray:
     """
     if source.labels is None:
         raise UserError(
-            f"{source.name} has no labels; put each class in a sub-folder of its own, or give a source that brings labels"
+            f"{source.name} has no labels; put each class in a sub-folder of its own, or give a source that has some"
         )
     return source.labels
 
 
 def digest(*parts: Any) -> str:
-    """A fingerprint (32 hexadecimal digits) of text, numbers, lists of text and arrays, each told from its neighbour."""
+    """A fingerprint (32 hexadecimal digits) of text, numbers, lists of text and arrays, each told from its
+    neighbour.
+    """
     h = hashlib.blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, np.ndarray):

@@ -18,8 +18,8 @@ _OPTIONS = re.compile(r"\?(\w+=[^&]*(?:&\w+=[^&]*)*)$")
 def parse(spec: str) -> tuple[str, dict[str, str]]:
     """A source string as (where, options).
 
-    ``watch?step=50&window=200`` is ("watch", {"step": "50", "window": "200"}). A question mark that no ``name=value`` follows is left
-    alone, so that the glob ``img?.png`` works, and so is the name of a file that exists.
+    ``watch?step=50&window=200`` is ("watch", {"step": "50", "window": "200"}). A question mark that no ``name=value``
+    follows is left alone, so that the glob ``img?.png`` works, and so is the name of a file that exists.
     """
     match = _OPTIONS.search(spec)
     if match is None or "://" in spec or Path(spec).exists():
@@ -29,14 +29,19 @@ def parse(spec: str) -> tuple[str, dict[str, str]]:
 
 
 def call(build: Callable[..., Any], where: str, options: dict[str, Any], *args: Any) -> Any:
-    """Call `build` with `args` and the options as its keyword arguments, text turned into numbers where the default is one.
+    """Call `build` with `args` and the options as its keyword arguments, text turned into numbers where the default is
+    one.
 
     Raises:
         UserError: an option that `build` does not have, or a value that is not what its default is.
     """
-    known = {p.name: p for p in inspect.signature(build).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    known = {
+        p.name: p for p in inspect.signature(build).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(build).parameters.values()):
-        return build(*args, **{k: literal(v) if k not in known else _typed(where, k, v, known[k]) for k, v in options.items()})
+        return build(
+            *args, **{k: literal(v) if k not in known else _typed(where, k, v, known[k]) for k, v in options.items()}
+        )
     unknown = [k for k in options if k not in known]
     if unknown:
         allowed = ", ".join(sorted([*known, "by", "n"]))

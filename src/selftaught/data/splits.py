@@ -19,9 +19,10 @@ def split_source(source: Source, split: str = "train", by: str = "auto", seed: i
     Args:
         source: the whole.
         split: "train", "test", "val" (only where the source brings one) or "all".
-        by: "given": the source's own split. "ratio:0.2": that share for testing, drawn per class where there are labels.
-            "group" or "group:0.2": whole groups (subjects, recordings), none of them in both; per class where each group has one class.
-            "list:FILE": the names in FILE, one a line, are the test samples. "auto": given, else group, else ratio:0.2.
+        by: "given": the source's own split. "ratio:0.2": that share for testing, drawn per class where there are
+            labels. "group" or "group:0.2": whole groups (subjects, recordings), none of them in both; per class where
+            each group has one class. "list:FILE": the names in FILE, one a line, are the test samples. "auto": given,
+            else group, else ratio:0.2.
         seed: of the draw.
 
     Raises:
@@ -37,7 +38,9 @@ def split_source(source: Source, split: str = "train", by: str = "auto", seed: i
     if not len(indices):
         if split == "val":
             raise UserError(f"{source.name} has no val split; use train, test or all")
-        raise UserError(f"{source.name} ({len(source)} samples, by {how}) leaves nothing to {split}; use another by= or more samples")
+        raise UserError(
+            f"{source.name} ({len(source)} samples, by {how}) leaves nothing to {split}; use another by= or more data"
+        )
     return source.subset(indices, f"{split} by {how}")
 
 
@@ -91,7 +94,9 @@ def _share(by: str, value: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 < share < 1:
-        raise UserError(f"by={by!r}: the share for testing must lie between 0 and 1, such as {by.partition(':')[0]}:0.2")
+        raise UserError(
+            f"by={by!r}: the share for testing must lie between 0 and 1, such as {by.partition(':')[0]}:0.2"
+        )
     return share
 
 
@@ -99,19 +104,25 @@ def _listed(source: Source, file: str) -> np.ndarray:
     try:
         lines = Path(file).read_text().splitlines()
     except (OSError, UnicodeDecodeError):
-        raise UserError(f"by=list:{file}: no such readable text file; give the test samples' names, one a line") from None
+        raise UserError(
+            f"by=list:{file}: no such readable text file; give the test samples' names, one a line"
+        ) from None
     wanted = [line.strip() for line in lines if line.strip()]
     position = {name: i for i, name in enumerate(source.names)}
     codes = np.full(len(source), TRAIN, dtype=np.int8)
     for name in wanted:
         if name not in position:
-            raise UserError(f"by=list:{file}: {name!r} is no sample of {source.name}; its names look like {source.names[0]!r}")
+            raise UserError(
+                f"by=list:{file}: {name!r} is no sample of {source.name}; its names look like {source.names[0]!r}"
+            )
         codes[position[name]] = TEST
     return codes
 
 
 def _by_ratio(source: Source, share: float, seed: int) -> np.ndarray:
-    """Per class c of n_c samples, round(share * n_c) of them, at least one and at most n_c - 1 where n_c is 2 or more."""
+    """Per class c of n_c samples, round(share * n_c) of them, at least one and at most n_c - 1 where n_c is 2 or
+    more.
+    """
     rng = np.random.default_rng([seed, 0])
     order = rng.permutation(len(source))
     codes = np.full(len(source), TRAIN, dtype=np.int8)

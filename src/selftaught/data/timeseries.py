@@ -1,6 +1,7 @@
 """The text format .ts of aeon and sktime, read without either package.
 
-After ``@data`` every line is one series: channels parted by ``:``, values by ``,``, the class label last. Files that come as a pair
+After ``@data`` every line is one series: channels parted by ``:``, values by ``,``, the class label last. Files that
+come as a pair
 ``NAME_TRAIN.ts`` and ``NAME_TEST.ts`` bring a given split.
 """
 
@@ -48,7 +49,9 @@ def read_ts(path: Path) -> TsFile:
     if start is None:
         raise UserError(f"{path}: no line @data in it; a .ts file of aeon or sktime has one")
     if stamped:
-        raise UserError(f"{path}: series with time stamps are not supported; resample them to equal steps (@timeStamps false)")
+        raise UserError(
+            f"{path}: series with time stamps are not supported; resample them to equal steps (@timeStamps false)"
+        )
     series, labels = [], []
     for number in range(start, len(lines)):
         line = lines[number].strip()
@@ -65,9 +68,11 @@ def open_ts(path: Path, name: str, *, length: int | None = None, rate: float | N
     """A .ts file, a pair of them, or a folder that holds one pair.
 
     Args:
-        path: ``NAME_TRAIN.ts`` (its ``NAME_TEST.ts`` is found beside it, and the other way round), any other .ts, or a folder.
+        path: ``NAME_TRAIN.ts`` (its ``NAME_TEST.ts`` is found beside it, and the other way round), any other .ts, or a
+            folder.
         name: what to call the source.
-        length: samples of every series: shorter ones get zeros at the end, longer ones are cropped. None: the longest of all.
+        length: samples of every series: shorter ones get zeros at the end, longer ones are cropped. None: the longest
+            of all.
         rate: sampling rate in Hz.
 
     Raises:
@@ -115,11 +120,16 @@ def _line(line: str, labelled: bool, where: str) -> tuple[np.ndarray, str]:
     fields = line.split(":")
     label = fields.pop().strip() if labelled else ""
     try:
-        channels = [[float("nan" if v.strip() in ("?", "NaN") else v) for v in field.split(",")] for field in fields if field.strip()]
+        channels = [
+            [float("nan" if v.strip() in ("?", "NaN") else v) for v in field.split(",")]
+            for field in fields
+            if field.strip()
+        ]
     except ValueError:
         raise UserError(f"{where}: not a number between the commas") from None
     if not channels:
         raise UserError(f"{where}: no series in it")
     if len({len(c) for c in channels}) > 1:
-        raise UserError(f"{where}: its channels have {min(map(len, channels))} to {max(map(len, channels))} values; they must be equally long")
+        sizes = sorted(map(len, channels))
+        raise UserError(f"{where}: its channels have {sizes[0]} to {sizes[-1]} values; they must be equally long")
     return np.array(channels, dtype=np.float32), label

@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from selftaught.engine.ema import EMA
+from selftaught.engine.ema import MovingAverage
 from selftaught.errors import UserError
 
 
@@ -146,23 +146,31 @@ class OnlineKNN(Callback):
 class Averaged(Callback):
     """An exponential moving average of the weights; the deliverable is taken from it at the end."""
 
-    def __init__(self, module: L.LightningModule, decay: float) -> None:
-        self.ema = EMA(module, decay)
+    def __init__(self, method: Any, decay: float) -> None:
+        self.average = MovingAverage(method.deliverable(), decay)
 
     def state_dict(self) -> dict[str, Any]:
         """The averaged weights."""
-        return self.ema.state_dict()
+        return self.average.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from saved averaged weights."""
-        self.ema.load_state_dict(state)
+        self.average.load_state_dict(state)
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """The average lives where the weights do."""
+        self.average.to(module.device)
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Average after every optimiser step."""
         if not (batch_idx + 1) % trainer.accumulate_grad_batches:
-            self.ema.update(module)
+            self.average.update(module.deliverable())
+
+    def copy_to(self, method: Any) -> None:
+        """Give the method's deliverable the averaged weights."""
+        method.deliverable().load_state_dict(self.average.average.state_dict())
 
 
 class Progress(Callback):

@@ -134,7 +134,10 @@ class Checkpoints(Callback):
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Write the checkpoint now."""
+        """Write the checkpoint now, unless a weight is not finite: then the last good one stays."""
+        module = trainer.lightning_module
+        if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
+            return
         problem = save_atomically(trainer, self.path)
         self._last = time.monotonic()
         if problem:

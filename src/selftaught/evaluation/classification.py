@@ -135,22 +135,26 @@ def auc_ovo(scores: np.ndarray, truth: np.ndarray) -> Number:
 
 
 def _mean_area(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], n: int) -> Number:
-    from scipy.stats import rankdata
-
     if not parts:
         return Number(float("nan"), values=(float("nan"),))
     influence, areas = np.zeros(n), []
     for score, positive, used in parts:
         score, positive = score[used], positive[used]
         n_pos, n_neg = int(positive.sum()), int((~positive).sum())
-        overall, place = rankdata(score), np.empty(len(score))
-        place[positive] = (overall[positive] - rankdata(score[positive])) / n_neg
-        place[~positive] = 1 - (overall[~positive] - rankdata(score[~positive])) / n_pos
+        overall, place = _midranks(score), np.empty(len(score))
+        place[positive] = (overall[positive] - _midranks(score[positive])) / n_neg
+        place[~positive] = 1 - (overall[~positive] - _midranks(score[~positive])) / n_pos
         area = float(place[positive].mean())
         influence[used] += (place - area) / np.where(positive, n_pos, n_neg)
         areas.append(area)
     mean, half = float(np.mean(areas)), 1.96 * float(np.linalg.norm(influence)) / len(parts)
     return Number(mean, max(0.0, mean - half), min(1.0, mean + half), (mean,))
+
+
+def _midranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1, equal values share the mean of theirs."""
+    _, position, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[position]
 
 
 def error_numbers(predicted: np.ndarray, truth: np.ndarray) -> dict[str, Number]:

@@ -20,6 +20,7 @@ from selftaught.evaluation._inputs import (
     join_notes,
     validation_folds,
 )
+from selftaught.evaluation._threads import threads_for
 from selftaught.evaluation.classification import judge
 from selftaught.evaluation.logistic import moments
 from selftaught.evaluation.probe import STRENGTHS, fit_probe
@@ -154,7 +155,7 @@ def linear_sgd(
     options |= {"epochs": epochs, "seed": seed}
     rates = options.pop("lr")
     rate = rates if isinstance(rates, int | float) else _choose_rate(train, coded, tuple(rates), options)
-    weight, bias, history = _train(train, coded.train, lr=rate, **options)
+    weight, bias, history = _train(train, coded.train, lr=float(rate), **options)
     scores = _scores(test, weight, bias, coded)
     numbers, figures = judge(scores, coded.test, coded.classes, auc=auc, class_values=class_values)
     note = join_notes(coded.note, "" if rate == rates else f"learning rate {rate:g} chosen on held-out samples")
@@ -207,20 +208,21 @@ def _train(
     else:
         raise UserError(f"optimizer: no {optimizer!r}; sgd or adam")
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, epochs) if cosine else None
-    history = []
-    for _ in range(epochs):
-        total = x.new_zeros(())
-        for rows in torch.randperm(len(x), generator=generator).to(x.device).split(batch):
-            loss = torch.nn.functional.cross_entropy(x[rows] @ weight.T + bias, labels[rows])
-            stepper.zero_grad(set_to_none=True)
-            loss.backward()
-            stepper.step()
-            total += loss.detach() * len(rows)
-        history.append(float(total) / len(x))
-        if not np.isfinite(history[-1]):
-            raise UserError(f"lr: the probe's loss is not finite at {lr:g}; lower it or pass standardise=True")
-        if schedule is not None:
-            schedule.step()
+    history: list[float] = []
+    with threads_for(batch * weight.numel()):
+        for _ in range(epochs):
+            total = x.new_zeros(())
+            for rows in torch.randperm(len(x), generator=generator).to(x.device).split(batch):
+                loss = torch.nn.functional.cross_entropy(x[rows] @ weight.T + bias, labels[rows])
+                stepper.zero_grad(set_to_none=True)
+                loss.backward()
+                stepper.step()
+                total += loss.detach() * len(rows)
+            history.append(float(total) / len(x))
+            if not np.isfinite(history[-1]):
+                raise UserError(f"lr: the probe's loss is not finite at {lr:g}; lower it or pass standardise=True")
+            if schedule is not None:
+                schedule.step()
     return weight.detach(), bias.detach(), history
 
 

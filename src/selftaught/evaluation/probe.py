@@ -11,6 +11,7 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import validation_folds
+from selftaught.evaluation._threads import threads_for
 from selftaught.evaluation.logistic import fit, make_space, moments
 
 STRENGTHS = tuple(10.0**e for e in range(-5, 3))
@@ -70,22 +71,23 @@ def fit_probe(
     if not strengths or min(strengths) <= 0:
         raise UserError("strengths: pass positive inverse regularisation strengths, such as 0.01 1 100")
     known, target = np.unique(y, return_inverse=True)
-    space, z = make_space(x, statistics or moments(x))
-    labels = torch.as_tensor(target, device=x.device)
-    tried: tuple[float, ...] = ()
-    accuracy: tuple[float, ...] = ()
-    strength = strengths[0] if len(strengths) == 1 else DEFAULT_STRENGTH
-    if len(strengths) > 1 and folds > 1:
-        held = validation_folds(y, folds, rng, groups)[:, :use_folds]
-        tried = tuple(sorted(strengths))
-        hits, loss = _held_out_scores(
-            z, labels, len(known), tried, torch.as_tensor(held, device=x.device), space.energy
-        )
-        accuracy = tuple(hits.tolist())
-        strength = tried[_best(hits, loss)]
-    solution = fit(z, labels, len(known), [strength], energy=space.energy)
-    scores = np.full((len(test_x), k), -np.inf)
-    scores[:, known] = torch.log_softmax(solution.logits(space(test_x))[:, 0].double(), -1).cpu().numpy()
+    with threads_for(len(x) * min(x.shape) * k * len(strengths) * max(1, use_folds or folds)):
+        space, z = make_space(x, statistics or moments(x))
+        labels = torch.as_tensor(target, device=x.device)
+        tried: tuple[float, ...] = ()
+        accuracy: tuple[float, ...] = ()
+        strength = strengths[0] if len(strengths) == 1 else DEFAULT_STRENGTH
+        if len(strengths) > 1 and folds > 1:
+            held = validation_folds(y, folds, rng, groups)[:, :use_folds]
+            tried = tuple(sorted(strengths))
+            hits, loss = _held_out_scores(
+                z, labels, len(known), tried, torch.as_tensor(held, device=x.device), space.energy
+            )
+            accuracy = tuple(hits.tolist())
+            strength = tried[_best(hits, loss)]
+        solution = fit(z, labels, len(known), [strength], energy=space.energy)
+        scores = np.full((len(test_x), k), -np.inf)
+        scores[:, known] = torch.log_softmax(solution.logits(space(test_x))[:, 0].double(), -1).cpu().numpy()
     return Probe(scores, strength, tried, accuracy, bool(solution.converged.all()))
 
 

@@ -68,7 +68,7 @@ def project(
 
     start = rows[:, :2] if rows.shape[1] > 1 else np.repeat(rows, 2, axis=1)
     start = start / max(start[:, 0].std(), 1e-12) * 1e-4
-    solver = TSNE(perplexity=min(perplexity, (len(rows) - 1) / 3), init=start, learning_rate="auto", random_state=seed)
+    solver = TSNE(perplexity=min(perplexity, (len(rows) - 1) / 3), init=start, max_iter=500, random_state=seed)
     return Projection(_fit_square(solver.fit_transform(rows.astype(np.float32))), index, "tsne")
 
 

@@ -68,7 +68,7 @@ class JointEmbedding(Method):
 
     def paper_views(self) -> list[views.Pipeline]:
         """The two views as the paper makes them."""
-        return list(views.simclr(self.config.image_size, min_scale=self.config.crop))
+        return list(views.simclr(self.config.image_size, scale=(self.config.crop, 1.0)))
 
     def objective(self, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
         """Named terms from the gathered embeddings of the two views (N, D)."""
@@ -79,7 +79,7 @@ class JointEmbedding(Method):
         """Two views per image."""
         c = self.config
         recipe = {"small": views.small, "grey": views.grey}.get(c.augment)
-        return list(recipe(c.image_size, min_scale=c.crop)) if recipe else self.paper_views()
+        return list(recipe(c.image_size, scale=(c.crop, 1.0))) if recipe else self.paper_views()
 
     def evaluation_view(self) -> views.Pipeline | None:
         """Shorter side resized, centre cropped."""
@@ -94,8 +94,8 @@ class JointEmbedding(Method):
 
     def augmented_series(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Two augmented copies of each window, made on the device."""
-        augment = views.series_simclr()
-        return augment(batch["series"]), augment(batch["series"])
+        x1, x2 = views.series_simclr()(batch["series"])
+        return x1, x2
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Project both views, gather over processes, compare."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from selftaught import networks, objectives, views
 from selftaught.engine.method import Optimizer
+from selftaught.engine.optim import parameter_groups
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
 
 
@@ -88,7 +89,7 @@ class BarlowTwins(JointEmbedding):
 
     def paper_views(self) -> list[views.Pipeline]:
         """T (always blurred) and T' (seldom blurred, sometimes solarised)."""
-        return list(views.barlow_twins(self.config.image_size, min_scale=self.config.crop))
+        return list(views.barlow_twins(self.config.image_size, scale=(self.config.crop, 1.0)))
 
     def objective(self, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
         """The invariance and the redundancy term, and their weighted sum."""
@@ -106,9 +107,6 @@ class BarlowTwins(JointEmbedding):
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Biases and norms learn at a rate of their own."""
-        groups = super().parameter_groups(lr)
-        if self.config.lr_biases:
-            for group in groups:
-                if not group.get("weight_decay"):
-                    group["lr"] = lr * self.config.lr_biases / self.config.lr
-        return groups
+        c = self.config
+        biases = lr * c.lr_biases / c.lr if c.lr_biases else lr
+        return parameter_groups(self.trained_modules(), c.weight_decay, lr=lr, lr_excluded=biases)

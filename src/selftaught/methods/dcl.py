@@ -85,7 +85,7 @@ class DCL(JointEmbedding):
 
     def paper_views(self) -> list[views.Pipeline]:
         """Crop, flip, jitter (0.4, 0.4, 0.4, 0.1), grey 0.2; blur where images are large."""
-        return list(views.dcl(self.config.image_size, min_scale=self.config.crop))
+        return list(views.dcl(self.config.image_size, scale=(self.config.crop, 1.0)))
 
     def objective(self, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
         """The loss, the positives' similarity, and the coupling q that InfoNCE would have."""

@@ -65,13 +65,12 @@ def _measurements(run: Mapping[str, Any]) -> list[tuple[tuple[str, str], Cell, s
         after = known([item.get(key) for item in run.get("restoration") or []])
         before = known([item.get(f"{key}_noisy") for item in run.get("restoration") or []])
         if after:
-            cell = {"mean": sum(after) / len(after), "low": None, "high": None}
-            cell["refs"] = {"input": sum(before) / len(before)} if before else {}
-            found.append((("Restoration", name), cell, "high"))
+            refs = {"input": sum(before) / len(before)} if before else {}
+            found.append((("Restoration", name), {"mean": sum(after) / len(after), "refs": refs}, "high"))
     for row in protocol_rows(run.get("protocols") or []):
         this = row.cells["this"]
         if this:
-            refs = {role: cell["mean"] for role in ("random", "raw") if (cell := row.cells[role])}
+            refs = {role: other["mean"] for role in ("random", "raw") if (other := row.cells[role])}
             found.append(((row.protocol, row.metric), {**this, "refs": refs}, row.better))
     metrics = run.get("metrics") or {}
     knn, loss = curves.knn_points(metrics)[1], known((metrics.get("series") or {}).get("loss"))
@@ -82,7 +81,9 @@ def _measurements(run: Mapping[str, Any]) -> list[tuple[tuple[str, str], Cell, s
         ("effective rank", rank, "none"),
         ("time", run.get("seconds"), "none"),
     )
-    found += [(("Training", name), {"mean": value, "refs": {}}, side) for name, value, side in last if value is not None]
+    found += [
+        (("Training", name), {"mean": value, "refs": {}}, side) for name, value, side in last if value is not None
+    ]
     return found
 
 
@@ -95,7 +96,12 @@ def _label_cells(section: Mapping[str, Any]) -> list[tuple[tuple[str, str], Cell
             continue
         low, high = (own[k][i] if own.get(k) else None for k in ("low", "high"))
         refs = {role: by_role[role]["mean"][i] for role in ("random", "raw") if role in by_role}
-        cell = {"mean": own["mean"][i], "low": low, "high": high, "refs": {r: v for r, v in refs.items() if v is not None}}
+        cell = {
+            "mean": own["mean"][i],
+            "low": low,
+            "high": high,
+            "refs": {r: v for r, v in refs.items() if v is not None},
+        }
         name = f"{number(x)} label{'' if x == 1 else 's'} per class"
         found.append((("Label efficiency", name), cell, direction(section.get("metric") or "accuracy")))
     return found
@@ -115,7 +121,9 @@ def _row(name: str, cells: list[Cell | None], better: str) -> dict[str, Any]:
             mark = "level" if weigh(_score(leader), _score(cell), better) == "level" else ""
         refs = " · ".join(f"{_SHORT.get(role, role)} {number(value, places)}" for role, value in cell["refs"].items())
         text = duration(cell["mean"]) if name == "time" else number(cell["mean"], places)
-        shown.append({"text": text, "spread": interval(cell.get("low"), cell.get("high"), places), "refs": refs, "mark": mark})
+        shown.append(
+            {"text": text, "spread": interval(cell.get("low"), cell.get("high"), places), "refs": refs, "mark": mark}
+        )
     return {"name": name, "cells": shown, "better": better}
 
 
@@ -152,7 +160,12 @@ def charts(runs: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> list[dic
         (_loss_overlay(runs, titles), "Total loss. Compare its height only between runs of one objective."),
     ]
     return [
-        {"svg": both_widths(chart, (560, 340), (352, 280)), "legend": legend(chart), "caption": said, "name": chart.y_label}
+        {
+            "svg": both_widths(chart, (560, 340), (352, 280)),
+            "legend": legend(chart),
+            "caption": said,
+            "name": chart.y_label,
+        }
         for chart, said in made
         if chart is not None
     ]
@@ -183,7 +196,16 @@ def _knn_overlay(runs: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> Ch
             lines.append(Line(titles[k], x, y, role=kind(k), dots=len(x) <= 20))
     if not lines:
         return None
-    return Chart(tuple(lines), "step", "online k-NN accuracy", x_include=(0.0,), y_include=(0.0,), y_high=1.0, point="step {}", places=3)
+    return Chart(
+        tuple(lines),
+        "step",
+        "online k-NN accuracy",
+        x_include=(0.0,),
+        y_include=(0.0,),
+        y_high=1.0,
+        point="step {}",
+        places=3,
+    )
 
 
 def _loss_overlay(runs: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> Chart | None:

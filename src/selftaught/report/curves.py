@@ -51,14 +51,27 @@ def knn_chart(metrics: Mapping[str, Any]) -> Chart | None:
     chance = metrics.get("chance")
     rule = (chance, "chance") if chance is not None else None
     line = Line("online k-NN", x, y, role="this", dots=len(x) <= 30)
-    return Chart((line,), "step", "k-NN accuracy", x_include=(0.0,), y_include=(0.0,), y_high=1.0, rule=rule, point="step {}", places=3)
+    return Chart(
+        (line,),
+        "step",
+        "k-NN accuracy",
+        x_include=(0.0,),
+        y_include=(0.0,),
+        y_high=1.0,
+        rule=rule,
+        point="step {}",
+        places=3,
+    )
 
 
 def small_charts(metrics: Mapping[str, Any]) -> list[Chart]:
     """Each loss term, then learning rate and throughput: one small chart per curve, since their scales differ."""
     series = metrics.get("series") or {}
     wanted = [(name, values) for name, values in (series.get("terms") or {}).items()]
-    wanted += [("learning rate", series.get("lr")), (f"throughput, {metrics.get('unit', 'samples/s')}", series.get("throughput"))]
+    wanted += [
+        ("learning rate", series.get("lr")),
+        (f"throughput, {metrics.get('unit', 'samples/s')}", series.get("throughput")),
+    ]
     charts = [_trace(metrics, values, name, "c6") for name, values in wanted]
     return [chart for chart in charts if chart is not None]
 

@@ -50,7 +50,9 @@ def to_uint8(image: np.ndarray, value_range: tuple[float, float] | None = None) 
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or 0 in array.shape:
-        raise UserError(f"report: an image is an array (H, W) or (H, W, C) with pixels in it, not {np.asarray(image).shape}")
+        raise UserError(
+            f"report: an image is an array (H, W) or (H, W, C) with pixels in it, not {np.asarray(image).shape}"
+        )
     channels = array.shape[2]
     if channels > 4:
         return np.stack([_stretch(array[..., band], (2, 98)) for band in false_colour_bands(channels)], -1)
@@ -178,7 +180,9 @@ def sprite_sheet(
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     if max(columns, rows) * tile > 16384:
-        raise UserError(f"report: {len(images)} tiles of {tile} pixels are too large for one sheet; give fewer or smaller ones")
+        raise UserError(
+            f"report: {len(images)} tiles of {tile} pixels are too large for one sheet; give fewer or smaller ones"
+        )
     sheet = Image.new("RGB", (columns * tile, rows * tile), (128, 128, 128))
     for i, image in enumerate(images):
         sheet.paste(_square(image, tile, value_range), (i % columns * tile, i // columns * tile))
@@ -251,7 +255,11 @@ def crop_boxes(picture: np.ndarray, side: int = 64) -> list[list[int]]:
     grey = grey.mean(-1) if grey.ndim == 3 else grey
     height, width = grey.shape
     side = max(1, min(side, height // 2, width // 2))
-    places = [(y, x) for y in range(0, height - side + 1, max(1, side // 2)) for x in range(0, width - side + 1, max(1, side // 2))]
+    places = [
+        (y, x)
+        for y in range(0, height - side + 1, max(1, side // 2))
+        for x in range(0, width - side + 1, max(1, side // 2))
+    ]
     spread = [float(grey[y : y + side, x : x + side].std()) for y, x in places]
     # A region clipped to black or white has no noise to look at: prefer the flattest tile among those in mid range.
     level = [float(grey[y : y + side, x : x + side].mean()) for y, x in places]

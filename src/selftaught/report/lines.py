@@ -91,11 +91,18 @@ class _Frame:
         self.y = fit(y_values, bottom, top, log=chart.y_log, include=include, margin=0.06)
         if chart.y_high is not None and 0.6 * chart.y_high < max([*y_values, 0]) <= chart.y_high:
             self.y = replace(self.y, high=chart.y_high)
-        self.y_ticks = self.y.ticks(max(3, self.height // 62))
+        self.y_ticks = self.y.ticks(max(3, self.height // 80))
         letters = max((len(label(t, self.y_ticks)) for t in self.y_ticks), default=1)
         x_values = [v for line in chart.lines for v in line.x]
         left = round(letters * _LETTER) + 14
-        self.x = fit(x_values, left, self.width - 14, log=chart.x_log, include=chart.x_include, margin=0.03 if chart.x_log else 0.015)
+        self.x = fit(
+            x_values,
+            left,
+            self.width - 14,
+            log=chart.x_log,
+            include=chart.x_include,
+            margin=0.03 if chart.x_log else 0.015,
+        )
 
     def x_ticks(self) -> list[float]:
         """The positions to name, thinned out until their labels have room."""
@@ -136,7 +143,9 @@ def draw(chart: Chart, width: int, height: int, described: str = "") -> Markup:
     )
 
 
-def both_widths(chart: Chart, wide: tuple[int, int], narrow: tuple[int, int] = (352, 250), style: str = "fits") -> Markup:
+def both_widths(
+    chart: Chart, wide: tuple[int, int], narrow: tuple[int, int] = (352, 250), style: str = "fits"
+) -> Markup:
     """The chart at two sizes; the style sheet shows the one that fits its container ("fits" or "fits tiny")."""
     described = describe(chart)
     large = tag("div", draw(chart, *wide, described), class_="wide")
@@ -165,7 +174,9 @@ def describe(chart: Chart) -> str:
             (x0, y0), (x1, y1) = pairs[0], pairs[-1]
             said.append(f"{line.name}: {number(y0)} at {number(x0)}, {number(y1)} at {number(x1)}")
     rule = f" {chart.rule[1]}: {number(chart.rule[0])}." if chart.rule else ""
-    return f"Line chart of {chart.y_label} against {chart.x_label}. {'; '.join(said)}.{rule} Arrow keys read the values."
+    return (
+        f"Line chart of {chart.y_label} against {chart.x_label}. {'; '.join(said)}.{rule} Arrow keys read the values."
+    )
 
 
 def _grid(frame: _Frame) -> Markup:
@@ -206,7 +217,9 @@ def _band(frame: _Frame, line: Line) -> Markup:
     if line.dots:
         ends = [(px, a, b) for px, a, b in zip(x, low, high, strict=True) if a is not None and b is not None]
         whiskers = "".join(f"M{px:g} {a:g}V{b:g}M{px - 3:g} {a:g}h6M{px - 3:g} {b:g}h6" for px, a, b in ends)
-    return tag("g", area, tag("path", d=whiskers, class_="whisker") if whiskers else None, class_=colour_class(line.role))
+    return tag(
+        "g", area, tag("path", d=whiskers, class_="whisker") if whiskers else None, class_=colour_class(line.role)
+    )
 
 
 def _curve(frame: _Frame, line: Line) -> Markup:

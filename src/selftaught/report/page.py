@@ -16,8 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from selftaught.errors import UserError
 from selftaught.report import compare, curves, restored, sections
-from selftaught.report.schema import validate
 from selftaught.report.text import duration, known, number, plural
+from selftaught.report.validation import validate
 from selftaught.report.verdict import label_scores, verdict, verdict_of_many
 
 _TONE_WORDS = {
@@ -136,14 +136,21 @@ def _run_context(run: Mapping[str, Any], title: str, prefix: str) -> dict[str, A
 def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was trained on what, as names and values."""
     source = run.get("source") or {}
-    counts = [f"{number(source[k])} {word}" for k, word in (("train", "to train"), ("test", "to test")) if source.get(k) is not None]
+    counts = [
+        f"{number(source[k])} {word}"
+        for k, word in (("train", "to train"), ("test", "to test"))
+        if source.get(k) is not None
+    ]
     classes = source.get("classes")
     details = [source.get("describe") or "", ", ".join(counts), plural(len(classes), "class") if classes else ""]
     if source.get("channels"):
         details.append(plural(source["channels"], "channel"))
     name = source.get("name") or ""
     steps = known((run.get("metrics") or {}).get("step"))
-    spent = [plural(int(steps[-1]), "step") if steps else "", duration(run["seconds"]) if run.get("seconds") is not None else ""]
+    spent = [
+        plural(int(steps[-1]), "step") if steps else "",
+        duration(run["seconds"]) if run.get("seconds") is not None else "",
+    ]
     facts = [
         ("Method", run.get("method_title") or run.get("method") or ""),
         ("Data", " · ".join(part for part in (name, *details) if part)),
@@ -157,14 +164,20 @@ def _paper(paper: Mapping[str, Any]) -> str:
     where = ", ".join(str(paper[k]) for k in ("venue", "year") if paper.get(k))
     title = f"“{paper['title']}”" if paper.get("title") else ""
     parts = [part for part in (paper.get("authors"), title, where) if part]
-    return ". ".join([", ".join(parts), *([paper["url"]] if paper.get("url") else [])]) if parts or paper.get("url") else ""
+    return (
+        ". ".join([", ".join(parts), *([paper["url"]] if paper.get("url") else [])])
+        if parts or paper.get("url")
+        else ""
+    )
 
 
 def _tiles(run: Mapping[str, Any]) -> list[dict[str, str]]:
     """Headline figures: those given, else what the sections offer."""
     given = (run.get("summary") or {}).get("tiles")
     if given:
-        return [{"label": t.get("label", ""), "value": _value(t.get("value")), "note": t.get("note", "")} for t in given]
+        return [
+            {"label": t.get("label", ""), "value": _value(t.get("value")), "note": t.get("note", "")} for t in given
+        ]
     tiles = []
     found = label_scores(run.get("label_efficiency") or {})
     if found and found[1]:
@@ -174,10 +187,18 @@ def _tiles(run: Mapping[str, Any]) -> list[dict[str, str]]:
     metrics = run.get("metrics") or {}
     steps, accuracy = curves.knn_points(metrics)
     if accuracy:
-        tiles.append({"label": "online k-NN", "value": number(accuracy[-1], 2), "note": f"from {number(accuracy[0], 2)} at step {number(steps[0])}"})
+        tiles.append(
+            {
+                "label": "online k-NN",
+                "value": number(accuracy[-1], 2),
+                "note": f"from {number(accuracy[0], 2)} at step {number(steps[0])}",
+            }
+        )
     loss = known((metrics.get("series") or {}).get("loss"))
     if loss:
-        tiles.append({"label": "loss", "value": number(loss[-1]), "note": f"from {number(loss[0])}"})
+        tiles.append(
+            {"label": "loss", "value": number(loss[-1]), "note": f"from {number(loss[0])}" if len(loss) > 1 else ""}
+        )
     rank = curves.effective_rank((run.get("spectrum") or {}).get("this"))
     if rank is not None:
         of = number(len(known(run["spectrum"]["this"])))

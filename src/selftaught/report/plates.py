@@ -66,7 +66,7 @@ def map_plate(section: Mapping[str, Any], size: tuple[int, int] = (760, 620)) ->
         tag("path", d="".join(marks), class_=f"points {colour_class(_style(c))}", data_class=c)
         for c, marks in sorted(groups.items())
     ]
-    told = f"Map of {number(len(kept))} samples by their embedding, in {len(groups)} groups. Arrow keys go from point to point."
+    told = f"Map of {number(len(kept))} samples by their embedding, in {len(groups)} groups. Arrow keys move in it."
     ring = tag("circle", r=radius + 4, cx=-99, cy=-99, class_="ring")
     svg = tag("svg", *paths, ring, class_="map", viewBox=view_box(*size), role="img", tabindex="0", aria_label=told)
     counts = Counter(labels[i] for i in kept)
@@ -162,7 +162,9 @@ def _named_matrix(shares: np.ndarray, counts: np.ndarray, classes: Sequence[str]
         if n <= NUMBERED_CLASSES and share >= 0.005:
             strong = " strong" if _opacity(share) > 0.5 else ""
             text = f"{100 * share:.0f}"
-            inner.append(tag("text", text, x=x + cell / 2, y=y + cell / 2 + 4, text_anchor="middle", class_=f"percent{strong}"))
+            inner.append(
+                tag("text", text, x=x + cell / 2, y=y + cell / 2 + 4, text_anchor="middle", class_=f"percent{strong}")
+            )
         parts.append(tag("g", *inner))
     for i, name in enumerate(names):
         middle = margin + i * cell + cell / 2
@@ -171,7 +173,15 @@ def _named_matrix(shares: np.ndarray, counts: np.ndarray, classes: Sequence[str]
         column = tag("text", tag("title", classes[i]), name, x=middle + 4, y=margin - 8, transform=turn)
         parts += [row, column]
     told = f"Confusion matrix of {n} classes; rows are the true classes, columns what they were taken for."
-    return tag("svg", *parts, class_="chart matrix", viewBox=view_box(size, size), role="img", aria_label=told, style=f"max-width:{size}px")
+    return tag(
+        "svg",
+        *parts,
+        class_="chart matrix",
+        viewBox=view_box(size, size),
+        role="img",
+        aria_label=told,
+        style=f"max-width:{size}px;min-width:{0.8 * size:.0f}px",
+    )
 
 
 def _opacity(share: float) -> float:
@@ -188,12 +198,21 @@ def _dense_matrix(shares: np.ndarray) -> Markup:
     for shade in range(1, 11):
         rows, columns = np.nonzero(shades == shade)
         path = "".join(
-            f"M{j * cell:.1f} {i * cell:.1f}h{cell:.1f}v{cell:.1f}h-{cell:.1f}z" for i, j in zip(rows, columns, strict=True)
+            f"M{j * cell:.1f} {i * cell:.1f}h{cell:.1f}v{cell:.1f}h-{cell:.1f}z"
+            for i, j in zip(rows, columns, strict=True)
         )
         if path:
             parts.append(tag("path", d=path, class_="cell", fill_opacity=shade / 10))
     told = f"Confusion matrix of {n} classes; rows are the true classes, columns what they were taken for."
-    return tag("svg", *parts, class_="chart matrix", viewBox="0 0 600 600", role="img", aria_label=told, style="max-width:600px")
+    return tag(
+        "svg",
+        *parts,
+        class_="chart matrix",
+        viewBox="0 0 600 600",
+        role="img",
+        aria_label=told,
+        style="max-width:600px",
+    )
 
 
 def window_plate(window: Mapping[str, Any], spans: Sequence[tuple[float, float]], width: int = 352) -> Markup | None:
@@ -213,7 +232,9 @@ def window_plate(window: Mapping[str, Any], spans: Sequence[tuple[float, float]]
         low, high = spans[i] if i < len(spans) else (-1.0, 1.0)
         value = Scale(low, high, top + lane - 4, top + 4)
         step = max(1, length // 400)
-        points = [(time(k * end / length), None if channel[k] is None else value(channel[k])) for k in range(0, length, step)]
+        points = [
+            (time(k * end / length), None if channel[k] is None else value(channel[k])) for k in range(0, length, step)
+        ]
         parts.append(tag("text", shorten(names[i], 10), x=left - 8, y=top + lane / 2 + 4, text_anchor="end"))
         parts.append(tag("path", d=f"M{left} {top + lane:g}H{width - 8}", class_="grid"))
         parts.append(tag("path", d=polyline(points), class_=f"line thin k-c{i % 7}"))
@@ -222,7 +243,9 @@ def window_plate(window: Mapping[str, Any], spans: Sequence[tuple[float, float]]
         x = time(tick)
         anchor = "end" if x > width - 30 else "middle"
         parts.append(tag("text", label(tick, ticks), x=x, y=height - 18, text_anchor=anchor))
-    parts.append(tag("text", "seconds" if rate else "samples", x=width - 8, y=height - 3, text_anchor="end", class_="name"))
+    parts.append(
+        tag("text", "seconds" if rate else "samples", x=width - 8, y=height - 3, text_anchor="end", class_="name")
+    )
     told = f"{len(channels)} channels over {number(end)} {'seconds' if rate else 'samples'}"
     return tag("svg", *parts, class_="chart", viewBox=view_box(width, height), role="img", aria_label=told)
 
@@ -253,12 +276,20 @@ def strip(cells: Sequence[tuple[str, Mapping[str, Any] | None]], width: int = 19
         inner = [tag("path", d=bar, class_="line"), tag("path", d=mark, class_="dot")]
         parts.append(tag("g", *inner, class_=colour_class(role)))
     ends = ("0", "1") if shares else (number(scale.low), number(scale.high))
-    return tag("svg", *parts, class_="strip", viewBox=view_box(width, 24), aria_hidden="true", data_ends=" to ".join(ends))
+    return tag(
+        "svg", *parts, class_="strip", viewBox=view_box(width, 24), aria_hidden="true", data_ends=" to ".join(ends)
+    )
 
 
 def payload(data: Any) -> Markup:
     """Data as JSON that may stand inside a script element: no ``<``, ``>`` or ``&`` is left in it."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    for sign, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
+    for sign, code in (
+        ("<", "\\u003c"),
+        (">", "\\u003e"),
+        ("&", "\\u0026"),
+        ("\u2028", "\\u2028"),
+        ("\u2029", "\\u2029"),
+    ):
         text = text.replace(sign, code)
     return Markup(text)

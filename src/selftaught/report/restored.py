@@ -39,7 +39,9 @@ def plate(item: Mapping[str, Any]) -> dict[str, Any]:
         "uris": {key: data_uri(item[key]) for key, _ in sides},
         "width": width,
         "height": height,
-        "crops": [{"where": w, "cells": cells} for w, cells in zip(where, rows, strict=True) if all(c["uri"] for c in cells)],
+        "crops": [
+            {"where": w, "cells": cells} for w, cells in zip(where, rows, strict=True) if all(c["uri"] for c in cells)
+        ],
         "numbers": _numbers(item),
     }
 
@@ -56,6 +58,10 @@ def _numbers(item: Mapping[str, Any]) -> list[dict[str, str]]:
         after, before = item.get(key), item.get(f"{key}_noisy")
         if after is None and before is None:
             continue
-        gain = f"{'+' if after >= before else ''}{number(after - before, places)}{unit}" if None not in (after, before) else ""
-        rows.append({"name": name, "before": number(before, places), "after": number(after, places), "gain": gain, "unit": unit})
+        gain = ""
+        if after is not None and before is not None:
+            gain = f"{'+' if after >= before else ''}{number(after - before, places)}{unit}"
+        rows.append(
+            {"name": name, "before": number(before, places), "after": number(after, places), "gain": gain, "unit": unit}
+        )
     return rows

@@ -63,7 +63,13 @@ def _nice(step: float) -> float:
 
 
 def fit(
-    values: Iterable[float], start: float, end: float, *, log: bool = False, include: Iterable[float] = (), margin: float = 0.04
+    values: Iterable[float],
+    start: float,
+    end: float,
+    *,
+    log: bool = False,
+    include: Iterable[float] = (),
+    margin: float = 0.04,
 ) -> Scale:
     """The axis that holds all values; one value alone, or none, still gets an axis of some width.
 

@@ -1,4 +1,4 @@
-"""From a validated run to what the template needs: one function per section, each ``None`` when there is nothing to show."""
+"""From a validated run to what the template needs: one function per section, ``None`` when nothing is to be shown."""
 
 from __future__ import annotations
 
@@ -27,9 +27,14 @@ def training(run: Mapping[str, Any]) -> Section:
         said += " It should fall and flatten; a sudden drop to a constant is collapse."
         large.append({"svg": both_widths(loss, (560, 300)), "caption": said})
     if knn is not None:
-        said = "Accuracy of a k-NN on embeddings of held-out samples, during training. The labels were not used to train."
+        said = (
+            "Accuracy of a k-NN on embeddings of held-out samples, during training. The labels were not used to train."
+        )
         large.append({"svg": both_widths(knn, (560, 300)), "caption": said})
-    small = [{"svg": both_widths(chart, (352, 190), (262, 170), "fits tiny"), "caption": chart.y_label} for chart in curves.small_charts(metrics)]
+    small = [
+        {"svg": both_widths(chart, (352, 190), (262, 170), "fits tiny"), "caption": chart.y_label}
+        for chart in curves.small_charts(metrics)
+    ]
     if not large and not small:
         return None
     return {"large": large, "small": small}
@@ -188,7 +193,9 @@ def confusion(run: Mapping[str, Any]) -> Section:
     plate = plates.confusion_plate((run.get("series") or {}).get("confusion") or run.get("confusion") or {})
     if plate is None:
         return None
-    mistakes = [{"true": a, "taken": b, "share": f"{share:.0%}" if share >= 0.01 else "< 1%"} for a, b, share in plate.worst]
+    mistakes = [
+        {"true": a, "taken": b, "share": f"{share:.0%}" if share >= 0.01 else "< 1%"} for a, b, share in plate.worst
+    ]
     accuracy = number(plate.accuracy, 3) if plate.accuracy is not None else NOTHING
     return {"plate": plate, "mistakes": mistakes, "accuracy": accuracy, "total": number(plate.total)}
 
@@ -203,7 +210,12 @@ def skipped(run: Mapping[str, Any]) -> Section:
     of = f" of {number(total)}" if total else ""
     share = f" ({len(rows) / total:.2%})" if total and rows else ""
     said = f"{plural(len(rows), 'sample')}{of}{share} could not be used." if rows else "Every sample could be used."
-    return {"said": said, "reasons": reasons.most_common(), "rows": rows[:_MOST_SKIPPED], "hidden": max(0, len(rows) - _MOST_SKIPPED)}
+    return {
+        "said": said,
+        "reasons": reasons.most_common(),
+        "rows": rows[:_MOST_SKIPPED],
+        "hidden": max(0, len(rows) - _MOST_SKIPPED),
+    }
 
 
 def recipe(run: Mapping[str, Any]) -> Section:

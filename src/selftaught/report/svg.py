@@ -15,7 +15,7 @@ _ROLE_SHAPE = {"this": "circle", "random": "square", "raw": "triangle"}
 
 
 def tag(name: str, *children: Any, **attributes: Any) -> Markup:
-    """One element. Attributes: ``class_`` is ``class``, ``_`` becomes ``-``, ``None`` is left out; children are escaped."""
+    """One element, everything in it escaped. ``class_`` is ``class``, ``_`` becomes ``-``, ``None`` is left out."""
     parts = []
     for key, value in attributes.items():
         if value is not None:

@@ -31,7 +31,7 @@ class Row:
 
     @property
     def best(self) -> str | None:
-        """The role with the best mean as shown; ``None`` for a tie, where neither direction is better, or nothing is there to beat."""
+        """The role with the best mean as shown; ``None`` for a tie, a lone value or a metric without a better side."""
         means = {role: round(cell["mean"], self.places) for role, cell in self.cells.items() if cell}
         return best_of(means, self.better)
 
@@ -65,7 +65,9 @@ def protocol_rows(protocols: Sequence[Mapping[str, Any]]) -> list[Row]:
             cells = {role: _cell(columns[role].get(metric)) for role in ROLES}
             if any(cells.values()):
                 better = (protocol.get("better") or {}).get(metric) or direction(metric)
-                places = decimals([v for c in cells.values() if c for v in known([c["mean"], c.get("low"), c.get("high")])])
+                places = decimals(
+                    [v for c in cells.values() if c for v in known([c["mean"], c.get("low"), c.get("high")])]
+                )
                 rows.append(Row(protocol.get("name") or "protocol", metric, cells, better, places))
     return rows
 

@@ -73,7 +73,10 @@ def _ends(score: Score) -> tuple[float, float]:
 def judge(this: Score, rivals: Sequence[Score], chance: float | None = None, better: str = "high") -> tuple[str, Tone]:
     """The sentence that says what a comparison with the baselines amounts to, and its tone."""
     if not rivals:
-        return "Nothing to compare it with: a random encoder and raw input were not measured, so it says little.", "unknown"
+        return (
+            "Nothing to compare it with: a random encoder and raw input were not measured, so it says little.",
+            "unknown",
+        )
     outcome = {rival.name: compare(this, rival, better) for rival in rivals}
     won = [name for name, result in outcome.items() if result == "above"]
     level = [name for name, result in outcome.items() if result == "level"]
@@ -93,7 +96,11 @@ def judge(this: Score, rivals: Sequence[Score], chance: float | None = None, bet
         parts.append(f"no better than {_and(level)}{'' if unsure else ' (the intervals overlap)'}")
     if lost:
         parts.append(f"worse than {_and(lost)}")
-    text = ", but ".join([", and ".join(parts[:1]), " and ".join(parts[1:])]) if won and len(parts) > 1 else " and ".join(parts)
+    text = (
+        ", but ".join([", and ".join(parts[:1]), " and ".join(parts[1:])])
+        if won and len(parts) > 1
+        else " and ".join(parts)
+    )
     return f"{text[0].upper()}{text[1:]}.{caveat}", "mixed" if won else "none"
 
 
@@ -123,7 +130,9 @@ def label_scores(section: Mapping[str, Any]) -> tuple[float, Score | None, list[
             continue
         role = role_of(curve)
         low, high = (curve[k][i] if curve.get(k) else None for k in ("low", "high"))
-        score = Score(with_article(curve.get("name") or ROLE_NAMES.get(role, "other"), role), curve["mean"][i], low, high)
+        score = Score(
+            with_article(curve.get("name") or ROLE_NAMES.get(role, "other"), role), curve["mean"][i], low, high
+        )
         if role == "this" and this is None:
             this = score
         elif role in ("random", "raw"):
@@ -134,9 +143,11 @@ def label_scores(section: Mapping[str, Any]) -> tuple[float, Score | None, list[
 def _from_labels(run: Mapping[str, Any]) -> Verdict | None:
     section = run.get("label_efficiency") or {}
     found = label_scores(section)
-    if found is None or found[1] is None:
+    if found is None:
         return None
     count, this, rivals = found
+    if this is None:
+        return None
     chance = section.get("chance")
     metric = section.get("metric") or "accuracy"
     noun = "label" if count == 1 else "labels"
@@ -156,14 +167,20 @@ def _from_restoration(run: Mapping[str, Any]) -> Verdict | None:
     items = run.get("restoration") or []
     if not items:
         return None
-    pairs = [(i["psnr"], i["psnr_noisy"]) for i in items if i.get("psnr") is not None and i.get("psnr_noisy") is not None]
+    pairs = [
+        (i["psnr"], i["psnr_noisy"]) for i in items if i.get("psnr") is not None and i.get("psnr_noisy") is not None
+    ]
     if not pairs:
         after = known([i.get("psnr") for i in items])
         if after:
-            text = f"{number(sum(after) / len(after), 2)} dB PSNR over {plural(len(after), 'picture')} after restoration."
+            text = (
+                f"{number(sum(after) / len(after), 2)} dB PSNR over {plural(len(after), 'picture')} after restoration."
+            )
             return Verdict(text, "The PSNR of the input is not known, so the gain is not either.", "unknown")
         text = f"{plural(len(items), 'picture')} restored; there is no clean original to measure against."
-        return Verdict(text, "Judge by eye: compare below, and look at the crops for blur and for left-over noise.", "unknown")
+        return Verdict(
+            text, "Judge by eye: compare below, and look at the crops for blur and for left-over noise.", "unknown"
+        )
     after, before = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
     gains = [a - b for a, b in pairs]
     better = sum(gain > 0 for gain in gains)

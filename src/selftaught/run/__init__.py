@@ -245,7 +245,7 @@ class Run:
             ("linear", "accuracy", "linear probe"),
             ("knn", "accuracy", "k-NN"),
             ("restoration", "psnr", "PSNR"),
-            ("diagnostics", "rankme", "effective rank"),
+            ("diagnostics", "effective_rank", "effective rank"),
         ):
             kinds = stored.get(protocol)
             if kinds and number in kinds["this"]["numbers"]:

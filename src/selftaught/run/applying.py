@@ -27,16 +27,8 @@ def open_input(spec: Any, method: Method) -> Source:
     Raises:
         UserError: other channels, or series of another length, than the run's.
     """
-    options: dict[str, Any] = {"window": method.length} if method.modality == "series" else {}
-    try:
-        source = open_source(spec, modality=method.modality, split="all", **options)
-    except TypeError:
-        source = open_source(spec, modality=method.modality, split="all")
+    source = open_source(spec, modality=method.modality, split="all")
     if source.channels is not None and source.channels != method.channels:
-        try:
-            return open_source(spec, modality=method.modality, split="all", channels=method.channels, **options)
-        except (TypeError, UserError):
-            pass
         raise UserError(f"{source.name} has {source.channels} channels, the run was trained on {method.channels}")
     return source
 

@@ -72,9 +72,9 @@ def modality_of(kind: type[Any], data: Any) -> str:
     """The modality that a method will see in a source: the method's own, or series where the source is one."""
     if kind.modality == "series" or not hasattr(kind, "augmented_series"):
         return kind.modality
-    from selftaught.data import guess_modality
+    from selftaught.data import open_source
 
-    return guess_modality(data)
+    return open_source(data, split="all").modality
 
 
 def complete(slug: str, settings: Settings, options: MethodConfig, facts: dict[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def embedding_protocols(
         if kind == "random":
             kept["random"] = tx
         for name in names:
-            if name == "finetune" and kind == "raw":
+            if kind == "raw" and evaluation.PROTOCOLS[name].inputs == "encoder":
                 continue
             say(f"{name}: {kind}")
             found[name][kind] = _run(name, model, (x, y, tx, ty), (train, test), seeds)
@@ -69,8 +69,9 @@ def embedding_protocols(
 
 def _check(names: list[str], labelled: bool, data: Any) -> None:
     for name in names:
-        if name not in evaluation.PROTOCOLS:
-            raise UserError(f"--protocol {name}: it may be {', '.join(evaluation.PROTOCOLS)}")
+        fitting = [known for known, p in evaluation.PROTOCOLS.items() if p.inputs != "images"]
+        if name not in fitting:
+            raise UserError(f"--protocol {name}: it may be {', '.join(fitting)}")
         if not labelled and name not in UNLABELLED:
             raise UserError(f"--protocol {name} needs labels, {data} has none: give --data with class folders")
 
@@ -83,17 +84,11 @@ def _some(source: Source, limit: int) -> Source:
 
 def _run(name: str, model: Method, arrays: tuple[Any, ...], parts: tuple[Source, Source], seeds: int) -> Result:
     x, y, tx, ty = arrays
-    if name == "diagnostics":
-        return evaluation.diagnostics(tx)
-    if name == "retrieval":
-        return evaluation.retrieval(tx, ty)
-    if name == "clustering":
-        return evaluation.clustering(tx, ty)
-    if name == "fewlabel":
-        return evaluation.fewlabel(x, y, tx, ty, seeds=seeds)
-    if name == "finetune":
+    protocol = evaluation.PROTOCOLS[name]
+    if protocol.inputs == "encoder":
         return _finetune(model, parts)
-    return evaluation.PROTOCOLS[name].run(x, y, tx, ty)
+    inputs = {"features": (tx,), "labelled": (tx, ty), "split": (x, y, tx, ty)}[protocol.inputs]
+    return protocol(*inputs, **({"seeds": seeds} if name == "fewlabel" else {}))
 
 
 def _finetune(model: Method, parts: tuple[Source, Source]) -> Result:

@@ -119,14 +119,17 @@ def _label_efficiency(stored: dict[str, Any] | None, facts: dict[str, Any]) -> d
     if not stored:
         return None
     names = {"this": "this encoder", "random": "untrained encoder", "raw": "raw input"}
-    curves, x = [], []
+    curves: list[dict[str, Any]] = []
+    x: list[float] = []
     for kind, label in names.items():
-        curve = (stored.get(kind) or {}).get("figures", {}).get("curve")
-        if curve:
-            x = curve["x"]
-            curves.append({"name": label, "role": kind, "mean": curve["mean"], "low": curve["low"], "high": curve["high"]})
+        points = (stored.get(kind) or {}).get("figures", {}).get("curve", {}).get("per_class")
+        if points:
+            x = [point["n"] for point in points]
+            numbers = [point["accuracy"] for point in points]
+            curves.append({"name": label, "role": kind} | {k: [n[k] for n in numbers] for k in ("mean", "low", "high")})
     chance = 1 / len(facts["classes"]) if facts.get("classes") else None
-    return {"x": x, "curves": curves, "chance": chance} if curves else None
+    note = "intervals over draws of the labelled samples (95 %)"
+    return {"x": x, "curves": curves, "chance": chance, "note": note} if curves else None
 
 
 def _spectrum(stored: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -175,7 +178,7 @@ def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarr
     names = [str(source.names[i]) for i in index]
     found: dict[str, Any] = {
         "map": {
-            "xy": evaluation.projection(features),
+            "xy": evaluation.project(features).coordinates,
             "label": labels,
             "classes": source.classes if labels is not None else None,
             "names": names,

@@ -85,6 +85,11 @@ def go_on(path: str | Path, data: Any = None, *, quiet: bool = False, **options:
     return _train(Path(path), kind, settings, method_config, content["data"], source, data, modality, quiet)
 
 
+def _packed_side(config: Any, facts: dict[str, Any]) -> int:
+    """Shorter side to pack at: room for crops of the views' size, never above the images' own."""
+    return int(min(facts["short_side"], max(256, 2 * getattr(config, "image_size", 256))))
+
+
 def _default_data(kind: type[Method]) -> str:
     return {"series": "watch"}.get(kind.modality, "photos:whole" if kind.output == "image" else "photos")
 
@@ -126,7 +131,7 @@ def _train(
     if settings.init:
         _start_from(method, Path(settings.init))
     if settings.cache and modality == "image":
-        source = data_room.pack(source)
+        source = data_room.pack(source, _packed_side(config, facts), data_room.cache_folder() / "packed")
     parts = samples.labelled_parts(data, modality, settings) if kind.output == "embedding" else None
     scorer = _knn_scorer(parts, method) if parts and settings.knn_every > 0 else None
     for number, stage in enumerate(method.stages):
@@ -140,7 +145,7 @@ def _train(
         done = fit(method, source, settings, folder, knn=scorer, title=title, quiet=quiet)
         averaged = done.pop("averaged")
         if averaged is not None:
-            averaged.ema.copy_to(method)
+            averaged.copy_to(method)
         done["seconds"] = round(time.monotonic() - began + state.get("partial", {}).get(stage, 0.0), 1)
         state["stages"][stage] = done
         if os.environ.get("LOCAL_RANK", "0") == "0":

@@ -1,7 +1,8 @@
 """The whole-number arithmetic that both executors share, so that one set of parameters means the same pixels.
 
-Colour factors are multiples of 1/1024, blur weights multiples of 1/256, bilinear weights multiples of 1/2048. Sums of
-such products are exact in int32 and float32, on every device, and follow the fixed-point steps of OpenCV's SIMD kernels.
+Colour factors are multiples of 1/1024, blur weights multiples of 1/256, bilinear weights multiples of 1/2048. Sums
+of such products are exact in int32 and float32, on every device, and follow the fixed-point steps of OpenCV's SIMD
+kernels.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ LUMA = (9798, 19235, 3735)
 """Rec. 601 weights of R, G and B (0.299, 0.587, 0.114) in 32768ths."""
 
 REDUCE_FROM = 0.25
-"""A crop is halved once more when log2(crop / output) plus this reaches a whole number (from 1.68 times per halving)."""
+"""A crop is halved once more when log2(crop / output) plus this reaches a whole number: from 1.68 times on."""
 
 SIGMA_STEPS = 64
 """Blur sigmas are rounded to multiples of 1/SIGMA_STEPS pixel."""
@@ -40,7 +41,8 @@ def quantise(factor: Any) -> Any:
 def quantise_hue(shift: Any) -> Any:
     """The nearest odd multiple of 1/2048 turn.
 
-    Odd, because then no product with a chroma below 256 ends on half a grey level: rounding never hangs on a last digit.
+    Odd, because then no product with a chroma below 256 ends on half a grey level, and rounding never hangs on the
+    last digit of a float.
     """
     if isinstance(shift, float):
         return (2 * math.floor(shift * FRACTION) + 1) / (2 * FRACTION)
@@ -58,22 +60,27 @@ def reduction_level(height: int, width: int, out_height: int, out_width: int) ->
     return min(math.floor(0.5 * math.log2(reduction) + REDUCE_FROM), min(height, width).bit_length() - 1)
 
 
-def snap(top: Any, left: Any, height: Any, width: Any, out_height: Any, out_width: Any) -> tuple[Any, ...]:
-    """Move a box (whole numbers, or arrays of them) to the grid of 2**level pixels on which crops are halved.
+def snap(box: tuple[Any, ...], size: tuple[Any, Any]) -> tuple[Any, ...]:
+    """Move a box to the grid of 2**level pixels on which crops are halved.
+
+    Args:
+        box: top, left, height, width: whole numbers, or arrays of them.
+        size: the output's height and width.
 
     Returns:
         top, left, height, width, level. The box stays inside where it was, up to 2**level - 1 pixels at its corners.
     """
+    (top, left, height, width), (out_height, out_width) = box, size
     if not isinstance(height, np.ndarray):
         level = reduction_level(height, width, out_height, out_width)
         if level == 0:
             return top, left, height, width, 0
-        return tuple(side >> level << level for side in (top, left, height, width)) + (level,)
+        return (*(side >> level << level for side in (top, left, height, width)), level)
     reduction = np.maximum(1.0, height * width / (np.asarray(out_height) * out_width))
-    level = np.floor(0.5 * np.log2(reduction) + REDUCE_FROM)
-    level = np.where(reduction < 2, 0, np.minimum(level, np.floor(np.log2(np.minimum(height, width)))))
-    grid = 2.0**level
-    return tuple(np.floor(side / grid) * grid for side in (top, left, height, width)) + (level,)
+    halvings = np.floor(0.5 * np.log2(reduction) + REDUCE_FROM)
+    halvings = np.where(reduction < 2, 0, np.minimum(halvings, np.floor(np.log2(np.minimum(height, width)))))
+    grid = 2.0**halvings
+    return (*(np.floor(side / grid) * grid for side in (top, left, height, width)), halvings)
 
 
 def resize_table(size: np.ndarray, out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

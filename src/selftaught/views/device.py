@@ -1,9 +1,9 @@
 """The device executor: a whole batch at once in torch, on any device, each sample with parameters of its own.
 
-Every step repeats the whole-number arithmetic of the CPU executor, so the two agree bit for bit except where OpenCV breaks
-a rounding tie another way or hue meets float32's last digit: one grey level in fewer than one value in ten thousand. There
-is no loop over samples. Where only part of a batch is changed (a blur with probability 0.5), only that part is computed;
-which part is read from the parameters on the host, so nothing waits for the device.
+Every step repeats the whole-number arithmetic of the CPU executor, so the two agree bit for bit except where OpenCV
+breaks a rounding tie another way in the last few pixels of a row: one grey level in fewer than one value in ten
+thousand. There is no loop over samples. Where only part of a batch is changed (a blur with probability 0.5), only that
+part is computed; which part is read from the parameters on the host, so nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.views import arithmetic
+from selftaught.views.operation import Op
 from selftaught.views.pipeline import Pipeline, check_params
 from selftaught.views.spec import (
     ORDERS,
@@ -26,12 +27,13 @@ from selftaught.views.spec import (
     GaussianBlur,
     Grayscale,
     HorizontalFlip,
-    Op,
     RandomCrop,
     RandomResizedCrop,
     Resize,
     Solarize,
 )
+
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
 @torch.no_grad()
@@ -53,12 +55,14 @@ def render_batch(images: Tensor, pipeline: Pipeline, params: np.ndarray | Tensor
         raise UserError(f"render_batch: images are (N, C, H, W), got {tuple(images.shape)}")
     table = params.cpu().numpy() if isinstance(params, Tensor) else np.asarray(params)
     check_params(pipeline, table, len(images))
-    x = images
-    for op, values in pipeline.steps(table):
+    signed = _SIGNED.get(images.dtype)  # torch moves few pixels of unsigned types; their bits move as well
+    x = source = images if signed is None else images.view(signed)
+    for op, start, stop in pipeline.spans:
         if not op.any_dtype and x.dtype != torch.uint8:
             raise UserError(f"{type(op).__name__}: works on uint8 images, got {str(x.dtype).removeprefix('torch.')}")
-        x = _EXECUTORS[type(op)](x, op, values)
-    return x.clone() if x is images else x.contiguous()
+        x = _EXECUTORS[type(op)](x, op, table[:, start:stop])
+    x = x.clone() if x is source else x.contiguous()
+    return x if signed is None else x.view(images.dtype)
 
 
 def _to(values: np.ndarray, like: Tensor, dtype: torch.dtype) -> Tensor:
@@ -88,13 +92,14 @@ def _grey_levels(value: Tensor) -> Tensor:
     return value.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _check_boxes(x: Tensor, top: Any, left: Any, height: Any, width: Any) -> None:
+def _check_boxes(x: Tensor, boxes: np.ndarray) -> None:
+    top, left, height, width = boxes.T
     outside = (np.minimum(top, left) < 0) | (np.minimum(height, width) < 1)
     outside |= (top + height > x.shape[2]) | (left + width > x.shape[3])
     if np.any(outside):
         at = int(np.argmax(outside))
         raise UserError(
-            f"views: the crop of sample {at} leaves the {x.shape[2]}x{x.shape[3]} image; sample parameters for its size"
+            f"views: the crop of sample {at} leaves the {x.shape[2]}x{x.shape[3]} image; sample for its own size"
         )
 
 
@@ -134,7 +139,7 @@ def _bilinear(x: Tensor, boxes: np.ndarray, out_height: int, out_width: int) -> 
 
 
 def _crop_resize(x: Tensor, size: tuple[int, int], values: np.ndarray) -> Tensor:
-    _check_boxes(x, *values[:, :4].T)
+    _check_boxes(x, values[:, :4])
     levels = values[:, 4].astype(int)
     out = x.new_empty(len(x), x.shape[1], *size) if levels.min() != levels.max() else None
     for level in range(int(levels.max()) + 1):
@@ -162,7 +167,7 @@ def _resize(x: Tensor, op: Resize, values: np.ndarray) -> Tensor:
 def _crop(x: Tensor, op: RandomCrop | CenterCrop, values: np.ndarray) -> Tensor:
     height, width = arithmetic.pair(op.size)
     corners = values.astype(np.int64)
-    _check_boxes(x, *corners.T, height, width)
+    _check_boxes(x, np.hstack([corners, np.full_like(corners, (height, width))]))
     if (corners == corners[0]).all():
         top, left = corners[0].tolist()
         return x[:, :, top : top + height, left : left + width]

@@ -140,10 +140,10 @@ def dwt(x: Tensor, wavelet: str = "haar", levels: int | None = None) -> Tensor:
     """
     signal = _windows(x)
     length = signal.shape[-1]
-    most = max(0, int(np.log2(length)) - 1)
+    most = max(1, int(np.log2(length)) - 1)
     depth = min(6, most) if levels is None else levels
-    if depth < 1 or depth > max(most, 1) or length < 2:
-        raise UserError(f"dwt: levels={depth} for {length} samples; choose 1 to {max(most, 1)}, and 2 samples or more")
+    if not 1 <= depth <= most or length < 2:
+        raise UserError(f"dwt: levels={depth} for {length} samples; choose 1 to {most}, and 2 samples or more")
     low, high = _filters(wavelet)
     approximation = _padded(signal, 2**depth)
     planes = []

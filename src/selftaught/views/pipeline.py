@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from selftaught.errors import UserError
-from selftaught.views.spec import OPS, Op
+from selftaught.views.operation import Op
+from selftaught.views.spec import OPS
 
 Params = np.ndarray
 """The parameters of one view of one sample: a float64 vector ``(len(pipeline.columns),)``; of a batch, ``(N, ...)``."""
@@ -19,8 +20,8 @@ Params = np.ndarray
 class Pipeline:
     """One view of an image, described: a sequence of operations that an executor applies in order.
 
-    All chance is in :meth:`sample`; ``render(image, pipeline, params)`` and ``render_batch(images, pipeline, params)`` are
-    functions of pixels and parameters alone and give the same pixels.
+    All chance is in :meth:`sample`; ``render(image, pipeline, params)`` and ``render_batch(images, pipeline, params)``
+    are functions of pixels and parameters alone and give the same pixels.
 
     Args:
         ops: operations from :mod:`selftaught.views.spec`, in the order in which they are applied.
@@ -40,8 +41,8 @@ class Pipeline:
                 raise UserError(f"Pipeline: {op!r} is no view operation; use one of {', '.join(sorted(OPS))}")
         object.__setattr__(self, "ops", ops)
         stops = np.cumsum([len(op.columns) for op in ops], dtype=int).tolist()
-        spans = list(zip([0, *stops[:-1]], stops, strict=True)) if ops else []
-        object.__setattr__(self, "_spans", spans)
+        object.__setattr__(self, "_spans", tuple(zip(ops, [0, *stops][: len(ops)], stops, strict=True)))
+        object.__setattr__(self, "_shape", (stops[-1] if stops else 0,))
         object.__setattr__(self, "_draws", sum(op.draws for op in ops))
 
     @property
@@ -64,10 +65,10 @@ class Pipeline:
             return None
         return first if first == second == other else None
 
-    def steps(self, params: Sequence[float] | np.ndarray) -> Iterator[tuple[Op, Any]]:
-        """Each operation with its own columns of one (or, along the last axis, of many) parameter vectors."""
-        for op, (start, stop) in zip(self.ops, self._spans, strict=True):  # type: ignore[attr-defined]
-            yield op, params[start:stop] if isinstance(params, list) else params[..., start:stop]  # type: ignore[call-overload]
+    @property
+    def spans(self) -> tuple[tuple[Op, int, int], ...]:
+        """Each operation with the start and stop of its own columns in a parameter vector."""
+        return self._spans  # type: ignore[attr-defined]
 
     def sample(self, rng: np.random.Generator, height: int, width: int) -> Params:
         """Draw the parameters of one view of one image.
@@ -119,7 +120,11 @@ class Pipeline:
         sizes = [np.broadcast_to(np.asarray(side, np.int64), (n,)) for side in (height, width)]
         _check_image_size(*(side.min(initial=1) for side in sizes))
         values = self._walk(u.T, *sizes)[0]
-        return np.stack([np.broadcast_to(np.asarray(value, np.float64), (n,)) for value in values], 1) if values else u[:, :0]
+        return (
+            np.stack([np.broadcast_to(np.asarray(value, np.float64), (n,)) for value in values], 1)
+            if values
+            else u[:, :0]
+        )
 
     def _walk(self, u: Any, height: Any, width: Any) -> tuple[list[Any], Any, Any]:
         values: list[Any] = []
@@ -133,8 +138,10 @@ class Pipeline:
     def explain(self, params: Params) -> list[dict[str, Any]]:
         """One sample's parameters in words: a dict per operation, ``{"op": name, column: value, ...}``."""
         check_params(self, params)
-        rows = zip(self.ops, (values for _, values in self.steps(params)), strict=True)
-        return [{"op": type(op).__name__, **dict(zip(op.columns, map(float, row), strict=True))} for op, row in rows]
+        return [
+            {"op": type(op).__name__, **dict(zip(op.columns, map(float, params[start:stop]), strict=True))}
+            for op, start, stop in self.spans
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, as YAML and JSON write them; :meth:`from_dict` reads it back."""
@@ -163,10 +170,9 @@ def _check_image_size(height: int, width: int) -> None:
 
 def check_params(pipeline: Pipeline, params: np.ndarray, batch: int | None = None) -> None:
     """Refuse parameters whose shape is not what this pipeline draws: (P,), or (batch, P)."""
-    wanted = (len(pipeline._spans) and pipeline._spans[-1][1],)  # type: ignore[attr-defined]
-    wanted = wanted if batch is None else (batch, *wanted)
-    if np.shape(params) != wanted:
-        raise UserError(f"views: this view's parameters have shape {wanted}, got {np.shape(params)}; sample them from it")
+    wanted = pipeline._shape if batch is None else (batch, *pipeline._shape)  # type: ignore[attr-defined]
+    if params.shape != wanted:
+        raise UserError(f"views: this view's parameters have shape {wanted}, got {params.shape}; sample them from it")
 
 
 def stack_params(params: Sequence[Params]) -> np.ndarray:

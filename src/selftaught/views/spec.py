@@ -4,15 +4,15 @@ An operation holds what the user chose (sizes, probabilities, ranges). All of it
 turns uniform numbers into a few plain columns per sample (a crop box, a flip, a factor...). What those columns do to
 pixels is written twice, in :mod:`selftaught.views.cpu` and :mod:`selftaught.views.device`, with the same meaning.
 
-``draw`` takes either one sample (a list of floats, integer height and width) or a batch (a ``(draws, n)`` array, integer
-arrays of heights and widths) and walks through the uniform numbers in the same order, so both give the same views.
+``draw`` takes either one sample (a list of floats, integer height and width) or a batch (a ``(draws, n)`` array,
+integer arrays of heights and widths) and walks through the uniform numbers in the same order, so both give the same
+views.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from itertools import permutations
 from typing import Any, ClassVar
 
@@ -20,104 +20,29 @@ import numpy as np
 
 from selftaught.errors import UserError
 from selftaught.views import arithmetic
-
-Pair = tuple[float, float]
-Drawn = tuple[tuple[Any, ...], Any, Any]
+from selftaught.views.operation import (
+    Drawn,
+    Op,
+    Pair,
+    batched,
+    below,
+    checked_pair,
+    checked_probability,
+    checked_range,
+    checked_size,
+    freeze,
+    plain,
+    require_at_least,
+    whole,
+)
 
 ORDERS: tuple[str, ...] = tuple("".join(order) for order in permutations("bcsh"))
 """The 24 orders of brightness (b), contrast (c), saturation (s) and hue (h); a parameter names one by its position."""
 
 
-class Op:
-    """One operation of a pipeline. ``columns`` name its parameters, ``draws`` counts the uniform numbers it uses."""
-
-    columns: ClassVar[tuple[str, ...]] = ()
-    draws: ClassVar[int] = 0
-    any_dtype: ClassVar[bool] = False
-
-    def draw(self, u: Any, height: Any, width: Any) -> Drawn:
-        """Turn ``draws`` uniform numbers in [0, 1) into ``(columns, height, width)``, the last two after the op."""
-        raise UserError(f"{type(self).__name__} draws nothing; use one of {', '.join(sorted(OPS))}")
-
-    def __repr__(self) -> str:
-        shown = []
-        for place, field in enumerate(dataclasses.fields(self)):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if field.default is dataclasses.MISSING and place == 0:
-                shown.append(_plain(value))
-            elif value != field.default:
-                shown.append(f"{field.name}={_plain(value)}")
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "(" + ", ".join(f"{item:.4g}" for item in value) + ")"
-    return f"{value:.4g}" if isinstance(value, float) else repr(value)
-
-
-def _check_range(op: str, name: str, value: Any, low: float, high: float) -> Pair:
-    """An ordered pair within [low, high], or a clear error."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise UserError(f"{op}: {name} must be two numbers (low, high), got {value!r}")
-    pair = (float(value[0]), float(value[1]))
-    if not (low <= pair[0] <= pair[1] <= high):
-        raise UserError(f"{op}: {name} must satisfy {low:g} <= low <= high <= {high:g}, got {value!r}")
-    return pair
-
-
-def _check_probability(op: str, p: Any) -> float:
-    if isinstance(p, bool) or not isinstance(p, int | float) or not 0.0 <= p <= 1.0:
-        raise UserError(f"{op}: p is a probability between 0 and 1, got {p!r}")
-    return float(p)
-
-
-def _check_size(op: str, size: Any) -> tuple[int, int]:
-    """(height, width) in pixels; one number means a square."""
-    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
-    if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in pair):
-        raise UserError(f"{op}: size must be a positive number of pixels or (height, width), got {size!r}")
-    return pair[0], pair[1]
-
-
-def _size(op: str, size: Any) -> int | tuple[int, int]:
-    """A checked size, written as one number when it is square."""
-    height, width = _check_size(op, size)
-    return height if height == width else (height, width)
-
-
-def _freeze(op: Op, **values: Any) -> None:
-    for name, value in values.items():
-        object.__setattr__(op, name, value)
-
-
-def _require_at_least(op: str, size: tuple[int, int], height: Any, width: Any) -> None:
-    small = np.logical_or(np.asarray(height) < size[0], np.asarray(width) < size[1])
-    if small.any():
-        at = int(np.argmax(small)) if small.ndim else 0
-        shape = f"{np.atleast_1d(height)[at]}x{np.atleast_1d(width)[at]}"
-        raise UserError(
-            f"{op}: the image is {shape}, smaller than the crop {size[0]}x{size[1]}; choose a smaller size or resize first"
-        )
-
-
-def _batched(u: Any) -> bool:
-    return isinstance(u, np.ndarray)
-
-
-def _below(u: Any, p: float) -> Any:
-    """1.0 where the uniform number falls below p."""
-    return (u < p).astype(np.float64) if isinstance(u, np.ndarray) else float(u < p)
-
-
-def _start(u: Any, room: Any) -> Any:
-    """A whole number drawn evenly from 0..room."""
-    return np.floor(u * (room + 1)) if isinstance(u, np.ndarray) else math.floor(u * (room + 1))
-
-
 @dataclasses.dataclass(frozen=True, repr=False)
 class RandomResizedCrop(Op):
-    """A random box of a random area and aspect ratio, resized to ``size`` (Szegedy et al. 2015, as torchvision draws it).
+    """A box of random area and aspect ratio, resized to ``size`` (Szegedy et al. 2015, as torchvision draws it).
 
     Ten boxes are tried; if none fits, the largest central box within ``ratio`` is taken. Resizing is bilinear with
     half-pixel centres and never looks outside the box; strong reductions first average by powers of two
@@ -141,18 +66,18 @@ class RandomResizedCrop(Op):
 
     def __post_init__(self) -> None:
         name = "RandomResizedCrop"
-        _freeze(
+        freeze(
             self,
-            size=_size(name, self.size),
-            scale=_check_range(name, "scale", self.scale, 1e-6, 1.0),
-            ratio=_check_range(name, "ratio", self.ratio, 1e-3, 1e3),
+            size=checked_size(name, self.size),
+            scale=checked_range(name, "scale", self.scale, 1e-6, 1.0),
+            ratio=checked_range(name, "ratio", self.ratio, 1e-3, 1e3),
         )
 
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:
         """Draw a box: ten pairs (area, ratio), then its two offsets."""
-        box = self._boxes(u, height, width) if _batched(u) else self._box(u, height, width)
-        out_height, out_width = arithmetic.pair(self.size)
-        return arithmetic.snap(*box, out_height, out_width), out_height, out_width
+        box: tuple[Any, ...] = self._boxes(u, height, width) if batched(u) else self._box(u, height, width)
+        size = arithmetic.pair(self.size)
+        return arithmetic.snap(box, size), *size
 
     def _box(self, u: Any, height: int, width: int) -> tuple[int, int, int, int]:
         (least, most), low = self.scale, math.log(self.ratio[0])
@@ -162,7 +87,7 @@ class RandomResizedCrop(Op):
             ratio = math.exp(low + u[attempt + 1] * span)
             w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
             if 0 < w <= width and 0 < h <= height:
-                return _start(u[20], height - h), _start(u[21], width - w), h, w
+                return whole(u[20], height - h), whole(u[21], width - w), h, w
         w = min(width, max(1, round(height * self.ratio[1])))
         h = min(height, max(1, round(width / self.ratio[0])))
         return (height - h) // 2, (width - w) // 2, h, w
@@ -178,8 +103,8 @@ class RandomResizedCrop(Op):
         sample = np.arange(u.shape[1])
         w = np.where(some, w[first, sample], np.minimum(width, np.maximum(1, np.rint(height * self.ratio[1]))))
         h = np.where(some, h[first, sample], np.minimum(height, np.maximum(1, np.rint(width / self.ratio[0]))))
-        top = np.where(some, _start(u[20], height - h), (height - h) // 2)
-        left = np.where(some, _start(u[21], width - w), (width - w) // 2)
+        top = np.where(some, whole(u[20], height - h), (height - h) // 2)
+        left = np.where(some, whole(u[21], width - w), (width - w) // 2)
         return top, left, h, w
 
 
@@ -196,8 +121,8 @@ class Resize(Op):
     columns: ClassVar = ("top", "left", "height", "width", "level")
 
     def __post_init__(self) -> None:
-        pair = _check_size("Resize", self.size)
-        _freeze(self, size=self.size if isinstance(self.size, int) else pair)
+        pair = checked_pair("Resize", self.size)
+        freeze(self, size=pair if hasattr(self.size, "__len__") else pair[0])
 
     def target(self, height: Any, width: Any) -> tuple[Any, Any]:
         """The (height, width) that an image of this height and width gets."""
@@ -211,7 +136,7 @@ class Resize(Op):
         """Nothing is drawn; the columns follow from the image's size."""
         out_height, out_width = self.target(height, width)
         zero = height * 0
-        return arithmetic.snap(zero, zero, height, width, out_height, out_width), out_height, out_width
+        return arithmetic.snap((zero, zero, height, width), (out_height, out_width)), out_height, out_width
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -225,13 +150,13 @@ class RandomCrop(Op):
     any_dtype: ClassVar = True
 
     def __post_init__(self) -> None:
-        _freeze(self, size=_size("RandomCrop", self.size))
+        freeze(self, size=checked_size("RandomCrop", self.size))
 
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:
         """Draw the corner."""
         size = arithmetic.pair(self.size)
-        _require_at_least("RandomCrop", size, height, width)
-        return (_start(u[0], height - size[0]), _start(u[1], width - size[1])), *size
+        require_at_least("RandomCrop", size, height, width)
+        return (whole(u[0], height - size[0]), whole(u[1], width - size[1])), *size
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -244,12 +169,12 @@ class CenterCrop(Op):
     any_dtype: ClassVar = True
 
     def __post_init__(self) -> None:
-        _freeze(self, size=_size("CenterCrop", self.size))
+        freeze(self, size=checked_size("CenterCrop", self.size))
 
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:
         """Nothing is drawn; the corner follows from the image's size."""
         size = arithmetic.pair(self.size)
-        _require_at_least("CenterCrop", size, height, width)
+        require_at_least("CenterCrop", size, height, width)
         return ((height - size[0]) // 2, (width - size[1]) // 2), *size
 
 
@@ -264,18 +189,18 @@ class HorizontalFlip(Op):
     any_dtype: ClassVar = True
 
     def __post_init__(self) -> None:
-        _freeze(self, p=_check_probability("HorizontalFlip", self.p))
+        freeze(self, p=checked_probability("HorizontalFlip", self.p))
 
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:
         """Draw whether to flip."""
-        return (_below(u[0], self.p),), height, width
+        return (below(u[0], self.p),), height, width
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Dihedral(Op):
-    """One of the eight symmetries of the square, drawn evenly: ``code % 4`` quarter turns, then a flip if ``code >= 4``.
+    """One of the eight symmetries of the square, drawn evenly: ``code % 4`` quarter turns, a flip if ``code >= 4``.
 
-    Turns are counter-clockwise (``numpy.rot90``). Needs a square input; any dtype.
+    Turns are counter-clockwise (``numpy.rot90``) and come first. Needs a square input; any dtype.
     """
 
     columns: ClassVar = ("code",)
@@ -286,7 +211,7 @@ class Dihedral(Op):
         """Draw the symmetry's code, 0 to 7."""
         if np.any(np.asarray(height) != np.asarray(width)):
             raise UserError("Dihedral: quarter turns need a square image; put RandomCrop or CenterCrop before it")
-        return (_start(u[0], 7),), height, width
+        return (whole(u[0], 7),), height, width
 
 
 def _around_one(op: str, name: str, value: Any) -> Pair:
@@ -295,7 +220,7 @@ def _around_one(op: str, name: str, value: Any) -> Pair:
         if not 0 <= value <= 30:
             raise UserError(f"{op}: {name} must be between 0 and 30, got {value!r}")
         return max(0.0, 1.0 - value), 1.0 + value
-    return _check_range(op, name, value, 0.0, 31.0)
+    return checked_range(op, name, value, 0.0, 31.0)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -328,22 +253,24 @@ class ColorJitter(Op):
     def __post_init__(self) -> None:
         name = "ColorJitter"
         for factor in ("brightness", "contrast", "saturation"):
-            _freeze(self, **{factor: _around_one(name, factor, getattr(self, factor))})
+            freeze(self, **{factor: _around_one(name, factor, getattr(self, factor))})
         hue = (-self.hue, self.hue) if isinstance(self.hue, int | float) else self.hue
-        _freeze(self, hue=_check_range(name, "hue", hue, -0.5, 0.5), p=_check_probability(name, self.p))
+        freeze(self, hue=checked_range(name, "hue", hue, -0.5, 0.5), p=checked_probability(name, self.p))
         if self.order != "random" and self.order not in ORDERS:
             raise UserError(f"ColorJitter: order must be 'random' or an arrangement of 'bcsh', got {self.order!r}")
 
     def __repr__(self) -> str:
-        spans = ", ".join(f"{key}={_plain(getattr(self, key))}" for key in ("brightness", "contrast", "saturation", "hue"))
+        spans = ", ".join(
+            f"{key}={plain(getattr(self, key))}" for key in ("brightness", "contrast", "saturation", "hue")
+        )
         return f"ColorJitter({spans}, p={self.p:.4g}, order={self.order!r})"
 
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:
         """Draw whether, by how much, and in which order."""
         spans = (arithmetic.pair(span) for span in (self.brightness, self.contrast, self.saturation, self.hue))
         factors = [low + u[place] * (high - low) for place, (low, high) in enumerate(spans, start=1)]
-        order = _start(u[5], len(ORDERS) - 1) if self.order == "random" else ORDERS.index(self.order) + 0 * u[5]
-        return (_below(u[0], self.p), *factors, order), height, width
+        order = whole(u[5], len(ORDERS) - 1) if self.order == "random" else ORDERS.index(self.order) + 0 * u[5]
+        return (below(u[0], self.p), *factors, order), height, width
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -356,11 +283,11 @@ class Grayscale(Op):
     draws: ClassVar = 1
 
     def __post_init__(self) -> None:
-        _freeze(self, p=_check_probability("Grayscale", self.p))
+        freeze(self, p=checked_probability("Grayscale", self.p))
 
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:
         """Draw whether."""
-        return (_below(u[0], self.p),), height, width
+        return (below(u[0], self.p),), height, width
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -384,7 +311,7 @@ class GaussianBlur(Op):
 
     def __post_init__(self) -> None:
         name = "GaussianBlur"
-        _freeze(self, p=_check_probability(name, self.p), sigma=_check_range(name, "sigma", self.sigma, 1e-3, 16.0))
+        freeze(self, p=checked_probability(name, self.p), sigma=checked_range(name, "sigma", self.sigma, 1e-3, 16.0))
         odd = isinstance(self.kernel_size, int) and self.kernel_size >= 3 and self.kernel_size % 2 == 1
         if self.kernel_size is not None and not odd:
             raise UserError(f"GaussianBlur: kernel_size must be odd and at least 3, or None; got {self.kernel_size!r}")
@@ -392,7 +319,7 @@ class GaussianBlur(Op):
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:
         """Draw whether, and sigma."""
         low, high = self.sigma
-        return (_below(u[0], self.p), low + u[1] * (high - low)), height, width
+        return (below(u[0], self.p), low + u[1] * (high - low)), height, width
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -406,13 +333,13 @@ class Solarize(Op):
     draws: ClassVar = 1
 
     def __post_init__(self) -> None:
-        _freeze(self, p=_check_probability("Solarize", self.p))
+        freeze(self, p=checked_probability("Solarize", self.p))
         if not isinstance(self.threshold, int) or not 0 <= self.threshold <= 256:
             raise UserError(f"Solarize: threshold must be a whole number from 0 to 256, got {self.threshold!r}")
 
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:
         """Draw whether."""
-        return (_below(u[0], self.p),), height, width
+        return (below(u[0], self.p),), height, width
 
 
 OPS: dict[str, type[Op]] = {

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import functools
+import http.server
+import io
+import json
+import pickle
+import shutil
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+
+from selftaught.data import open_source
+from selftaught.data.shards import expand
+from selftaught.errors import SampleError, UserError
+from tests.data.helpers import encode, picture
+
+
+def shard(path, samples: list[dict[str, bytes]], mode: str = "w") -> None:
+    """A tar file of samples: {"": base name, suffix: bytes}."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as tar:
+        for sample in samples:
+            for suffix, data in sample.items():
+                if suffix:
+                    info = tarfile.TarInfo(f"{sample['']}.{suffix}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+
+
+def numbered(first: int, n: int) -> list[dict]:
+    return [
+        {"": f"{k:04d}", "cls": str(k % 3).encode(), "png": encode(picture(seed=k), "PNG"), "txt": b"words"} for k in range(first, first + n)
+    ]
+
+
+@pytest.fixture
+def shards(tmp_path):
+    for s in range(3):
+        shard(tmp_path / f"set-{s:03d}.tar", numbered(10 * s, 4))
+    return tmp_path
+
+
+@pytest.mark.parametrize("pattern", ["set-{000..002}.tar", "set-*.tar", "set-{000,001,002}.tar", ""])
+def test_local_shards_are_read_in_place(shards, pattern):
+    source = open_source(f"wds:{shards}/{pattern}".rstrip("/"), split="all")
+    assert (len(source), source.channels) == (12, 3)
+    assert source.names[5] == "0011.png"
+    assert source.labels.tolist() == [k % 3 for s in range(3) for k in range(10 * s, 10 * s + 4)]
+    np.testing.assert_array_equal(source.read(5), picture(seed=11))
+    assert [p.name for p in sorted(shards.iterdir())] == ["set-000.tar", "set-001.tar", "set-002.tar"]
+
+
+def test_a_given_test_split_and_pickling(shards):
+    spec = f"wds:{shards}/set-{{000..001}}.tar?test={shards}/set-002.tar"
+    train, test = open_source(spec), open_source(spec, split="test")
+    assert (len(train), len(test)) == (8, 4)
+    again = pickle.loads(pickle.dumps(test))
+    np.testing.assert_array_equal(again.read(1), picture(seed=21))
+    assert again.fingerprint() == test.fingerprint()
+
+
+def test_labels_out_of_json_and_names_that_repeat(tmp_path):
+    sample = {"": "dir/one", "jpg": encode(picture(), "JPEG"), "json": json.dumps({"label": "cat"}).encode()}
+    other = {"": "dir/two.part", "seg.png": b"", "jpg": b"\xff\xd8", "json": json.dumps({"label": "dog"}).encode()}
+    for name in ("a.tar", "b.tar"):
+        shard(tmp_path / name, [sample, other])
+    source = open_source(f"wds:{tmp_path}/{{a,b}}.tar", split="all")
+    assert source.classes == ["cat", "dog"]
+    assert source.labels.tolist() == [0, 1, 0, 1]
+    assert source.names[2] == "b/dir/one.jpg"
+    with pytest.raises(SampleError):
+        source.read(1)
+
+
+def test_a_truncated_shard_gives_what_it_has(tmp_path):
+    shard(tmp_path / "cut.tar", numbered(0, 4))
+    data = (tmp_path / "cut.tar").read_bytes()
+    end = data.rfind(b"0003.png")
+    (tmp_path / "cut.tar").write_bytes(data[: end + 700])
+    source = open_source(tmp_path / "cut.tar", split="all")
+    np.testing.assert_array_equal(source.read(2), picture(seed=2))
+    assert len(source) in (3, 4)
+    if len(source) == 4:
+        with pytest.raises(SampleError, match=r"shard cut\.tar is truncated"):
+            source.read(3)
+
+
+def test_a_shard_that_vanishes_is_a_bad_sample(shards):
+    source = open_source(f"wds:{shards}/set-000.tar", split="all")
+    (shards / "set-000.tar").unlink()
+    with pytest.raises(SampleError, match=r"shard set-000\.tar: No such file"):
+        source.read(0)
+
+
+def test_errors_of_one_line(tmp_path):
+    shard(tmp_path / "packed.tar.gz", numbered(0, 1), "w:gz")
+    shard(tmp_path / "words.tar", [{"": "a", "txt": b"hello"}])
+    (tmp_path / "empty.tar").write_bytes(b"")
+    for name, said in (
+        ("packed.tar.gz", "it is compressed; unpack it"),
+        ("words.tar", "no image in these shards"),
+        ("empty.tar", "empty or damaged"),
+        ("gone-{0..1}.tar", "no such shard"),
+        ("gone-*.tar", "no shard matches"),
+    ):
+        with pytest.raises(UserError, match=said):
+            open_source(f"wds:{tmp_path}/{name}")
+
+
+def test_brace_patterns():
+    assert expand("a-{08..11}-{x,y}.tar")[:3] == ["a-08-x.tar", "a-08-y.tar", "a-09-x.tar"]
+    assert len(expand("a-{08..11}-{x,y}.tar")) == 8
+    assert expand("{2..0}") == ["2", "1", "0"]
+    assert expand("plain.tar") == ["plain.tar"]
+
+
+def test_remote_shards_are_fetched_once(shards, tmp_path, monkeypatch):
+    pytest.importorskip("webdataset")
+    if shutil.which("curl") is None:
+        pytest.skip("webdataset fetches through curl, which is not here")
+    monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path / "cache"))
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    asked = []
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            asked.append(self.path)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(shards)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        where = f"wds:http://127.0.0.1:{server.server_address[1]}/set-{{000..001}}.tar"
+        for _ in range(2):
+            source = open_source(where, split="all")
+            np.testing.assert_array_equal(source.read(6), picture(seed=12))
+        assert len(asked) == 2
+        with pytest.raises(UserError, match="can't be fetched"):
+            open_source(where.replace("set-", "gone-"))
+        assert len(list((tmp_path / "cache" / "shards").glob("*.tar"))) == 2
+        assert not list((tmp_path / "cache" / "shards").glob("*.part*"))
+    finally:
+        server.shutdown()

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from selftaught import report
+from selftaught.errors import UserError
+from selftaught.report import compare, figures
+from selftaught.report.tables import protocol_rows
+from tests.report import samples
+from tests.report.test_browser import hard_run
+
+VOID = {"meta", "link", "img", "input", "br"}
+
+
+class Reader(HTMLParser):
+    """Collects every attribute and checks that what is opened is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.open: list[str] = []
+        self.scripts = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.scripts += tag == "script"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+RUNS = {
+    "image": lambda: [samples.image_run()],
+    "restoration": lambda: [samples.restoration_run()],
+    "series": lambda: [samples.series_run()],
+    "comparison": samples.comparison_runs,
+    "hard": lambda: [hard_run()],
+    "hard comparison": lambda: [hard_run(), hard_run(), {}],
+    "empty": lambda: [{}],
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_page_is_well_formed_self_contained_and_small(name: str) -> None:
+    page = report.render(RUNS[name]())
+    reader = read(page)
+    for tag, attribute, value in reader.attributes:
+        if attribute in ("src", "href", "xlink:href", "srcset", "action", "poster"):
+            assert value.startswith(("data:", "#")), (tag, attribute, value[:60])
+        assert not attribute.startswith("on"), (tag, attribute)
+    styles = "".join(re.findall(r"<style>(.*?)</style>", page, re.DOTALL))
+    assert all(address.startswith('"data:') for address in re.findall(r"url\(([^)]{0,8})", styles))
+    assert "@import" not in styles
+    assert not re.search(r"fetch\(|XMLHttpRequest|WebSocket|import\(|https?://", page)
+    assert len(page) < 5_000_000
+
+
+def test_a_class_named_like_a_script_is_only_text() -> None:
+    evil = "<script>alert(1)</script>"
+    assert evil not in report.render([hard_run()]).replace('document.title="broken"', "alert(1)")
+    scripts = read(report.render([hard_run()])).scripts
+    assert scripts == read(report.render([samples.image_run()])).scripts == 2
+
+
+def test_a_minimal_page_says_that_nothing_was_measured() -> None:
+    page = report.render([{}])
+    assert "Nothing was measured in this run." in page
+    assert "<section" not in page
+
+
+@pytest.mark.parametrize(
+    ("change", "heading"),
+    [
+        ({"metrics": {"step": [], "series": {"loss": []}}}, "Training"),
+        ({"metrics": {"step": [1], "series": {"loss": [None]}}}, "Training"),
+        ({"label_efficiency": {"x": [], "curves": []}}, "Label efficiency"),
+        ({"protocols": []}, "Evaluation"),
+        ({"protocols": [{"name": "k-NN", "numbers": {"accuracy": {"mean": None}}}]}, "Evaluation"),
+        ({"map": {"xy": []}}, "Embedding map"),
+        ({"neighbours": []}, "Nearest neighbours"),
+        ({"views": {"rows": [[]]}}, "What the model saw"),
+        ({"spectrum": {"this": []}}, "Spectrum"),
+        ({"restoration": []}, "Before and after"),
+        ({"series": {"windows": []}}, "Windows"),
+        ({"series": {"confusion": {"matrix": [], "classes": []}}}, "Confusion matrix"),
+        ({"config": {}, "environment": {}, "notes": []}, "How to repeat it"),
+    ],
+)
+def test_an_empty_section_is_left_out(change: dict[str, Any], heading: str) -> None:
+    assert f">{heading}</h2>" not in report.render([change])
+
+
+def test_every_section_of_a_full_run_is_there() -> None:
+    page = report.render(
+        [
+            samples.image_run()
+            | {k: v for k, v in samples.restoration_run().items() if k == "restoration"}
+            | {"series": samples.series_run()["series"]}
+        ]
+    )
+    headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", page)
+    first = ["Label efficiency", "Before and after", "Evaluation", "Embedding map", "Nearest neighbours"]
+    second = ["Confusion matrix", "Windows", "What the model saw", "Training", "Spectrum"]
+    assert headings == [*first, *second, "Skipped samples", "How to repeat it"]
+
+
+def test_protocols_stand_beside_their_baselines() -> None:
+    rows = {
+        (row.protocol, row.metric): row
+        for row in protocol_rows(report.validate({"protocols": samples.protocols()})["protocols"])
+    }
+    row = rows["Linear probe", "loss"]
+    assert [row.text(role) for role in ("raw", "random", "this")] == ["1.742", "1.205", "0.412"]
+    assert (row.better, row.best) == ("low", "this")
+    assert rows["Retrieval", "mAP"].text("raw") == "not measured"
+    assert rows["Collapse", "effective rank"].best is None
+    page = report.render(
+        [{"protocols": [{"name": "k-NN", "numbers": {"accuracy": {"mean": 0.9, "low": 0.8, "high": 1.0}}}]}]
+    )
+    assert "Here neither was measured." in page
+
+
+def test_a_mean_is_taken_from_its_values_when_missing() -> None:
+    rows = protocol_rows([{"name": "p", "numbers": {"a": {"values": [0.25, 0.75, None]}, "b": {"values": []}}}])
+    assert [(row.metric, row.text("this")) for row in rows] == [("a", "0.500")]
+
+
+def test_better_can_be_told() -> None:
+    def column(mean: float) -> dict[str, Any]:
+        return {"numbers": {"odd": {"mean": mean}}}
+
+    told = [{"name": "p", "this": column(1.0), "raw": column(2.0), "better": {"odd": "low"}}]
+    assert protocol_rows(told)[0].best == "this"
+    assert protocol_rows([{**told[0], "better": {"odd": "none"}}])[0].best is None
+    assert protocol_rows([{"name": "p", "this": column(1.00001), "raw": column(1.00002)}])[0].best is None
+
+
+def test_skipped_samples_are_counted_by_reason() -> None:
+    page = report.render([samples.image_run()])
+    assert "3 samples of 9,603 (0.03%) could not be used." in page
+    assert "<b>2</b> truncated" in page
+    assert "Every sample could be used." in report.render([{"skipped": []}])
+    many = [{"name": f"{i}.jpg", "reason": "empty file"} for i in range(950)]
+    page = report.render([{"skipped": many}])
+    assert "750 more are in the run&#39;s skipped.csv." in page or "750 more are in the run's skipped.csv." in page
+
+
+def test_made_up_data_is_named() -> None:
+    assert "Made-up data." in report.render([{"source": {"name": "x", "generated": True}}])
+    assert "Made-up data." not in report.render([{"source": {"name": "x"}}])
+
+
+def test_write_makes_folders_replaces_whole_files_and_leaves_no_scraps(tmp_path: Path) -> None:
+    target = report.write(tmp_path / "a" / "b.html", [{}])
+    assert target == tmp_path / "a" / "b.html"
+    before = target.read_text("utf-8")
+    with pytest.raises(UserError):
+        report.write(target, [{"title": 3}])
+    assert target.read_text("utf-8") == before
+    assert report.write(tmp_path, [{"title": "é"}]) == tmp_path / "report.html"
+    assert '<h1 class="title">é</h1>' in (tmp_path / "report.html").read_text("utf-8")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "b.html", "report.html"]
+    assert target.stat().st_mode & 0o777 == 0o644
+
+
+def test_the_same_run_gives_the_same_page() -> None:
+    run = samples.series_run()
+    assert report.render([run]) == report.render([run])
+
+
+def test_comparison_shows_differences_only() -> None:
+    rows, alike = compare.differences([report.validate(run) for run in samples.comparison_runs()])
+    assert [row["name"] for row in rows] == ["method", "method.temperature", "batch_size"]
+    assert [cell["off"] for cell in rows[2]["cells"]] == [False, True, False]
+    assert [cell["off"] for cell in rows[0]["cells"]] == [True, True, True]
+    assert alike == 18
+    assert compare.differences([{"config": {"a": 1}}, {"config": {}}])[0][0]["cells"][1]["text"] == "–"
+
+
+def test_comparison_marks_the_best_and_what_is_level_with_it() -> None:
+    groups = {
+        group["name"]: group["rows"]
+        for group in compare.table([report.validate(run) for run in samples.comparison_runs()])
+    }
+    assert list(groups) == ["Label efficiency", "k-NN", "Linear probe", "Retrieval", "Collapse", "Training"]
+    ten = next(row for row in groups["Label efficiency"] if row["name"] == "10 labels per class")
+    assert [cell["mark"] for cell in ten["cells"]] == ["best", "level", ""]
+    assert ten["cells"][0]["refs"] == "random 0.460 · raw 0.390"
+    assert [row["name"] for row in groups["Label efficiency"]][-1] == "100 labels per class"
+    assert all(cell["mark"] == "" for row in groups["Training"] if row["name"] == "loss, last" for cell in row["cells"])
+
+
+def test_runs_of_one_name_are_told_apart_and_other_data_is_a_warning() -> None:
+    runs = [{"title": "a"}, {"title": "a"}, {"method": "dcl"}, {}]
+    assert compare.unique_titles(runs) == ["a", "a (2)", "dcl", "run 4"]
+    assert compare.sources_differ([{"source": {"name": "x"}}, {"source": {"name": "y"}}])
+    assert not compare.sources_differ(
+        [{"source": {"name": "x", "fingerprint": "1"}}, {"source": {"name": "y", "fingerprint": "1"}}]
+    )
+    page = report.render([{"source": {"name": "x"}}, {"source": {"name": "y"}}])
+    assert "Different data." in page
+
+
+def claim(rows: int = 2) -> figures.Claim:
+    rng = np.random.default_rng(0)
+    made: list[figures.ClaimRow] = []
+    for i in range(rows):
+        base = 0.7 + 0.02 * rng.normal(size=5)
+        ours = base + 0.03 * (i == 0)
+        difference = {"mean": 0.03 * (i == 0), "low": 0.02 - 0.03 * i, "high": 0.04 - 0.03 * i}
+        row = {
+            "setting": f"batch {32 << i}",
+            "method": {"name": "DCL", "values": ours},
+            "baseline": {"name": "InfoNCE", "values": base},
+        }
+        made.append({**row, "difference": difference})  # type: ignore[typeddict-item]
+    return {"title": "DCL against InfoNCE", "metric": "accuracy", "rows": made}
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_figures_are_written_and_repeat(tmp_path: Path, ending: str) -> None:
+    for k, make in enumerate(
+        (
+            lambda p: figures.claims_figure(claim(), p),
+            lambda p: figures.label_efficiency_figure(samples.label_efficiency(), p),
+        )
+    ):
+        first, second = make(tmp_path / f"{k}a.{ending}"), make(tmp_path / "deep" / f"{k}b.{ending}")
+        assert first.read_bytes() == second.read_bytes()
+        assert first.read_bytes()[:4] == (b"\x89PNG" if ending == "png" else b"<?xm")
+        assert first.stat().st_size > 5000
+
+
+def test_figures_name_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"claim.rows is empty"):
+        figures.claims_figure({"rows": []}, tmp_path / "a.png")
+    uneven = claim(1)
+    uneven["rows"][0]["method"]["values"] = [0.5]
+    with pytest.raises(UserError, match=r"claim.rows\[0\] has 1 and 5 values"):
+        figures.claims_figure(uneven, tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"should end in .png"):
+        figures.claims_figure(claim(), tmp_path / "a.gif")
+    with pytest.raises(UserError, match="no curve"):
+        figures.label_efficiency_figure({"x": [1], "curves": []}, tmp_path / "a.png")
+
+
+def test_report_stands_alone_without_heavy_imports() -> None:
+    import subprocess
+    import sys
+
+    heavy = ("torch", "matplotlib", "lightning", "cv2")
+    code = f"import sys, selftaught.report; print([m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"

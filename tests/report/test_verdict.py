@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from selftaught import report
+from selftaught.report.verdict import Score, compare, judge, verdict_of_many
+from tests.report import samples
+
+
+def labels(
+    this: float, random: float, raw: float, half: float | None = 0.02, x: list[float] | None = None, **more: Any
+) -> dict[str, Any]:
+    curves = []
+    for name, mean in (("raw pixels", raw), ("random encoder", random), ("this encoder", this)):
+        curve: dict[str, Any] = {"name": name, "mean": [mean]}
+        if half is not None:
+            curve |= {"low": [mean - half], "high": [mean + half]}
+        curves.append(curve)
+    return {"label_efficiency": {"x": x or [10], "curves": curves, "chance": 1 / 18} | more}
+
+
+def verdict(run: dict[str, Any]) -> report.Verdict:
+    return report.verdict(report.validate(run))
+
+
+def test_a_gain_names_the_numbers() -> None:
+    found = verdict(labels(0.81, 0.46, 0.39))
+    against = "against 0.46 for a random encoder and 0.39 for raw pixels (chance 0.06)."
+    assert found.sentence == f"At 10 labels per class: accuracy 0.81, {against}"
+    assert found.judgement == "Better than a random encoder and raw pixels, by more than the intervals."
+    assert found.tone == "gain"
+
+
+def test_no_gain_is_said_as_such() -> None:
+    found = verdict(labels(0.47, 0.46, 0.39))
+    assert found.judgement == "Better than raw pixels, but no better than a random encoder (the intervals overlap)."
+    assert found.tone == "mixed"
+    found = verdict(labels(0.40, 0.41, 0.39))
+    assert found.judgement == "No better than a random encoder and raw pixels (the intervals overlap)."
+    assert found.tone == "none"
+
+
+def test_a_loss_is_said_as_such() -> None:
+    assert verdict(labels(0.30, 0.46, 0.39)).judgement == "Worse than a random encoder and raw pixels."
+    assert verdict(labels(0.42, 0.50, 0.30)).judgement == "Better than raw pixels, but worse than a random encoder."
+    assert (
+        verdict(labels(0.42, 0.50, 0.41)).judgement
+        == "No better than raw pixels (the intervals overlap) and worse than a random encoder."
+    )
+    assert verdict(labels(0.30, 0.46, 0.39)).tone == "none"
+
+
+def test_chance_level_is_said_first() -> None:
+    found = verdict(labels(0.07, 0.02, 0.02, 0.02))
+    assert found.judgement == "Not distinguishable from chance."
+    assert found.tone == "none"
+
+
+def test_without_intervals_no_gain_is_certified() -> None:
+    found = verdict(labels(0.81, 0.46, 0.39, None))
+    assert found.tone == "unknown"
+    assert found.judgement.startswith("Better than a random encoder and raw pixels. Not every value has an interval")
+
+
+def test_without_baselines_nothing_is_claimed() -> None:
+    section = {"x": [10], "curves": [{"name": "this encoder", "mean": [0.99], "low": [0.98], "high": [1.0]}]}
+    found = verdict({"label_efficiency": section})
+    assert found.sentence == "At 10 labels per class: accuracy 0.99."
+    assert "Nothing to compare it with" in found.judgement
+    assert found.tone == "unknown"
+
+
+@pytest.mark.parametrize(("x", "at"), [([1, 5, 10, 50], 10), ([1, 4], 4), ([8, 12], 8), ([100], 100), ([1], 1)])
+def test_the_count_nearest_to_ten_is_quoted(x: list[int], at: int) -> None:
+    mean = [0.001 * v for v in x]
+    found = verdict({"label_efficiency": {"x": x, "curves": [{"name": "mine", "mean": mean}]}})
+    assert found.sentence.startswith(f"At {at} label{'' if at == 1 else 's'} per class: ")
+
+
+def test_a_missing_value_at_ten_moves_on_to_the_next() -> None:
+    curve = {"name": "this", "mean": [0.5, float("nan")]}
+    assert verdict({"label_efficiency": {"x": [5, 10], "curves": [curve]}}).sentence.startswith("At 5 labels per class")
+
+
+def test_lower_is_better_where_the_metric_says_so() -> None:
+    assert compare(Score("a", 0.1, 0.09, 0.11), Score("b", 0.5, 0.4, 0.6), "low") == "above"
+    assert compare(Score("a", 0.1, 0.09, 0.11), Score("b", 0.5, 0.4, 0.6), "high") == "below"
+    assert compare(Score("a", 0.45, 0.38, 0.5), Score("b", 0.5, 0.4, 0.6), "high") == "level"
+    assert verdict(labels(0.1, 0.5, 0.6, metric="error", chance=None)).tone == "gain"
+
+
+def test_touching_intervals_are_level() -> None:
+    assert compare(Score("a", 0.5, 0.4, 0.6), Score("b", 0.3, 0.2, 0.4)) == "level"
+    assert compare(Score("a", 0.5, 0.4001, 0.6), Score("b", 0.3, 0.2, 0.4)) == "above"
+
+
+def test_three_rivals_read_as_a_list() -> None:
+    text, tone = judge(Score("this", 0.9, 0.89, 0.91), [Score(n, 0.1, 0.0, 0.2) for n in ("a", "b", "c")])
+    assert text == "Better than a, b and c, by more than the intervals."
+    assert tone == "gain"
+
+
+def test_protocols_speak_where_there_is_no_label_efficiency() -> None:
+    found = verdict({"protocols": samples.protocols()})
+    assert (
+        found.sentence
+        == "k-NN: accuracy 0.794 (0.773–0.815), against 0.452 for a random encoder and 0.387 for raw input."
+    )
+    assert found.tone == "gain"
+    diagnostics = [{"name": "Collapse", "numbers": {"effective rank": {"mean": 3.0}}}]
+    assert verdict({"protocols": diagnostics}).sentence == "Nothing was measured in this run."
+
+
+def picture(rng: np.random.Generator, noise: float) -> dict[str, Any]:
+    clean = samples.photo("coffee")[:64, :64].astype(float)
+    noisy = np.clip(clean + 20 * rng.normal(size=clean.shape), 0, 255)
+    restored = np.clip(clean + noise * rng.normal(size=clean.shape), 0, 255)
+    shown = {"clean": clean, "noisy": noisy, "restored": restored}
+    return {k: report.images.encode(v.astype(np.uint8), format="png") for k, v in shown.items()}
+
+
+def test_restoration_is_judged_against_its_input() -> None:
+    rng = np.random.default_rng(0)
+    assert "Clear gain" in report.render([{"restoration": [picture(rng, 5), picture(rng, 5)]}])
+    worse = report.render([{"restoration": [picture(rng, 40)]}])
+    assert "No gain" in worse
+    assert "Closer to the clean picture on 0 of 1" in worse
+    slight = verdict({"restoration": [picture(rng, 5) | {"psnr": 30.2, "psnr_noisy": 30.0}]})
+    assert slight.sentence == "On one picture: 30.20 dB PSNR after restoration, against 30.00 dB before."
+    assert slight.tone == "mixed"
+
+
+def test_restoration_without_clean_pictures_claims_nothing() -> None:
+    item = picture(np.random.default_rng(0), 5)
+    del item["clean"]
+    found = verdict({"restoration": [item]})
+    assert found.sentence == "1 picture restored; there is no clean original to measure against."
+    assert found.tone == "unknown"
+    assert "gain is not" in verdict({"restoration": [item | {"psnr": 31.0}]}).judgement
+
+
+def test_loss_alone_says_little() -> None:
+    metrics = {"step": [1, 2, 3], "series": {"loss": [5.5, None, 3.25]}}
+    found = verdict({"metrics": metrics})
+    assert found.sentence == "The loss went from 5.500 to 3.250 in 3 steps."
+    assert "nothing yet" in found.judgement
+    assert verdict({}).sentence == "Nothing was measured in this run."
+    assert verdict({"verdict": "Mine."}).sentence == "Mine."
+
+
+def test_of_several_runs_the_leader_is_named_only_when_clear() -> None:
+    runs = [labels(0.5, 0.2, 0.1), labels(0.8, 0.2, 0.1), labels(0.79, 0.2, 0.1)]
+    found = verdict_of_many([report.validate(run) for run in runs], ["a", "b", "c"])
+    assert found.sentence.startswith(
+        "At 10 labels per class: b 0.80, c 0.79, a 0.50; beside the first, a random encoder 0.20"
+    )
+    assert found.judgement == "The two best overlap: no clear winner."
+    found = verdict_of_many([report.validate(run) for run in runs[:2]], ["a", "b"])
+    assert found.judgement == "b leads by more than the intervals."
+    assert found.tone == "gain"
+    found = verdict_of_many([report.validate(run) for run in (runs[0], {})], ["a", "b"])
+    assert "no label-efficiency measurement" in found.sentence
+    found = verdict_of_many([report.validate(labels(v, 0.1, 0.1, None)) for v in (0.3, 0.9)], ["a", "b"])
+    assert found.judgement == "Without intervals this order may be chance."

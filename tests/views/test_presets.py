@@ -1,0 +1,135 @@
+"""The recipes, and the three-line use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from selftaught import views
+from selftaught.errors import UserError
+from selftaught.views import ColorJitter, GaussianBlur, Grayscale, RandomResizedCrop, Solarize
+from tests.views.helpers import photo
+
+
+def op(pipeline: views.Pipeline, kind: type):
+    return next((one for one in pipeline.ops if isinstance(one, kind)), None)
+
+
+def test_simclr_recipe() -> None:
+    first, second = views.simclr(96)
+    assert first.ops == second.ops
+    assert op(first, ColorJitter) == ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8)
+    assert op(first, Grayscale).p == 0.2
+    assert op(first, GaussianBlur) == GaussianBlur(0.5, (0.1, 2.0))
+    assert op(first, RandomResizedCrop).scale == (0.08, 1.0)
+    assert op(views.simclr(32, strength=0.5, blur=0)[0], ColorJitter).hue == (-0.1, 0.1)
+    assert op(views.simclr(32, blur=0)[0], GaussianBlur) is None
+
+
+def test_dcl_recipe() -> None:
+    at_cifar, at_imagenet = views.dcl(32)[0], views.dcl(224)[1]
+    assert op(at_cifar, ColorJitter) == ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8)
+    assert op(at_cifar, RandomResizedCrop).scale == (0.2, 1.0)
+    assert op(at_cifar, GaussianBlur) is None
+    assert op(at_imagenet, GaussianBlur).p == 0.5
+
+
+def test_barlow_twins_recipe_has_two_unequal_views() -> None:
+    first, second = views.barlow_twins(224)
+    assert op(first, ColorJitter) == ColorJitter(0.4, 0.4, 0.2, 0.1, p=0.8) == op(second, ColorJitter)
+    assert (op(first, GaussianBlur).p, op(second, GaussianBlur).p) == (1.0, 0.1)
+    assert op(first, Solarize) is None
+    assert op(second, Solarize) == Solarize(0.2, 128)
+
+
+def test_small_and_grey_and_multi_crop() -> None:
+    assert op(views.small(32)[0], GaussianBlur) is None
+    assert op(views.grey(28)[0], ColorJitter) == ColorJitter(0.4, 0.4, p=0.8)
+    assert op(views.grey(28)[0], Grayscale) is None
+    crops = views.multi_crop(64, 32)
+    assert [pipeline.size for pipeline in crops] == [(64, 64)] * 2 + [(32, 32)] * 6
+    assert [view.shape for view in crops(photo(90, 90))] == [(64, 64, 3)] * 2 + [(32, 32, 3)] * 6
+
+
+def test_two_views_in_one_line_differ_and_a_seed_repeats_them() -> None:
+    image = photo(80, 70)
+    x1, x2 = views.simclr(48)(image, seed=3)
+    assert x1.shape == x2.shape == (48, 48, 3)
+    assert not np.array_equal(x1, x2)
+    for again, first in zip(views.simclr(48)(image, seed=3), (x1, x2), strict=True):
+        np.testing.assert_array_equal(again, first)
+    stream, same = views.simclr(48, seed=9), views.simclr(48, seed=9)
+    a, b, c = stream(image)[0], same(image)[0], stream(image)[0]
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_generators_of_both_kinds_are_taken() -> None:
+    image = photo(40, 40)
+    pair = [views.small(32)(image, seed=np.random.default_rng(4))[0] for _ in range(2)]
+    np.testing.assert_array_equal(*pair)
+    pair = [views.small(32)(image, seed=torch.Generator().manual_seed(4))[0] for _ in range(2)]
+    np.testing.assert_array_equal(*pair)
+
+
+def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+    image = photo(80, 70)
+    two = views.simclr(32)
+    array = two(image, seed=1)[0]
+    tensor = two(torch.from_numpy(image).permute(2, 0, 1), seed=1)[0]
+    assert tensor.shape == (3, 32, 32)
+    np.testing.assert_array_equal(tensor.permute(1, 2, 0), array)
+    picture = two(Image.fromarray(image), seed=1)[0]
+    assert isinstance(picture, Image.Image)
+    np.testing.assert_array_equal(np.asarray(picture), array)
+    assert two(Image.fromarray(image).convert("L"), seed=1)[0].mode == "L"
+    assert two(image[..., 0], seed=1)[0].shape == (32, 32)
+    cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
+    np.testing.assert_array_equal(two(tmp_path / "a.png", seed=1)[0], array)
+    batch = two(torch.from_numpy(np.stack([image] * 5)).permute(0, 3, 1, 2), seed=1)
+    assert [tuple(view.shape) for view in batch] == [(5, 3, 32, 32)] * 2
+    assert not torch.equal(batch[0][0], batch[0][1])
+
+
+def test_what_can_not_be_viewed_says_so(tmp_path: Path) -> None:
+    two = views.simclr(32)
+    (tmp_path / "a.jpg").write_text("not an image")
+    for given, words in (
+        (tmp_path / "a.jpg", "not an image"),
+        (tmp_path / "b.jpg", "can't be read"),
+        (17, "array, a tensor, a PIL image or a path"),
+        (torch.zeros(5, 5, dtype=torch.uint8), r"\(C, H, W\)"),
+        (np.zeros((4, 4, 4, 4), np.uint8), "height, width"),
+        (np.zeros((0, 4, 3), np.uint8), "empty"),
+    ):
+        with pytest.raises(UserError, match=words):
+            two(given)
+
+
+def test_plain_has_no_chance_and_shows_the_middle() -> None:
+    image = photo(120, 90)
+    (a,), (b,) = views.plain(48)(image), views.plain(48)(image)
+    np.testing.assert_array_equal(a, b)
+    assert a.shape == (48, 48, 3)
+    (whole,) = views.plain(48)(image[15:105])
+    assert np.abs(a.astype(int) - whole).mean() < 6
+    square = photo(48, 48)
+    np.testing.assert_array_equal(views.plain(48)(square)[0], square)
+
+
+def test_patches_show_all_eight_positions_evenly() -> None:
+    image = np.arange(9, dtype=np.float32).reshape(3, 3)
+    seen: dict[bytes, int] = {}
+    draw = views.patches(3, seed=0)
+    for _ in range(1600):
+        patch = draw(image)[0]
+        assert patch.dtype == np.float32
+        seen[patch.tobytes()] = seen.get(patch.tobytes(), 0) + 1
+    assert len(seen) == 8
+    assert min(seen.values()) > 140
+    assert views.patches((4, 6))(np.zeros((9, 9, 2), np.uint16))[0].shape == (4, 6, 2)
