@@ -28,7 +28,7 @@ def test_folder_holds_what_the_contract_says(tiny_run) -> None:
     card = json.loads((tiny_run.path / "encoder.json").read_text())
     assert card["channels"] == 1
     assert len(card["normalise"]["mean"]) == 1
-    assert any(name.startswith("events") for name in map(lambda p: p.name, tiny_run.path.rglob("events*")))
+    assert any(name.startswith("events") for name in (p.name for p in tiny_run.path.rglob("events*")))
 
 
 def test_loading_gives_the_trained_encoder_and_never_unpickles(tiny_run) -> None:
@@ -200,8 +200,8 @@ def test_apply_goes_on_where_it_was_cut_off(tiny_run, tmp_path: Path) -> None:
     features, _, _ = embed(tiny_run.method, source.subset(np.arange(4090, 4110)), workers=0)
     np.testing.assert_allclose(found[4090:4110], features, rtol=1e-2, atol=1e-2)
     assert not (tmp_path / "e.npy.parts").exists()
+    (tmp_path / "f.npy.parts").mkdir()
     with pytest.raises(UserError, match="holds parts of another input"):
-        (tmp_path / "f.npy.parts").mkdir()
         applying.embeddings(tiny_run.method, source, tmp_path / "f.npy", workers=0)
 
 
@@ -215,7 +215,10 @@ def test_out_folder_in_use_is_refused_and_default_folders_are_numbered(
         selftaught.train("simclr", "digits", out="used", **TINY)
     from selftaught.run.layout import new_folder
 
-    assert [str(new_folder(None, "dcl", "my photos/")) for _ in range(2)] == ["runs/dcl-my-photos", "runs/dcl-my-photos-2"]
+    assert [str(new_folder(None, "dcl", "my photos/")) for _ in range(2)] == [
+        "runs/dcl-my-photos",
+        "runs/dcl-my-photos-2",
+    ]
 
 
 def test_starting_from_another_run(tiny_run, tmp_path: Path) -> None:

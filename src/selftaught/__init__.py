@@ -23,7 +23,7 @@ _NAMES = {
 }
 _MODULES = ("catalog", "data", "evaluation", "methods", "networks", "objectives", "report", "views")
 
-__all__ = ["__version__", *_NAMES, *_MODULES]  # noqa: PLE0604
+__all__ = ["__version__", *_NAMES, *_MODULES]
 
 if TYPE_CHECKING:
     from selftaught import catalog, data, evaluation, methods, networks, objectives, report, views

@@ -113,7 +113,7 @@ def _add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("evaluate", _evaluate, "evaluate a run, beside an untrained encoder and the raw input")
     sub.add_argument("run", help="folder of the run")
     sub.add_argument("--data", help="labelled source; default the run's own")
-    sub.add_argument("--protocol", help="comma-separated: knn,linear,linear-sgd,fewlabel,retrieval,diagnostics,finetune")
+    sub.add_argument("--protocol", help="knn,linear,linear-sgd,fewlabel,retrieval,diagnostics,clustering,finetune")
     sub.add_argument("--clean", help="folder of clean images of the same names (restoration)")
     sub.add_argument("--seeds", type=int, default=5, help="draws of labelled subsets (default 5)")
     sub.add_argument("--limit", type=int, default=50, help="images to restore at most (default 50)")

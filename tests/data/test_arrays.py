@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from selftaught.data import open_source
-from selftaught.data import mapped
+from selftaught.data import mapped, open_source
 from selftaught.errors import UserError
 from tests.data.helpers import picture
 

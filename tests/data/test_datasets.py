@@ -73,6 +73,19 @@ def test_labels_are_taken_from_the_list_without_reading():
     assert open_source(Items(IMAGES), split="all", labels=[3, 1, 2, 0, 1, 1]).labels.tolist() == [3, 1, 2, 0, 1, 1]
 
 
+def test_labels_that_say_not_labelled_are_none():
+    assert open_source(Items(IMAGES, targets=[-1] * 6, classes=["x", "y"]), split="all").labels is None
+    assert open_source(Items([(x, 0.5) for x in IMAGES]), split="all").labels is None
+    assert (
+        open_source(Items(IMAGES, targets=[1, 1, 2, 1, 2, 1], classes=["x", "y", "z"]), split="all").labels.min() == 1
+    )
+
+
+def test_a_broken_item_takes_no_class_of_its_own():
+    source = open_source(Items([(IMAGES[0], 4), OSError("gone"), (IMAGES[2], 7)]), split="all")
+    assert (source.labels.tolist(), source.classes) == ([0, 0, 1], ["4", "7"])
+
+
 def test_an_item_that_fails_is_a_bad_sample():
     source = open_source(Items([*IMAGES[:2], OSError("disk\ngone")]), split="all", labels=[0, 1, 0])
     with pytest.raises(SampleError, match="OSError: disk gone"):
@@ -92,7 +105,7 @@ def test_what_is_no_map_style_dataset():
         open_source(Stream())
     with pytest.raises(UserError, match="is empty"):
         open_source(Items([]))
-    with pytest.raises(UserError, match="an? int is no source"):
+    with pytest.raises(UserError, match="int is no source"):
         open_source(3)
 
 

@@ -13,7 +13,9 @@ hub = pytest.importorskip("datasets")
 
 
 def saved(tmp_path, splits: tuple[str, ...] = ("train", "test")):
-    features = hub.Features({"photo": hub.Image(), "animal": hub.ClassLabel(names=["cat", "dog"]), "note": hub.Value("string")})
+    features = hub.Features(
+        {"photo": hub.Image(), "animal": hub.ClassLabel(names=["cat", "dog"]), "note": hub.Value("string")}
+    )
     tables = {}
     for k, split in enumerate(splits):
         rows = [encode(picture(seed=10 * k + i), "PNG") for i in range(6)]
@@ -73,7 +75,9 @@ def test_columns_by_name_and_series(tmp_path):
 
 def test_a_name_that_is_nowhere(tmp_path, monkeypatch):
     monkeypatch.setattr(hub.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"^hf:nobody/nothing: neither a folder here nor to be had from the hub \(") as error:
+    with pytest.raises(
+        UserError, match=r"^hf:nobody/nothing: neither a folder here nor to be had from the hub \("
+    ) as error:
         open_source("hf:nobody/nothing")
     assert "\n" not in str(error.value)
 

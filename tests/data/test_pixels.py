@@ -67,7 +67,15 @@ def test_both_splits_have_the_range_of_the_whole():
 
 @pytest.mark.parametrize(
     ("shape", "axis"),
-    [((64, 64, 13), 2), ((13, 64, 64), 0), ((3, 20, 30), 0), ((20, 30, 3), 2), ((8, 8, 13), 2), ((13, 8, 8), 0), ((5, 7, 5), 2)],
+    [
+        ((64, 64, 13), 2),
+        ((13, 64, 64), 0),
+        ((3, 20, 30), 0),
+        ((20, 30, 3), 2),
+        ((8, 8, 13), 2),
+        ((13, 8, 8), 0),
+        ((5, 7, 5), 2),
+    ],
 )
 def test_which_axis_holds_the_channels(shape, axis):
     assert channel_axis(shape) == axis
@@ -87,7 +95,10 @@ def test_grey_is_repeated_and_alpha_laid_on_white():
     assert on_white(rgba.astype(np.uint16) * 257).tolist() == [[[2570, 5140, 7710], [65535] * 3, [52428] * 3]]
 
 
-@pytest.mark.parametrize(("have", "wanted", "said"), [(2, 3, "2 channels where the source has 3"), (1, 4, "1 channel where the source has 4")])
+@pytest.mark.parametrize(
+    ("have", "wanted", "said"),
+    [(2, 3, "2 channels where the source has 3"), (1, 4, "1 channel where the source has 4")],
+)
 def test_other_channels_are_an_error(have, wanted, said):
     with pytest.raises(SampleError, match=said):
         conform(np.zeros((2, 2, have), np.uint8), wanted, "x")

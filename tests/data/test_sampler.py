@@ -11,10 +11,14 @@ def batches(*args, **options) -> list[list[int]]:
     return list(ResumableBatchSampler(*args, **{"seed": 0, "epoch": 0, **options}))
 
 
+def flatten(lists) -> list[int]:
+    return [i for one in lists for i in one]
+
+
 @pytest.mark.parametrize("drop_last", [True, False])
 def test_an_epoch_is_a_permutation(drop_last):
     got = batches(103, 10, drop_last=drop_last)
-    flat = sum(got, [])
+    flat = flatten(got)
     assert [len(b) for b in got] == [10] * 10 + [3] * (not drop_last)
     assert len(set(flat)) == len(flat)
     assert all(isinstance(i, int) and 0 <= i < 103 for i in flat)
@@ -22,13 +26,12 @@ def test_an_epoch_is_a_permutation(drop_last):
 
 
 def test_the_order_is_a_function_of_seed_and_epoch_alone():
-    np.random.seed(1)
     first = batches(50, 8, seed=3, epoch=2)
-    np.random.seed(2)
+    np.random.default_rng(0).permutation(50)
     assert batches(50, 8, seed=3, epoch=2) == first
     assert batches(50, 8, seed=3, epoch=3) != first
     assert batches(50, 8, seed=4, epoch=2) != first
-    assert sum(batches(50, 5, seed=3, epoch=2), [])[:48] == sum(first, [])
+    assert flatten(batches(50, 5, seed=3, epoch=2))[:48] == flatten(first)
 
 
 @pytest.mark.parametrize("drop_last", [True, False])
@@ -39,7 +42,7 @@ def test_ranks_side_by_side_are_one_process_with_the_larger_batch(world, drop_la
     ranks = [batches(n, b, drop_last=drop_last, epoch=5, rank=r, world=world) for r in range(world)]
     assert len({len(r) for r in ranks}) == 1
     for k, parts in enumerate(zip(*ranks, strict=True)):
-        joined = sum(parts, [])
+        joined = flatten(parts)
         assert len({len(p) for p in parts}) == 1
         assert joined == alone[k][: len(joined)]
         assert len(alone[k]) - len(joined) < world

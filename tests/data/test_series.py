@@ -24,7 +24,10 @@ def test_arrays_with_time_last_or_in_the_middle(tmp_path, axes):
     assert got.dtype == np.float32
     assert got.flags.c_contiguous
     np.testing.assert_array_equal(got, X[5])
-    train, test = open_source(tmp_path / "a.npz", modality="series"), open_source(tmp_path / "a.npz", modality="series", split="test")
+    train, test = (
+        open_source(tmp_path / "a.npz", modality="series"),
+        open_source(tmp_path / "a.npz", modality="series", split="test"),
+    )
     assert not set(train.groups) & set(test.groups)
 
 
@@ -79,7 +82,10 @@ def table(path, rows: np.ndarray, delimiter: str = ",", header: str | None = Non
 @pytest.mark.parametrize("header", [True, False])
 def test_a_folder_of_recordings_in_windows(tmp_path, delimiter, header):
     rng = np.random.default_rng(0)
-    rows = {name: rng.normal(size=(n, 3)) for name, n in (("run/1.csv", 50), ("run/2.csv", 35), ("walk/3.csv", 41), ("walk/4.csv", 20))}
+    rows = {
+        name: rng.normal(size=(n, 3))
+        for name, n in (("run/1.csv", 50), ("run/2.csv", 35), ("walk/3.csv", 41), ("walk/4.csv", 20))
+    }
     for name, values in rows.items():
         table(tmp_path / name, values, delimiter, delimiter.join("xyz") if header else None)
     source = open_source(f"{tmp_path}?window=20&step=10", split="all")
@@ -101,7 +107,11 @@ def test_whole_recordings_columns_and_given_split(tmp_path):
     for name in ("train/a/1.csv", "train/b/2.csv", "test/a/3.csv", "test/b/4.csv"):
         table(tmp_path / name, rng.normal(size=(15, 4)), header="t,x,y,z")
     source = open_source(f"{tmp_path}?columns=x,3", split="test")
-    assert (source.channels, source.labels.tolist(), list(source.names)) == (2, [0, 1], ["test/a/3.csv", "test/b/4.csv"])
+    assert (source.channels, source.labels.tolist(), list(source.names)) == (
+        2,
+        [0, 1],
+        ["test/a/3.csv", "test/b/4.csv"],
+    )
     values = np.loadtxt(tmp_path / "test/b/4.csv", delimiter=",", skiprows=1)
     np.testing.assert_allclose(source.read(1), values[:, [1, 3]].T, rtol=1e-6)
     assert pickle.loads(pickle.dumps(source)).read(1).shape == (2, 15)
@@ -126,7 +136,8 @@ def test_bad_recordings_are_bad_samples(tmp_path):
         "hole.csv@0": "NaN or infinite values (5.00% of them)",
         "ragged.csv@0": "row 10 has 3 columns, the first 2",
         "three.csv@0": "3 channels where the source has 2",
-        "word.csv@0": "not a number: could not convert string to float: 'two'"[:14] + "could not convert string to float: 'two'"[-40:],
+        "word.csv@0": "not a number: could not convert string to float: 'two'"[:14]
+        + "could not convert string to float: 'two'"[-40:],
     }
 
 

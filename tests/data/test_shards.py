@@ -32,7 +32,8 @@ def shard(path, samples: list[dict[str, bytes]], mode: str = "w") -> None:
 
 def numbered(first: int, n: int) -> list[dict]:
     return [
-        {"": f"{k:04d}", "cls": str(k % 3).encode(), "png": encode(picture(seed=k), "PNG"), "txt": b"words"} for k in range(first, first + n)
+        {"": f"{k:04d}", "cls": str(k % 3).encode(), "png": encode(picture(seed=k), "PNG"), "txt": b"words"}
+        for k in range(first, first + n)
     ]
 
 

@@ -71,8 +71,7 @@ def test_given_comes_first_then_group_then_ratio():
 def test_list_of_test_names(tmp_path):
     source = source_of(5)
     (tmp_path / "test.txt").write_text("00003\n\n00001\n")
-    train, test = both(source, f"list:{tmp_path}/test.txt")
-    assert test == {"00001", "00003"}
+    assert both(source, f"list:{tmp_path}/test.txt")[1] == {"00001", "00003"}
     (tmp_path / "wrong.txt").write_text("nobody\n")
     with pytest.raises(UserError, match="'nobody' is no sample of arrays; its names look like '00000'"):
         split_source(source, "train", f"list:{tmp_path}/wrong.txt")

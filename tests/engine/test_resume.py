@@ -46,7 +46,7 @@ def _step(checkpoint: Path) -> int:
 
 def test_sigkill_and_sigterm_then_resume_give_bit_identical_weights(tmp_path: Path) -> None:
     whole = _start(tmp_path / "whole", "simclr", *COMMAND, "--out", "whole")
-    out, err = whole.communicate(timeout=400)
+    _, err = whole.communicate(timeout=400)
     assert whole.returncode == 0, err
 
     cut = _start(tmp_path / "cut", "simclr", *COMMAND, "--out", "cut")
@@ -84,9 +84,9 @@ def test_sigkill_and_sigterm_then_resume_give_bit_identical_weights(tmp_path: Pa
 
 
 def test_two_stages_resume_between_and_inside(tmp_path: Path) -> None:
-    options = {"epochs": 2, "batch_size": 256, "workers": 0, "quiet": True, "knn_every": 0, "scales": 8}
-    whole = selftaught.train("frame-projections", "basic-motions", out=str(tmp_path / "a"), **options | {"batch_size": 16})
-    cut = selftaught.train("frame-projections", "basic-motions", out=str(tmp_path / "b"), **options | {"batch_size": 16})
+    options = {"epochs": 2, "batch_size": 16, "workers": 0, "quiet": True, "knn_every": 0, "scales": 8}
+    whole = selftaught.train("frame-projections", "basic-motions", out=str(tmp_path / "a"), **options)
+    cut = selftaught.train("frame-projections", "basic-motions", out=str(tmp_path / "b"), **options)
     # as if killed after the first stage: the second is undone
     import json
 

@@ -77,7 +77,9 @@ def test_other_frames_give_a_wavelet_view(frame: str) -> None:
 def test_second_stage_moves_only_the_mappers(tmp_path) -> None:
     options = {"batch_size": 16, "workers": 0, "quiet": True, "knn_every": 0, "scales": 8, "epochs": 3, "lr": 1e-2}
     run = selftaught.train("frame-projections", "basic-motions", out=str(tmp_path / "run"), **options)
-    state = [torch.load(run.path / f"checkpoints/{s}.ckpt", weights_only=True)["state_dict"] for s in ("pretrain", "map")]
+    state = [
+        torch.load(run.path / f"checkpoints/{s}.ckpt", weights_only=True)["state_dict"] for s in ("pretrain", "map")
+    ]
     for name, value in state[0].items():
         same = torch.equal(value, state[1][name])
         assert same != name.startswith("mappers."), name

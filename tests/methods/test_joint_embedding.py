@@ -85,7 +85,9 @@ def test_uint8_views_are_normalised_by_the_runs_statistics() -> None:
     method.pixel_mean.copy_(torch.tensor([0.25, 0.5]))
     method.pixel_std.copy_(torch.tensor([0.1, 0.2]))
     image = torch.randint(0, 256, (3, 2, 5, 5), dtype=torch.uint8)
-    expected = (image.double() / 255 - torch.tensor([0.25, 0.5])[:, None, None]) / torch.tensor([0.1, 0.2])[:, None, None]
+    expected = (image.double() / 255 - torch.tensor([0.25, 0.5])[:, None, None]) / torch.tensor([0.1, 0.2])[
+        :, None, None
+    ]
     torch.testing.assert_close(method.normalise(image).double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(method.normalise(image.float() / 255).double(), expected, rtol=1e-4, atol=1e-4)
 

@@ -28,7 +28,7 @@ def literal_simclr(views, temperature):
     total, count = 0.0, 0
     for k, view in enumerate(rows):
         for i, anchor in enumerate(view):
-            others = [(l, j, z) for l, other in enumerate(rows) for j, z in enumerate(other) if (l, j) != (k, i)]
+            others = [(v, j, z) for v, other in enumerate(rows) for j, z in enumerate(other) if (v, j) != (k, i)]
             below = sum(math.exp(dot(anchor, z)) for _, _, z in others)
             above = sum(math.exp(dot(anchor, z)) for _, j, z in others if j == i)
             total, count = total - math.log(above / below), count + 1
@@ -49,8 +49,8 @@ def literal_dcl(z1, z2, temperature, sigma=None, positive_below=False, cross_onl
     for k in (0,) if one_way else (0, 1):
         for i in range(rows):
             u = 0.0
-            for l in (1 - k,) if cross_only else (0, 1):
-                u += sum(math.exp(dot(views[k][i], views[l][j]) / temperature) for j in range(rows) if j != i)
+            for v in (1 - k,) if cross_only else (0, 1):
+                u += sum(math.exp(dot(views[k][i], views[v][j]) / temperature) for j in range(rows) if j != i)
             u += math.exp(s[i] / temperature) if positive_below else 0.0
             total += (-weights[i] * s[i] / temperature + math.log(u)) / rows
     return total
@@ -260,7 +260,7 @@ def test_nan_is_passed_on(name):
 
 
 def toy(count, seed, prototypes, rotation):
-    """Ten prototypes in 8 dimensions hidden beside 24 of nuisance, all rotated; returns signal, labels and a renderer."""
+    """Ten prototypes in 8 dimensions hidden beside 24 of nuisance, all rotated; returns labels and a renderer."""
     g = torch.Generator().manual_seed(seed)
     labels = torch.randint(10, (count,), generator=g)
     signal = prototypes[labels] + 0.35 * torch.randn(count, 8, generator=g)

@@ -72,6 +72,10 @@ def test_numbers_for_people() -> None:
     ]
 
 
+def test_notes_become_sentences() -> None:
+    assert [text.sentence(t) for t in ("", " over 5 seeds", "Done.", "why?")] == ["", "Over 5 seeds.", "Done.", "Why?"]
+
+
 @pytest.mark.parametrize("limit", [5, 8, 9, 40])
 def test_shorten_keeps_both_ends(limit: int) -> None:
     name = "a" * 20 + "z" * 20

@@ -154,6 +154,35 @@ def test_better_can_be_told() -> None:
     assert protocol_rows([{"name": "p", "this": column(1.00001), "raw": column(1.00002)}])[0].best is None
 
 
+def test_results_of_the_evaluation_room_fit_as_they_come() -> None:
+    from selftaught import evaluation
+
+    rng = np.random.default_rng(0)
+    label = np.arange(120) % 3
+    good = np.eye(3)[label] + 0.4 * rng.normal(size=(120, 3))
+    noise = rng.normal(size=(120, 3))
+    clean = [samples.photo("coffee")[:48, 48 * i : 48 * i + 48] for i in range(3)]
+    noisy = [np.clip(c + 25 * rng.normal(size=c.shape), 0, 255).astype(np.uint8) for c in clean]
+    columns = {"this": good, "random": noise}
+    knn = {k: evaluation.knn(x[:60], label[:60], x[60:], label[60:], k=5).to_dict() for k, x in columns.items()}
+    found = [
+        {"name": "k-NN", **knn},
+        {"name": "diagnostics", "this": evaluation.diagnostics(good).to_dict()},
+        evaluation.restoration(clean, clean, noisy=noisy, data_range=255).to_dict(),
+    ]
+    run = report.validate({"protocols": found})
+    rows = {(row.protocol, row.metric): row for row in protocol_rows(run["protocols"])}
+    assert rows["k-NN", "accuracy"].best == "this"
+    assert rows["diagnostics", "effective_rank"].label == "effective rank"
+    psnr = rows["restoration", "psnr"]
+    assert psnr.best == "this"
+    assert 18 < psnr.cells["raw"]["mean"] < 24
+    assert ("restoration", "psnr_input") not in rows
+    verdict = report.verdict(run)
+    assert verdict.sentence.startswith("k-NN: accuracy ")
+    assert verdict.tone == "gain"
+
+
 def test_skipped_samples_are_counted_by_reason() -> None:
     page = report.render([samples.image_run()])
     assert "3 samples of 9,603 (0.03%) could not be used." in page

@@ -65,6 +65,14 @@ def test_without_intervals_no_gain_is_certified() -> None:
     assert found.judgement.startswith("Better than a random encoder and raw pixels. Not every value has an interval")
 
 
+def test_baselines_are_called_what_the_run_calls_them() -> None:
+    run = labels(0.69, 0.65, 0.91, 0.05)
+    run["label_efficiency"]["curves"][1] |= {"name": "untrained encoder", "role": "random"}
+    found = verdict(run)
+    assert found.sentence.endswith("against 0.65 for an untrained encoder and 0.91 for raw pixels (chance 0.06).")
+    assert found.judgement.startswith("No better than an untrained encoder (the intervals overlap) and worse than raw")
+
+
 def test_without_baselines_nothing_is_claimed() -> None:
     section = {"x": [10], "curves": [{"name": "this encoder", "mean": [0.99], "low": [0.98], "high": [1.0]}]}
     found = verdict({"label_efficiency": section})

@@ -53,8 +53,8 @@ def test_noise_and_extremes_agree_too() -> None:
 
 @pytest.mark.parametrize("preset", ["simclr", "dcl", "barlow_twins", "small", "multi_crop"])
 def test_presets_agree(preset: str) -> None:
-    images = stack(24, 70, 83, 3)
-    for pipeline in getattr(views, preset)(48):
+    images = stack(16, 70, 83, 3)
+    for pipeline in {pipeline.ops: pipeline for pipeline in getattr(views, preset)(48)}.values():
         one, many = both(pipeline, images)
         assert np.abs(one - many).max() <= 2
         assert np.abs(one - many).mean() < 0.01

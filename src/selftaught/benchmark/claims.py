@@ -1,4 +1,4 @@
-"""``selftaught benchmark claims``: a method and its baselines side by side, and the paired difference with its interval."""
+"""``selftaught benchmark claims``: a method and its baselines side by side, and the paired difference."""
 
 from __future__ import annotations
 
@@ -111,9 +111,7 @@ def _differences(values: dict[str, dict[str, list[float]]], claim: Claim) -> dic
     """Proposed minus each baseline, paired by seed, per condition."""
     proposed = claim.arms[0].name
     return {
-        condition: {
-            arm.name: paired_difference(arms[proposed], arms[arm.name]).to_dict() for arm in claim.arms[1:]
-        }
+        condition: {arm.name: paired_difference(arms[proposed], arms[arm.name]).to_dict() for arm in claim.arms[1:]}
         for condition, arms in values.items()
     }
 

@@ -1,7 +1,7 @@
 """The claims: for each method what its paper says, and the smallest fair comparison that could show it.
 
-Every arm of a claim has the same data, budget, seeds and optimiser; only what the claim is about differs. Learning rates
-were not tuned for either arm: both take the method's laptop preset.
+Every arm of a claim has the same data, budget, seeds and optimiser; only what the claim is about differs. Learning
+rates were not tuned for either arm: both take the method's laptop preset.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _batches(sizes: tuple[int, ...]) -> dict[str, dict[str, Any]]:
 def _simclr() -> Claim:
     return Claim(
         method="simclr",
-        says="Contrast between views of unlabelled images gives features that beat raw pixels and an untrained encoder.",
+        says="Contrast between views of unlabelled images gives better features than an untrained encoder's.",
         data="fashion-mnist?n=10000",
         arms=(Arm("simclr", "simclr"), Arm("untrained", "simclr", {"steps": 1, "lr": 0.0})),
         common={"augment": "grey", "epochs": 12, "batch_size": 256},

@@ -6,7 +6,7 @@ The other names here are what the engine and the command line need around it.
 
 from selftaught.data.cache import PackedSource, pack
 from selftaught.data.checking import CheckReport, check
-from selftaught.data.decode import IMAGE_SUFFIXES, decode
+from selftaught.data.decoding import IMAGE_SUFFIXES, decode
 from selftaught.data.embedded import EMBEDDED_NAMES, Embedded, fetch, list_embedded
 from selftaught.data.mapped import cache_folder
 from selftaught.data.opening import open_source

@@ -101,6 +101,10 @@ class ImageArrays(ImageSource):
     def _is_uint8(self) -> bool:
         return all(p.open().dtype in (np.uint8, np.bool_) for p in self._parts)
 
+    def origin(self) -> str:
+        """The file, if there is one, and the name of the source."""
+        return f"{self._parts[0].path} {self.name}"
+
     def fingerprint(self) -> str:
         """Of the content in memory, or of the files' sizes and times of change."""
         content = [self._stamp] if self._stamp else [p.stamp() for p in self._parts]

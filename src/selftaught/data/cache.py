@@ -67,9 +67,10 @@ class PackedSource(Source):
 
     def _view(self, i: int) -> np.ndarray:
         if self._mapped is None:
-            self._mapped = (
-                np.memmap(self.folder / "pixels.bin", np.uint8, "r") if self.nbytes else np.zeros(0, np.uint8)
-            )
+            try:
+                self._mapped = np.memmap(self.folder / "pixels.bin", np.uint8, "r")
+            except (OSError, ValueError):
+                raise SampleError(self.names[i], "the packed cache is gone or was made anew meanwhile") from None
         start = int(self._offsets[i])
         return np.asarray(self._mapped[start : int(self._offsets[i + 1])]).reshape(self._shapes[i])
 
@@ -122,7 +123,7 @@ def pack(
         raise UserError(f"max_side={max_side} must be at least 1")
     fingerprint = source.fingerprint()
     folder = Path(folder)
-    owner = digest("pack", source.name, source.describe(), max_side)
+    owner = digest("pack", source.origin(), max_side)
     slug = re.sub(r"[^\w.-]+", "-", source.name).strip("-")[:40] or "source"
     target = folder / f"{slug}-{digest(_FORMAT, fingerprint, max_side, source.value_range)[:16]}"
     try:
@@ -230,8 +231,11 @@ def reduce_to(image: np.ndarray, max_side: int) -> np.ndarray:
     if short <= max_side:
         return np.ascontiguousarray(image)
     size = (max(round(width * max_side / short), 1), max(round(height * max_side / short), 1))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(small.reshape(size[1], size[0], -1))
+    small = np.empty((size[1], size[0], image.shape[2]), dtype=np.uint8)
+    for c in range(0, image.shape[2], 4):  # OpenCV averages areas of at most four channels at a time
+        some = np.ascontiguousarray(image[:, :, c : c + 4])
+        small[:, :, c : c + 4] = cv2.resize(some, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], -1)
+    return small
 
 
 def _one(source: Source, i: int, max_side: int) -> np.ndarray | str:

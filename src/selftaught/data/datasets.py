@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.decode import is_pillow, pil_to_array
+from selftaught.data.decoding import is_pillow, pil_to_array
 from selftaught.data.mapped import cache_folder
 from selftaught.data.pixels import as_hwc
 from selftaught.data.series import as_ct
-from selftaught.data.source import TEST, TRAIN, ImageSource, Modality, digest, label_codes
+from selftaught.data.source import TEST, TRAIN, ImageSource, Modality, class_labels, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError
 
@@ -92,23 +92,22 @@ class DatasetSource(ImageSource):
             values = np.concatenate([np.asarray(f) for f in found])
             if len(values) != len(self):
                 raise UserError(f"{self.name}: {len(values)} labels for {len(self)} samples")
-            if values.dtype.kind == "f" and not np.array_equal(values, np.round(values)):
-                return  # a regression target is no class
-            self.labels, self.classes = label_codes(values)
-            own = getattr(next(iter(self.parts.values())), "classes", None)
-            if own is not None and len(own) >= len(self.classes):
-                self.classes = [str(c) for c in own]
+            self.labels, self.classes = class_labels(values, getattr(next(iter(self.parts.values())), "classes", None))
 
     def _scan_labels(self) -> np.ndarray | None:
-        values = []
+        values: list[Any] = []
+        broken = []
         for i in range(len(self)):
             try:
                 value = label_in(self._item(i))
             except SampleError:
-                value = -1
+                broken.append(i)
+                value = 0
             if value is None or np.ndim(value) > 0:
                 return None
             values.append(value.item() if hasattr(value, "item") else value)
+        for i in broken:  # never read again, so any label that occurs will do
+            values[i] = next((v for k, v in enumerate(values) if k not in broken), 0)
         return np.asarray(values)
 
     def fingerprint(self) -> str:

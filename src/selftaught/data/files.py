@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from selftaught.data.decode import IMAGE_SUFFIXES, decode, header, read_bytes
+from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header, read_bytes
 from selftaught.data.pixels import choose_channels
 from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, digest
 from selftaught.errors import SampleError, UserError
@@ -40,10 +40,14 @@ class ImageFiles(ImageSource):
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
         name = self.names[i]
-        return decode(read_bytes(self.root / name, name), name, min_side)
+        return decode(read_bytes(f"{self.root}/{name}", name), name, min_side)
 
     def _is_uint8(self) -> bool:
         return self._all_uint8
+
+    def origin(self) -> str:
+        """The folder, and the name of the source."""
+        return f"{os.path.abspath(self.root)} {self.name}"
 
     def fingerprint(self) -> str:
         """Of the names, sizes and times of change of all files: a file rewritten in any way changes it, moving the

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.decode import decode, is_pillow, pil_to_array, read_bytes
+from selftaught.data.decoding import decode, is_pillow, pil_to_array, read_bytes
 from selftaught.data.pixels import as_hwc
 from selftaught.data.series import as_ct
-from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, Modality, digest, label_codes
+from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, Modality, class_labels, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError, require
 
@@ -43,9 +43,8 @@ class HuggingFaceSource(ImageSource):
             self.given = np.concatenate([np.full(len(t), _SPLITS[s], dtype=np.int8) for s, t in tables.items()])
         if label is not None:
             values = np.concatenate([np.asarray(table[label][:]) for table in tables.values()])
-            self.labels, self.classes = label_codes(values)
-            own = getattr(next(iter(tables.values())).features[label], "names", None)
-            self.classes = [str(n) for n in own] if own else self.classes
+            names = getattr(next(iter(tables.values())).features[label], "names", None)
+            self.labels, self.classes = class_labels(values, names)
         self.convert = channels is not None
         self._probe(channels)
 

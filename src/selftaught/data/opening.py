@@ -12,7 +12,7 @@ import numpy as np
 
 from selftaught.data import datasets, hf, series, shards, timeseries
 from selftaught.data.arrays import open_image_arrays, open_npy
-from selftaught.data.decode import IMAGE_SUFFIXES
+from selftaught.data.decoding import IMAGE_SUFFIXES
 from selftaught.data.embedded import EMBEDDED_NAMES, embedded_builder, embedded_modality
 from selftaught.data.files import holds_any, open_files, open_folder, open_glob
 from selftaught.data.source import Modality, Source
@@ -39,8 +39,9 @@ def open_source(
             - an embedded name (`EMBEDDED_NAMES`); write ``./photos`` for a folder of that name;
             - a folder, a glob pattern or a file of images (jpg png webp tiff bmp npy), or a list of files;
             - a .npz file or a dict of arrays (MedMNIST's layout, or ``images``/``x`` and ``labels``/``y``), a .npy
-            file, an array, a tensor;
-            - ``hf:NAME``, ``torchvision:NAME``, ``wds:PATTERN``, any map-style torch Dataset, a Hugging Face one, a `Source`;
+              file, an array, a tensor;
+            - ``hf:NAME``, ``torchvision:NAME``, ``wds:PATTERN``, any map-style torch Dataset, one of Hugging Face,
+              a `Source`;
             - series: .npz, .npy, a folder of .csv, a .ts file (with its pair) or a folder of them.
         modality: "image" or "series"; None: what the name, the suffix or the folder's files imply, else images.
         split: "train", "test", "val" (where the source brings one) or "all".

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from selftaught.data.decode import decode, read_bytes
+from selftaught.data.decoding import decode, read_bytes
 from selftaught.data.packages import data_file
 from selftaught.data.pixels import conform
 from selftaught.data.source import TEST, TRAIN, ImageSource, digest

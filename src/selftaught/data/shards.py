@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.decode import IMAGE_SUFFIXES, decode, header
+from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header
 from selftaught.data.mapped import build_once, cache_folder
 from selftaught.data.pixels import choose_channels
 from selftaught.data.source import TEST, TRAIN, ImageSource, digest, label_codes
@@ -83,6 +83,10 @@ class ShardSource(ImageSource):
 
     def _is_uint8(self) -> bool:
         return self._all_uint8
+
+    def origin(self) -> str:
+        """The first shard, and the pattern."""
+        return f"{os.path.abspath(self.shards[0])} {self.name}"
 
     def fingerprint(self) -> str:
         """Of the index and of the shards' sizes and times of change."""

@@ -86,6 +86,10 @@ class Source:
         """32 hexadecimal digits that change when the names, the labels or the content of the source change."""
         return digest(self.name, list(self.names), self.labels)
 
+    def origin(self) -> str:
+        """Where the samples come from, whatever their content: the folder, the files, or the name."""
+        return self.name
+
     def subset(self, indices: Iterable[int] | np.ndarray, tag: str = "") -> Source:
         """The samples at `indices`, in that order, as a source of its own; `tag` joins the line of `describe`."""
         return Subset(self, np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices), tag)
@@ -191,6 +195,10 @@ class Subset(Source):
         """The parent's: both splits are scaled alike."""
         return self.parent.value_range
 
+    def origin(self) -> str:
+        """The parent's, and how the samples were chosen."""
+        return f"{self.parent.origin()} {self.tag}"
+
     def fingerprint(self) -> str:
         """The parent's, and which of its samples these are."""
         return digest(self.parent.fingerprint(), self.indices)
@@ -229,6 +237,22 @@ def digest(*parts: Any) -> str:
             h.update(f"s{part!r}".encode())
         h.update(b"\1")
     return h.hexdigest()
+
+
+def class_labels(values: Sequence[Any] | np.ndarray, names: Sequence[str] | None) -> tuple[Any, list[str] | None]:
+    """Labels as a data set lists them, with the names of its classes if it has some, as (labels int64 (n,), names).
+
+    Whole numbers keep their value where there are names for them. Negative ones stand for "not labelled" and make all
+    of it (None, None), and so do numbers that aren't whole.
+    """
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.dtype.kind == "f" and not np.array_equal(array, np.round(array))):
+        return None, None
+    if array.dtype.kind in "if" and len(array) and array.min() < 0:
+        return None, None
+    if names is not None and array.dtype.kind in "iu" and int(array.max(initial=0)) < len(names):
+        return array.astype(np.int64), [str(name) for name in names]
+    return label_codes(array)
 
 
 def label_codes(values: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, list[str]]:

@@ -161,9 +161,7 @@ class Averaged(Callback):
         """The average lives where the weights do."""
         self.average.to(module.device)
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Average after every optimiser step."""
         if not (batch_idx + 1) % trainer.accumulate_grad_batches:
             self.average.update(module.deliverable())

@@ -70,6 +70,7 @@ class _Resumable(DataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Batches taken so far."""
+        assert self.trainer is not None
         return {"batches": self.trainer.fit_loop.epoch_loop.batch_progress.total.ready}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -77,9 +78,7 @@ class _Resumable(DataModule):
         self.start_batch = int(state["batches"])
 
 
-def make_trainer(
-    settings: Settings, folder: Path, total: int, callbacks: list[Any], loggers: list[Any]
-) -> L.Trainer:
+def make_trainer(settings: Settings, folder: Path, total: int, callbacks: list[Any], loggers: list[Any]) -> L.Trainer:
     """The Lightning trainer of a run: one Lightning epoch is the whole stream of batches."""
     device = accelerator(settings.device)
     if settings.device == "gpu" and not torch.cuda.is_available():
@@ -140,8 +139,16 @@ def fit(
     checkpoint = folder / "checkpoints" / f"{method.stage}.ckpt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     world = settings.devices * settings.nodes
-    options: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers, "seed": settings.seed}
-    data = _Resumable(source, method, **options, max_skip=settings.max_skip, skipped=folder / "skipped.csv")
+    data = _Resumable(
+        source,
+        method,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        seed=settings.seed,
+        max_skip=settings.max_skip,
+        skipped=folder / "skipped.csv",
+        view_device=settings.view_device,
+    )
     method.epoch_batches = data.epoch_batches(world)
     total = stage_steps(settings, method.epoch_batches)
     data.total_batches = total * settings.accumulate

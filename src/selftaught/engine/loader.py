@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from selftaught.data import ResumableBatchSampler, Source, as_uint8
 from selftaught.engine.precision import cores
 from selftaught.errors import SampleError, UserError
-from selftaught.views import Pipeline, render
+from selftaught.views import Pipeline, render, stack_params
 
 if TYPE_CHECKING:
     from selftaught.engine.method import Method
@@ -42,10 +42,20 @@ class Batches(Dataset):
         pipelines: one per view; None for series, which are passed whole as ``series``.
         seed: fixes the views.
         pixels: "uint8" rendered views, or "float32" in [0, 1] at the source's full depth (restoration).
+        on_device: pass ``images`` (N,C,H,W) of one size and ``params``, one array per view, for the model's device to
+            render; the pixels are those that the CPU would have made, within rounding.
     """
 
-    def __init__(self, source: Source, pipelines: list[Pipeline] | None, seed: int, pixels: str = "uint8") -> None:
+    def __init__(
+        self,
+        source: Source,
+        pipelines: list[Pipeline] | None,
+        seed: int,
+        pixels: str = "uint8",
+        on_device: bool = False,
+    ) -> None:
         self.source, self.pipelines, self.seed, self.pixels = source, pipelines, seed, pixels
+        self.on_device = on_device
 
     def __len__(self) -> int:
         return len(self.source)
@@ -60,9 +70,22 @@ class Batches(Dataset):
             batch["label"] = torch.from_numpy(np.asarray(self.source.labels)[kept])
         if self.pipelines is None:
             batch["series"] = torch.from_numpy(np.stack([row[1][0] for row in rows]))
+        elif self.on_device:
+            batch["images"] = self._one_size([row[1][0] for row in rows])
+            batch["params"] = [stack_params([row[1][1 + v] for row in rows]) for v in range(self._count)]
         else:
-            batch["views"] = [_stack([row[1][v] for row in rows]) for v in range(len(self.pipelines))]
+            batch["views"] = [_stack([row[1][v] for row in rows]) for v in range(self._count)]
         return batch
+
+    @property
+    def _count(self) -> int:
+        return len(self.pipelines or [])
+
+    def _one_size(self, images: list[np.ndarray]) -> torch.Tensor:
+        sizes = {image.shape for image in images}
+        if len(sizes) > 1:
+            raise UserError(f"--view-device model: {self.source.name} has images of several sizes; use cpu")
+        return _stack(images)
 
     def _sample(self, index: int, epoch: int, skipped: list[tuple[int, str]]) -> tuple[int, list[np.ndarray]]:
         for attempt in range(_TRIES):
@@ -84,6 +107,8 @@ class Batches(Dataset):
         image = as_unit_float(sample) if self.pixels == "float32" else as_uint8(sample, self.source.value_range)
         rng = np.random.Generator(np.random.PCG64([self.seed, epoch, index]))
         height, width = image.shape[:2]
+        if self.on_device:
+            return [image, *(p.sample(rng, height, width) for p in self.pipelines)]
         return [render(image, p, p.sample(rng, height, width)) for p in self.pipelines]
 
 
@@ -213,6 +238,8 @@ class DataModule(L.LightningDataModule):
         total_batches: length of the whole stream; None is one epoch per Lightning epoch.
         max_skip: largest share of unusable samples.
         skipped: where to list the unusable samples.
+        view_device: "cpu" makes views in the loader's processes, "model" batched on the model's device (images of one
+            size), "auto" is cpu.
 
     Raises:
         UserError: fewer samples than one batch.
@@ -229,6 +256,7 @@ class DataModule(L.LightningDataModule):
         total_batches: int | None = None,
         max_skip: float = 0.05,
         skipped: Path | None = None,
+        view_device: str = "auto",
     ) -> None:
         super().__init__()
         if not isinstance(source, Source):
@@ -238,6 +266,7 @@ class DataModule(L.LightningDataModule):
         self.source, self.method, self.batch_size, self.seed = source, method, batch_size, seed
         self.workers = auto_workers(source) if workers < 0 else workers
         self.total_batches, self.start_batch = total_batches, 0
+        self.on_device = view_device == "model" and source.modality == "image" and method.pixels == "uint8"
         self.skips = SkipLog(source, max_skip, skipped)
         self._epoch = 0
         if len(source) < batch_size:
@@ -255,7 +284,7 @@ class DataModule(L.LightningDataModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         total = self.total_batches or self.epoch_batches(world)
         pipelines = self.method.views() if self.source.modality == "image" else None
-        batches = Batches(self.source, pipelines, self.seed, self.method.pixels)
+        batches = Batches(self.source, pipelines, self.seed, self.method.pixels, self.on_device)
         stream = _Stream(len(self.source), self.batch_size, self.seed, self.start_batch, total, rank, world)
         if self.total_batches is None:
             stream = _Epochs(stream)
@@ -315,7 +344,7 @@ class _InOrder(Dataset):
 
     def __init__(self, source: Source, pipeline: Pipeline | None, value_range: Any) -> None:
         self.source, self.pipeline = source, pipeline
-        self.value_range = source.value_range if value_range is None else np.asarray(value_range)
+        self.value_range = source.value_range if value_range is None else value_range
 
     def __len__(self) -> int:
         return len(self.source)
@@ -324,7 +353,7 @@ class _InOrder(Dataset):
         kept, arrays, skipped = [], [], []
         for i in indices:
             try:
-                arrays.append(self._one(self.source.read(i)))
+                arrays.append(self._one(self.source.read(i), i))
                 kept.append(i)
             except (SampleError, ValueError) as error:
                 skipped.append((i, getattr(error, "reason", str(error))))
@@ -337,9 +366,9 @@ class _InOrder(Dataset):
             batch["views"] = [_stack(arrays)]
         return batch
 
-    def _one(self, sample: np.ndarray) -> np.ndarray:
+    def _one(self, sample: np.ndarray, index: int) -> np.ndarray:
         if self.pipeline is None:
             return sample
         image = as_uint8(sample, self.value_range)
-        params = self.pipeline.sample(np.random.Generator(np.random.PCG64(0)), *image.shape[:2])
-        return render(image, self.pipeline, params)
+        rng = np.random.Generator(np.random.PCG64([0, index]))
+        return render(image, self.pipeline, self.pipeline.sample(rng, *image.shape[:2]))

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from selftaught.engine.optim import build_optimizer, learning_rate_factor, parameter_groups, scaled_lr
 from selftaught.errors import UserError
-from selftaught.views import Pipeline
-
+from selftaught.views import Pipeline, render_batch
 
 Optimizer = Literal["adamw", "adam", "sgd", "lars"]
 LearningRateScaling = Literal["linear", "none"]
@@ -50,10 +49,10 @@ class MethodConfig:
 class Method(L.LightningModule):
     """One published system, wired from the shared rooms.
 
-    Subclasses set ``Config``, build their networks in ``build`` and define ``loss`` and ``predict``.
+    Subclasses set ``config_class``, build their networks in ``build`` and define ``loss`` and ``predict``.
 
     Args:
-        config: an instance of the class's ``Config``; None takes the paper's defaults.
+        config: an instance of the class's ``config_class``; None takes the paper's defaults.
         channels: channels C of a sample.
         length: samples T of a series window (series only).
         **options: single fields of the config, overriding it.
@@ -62,9 +61,9 @@ class Method(L.LightningModule):
         UserError: an option that the config does not have, or a value outside its choices.
     """
 
-    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    config_class: ClassVar[type[MethodConfig]] = MethodConfig
     slug: ClassVar[str] = ""
-    modality: ClassVar[Literal["image", "series"]] = "image"
+    modality: Literal["image", "series"] = "image"
     output: ClassVar[Literal["embedding", "image"]] = "embedding"
     stages: ClassVar[tuple[str, ...]] = ("train",)
     pixels: ClassVar[Literal["uint8", "float32"]] = "uint8"
@@ -75,7 +74,7 @@ class Method(L.LightningModule):
         self, config: MethodConfig | None = None, *, channels: int = 3, length: int | None = None, **options: Any
     ) -> None:
         super().__init__()
-        self.config = configure(type(self).Config, config, options)
+        self.config = configure(type(self).config_class, config, options)
         self.channels, self.length = channels, length
         self.stage = self.stages[0]
         self.epoch_batches = 1
@@ -122,7 +121,11 @@ class Method(L.LightningModule):
 
     # ---- what all methods share ------------------------------------------------------------------------------
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:
-        """Turn uint8 views into normalised float32, on the device."""
+        """Make views where that was left to the device, and turn them into normalised float32."""
+        if "images" in batch:
+            pairs = zip(self.views(), batch.pop("params"), strict=True)
+            images = batch.pop("images")
+            batch["views"] = [render_batch(images, pipeline, params) for pipeline, params in pairs]
         if "views" in batch:
             batch["views"] = [self.normalise(view) for view in batch["views"]]
         return batch
@@ -142,13 +145,17 @@ class Method(L.LightningModule):
         detached = {name: value.detach() for name, value in terms.items()}
         if self._trainer is not None and self.trainer.loggers:
             self.log_dict(detached, prog_bar=False, batch_size=len(batch["index"]))
-        return {"loss": terms["loss"], "terms": detached}
+        return {"loss": terms["loss"], "terms": detached}  # type: ignore[dict-item]
 
     def configure_optimizers(self) -> Any:
         """The config's optimiser with its schedule, stepped every optimiser step."""
         c, trainer = self.config, self.trainer
         total = max(1, int(trainer.estimated_stepping_batches))
-        batch = getattr(trainer.datamodule, "batch_size", 256) * trainer.world_size * trainer.accumulate_grad_batches
+        batch = (
+            getattr(getattr(trainer, "datamodule", None), "batch_size", 256)
+            * trainer.world_size
+            * trainer.accumulate_grad_batches
+        )
         lr = scaled_lr(c.lr, batch) if c.lr_scaling == "linear" else c.lr
         optimizer = build_optimizer(c.optimizer, self.parameter_groups(lr), lr=lr, momentum=c.momentum)
         per_epoch = max(1, self.epoch_batches // trainer.accumulate_grad_batches)

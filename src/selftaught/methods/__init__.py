@@ -20,7 +20,7 @@ _CLASSES = {
     "FrameProjections": "frame_projections",
 }
 
-__all__ = ["get", *_CLASSES]  # noqa: PLE0604
+__all__ = ["get", *_CLASSES]
 
 
 def get(slug: str) -> Any:

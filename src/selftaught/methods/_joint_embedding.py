@@ -10,6 +10,7 @@ from torch import Tensor, cat, nn
 from selftaught import networks, views
 from selftaught.engine.distributed import gather
 from selftaught.engine.method import Method, MethodConfig
+from selftaught.views import Pipeline
 
 
 @dataclass
@@ -39,7 +40,7 @@ class JointEmbeddingConfig(MethodConfig):
 class JointEmbedding(Method):
     """Base of the two-view methods: subclasses name the projector, the paper's views and the objective."""
 
-    Config = JointEmbeddingConfig
+    config_class = JointEmbeddingConfig
     config: JointEmbeddingConfig
 
     def build(self) -> None:
@@ -66,7 +67,7 @@ class JointEmbedding(Method):
         """The projector, from the encoder's width to the embedding's."""
         return networks.mlp(widths, norm="bn", hidden_bias=False)
 
-    def paper_views(self) -> list[views.Pipeline]:
+    def paper_views(self) -> list[Pipeline]:
         """The two views as the paper makes them."""
         return list(views.simclr(self.config.image_size, scale=(self.config.crop, 1.0)))
 
@@ -75,13 +76,16 @@ class JointEmbedding(Method):
         raise TypeError(f"{type(self).__name__} defines no objective")
 
     # ---- what they share -------------------------------------------------------------------------------------
-    def views(self) -> list[views.Pipeline]:
+    def views(self) -> list[Pipeline]:
         """Two views per image."""
         c = self.config
-        recipe = {"small": views.small, "grey": views.grey}.get(c.augment)
-        return list(recipe(c.image_size, scale=(c.crop, 1.0))) if recipe else self.paper_views()
+        if c.augment == "small":
+            return list(views.small(c.image_size, scale=(c.crop, 1.0)))
+        if c.augment == "grey":
+            return list(views.grey(c.image_size, scale=(c.crop, 1.0)))
+        return self.paper_views()
 
-    def evaluation_view(self) -> views.Pipeline | None:
+    def evaluation_view(self) -> Pipeline | None:
         """Shorter side resized, centre cropped."""
         return None if self.modality == "series" else next(iter(views.plain(self.config.image_size)))
 

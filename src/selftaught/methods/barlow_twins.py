@@ -18,6 +18,7 @@ from selftaught import networks, objectives, views
 from selftaught.engine.method import Optimizer
 from selftaught.engine.optim import parameter_groups
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
+from selftaught.views import Pipeline
 
 
 @dataclass
@@ -74,7 +75,7 @@ class BarlowTwins(JointEmbedding):
     """Barlow Twins with its ablations."""
 
     slug = "barlow-twins"
-    Config = Config
+    config_class = Config
     config: Config
 
     def build(self) -> None:
@@ -87,7 +88,7 @@ class BarlowTwins(JointEmbedding):
         """Three linear layers without bias; BN and ReLU after all but the last."""
         return networks.mlp(widths, norm="bn", hidden_bias=False, out_bias=False)
 
-    def paper_views(self) -> list[views.Pipeline]:
+    def paper_views(self) -> list[Pipeline]:
         """T (always blurred) and T' (seldom blurred, sometimes solarised)."""
         return list(views.barlow_twins(self.config.image_size, scale=(self.config.crop, 1.0)))
 

@@ -2,7 +2,7 @@
 
 One network f with a switch: blind (f_M, its first kernels without their centre tap, so no pixel sees itself) or not.
 
-    L_blind = mean | B2S_5( f_M( S2B_5(x) ) ) - x |         the noise of pixels 5 apart is independent: they can't tell it
+    L_blind = mean | B2S_5( f_M( S2B_5(x) ) ) - x |         pixels 5 apart share no noise: they can't tell it
     L_self  = mean | f(x) - x |
     L_inv   = mean | RS_2( f(x); m ) - sg( f_M( RS_2(x; m) ) ) |             what f sees of a pixel must not change it
     L       = L_blind + s(t) ( L_self + lambda L_inv ),      s(t) ramps from 0 to 1 over the first two fifths
@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 
 from selftaught import networks, objectives, views
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Schedule
+from selftaught.views import Pipeline
 
 
 @dataclass
@@ -80,7 +81,7 @@ class CBSN(Method):
     """C-BSN with its blind-spot baselines; any number of channels."""
 
     slug = "c-bsn"
-    Config = Config
+    config_class = Config
     config: Config
     output = "image"
     pixels = "float32"
@@ -90,7 +91,7 @@ class CBSN(Method):
         c = self.config
         self.network = networks.BlindSpotNetwork(channels=self.channels, width=c.width, modules=c.modules)
 
-    def views(self) -> list[views.Pipeline]:
+    def views(self) -> list[Pipeline]:
         """A random patch in one of the eight orientations."""
         return list(views.patches(self.config.patch))
 
@@ -116,9 +117,7 @@ class CBSN(Method):
             blind_sub = self.network(objectives.random_subsample(x, m, c.stride_inv), blind=True)
         unmasked = self.network(x, blind=False)
         ramp = self.ramp_weight()
-        return objectives.c_bsn_terms(
-            blind, unmasked, blind_sub, x, m, ramp=ramp, lambda_=c.lambda_, loss=c.penalty
-        )
+        return objectives.c_bsn_terms(blind, unmasked, blind_sub, x, m, ramp=ramp, lambda_=c.lambda_, loss=c.penalty)
 
     def predict(self, batch: dict[str, Any]) -> Tensor:
         """Denoised images (N,C,H,W) in [0, 1] from noisy ones of the same range."""

@@ -21,6 +21,7 @@ from torch.nn.functional import normalize
 from selftaught import networks, objectives, views
 from selftaught.engine.method import Optimizer
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
+from selftaught.views import Pipeline
 
 
 @dataclass
@@ -76,14 +77,14 @@ class DCL(JointEmbedding):
     """DCL, DCLW and their InfoNCE baseline in one code path."""
 
     slug = "dcl"
-    Config = Config
+    config_class = Config
     config: Config
 
     def head(self, widths: list[int]) -> nn.Module:
         """Linear(no bias)-BN-ReLU-Linear."""
         return networks.mlp(widths, norm="bn", hidden_bias=False, out_bias=True)
 
-    def paper_views(self) -> list[views.Pipeline]:
+    def paper_views(self) -> list[Pipeline]:
         """Crop, flip, jitter (0.4, 0.4, 0.4, 0.1), grey 0.2; blur where images are large."""
         return list(views.dcl(self.config.image_size, scale=(self.config.crop, 1.0)))
 

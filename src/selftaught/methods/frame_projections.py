@@ -70,7 +70,7 @@ class FrameProjections(Method):
     """Sensor series of any number of channels and any window length."""
 
     slug = "frame-projections"
-    Config = Config
+    config_class = Config
     config: Config
     modality = "series"
     stages = ("pretrain", "map")

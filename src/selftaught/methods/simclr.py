@@ -56,7 +56,7 @@ class SimCLR(JointEmbedding):
     """SimCLR on images of any number of channels, or on sensor series."""
 
     slug = "simclr"
-    Config = Config
+    config_class = Config
     config: Config
 
     def head(self, widths: list[int]) -> nn.Module:

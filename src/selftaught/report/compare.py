@@ -71,14 +71,14 @@ def _measurements(run: Mapping[str, Any]) -> list[tuple[tuple[str, str], Cell, s
         this = row.cells["this"]
         if this:
             refs = {role: other["mean"] for role in ("random", "raw") if (other := row.cells[role])}
-            found.append(((row.protocol, row.metric), {**this, "refs": refs}, row.better))
+            found.append(((row.protocol, row.label), {**this, "refs": refs}, row.better))
     metrics = run.get("metrics") or {}
     knn, loss = curves.knn_points(metrics)[1], known((metrics.get("series") or {}).get("loss"))
     rank = curves.effective_rank((run.get("spectrum") or {}).get("this"))
     last = (
         ("online k-NN, last", knn[-1] if knn else None, "high"),
         ("loss, last", loss[-1] if loss else None, "none"),
-        ("effective rank", rank, "none"),
+        ("effective rank, centred", rank, "none"),
         ("time", run.get("seconds"), "none"),
     )
     found += [

@@ -140,6 +140,7 @@ def effective_rank(values: Sequence[float | None] | None) -> float | None:
 
     O. Roy, M. Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007. It lies between 1
     (all in one direction: collapse) and the number of values (all alike). ``None`` without a value above zero.
+    Of the centred embeddings' spectrum it is larger than RankMe, which leaves the mean in.
     """
     positive = [v for v in known(values) if v > 0]
     total = sum(positive)

@@ -202,7 +202,7 @@ def _tiles(run: Mapping[str, Any]) -> list[dict[str, str]]:
     rank = curves.effective_rank((run.get("spectrum") or {}).get("this"))
     if rank is not None:
         of = number(len(known(run["spectrum"]["this"])))
-        tiles.append({"label": "effective rank", "value": number(rank, 1), "note": f"of {of} dimensions"})
+        tiles.append({"label": "effective rank, centred", "value": number(rank, 1), "note": f"of {of} dimensions"})
     if run.get("seconds") is not None:
         tiles.append({"label": "time", "value": duration(run["seconds"]), "note": ""})
     return tiles

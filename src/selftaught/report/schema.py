@@ -94,11 +94,12 @@ class LabelEfficiency(TypedDict, total=False):
 
 
 class Number(TypedDict, total=False):
-    """A measured number and its interval; ``values`` are the single measurements (seeds, folds)."""
+    """A measured number and its interval; ``values`` are the single measurements (seeds, folds), ``p`` is not shown."""
 
     mean: Real
     low: Real
     high: Real
+    p: Real
     values: list[Real] | None
 
 
@@ -115,6 +116,7 @@ class Protocol(TypedDict, total=False):
     """One protocol for up to three inputs. Either ``this``/``random``/``raw``, or ``numbers`` alone for this encoder.
 
     ``better`` says per metric whether "high" or "low" is better, or "none"; the default goes by the metric's name.
+    A metric ``NAME_input`` of this encoder (restoration's) is shown as the raw input's NAME.
     """
 
     name: str

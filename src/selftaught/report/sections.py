@@ -10,7 +10,7 @@ from selftaught.report import curves, plates, restored
 from selftaught.report.images import data_uri, dimensions
 from selftaught.report.lines import both_widths, legend
 from selftaught.report.tables import protocol_rows
-from selftaught.report.text import NOTHING, decimals, duration, flatten, interval, known, number, plural
+from selftaught.report.text import NOTHING, decimals, duration, flatten, interval, known, number, plural, sentence
 
 Section = dict[str, Any] | None
 
@@ -61,7 +61,7 @@ def label_efficiency(run: Mapping[str, Any]) -> Section:
         "legend": legend(chart),
         "heads": [line.name for line in chart.lines],
         "rows": rows,
-        "note": section.get("note") or "",
+        "note": sentence(section.get("note") or ""),
         "metric": section.get("metric") or "accuracy",
         "intervals": any(line.low for line in chart.lines),
         "chance": number(section["chance"]) if section.get("chance") is not None else "",
@@ -133,7 +133,7 @@ def neighbours(run: Mapping[str, Any]) -> Section:
     if not rows:
         return None
     said = f"{number(agree)} of {number(of)} neighbours shown ({agree / of:.0%}) have the query's class." if of else ""
-    return {"rows": rows, "said": said}
+    return {"rows": rows, "said": said, "most": max(len(row["hits"]) for row in rows)}
 
 
 def views(run: Mapping[str, Any]) -> Section:
@@ -147,7 +147,7 @@ def views(run: Mapping[str, Any]) -> Section:
     names = section.get("names") or [""] * len(section["rows"])
     named = [name for name, row in zip(names, section["rows"], strict=True) if row]
     plates_ = [{"name": n, "uris": [data_uri(p) for p in row]} for n, row in zip(named, rows, strict=True)]
-    return {"columns": columns, "rows": plates_, "count": most, "note": section.get("note") or ""}
+    return {"columns": columns, "rows": plates_, "count": most, "note": sentence(section.get("note") or "")}
 
 
 def spectrum(run: Mapping[str, Any]) -> Section:

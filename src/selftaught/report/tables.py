@@ -30,6 +30,11 @@ class Row:
     places: int
 
     @property
+    def label(self) -> str:
+        """The metric for reading."""
+        return self.metric.replace("_", " ")
+
+    @property
     def best(self) -> str | None:
         """The role with the best mean as shown; ``None`` for a tie, a lone value or a metric without a better side."""
         means = {role: round(cell["mean"], self.places) for role, cell in self.cells.items() if cell}
@@ -73,10 +78,18 @@ def protocol_rows(protocols: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def _numbers(protocol: Mapping[str, Any], role: str) -> dict[str, Any]:
-    result = protocol.get(role) or {}
-    if role == "this" and not result:
-        result = protocol
-    return result.get("numbers") or {}
+    own = (protocol.get("this") or protocol).get("numbers") or {}
+    if role == "this":
+        return {name: value for name, value in own.items() if _of_input(name, own) is None}
+    given = (protocol.get(role) or {}).get("numbers") or {}
+    inputs = {base: value for name, value in own.items() if (base := _of_input(name, own))} if role == "raw" else {}
+    return inputs | given
+
+
+def _of_input(name: str, numbers: Mapping[str, Any]) -> str | None:
+    """What ``psnr_input`` is to ``psnr``: the metric that the untouched input was measured by, if that is one."""
+    base = name.removesuffix("_input")
+    return base if base != name and base in numbers else None
 
 
 def _cell(value: Mapping[str, Any] | None) -> dict[str, Any] | None:

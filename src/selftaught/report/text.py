@@ -10,8 +10,8 @@ from typing import Any
 #: Shown where there is no value.
 NOTHING = "–"
 
-_LOWER = re.compile(r"loss|error|\bmae\b|\bmse\b|rmse|lpips|niqe|perplexity|seconds|\btime\b|\bfid\b", re.IGNORECASE)
-_NEITHER = re.compile(r"align|uniform|\brank\b|count|^n$|temperature|samples|tolerance", re.IGNORECASE)
+_LOWER = re.compile(r"loss|error|rmse|lpips|niqe|perplexity|seconds|\b(mae|mape|mse|dead|time|fid)\b", re.IGNORECASE)
+_NEITHER = re.compile(r"align|uniform|\brank\b|\bstd\b|count|^n$|temperature|samples|tolerance", re.IGNORECASE)
 
 
 def decimals(values: Iterable[float | None]) -> int:
@@ -69,6 +69,14 @@ def plural(count: int, noun: str) -> str:
     if noun.endswith("y"):
         return f"{number(count)} {noun[:-1]}ies"
     return f"{number(count)} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def sentence(words: str) -> str:
+    """The words with a capital in front and a full stop behind; nothing stays nothing."""
+    words = words.strip()
+    if not words:
+        return ""
+    return words[0].upper() + words[1:] + ("" if words[-1] in ".!?" else ".")
 
 
 def shorten(name: str, limit: int) -> str:

@@ -111,7 +111,9 @@ def _and(names: Sequence[str]) -> str:
 def with_article(name: str, role: str) -> str:
     """``a random encoder``, ``raw pixels``, ``the supervised encoder``: how a contender is called in a sentence."""
     words = name[:1].lower() + name[1:] if name[1:2].islower() else name
-    return f"a {words}" if role == "random" and not words.startswith(("a ", "the ")) else words
+    if role != "random" or words.startswith(("a ", "an ", "the ")):
+        return words
+    return f"{'an' if words[:1].lower() in 'aeiou' else 'a'} {words}"
 
 
 def label_scores(section: Mapping[str, Any]) -> tuple[float, Score | None, list[Score]] | None:
@@ -124,7 +126,7 @@ def label_scores(section: Mapping[str, Any]) -> tuple[float, Score | None, list[
         return None
     i = min(at, key=lambda k: (abs(x[k] - _WANTED_LABELS), x[k]))
     this: Score | None = None
-    rivals: list[Score] = []
+    rivals: dict[str, list[Score]] = {"random": [], "raw": []}
     for curve in curves:
         if curve["mean"][i] is None:
             continue
@@ -135,9 +137,9 @@ def label_scores(section: Mapping[str, Any]) -> tuple[float, Score | None, list[
         )
         if role == "this" and this is None:
             this = score
-        elif role in ("random", "raw"):
-            rivals.append(score)
-    return x[i], this, sorted(rivals, key=lambda s: "random" not in s.name)
+        elif role in rivals:
+            rivals[role].append(score)
+    return x[i], this, rivals["random"] + rivals["raw"]
 
 
 def _from_labels(run: Mapping[str, Any]) -> Verdict | None:
@@ -205,7 +207,7 @@ def _from_protocols(run: Mapping[str, Any]) -> Verdict | None:
     }
     rivals = [scores[role] for role in ("random", "raw") if role in scores]
     this = scores["this"]
-    sentence = f"{row.protocol}: {row.metric} {number(this.mean, row.places)}"
+    sentence = f"{row.protocol}: {row.label} {number(this.mean, row.places)}"
     if this.low is not None and this.high is not None:
         sentence += f" ({interval(this.low, this.high, row.places)})"
     return Verdict(_against(sentence, rivals, None, row.places), *judge(this, rivals, None, row.better))

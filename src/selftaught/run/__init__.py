@@ -115,7 +115,7 @@ class Run:
         kind = methods.get(self.config["method"])
         torch.manual_seed(self.config["settings"]["seed"] if seed is None else seed)
         options = self.config["options"] | ({"pretrained": False} if "pretrained" in self.config["options"] else {})
-        return training.build(kind, kind.Config(**options), self.config["data"])
+        return training.build(kind, kind.config_class(**options), self.config["data"])
 
     def _untrained(self) -> Method:
         return self._build(self.config["settings"]["seed"] + 10_007).to(self.method.device).eval()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selftaught import catalog
+from selftaught.data import Modality, open_source
 from selftaught.engine.method import MethodConfig
 from selftaught.engine.precision import accelerator
 from selftaught.errors import UserError
@@ -40,7 +41,7 @@ def resolve(
         merged.pop("steps", None)
     merged |= {name: value for name, value in given.items() if value is not None}
     merged["preset"] = preset or merged.get("preset")
-    options = {f.name for f in dataclasses.fields(kind.Config)}
+    options = {f.name for f in dataclasses.fields(kind.config_class)}
     for name in merged:
         if name not in _SETTINGS | options:
             near = difflib.get_close_matches(name, _SETTINGS | options, 1)
@@ -48,7 +49,7 @@ def resolve(
             raise UserError(f"no option {name!r} for {kind.slug}: {hint}")
     settings = Settings(**{k: v for k, v in merged.items() if k in _SETTINGS})
     method_options = {k: v for k, v in merged.items() if k in options}
-    return settings, kind.Config(**method_options)
+    return settings, kind.config_class(**method_options)
 
 
 def default_preset(slug: str, modality: str, device: str | None) -> str | None:
@@ -68,12 +69,10 @@ def _preset(slug: str, name: str) -> dict[str, Any]:
     return dict(presets[name])
 
 
-def modality_of(kind: type[Any], data: Any) -> str:
+def modality_of(kind: type[Any], data: Any) -> Modality:
     """The modality that a method will see in a source: the method's own, or series where the source is one."""
     if kind.modality == "series" or not hasattr(kind, "augmented_series"):
         return kind.modality
-    from selftaught.data import open_source
-
     return open_source(data, split="all").modality
 
 

@@ -15,7 +15,7 @@ from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
 from selftaught.run import samples
-from selftaught.run.features import calibrate, embed, raw
+from selftaught.run.features import calibrate, channel_statistics, embed, raw
 from selftaught.run_settings import Settings
 
 LABELLED = ("knn", "linear", "fewlabel", "retrieval", "diagnostics")
@@ -36,8 +36,8 @@ def embedding_protocols(
     """Run protocols on three kinds of features.
 
     Returns:
-        per protocol a dict with the Result of ``this`` encoder, a ``random`` one and the ``raw`` input; and the test
-        features, labels and indices for the report.
+        per protocol a dict with the Result of ``this`` encoder, a ``random`` one and the ``raw`` input (for fewlabel
+        also of the channels' ``statistics``, the simplest features); and the test features, labels and indices.
     """
     parts = samples.labelled_parts(data, method.modality, settings)
     names = list(protocols) if protocols else list(LABELLED if parts else UNLABELLED)
@@ -50,20 +50,26 @@ def embedding_protocols(
     plain = untrained()
     calibrate(plain, train)
     kinds: dict[str, Any] = {"this": (method, embed), "random": (plain, embed), "raw": (method, raw)}
+    kinds |= {"statistics": (method, channel_statistics)}
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
     kept: dict[str, np.ndarray] = {}
     for kind, (model, make) in kinds.items():
+        if kind == "statistics" and "fewlabel" not in names:
+            continue
         x, y, _ = make(model, train)
         tx, ty, index = make(model, test)
         if kind == "this":
             kept = {"features": tx, "index": index} | ({"labels": ty} if ty is not None else {})
         if kind == "random":
             kept["random"] = tx
+        views = _second_view(model, test) if make is embed and "diagnostics" in names else None
         for name in names:
+            if kind == "statistics" and name != "fewlabel":
+                continue
             if kind == "raw" and evaluation.PROTOCOLS[name].inputs == "encoder":
                 continue
             say(f"{name}: {kind}")
-            found[name][kind] = _run(name, model, (x, y, tx, ty), (train, test), seeds)
+            found[name][kind] = _run(name, model, (x, y, tx, ty), (train, test), seeds, views)
     return found, kept
 
 
@@ -82,19 +88,31 @@ def _some(source: Source, limit: int) -> Source:
     return source.subset(np.sort(np.random.default_rng(0).permutation(len(source))[:limit]))
 
 
-def _run(name: str, model: Method, arrays: tuple[Any, ...], parts: tuple[Source, Source], seeds: int) -> Result:
+def _run(
+    name: str, model: Method, arrays: tuple[Any, ...], parts: tuple[Source, Source], seeds: int, views: Any
+) -> Result:
     x, y, tx, ty = arrays
     protocol = evaluation.PROTOCOLS[name]
     if protocol.inputs == "encoder":
         return _finetune(model, parts)
+    if name == "diagnostics" and views is not None and len(views) == len(tx):
+        return protocol(tx, views)
     inputs = {"features": (tx,), "labelled": (tx, ty), "split": (x, y, tx, ty)}[protocol.inputs]
     return protocol(*inputs, **({"seeds": seeds} if name == "fewlabel" else {}))
+
+
+def _second_view(model: Method, source: Source) -> np.ndarray | None:
+    """Embeddings of the test images as a training view shows them, for the alignment; None for series."""
+    pipelines = model.views()
+    if not pipelines:
+        return None
+    return embed(model, source, pipeline=pipelines[0])[0]
 
 
 def _finetune(model: Method, parts: tuple[Source, Source]) -> Result:
     from selftaught.engine.loader import evaluation_batches
 
-    arrays = []
+    arrays: list[Any] = []
     for part in (_some(parts[0], 5000), _some(parts[1], 2000)):
         batches = list(evaluation_batches(part, model.evaluation_view(), value_range=model.value_range))
         with torch.inference_mode():

@@ -18,7 +18,7 @@ from selftaught.run.layout import write_json, write_text
 FORMATS = ("safetensors", "timm", "onnx")
 _TOLERANCE = 1e-4
 
-_TIMM_EXAMPLE = '''"""Loads the exported encoder with timm alone and embeds images (N, {channels}, {size}, {size}) in [0, 1]."""
+_TIMM_EXAMPLE = '''"""Loads the exported encoder with timm alone; embeds (N, {channels}, {size}, {size}) in [0, 1]."""
 
 import json
 from pathlib import Path
@@ -128,7 +128,10 @@ def _onnx(module: nn.Module, method: Method, card: dict[str, Any], out: Path) ->
         expected = module(x).numpy()
     dynamic: Any = {0: torch.export.Dim("batch", min=1, max=1 << 16)}
     if method.output == "image":
-        dynamic |= {2: torch.export.Dim("height", min=66, max=1 << 14), 3: torch.export.Dim("width", min=66, max=1 << 14)}
+        dynamic |= {
+            2: torch.export.Dim("height", min=66, max=1 << 14),
+            3: torch.export.Dim("width", min=66, max=1 << 14),
+        }
         x = torch.rand(2, card["channels"], 96, 104, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             expected = module(x).numpy()

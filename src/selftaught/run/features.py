@@ -19,16 +19,23 @@ _RAW_SIDE = 32
 
 
 def stream(
-    method: Method, source: Source, *, batch_size: int = 256, workers: int = -1, start: int = 0, precision: str = "auto"
+    method: Method,
+    source: Source,
+    *,
+    batch_size: int = 256,
+    workers: int = -1,
+    start: int = 0,
+    precision: str = "auto",
+    pipeline: Any = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]]:
-    """Embed a source batch by batch.
+    """Embed a source batch by batch, under ``pipeline`` or the method's evaluation view.
 
     Yields:
         features (n, D) float32, the samples' indices (n,), and what was skipped as (index, reason) pairs.
     """
     device = method.device
     dtype = autocast_dtype(precision, device.type)
-    pipeline = method.evaluation_view()
+    pipeline = pipeline or method.evaluation_view()
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "start": start}
     for batch in evaluation_batches(source, pipeline, value_range=method.value_range, **options):
         skipped = batch.pop("skipped")
@@ -42,10 +49,14 @@ def stream(
 
 
 def embed(
-    method: Method, source: Source, *, workers: int = -1, batch_size: int = 256
+    method: Method, source: Source, *, workers: int = -1, batch_size: int = 256, pipeline: Any = None
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Features (n, D), labels (n,) or None, and indices (n,) of a whole source; broken samples are left out."""
-    parts = [(f, i) for f, i, _ in stream(method, source, workers=workers, batch_size=batch_size) if len(i)]
+    parts = [
+        (f, i)
+        for f, i, _ in stream(method, source, workers=workers, batch_size=batch_size, pipeline=pipeline)
+        if len(i)
+    ]
     features = np.concatenate([f for f, _ in parts])
     index = np.concatenate([i for _, i in parts])
     labels = np.asarray(source.labels)[index] if source.labels is not None else None
@@ -62,6 +73,20 @@ def raw(method: Method, source: Source) -> tuple[np.ndarray, np.ndarray | None, 
             parts.append(batch["series"].flatten(1).numpy())
         else:
             parts.append(small_pixels(batch["views"][0]).flatten(1).numpy())
+        indices.append(batch["index"].numpy())
+    index = np.concatenate(indices)
+    labels = np.asarray(source.labels)[index] if source.labels is not None else None
+    return np.concatenate(parts), labels, index
+
+
+def channel_statistics(method: Method, source: Source) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Mean and deviation of every channel as features: what colour and contrast alone can tell."""
+    parts, indices = [], []
+    for batch in evaluation_batches(source, method.evaluation_view(), value_range=method.value_range):
+        if not len(batch["index"]):
+            continue
+        x = (batch["series"] if "series" in batch else batch["views"][0].float() / 255).flatten(2)
+        parts.append(torch.cat([x.mean(2), x.std(2, correction=0)], dim=1).numpy())
         indices.append(batch["index"].numpy())
     index = np.concatenate(indices)
     labels = np.asarray(source.labels)[index] if source.labels is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def sections(layout: Layout, method: Method, settings: Settings) -> dict[str, An
         "source": {k: facts.get(k) for k in ("name", "modality", "classes", "channels")}
         | {"train": facts["samples"], "generated": bool(facts.get("generated"))},
         "seconds": seconds,
+        "created": f"{datetime.fromtimestamp(layout.config.stat().st_mtime):%Y-%m-%d %H:%M}",
         "command": f"selftaught train --config {layout.config}",
         "config": config["settings"] | config["options"],
         "environment": config.get("environment"),
@@ -49,8 +51,15 @@ def sections(layout: Layout, method: Method, settings: Settings) -> dict[str, An
         "metrics": _metrics(layout.metrics, facts),
         "skipped": _skipped(layout.skipped),
     }
-    found["protocols"] = [{"name": name, **kinds} for name, kinds in stored.items()]
     found["label_efficiency"] = _label_efficiency(stored.get("fewlabel"), facts)
+    drawn = {"fewlabel"} if found["label_efficiency"] else set()
+    columns = ("this", "random", "raw")
+    found["protocols"] = [
+        {"name": name} | {k: v for k, v in kinds.items() if k in columns}
+        for name, kinds in stored.items()
+        if name not in drawn
+    ]
+    found["confusion"] = _confusion(stored.get("linear"), facts)
     found["spectrum"] = _spectrum(stored.get("diagnostics"))
     return {key: value for key, value in found.items() if value}
 
@@ -119,6 +128,7 @@ def _label_efficiency(stored: dict[str, Any] | None, facts: dict[str, Any]) -> d
     if not stored:
         return None
     names = {"this": "this encoder", "random": "untrained encoder", "raw": "raw input"}
+    names |= {"statistics": "channel means and deviations"}
     curves: list[dict[str, Any]] = []
     x: list[float] = []
     for kind, label in names.items():
@@ -126,10 +136,21 @@ def _label_efficiency(stored: dict[str, Any] | None, facts: dict[str, Any]) -> d
         if points:
             x = [point["n"] for point in points]
             numbers = [point["accuracy"] for point in points]
-            curves.append({"name": label, "role": kind} | {k: [n[k] for n in numbers] for k in ("mean", "low", "high")})
+            role = kind if kind != "statistics" else "other"
+            curves.append({"name": label, "role": role} | {k: [n[k] for n in numbers] for k in ("mean", "low", "high")})
     chance = 1 / len(facts["classes"]) if facts.get("classes") else None
     note = "intervals over draws of the labelled samples (95 %)"
     return {"x": x, "curves": curves, "chance": chance, "note": note} if curves else None
+
+
+def _confusion(stored: dict[str, Any] | None, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Confusion matrix of the linear probe on this encoder, under the classes' names."""
+    figures = ((stored or {}).get("this") or {}).get("figures", {})
+    matrix, classes = (figures.get("confusion") or {}).get("matrix"), facts.get("classes")
+    if not matrix:
+        return None
+    known = classes if classes and len(classes) == len(matrix) else [str(k) for k in range(len(matrix))]
+    return {"matrix": matrix, "classes": known}
 
 
 def _spectrum(stored: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -224,7 +245,8 @@ def _restored(row: dict[str, Any]) -> dict[str, Any]:
     def picture(image: np.ndarray) -> str:
         height, width = image.shape[:2]
         top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-        return pictures.encode(np.clip(image, 0, 1)[top : top + side, left : left + side])
+        part = np.clip(image, 0, 1)[top : top + side, left : left + side]
+        return pictures.encode((part * 255 + 0.5).astype(np.uint8), format="png")
 
     found = {"name": row["name"], "noisy": picture(row["noisy"]), "restored": picture(row["restored"])}
     if row.get("clean") is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data import Source, open_source
+from selftaught.data import Modality, Source, open_source
 from selftaught.engine.loader import as_unit_float
 from selftaught.errors import SampleError, UserError
 from selftaught.run_settings import Settings
@@ -15,7 +15,7 @@ from selftaught.views import noise
 _STATISTICS = 256
 
 
-def training_source(data: Any, modality: str, settings: Settings) -> Source:
+def training_source(data: Any, modality: Modality, settings: Settings) -> Source:
     """Open the part of a source to train on: all of it where it has no labels, groups or given parts."""
     split = settings.split
     if split == "auto":
@@ -24,7 +24,7 @@ def training_source(data: Any, modality: str, settings: Settings) -> Source:
     return degraded(source, settings.noise)
 
 
-def is_divided(data: Any, modality: str, settings: Settings) -> bool:
+def is_divided(data: Any, modality: Modality, settings: Settings) -> bool:
     """Say whether a source has a test part worth keeping away from training."""
     if settings.by != "auto":
         return True
@@ -32,7 +32,7 @@ def is_divided(data: Any, modality: str, settings: Settings) -> bool:
     return any(known is not None for known in (whole.labels, whole.groups, whole.given))
 
 
-def labelled_parts(data: Any, modality: str, settings: Settings) -> tuple[Source, Source] | None:
+def labelled_parts(data: Any, modality: Modality, settings: Settings) -> tuple[Source, Source] | None:
     """(train, test) of a source with labels, None where it has none."""
     try:
         parts = [
@@ -41,7 +41,7 @@ def labelled_parts(data: Any, modality: str, settings: Settings) -> tuple[Source
         ]
     except UserError:
         return None
-    if any(part.labels is None or len(part) == 0 for part in parts) or len(set(parts[0].labels)) < 2:
+    if any(part.labels is None or len(part) == 0 for part in parts) or len(np.unique(parts[0].labels)) < 2:  # type: ignore[arg-type]
         return None
     return parts[0], parts[1]
 
@@ -57,7 +57,7 @@ class Degraded(Source):
     def __len__(self) -> int:
         return len(self.clean)
 
-    def read(self, i: int, **options: Any) -> np.ndarray:
+    def read(self, i: int, min_side: int | None = None) -> np.ndarray:
         """The noisy image, float32 in [0, 1] but not clipped to it."""
         kind, *numbers = self.spec.split(":")
         values = [float(number) for number in numbers]
@@ -68,9 +68,9 @@ class Degraded(Source):
             return noise.gaussian(image, sigma, rng)
         return noise.correlated(image, sigma, rng, kernel=int(values[1]) if len(values) > 1 else 3)
 
-    def subset(self, indices: Any) -> Source:
+    def subset(self, indices: Any, tag: str = "") -> Source:
         """Noisy images of part of the source."""
-        return Degraded(self.clean.subset(indices), self.spec)
+        return Degraded(self.clean.subset(indices, tag), self.spec)
 
     def fingerprint(self) -> str:
         """The clean source's, and the noise's."""

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from selftaught import data as data_room
-from selftaught.data import Source
+from selftaught.data import Modality, Source
 from selftaught.engine.fit import fit
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
@@ -49,7 +49,7 @@ def start(
     folder = new_folder(options.get("out"), method, source.name)
     settings.out = str(folder)
     content = configuration.complete(method, settings, method_config, facts)
-    if not os.environ.get("LOCAL_RANK", "0") != "0":
+    if os.environ.get("LOCAL_RANK", "0") == "0":
         write_yaml(Layout(folder).config, content | {"environment": environment()})
     return _train(folder, kind, settings, method_config, facts, source, data, modality, quiet)
 
@@ -73,7 +73,7 @@ def go_on(path: str | Path, data: Any = None, *, quiet: bool = False, **options:
     for name in free:
         if options.get(name) is not None:
             setattr(settings, name, options[name])
-    method_config = kind.Config(**content["options"])
+    method_config = kind.config_class(**content["options"])
     data = settings.data if data is None else data
     modality = content["data"]["modality"]
     source = samples.training_source(data, modality, settings)
@@ -121,7 +121,7 @@ def _train(
     facts: dict[str, Any],
     source: Source,
     data: Any,
-    modality: str,
+    modality: Modality,
     quiet: bool,
 ) -> Path:
     layout = Layout(folder)

@@ -35,9 +35,11 @@ system.addEventListener("change", paintButton);
 paintButton();
 
 // One tooltip for the whole page, kept inside the window.
+let shownAt = 0;
 const showTip = (nodes, x, y) => {
   tip.replaceChildren(...nodes);
   tip.hidden = false;
+  shownAt = scrollY;
   const box = tip.getBoundingClientRect();
   const left = x + 16 + box.width > innerWidth - 8 ? x - 16 - box.width : x + 16;
   const top = y + 12 + box.height > innerHeight - 8 ? y - 12 - box.height : y + 12;
@@ -214,7 +216,8 @@ for (const copy of document.querySelectorAll("button.copy")) {
   });
 }
 
-addEventListener("scroll", hideTip, { passive: true });
+// Reports of a scroll that was over before the tip opened must not close it.
+addEventListener("scroll", () => { if (Math.abs(scrollY - shownAt) > 2) hideTip(); }, { passive: true });
 addEventListener("keydown", event => { if (event.key === "Escape") hideTip(); });
 // Paper has no folds: open everything but the other runs while printing, and put it back after.
 let opened = [];

@@ -43,10 +43,11 @@ class Header(NamedTuple):
     dtype: str
 
 
-def read_bytes(path: Path, name: str) -> bytes:
+def read_bytes(path: str | Path, name: str) -> bytes:
     """The content of a file, or a SampleError that says why there is none."""
     try:
-        data = path.read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            data = file.readall()
     except FileNotFoundError:
         raise SampleError(name, "missing") from None
     except OSError as error:

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from tests.data.helpers import encode, picture
 from PIL import Image
 
-from selftaught.data.decode import decode, header, jpeg_size, pil_to_array
+from selftaught.data.decoding import decode, header, jpeg_size, pil_to_array
 from selftaught.errors import SampleError
+from tests.data.helpers import encode, picture
 
 
 def tiff(array: np.ndarray, **options: object) -> bytes:
@@ -122,6 +122,16 @@ def test_lzw_and_jpeg_tiffs_come_from_opencv():
     assert np.abs(decode(encode(image, "TIFF", compression="jpeg", quality=95), "x").astype(int) - image).mean() < 4
 
 
+def test_what_only_imagecodecs_can_unpack_is_named(tmp_path):
+    image = np.zeros((16, 20, 13), np.uint8)
+    (tmp_path / "a.tif").write_bytes(tiff(image, photometric="minisblack", planarconfig="contig"))
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        file.pages.first.tags["Compression"].overwrite(5)
+    assert reason((tmp_path / "a.tif").read_bytes()) == (
+        "TIFF with LZW compression and 13 channels (pip install imagecodecs)"
+    )
+
+
 def test_other_number_types_become_float32():
     values = np.random.default_rng(0).normal(size=(9, 11, 5))
     got = decode(npy(values), "x")
@@ -137,7 +147,9 @@ def test_npy_with_channels_first_is_turned():
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30, 0.25, 0.5, 0.9])
-@pytest.mark.parametrize(("kind", "options"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {})]
+)
 def test_truncated_files_are_told(kind, options, cut):
     data = encode(picture(120, 160), kind, **options)
     keep = int(len(data) * cut) if isinstance(cut, float) else len(data) - cut

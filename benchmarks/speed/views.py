@@ -1,0 +1,217 @@
+"""How fast two SimCLR views of a 96x96 JPEG are made: decoding, views, batches, through torch's DataLoader.
+
+    python benchmarks/speed/views.py [--images 2048] [--rounds 7] [--workers 0 2]
+
+Contenders take turns within each round, so ratios are paired and a busy machine slows all alike. Peers: lightly's
+SimCLRTransform if it is installed, and the same recipe from torchvision and PIL, of which such pipelines are made.
+The result is printed and written to views.json beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from skimage import data as photographs
+from torch.utils.data import DataLoader, Dataset
+
+from selftaught import views
+
+SIZE, BATCH = 96, 128
+
+
+def jpegs(n: int) -> list[bytes]:
+    """n JPEG files of 96x96 pixels, quality 90, cut from scikit-image's photographs at half size."""
+    rng = np.random.default_rng(0)
+    sources = [cv2.cvtColor(make(), cv2.COLOR_RGB2BGR) for make in (photographs.astronaut, photographs.coffee)]
+    sources = [cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for image in sources]
+    files = []
+    for i in range(n):
+        image = sources[i % len(sources)]
+        top, left = (int(rng.integers(0, side - SIZE + 1)) for side in image.shape[:2])
+        crop = image[top : top + SIZE, left : left + SIZE]
+        files.append(cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+    return files
+
+
+class Ours(Dataset):
+    """Decoded once with OpenCV, both views rendered straight into uint8 batches."""
+
+    def __init__(self, files: list[bytes]) -> None:
+        self.files = files
+        self.views = views.simclr(SIZE)
+        self.rng = np.random.default_rng(0)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
+        params = [pipeline.sample_batch(self.rng, len(indices), SIZE, SIZE) for pipeline in self.views]
+        out = torch.empty(len(self.views), len(indices), 3, SIZE, SIZE, dtype=torch.uint8)
+        places = out.numpy()
+        for row, index in enumerate(indices):
+            image = cv2.imdecode(np.frombuffer(self.files[index], np.uint8), cv2.IMREAD_COLOR_RGB)
+            for view, pipeline in enumerate(self.views):
+                views.render_into(places[view, row], image, pipeline, params[view][row])
+        return list(out)
+
+
+class DecodeOnly(Dataset):
+    """The floor: OpenCV's decoding alone."""
+
+    def __init__(self, files: list[bytes]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitems__(self, indices: list[int]) -> torch.Tensor:
+        out = np.empty((len(indices), SIZE, SIZE, 3), np.uint8)
+        for row, index in enumerate(indices):
+            out[row] = cv2.imdecode(np.frombuffer(self.files[index], np.uint8), cv2.IMREAD_COLOR_RGB)
+        return torch.from_numpy(out)
+
+
+class Peer(Dataset):
+    """PIL decoding and a transform that returns a list of float tensors, batched by torch's own collate."""
+
+    def __init__(self, files: list[bytes], transform: Callable[[Any], list[torch.Tensor]]) -> None:
+        self.files, self.transform = files, transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> list[torch.Tensor]:
+        return self.transform(Image.open(io.BytesIO(self.files[index])).convert("RGB"))
+
+
+class PilBlur:
+    """PIL's Gaussian blur with a radius from 0.1 to 2, half of the time."""
+
+    def __call__(self, image: Any) -> Any:
+        if torch.rand(()) < 0.5:
+            return image
+        return image.filter(ImageFilter.GaussianBlur(0.1 + 1.9 * float(torch.rand(()))))
+
+
+class TwoTorchvision:
+    """The SimCLR recipe from torchvision's own transforms on PIL images, twice."""
+
+    def __init__(self) -> None:
+        from torchvision import transforms as tv
+
+        jitter = tv.RandomApply([tv.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.8)
+        normalise = tv.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        crop = [tv.RandomResizedCrop(SIZE), tv.RandomHorizontalFlip()]
+        self.one = tv.Compose([*crop, jitter, tv.RandomGrayscale(0.2), PilBlur(), tv.ToTensor(), normalise])
+
+    def __call__(self, image: Any) -> list[torch.Tensor]:
+        return [self.one(image), self.one(image)]
+
+
+def lightly_transform() -> Callable[[Any], list[torch.Tensor]] | None:
+    try:
+        from lightly.transforms import SimCLRTransform
+    except ImportError:
+        return None
+    return SimCLRTransform(input_size=SIZE)
+
+
+def as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def quiet(_: int = 0) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def loader(source: Dataset, workers: int) -> DataLoader:
+    whole = hasattr(source, "__getitems__")
+    return DataLoader(
+        source,
+        batch_size=BATCH,
+        num_workers=workers,
+        collate_fn=as_it_is if whole else None,
+        persistent_workers=workers > 0,
+        worker_init_fn=quiet,
+    )
+
+
+def epoch(batches: DataLoader, n: int) -> float:
+    """Images per second over one pass."""
+    start = time.perf_counter()
+    for _ in batches:
+        pass
+    return n / (time.perf_counter() - start)
+
+
+def measure(images: int, rounds: int, workers: int) -> dict[str, list[float]]:
+    """Images per second of every contender in every round; slow ones see an eighth of the images."""
+    files = jpegs(images)
+    few = files[: max(BATCH, images // 8)]
+    contenders: dict[str, Dataset] = {"selftaught": Ours(files), "decode alone": DecodeOnly(files)}
+    contenders["torchvision"] = Peer(few, TwoTorchvision())
+    if (transform := lightly_transform()) is not None:
+        contenders["lightly"] = Peer(few, transform)
+    loaders = {name: loader(source, workers) for name, source in contenders.items()}
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        for name, batches in loaders.items():
+            rate = epoch(batches, len(contenders[name]))  # type: ignore[arg-type]
+            if turn:  # the first pass starts the workers
+                rates[name].append(rate)
+    return rates
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    quiet()
+    if lightly_transform() is None:
+        print("lightly is not installed here: its row is left out")
+    result: dict[str, Any] = {
+        "work": "two SimCLR views of a 96x96 JPEG, images per second",
+        "versions": {"opencv": cv2.__version__, "torch": torch.__version__},
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "runs": [],
+    }
+    for workers in options.workers:
+        rates = measure(options.images, options.rounds, workers)
+        run: dict[str, Any] = {"workers": workers, "rates": {name: spread(values) for name, values in rates.items()}}
+        for name in rates:
+            if name != "selftaught":
+                pairs = [ours / other for ours, other in zip(rates["selftaught"], rates[name], strict=True)]
+                run.setdefault("ratio to", {})[name] = spread(pairs)
+        result["runs"].append(run)
+        for name, values in run["rates"].items():
+            ratio = run["ratio to"].get(name)
+            beside = f"   selftaught is {ratio['median']:.2f}x ({ratio['min']:.2f}-{ratio['max']:.2f})" if ratio else ""
+            span = f"{values['median']:8.0f} img/s ({values['min']:.0f}-{values['max']:.0f})"
+            print(f"{workers} workers  {name:14} {span}{beside}")
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()

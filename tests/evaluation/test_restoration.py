@@ -1,0 +1,130 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+
+from selftaught.errors import UserError
+from selftaught.evaluation import restoration
+from selftaught.evaluation.restoration import psnr, ssim
+
+
+def pictures(rng, count=4, channels=3, dtype=np.uint8):
+    """Clean images of different sizes and noisy copies."""
+    high = 255 if dtype == np.uint8 else 65535 if dtype == np.uint16 else 1.0
+    clean, noisy = [], []
+    for i in range(count):
+        h, w = 24 + 3 * i, 40 - 4 * i
+        image = np.linspace(0.2, 0.8, h * w * channels).reshape(h, w, channels)
+        copy = image + 0.1 * rng.normal(size=image.shape)
+        clean.append((high * image).astype(dtype))
+        noisy.append((high * np.clip(copy, 0, 1)).astype(dtype))
+    return clean, noisy, high
+
+
+@pytest.mark.parametrize("channels", [1, 3, 13])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_psnr_and_ssim_by_the_formulas(rng, channels, dtype):
+    clean, noisy, high = pictures(rng, channels=channels, dtype=dtype)
+    result = restoration(noisy, clean, data_range=high)
+    decibel, structure = [], []
+    for a, b in zip(noisy, clean, strict=True):
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        decibel.append(10 * math.log10(high**2 / np.mean((a - b) ** 2)))
+        structure.append(
+            structural_similarity(
+                a,
+                b,
+                data_range=high,
+                channel_axis=-1,
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+            )
+        )
+    assert result.figures["per_image"]["psnr"] == pytest.approx(decibel)
+    assert result.figures["per_image"]["ssim"] == pytest.approx(structure)
+    assert result["psnr"].mean == pytest.approx(np.mean(decibel))
+    assert result["psnr"].low <= result["psnr"].mean <= result["psnr"].high
+
+
+def test_ssim_literally_at_one_pixel(rng):
+    """Wang's formula at the centre of an 11 x 11 image, whose only full window is the whole image."""
+    a, b = rng.uniform(0, 255, (2, 11, 11))
+    g = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    w = np.outer(g, g) / g.sum() ** 2
+    ma, mb = (w * a).sum(), (w * b).sum()
+    va, vb = (w * a * a).sum() - ma**2, (w * b * b).sum() - mb**2
+    cov = (w * a * b).sum() - ma * mb
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    expected = (2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
+    assert ssim(a, b) == pytest.approx(expected)
+
+
+def test_identical_images(rng):
+    clean, noisy, _ = pictures(rng)
+    result = restoration([clean[0], noisy[1]], clean[:2])
+    assert psnr(clean[0], clean[0]) == math.inf
+    assert result.figures["per_image"]["psnr"][0] == 100.0
+    assert result.figures["per_image"]["ssim"][0] == pytest.approx(1.0)
+    assert "1 exact images" in result.note
+
+
+def test_the_input_stands_beside_with_paired_gains(rng):
+    clean, noisy, _ = pictures(rng)
+    better = [((a.astype(float) + 3.0 * b) / 4).astype(np.uint8) for a, b in zip(noisy, clean, strict=True)]
+    result = restoration(better, clean, noisy=noisy)
+    assert result["psnr_input"] == restoration(noisy, clean)["psnr"]
+    assert result["psnr_gain"].mean == pytest.approx(result["psnr"].mean - result["psnr_input"].mean)
+    assert result["psnr_gain"].mean == pytest.approx(20 * math.log10(4), abs=0.6)
+    assert result["psnr_gain"].low > 5
+    assert result["ssim_gain"].low > 0
+
+
+def test_tensors_are_channels_first_and_arrays_channels_last(rng):
+    clean, noisy, _ = pictures(rng)
+    first = [np.moveaxis(a, -1, 0) for a in noisy], [np.moveaxis(a, -1, 0) for a in clean]
+    as_tensors = [[torch.tensor(a) for a in side] for side in first]
+    assert restoration(*as_tensors) == restoration(noisy, clean)
+    assert restoration(*first, channels="first") == restoration(noisy, clean)
+    stacked = np.stack([clean[0]] * 3), np.stack([noisy[0]] * 3)
+    assert len(restoration(*stacked).figures["per_image"]["psnr"]) == 3
+    grey = [a[..., 0] for a in noisy], [a[..., 0] for a in clean]
+    assert restoration(*grey)["ssim"].mean > 0
+    assert restoration(*grey) == restoration([a[..., :1] for a in noisy], [a[..., :1] for a in clean])
+
+
+def test_values_outside_the_range_are_clipped(rng):
+    target = np.full((12, 12), 250.0)
+    assert restoration([target + 50], [target])["psnr"].mean == pytest.approx(psnr(target + 5, target))
+    assert restoration([target + 50], [target], clip=False)["psnr"].mean == pytest.approx(psnr(target + 50, target))
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 7, 10, 11])
+def test_tiny_images_shrink_the_window(rng, side):
+    a = rng.integers(0, 255, (side, side + 3, 3)).astype(np.uint8)
+    result = restoration([a, 255 - a], [a, a])
+    assert result.figures["per_image"]["ssim"][0] == pytest.approx(1.0)
+    assert result.figures["per_image"]["ssim"][1] < 0.9
+    assert ("smaller than SSIM" in result.note) == (side < 11)
+
+
+def test_what_does_not_fit_is_said(rng):
+    clean, noisy, _ = pictures(rng)
+    with pytest.raises(UserError, match=r"predictions: 3 images for 4"):
+        restoration(noisy[:3], clean)
+    with pytest.raises(UserError, match=r"predictions\[0\]: size"):
+        restoration(noisy[::-1], clean)
+    with pytest.raises(UserError, match="pass data_range=1"):
+        restoration([a / 255 for a in noisy], [a / 255 for a in clean])
+    with pytest.raises(UserError, match="pass 65535"):
+        restoration([a.astype(np.uint16) * 256 for a in noisy], [a.astype(np.uint16) * 256 for a in clean])
+    with pytest.raises(UserError, match=r"predictions\[1\]: NaN"):
+        restoration([noisy[0], np.where(True, np.nan, noisy[1])], clean[:2])
+    with pytest.raises(UserError, match="looks like a single image"):
+        restoration(noisy[0], clean[0])
+    with pytest.raises(UserError, match="no image"):
+        restoration([], [])
+    with pytest.raises(UserError, match="data_range"):
+        restoration(noisy, clean, data_range=0)
