@@ -74,7 +74,8 @@ def test_an_embedded_name_wins_over_a_folder_unless_a_path_is_written(tmp_path, 
     monkeypatch.chdir(tmp_path)
     assert len(open_source("./photos", split="all")) == 2
     assert len(open_source("photos/", split="all")) == 2
-    assert len(open_source("photos", split="all")) == 17 * 250
+    assert len(open_source("photos", split="all")) == 2
+    assert len(open_source("embedded:photos", split="all")) == 17 * 250
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,10 @@ def test_uniformity_in_parts(rng, monkeypatch):
 
 
 def test_feature_std_tells_collapse_from_spread(rng):
+    small = rng.normal(size=(5, 3))
+    unit = small / np.linalg.norm(small, axis=1, keepdims=True)
+    literal = np.mean([math.sqrt(np.mean((unit[:, j] - unit[:, j].mean()) ** 2)) for j in range(3)])
+    assert feature_std(torch.tensor(small)) == pytest.approx((literal, literal * math.sqrt(3)))
     spread = torch.tensor(rng.normal(size=(5000, 32)))
     deviation, ratio = feature_std(spread)
     assert deviation == pytest.approx(1 / math.sqrt(32), rel=0.01)

@@ -7,7 +7,7 @@ from typing import Any
 
 from selftaught.run import Run, train
 
-DEMO: dict[str, Any] = {"method": "dcl", "data": "photos", "options": {"steps": 600}}
+DEMO: dict[str, Any] = {"method": "dcl", "data": "embedded:photos", "options": {"steps": 600}}
 """What the demonstration trains."""
 
 

@@ -36,7 +36,8 @@ def open_source(
     Args:
         spec: what to open. A string may end in options, ``watch?window=100&step=50``; those given as arguments win.
 
-            - an embedded name (`EMBEDDED_NAMES`); write ``./photos`` for a folder of that name;
+            - an embedded name (`EMBEDDED_NAMES`); where a file or folder of that name is at hand, that is meant, and
+            ``embedded:photos`` is the embedded one;
             - a folder, a glob pattern or a file of images (jpg png webp tiff bmp npy), or a list of files;
             - a .npz file or a dict of arrays (MedMNIST's layout, or ``images``/``x`` and ``labels``/``y``), a .npy
               file, an array, a tensor;
@@ -92,10 +93,11 @@ def _open(spec: Any, modality: Modality | None, options: dict[str, Any]) -> Sour
 
 
 def _open_text(spec: str, modality: Modality | None, options: dict[str, Any]) -> Source:
-    if spec in EMBEDDED_NAMES:
-        _same_modality(spec, embedded_modality(spec), modality)
-        return call(embedded_builder(spec), spec, options)
     scheme, _, rest = spec.partition(":")
+    name = rest if scheme == "embedded" else spec
+    if name in EMBEDDED_NAMES and (scheme == "embedded" or not Path(spec).exists()):
+        _same_modality(name, embedded_modality(name), modality)
+        return call(embedded_builder(name), name, options)
     if scheme == "hf" and rest:
         return call(hf.open_huggingface, spec, options, rest, modality or "image")
     if scheme == "torchvision" and rest:

@@ -30,10 +30,10 @@ SAFE_LOGIT = 40.0
 
 
 def _tile_side(device: torch.device) -> int:
-    """Side of a tile. On a processor it should fit into the second-level cache, but feed all threads at once."""
+    """Side of a tile. One thread is fastest within its second-level cache; several must meet less often than that."""
     if device.type != "cpu":
         return 4096
-    return 512 if torch.get_num_threads() == 1 else 1024
+    return 512 if torch.get_num_threads() == 1 else 2048
 
 
 class _Problem(NamedTuple):
