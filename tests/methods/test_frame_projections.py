@@ -47,6 +47,7 @@ def test_loss_is_the_sheets_by_hand() -> None:
 
 def test_features_are_fourier_time_wavelet_and_no_transform_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     method = methods.FrameProjections(channels=2, length=64, **SMALL).eval()
+    plain = methods.FrameProjections(channels=2, length=64, map_at_inference=False, **SMALL).eval()
     monkeypatch.setattr(type(method), "wavelet", lambda *a: pytest.fail("a transform was computed at inference"))
     with torch.no_grad():
         f = method.predict(batch())
@@ -55,7 +56,6 @@ def test_features_are_fourier_time_wavelet_and_no_transform_is_computed(monkeypa
         torch.testing.assert_close(f[:, 128:256], r)
         torch.testing.assert_close(f[:, :128], method.mappers["fourier"](r))
         torch.testing.assert_close(f[:, 256:], method.mappers["wavelet"](r))
-    plain = methods.FrameProjections(channels=2, length=64, map_at_inference=False, **SMALL).eval()
     assert plain.predict(batch()).shape == (6, 128)
 
 

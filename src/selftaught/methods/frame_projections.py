@@ -114,7 +114,7 @@ class FrameProjections(Method):
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 for k, view in zip(new, self.wavelet(batch["series"][new].float()), strict=True):
                     self._cache[index[k]] = view.half()
-        return torch.stack([self._cache[i] for i in index]).float()
+        return torch.stack([self._cache[i].float() for i in index])
 
     def representations(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """r (N, 128) of the signal and of each transform."""

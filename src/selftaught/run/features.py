@@ -15,7 +15,7 @@ from selftaught.engine.loader import evaluation_batches
 from selftaught.engine.method import Method
 from selftaught.engine.precision import autocast_dtype
 
-_RAW_SIDE = 32
+_RAW_SIDE = 16
 
 
 def stream(
@@ -64,7 +64,7 @@ def embed(
 
 
 def raw(method: Method, source: Source) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """The input itself as features: pixels of the evaluation view, averaged to at most 32 x 32; or the whole window."""
+    """The input itself as features: pixels of the evaluation view, averaged to at most 16 x 16; or the whole window."""
     parts, indices = [], []
     for batch in evaluation_batches(source, method.evaluation_view(), value_range=method.value_range):
         if not len(batch["index"]):
@@ -94,7 +94,7 @@ def channel_statistics(method: Method, source: Source) -> tuple[np.ndarray, np.n
 
 
 def small_pixels(images: Tensor) -> Tensor:
-    """uint8 (N,C,H,W) -> float32 in [0, 1], averaged to at most 32 x 32."""
+    """uint8 (N,C,H,W) -> float32 in [0, 1], averaged to at most 16 x 16."""
     images = images.float() / 255
     return adaptive_avg_pool2d(images, _RAW_SIDE) if max(images.shape[2:]) > _RAW_SIDE else images
 
