@@ -20,7 +20,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 TINY = {
     "encoder": "resnet10-narrow",
-    "image_size": 16,
+    "stem": "standard",
+    "image_size": 32,
     "projector": "32-16",
     "steps": 12,
     "batch_size": 32,

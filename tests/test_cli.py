@@ -22,7 +22,19 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return code, captured.out, captured.err
 
 
-QUICK = ["--encoder", "resnet10-narrow", "--image-size", "16", "--projector", "16-8", "--quiet", "--workers", "0"]
+QUICK = [
+    "--encoder",
+    "resnet10-narrow",
+    "--stem",
+    "standard",
+    "--image-size",
+    "32",
+    "--projector",
+    "16-8",
+    "--quiet",
+    "--workers",
+    "0",
+]
 
 
 def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -117,7 +117,7 @@ def _expected(run, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.slow
 def test_timm_export_runs_in_plain_timm(tiny_run, tmp_path: Path) -> None:
     folder = tiny_run.export("timm", tmp_path / "timm")
-    x = torch.rand(3, 1, 16, 16)
+    x = torch.rand(3, 1, 32, 32)
     torch.save(x, tmp_path / "x.pt")
     code = (
         "import sys, torch; sys.modules['selftaught'] = None; sys.path.insert(0, sys.argv[1]); import load\n"
@@ -139,7 +139,7 @@ def test_onnx_export_runs_in_onnxruntime_at_any_batch_size(tiny_run, tmp_path: P
     path = tiny_run.export("onnx", tmp_path / "encoder.onnx")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for batch in (1, 5):
-        x = torch.randn(batch, 1, 16, 16)
+        x = torch.randn(batch, 1, 32, 32)
         (found,) = session.run(None, {"input": x.numpy()})
         torch.testing.assert_close(torch.from_numpy(found), _expected(tiny_run, x), rtol=1e-4, atol=1e-4)
     keys = {entry.key for entry in onnx.load(path).metadata_props}

@@ -188,3 +188,12 @@ def test_pretrained_weights_out_of_reach(monkeypatch):
 def test_spec_of_something_else():
     with pytest.raises(UserError, match="channels"):
         networks.build({"name": "resnet18", "stem": "small"})
+
+
+def test_images_too_small_for_the_strides_are_refused() -> None:
+    """A stride on a one-pixel map learns nothing, and its bf16 weight gradient is not initialised by oneDNN."""
+    with pytest.raises(UserError, match=r"image_size=16 is too small .* use 32 or more, or stem=small"):
+        networks.encoder("resnet10-narrow", image_size=16, stem="standard")
+    assert networks.encoder("resnet10-narrow", image_size=16, stem="small").spec["stem"] == "small"
+    assert networks.encoder("resnet10-narrow", image_size=32, stem="standard").dim == 256
+    assert networks.encoder("vit_tiny_patch16_224", image_size=32).dim == 192

@@ -49,6 +49,10 @@ class Claim:
     full_seeds: int = 5
 
 
+_SMALL: dict[str, Any] = {"augment": "grey", "image_size": 32, "stem": "standard"}
+"""Fashion-MNIST on two cores: a strided stem, views without colour."""
+
+
 def _batches(sizes: tuple[int, ...]) -> dict[str, dict[str, Any]]:
     return {f"batch {size}": {"batch_size": size} for size in sizes}
 
@@ -59,7 +63,7 @@ def _simclr() -> Claim:
         says="Contrast between views of unlabelled images gives better features than an untrained encoder's.",
         data="fashion-mnist?n=10000",
         arms=(Arm("simclr", "simclr"), Arm("untrained", "simclr", {"steps": 1, "lr": 0.0})),
-        common={"augment": "grey", "epochs": 12, "batch_size": 256},
+        common=_SMALL | {"epochs": 6, "batch_size": 128},
         score=("linear", "accuracy"),
         also=(("knn", "accuracy"),),
         full={"data": "fashion-mnist", "epochs": 30},
@@ -73,7 +77,7 @@ def _dcl() -> Claim:
         data="fashion-mnist?n=10000",
         arms=(Arm("dcl", "dcl"), Arm("infonce", "dcl", {"objective": "infonce"})),
         conditions=_batches((32, 64, 128, 256)),
-        common={"augment": "grey", "epochs": 3, "temperature": 0.1},
+        common=_SMALL | {"epochs": 2, "temperature": 0.1},
         score=("knn", "accuracy"),
         full={"data": "fashion-mnist", "epochs": 20},
     )
@@ -89,7 +93,7 @@ def _barlow() -> Claim:
             Arm("invariance only", "barlow-twins", {"terms": "invariance"}),
             Arm("redundancy only", "barlow-twins", {"terms": "redundancy"}),
         ),
-        common={"augment": "grey", "epochs": 8, "batch_size": 256},
+        common=_SMALL | {"epochs": 5, "batch_size": 128},
         score=("knn", "accuracy"),
         also=(("diagnostics", "effective_rank"), ("linear", "accuracy")),
         full={"data": "fashion-mnist", "epochs": 30},

@@ -7,7 +7,11 @@ from typing import Any
 
 from selftaught.run import Run, train
 
-DEMO: dict[str, Any] = {"method": "dcl", "data": "embedded:photos", "options": {"steps": 600}}
+DEMO: dict[str, Any] = {
+    "method": "dcl",
+    "data": "embedded:photos",
+    "options": {"augment": "grey", "crop": 0.08, "steps": 800},
+}
 """What the demonstration trains."""
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from selftaught.errors import UserError
+
 
 class Interrupted(Exception):
     """A signal asked the run to stop; its state is saved. ``signum`` says which."""
@@ -134,10 +136,13 @@ class Checkpoints(Callback):
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Write the checkpoint now, unless a weight is not finite: then the last good one stays."""
-        module = trainer.lightning_module
-        if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
-            return
+        """Write the checkpoint now; a weight that is not finite stops the run instead, so that the last one is good."""
+        for name, weight in trainer.lightning_module.named_parameters():
+            if not bool(torch.isfinite(weight).all()):
+                raise UserError(
+                    f"weight {name} became NaN or infinite by step {trainer.global_step}; "
+                    f"{self.path} is the last good checkpoint; try a smaller --lr, --clip 1 or --precision 32"
+                )
         problem = save_atomically(trainer, self.path)
         self._last = time.monotonic()
         if problem:

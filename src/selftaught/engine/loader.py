@@ -269,6 +269,8 @@ class DataModule(L.LightningDataModule):
         self.on_device = view_device == "model" and source.modality == "image" and method.pixels == "uint8"
         self.skips = SkipLog(source, max_skip, skipped)
         self._epoch = 0
+        if batch_size < 2 and method.output == "embedding":
+            raise UserError(f"--batch-size {batch_size}: an embedding is learnt by comparison, use 2 or more")
         if len(source) < batch_size:
             raise UserError(
                 f"{source.name} has {len(source)} samples, fewer than one batch of {batch_size}: "

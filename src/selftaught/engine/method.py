@@ -34,6 +34,10 @@ class MethodConfig:
     """Weight decay (decoupled in AdamW)."""
     momentum: float = 0.9
     """Momentum of SGD and LARS, first beta of Adam."""
+    lars_eta: float = 0.001
+    """Trust coefficient of LARS."""
+    lars_clip: bool = False
+    """LARS never steps further than plain SGD would."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up from 0, at most a fifth of the run."""
     schedule: Schedule = "cosine"
@@ -157,7 +161,17 @@ class Method(L.LightningModule):
             * trainer.accumulate_grad_batches
         )
         lr = scaled_lr(c.lr, batch) if c.lr_scaling == "linear" else c.lr
-        optimizer = build_optimizer(c.optimizer, self.parameter_groups(lr), lr=lr, momentum=c.momentum)
+        scaled_and_clipped = trainer.precision == "16-mixed" and trainer.gradient_clip_val
+        optimizer = build_optimizer(
+            c.optimizer,
+            self.parameter_groups(lr),
+            lr=lr,
+            momentum=c.momentum,
+            betas=(c.momentum, 0.999),
+            eta=c.lars_eta,
+            clip=c.lars_clip,
+            fused=False if scaled_and_clipped else None,
+        )
         per_epoch = max(1, self.epoch_batches // trainer.accumulate_grad_batches)
         warmup = min(round(c.warmup_epochs * per_epoch), total // 5)
 

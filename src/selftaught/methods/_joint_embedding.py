@@ -30,7 +30,7 @@ class JointEmbeddingConfig(MethodConfig):
     projector: str = "2048-128"
     """Widths of the projector's layers."""
     augment: Literal["paper", "small", "grey"] = "paper"
-    """Recipe of the views: the paper's, small (no blur), grey (crop, flip, brightness and contrast)."""
+    """Views: the paper's, small (no blur), grey (crop, flip, brightness, contrast: also where colour must stay)."""
     crop: float = 0.08
     """Smallest share of the image that a crop keeps."""
     one_forward: bool = False

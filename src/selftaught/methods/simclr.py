@@ -38,7 +38,7 @@ PRESETS = {
     },
     "medmnist": {
         "encoder": "resnet50", "image_size": 32, "projector": "4096-512", "temperature": 0.2, "lr": 0.3,
-        "weight_decay": 1e-4, "epochs": 400, "batch_size": 256,
+        "lars_eta": 0.02, "lars_clip": True, "weight_decay": 1e-4, "epochs": 400, "batch_size": 256,
     },
     "laptop": {
         "encoder": "resnet10-narrow", "image_size": 0, "projector": "256-128", "augment": "small", "crop": 0.2,

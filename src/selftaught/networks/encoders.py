@@ -117,6 +117,7 @@ def encoder(
         small = small and (stem == "small" or has_small_stem(model))
         if small:
             lines += small_stem(model, keep_weights=pretrained)
+    _check_room(name, model, image_size, small)
     spec = {
         "name": name,
         "channels": channels,
@@ -126,6 +127,23 @@ def encoder(
         "kwargs": options,
     }
     return Encoder(model, spec | _provenance(model, lines))
+
+
+def _check_room(name: str, model: nn.Module, image_size: int | None, small: bool) -> None:
+    """Refuse images so small that a stride would be taken on a map of one pixel.
+
+    Nothing is learnt there, and oneDNN leaves the unused taps of such a convolution's bf16 gradient uninitialised: runs
+    would differ from one another, or end in NaN.
+    """
+    stages = getattr(model, "feature_info", None)
+    if image_size is None or not stages or not isinstance(stages, list) or "reduction" not in stages[-1]:
+        return
+    reduction = int(stages[-1]["reduction"]) // (4 if small else 1)
+    if reduction > 1 and 2 * image_size <= reduction:
+        raise UserError(
+            f"image_size={image_size} is too small for {name}, which reduces {reduction} times: "
+            f"use {reduction} or more{'' if small else ', or stem=small'}"
+        )
 
 
 def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder:
