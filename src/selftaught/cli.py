@@ -146,7 +146,7 @@ def _train(arguments: list[str]) -> int:
         else:
             raise UserError("which method? selftaught train METHOD --data SOURCE (see selftaught methods)")
     given = _parse_train(slug, arguments)
-    quiet = given.pop("quiet", False)
+    quiet, report = given.pop("quiet", False), given.pop("report", True)
     data, resume, config = given.pop("data", None), given.pop("resume", None), given.pop("config", None)
     if resume:
         os.environ["SELFTAUGHT_RUN_FOLDER"] = str(resume)
@@ -154,7 +154,8 @@ def _train(arguments: list[str]) -> int:
 
     run = selftaught.train(slug, data, config=config, resume=resume, quiet=quiet, **given)
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        run.report(say=_say(quiet))
+        if report:
+            run.report(say=_say(quiet))
         print("\n".join(run.summary()))
     return 0
 
@@ -195,6 +196,8 @@ def _parse_train(slug: str, arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--config", metavar="FILE", help="a run's config.yaml to repeat")
     parser.add_argument("--resume", metavar="RUN", help="folder of an interrupted run to go on with")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    text = "evaluate and write the report at the end (default yes)"
+    parser.add_argument("--report", action=argparse.BooleanOptionalAction, help=text)
     for title, found in (("run", catalog.settings()), (slug, catalog.options(slug))):
         group = parser.add_argument_group(f"options of {title}" if title == slug else "options of the run")
         for option in found:

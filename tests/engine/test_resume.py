@@ -40,7 +40,7 @@ COMMAND += ["--knn-every", "0.25", "--loggers", "none", "--ema", "0.9", "--accum
 def _start(out: Path, *more: str) -> subprocess.Popen[str]:
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
-        [sys.executable, "-m", "selftaught", "train", *more], env=env, text=True, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "selftaught", "train", *more, "--no-report"], env=env, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, cwd=out.parent,
     )  # fmt: skip
 
