@@ -122,15 +122,15 @@ def _frames() -> Claim:
     return Claim(
         method="frame-projections",
         says="A signal's Fourier and wavelet transforms are better views of it than its augmentations.",
-        data="watch",
+        data="watch?step=200",
         arms=(
-            Arm("frame projections", "frame-projections"),
+            Arm("frame projections", "frame-projections", {"scales": 16, "max_scale": 64.0}),
             Arm("simclr", "simclr", {"features": 384}),
         ),
-        common={"epochs": 20, "batch_size": 256},
+        common={"epochs": 12, "batch_size": 64},
         score=("linear", "accuracy"),
         also=(("knn", "accuracy"),),
-        full={"epochs": 100},
+        full={"data": "watch", "epochs": 60},
     )
 
 

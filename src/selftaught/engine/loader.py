@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from selftaught.data import ResumableBatchSampler, Source, as_uint8
+from selftaught.data import Modality, ResumableBatchSampler, Source, as_uint8, open_source
 from selftaught.engine.precision import cores
 from selftaught.errors import SampleError, UserError
 from selftaught.views import Pipeline, render, stack_params
@@ -200,6 +200,19 @@ def auto_workers(source: Source) -> int:
     return min(8, max(1, cores() // 2)) if source.modality == "image" else 0
 
 
+def training_part(
+    spec: Any, modality: Modality | None = None, *, split: str = "auto", by: str = "auto", seed: int = 0
+) -> Source:
+    """The samples to train on: with ``auto`` all, unless labels, groups or a given test part make one to keep away."""
+    if split == "auto":
+        whole = open_source(spec, modality=modality, split="all", seed=seed)
+        divided = by != "auto" or any(known is not None for known in (whole.labels, whole.groups, whole.given))
+        if not divided:
+            return whole
+        split = "train"
+    return open_source(spec, modality=modality, split=split, by=by, seed=seed)
+
+
 class StreamLoader:
     """An iterable of batches that Lightning can take: its length is the whole stream's, its start is anywhere."""
 
@@ -260,9 +273,7 @@ class DataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         if not isinstance(source, Source):
-            from selftaught.data import open_source
-
-            source = open_source(source, modality=method.modality)
+            source = training_part(source, method.modality)
         self.source, self.method, self.batch_size, self.seed = source, method, batch_size, seed
         self.workers = auto_workers(source) if workers < 0 else workers
         self.total_batches, self.start_batch = total_batches, 0

@@ -67,6 +67,7 @@ def fewlabel(
     statistics = moments(train)
     smallest, largest = (int(f(np.unique(coded.train, return_counts=True)[1])) for f in (np.min, np.max))
     numbers: dict[str, Number] = {}
+    known: dict[tuple[int, ...], dict[str, Any]] = {}
     curve: dict[str, Any] = {
         "per_class": [],
         "fractions": [],
@@ -79,7 +80,11 @@ def fewlabel(
             if kind == "per_class" and size in skipped:
                 continue
             whole = size == (largest if kind == "per_class" else 1)
-            point = _point(train, test, coded, statistics, kind, size, wanted[:1] if whole else wanted, strengths)
+            key = _drawn(coded.train, kind, size)
+            if key not in known:
+                drawn = wanted[:1] if whole else wanted
+                known[key] = _point(train, test, coded, statistics, kind, size, drawn, strengths)
+            point = known[key] | {"n": size}
             curve[kind].append({key: v.to_dict() if isinstance(v, Number) else v for key, v in point.items()})
             numbers["accuracy@" + (f"{size:g}" if kind == "per_class" else f"{100 * size:g}%")] = point["accuracy"]
     if not numbers:
@@ -118,6 +123,12 @@ def subset(
         count = per_class if per_class is not None else max(1, round((fraction or 0.0) * len(members)))
         chosen.append(members[:count])
     return np.sort(np.concatenate(chosen))
+
+
+def _drawn(labels: np.ndarray, kind: str, size: float) -> tuple[int, ...]:
+    """Samples of each class in a subset: two sizes that draw as many of each are the same subset."""
+    picked = subset(labels, per_class=int(size)) if kind == "per_class" else subset(labels, fraction=size)
+    return tuple(np.bincount(labels[picked]).tolist())
 
 
 def _point(

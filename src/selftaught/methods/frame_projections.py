@@ -91,6 +91,7 @@ class FrameProjections(Method):
         self.embedding_mappers = nn.ModuleDict({n: networks.mapper(c.mapper, _WIDTH, hidden=64) for n in self.names})
         self.mappers = nn.ModuleDict({n: networks.mapper(c.mapper, _WIDTH, hidden=1) for n in self.names})
         self._cache: dict[int, Tensor] = {}
+        self._known: dict[int, dict[str, Tensor]] = {}
         self._best: dict[str, Any] = {"loss": float("inf"), "sum": 0.0, "count": 0, "weights": {}}
 
     @staticmethod
@@ -146,9 +147,20 @@ class FrameProjections(Method):
             map_loss=c.map_penalty,
         )
 
+    def _frozen(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Representations of the frozen encoders: the same in every epoch, so computed once per window."""
+        index = batch["index"].tolist()
+        new = [k for k, i in enumerate(index) if i not in self._known]
+        if new:
+            part = {"series": batch["series"][new], "index": batch["index"][new]}
+            with torch.no_grad():
+                found = self.representations(part)
+            for k, row in enumerate(new):
+                self._known[index[row]] = {name: r[k].float() for name, r in found.items()}
+        return {name: torch.stack([self._known[i][name] for i in index]) for name in ("time", *self.names)}
+
     def _mapping_loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        with torch.no_grad():
-            found = self.representations(batch)
+        found = self._frozen(batch)
         mapped = {n: self.mappers[n](found["time"]) for n in self.names}
         return objectives.frame_projections_mappers_terms(
             mapped.get("wavelet"),
@@ -164,6 +176,7 @@ class FrameProjections(Method):
         if stage not in self.stages:
             raise UserError(f"stage {stage!r}: it may be {', '.join(self.stages)}")
         self.stage = stage
+        self._known = {}
         self.requires_grad_(stage == "pretrain")
         self.mappers.requires_grad_(stage == "map")
 

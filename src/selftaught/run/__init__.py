@@ -134,6 +134,7 @@ class Run:
         clean: Any = None,
         seeds: int = 5,
         limit: int = 50,
+        baselines: bool = True,
         say: Callable[[str], None] = lambda line: None,
     ) -> dict[str, dict[str, Result]]:
         """Run evaluation protocols, always beside an untrained encoder and the raw input.
@@ -144,6 +145,7 @@ class Run:
             clean: folder of clean images of the same names (restoration).
             seeds: draws of labelled subsets.
             limit: images to restore at most (restoration).
+            baselines: judge an untrained encoder and the raw input as well; off only where they are known already.
             say: called with a line before each part.
 
         Returns:
@@ -162,6 +164,7 @@ class Run:
                 protocols=list(protocols) if protocols else None,
                 seeds=seeds,
                 say=say,
+                baselines=baselines,
             )
             if data is None:
                 np.savez_compressed(self.layout.features, **kept)  # type: ignore[arg-type]

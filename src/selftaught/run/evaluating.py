@@ -32,6 +32,7 @@ def embedding_protocols(
     protocols: list[str] | None,
     seeds: int,
     say: Callable[[str], None],
+    baselines: bool = True,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """Run protocols on three kinds of features.
 
@@ -47,10 +48,11 @@ def embedding_protocols(
         parts = (_some(whole, _LIMIT_TRAIN), _some(whole, _LIMIT_TEST))
     train, test = _some(parts[0], _LIMIT_TRAIN), _some(parts[1], _LIMIT_TEST)
     say(f"embedding {len(train)} + {len(test)} samples")
-    plain = untrained()
-    calibrate(plain, train)
-    kinds: dict[str, Any] = {"this": (method, embed), "random": (plain, embed), "raw": (method, raw)}
-    kinds |= {"statistics": (method, channel_statistics)}
+    kinds: dict[str, Any] = {"this": (method, embed)}
+    if baselines:
+        plain = untrained()
+        calibrate(plain, train)
+        kinds |= {"random": (plain, embed), "raw": (method, raw), "statistics": (method, channel_statistics)}
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
     kept: dict[str, np.ndarray] = {}
     for kind, (model, make) in kinds.items():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from selftaught.data import Modality, Source, open_source
-from selftaught.engine.loader import as_unit_float
+from selftaught.engine.loader import as_unit_float, training_part
 from selftaught.errors import SampleError, UserError
 from selftaught.run_settings import Settings
 from selftaught.views import noise
@@ -17,19 +17,8 @@ _STATISTICS = 256
 
 def training_source(data: Any, modality: Modality, settings: Settings) -> Source:
     """Open the part of a source to train on: all of it where it has no labels, groups or given parts."""
-    split = settings.split
-    if split == "auto":
-        split = "train" if is_divided(data, modality, settings) else "all"
-    source = open_source(data, modality=modality, split=split, by=settings.by, seed=settings.seed)
-    return degraded(source, settings.noise)
-
-
-def is_divided(data: Any, modality: Modality, settings: Settings) -> bool:
-    """Say whether a source has a test part worth keeping away from training."""
-    if settings.by != "auto":
-        return True
-    whole = open_source(data, modality=modality, split="all", seed=settings.seed)
-    return any(known is not None for known in (whole.labels, whole.groups, whole.given))
+    options: dict[str, Any] = {"split": settings.split, "by": settings.by, "seed": settings.seed}
+    return degraded(training_part(data, modality, **options), settings.noise)
 
 
 def labelled_parts(data: Any, modality: Modality, settings: Settings) -> tuple[Source, Source] | None:

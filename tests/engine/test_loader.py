@@ -1,0 +1,107 @@
+"""Batches: any start in the stream, the same views wherever they are made, broken samples replaced and counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from selftaught import DataModule, UserError, methods
+from selftaught.data import open_source
+from selftaught.engine.loader import Batches, SkipLog, _Stream, evaluation_batches
+from tests.conftest import write_photos
+
+SMALL = {"encoder": "resnet10-narrow", "image_size": 32, "stem": "standard", "projector": "16-8"}
+
+
+def photos(n: int = 20, side: int = 40) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+
+
+def stream(dataset: Batches, start: int, total: int) -> list[dict]:
+    keys = _Stream(len(dataset), 4, seed=1, start=start, total=total, rank=0, world=1)
+    return [dataset[key] for key in keys]
+
+
+def test_a_stream_cut_anywhere_goes_on_with_the_same_batches() -> None:
+    method = methods.SimCLR(**SMALL)
+    dataset = Batches(open_source(photos(), split="all"), method.views(), seed=1)
+    whole = stream(dataset, 0, 13)  # two and a half epochs of five batches
+    for start in (0, 3, 5, 12):
+        for a, b in zip(whole[start:], stream(dataset, start, 13), strict=True):
+            assert torch.equal(a["index"], b["index"])
+            assert all(torch.equal(x, y) for x, y in zip(a["views"], b["views"], strict=True))
+    assert sorted(torch.cat([b["index"] for b in whole[:5]]).tolist()) == list(range(20))
+    assert not torch.equal(whole[0]["views"][0], whole[0]["views"][1])
+
+
+def test_views_made_on_the_model_device_are_those_of_the_cpu() -> None:
+    method = methods.SimCLR(**SMALL)
+    source = open_source(photos(), split="all")
+    on_cpu = Batches(source, method.views(), seed=3)[(2, [4, 1, 9])]
+    passed = Batches(source, method.views(), seed=3, on_device=True)[(2, [4, 1, 9])]
+    assert passed["images"].shape == (3, 3, 40, 40)
+    a = method.on_after_batch_transfer(on_cpu)["views"]
+    b = method.on_after_batch_transfer(passed)["views"]
+    for x, y in zip(a, b, strict=True):
+        assert (x - y).abs().max() * 0.25 * 255 <= 2.01  # grey levels
+        assert (x - y).abs().mean() * 0.25 * 255 < 0.1
+
+
+def test_views_on_the_model_device_want_one_size(tmp_path: Path) -> None:
+    write_photos(tmp_path / "a", 4, side=40)
+    write_photos(tmp_path / "a/more", 4, side=48)
+    method = methods.SimCLR(**SMALL)
+    dataset = Batches(open_source(tmp_path / "a", split="all"), method.views(), seed=0, on_device=True)
+    with pytest.raises(UserError, match="several sizes"):
+        dataset[(0, list(range(8)))]
+
+
+def test_a_broken_sample_is_replaced_by_the_next_and_named(tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "p", 12, classes=1)
+    (folder / "003.png").write_bytes(b"")
+    source = open_source(folder, split="all")
+    batch = Batches(source, methods.SimCLR(**SMALL).views(), seed=0)[(0, [2, 3, 7])]
+    assert batch["index"].tolist() == [2, 4, 7]
+    assert [(source.names[i], bool(reason)) for i, reason in batch["skipped"]] == [("003.png", True)]
+    log = SkipLog(source, 0.2, tmp_path / "skipped.csv")
+    log.add(batch["skipped"])
+    log.add(batch["skipped"])  # the same sample counts once
+    assert len((tmp_path / "skipped.csv").read_text().splitlines()) == 2
+    with pytest.raises(UserError, match=r"p/?: 1 of 12 samples can't be used, more than 5%.*003\.png"):
+        SkipLog(source, 0.05).add(batch["skipped"])
+    in_order = list(evaluation_batches(source, methods.SimCLR(**SMALL).evaluation_view(), batch_size=5, workers=0))
+    assert [i for b in in_order for i in b["index"].tolist()] == [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11]
+
+
+def test_two_ranks_share_an_epoch_and_one_epoch_per_lightning_epoch() -> None:
+    method = methods.SimCLR(**SMALL)
+    module = DataModule(photos(16), method, batch_size=4, workers=0)
+    loader = module.train_dataloader()
+    first, second = ([b["index"].tolist() for b in loader] for _ in range(2))
+    assert len(first) == len(second) == 4
+    assert first != second
+    parts = [_Stream(16, 2, seed=5, start=0, total=4, rank=r, world=2) for r in range(2)]
+    both = [set(a) | set(b) for (_, a), (_, b) in zip(*parts, strict=True)]
+    one = [set(i) for _, i in _Stream(16, 4, seed=5, start=0, total=4, rank=0, world=1)]
+    assert both == one
+
+
+def test_sixteen_bit_images_reach_restoration_at_full_depth() -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (6, 40, 40, 1), dtype=np.uint16)
+    method = methods.CBSN(channels=1, width=8, modules=1, patch=24)
+    batch = Batches(open_source(deep, split="all"), method.views(), seed=0, pixels="float32")[(0, [0, 1])]
+    view = batch["views"][0]
+    assert view.dtype == torch.float32
+    assert len(torch.unique((view * 65535).round())) > 500  # more than eight bits can tell apart
+    assert 0 <= view.min() <= view.max() <= 1
+
+
+def test_a_batch_of_one_and_a_source_below_a_batch_are_refused() -> None:
+    method = methods.SimCLR(**SMALL)
+    with pytest.raises(UserError, match="use 2 or more"):
+        DataModule(photos(), method, batch_size=1)
+    with pytest.raises(UserError, match="fewer than one batch of 64: use --batch-size 20 or less"):
+        DataModule(photos(), method, batch_size=64)
