@@ -61,7 +61,7 @@ def _simclr() -> Claim:
     return Claim(
         method="simclr",
         says="Contrast between views of unlabelled images gives better features than an untrained encoder's.",
-        data="fashion-mnist?n=10000",
+        data="fashion-mnist?n=6000",
         arms=(Arm("simclr", "simclr"), Arm("untrained", "simclr", {"steps": 1, "lr": 0.0})),
         common=_SMALL | {"epochs": 6, "batch_size": 128},
         score=("linear", "accuracy"),
@@ -74,7 +74,7 @@ def _dcl() -> Claim:
     return Claim(
         method="dcl",
         says="Without the positive in the denominator, contrast keeps its accuracy at small batch sizes.",
-        data="fashion-mnist?n=10000",
+        data="fashion-mnist?n=6000",
         arms=(Arm("dcl", "dcl"), Arm("infonce", "dcl", {"objective": "infonce"})),
         conditions=_batches((32, 64, 128, 256)),
         common=_SMALL | {"epochs": 2, "temperature": 0.1},
@@ -87,7 +87,7 @@ def _barlow() -> Claim:
     return Claim(
         method="barlow-twins",
         says="Both terms are needed: with the invariance term alone the embedding collapses.",
-        data="fashion-mnist?n=10000",
+        data="fashion-mnist?n=6000",
         arms=(
             Arm("both terms", "barlow-twins"),
             Arm("invariance only", "barlow-twins", {"terms": "invariance"}),
@@ -111,7 +111,7 @@ def _cbsn() -> Claim:
             Arm("blind-spot, stride 1", "c-bsn", blind | {"stride_blind": 1}),
             Arm("ap-bsn", "c-bsn", blind | {"stride_blind": 3, "stride_test": 2}),
         ),
-        common={"noise": "correlated:25:3", "steps": 600, "width": 16, "modules": 2},
+        common={"noise": "correlated:25:3", "steps": 500, "width": 16, "modules": 2},
         score=("restoration", "psnr"),
         also=(("restoration", "ssim"),),
         full={"steps": 6000, "width": 32, "modules": 4},

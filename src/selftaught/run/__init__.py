@@ -217,6 +217,9 @@ class Run:
                 self.evaluate(say=say)
             except UserError as error:
                 say(f"not evaluated: {error}")
+                if self.method.output == "image":
+                    source = self.config["settings"]["data"]
+                    self._rows = evaluating.examples(self.method, self.settings, source)
         return reporting.write(self.layout.report, [self._sections(say)], say)
 
     def _sections(self, say: Callable[[str], None]) -> dict[str, Any]:
@@ -236,7 +239,8 @@ class Run:
             f"{self.config['method']} on {data['name']} ({data['samples']} samples): {steps} steps in {seconds:.0f} s"
             + (f", {skipped} unusable samples listed in {self.layout.skipped}" if skipped else "")
         ]
-        lines.append(self._verdict() or "not evaluated: run selftaught evaluate " + str(self.path))
+        more = " --clean FOLDER" if self.method.output == "image" else " --data LABELLED"
+        lines.append(self._verdict() or f"to know how good it is: selftaught evaluate {self.path}{more}")
         lines.append(f"report: {self.layout.report}" if self.layout.report.exists() else f"run: {self.path}")
         return lines
 

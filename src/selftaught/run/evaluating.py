@@ -160,6 +160,21 @@ def restoration_protocol(
     return {"restoration": result}, rows
 
 
+def examples(method: Method, settings: Settings, data: Any, count: int = 3) -> list[dict[str, Any]]:
+    """Some images before and after, for the report of a run that has no clean ones to compare with."""
+    noisy = samples.training_source(data, "image", settings)
+    rows: list[dict[str, Any]] = []
+    for i in np.linspace(0, len(noisy) - 1, min(3 * count, len(noisy))).astype(int):
+        if len(rows) == count:
+            break
+        try:
+            image = as_unit_float(noisy.read(int(i)))
+        except SampleError:
+            continue
+        rows.append({"name": noisy.names[int(i)], "noisy": image, "restored": restore(method, image)})
+    return rows
+
+
 def _stem(name: str) -> str:
     return name.rsplit(".", 1)[0]
 

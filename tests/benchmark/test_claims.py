@@ -1,0 +1,86 @@
+"""Claims: fair pairs, honest verdicts, and a stored result for every method that is built."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from selftaught import methods
+from selftaught.benchmark import claims, demo
+from selftaught.benchmark.definitions import CLAIMS, Arm, Claim
+from selftaught.errors import UserError
+from tests.conftest import TINY
+
+STORED = Path(__file__).parents[2] / "benchmarks/claims"
+ARMS = (Arm("dcl", "dcl"), Arm("infonce", "dcl", {"objective": "infonce"}))
+
+
+def test_every_built_method_has_a_claim_whose_arms_differ_only_in_what_it_is_about() -> None:
+    assert sorted(CLAIMS) == methods.built()
+    for make in CLAIMS.values():
+        claim = make()
+        assert len(claim.arms) >= 2
+        assert claim.seeds >= 3
+        shared = set(claim.common) - {"steps", "epochs"}
+        for arm in claim.arms:
+            assert not shared & set(arm.options), f"{claim.method}: {arm.name} overrides what is common"
+
+
+@pytest.mark.parametrize("slug", sorted(CLAIMS))
+def test_stored_results_are_whole_and_from_the_definition_of_today(slug: str) -> None:
+    stored = json.loads((STORED / f"{slug}.json").read_text())
+    claim = CLAIMS[slug]()
+    assert stored["claim"] == claim.says
+    assert set(stored["arms"]) == {arm.name for arm in claim.arms}
+    assert stored["conditions"] == claim.conditions
+    assert stored["options"] == claim.common
+    assert stored["environment"]["cores"] >= 1
+    assert stored["seconds"] < 15 * 60
+    for arms in stored["values"][stored["score"]].values():
+        assert {len(values) for values in arms.values()} == {stored["seeds"]}
+    assert (STORED / f"{slug}.svg").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_claim_is_measured_in_pairs_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = {k: v for k, v in TINY.items() if k not in ("quiet", "knn_every")} | {
+        "augment": "grey",
+        "loggers": ["none"],
+    }
+    claim = Claim("dcl", "A claim.", "digits", ARMS, common, ("knn", "accuracy"), {"a": {}, "b": {"temperature": 0.5}})
+    monkeypatch.setitem(CLAIMS, "dcl", lambda: claim)
+    (result,) = claims.run("dcl", seeds=2, out=tmp_path, say=lambda line: None)
+    values = result["values"]["knn accuracy"]
+    assert set(values) == {"a", "b"}
+    for condition, arms in values.items():
+        pairs = zip(arms["dcl"], arms["infonce"], strict=True)
+        mean = sum(a - b for a, b in pairs) / 2
+        assert result["differences"][condition]["infonce"]["mean"] == pytest.approx(mean)
+    assert json.loads((tmp_path / "dcl.json").read_text())["verdict"] == result["verdict"]
+    assert "<svg" in (tmp_path / "dcl.svg").read_text()
+
+
+def test_the_verdict_says_better_worse_or_nothing_shown() -> None:
+    def verdict(low: float | None, high: float | None) -> str:
+        return claims._verdict({"differences": {"": {"base": {"mean": 0.0, "low": low, "high": high}}}})
+
+    assert verdict(0.1, 0.2) == "against base: better"
+    assert verdict(-0.2, -0.1) == "against base: worse"
+    assert "no difference" in verdict(-0.1, 0.1)
+    assert "no difference" in verdict(None, None)
+    with pytest.raises(UserError, match="there are claims for"):
+        claims.run("gopro")
+
+
+@pytest.mark.slow
+def test_demo_runs_the_whole_way_and_beats_an_untrained_encoder(tmp_path: Path) -> None:
+    run = demo.run(out=str(tmp_path / "demo"), steps=60, say=lambda line: None)
+    stored = json.loads((run.path / "evaluation.json").read_text())["fewlabel"]
+    at_ten = {kind: result["numbers"]["accuracy@10"]["mean"] for kind, result in stored.items()}
+    assert at_ten["this"] > at_ten["random"] + 0.02
+    assert at_ten["this"] > at_ten["raw"] + 0.1
+    page = (run.path / "report.html").read_text()
+    for words in ("Label efficiency", "Embedding map", "Nearest neighbours", "What the model saw"):
+        assert words in page
