@@ -307,7 +307,8 @@ def _data(options: argparse.Namespace) -> int:
 
     if options.action == "list":
         for row in data.list_embedded():
-            print(row)
+            state = "here" if row.present else f"missing: install {row.package}"
+            print(f"{row.name:14s} {row.modality:7s} {row.what}  [{state}]")
         return 0
     if options.source is None:
         raise UserError(f"selftaught data {options.action} SOURCE: which source?")

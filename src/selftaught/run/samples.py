@@ -13,6 +13,7 @@ from selftaught.run_settings import Settings
 from selftaught.views import noise
 
 _STATISTICS = 256
+_KEPT_BYTES = 1 << 29
 
 
 def training_source(data: Any, modality: Modality, settings: Settings) -> Source:
@@ -42,12 +43,21 @@ class Degraded(Source):
         self.__dict__.update(clean.__dict__)
         self.clean, self.spec = clean, spec
         self.name = f"{clean.name} + {spec} noise"
+        self._kept: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.clean)
 
     def read(self, i: int, min_side: int | None = None) -> np.ndarray:
-        """The noisy image, float32 in [0, 1] but not clipped to it."""
+        """The noisy image, float32 in [0, 1] but not clipped to it; the first ones stay in memory."""
+        if i not in self._kept:
+            image = self._noisy(i)
+            if sum(kept.nbytes for kept in self._kept.values()) + image.nbytes > _KEPT_BYTES:
+                return image
+            self._kept[i] = image
+        return self._kept[i]
+
+    def _noisy(self, i: int) -> np.ndarray:
         kind, *numbers = self.spec.split(":")
         values = [float(number) for number in numbers]
         rng = np.random.default_rng([20304, i])
