@@ -111,7 +111,7 @@ def _cbsn() -> Claim:
             Arm("blind-spot, stride 1", "c-bsn", blind | {"stride_blind": 1}),
             Arm("ap-bsn", "c-bsn", blind | {"stride_blind": 3, "stride_test": 2}),
         ),
-        common={"noise": "correlated:25:3", "steps": 500, "width": 16, "modules": 2},
+        common={"noise": "correlated:25:3", "steps": 400, "batch_size": 4, "width": 16, "modules": 2},
         score=("restoration", "psnr"),
         also=(("restoration", "ssim"),),
         full={"steps": 6000, "width": 32, "modules": 4},
