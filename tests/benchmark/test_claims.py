@@ -28,7 +28,7 @@ def test_every_built_method_has_a_claim_whose_arms_differ_only_in_what_it_is_abo
             assert not shared & set(arm.options), f"{claim.method}: {arm.name} overrides what is common"
 
 
-@pytest.mark.parametrize("slug", sorted(CLAIMS))
+@pytest.mark.parametrize("slug", sorted(path.stem for path in STORED.glob("*.json") if path.stem in CLAIMS))
 def test_stored_results_are_whole_and_from_the_definition_of_today(slug: str) -> None:
     stored = json.loads((STORED / f"{slug}.json").read_text())
     claim = CLAIMS[slug]()

@@ -124,12 +124,14 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where it is due; stop where a signal asked for it."""
+        """Save where it is due; stop where a signal asked for it; never between the batches of one step."""
         step = trainer.global_step
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
         if self.asked is not None:
             self.save(trainer)
             raise Interrupted(self.asked)
-        if step == self.saved_step or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if step == self.saved_step:
             return
         by_step = self.every_steps and step % self.every_steps == 0
         if by_step or time.monotonic() - self._last > 60 * self.every_minutes:
