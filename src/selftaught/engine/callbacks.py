@@ -58,7 +58,7 @@ class Metrics(Callback):
         self.rows: list[dict[str, Any]] = []
         self.extra: dict[str, float] = {}
         self._sums: dict[str, torch.Tensor] = {}
-        self._count, self._time = 0, time.monotonic()
+        self._count, self._time, self._step = 0, time.monotonic(), 0
         self.last: dict[str, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -67,7 +67,7 @@ class Metrics(Callback):
             with self.path.open(newline="") as file:
                 rows = list(csv.DictReader(file))
             self.rows = [r for r in rows if r["stage"] != self.stage or int(r["step"]) <= trainer.global_step]
-        self._time = time.monotonic()
+        self._time, self._step = time.monotonic(), trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -77,8 +77,9 @@ class Metrics(Callback):
             self._sums[name] = self._sums[name] + value.float() if name in self._sums else value.float()
         self._count += 1
         step = trainer.global_step
-        if step % self.every == 0 and not (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if step != self._step and step % self.every == 0:
             self.flush(trainer, step)
+        self._step = step
 
     def flush(self, trainer: L.Trainer, step: int) -> None:
         """Write the row of ``step``."""
@@ -148,6 +149,7 @@ class Averaged(Callback):
 
     def __init__(self, method: Any, decay: float) -> None:
         self.average = MovingAverage(method.deliverable(), decay)
+        self._step = 0
 
     def state_dict(self) -> dict[str, Any]:
         """The averaged weights."""
@@ -160,10 +162,12 @@ class Averaged(Callback):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """The average lives where the weights do."""
         self.average.to(module.device)
+        self._step = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Average after every optimiser step."""
-        if not (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if trainer.global_step != self._step:
+            self._step = trainer.global_step
             self.average.update(module.deliverable())
 
     def copy_to(self, method: Any) -> None:

@@ -81,7 +81,7 @@ class Checkpoints(Callback):
 
     def __init__(self, path: Path, every_minutes: float, every_steps: int, warn: Any = print) -> None:
         self.path, self.every_minutes, self.every_steps, self.warn = path, every_minutes, every_steps, warn
-        self.saved_step = -1
+        self.saved_step = self._step = -1
         self.asked: int | None = None
         self._last = time.monotonic()
         self._state: dict[str, Any] | None = None
@@ -96,17 +96,16 @@ class Checkpoints(Callback):
         self._state = state["random"]
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        """Catch the signals before Lightning does: a flag, acted on after the step."""
-
-        def ask(signum: int, frame: Any) -> None:
-            if self.asked is not None and signum == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.asked = signum
-
+        """Catch the signals: a flag, acted on after the step."""
         try:
-            self._handlers = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
+            self._handlers = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
         except ValueError:  # not the main thread: whoever owns it owns the signals
             self._handlers = {}
+
+    def _ask(self, signum: int, frame: Any) -> None:
+        if self.asked is not None and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = signum
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -115,8 +114,14 @@ class Checkpoints(Callback):
         self._handlers = {}
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Put the generators where the saved run left them."""
-        self._last = time.monotonic()
+        """Put the generators where the saved run left them.
+
+        The signals are taken once more: since ``setup`` Lightning has put its own handler in front, which stops between
+        the batches of one step.
+        """
+        for signum in self._handlers:
+            signal.signal(signum, self._ask)
+        self._last, self._step = time.monotonic(), trainer.global_step
         if self._state is not None:
             set_random_state(self._state)
             self._state = None
@@ -126,8 +131,9 @@ class Checkpoints(Callback):
     ) -> None:
         """Save where it is due; stop where a signal asked for it; never between the batches of one step."""
         step = trainer.global_step
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if step == self._step:
             return
+        self._step = step
         if self.asked is not None:
             self.save(trainer)
             raise Interrupted(self.asked)
