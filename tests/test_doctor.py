@@ -13,7 +13,7 @@ def test_it_measures_both_sides_and_names_the_limit() -> None:
     lines = text.splitlines()
     assert lines[0].startswith("cores ")
     assert any("views of digits" in line and "images/s" in line for line in lines)
-    assert sum("training step" in line for line in lines) == 2
+    assert sum(line.startswith("training step, ") for line in lines) == 2
     assert lines[-1].startswith("limit: ")
 
 

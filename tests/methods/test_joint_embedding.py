@@ -10,7 +10,6 @@ import torch
 
 import selftaught
 from selftaught import methods
-from tests.conftest import TINY
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 16, "projector": "24-12", "augment": "small"}
 
@@ -100,19 +99,11 @@ def test_a_projector_of_any_depth_and_the_embedding_is_before_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("slug", "more"),
-    [
-        ("simclr", {"projector": "64-32", "temperature": 0.2}),
-        ("dcl", {"projector": "64-32", "temperature": 0.2}),
-        ("barlow-twins", {"projector": "128-128", "lambda_": 0.01, "loss_scale": 0.05}),
-    ],
-)
-def test_it_learns_the_digits(slug: str, more: dict, tmp_path) -> None:
-    """A short run beats the untrained encoder's k-NN by a clear margin; a wrong loss does not."""
-    options = TINY | {"steps": 250, "batch_size": 128, "augment": "grey", "lr": 4e-3, "crop": 0.4} | more
-    run = selftaught.train(slug, "digits", out=str(tmp_path / "run"), **options)
-    found = run.evaluate(protocols=["knn", "diagnostics"])
-    this, untrained = found["knn"]["this"]["accuracy"].mean, found["knn"]["random"]["accuracy"].mean
-    assert this > untrained + 0.02 or this > 0.97
-    assert this > 0.9
+@pytest.mark.parametrize("slug", ["simclr", "dcl", "barlow-twins"])
+def test_it_learns_photographs(slug: str, tmp_path) -> None:
+    """A short run on tiles of photographs beats the untrained encoder's k-NN by a clear margin."""
+    options = {"augment": "grey", "crop": 0.08, "steps": 80, "knn_every": 0, "quiet": True, "loggers": ["none"]}
+    run = selftaught.train(slug, "photos?train=80&test=30", out=str(tmp_path / "run"), **options)
+    found = run.evaluate(protocols=["knn"])["knn"]
+    assert found["this"]["accuracy"].mean > found["random"]["accuracy"].mean + 0.05
+    assert found["this"]["accuracy"].mean > found["raw"]["accuracy"].mean + 0.15

@@ -101,8 +101,9 @@ def _cell(claim: Claim, arm: Arm, data: str, options: dict[str, Any], seed: int)
     try:
         done = train(arm.method, data, out=str(folder / "run"), seed=seed, quiet=True, knn_every=0, **merged)
         wanted = (claim.score, *claim.also)
-        found = done.evaluate(protocols=list(dict.fromkeys(protocol for protocol, _ in wanted)), baselines=False)
-        return {_label(pair): found[pair[0]]["this"].numbers[pair[1]].mean for pair in wanted}
+        names = list(dict.fromkeys(protocol for protocol, _ in wanted))
+        found = done.evaluate(protocols=names, baselines=arm.kind != "this")
+        return {_label(pair): found[pair[0]][arm.kind].numbers[pair[1]].mean for pair in wanted}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

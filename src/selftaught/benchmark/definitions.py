@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One side of a comparison: a method and the options that make it this side."""
+    """One side of a comparison: a method and its options; ``kind`` says whether its trained encoder is judged."""
 
     name: str
     method: str
     options: dict[str, Any] = field(default_factory=dict)
+    kind: Literal["this", "random"] = "this"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def _simclr() -> Claim:
         method="simclr",
         says="Contrast between views of unlabelled images gives better features than an untrained encoder's.",
         data="fashion-mnist?n=6000",
-        arms=(Arm("simclr", "simclr"), Arm("untrained", "simclr", {"steps": 1, "lr": 0.0})),
+        arms=(Arm("simclr", "simclr"), Arm("untrained", "simclr", {"steps": 1, "lr": 0.0}, kind="random")),
         common=_SMALL | {"epochs": 6, "batch_size": 128},
         score=("linear", "accuracy"),
         also=(("knn", "accuracy"),),

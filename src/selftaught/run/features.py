@@ -100,11 +100,16 @@ def small_pixels(images: Tensor) -> Tensor:
 
 
 def calibrate(method: Method, source: Source, batches: int = 8) -> None:
-    """Give an untrained encoder the BatchNorm statistics of the data, so that it is judged at its best."""
+    """Judge an untrained encoder at its best: BatchNorm statistics of the data, residual branches not silenced.
+
+    (A ResNet whose last BatchNorm of every block starts at 0 sees one corner of the image through strided shortcuts.)
+    """
     norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
     for norm in norms:
+        if norm.weight is not None and not norm.weight.any():
+            nn.init.ones_(norm.weight)
         norm.reset_running_stats()
         norm.momentum = None  # cumulative mean
         norm.train()
