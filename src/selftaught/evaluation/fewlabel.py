@@ -57,11 +57,7 @@ def fewlabel(
     Raises:
         UserError: NaN features, lengths that do not match, a single class, sizes or fractions out of range, no seed.
     """
-    wanted = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not wanted:
-        raise UserError("seeds: none; pass at least 1")
-    if any(n < 1 for n in per_class) or any(not 0 < f <= 1 for f in fractions):
-        raise UserError("per_class must be at least 1 and fractions in (0, 1]")
+    wanted = _checked_seeds(seeds, per_class, fractions)
     train, test = feature_pair(train_x, test_x)
     coded = code_labels(train_y, test_y, len(train), len(test))
     statistics = moments(train)
@@ -73,7 +69,6 @@ def fewlabel(
         "fractions": [],
         "chance": float(np.bincount(coded.test).max() / len(test)),
     }
-    short = [n for n in per_class if smallest < n < largest]
     skipped = [n for n in per_class if n > largest]
     for kind, sizes in (("per_class", per_class), ("fractions", fractions)):
         for size in sizes:
@@ -91,12 +86,27 @@ def fewlabel(
         raise UserError(
             f"per_class: {list(per_class)}, but no class has more than {largest} samples; pass smaller sizes"
         )
-    note = join_notes(
-        coded.note,
+    note = join_notes(coded.note, *_size_notes(per_class, smallest, largest))
+    return Result("fewlabel", numbers, {"curve": curve}, note)
+
+
+def _checked_seeds(seeds: int | Sequence[int], per_class: Sequence[int], fractions: Sequence[float]) -> tuple[int, ...]:
+    wanted = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not wanted:
+        raise UserError("seeds: none; pass at least 1")
+    if any(n < 1 for n in per_class) or any(not 0 < f <= 1 for f in fractions):
+        raise UserError("per_class must be at least 1 and fractions in (0, 1]")
+    return wanted
+
+
+def _size_notes(per_class: Sequence[int], smallest: int, largest: int) -> tuple[str, str]:
+    """What to say of sizes that some classes, or all, are too small for."""
+    short = [n for n in per_class if smallest < n < largest]
+    skipped = [n for n in per_class if n > largest]
+    return (
         f"at {short} per class, some classes have fewer (the smallest {smallest})" if short else "",
         f"{skipped} per class left out: no class has more samples" if skipped else "",
     )
-    return Result("fewlabel", numbers, {"curve": curve}, note)
 
 
 def subset(

@@ -117,8 +117,3 @@ def calibrate(method: Method, source: Source, batches: int = 8) -> None:
     for _ in stream(method, some, workers=0):
         pass
     method.eval()
-
-
-def as_module_input(method: Method, batch: dict[str, Any]) -> Tensor:
-    """What the deliverable takes: normalised views, or series."""
-    return batch["series"] if "series" in batch else method.on_after_batch_transfer(batch)["views"][0]

@@ -146,7 +146,7 @@ def _train(
         averaged = done.pop("averaged")
         if averaged is not None:
             averaged.copy_to(method)
-        done["seconds"] = round(time.monotonic() - began + state.get("partial", {}).get(stage, 0.0), 1)
+        done["seconds"] = round(time.monotonic() - began, 1)
         state["stages"][stage] = done
         if os.environ.get("LOCAL_RANK", "0") == "0":
             if number == len(method.stages) - 1:
