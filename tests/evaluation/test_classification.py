@@ -105,3 +105,12 @@ def test_one_item():
     assert numbers["accuracy"].mean == 1.0
     assert numbers["accuracy"].low is None
     assert np.isnan(numbers["kappa"].mean)
+
+
+def test_a_classifier_is_judged_by_its_own_scores() -> None:
+    logits = np.array([[2.0, 0, 0], [0, 1.0, 0], [0, 3.0, 0.5], [0, 0, 1.0]])
+    found = classification.classify(logits, [0, 1, 2, 2])
+    assert found["accuracy"].mean == 0.75
+    assert found.figures["confusion"]["matrix"] == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+    with pytest.raises(UserError, match=r"0 \.\. 2"):
+        classification.classify(logits, [0, 1, 2, 3])

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from selftaught.errors import UserError
-from selftaught.networks import mlp
+from selftaught.networks import Prototypes, dino_head, mlp
 
 
 def kinds(head):
@@ -55,3 +55,33 @@ def test_norms(norm, layer):
 def test_errors(bad):
     with pytest.raises(UserError):
         mlp(**bad)
+
+
+def test_prototypes_score_by_cosine_and_are_put_back_on_the_sphere():
+    torch.manual_seed(0)
+    prototypes = Prototypes(4, 6)
+    torch.testing.assert_close(prototypes.weight.norm(dim=1), torch.ones(6))
+    z = nn.functional.normalize(torch.randn(3, 4))
+    expected = nn.functional.cosine_similarity(z[:, None], prototypes.weight[None], dim=2)
+    torch.testing.assert_close(prototypes(z), expected)
+    with torch.no_grad():
+        prototypes.weight.mul_(torch.linspace(0.5, 3, 6)[:, None])
+    direction = nn.functional.normalize(prototypes.weight.detach())
+    prototypes.normalise()
+    torch.testing.assert_close(prototypes.weight.detach(), direction)
+
+
+def test_dino_head_scores_on_the_sphere_with_prototypes_of_fixed_length():
+    torch.manual_seed(0)
+    head = dino_head(8, 10, hidden=16, bottleneck=6)
+    assert kinds(head.body) == ["Linear", "GELU", "Linear", "GELU", "Linear"]
+    x = torch.randn(5, 8)
+    logits = head(x)
+    assert logits.shape == (5, 10)
+    assert logits.abs().max() <= 1 + 1e-5  # cosines: both sides have length 1
+    optimizer = torch.optim.SGD([p for p in head.parameters() if p.requires_grad], lr=1.0)
+    head(x)[:, 0].sum().backward()
+    optimizer.step()
+    torch.testing.assert_close(head.prototypes.weight.norm(dim=1), torch.ones(10))
+    with pytest.raises(UserError, match="layers=0"):
+        dino_head(8, 10, layers=0)

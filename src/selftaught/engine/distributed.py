@@ -66,3 +66,8 @@ def gather(x: Tensor) -> Tensor:
     if not is_distributed():
         return x
     return _Gather.apply(x)
+
+
+def gather_labels(x: Tensor) -> Tensor:
+    """The rows of all ranks without gradient, of any type (labels, indices), in :func:`gather`'s order."""
+    return gather(x.detach())

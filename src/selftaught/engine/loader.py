@@ -280,7 +280,7 @@ class DataModule(L.LightningDataModule):
         self.on_device = view_device == "model" and source.modality == "image" and method.pixels == "uint8"
         self.skips = SkipLog(source, max_skip, skipped)
         self._epoch = 0
-        if batch_size < 2 and method.output == "embedding":
+        if batch_size < 2 and method.output != "image":
             raise UserError(f"--batch-size {batch_size}: an embedding is learnt by comparison, use 2 or more")
         if len(source) < batch_size:
             raise UserError(

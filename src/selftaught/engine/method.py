@@ -59,6 +59,8 @@ class Method(L.LightningModule):
         config: an instance of the class's ``config_class``; None takes the paper's defaults.
         channels: channels C of a sample.
         length: samples T of a series window (series only).
+        samples: size of the training set, for methods that keep a state per sample; 0 where it is not known.
+        classes: number of classes of the training set, for methods that learn from labels; 0 without labels.
         **options: single fields of the config, overriding it.
 
     Raises:
@@ -68,18 +70,28 @@ class Method(L.LightningModule):
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
     slug: ClassVar[str] = ""
     modality: Literal["image", "series"] = "image"
-    output: ClassVar[Literal["embedding", "image"]] = "embedding"
+    output: ClassVar[Literal["embedding", "image", "classes"]] = "embedding"
+    needs_labels: ClassVar[bool] = False
     stages: ClassVar[tuple[str, ...]] = ("train",)
     pixels: ClassVar[Literal["uint8", "float32"]] = "uint8"
     pixel_mean: Tensor
     pixel_std: Tensor
 
     def __init__(
-        self, config: MethodConfig | None = None, *, channels: int = 3, length: int | None = None, **options: Any
+        self,
+        config: MethodConfig | None = None,
+        *,
+        channels: int = 3,
+        length: int | None = None,
+        samples: int = 0,
+        classes: int = 0,
+        **options: Any,
     ) -> None:
         super().__init__()
         self.config = configure(type(self).config_class, config, options)
-        self.channels, self.length = channels, length
+        self.channels, self.length, self.samples, self.classes = channels, length, samples, classes
+        if self.needs_labels and classes < 2:
+            raise UserError(f"{self.slug} learns from labels: give data with at least two classes (class folders)")
         self.stage = self.stages[0]
         self.epoch_batches = 1
         self.value_range: Any = None
@@ -104,8 +116,12 @@ class Method(L.LightningModule):
         raise TypeError(f"{type(self).__name__} defines no loss")
 
     def predict(self, batch: dict[str, Any]) -> Tensor:
-        """What ``apply`` writes: embeddings (N, D), or restored images (N, C, H, W)."""
+        """What ``apply`` writes: embeddings (N, D), restored images (N, C, H, W), or class logits (N, K)."""
         raise TypeError(f"{type(self).__name__} defines no prediction")
+
+    def features(self, batch: dict[str, Any]) -> Tensor:
+        """Embeddings (N, D) that the protocols judge: the prediction, unless that is something else."""
+        return self.predict(batch)
 
     def deliverable(self) -> nn.Module:
         """The module that a user takes away: normalised samples in, embedding or image out."""
@@ -114,6 +130,9 @@ class Method(L.LightningModule):
     def deliverable_spec(self) -> dict[str, Any]:
         """JSON-able account of how to build :meth:`deliverable` again, without selftaught where that is possible."""
         return {}
+
+    def after_step(self) -> None:
+        """What follows an optimiser step and belongs to it: momentum copies, normalised prototypes, clamps."""
 
     def enter_stage(self, stage: str) -> None:
         """Prepare for one of ``stages``: freeze what it leaves alone."""
@@ -124,6 +143,21 @@ class Method(L.LightningModule):
         return self
 
     # ---- what all methods share ------------------------------------------------------------------------------
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the current stage; 1 without a trainer."""
+        return max(1, int(self.trainer.estimated_stepping_batches)) if self._trainer is not None else 1
+
+    @property
+    def progress(self) -> float:
+        """Share of the current stage that is done, in [0, 1]; 0 without a trainer."""
+        return min(1.0, self.trainer.global_step / self.total_steps) if self._trainer is not None else 0.0
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The optimiser's step and, before anything can be saved, what the method does after it."""
+        super().optimizer_step(*args, **kwargs)
+        self.after_step()
+
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:
         """Make views where that was left to the device, and turn them into normalised float32."""
         if "images" in batch:
@@ -153,8 +187,7 @@ class Method(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The config's optimiser with its schedule, stepped every optimiser step."""
-        c, trainer = self.config, self.trainer
-        total = max(1, int(trainer.estimated_stepping_batches))
+        c, trainer, total = self.config, self.trainer, self.total_steps
         batch = (
             getattr(getattr(trainer, "datamodule", None), "batch_size", 256)
             * trainer.world_size

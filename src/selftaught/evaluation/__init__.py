@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from selftaught.evaluation.classification import classify
 from selftaught.evaluation.clustering import clustering
 from selftaught.evaluation.diagnostics import diagnostics
 from selftaught.evaluation.fewlabel import fewlabel, subset
@@ -38,7 +39,8 @@ class Protocol:
         name: as on the command line.
         description: one line.
         inputs: what it is called with: "split" (train_x, train_y, test_x, test_y), "labelled" (x, y), "features" (x,),
-            "images" (predictions, targets) or "encoder" (encoder, train_images, train_y, test_images, test_y).
+            "scores" (logits, y), "images" (predictions, targets) or "encoder" (encoder, train_images, train_y,
+            test_images, test_y).
         function: the protocol itself.
     """
 
@@ -59,6 +61,7 @@ _ALL = (
     Protocol("fewlabel", "logistic regression with 1, 5, 10 ... labels per class and 1, 10, 100 %", "split", fewlabel),
     Protocol("retrieval", "mean average precision and precision at k by cosine", "labelled", retrieval),
     Protocol("diagnostics", "collapse: effective rank, spectrum, alignment, uniformity", "features", diagnostics),
+    Protocol("classify", "accuracy of the model's own classes", "scores", classify),
     Protocol("finetune", "encoder and head trained together on the labels", "encoder", finetune),
     Protocol("restoration", "PSNR and SSIM against clean images", "images", restoration),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
@@ -76,6 +79,7 @@ __all__ = [
     "Projection",
     "Protocol",
     "Result",
+    "classify",
     "clustering",
     "diagnostics",
     "fewlabel",

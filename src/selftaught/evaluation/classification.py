@@ -8,9 +8,33 @@ from typing import Any, Literal
 import numpy as np
 
 from selftaught.errors import UserError
-from selftaught.evaluation.result import Number
+from selftaught.evaluation._inputs import as_features, as_labels
+from selftaught.evaluation.result import Number, Result
 
 RESAMPLES = 500
+
+
+def classify(scores: Any, truth: Any) -> Result:
+    """Judge a classifier by its own scores.
+
+    Args:
+        scores: ``(n, k)`` logits or probabilities, the larger the likelier.
+        truth: ``(n,)`` labels in 0 .. k - 1.
+
+    Returns:
+        the numbers and figures of :func:`judge` with one-vs-rest AUC of the softmax of the scores.
+
+    Raises:
+        UserError: shapes that don't fit, a label that the classifier does not know.
+    """
+    logits = as_features(scores, "scores")
+    labels = as_labels(truth, len(logits), "truth")
+    count = logits.shape[1]
+    if labels.min(initial=0) < 0 or labels.max(initial=0) >= count:
+        raise UserError(f"truth: labels must lie in 0 .. {count - 1}, the classes that the scores are of")
+    probabilities = logits.double().softmax(1).cpu().numpy()
+    numbers, figures = judge(probabilities, labels.astype(np.int64), np.arange(count))
+    return Result("classify", numbers, figures)
 
 
 def judge(

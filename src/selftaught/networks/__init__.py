@@ -2,7 +2,8 @@
 
 from selftaught.networks.blind_spot import BlindSpotNetwork, ConditionalMaskedConv
 from selftaught.networks.encoders import Encoder, build, encoder, own_encoders
-from selftaught.networks.heads import mlp
+from selftaught.networks.heads import DINOHead, Prototypes, dino_head, mlp
+from selftaught.networks.queue import Queue
 from selftaught.networks.series import (
     ConvMapping,
     FourierEncoder,
@@ -19,13 +20,17 @@ __all__ = [
     "BlindSpotNetwork",
     "ConditionalMaskedConv",
     "ConvMapping",
+    "DINOHead",
     "Encoder",
     "FourierEncoder",
+    "Prototypes",
+    "Queue",
     "ResNet1d",
     "SeriesEncoder",
     "WaveletEncoder",
     "build",
     "build_series",
+    "dino_head",
     "encoder",
     "mapper",
     "mlp",

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
 
 from selftaught.errors import UserError
 
@@ -77,3 +79,72 @@ def _norm(norm: Norm, width: int, *, affine: bool) -> list[nn.Module]:
     if norm == "bn":
         return [nn.BatchNorm1d(width, affine=affine)]
     return [nn.LayerNorm(width, elementwise_affine=affine)] if norm == "ln" else []
+
+
+class Prototypes(nn.Module):
+    """Scores of embeddings against prototypes of length 1: a linear layer without bias (SwAV, arXiv 2006.09882).
+
+    Args:
+        dim: width D of an embedding.
+        count: prototypes K.
+    """
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__()
+        if dim < 1 or count < 1:
+            raise UserError(f"{count} prototypes of width {dim}: both must be 1 or more")
+        self.weight = nn.Parameter(normalize(torch.randn(count, dim)))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(N, D) embeddings -> (N, K) scores; cosines where both sides have length 1."""
+        return linear(z, self.weight)
+
+    @torch.no_grad()
+    def normalise(self) -> None:
+        """Scale every prototype to length 1, in place: after each optimiser step."""
+        self.weight.copy_(normalize(self.weight))
+
+
+class DINOHead(nn.Module):
+    """DINO's head: MLP, bottleneck on the unit sphere, prototypes of fixed length 1 (arXiv 2104.14294, appendix C).
+
+    Made by :func:`dino_head`.
+    """
+
+    def __init__(self, body: nn.Module, prototypes: nn.Module) -> None:
+        super().__init__()
+        self.body, self.prototypes = body, prototypes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D) features -> (N, K) logits, not divided by a temperature."""
+        return self.prototypes(normalize(self.body(x).float(), eps=1e-6))
+
+
+def dino_head(
+    dim: int, out: int = 65536, *, hidden: int = 2048, bottleneck: int = 256, layers: int = 3, norm: Norm = "none"
+) -> DINOHead:
+    """The projection head of DINO: GELU MLP, a bottleneck scaled to length 1, weight-normalised prototypes.
+
+    Args:
+        dim: width of the encoder's features.
+        out: prototypes K (65536 in the paper).
+        hidden: width of the hidden layers.
+        bottleneck: width before the prototypes.
+        layers: linear layers of the MLP, at least 1.
+        norm: after the hidden layers; the paper takes none with transformers.
+
+    Raises:
+        UserError: less than one layer, or a width below one.
+    """
+    if layers < 1 or out < 1:
+        raise UserError(f"dino_head: layers={layers}, out={out}; give 1 or more of each")
+    body = mlp([dim, *[hidden] * (layers - 1), bottleneck], norm=norm, activation="gelu")
+    for module in body:
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+    last = nn.utils.parametrizations.weight_norm(nn.Linear(bottleneck, out, bias=False))
+    magnitude = last.parametrizations.weight.original0
+    nn.init.ones_(magnitude)
+    magnitude.requires_grad_(False)
+    return DINOHead(body, last)

@@ -197,7 +197,8 @@ class Run:
         source = applying.open_input(data, self.method)
         if self.method.output == "image":
             return applying.images(self.method, source, Path(out), tile=tile, say=say)
-        return applying.embeddings(self.method, source, Path(out), workers=workers, say=say)
+        classes = self.config["data"].get("classes")
+        return applying.embeddings(self.method, source, Path(out), workers=workers, classes=classes, say=say)
 
     def export(self, format: str = "safetensors", out: str | Path | None = None) -> Path:
         """Write the encoder in a form that loads without selftaught; see :mod:`selftaught.run.exporting`."""
@@ -249,6 +250,7 @@ class Run:
             return ""
         stored = json.loads(self.layout.evaluation.read_text())
         for protocol, number, label in (
+            ("classify", "accuracy", "accuracy"),
             ("linear", "accuracy", "linear probe"),
             ("knn", "accuracy", "k-NN"),
             ("restoration", "psnr", "PSNR"),

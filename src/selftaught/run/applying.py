@@ -34,9 +34,17 @@ def open_input(spec: Any, method: Method) -> Source:
 
 
 def embeddings(
-    method: Method, source: Source, out: Path, *, workers: int = -1, say: Callable[[int], None] = lambda n: None
+    method: Method,
+    source: Source,
+    out: Path,
+    *,
+    workers: int = -1,
+    classes: list[str] | None = None,
+    say: Callable[[int], None] = lambda n: None,
 ) -> int:
     """Embed a source into ``out`` (.parquet or .npy), in its order, going on where an earlier call was cut off.
+
+    A classifier writes class probabilities, and in Parquet the likeliest class, in place of embeddings.
 
     Finished parts lie in ``OUT.parts`` until all are there. Broken samples have no row in Parquet, a row of NaN in .npy
     (whose names stand in ``OUT.names.csv``); they are listed in ``OUT.skipped.csv``.
@@ -46,6 +54,7 @@ def embeddings(
         source: samples, in the order that the rows will have.
         out: file to write.
         workers: loader processes.
+        classes: names of a classifier's classes.
         say: called with the number of samples done so far.
 
     Returns:
@@ -64,16 +73,24 @@ def embeddings(
     done = first * _BATCH * _PART
     say(min(done, len(source)))
     for number, (features, index, bad) in enumerate(
-        stream(method, source, batch_size=_BATCH, workers=workers, start=done), start=first * _PART
+        stream(method, source, batch_size=_BATCH, workers=workers, start=done, predict=True), start=first * _PART
     ):
-        rows.append((features, index))
+        rows.append((_probabilities(features) if method.output == "classes" else features, index))
         skipped += bad
         done = min((number + 1) * _BATCH, len(source))
         if (number + 1) % _PART == 0 or done == len(source):
             _write_part(parts, number // _PART, rows, skipped)
             rows, skipped = [], []
         say(done)
-    return _join(parts, out, source)
+    sink: Any = _Npy(out, len(source))
+    if out.suffix == ".parquet":
+        sink = _Classes(out, classes) if method.output == "classes" else _Parquet(out)
+    return _join(parts, out, source, sink)
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
+    return powers / powers.sum(1, keepdims=True)
 
 
 def _begun(parts: Path, key: dict[str, Any]) -> int:
@@ -99,11 +116,10 @@ def _write_part(parts: Path, number: int, rows: list[tuple[np.ndarray, np.ndarra
     path.with_suffix(".part").replace(path)
 
 
-def _join(parts: Path, out: Path, source: Source) -> int:
+def _join(parts: Path, out: Path, source: Source, sink: Any) -> int:
     files = sorted(parts.glob("*.npz"))
     skipped: list[list[Any]] = []
     written = 0
-    sink = _Parquet(out) if out.suffix == ".parquet" else _Npy(out, len(source))
     for path in files:
         with np.load(path) as part:
             features, index = part["features"], part["index"]
@@ -130,22 +146,41 @@ class _Parquet:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        flat = pa.array(features.astype(np.float32).ravel())
-        table = pa.table(
-            {
-                "name": pa.array(names),
-                "index": pa.array(index),
-                "embedding": pa.FixedSizeListArray.from_arrays(flat, features.shape[1]),
-            }
-        )
+        columns = {"name": pa.array(names), "index": pa.array(index)} | self.columns(features)
+        table = pa.table(columns)
         self.writer = self.writer or pq.ParquetWriter(self.part, table.schema)
         self.writer.write_table(table)
+
+    def columns(self, features: np.ndarray) -> dict[str, Any]:
+        """What the rows hold besides name and index."""
+        return {"embedding": _lists(features)}
 
     def close(self, source: Source) -> None:
         if self.writer is None:
             raise UserError(f"{source.name}: none of its {len(source)} samples can be used")
         self.writer.close()
         self.part.replace(self.out)
+
+
+def _lists(rows: np.ndarray) -> Any:
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float32).ravel()), rows.shape[1])
+
+
+class _Classes(_Parquet):
+    """Columns: name, index, class (its name, or its number), probabilities (one float32 per class)."""
+
+    def __init__(self, out: Path, classes: list[str] | None) -> None:
+        super().__init__(out)
+        self.classes = classes
+
+    def columns(self, features: np.ndarray) -> dict[str, Any]:
+        import pyarrow as pa
+
+        likeliest = features.argmax(1)
+        names = [self.classes[k] if self.classes else str(k) for k in likeliest]
+        return {"class": pa.array(names), "probabilities": _lists(features)}
 
 
 class _Npy:

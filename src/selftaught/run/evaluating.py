@@ -41,8 +41,9 @@ def embedding_protocols(
         also of the channels' ``statistics``, the simplest features); and the test features, labels and indices.
     """
     parts = samples.labelled_parts(data, method.modality, settings)
-    names = list(protocols) if protocols else list(LABELLED if parts else UNLABELLED)
-    _check(names, parts is not None, data)
+    own = ("classify",) if method.output == "classes" else ()
+    names = list(protocols) if protocols else [*own, *LABELLED] if parts else list(UNLABELLED)
+    _check(names, parts is not None, data, bool(own))
     if parts is None:
         whole = open_source(data, modality=method.modality, split="all", seed=settings.seed)
         parts = (_some(whole, _LIMIT_TRAIN), _some(whole, _LIMIT_TEST))
@@ -66,7 +67,12 @@ def embedding_protocols(
             kept["random"] = tx
         views = _second_view(model, test) if make is embed and "diagnostics" in names else None
         for name in names:
-            if kind == "statistics" and name != "fewlabel":
+            if (kind == "statistics" and name != "fewlabel") or (kind == "raw" and name == "classify"):
+                continue
+            if name == "classify":
+                say(f"{name}: {kind}")
+                logits, truth, _ = embed(model, test, predict=True)
+                found[name][kind] = evaluation.classify(logits, truth)  # type: ignore[arg-type]
                 continue
             if kind == "raw" and evaluation.PROTOCOLS[name].inputs == "encoder":
                 continue
@@ -75,9 +81,10 @@ def embedding_protocols(
     return found, kept
 
 
-def _check(names: list[str], labelled: bool, data: Any) -> None:
+def _check(names: list[str], labelled: bool, data: Any, classifies: bool) -> None:
+    unfit = {"images"} if classifies else {"images", "scores"}
     for name in names:
-        fitting = [known for known, p in evaluation.PROTOCOLS.items() if p.inputs != "images"]
+        fitting = [known for known, p in evaluation.PROTOCOLS.items() if p.inputs not in unfit]
         if name not in fitting:
             raise UserError(f"--protocol {name}: it may be {', '.join(fitting)}")
         if not labelled and name not in UNLABELLED:

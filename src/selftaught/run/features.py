@@ -27,8 +27,11 @@ def stream(
     start: int = 0,
     precision: str = "auto",
     pipeline: Any = None,
+    predict: bool = False,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]]:
     """Embed a source batch by batch, under ``pipeline`` or the method's evaluation view.
+
+    With ``predict`` the method's predictions take the place of its features (class logits of a classifier).
 
     Yields:
         features (n, D) float32, the samples' indices (n,), and what was skipped as (index, reason) pairs.
@@ -44,19 +47,23 @@ def stream(
             continue
         moved = {k: [x.to(device) for x in v] if k == "views" else v.to(device) for k, v in batch.items()}
         with torch.inference_mode(), torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            features = method.predict(method.on_after_batch_transfer(moved))
+            ready = method.on_after_batch_transfer(moved)
+            features = method.predict(ready) if predict else method.features(ready)
         yield features.float().cpu().numpy(), batch["index"].numpy(), skipped
 
 
 def embed(
-    method: Method, source: Source, *, workers: int = -1, batch_size: int = 256, pipeline: Any = None
+    method: Method,
+    source: Source,
+    *,
+    workers: int = -1,
+    batch_size: int = 256,
+    pipeline: Any = None,
+    predict: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Features (n, D), labels (n,) or None, and indices (n,) of a whole source; broken samples are left out."""
-    parts = [
-        (f, i)
-        for f, i, _ in stream(method, source, workers=workers, batch_size=batch_size, pipeline=pipeline)
-        if len(i)
-    ]
+    options: dict[str, Any] = {"workers": workers, "batch_size": batch_size, "pipeline": pipeline, "predict": predict}
+    parts = [(f, i) for f, i, _ in stream(method, source, **options) if len(i)]
     features = np.concatenate([f for f, _ in parts])
     index = np.concatenate([i for _, i in parts])
     labels = np.asarray(source.labels)[index] if source.labels is not None else None

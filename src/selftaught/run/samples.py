@@ -106,12 +106,14 @@ def facts(source: Source, method_output: str) -> dict[str, Any]:
         raise UserError(f"{source.name}: none of the samples looked at can be read; run: selftaught data check")
     known: dict[str, Any] = {"name": source.name, "samples": len(source), "modality": source.modality}
     known |= {"classes": source.classes, "generated": source.generated}
+    if source.labels is not None:
+        known["class_count"] = len(source.classes) if source.classes else int(np.max(source.labels, initial=-1)) + 1
     if source.modality == "series":
         return known | {"channels": int(samples[0].shape[0]), "length": int(samples[0].shape[1])}
     known["channels"] = int(samples[0].shape[2])
     known["short_side"] = int(np.median([min(s.shape[:2]) for s in samples]))
     known["smallest"] = int(min(min(s.shape[:2]) for s in samples))
-    if method_output == "embedding":
+    if method_output != "image":
         known |= _statistics(source, [s for s in samples if s.shape[2] == known["channels"]])
     return known
 

@@ -105,7 +105,13 @@ def _fit_to_data(config: Any, facts: dict[str, Any], kind: type[Method]) -> None
 
 def build(kind: type[Method], config: Any, facts: dict[str, Any]) -> Method:
     """The method for this data, its pixel statistics set."""
-    method: Method = kind(config, channels=facts["channels"], length=facts.get("length"))
+    method: Method = kind(
+        config,
+        channels=facts["channels"],
+        length=facts.get("length"),
+        samples=facts["samples"],
+        classes=facts.get("class_count", 0),
+    )
     if "mean" in facts:
         method.pixel_mean.copy_(torch.tensor(facts["mean"]))
         method.pixel_std.copy_(torch.tensor(facts["std"]))
@@ -132,7 +138,7 @@ def _train(
         _start_from(method, Path(settings.init))
     if settings.cache and modality == "image":
         source = data_room.pack(source, _packed_side(config, facts), data_room.cache_folder() / "packed")
-    parts = samples.labelled_parts(data, modality, settings) if kind.output == "embedding" else None
+    parts = samples.labelled_parts(data, modality, settings) if kind.output != "image" else None
     scorer = _knn_scorer(parts, method) if parts and settings.knn_every > 0 else None
     for number, stage in enumerate(method.stages):
         method.enter_stage(stage)
@@ -188,6 +194,7 @@ def save_deliverable(layout: Layout, method: Method, config: Any, facts: dict[st
     card = {
         "method": method.slug,
         "output": method.output,
+        "classes": facts.get("classes") if method.output == "classes" else None,
         "modality": facts["modality"],
         "channels": facts["channels"],
         "build": method.deliverable_spec(),

@@ -1,0 +1,53 @@
+"""What methods with a momentum copy share: a target network that follows the trained one, without gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from selftaught.engine.ema import MovingAverage, cosine_decay
+from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
+
+
+@dataclass
+class MomentumConfig(JointEmbeddingConfig):
+    """Options of methods with a momentum copy of encoder and projector."""
+
+    target_decay: float = 0.99
+    """Decay of the momentum copy at the start; 0 makes it the trained network itself, one step behind."""
+    target_final: float = 1.0
+    """Decay at the end of the run, with the cosine schedule."""
+    target_schedule: Literal["cosine", "constant"] = "cosine"
+    """How the decay goes from target_decay to target_final; constant keeps it."""
+
+
+class MomentumEmbedding(JointEmbedding):
+    """Base of the methods in which a momentum copy gives the targets; the copy moves after every optimiser step."""
+
+    config_class = MomentumConfig
+    config: MomentumConfig
+
+    def build(self) -> None:
+        """Encoder, projector, and the momentum copy of both."""
+        super().build()
+        self.momentum = MovingAverage(self.followed(), self.config.target_decay)
+
+    def followed(self) -> nn.Module:
+        """What the momentum copy follows: encoder and projector, without a predictor."""
+        return nn.Sequential(self.encoder, self.projector)
+
+    def after_step(self) -> None:
+        """Move the copy: xi <- m xi + (1 - m) theta."""
+        c = self.config
+        if c.target_schedule == "cosine":
+            step = self.trainer.global_step if self._trainer is not None else 0
+            self.momentum.base = cosine_decay(step, self.total_steps, c.target_decay, c.target_final)
+        self.momentum.update(self.followed())
+
+    @torch.no_grad()
+    def target(self, x: Tensor) -> Tensor:
+        """The copy's projection (N, D) of a view, without gradient."""
+        return self.momentum(x)
