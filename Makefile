@@ -23,6 +23,9 @@ docs: $(READY)
 claims: $(READY)
 	$(BIN)/selftaught benchmark claims
 
+speed: $(READY)
+	$(BIN)/python benchmarks/speed/run.py
+
 clean:
 	rm -rf .venv site build dist
 

@@ -3,25 +3,21 @@
     python benchmarks/speed/views.py [--images 2048] [--rounds 7] [--workers 0 2]
 
 Contenders take turns within each round, so ratios are paired and a busy machine slows all alike. Peers: lightly's
-SimCLRTransform if it is installed, and the same recipe from torchvision and PIL, of which such pipelines are made.
-The result is printed and written to views.json beside this file.
+SimCLRTransform, and the same recipe from torchvision and PIL, of which such pipelines are made.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
-import os
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from common import compared, lightly, machine, rounds, show, store
 from PIL import Image, ImageFilter
 from skimage import data as photographs
 from torch.utils.data import DataLoader, Dataset
@@ -121,10 +117,11 @@ class TwoTorchvision:
 
 
 def lightly_transform() -> Callable[[Any], list[torch.Tensor]] | None:
-    try:
-        from lightly.transforms import SimCLRTransform
-    except ImportError:
+    """lightly's SimCLR views as documented, or None."""
+    if lightly() is None:
         return None
+    from lightly.transforms import SimCLRTransform
+
     return SimCLRTransform(input_size=SIZE)
 
 
@@ -157,26 +154,17 @@ def epoch(batches: DataLoader, n: int) -> float:
     return n / (time.perf_counter() - start)
 
 
-def measure(images: int, rounds: int, workers: int) -> dict[str, list[float]]:
-    """Images per second of every contender in every round; slow ones see an eighth of the images."""
+def measure(images: int, count: int, workers: int) -> dict[str, Any]:
+    """Images per second of every contender; slow ones see an eighth of the images."""
     files = jpegs(images)
     few = files[: max(BATCH, images // 8)]
-    contenders: dict[str, Dataset] = {"selftaught": Ours(files), "decode alone": DecodeOnly(files)}
-    contenders["torchvision"] = Peer(few, TwoTorchvision())
+    sources: dict[str, Dataset] = {"selftaught": Ours(files), "decode alone (floor)": DecodeOnly(files)}
+    sources["torchvision"] = Peer(few, TwoTorchvision())
     if (transform := lightly_transform()) is not None:
-        contenders["lightly"] = Peer(few, transform)
-    loaders = {name: loader(source, workers) for name, source in contenders.items()}
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
-        for name, batches in loaders.items():
-            rate = epoch(batches, len(contenders[name]))  # type: ignore[arg-type]
-            if turn:  # the first pass starts the workers
-                rates[name].append(rate)
-    return rates
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+        sources["lightly as documented"] = Peer(few, transform)
+    loaders = {name: (loader(source, workers), len(source)) for name, source in sources.items()}  # type: ignore[arg-type]
+    work = {name: lambda b=batches, n=n: epoch(b, n) for name, (batches, n) in loaders.items()}
+    return compared(rounds(work, count), "selftaught")
 
 
 def main() -> None:
@@ -184,33 +172,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     quiet()
-    if lightly_transform() is None:
-        print("lightly is not installed here: its row is left out")
-    result: dict[str, Any] = {
-        "work": "two SimCLR views of a 96x96 JPEG, images per second",
-        "versions": {"opencv": cv2.__version__, "torch": torch.__version__},
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "runs": [],
-    }
+    result: dict[str, Any] = {"work": "two SimCLR views of a 96x96 JPEG, images per second"}
+    result |= {"machine": machine(), "rounds": options.rounds, "runs": []}
     for workers in options.workers:
-        rates = measure(options.images, options.rounds, workers)
-        run: dict[str, Any] = {"workers": workers, "rates": {name: spread(values) for name, values in rates.items()}}
-        for name in rates:
-            if name != "selftaught":
-                pairs = [ours / other for ours, other in zip(rates["selftaught"], rates[name], strict=True)]
-                run.setdefault("ratio to", {})[name] = spread(pairs)
-        result["runs"].append(run)
-        for name, values in run["rates"].items():
-            ratio = run["ratio to"].get(name)
-            beside = f"   selftaught is {ratio['median']:.2f}x ({ratio['min']:.2f}-{ratio['max']:.2f})" if ratio else ""
-            span = f"{values['median']:8.0f} img/s ({values['min']:.0f}-{values['max']:.0f})"
-            print(f"{workers} workers  {name:14} {span}{beside}")
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {options.out}")
+        run = measure(options.images, options.rounds, workers)
+        show(f"two views, {workers} workers", run, "img/s")
+        result["runs"].append({"workers": workers} | run)
+    store("views", result)
 
 
 if __name__ == "__main__":
