@@ -26,6 +26,7 @@ MARKERS = {
     for name in ("methods", "claims")
 }
 CLAIMS = ROOT / "benchmarks" / "claims"
+SPEED = ROOT / "benchmarks" / "speed"
 FIGURES = (".svg", ".png")
 FLAGS = (
     "On and off are `--name` and `--no-name` on the command line. In Python the names have underscores: "
@@ -188,6 +189,7 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill the tables that a page asks for with a marker."""
     markdown = markdown.replace("<!-- table: methods -->", catalog.table_markdown(link="methods/{slug}.md"))
+    markdown = markdown.replace("<!-- table: speed -->", speed_tables())
     return markdown.replace("<!-- table: claims -->", claims_table())
 
 
@@ -201,6 +203,56 @@ def claims_table(claims: Path = CLAIMS, link: str = "methods/{slug}.md") -> str:
             name = f"[{c.slug}]({link.format(slug=c.slug)})" if link else f"`{c.slug}`"
             rows.append(f"| {name} | " + " | ".join(told) + " |")
     return "\n".join(rows) if len(rows) > 2 else "No result is stored yet."
+
+
+# ---- speed -----------------------------------------------------------------------------------------------------------
+def speed_tables(folder: Path = SPEED) -> str:
+    """One small table per stored speed benchmark: median, range, and how many times as fast ours is."""
+    parts = []
+    for file in sorted(folder.glob("*.json")):
+        entry = json.loads(file.read_text(encoding="utf-8"))
+        rows = [row for run in entry.get("runs", [entry]) for row in _speed_rows(run)]
+        rows += [
+            f"| {_cell(name)} | {value['median']:.2f} s | {value['min']:.2f} to {value['max']:.2f} | |"
+            for name, value in entry.get("seconds", {}).items()
+        ]
+        rows += [
+            f"| {row['case']}, N = {row['n']}: peak extra memory | {row['MiB']:.0f} MiB | | |"
+            for row in entry.get("peak extra MiB", [])
+        ]
+        head = ["| contender | median | range | ours is |", "|---|--:|---|---|"]
+        parts += [f"### {sentence(entry['work']).rstrip('.')}", "\n".join([*head, *rows]), _speed_notes(entry)]
+    return "\n\n".join(parts) if parts else "No result is stored yet."
+
+
+def _speed_rows(run: dict[str, Any]) -> list[str]:
+    """Rows of one comparison, each contender under the setting that it ran in."""
+    told = [f"{k} {v}" for k, v in run.items() if isinstance(v, str | int) and k not in ("work", "rounds", "steps")]
+    rows = []
+    for name, rate in run.get("rates", {}).items():
+        ratio = run["ratio to"].get(name)
+        beside = f"{ratio['median']:.2f}x ({ratio['min']:.2f} to {ratio['max']:.2f})" if ratio else ""
+        where = f" ({', '.join(told)})" if told else ""
+        rows.append(
+            f"| {_cell(name)}{where} | {rate['median']:,.0f}/s | {rate['min']:,.0f} to {rate['max']:,.0f} | {beside} |"
+        )
+    return rows
+
+
+def _speed_notes(entry: dict[str, Any]) -> str:
+    """The machine, and what was measured besides speed."""
+    m = entry["machine"]
+    load = f"load {m['load before']} when it began" if "load before" in m else ""
+    notes = [f"{m['processor']}, {m['cores']} cores ({', '.join(m['instructions'])}), {load}."]
+    if "accuracy" in entry:
+        d = entry["accuracy"]["fast minus plain"]
+        notes.append(
+            f"k-NN accuracy after {entry['accuracy']['steps']} equal steps, fast minus plain path: {d['mean']:+.4f} "
+            f"({d['low']:+.4f} to {d['high']:+.4f})."
+        )
+    for name, error in entry.get("relative error of the tiled form", {}).items():
+        notes.append(f"Relative error of the tiled form, {name}: {error:.0e}.")
+    return " ".join(notes)
 
 
 # ---- README ----------------------------------------------------------------------------------------------------------

@@ -66,6 +66,17 @@ def test_with_a_stride_the_smallest_photograph_sets_the_number():
     assert 1 < counts[0] < 200
 
 
+def test_enlarged_tiles_show_the_same_and_are_smoother():
+    plain, large = open_source("photos?tile=24"), open_source("photos?tile=24&enlarge=4")
+    assert plain.names == large.names
+    assert plain.fingerprint() != large.fingerprint()
+    for i in (0, 700, 2500):
+        small, big = plain.read(i).astype(float), large.read(i).astype(float)
+        assert big.shape == (96, 96, 3)
+        assert np.abs(big.reshape(24, 4, 24, 4, 3).mean((1, 3)) - small).mean() < 6
+        assert np.abs(np.diff(big, axis=0)).mean() < 0.5 * np.abs(np.diff(small, axis=0)).mean()
+
+
 def test_photos_are_photographs_in_colour():
     assert len(PHOTOS) == 17
     assert len({p.name for p in PHOTOS}) == 17

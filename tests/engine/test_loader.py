@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from skimage import data as photographs
 
-from selftaught import DataModule, UserError, methods
+from selftaught import DataModule, UserError, methods, views
 from selftaught.data import open_source
 from selftaught.engine.loader import Batches, SkipLog, _Stream, evaluation_batches
 from tests.conftest import write_photos
@@ -105,3 +107,20 @@ def test_a_batch_of_one_and_a_source_below_a_batch_are_refused() -> None:
         DataModule(photos(), method, batch_size=1)
     with pytest.raises(UserError, match="fewer than one batch of 64: use --batch-size 20 or less"):
         DataModule(photos(), method, batch_size=64)
+
+
+def test_large_jpegs_are_decoded_at_the_size_that_the_views_need(tmp_path):
+    """The views of a reduced decode are those of the whole picture within a few grey levels."""
+    picture = cv2.resize(photographs.astronaut(), (1600, 1200), interpolation=cv2.INTER_CUBIC)
+    for k in range(4):
+        cv2.imwrite(str(tmp_path / f"{k}.jpg"), picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    source = open_source(str(tmp_path), split="all")
+    pipelines = list(views.simclr(64, scale=(0.3, 1.0), strength=0.0, blur=0.0))
+    batches = Batches(source, pipelines, seed=0)
+    assert source.read(0, batches.min_side).shape == (150, 200, 3)
+    reduced = batches[(0, [0, 1, 2, 3])]["views"]
+    batches.min_side = None
+    whole = batches[(0, [0, 1, 2, 3])]["views"]
+    for a, b in zip(reduced, whole, strict=True):
+        assert (a.float() - b.float()).abs().mean() < 4
+    assert Batches(source, list(views.patches(64)), seed=0, pixels="float32").min_side is None

@@ -11,7 +11,7 @@ import yaml
 
 from selftaught import views
 from selftaught.errors import UserError
-from selftaught.views import Pipeline, ViewSet, arithmetic
+from selftaught.views import HorizontalFlip, Pipeline, RandomResizedCrop, ViewSet, arithmetic
 
 FULL = Pipeline(
     (
@@ -232,3 +232,28 @@ def test_describing_views_loads_neither_torch_nor_opencv() -> None:
     assert "render" in dir(views)
     with pytest.raises(AttributeError, match="no attribute 'reneder'"):
         views.reneder  # noqa: B018
+
+
+@pytest.mark.parametrize(("size", "scale", "ratio"), [(64, (0.08, 1.0), (3 / 4, 4 / 3)), ((48, 20), (0.3, 0.6), (0.5, 3))])
+def test_an_image_of_enough_pixels_never_has_a_crop_smaller_than_the_view(size, scale, ratio):
+    op = RandomResizedCrop(size, scale, ratio)
+    pipeline = Pipeline((op,))
+    rng = np.random.default_rng(0)
+    side = pipeline.enough
+    out = (size, size) if isinstance(size, int) else size
+    columns = pipeline.columns
+
+    def smallest(side: int) -> np.ndarray:
+        params = pipeline.sample_batch(rng, 20000, side, side + 37)
+        found = [params[:, columns.index(f"0.RandomResizedCrop.{name}")] for name in ("height", "width")]
+        return np.array([box.min() for box in found])
+
+    assert (smallest(side) >= np.array(out) - 1).all()
+    assert (smallest(side // 2) < np.array(out) - 1).any()
+
+
+def test_enough_is_known_for_resizing_views_alone():
+    assert views.plain(32, resize=40)[0].enough == 40
+    assert views.patches(32)[0].enough is None
+    assert Pipeline((HorizontalFlip(), RandomResizedCrop(8))).enough is None
+    assert Pipeline(()).enough is None

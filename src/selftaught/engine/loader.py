@@ -30,6 +30,13 @@ def as_unit_float(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32, copy=False)
 
 
+def enough_for(pipelines: list[Pipeline] | None) -> int | None:
+    """Shorter side at which images may be decoded for all these views; None where one of them needs every pixel."""
+    sides = [pipeline.enough for pipeline in pipelines or []]
+    known = [side for side in sides if side is not None]
+    return max(known) if known and len(known) == len(sides) else None
+
+
 class Batches(Dataset):
     """Whole batches of one source, made in the loader's workers.
 
@@ -56,6 +63,7 @@ class Batches(Dataset):
     ) -> None:
         self.source, self.pipelines, self.seed, self.pixels = source, pipelines, seed, pixels
         self.on_device = on_device
+        self.min_side = None if on_device else enough_for(pipelines)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -91,7 +99,7 @@ class Batches(Dataset):
         for attempt in range(_TRIES):
             i = (index + attempt) % len(self.source)
             try:
-                return i, self._views(self.source.read(i), i, epoch)
+                return i, self._views(self.source.read(i, self.min_side), i, epoch)
             except SampleError as error:
                 skipped.append((i, error.reason))
             except ValueError as error:
@@ -357,6 +365,7 @@ class _InOrder(Dataset):
 
     def __init__(self, source: Source, pipeline: Pipeline | None, value_range: Any) -> None:
         self.source, self.pipeline = source, pipeline
+        self.min_side = enough_for([pipeline]) if pipeline is not None else None
         self.value_range = source.value_range if value_range is None else value_range
 
     def __len__(self) -> int:
@@ -366,7 +375,7 @@ class _InOrder(Dataset):
         kept, arrays, skipped = [], [], []
         for i in indices:
             try:
-                arrays.append(self._one(self.source.read(i), i))
+                arrays.append(self._one(self.source.read(i, self.min_side), i))
                 kept.append(i)
             except (SampleError, ValueError) as error:
                 skipped.append((i, getattr(error, "reason", str(error))))

@@ -27,6 +27,11 @@ class Op:
         """Turn ``draws`` uniform numbers in [0, 1) into ``(columns, height, width)``, the last two after the op."""
         return (), height, width
 
+    @property
+    def enough(self) -> int | None:
+        """Shorter side of an image, in pixels, from which on more pixels show nothing new; None: all are needed."""
+        return None
+
     def __repr__(self) -> str:
         shown = []
         for place, field in enumerate(dataclasses.fields(self)):  # type: ignore[arg-type]

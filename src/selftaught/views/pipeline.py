@@ -66,6 +66,15 @@ class Pipeline:
         return first if first == second == other else None
 
     @property
+    def enough(self) -> int | None:
+        """Shorter side, in pixels, at which a decoder may deliver the image without a loss to this view.
+
+        None where every pixel counts. A JPEG decoder that reduces by 2, 4 or 8 down to this side is several times
+        faster (``Source.read(i, min_side)``).
+        """
+        return self.ops[0].enough if self.ops else None
+
+    @property
     def spans(self) -> tuple[tuple[Op, int, int], ...]:
         """Each operation with the start and stop of its own columns in a parameter vector."""
         return self._spans  # type: ignore[attr-defined]

@@ -79,6 +79,12 @@ class RandomResizedCrop(Op):
         size = arithmetic.pair(self.size)
         return arithmetic.snap(box, size), *size
 
+    @property
+    def enough(self) -> int:
+        """The side at which even the smallest and narrowest box has as many pixels as the view."""
+        (least, _), (narrow, wide), (height, width) = self.scale, self.ratio, arithmetic.pair(self.size)
+        return math.ceil(max(height * math.sqrt(wide / least), width / math.sqrt(least * narrow)))
+
     def _box(self, u: Any, height: int, width: int) -> tuple[int, int, int, int]:
         (least, most), low = self.scale, math.log(self.ratio[0])
         span, area = math.log(self.ratio[1]) - low, height * width
@@ -131,6 +137,11 @@ class Resize(Op):
         short = np.minimum(height, width)
         out = np.asarray(height) * self.size // short, np.asarray(width) * self.size // short
         return out if np.ndim(height) else (int(out[0]), int(out[1]))
+
+    @property
+    def enough(self) -> int | None:
+        """The shorter side that it makes; None where it makes a free height and width."""
+        return self.size if isinstance(self.size, int) else None
 
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:
         """Nothing is drawn; the columns follow from the image's size."""
