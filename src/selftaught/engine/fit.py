@@ -150,6 +150,8 @@ def fit(
         view_device=settings.view_device,
     )
     method.epoch_batches = data.epoch_batches(world)
+    if method.modality == "image" and method.pixels == "uint8":
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     total = stage_steps(settings, method.epoch_batches)
     data.total_batches = total * settings.accumulate
     metrics = Metrics(folder / "metrics.csv", method.stage, settings.log_every, settings.batch_size)

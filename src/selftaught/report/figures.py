@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import Any, TypedDict
 
 from selftaught.errors import UserError
@@ -132,8 +133,11 @@ def claims_figure(claim: Claim, path: str | os.PathLike[str], *, width: float = 
         UserError: no row, or a row whose sides have no or unequally many values.
     """
     rows = _checked_rows(claim)
-    with _figure(path, (width, 1.5 + 0.62 * len(rows))) as (figure, save):
+    title = fill(claim.get("title") or "", 80)
+    height = 1.6 + 0.2 * title.count("\n") + 0.62 * len(rows)
+    with _figure(path, (width, height)) as (figure, save):
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.5, 1))
+        figure.suptitle(title, fontsize=10, fontweight="bold", x=0.01, horizontalalignment="left")
         for i, row in enumerate(rows):
             _pairs(left, i, row)
             _difference(right, i, row["difference"])
@@ -172,7 +176,7 @@ def _pairs(axes: Any, i: int, row: Mapping[str, Any]) -> None:
             "linewidth": 0.5,
             "zorder": 2,
         }
-        axes.scatter(values, [i + offset] * len(values), label=row[side]["name"] if i == 0 else None, **style)
+        axes.scatter(values, [i + offset] * len(values), **style, label=row[side]["name"])
 
 
 def _difference(axes: Any, i: int, difference: Mapping[str, Any]) -> None:
@@ -189,10 +193,13 @@ def _claim_axes(left: Any, right: Any, claim: Claim, rows: Sequence[Mapping[str,
     lower = " (lower is better)" if claim.get("better") == "low" else ""
     left.set_yticks(range(len(rows)), [shorten(str(row["setting"]), 28) for row in rows])
     left.set_ylim(len(rows) - 0.5, -0.5)
-    left.set(title=claim.get("title") or "", xlabel=f"{metric}{lower}, one mark per seed")
-    right.set(title="paired difference", xlabel=claim.get("note") or "method minus baseline, with interval")
+    left.set(xlabel=f"{metric}{lower}, one mark per seed")
+    right.set(xlabel=fill(claim.get("note") or "method minus baseline, with interval", 36))
     right.axvline(0, color="#565b64", linewidth=1)
-    left.figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2)
+    handles, names = left.get_legend_handles_labels()
+    baselines = {str(row["baseline"]["name"]) for row in rows}
+    shown = [handles[1], handles[0]], [names[1], names[0] if len(baselines) == 1 else "baseline"]
+    left.figure.legend(*shown, loc="outside lower left", ncols=2)
     for axes in (left, right):
         axes.grid(axis="x", color="#e6e6e4")
         axes.grid(visible=False, axis="y")
