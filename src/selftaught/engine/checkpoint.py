@@ -12,9 +12,13 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
+from selftaught.engine.distributed import is_distributed
 from selftaught.errors import UserError
+
+_TOGETHER = 8  # steps between the questions that processes ask one another
 
 
 class Interrupted(Exception):
@@ -134,14 +138,31 @@ class Checkpoints(Callback):
         if step == self._step:
             return
         self._step = step
-        if self.asked is not None:
+        asked, overdue = self._agreed(step, module.device)
+        if asked:
+            self.asked = asked
             self.save(trainer)
-            raise Interrupted(self.asked)
+            raise Interrupted(asked)
         if step == self.saved_step:
             return
         by_step = self.every_steps and step % self.every_steps == 0
-        if by_step or time.monotonic() - self._last > 60 * self.every_minutes:
+        if by_step or overdue:
             self.save(trainer)
+
+    def _agreed(self, step: int, device: torch.device) -> tuple[int, bool]:
+        """The signal that came (0: none) and whether a save is overdue, the same on every process.
+
+        Saving is a matter of all processes: several of them ask one another every few steps, since their clocks differ
+        and a signal may reach only one.
+        """
+        asked, overdue = self.asked or 0, time.monotonic() - self._last > 60 * self.every_minutes
+        if not is_distributed():
+            return asked, overdue
+        if step % _TOGETHER:
+            return 0, False
+        flags = torch.tensor([asked, int(overdue)], device=device)
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return int(flags[0]), bool(flags[1])
 
     def save(self, trainer: L.Trainer) -> None:
         """Write the checkpoint now; a weight that is not finite stops the run instead, so that the last one is good."""

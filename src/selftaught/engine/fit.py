@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +62,11 @@ def make_loggers(settings: Settings, folder: Path) -> list[Any]:
         if name in ("wandb", "mlflow"):
             require(name, name)
         kind = getattr(L.pytorch.loggers, _LOGGERS[name])
-        made.append(kind(save_dir=str(folder), **({"name": "", "version": name} if name != "mlflow" else {})))
+        if name == "mlflow":
+            where = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve()}/mlflow.db"
+            made.append(kind(experiment_name="selftaught", run_name=folder.name, tracking_uri=where))
+        else:
+            made.append(kind(save_dir=str(folder), name="", version=name))
     return made
 
 
