@@ -15,7 +15,7 @@ import yaml
 import selftaught
 from selftaught import UserError
 from selftaught.run.features import embed
-from tests.conftest import TINY
+from tests.conftest import TINY, write_photos
 
 
 def test_folder_holds_what_the_contract_says(tiny_run) -> None:
@@ -226,3 +226,14 @@ def test_starting_from_another_run(tiny_run, tmp_path: Path) -> None:
                            **TINY | {"steps": 1}, lr=0.0)  # fmt: skip
     a, b = tiny_run.encoder.state_dict(), run.encoder.state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a if "running" not in k and "num_batches" not in k)
+
+
+def test_a_batch_that_nobody_chose_is_lowered_to_few_samples(tmp_path: Path, capsys) -> None:
+    write_photos(tmp_path / "photos", count=40, classes=1)
+    options = {name: value for name, value in TINY.items() if name not in ("batch_size", "steps", "quiet")}
+    run = selftaught.train("simclr", str(tmp_path / "photos"), out=str(tmp_path / "run"), steps=2, **options)
+    assert run.settings.batch_size == 16
+    assert "batches of 16 in place of" in capsys.readouterr().err
+    with pytest.raises(UserError, match="fewer than one batch of 64"):
+        selftaught.train("simclr", str(tmp_path / "photos"), out=str(tmp_path / "b"), steps=2, batch_size=64, **options)
+    assert not (tmp_path / "b").exists()

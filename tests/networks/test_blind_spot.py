@@ -127,3 +127,22 @@ def test_any_channels(channels):
 def test_errors(bad):
     with pytest.raises(UserError):
         BlindSpotNetwork(**bad)
+
+
+@pytest.mark.parametrize("width", [16, 24, 32, 40])
+def test_no_part_of_a_bf16_gradient_is_left_uninitialised(width):
+    """Uninitialised memory is filled with NaN here, so what a kernel forgets to write is seen."""
+    was = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        torch.manual_seed(0)
+        network = BlindSpotNetwork(width=width, modules=2)
+        x = torch.randn(4, 3, 30, 30).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = network(x, blind=True) + network(x)
+        y.float().square().mean().backward()
+        assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+    finally:
+        torch.use_deterministic_algorithms(was[0])
+        torch.utils.deterministic.fill_uninitialized_memory = was[1]

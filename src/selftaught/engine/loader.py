@@ -247,6 +247,21 @@ class StreamLoader:
             yield batch
 
 
+def check_batch_size(source: Source, batch_size: int, output: str) -> None:
+    """Refuse a batch that the samples can't fill, or in which there is nothing to compare.
+
+    Raises:
+        UserError: it names --batch-size.
+    """
+    if batch_size < 2 and output != "image":
+        raise UserError(f"--batch-size {batch_size}: an embedding is learnt by comparison, use 2 or more")
+    if len(source) < batch_size:
+        raise UserError(
+            f"{source.name} has {len(source)} samples, fewer than one batch of {batch_size}: "
+            f"use --batch-size {len(source)} or less"
+        )
+
+
 class DataModule(L.LightningDataModule):
     """The training data of a method, for :class:`lightning.Trainer`.
 
@@ -288,13 +303,7 @@ class DataModule(L.LightningDataModule):
         self.on_device = view_device == "model" and source.modality == "image" and method.pixels == "uint8"
         self.skips = SkipLog(source, max_skip, skipped)
         self._epoch = 0
-        if batch_size < 2 and method.output != "image":
-            raise UserError(f"--batch-size {batch_size}: an embedding is learnt by comparison, use 2 or more")
-        if len(source) < batch_size:
-            raise UserError(
-                f"{source.name} has {len(source)} samples, fewer than one batch of {batch_size}: "
-                f"use --batch-size {len(source)} or less"
-            )
+        check_batch_size(source, batch_size, method.output)
 
     def epoch_batches(self, world: int = 1) -> int:
         """Batches per pass over the data on each of ``world`` processes."""

@@ -70,7 +70,7 @@ PRESETS = {
         "terms": "blind", "inference": "masked", "stride_test": 2, "steps": 500000, "batch_size": 4,
     },
     "laptop": {
-        "width": 24, "modules": 3, "patch": 60, "stride_blind": 3, "lr": 1e-3, "steps": 1500, "batch_size": 8,
+        "width": 32, "modules": 3, "patch": 60, "stride_blind": 3, "lr": 1e-3, "steps": 1500, "batch_size": 8,
     },
 }  # fmt: skip
 

@@ -46,7 +46,19 @@ class DilatedModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, H, W)."""
-        return x + self.pointwise(self.dilated(x).relu()).relu()
+        return x + self.pointwise(self._dilated(x).relu()).relu()
+
+    def _dilated(self, x: Tensor) -> Tensor:
+        """The dilated convolution; in float32 where oneDNN leaves parts of its bf16 weight gradient uninitialised.
+
+        Seen with torch 2.15 on processors with avx512_bf16: dilation above 1, more than 16 channels and no multiple of
+        16, channels-last memory. Widths that are multiples of 16 keep the speed.
+        """
+        width = self.dilated.out_channels
+        if x.device.type != "cpu" or width <= 16 or width % 16 == 0:
+            return self.dilated(x)
+        with torch.autocast("cpu", enabled=False):
+            return self.dilated(x.float())
 
 
 class Branch(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from selftaught import data as data_room
 from selftaught.data import Modality, Source
 from selftaught.engine.fit import fit
+from selftaught.engine.loader import check_batch_size
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.run import configuration, samples
@@ -46,6 +48,9 @@ def start(
     source = samples.training_source(data, modality, settings)
     facts = samples.facts(source, kind.output)
     _fit_to_data(method_config, facts, kind)
+    if given.get("batch_size") is None and "batch_size" not in (base or {}).get("settings", {}):
+        _fit_batch(settings, source, quiet)
+    check_batch_size(source, settings.batch_size, kind.output)
     folder = new_folder(options.get("out"), method, source.name)
     settings.out = str(folder)
     content = configuration.complete(method, settings, method_config, facts)
@@ -88,6 +93,21 @@ def go_on(path: str | Path, data: Any = None, *, quiet: bool = False, **options:
 def _packed_side(config: Any, facts: dict[str, Any]) -> int:
     """Shorter side to pack at: room for crops of the views' size, never above the images' own."""
     return int(min(facts["short_side"], max(256, 2 * getattr(config, "image_size", 256))))
+
+
+def _fit_batch(settings: Settings, source: Source, quiet: bool) -> None:
+    """Lower a batch size that nobody asked for to what few samples allow: a power of two, two batches at least."""
+    processes = settings.devices * settings.nodes
+    if len(source) >= settings.batch_size * processes or len(source) < 4 * processes:
+        return
+    lowered = 1 << ((len(source) // (2 * processes)).bit_length() - 1)
+    if not quiet:
+        print(
+            f"{source.name} has {len(source)} samples: batches of {lowered} in place of {settings.batch_size} "
+            "(--batch-size chooses)",
+            file=sys.stderr,
+        )
+    settings.batch_size = lowered
 
 
 def _default_data(kind: type[Method]) -> str:
