@@ -67,16 +67,18 @@ def ours(images: np.ndarray, steps: int, out: Path) -> float:
 
 
 class Tiles(Dataset):
-    """The tiles as PIL images with a label, as torchvision's CIFAR10 gives them."""
+    """The tiles as PIL images with a label, transformed as torchvision's CIFAR10 does."""
 
     def __init__(self, images: np.ndarray) -> None:
         self.images = images
+        self.transform: Any = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        return Image.fromarray(self.images[index]), 0
+        image = Image.fromarray(self.images[index])
+        return (image if self.transform is None else self.transform(image)), 0
 
 
 class Peer:

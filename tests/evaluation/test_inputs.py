@@ -117,7 +117,7 @@ def test_threads_come_back_even_after_an_error():
 
 
 def test_the_registry_is_complete_and_described():
-    names = "knn linear linear-sgd fewlabel retrieval diagnostics finetune restoration clustering regression"
+    names = "knn linear linear-sgd fewlabel retrieval diagnostics classify finetune restoration clustering regression"
     assert list(PROTOCOLS) == names.split()
     for name, protocol in PROTOCOLS.items():
         assert protocol.name == name

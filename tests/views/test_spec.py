@@ -234,7 +234,9 @@ def test_describing_views_loads_neither_torch_nor_opencv() -> None:
         views.reneder  # noqa: B018
 
 
-@pytest.mark.parametrize(("size", "scale", "ratio"), [(64, (0.08, 1.0), (3 / 4, 4 / 3)), ((48, 20), (0.3, 0.6), (0.5, 3))])
+@pytest.mark.parametrize(
+    ("size", "scale", "ratio"), [(64, (0.08, 1.0), (3 / 4, 4 / 3)), ((48, 20), (0.3, 0.6), (0.5, 3))]
+)
 def test_an_image_of_enough_pixels_never_has_a_crop_smaller_than_the_view(size, scale, ratio):
     op = RandomResizedCrop(size, scale, ratio)
     pipeline = Pipeline((op,))
