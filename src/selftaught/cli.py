@@ -100,13 +100,41 @@ def _parser() -> _Parser:
     sub = command("demo", _demo, "the main job on the embedded photographs: train, evaluate, report")
     sub.add_argument("--out", help="folder of the run")
     sub.add_argument("--steps", type=int, help="shorter or longer than the default")
-    sub = command("benchmark", _benchmark, "the papers' claims in the small")
-    sub.add_argument("what", choices=["claims"])
-    sub.add_argument("--method", help="one method; default all that are built")
-    sub.add_argument("--full", action="store_true", help="the longer form")
-    sub.add_argument("--seeds", type=int, help="repetitions; default the claim's own")
-    sub.add_argument("--out", help="folder for results; default benchmarks/claims")
+    _add_benchmark(command("benchmark", _benchmark, "a grid of runs, MedMNIST's protocol, or the papers' claims"))
     return parser
+
+
+def _add_benchmark(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("what", metavar="GRID.yaml | medmnist | claims", help="a grid's file, or one of the two built in")
+    sub.add_argument("--out", help="folder for results; a grid goes on there")
+    sub.add_argument("--workers", type=int, help="cells at a time on this machine (grids)")
+    sub.add_argument("--cluster", help="slurm: every cell a job, through submitit (grids)")
+    sub.add_argument("--seeds", type=int, help="repetitions; default the claim's own (claims, medmnist)")
+    sub.add_argument("--method", help="one method; default all that are built (claims)")
+    sub.add_argument("--full", action="store_true", help="the longer form (claims)")
+    sub.add_argument("--quick", action="store_true", help="the small form, offline, half an hour on 2 cores (medmnist)")
+    sub.add_argument("--data", help="folder with MedMNIST's .npz files; default downloads them (medmnist)")
+    sub.add_argument("--size", type=int, help="side of the images: 28, 64, 128 or 224 (medmnist)")
+    sub.add_argument("--steps", type=int, help="steps of every run in place of the recipes' (medmnist)")
+    sub.add_argument("--probe", help="linear, linear-sgd, knn or finetune (medmnist)")
+    sub.add_argument("--write", metavar="FILE", help="write the grid as YAML to edit, and do no more (medmnist)")
+    for name, kind in _LISTS.items():
+        sub.add_argument(f"--{name}", type=_several(kind), metavar="A,B", help=f"{name}, in place of all (medmnist)")
+
+
+_LISTS: dict[str, type] = {
+    "methods": str, "sets": str, "fractions": float, "encoders": str, "initialisations": str, "scorers": str,
+}  # fmt: skip
+_CLAIMS_TAKE = ("seeds", "method", "full", "out")
+_GRID_TAKES = ("out", "workers", "cluster")
+_MEDMNIST_TAKES = (*_GRID_TAKES, "seeds", "quick", "data", "size", "steps", "probe", "write", *_LISTS)
+
+
+def _several(kind: type) -> Callable[[str], list[Any]]:
+    def parse(text: str) -> list[Any]:
+        return [kind(part) for part in text.split(",") if part]
+
+    return parse
 
 
 def _add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -333,10 +361,38 @@ def _demo(options: argparse.Namespace) -> None:
     print("\n".join(run.summary()))
 
 
-def _benchmark(options: argparse.Namespace) -> None:
-    from selftaught.benchmark import claims
+def _benchmark(options: argparse.Namespace) -> int:
+    takes = {"claims": _CLAIMS_TAKE, "medmnist": _MEDMNIST_TAKES}.get(options.what, _GRID_TAKES)
+    given = {name: value for name, value in vars(options).items() if value is not None and value is not False}
+    given = {name: value for name, value in given.items() if name not in ("what", "call")}
+    for name in given:
+        if name not in takes:
+            raise UserError(f"--{name} does not go with benchmark {options.what}; it takes --{', --'.join(takes)}")
+    if options.what == "claims":
+        from selftaught.benchmark import claims
 
-    claims.run(options.method, full=options.full, seeds=options.seeds, out=options.out, say=_say())
+        claims.run(given.pop("method", None), say=_say(), **given)
+        return 0
+    try:
+        finished = _run_grid(options.what, given)
+    except KeyboardInterrupt:
+        print("selftaught: stopped and saved; the same command goes on", file=sys.stderr)
+        return 130
+    if finished is not None:
+        print("\n".join(finished.summary()))
+    return 0
+
+
+def _run_grid(what: str, given: dict[str, Any]) -> Any:
+    if what == "medmnist":
+        from selftaught.benchmark import medmnist
+
+        if given.get("quick") and "size" in given:
+            raise UserError("--size goes with MedMNIST's files; the quick benchmark's images have one size")
+        return medmnist.run(say=_say(), **given)
+    from selftaught.benchmark import grid
+
+    return grid.run(what, say=_say(), **given)
 
 
 if __name__ == "__main__":

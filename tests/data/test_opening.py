@@ -87,7 +87,7 @@ def test_an_embedded_name_wins_over_a_folder_unless_a_path_is_written(tmp_path, 
         ("nowhere/at/all.png", "nowhere/at/all.png: no such file or folder"),
         (
             "photos?tiles=3",
-            r"photos has no option 'tiles' \(did you mean tile or test\?\); it knows by, n, stride, test, tile, train",
+            r"'tiles' \(did you mean tile or test\?\); it knows by, enlarge, imbalance, n, stride, test, tile, train",
         ),
         ("photos?tile=big", "photos: tile='big' must be a whole number"),
         ("digits?n=many", "digits: n='many' must be a whole number"),

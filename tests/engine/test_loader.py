@@ -110,7 +110,7 @@ def test_a_batch_of_one_and_a_source_below_a_batch_are_refused() -> None:
 
 
 def test_large_jpegs_are_decoded_at_the_size_that_the_views_need(tmp_path):
-    """The views of a reduced decode are those of the whole picture, but for boxes that snap by up to an output pixel."""
+    """The views of a reduced decode are those of the whole picture; boxes may snap by an output pixel."""
     picture = cv2.resize(photographs.astronaut(), (1600, 1200), interpolation=cv2.INTER_CUBIC)
     picture = cv2.GaussianBlur(picture, None, 25)
     for k in range(4):

@@ -74,6 +74,7 @@ def measure(claim: Claim, *, full: bool, seeds: int, say: Callable[[str], None])
         "method": claim.method,
         "claim": claim.says,
         "data": data,
+        "judged_on": claim.judged_on or data,
         "options": options,
         "arms": {arm.name: {"method": arm.method} | arm.options for arm in claim.arms},
         "conditions": claim.conditions,
@@ -102,7 +103,7 @@ def _cell(claim: Claim, arm: Arm, data: str, options: dict[str, Any], seed: int)
         done = train(arm.method, data, out=str(folder / "run"), seed=seed, quiet=True, knn_every=0, **merged)
         wanted = (claim.score, *claim.also)
         names = list(dict.fromkeys(protocol for protocol, _ in wanted))
-        found = done.evaluate(protocols=names, baselines=arm.kind != "this")
+        found = done.evaluate(claim.judged_on, protocols=names, baselines=arm.kind != "this")
         return {_label(pair): found[pair[0]][arm.kind].numbers[pair[1]].mean for pair in wanted}
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -15,6 +15,7 @@ from selftaught.data.arrays import open_image_arrays, open_npy
 from selftaught.data.decoding import IMAGE_SUFFIXES
 from selftaught.data.embedded import EMBEDDED_NAMES, embedded_builder, embedded_modality
 from selftaught.data.files import holds_any, open_files, open_folder, open_glob
+from selftaught.data.imbalance import long_tail
 from selftaught.data.source import Modality, Source
 from selftaught.data.spec import call, near, parse
 from selftaught.data.splits import split_source, take
@@ -51,7 +52,8 @@ def open_source(
         seed: of the draw of a split and of `n`.
         n: at most so many samples of the split, evenly over the classes.
         **options: of the kind of source; an unknown one is an error that lists them. ``channels`` (images),
-            ``window``, ``step`` ...
+            ``window``, ``step`` ... Every labelled source takes ``imbalance``: 0.01, linear or exponential makes the
+            classes of its training part uneven, after `n`; see `selftaught.data.imbalance.long_tail`.
 
     Returns:
         A source that `len`, `read(i)` and a DataLoader worker can take.
@@ -65,12 +67,15 @@ def open_source(
         by, seed = str(text.pop("by", by)), _whole(where, "seed", text.pop("seed", seed))
         n = _whole(where, "n", text.pop("n")) if n is None and "n" in text else n
         spec = where
-    source = _open(spec, modality, {**text, **options})
+    merged = {**text, **options}
+    imbalance = merged.pop("imbalance", None)
+    source = _open(spec, modality, merged)
     _same_modality(source.name, source.modality, modality)
     if not len(source):
         raise UserError(f"{source.name}: there is no sample in it")
     chosen = split_source(source, split, by, seed)
-    return chosen if n is None else take(chosen, n, seed)
+    chosen = chosen if n is None else take(chosen, n, seed)
+    return long_tail(chosen, imbalance, seed) if imbalance is not None and split in ("train", "all") else chosen
 
 
 def _open(spec: Any, modality: Modality | None, options: dict[str, Any]) -> Source:

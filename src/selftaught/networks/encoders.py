@@ -13,6 +13,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
+from selftaught.networks.alexnet import ABOUT, SMALL_ALEXNET, small_alexnet
 from selftaught.networks.series import SERIES_ENCODERS, SeriesEncoder, build_series
 from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords, own_resnet, small_stem
 
@@ -106,9 +107,14 @@ def encoder(
         raise UserError(f"stem={stem}: choose auto, small or standard")
     _check_json(timm_kwargs)
     small = stem == "small" or (stem == "auto" and not pretrained and (image_size or SMALL_IMAGE + 1) <= SMALL_IMAGE)
-    if name in OWN:
-        if pretrained:
-            raise UserError(f"encoder={name}: has no pretrained weights; use pretrained=False or a timm name")
+    if pretrained and name in own_encoders():
+        raise UserError(f"encoder={name}: has no pretrained weights; use pretrained=False or a timm name")
+    if name == SMALL_ALEXNET:
+        if timm_kwargs:
+            raise UserError(f"encoder={name}: has no option {next(iter(timm_kwargs))!r}; leave it out")
+        options, small = timm_kwargs, True
+        model, lines = small_alexnet(channels, image_size)
+    elif name in OWN:
         options = timm_kwargs
         model, lines = _own(name, channels, small, zero_init_last, options)
     else:
@@ -172,7 +178,7 @@ def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder:
 
 def own_encoders() -> dict[str, str]:
     """This toolkit's own small encoders: name to a line about each. They need nothing but timm to load."""
-    return {name: recipe.about for name, recipe in OWN.items()}
+    return {name: recipe.about for name, recipe in OWN.items()} | {SMALL_ALEXNET: ABOUT}
 
 
 # ---- building -----------------------------------------------------------------------------------------------------
@@ -273,7 +279,7 @@ def _refused(name: str, error: TypeError) -> UserError:
 def _unknown(name: str) -> str:
     import timm
 
-    known = [*OWN, *timm.list_models()]
+    known = [*own_encoders(), *timm.list_models()]
     near = difflib.get_close_matches(name, known, n=5, cutoff=0.6) or timm.list_models(f"*{name}*")[:5]
     hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names them all"
     return f"encoder={name}: no such encoder; {hint}"

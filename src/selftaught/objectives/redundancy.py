@@ -1,13 +1,16 @@
-"""Redundancy reduction: Barlow Twins."""
+"""Redundancy reduction: Barlow Twins, its mixed-sample form, and VICReg."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selftaught.objectives._common import check_choice, check_views, in_float32
+from selftaught.errors import UserError
+from selftaught.objectives._common import check_choice, check_positive, check_views, in_float32
 
 EPSILON = 1e-5
+STATISTICS = " (for statistics over it); raise the batch size"
 
 
 def barlow_twins(
@@ -65,13 +68,212 @@ def barlow_twins_terms(
     """:func:`barlow_twins` with its terms: ``loss``, ``invariance`` and ``redundancy`` (both without their weights)."""
     check_choice("normalize", normalize, ("batch", "feature", "none"))
     check_choice("terms", terms, ("both", "invariance", "redundancy"))
-    rows, _ = check_views(z1, z2, minimum=2, why=" (for statistics over it); raise the batch size")
+    rows, _ = check_views(z1, z2, minimum=2, why=STATISTICS)
     a, b = (_standardise(z, normalize, centre_only) for z in (z1, z2))
     diagonal = (a * b).sum(0) / rows
     invariance = (1 - diagonal).square().sum()
-    redundancy = _redundancy(a, b, diagonal, hsic)
+    redundancy = _redundancy(a, b, diagonal, rows, hsic)
     total = {"both": invariance + lambda_ * redundancy, "invariance": invariance, "redundancy": lambda_ * redundancy}
     return {"loss": loss_scale * total[terms], "invariance": invariance, "redundancy": redundancy}
+
+
+def mixed_barlow_twins(
+    z1: Tensor,
+    z2: Tensor,
+    zm: Tensor | None = None,
+    alpha: float | Tensor | None = None,
+    pi: Tensor | None = None,
+    *,
+    lambda_bt: float = 0.0078125,
+    lambda_reg: float = 4.0,
+    reg_half: bool = False,
+    mb_target: str = "paper",
+    detach_target: bool = False,
+    l2_before_standardise: bool = False,
+    unbiased: bool = True,
+    eps: float = 1e-6,
+    groups: int = 1,
+) -> Tensor:
+    """Mixed Barlow Twins (2023, arXiv 2312.02151): Barlow Twins, and a mixed batch that embeds as the mixture.
+
+    The network sees Y^M = alpha Y^A + (1 - alpha) Y^B[pi], too. With Z the embeddings standardised over the batch and
+    C^XY = (Z^X)^T Z^Y / N:
+
+        L     = L_BT + lambda_reg L_reg
+        L_BT  = sum_i (C^AB_ii - 1)^2 + lambda_bt sum_{i != j} (C^AB_ij)^2
+        L_reg = s ( ||C^MA - (alpha Z^A + (1 - alpha) Z^B[pi])^T Z^A / N||_F^2
+                  + ||C^MB - (alpha Z^A + (1 - alpha) Z^B[pi])^T Z^B / N||_F^2 ),      s = lambda_bt
+
+    Sums over the entries, gradients through all of it, targets included. The deviation has the divisor N - 1 and C the
+    divisor N, as in the official code: C_ii reaches (N-1)/N at most. That code has no epsilon; here the deviation is
+    ``eps`` at least, which changes no healthy column and keeps a constant one (it becomes 0) from NaN.
+
+    Args:
+        z1: (N, D) projections Z^A of the first view, not standardised. With several processes: gathered.
+        z2: (N, D) projections Z^B of the second view.
+        zm: (N, D) projections Z^M of the mixed batch; None leaves L_reg out, which is Barlow Twins.
+        alpha: share of the first view in the mixture, in [0, 1]: one for the batch, or (N,) one per row.
+        pi: (N,) integers: row n was mixed with row pi[n] of the second view.
+        lambda_bt: weight off the diagonal (1/128; 1/D on Tiny-ImageNet; 0.0051 on ImageNet).
+        lambda_reg: weight of L_reg (4; 2 on STL-10; 1 or 2 on ImageNet).
+        reg_half: s = lambda_bt / 2, as in the ImageNet script.
+        mb_target: ``"paper"``, or ``"imagenet-script"``: alpha (Z^B)^T Z^B as first term of C^MB's target.
+        detach_target: no gradient through the two targets; an experiment.
+        l2_before_standardise: make every row a unit vector first, as the small-image network does.
+        unbiased: divisor N - 1 in the variance; off: N, which is :func:`barlow_twins`' convention.
+        eps: smallest deviation.
+        groups: standardise so many equal runs of consecutive rows one by one (the ImageNet script: each process's).
+
+    Returns:
+        A scalar >= 0.
+
+    Raises:
+        UserError: (a ``ValueError``) N or N / groups below 2, shapes differ, ``zm`` without ``alpha`` and ``pi``,
+            an alpha outside [0, 1], an unknown ``mb_target``.
+    """
+    return mixed_barlow_twins_terms(
+        z1, z2, zm, alpha, pi, lambda_bt=lambda_bt, lambda_reg=lambda_reg, reg_half=reg_half, mb_target=mb_target,
+        detach_target=detach_target, l2_before_standardise=l2_before_standardise, unbiased=unbiased, eps=eps,
+        groups=groups,
+    )["loss"]  # fmt: skip
+
+
+@in_float32
+def mixed_barlow_twins_terms(
+    z1: Tensor,
+    z2: Tensor,
+    zm: Tensor | None = None,
+    alpha: float | Tensor | None = None,
+    pi: Tensor | None = None,
+    *,
+    lambda_bt: float = 0.0078125,
+    lambda_reg: float = 4.0,
+    reg_half: bool = False,
+    mb_target: str = "paper",
+    detach_target: bool = False,
+    l2_before_standardise: bool = False,
+    unbiased: bool = True,
+    eps: float = 1e-6,
+    groups: int = 1,
+) -> dict[str, Tensor]:
+    """:func:`mixed_barlow_twins` with its terms: ``loss``, ``invariance``, ``redundancy``, ``regularisation``.
+
+    Invariance and redundancy come without weights; the regularisation is L_reg, with s but without ``lambda_reg``.
+    """
+    check_choice("mb_target", mb_target, ("paper", "imagenet-script"))
+    check_positive(eps=eps)
+    views = (z1, z2) if zm is None else (z1, z2, zm)
+    rows, _ = check_views(*views, minimum=2, why=STATISTICS)
+    if groups < 1 or rows % groups or rows // groups < 2:
+        raise UserError(f"groups must split the {rows} rows into equal parts of 2 or more, got {groups}")
+    z = [_unit_deviation(F.normalize(v) if l2_before_standardise else v, groups, unbiased, eps) for v in views]
+    diagonal = (z[0] * z[1]).sum(0) / rows
+    invariance, redundancy = (1 - diagonal).square().sum(), _redundancy(z[0], z[1], diagonal, rows)
+    terms = {"loss": invariance + lambda_bt * redundancy, "invariance": invariance, "redundancy": redundancy}
+    if zm is not None:
+        share, partner = _mixture(alpha, pi, rows)
+        error = _mixture_error(z[2], z[0], z[1], share, partner, mb_target, detach_target)
+        terms["regularisation"] = (0.5 if reg_half else 1.0) * lambda_bt * error
+        terms["loss"] = terms["loss"] + lambda_reg * terms["regularisation"]
+    return terms
+
+
+def _mixture(alpha: float | Tensor | None, pi: Tensor | None, rows: int) -> tuple[float | Tensor, Tensor]:
+    """The checked share, a number or (N, 1), and the checked partners."""
+    if alpha is None or pi is None:
+        raise UserError("the mixed embeddings zm need alpha and pi, with which the mixed batch was made")
+    if tuple(pi.shape) != (rows,) or pi.is_floating_point():
+        raise UserError(f"pi must hold {rows} integers, got {tuple(pi.shape)} of {pi.dtype}")
+    if not isinstance(alpha, Tensor):
+        if not 0 <= alpha <= 1:
+            raise UserError(f"alpha must lie in [0, 1], got {alpha}")
+        return alpha, pi
+    if alpha.ndim and tuple(alpha.shape) != (rows,):
+        raise UserError(f"alpha must be one number or ({rows},), got {tuple(alpha.shape)}")
+    return (alpha.unsqueeze(1) if alpha.ndim else alpha), pi
+
+
+def _mixture_error(
+    m: Tensor, a: Tensor, b: Tensor, alpha: float | Tensor, pi: Tensor, mb_target: str, detach: bool
+) -> Tensor:
+    """Squared distance of C^MA and C^MB from their targets, as ||(Z^M - T)^T Z^X / N||^2 with the mixture T."""
+    other = (1 - alpha) * b[pi]
+    mixtures = (alpha * a + other, alpha * (a if mb_target == "paper" else b) + other)
+    total = m.new_zeros(())
+    for mixture, z in zip(mixtures, (a, b), strict=True):
+        if detach:  # m^T z - sg(mixture^T z), as one product of twice the rows
+            total = total + _squared_product(torch.cat([m, -mixture.detach()]), torch.cat([z, z.detach()]))
+        else:
+            total = total + _squared_product(m - mixture, z)
+    return total / len(m) ** 2
+
+
+def vicreg(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    invariance: float = 25.0,
+    variance: float = 25.0,
+    covariance: float = 1.0,
+    gamma: float = 1.0,
+    eps: float = 1e-4,
+    std_reduction: str = "sum",
+) -> Tensor:
+    """VICReg (Bardes et al., ICLR 2022, arXiv 2105.04906, eq. 1-6): views agree, features spread, none repeats another.
+
+        L = invariance * mean_{n,d} (z1 - z2)^2 + variance * [V(z1) + V(z2)] + covariance * [C(z1) + C(z2)]
+        V(z) = mean_d relu(gamma - sqrt(Var_d + eps)),      C(z) = (1/D) sum_{i != j} Cov_ij^2
+
+    Variance and covariance over the batch with the divisor N - 1.
+
+    Args:
+        z1: (N, D) expander outputs of the first view, **not** normalised. With several processes: gathered.
+        z2: (N, D) expander outputs of the second view.
+        invariance: weight lambda of the mean squared difference (a mean over N and D; the paper's eq. 5 sums over D).
+        variance: weight mu of the hinge on the deviations.
+        covariance: weight nu of the squared covariances.
+        gamma: the deviation asked of every feature.
+        eps: inside the square root.
+        std_reduction: V of the two views: ``"sum"`` (paper, solo-learn) or ``"mean"`` (the official code).
+
+    Returns:
+        A scalar >= 0. All rows equal: variance * 2 * (gamma - sqrt(eps)), 49.5 by default.
+
+    Raises:
+        UserError: (a ``ValueError``) N < 2, shapes differ, an unknown ``std_reduction``, an eps not above 0.
+    """
+    return vicreg_terms(
+        z1, z2, invariance=invariance, variance=variance, covariance=covariance, gamma=gamma, eps=eps,
+        std_reduction=std_reduction,
+    )["loss"]  # fmt: skip
+
+
+@in_float32
+def vicreg_terms(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    invariance: float = 25.0,
+    variance: float = 25.0,
+    covariance: float = 1.0,
+    gamma: float = 1.0,
+    eps: float = 1e-4,
+    std_reduction: str = "sum",
+) -> dict[str, Tensor]:
+    """:func:`vicreg` with its terms without weights: ``loss``, ``invariance``, ``variance``, ``covariance``."""
+    check_choice("std_reduction", std_reduction, ("sum", "mean"))
+    check_positive(eps=eps)
+    rows, width = check_views(z1, z2, minimum=2, why=STATISTICS)
+    spread, repetition = z1.new_zeros(()), z1.new_zeros(())
+    for z in (z1, z2):
+        centred = z - z.mean(0)
+        var = centred.square().sum(0) / (rows - 1)
+        spread = spread + F.relu(gamma - (var + eps).sqrt()).mean()
+        repetition = repetition + _redundancy(centred, centred, var, rows - 1) / width
+    spread = spread / 2 if std_reduction == "mean" else spread
+    distance = F.mse_loss(z1, z2)
+    loss = invariance * distance + variance * spread + covariance * repetition
+    return {"loss": loss, "invariance": distance, "variance": spread, "covariance": repetition}
 
 
 def _standardise(z: Tensor, normalize: str, centre_only: bool) -> Tensor:
@@ -84,21 +286,40 @@ def _standardise(z: Tensor, normalize: str, centre_only: bool) -> Tensor:
     return F.layer_norm(z, z.shape[1:], eps=EPSILON)
 
 
-def _redundancy(a: Tensor, b: Tensor, diagonal: Tensor, hsic: bool) -> Tensor:
-    """Sum over i != j of C_ij^2, or of (C_ij + 1)^2, with C = a^T b / N.
+def _unit_deviation(z: Tensor, groups: int, unbiased: bool, eps: float) -> Tensor:
+    """(z - mean) / deviation per feature, within each group of rows; a deviation below ``eps`` counts as ``eps``."""
+    parts = z.unflatten(0, (groups, -1))
+    centred = parts - parts.mean(1, keepdim=True)
+    variance = centred.square().sum(1, keepdim=True) / (parts.shape[1] - unbiased)
+    return (centred / variance.clamp_min(eps**2).sqrt()).flatten(0, 1)
 
-    A wide projector has D well above N; then ||C||^2 = sum((a a^T) * (b b^T)) / N^2 needs two N x N matrices where C
-    needs D x D: at N = 256, D = 8192 that is 0.5 MiB in place of 256 MiB and a sixteenth of the work. For D < 2N the
-    entries off the diagonal are summed one by one, since there ||C||^2 - sum C_ii^2 could cancel.
+
+def _redundancy(a: Tensor, b: Tensor, diagonal: Tensor, divisor: int, hsic: bool = False) -> Tensor:
+    """Sum over i != j of C_ij^2, or of (C_ij + 1)^2, with C = a^T b / divisor and its diagonal.
+
+    A wide projector has D well above N; then ||C||^2 comes from Gram matrices (:func:`_squared_product`). For D < 2N
+    the entries off the diagonal are summed one by one, since there ||C||^2 - sum C_ii^2 could cancel.
     """
     rows, width = a.shape
     if 2 * rows <= width:
-        squares = ((a @ a.T) * (b @ b.T)).sum() / rows**2 - diagonal.square().sum()
-        sums = (a.sum(1) @ b.sum(1)) / rows - diagonal.sum() if hsic else squares
+        squares = _squared_product(a, b) / divisor**2 - diagonal.square().sum()
+        sums = (a.sum(1) @ b.sum(1)) / divisor - diagonal.sum() if hsic else squares
     else:
-        off = _off_diagonal(a.T @ b / rows)
+        off = _off_diagonal(a.T @ b / divisor)
         squares, sums = off.square().sum(), off.sum()
     return squares + 2 * sums + width * (width - 1) if hsic else squares
+
+
+def _squared_product(a: Tensor, b: Tensor) -> Tensor:
+    """||a^T b||_F^2 of (N, D) matrices; for D >= 2N as sum((a a^T) * (b b^T)).
+
+    That needs two N x N matrices where a^T b needs D x D: at N = 256, D = 8192 0.5 MiB in place of 256 MiB, and a
+    sixteenth of the work.
+    """
+    if 2 * a.shape[0] > a.shape[1]:
+        return (a.T @ b).square().sum()
+    gram = a @ a.T
+    return (gram * (gram if b is a else b @ b.T)).sum()
 
 
 def _off_diagonal(matrix: Tensor) -> Tensor:

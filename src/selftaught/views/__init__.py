@@ -10,8 +10,8 @@ parameters gives the same pixels from both. Ready-made sets of views are functio
     batch = views.render_batch(images, pipeline, views.stack_params([params] * len(images)))   # (N, C, h, w) uint8
 
 :mod:`selftaught.views.noise` degrades images for restoration, :mod:`selftaught.views.series` augments sensor series,
-:mod:`selftaught.views.frames` projects them. Descriptions need NumPy only; OpenCV and torch are imported where pixels
-are touched.
+:mod:`selftaught.views.frames` projects them, :mod:`selftaught.views.transformations` turns images in known ways.
+Descriptions need NumPy only; OpenCV and torch are imported where pixels are touched.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from selftaught.views.spec import (
 from selftaught.views.viewset import ViewSet
 
 if TYPE_CHECKING:
-    from selftaught.views import noise, series
+    from selftaught.views import jigsaw, noise, series, transformations
     from selftaught.views.cpu import render, render_into
     from selftaught.views.device import render_batch
     from selftaught.views.series import series_simclr
@@ -62,6 +62,7 @@ __all__ = [
     "barlow_twins",
     "dcl",
     "grey",
+    "jigsaw",
     "multi_crop",
     "noise",
     "patches",
@@ -74,10 +75,11 @@ __all__ = [
     "simclr",
     "small",
     "stack_params",
+    "transformations",
 ]
 
 _LAZY = {"render": "cpu", "render_into": "cpu", "render_batch": "device", "series_simclr": "series"}
-_ROOMS = ("frames", "noise", "series")
+_ROOMS = ("frames", "jigsaw", "noise", "series", "transformations")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,309 @@
+"""LVM-Med: two views of a batch are two graphs, and the network must find the matching between them.
+
+A real combinatorial solver stands in the middle. It gives no gradient; a second solve, of affinities pushed towards the
+truth, does (implicit maximum likelihood, arXiv 2106.01798; black-box differentiation, arXiv 1912.02175).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selftaught.errors import UserError
+from selftaught.objectives._assignment import Problem, edge_numbers, solve
+from selftaught.objectives._common import check_choice, check_positive, check_views, in_float32
+
+SOLVERS = ("ipfp", "assignment", "exhaustive")
+_EPSILON = 1e-8
+
+
+def lvm_med(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    local: Tensor | None = None,
+    edges: tuple[Tensor, Tensor] | None = None,
+    alpha: float = 0.8,
+    k: int = 5,
+    second_order: bool = True,
+    edge_weight: float = 1.0,
+    solver: str = "ipfp",
+    starts: int = 4,
+    gumbel_scale: float = 0.1,
+    lam: float = 80.0,
+    kappa: float = 1.0,
+    margin: float = 0.0,
+) -> Tensor:
+    """Second-order graph matching, the objective of LVM-Med (Nguyen et al., NeurIPS 2023, arXiv 2306.11925, eq. 1-8).
+
+        c^v = alpha local + (1 - alpha) cos(z1_i, z2_a)              c^e = cos(z1_i - z1_j, z2_a - z2_b) on edge pairs
+        vhat = argmax_v <c^v, v> + sum_{(i,j), (a,b)} c^e v_ia v_jb  over permutation matrices v
+        L    = sum [vhat (1 - v*) + (1 - vhat) v*] / (2N)            the share of wrong matches; v* the identity
+
+    The solver sees c + gumbel_scale times Gumbel(0, 1) noise; for the gradient see :func:`graph_matching`. It is that
+    of the Hamming distance divided by N, so that the learning rate doesn't hang on N.
+
+    Args:
+        z1: (N, F) vertex embeddings of the first view, after message passing. Normalised here.
+        z2: (N, F) of the second view; row i is the match of row i.
+        local: (N, N) local affinities, such as :func:`local_similarity`; None leaves the global ones alone (alpha 0).
+        edges: the edges (E, 2) and (E', 2) of the two graphs; None takes the k nearest neighbours of z1 and of z2.
+        alpha: weight of the local affinity, in [0, 1].
+        k: neighbours of a vertex, where ``edges`` aren't given.
+        second_order: off leaves the edges out: a linear assignment, matching-based contrastive learning.
+        edge_weight: factor on c^e. The paper has 1, with which a vertex's dozen edges outweigh it; 0.1 balances them.
+        solver: "ipfp", "assignment" (of the vertices alone) or "exhaustive" (up to 8 vertices).
+        starts: of ipfp.
+        gumbel_scale: of the noise; 0 is deterministic, but a batch that is matched then teaches nothing any more. (The
+            paper's unit noise would swamp cosines.)
+        lam: how far the second solve is pushed to the truth, above 0; infinite makes it the truth.
+        kappa: scale of the gradient: 1 (implicit maximum likelihood) or 1/lam (black-box).
+        margin: subtracted from the true matches' affinity before the first solve.
+
+    Returns:
+        A scalar in [0, 1]. One vertex: 0.
+
+    Raises:
+        UserError: (a ``ValueError``) shapes that don't fit, alpha outside [0, 1], an unknown solver, a k or lam that
+            isn't above 0, an exhaustive search among more than 8 vertices.
+    """
+    return lvm_med_terms(
+        z1, z2, local=local, edges=edges, alpha=alpha, k=k, second_order=second_order, edge_weight=edge_weight,
+        solver=solver, starts=starts, gumbel_scale=gumbel_scale, lam=lam, kappa=kappa, margin=margin,
+    )["loss"]  # fmt: skip
+
+
+@in_float32
+def lvm_med_terms(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    local: Tensor | None = None,
+    edges: tuple[Tensor, Tensor] | None = None,
+    alpha: float = 0.8,
+    k: int = 5,
+    second_order: bool = True,
+    edge_weight: float = 1.0,
+    solver: str = "ipfp",
+    starts: int = 4,
+    gumbel_scale: float = 0.1,
+    lam: float = 80.0,
+    kappa: float = 1.0,
+    margin: float = 0.0,
+) -> dict[str, Tensor]:
+    """:func:`lvm_med` with what there is to watch: ``loss``, and ``agreement``, the mean affinity of true matches."""
+    rows, _ = check_views(z1, z2)
+    check_positive(k=k)
+    if not 0 <= alpha <= 1:
+        raise UserError(f"alpha must lie in [0, 1], got {alpha}")
+    vertex = F.normalize(z1) @ F.normalize(z2).T
+    if local is not None:
+        if local.shape != (rows, rows):
+            raise UserError(f"local affinities must be ({rows}, {rows}), got {tuple(local.shape)}")
+        vertex = alpha * local + (1 - alpha) * vertex
+    pairs: dict[str, Any] = {}
+    if second_order:
+        source, target = edges if edges is not None else (knn_edges(z1, k), knn_edges(z2, k))
+        affinity = edge_weight * edge_affinity(z1, z2, source, target)
+        pairs = {"edge": affinity, "source": source, "target": target}
+    distance = graph_matching(
+        vertex, **pairs, solver=solver, starts=starts, gumbel_scale=gumbel_scale, lam=lam, kappa=kappa, margin=margin
+    )
+    share = distance.detach() / (2 * rows) + (distance - distance.detach()) / rows
+    return {"loss": share, "agreement": vertex.detach().diagonal().mean()}
+
+
+@in_float32
+def graph_matching(
+    vertex: Tensor,
+    edge: Tensor | None = None,
+    source: Tensor | None = None,
+    target: Tensor | None = None,
+    *,
+    solver: str = "ipfp",
+    starts: int = 4,
+    gumbel_scale: float = 0.1,
+    lam: float = 80.0,
+    kappa: float = 1.0,
+    margin: float = 0.0,
+) -> Tensor:
+    """Hamming distance of the solved matching vhat to the identity v*, with a gradient (arXiv 2306.11925, eq. 5-8).
+
+        vhat   = solve(c^v + noise - margin v*, c^e + noise)
+        vtilde = solve(c^v + noise - lam (1 - 2 v*), c^e + the same noise)
+        dL/dc^v = kappa (vhat - vtilde)        dL/dc^e_{ia,jb} = kappa (vhat_ia vhat_jb - vtilde_ia vtilde_jb)
+
+    Affinities are maximised. With lam infinite vtilde is v*, and the gradient that of the structured perceptron.
+
+    Args:
+        vertex: (N, N) affinities c^v of vertex i of G^s with vertex a of G^t.
+        edge: (E, E') affinities c^e of edge pairs, or None for a linear assignment.
+        source: (E, 2) int64, the directed edges (i, j) of G^s; a pair of opposite edges is two of them.
+        target: (E', 2) int64, the directed edges (a, b) of G^t.
+        solver: see :func:`lvm_med`; the options below likewise.
+        starts: of ipfp.
+        gumbel_scale: of the noise, drawn with torch's global generator.
+        lam: strength of the push towards the truth, above 0, possibly infinite.
+        kappa: scale of the gradient.
+        margin: subtracted from the true matches' affinity before the first solve.
+
+    Returns:
+        L = 2 (N - correct matches), a scalar. NaN in the affinities gives NaN.
+
+    Raises:
+        UserError: shapes that don't fit, edges out of range, self loops, an unknown solver, lam not above 0.
+    """
+    check_choice("solver", solver, SOLVERS)
+    check_positive(lam=lam, starts=starts)
+    if not gumbel_scale >= 0:
+        raise UserError(f"gumbel_scale must be at least 0, got {gumbel_scale}")
+    if edge is None or source is None or target is None:
+        edge, source = vertex.new_zeros(0, 0), torch.zeros(0, 2, dtype=torch.int64, device=vertex.device)
+        target = source
+    _check_graph(vertex, edge, source, target)
+    return _Matching.apply(
+        vertex, edge, source, target, {"solver": solver, "starts": starts}, gumbel_scale, lam, kappa, margin
+    )
+
+
+def match_graphs(
+    vertex: Tensor,
+    edge: Tensor | None = None,
+    source: Tensor | None = None,
+    target: Tensor | None = None,
+    *,
+    solver: str = "ipfp",
+    starts: int = 4,
+    seed: int = 0,
+) -> Tensor:
+    """Solve one matching: the permutation p (N,) int64 that maximises sum_i c^v[i, p(i)] + the matched edge pairs' c^e.
+
+    Arguments as in :func:`graph_matching`; ``seed`` fixes the random starts.
+    """
+    check_choice("solver", solver, SOLVERS)
+    if edge is None or source is None or target is None:
+        edge, source = vertex.new_zeros(0, 0), torch.zeros(0, 2, dtype=torch.int64)
+        target = source
+    _check_graph(vertex, edge, source, target)
+    problem = Problem(_numpy(vertex), _numpy(edge), source.cpu().numpy(), target.cpu().numpy())
+    return torch.from_numpy(solve(problem, solver, starts=starts, seed=seed)).to(vertex.device)
+
+
+class _Matching(torch.autograd.Function):
+    """Both solves happen in the forward pass: one way to the CPU and back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        vertex: Tensor,
+        edge: Tensor,
+        source: Tensor,
+        target: Tensor,
+        how: dict[str, Any],
+        gumbel_scale: float,
+        lam: float,
+        kappa: float,
+        margin: float,
+    ) -> Tensor:
+        c_v, c_e = _numpy(_perturbed(vertex, gumbel_scale)), _numpy(_perturbed(edge, gumbel_scale))
+        ctx.kappa, ctx.shapes = kappa, (vertex.shape, edge.shape)
+        if not (np.isfinite(c_v).all() and np.isfinite(c_e).all()):
+            ctx.matches = None
+            return vertex.new_tensor(math.nan)
+        truth = np.eye(len(c_v))
+        edges = source.cpu().numpy(), target.cpu().numpy()
+        hat = solve(Problem(c_v - margin * truth, c_e, *edges), **how)
+        tilde = np.arange(len(c_v))
+        if math.isfinite(lam) and any(ctx.needs_input_grad):
+            tilde = solve(Problem(c_v - lam * (1 - 2 * truth), c_e, *edges), **how)
+        ctx.matches = hat, tilde, edges
+        return vertex.new_tensor(2.0 * (hat != np.arange(len(hat))).sum())
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Any:  # type: ignore[override]
+        if ctx.matches is None:
+            spoilt = [slope.new_full(shape, math.nan) for shape in ctx.shapes]
+            return *spoilt, None, None, None, None, None, None, None
+        hat, tilde, (source, target) = ctx.matches
+        size = len(hat)
+        vertex = np.zeros((size, size))
+        vertex[np.arange(size), hat] += 1
+        vertex[np.arange(size), tilde] -= 1
+        edge = np.zeros(ctx.shapes[1])
+        if edge.size:
+            lookup = edge_numbers(target, size)
+            for p, sign in ((hat, 1), (tilde, -1)):
+                which = lookup[p[source[:, 0]], p[source[:, 1]]]
+                rows = np.flatnonzero(which >= 0)
+                edge[rows, which[rows]] += sign
+        found = (torch.from_numpy(g).to(slope.device, slope.dtype) * (slope * ctx.kappa) for g in (vertex, edge))
+        return *found, None, None, None, None, None, None, None
+
+
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().double().numpy()
+
+
+def _perturbed(x: Tensor, scale: float) -> Tensor:
+    """With Gumbel(0, 1) noise times ``scale``."""
+    if not scale or not x.numel():
+        return x
+    u = torch.rand(x.shape, dtype=x.dtype, device=x.device)
+    tiny = torch.finfo(x.dtype).tiny
+    return x - scale * (-u.clamp_min(tiny).log()).clamp_min(tiny).log()
+
+
+def _check_graph(vertex: Tensor, edge: Tensor, source: Tensor, target: Tensor) -> None:
+    size = len(vertex) if vertex.ndim == 2 else 0
+    if size < 1 or vertex.shape != (size, size):
+        raise UserError(f"vertex affinities must be square and not empty, got {tuple(vertex.shape)}")
+    if source.shape[1:] != (2,) or target.shape[1:] != (2,) or edge.shape != (len(source), len(target)):
+        found = f"{tuple(edge.shape)}, {tuple(source.shape)}, {tuple(target.shape)}"
+        raise UserError(f"edge affinities (E, F) need edges (E, 2) and (F, 2), got {found}")
+    for edges in (source, target):
+        outside = len(edges) and (int(edges.min()) < 0 or int(edges.max()) >= size)
+        if outside or bool((edges[:, 0] == edges[:, 1]).any()):
+            raise UserError(f"edges must join two different vertices among 0 .. {size - 1}")
+
+
+@torch.no_grad()
+def knn_edges(z: Tensor, k: int = 5) -> Tensor:
+    """Edges from every vertex to its k nearest by cosine, and back; no self loops, no gradient.
+
+    Args:
+        z: (N, F) embeddings.
+        k: neighbours, above 0; N - 1 where there are no more.
+
+    Returns:
+        (E, 2) int64, both directions of every edge, sorted.
+    """
+    rows, _ = check_views(z)
+    check_positive(k=k)
+    k = min(k, rows - 1)
+    unit = F.normalize(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z)
+    similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
+    adjacent = torch.zeros(rows, rows, dtype=torch.bool, device=z.device)
+    adjacent.scatter_(1, similarity.topk(k, dim=1).indices, True)
+    return (adjacent | adjacent.T).fill_diagonal_(False).nonzero()
+
+
+@in_float32
+def edge_affinity(z1: Tensor, z2: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Second-order affinities cos(z1_i - z1_j, z2_a - z2_b) of all edge pairs (arXiv 2306.11925, eq. 4).
+
+    Args:
+        z1: (N, F) embeddings of the first graph.
+        z2: (N, F) of the second.
+        source: (E, 2) edges of the first graph.
+        target: (E', 2) edges of the second.
+
+    Returns:
+        (E, E'); 0 where an edge joins two equal embeddings.
+    """
+    first, second = (z[e[:, 0]] - z[e[:, 1]] for z, e in ((z1, source), (z2, target)))
+    return F.normalize(first, eps=_EPSILON) @ F.normalize(second, eps=_EPSILON).T
