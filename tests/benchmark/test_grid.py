@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import selftaught
 from selftaught import cli, evaluation
-from selftaught.benchmark import executors, grid, plan
+from selftaught.benchmark import grid, plan
 from selftaught.benchmark.cells import Place, execute
 from selftaught.errors import UserError
 from selftaught.evaluation.ood import ood
@@ -136,6 +136,7 @@ def test_done_cells_are_skipped_and_a_new_question_trains_nothing(whole: grid.Fi
     assert asked.trained == 10
     assert [path.stat().st_mtime_ns for path in weights] == before
     assert {r["protocol"] for r in asked.records if r["headline"]} == {"knn", "classify"}
+    assert not list(whole.folder.glob("tables/linear*")) + list(whole.folder.glob("figures/ood*"))
 
 
 def test_a_cut_grid_goes_on_to_the_same_weights(tmp_path: Path) -> None:
@@ -268,8 +269,3 @@ def test_the_board_shows_steps_and_the_rest(tmp_path: Path) -> None:
         board.ended(0, "it broke")
         assert said == ["2/4 simclr on small, seed 0: failed: it broke (0 s)"]
         assert "1 failed" in board.summary()
-
-
-def test_the_grid_of_the_executors_is_the_same_for_a_cluster(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"selftaught\[cluster\]|one of them"):
-        executors.choose(2, "slurm", tmp_path, {})

@@ -123,7 +123,7 @@ def test_the_registry_is_complete_and_described():
         assert protocol.name == name
         assert 10 < len(protocol.description) < 90
         assert "\n" not in protocol.description
-        assert protocol.inputs in {"split", "labelled", "features", "images", "encoder"}
+        assert protocol.inputs in {"split", "labelled", "features", "images", "encoder", "scores"}
 
 
 @pytest.mark.slow

@@ -180,6 +180,8 @@ def collect(found: plan.Grid, folder: Path, *, trained: int = 0) -> Finished:
         label, error = next(iter(failures.items()), ("", "there is no cell"))
         raise UserError(f"no cell of {found.name} is done; the first, {label}: {error}")
     write_json(folder / "results.json", {"records": records, "failures": failures})
+    for old in (*folder.glob("tables/*.*"), *folder.glob("figures/*.svg")):
+        old.unlink()  # what an earlier question to the same cells made
     made = summary.make(records, folder)
     where = page.write(found, folder, records, failures, made)
     tables = {name: table for name, table, _ in made.tables}

@@ -36,7 +36,8 @@ _BARLOW: dict[str, Any] = {
     "weight_decay": 1e-4, "lambda_": 5e-3, "loss_scale": 0.1, "epochs": 400, "batch_size": 256,
 }  # fmt: skip
 _VIT = {"optimizer": "adamw", "lr": 5e-4, "weight_decay": 0.04}
-QUICK_STEPS, QUICK_BATCH = 200, 64
+QUICK_STEPS = 300
+_QUICK = {"batch_size": 64, "image_size": 32, "stem": "standard", "augment": "grey"}
 QUICK_VIT = "test_vit"
 """timm's smallest plain vision transformer: width 64, six blocks; four-pixel patches at 32 pixels."""
 
@@ -279,10 +280,11 @@ def quick_grid(
     if "supervised" in initialisations:
         start = supervised | {"data": names[0]}
         blocks.append({"methods": own[:1], "data": names[1:] or names, "initialisations": [start]})
-    some = names[2:5] or names
-    blocks += [{"methods": [*own[:1], untrained], "data": some, "encoders": [name]} for name in encoders[1:]]
+    few = names[2:5] or names
+    blocks += [{"methods": [*own[:1], untrained], "data": few, "encoders": [name]} for name in encoders[1:]]
     if len(names) > 1:
         blocks.append({"methods": own[:3], "data": [UNION]})
-    options = {"steps": steps, "batch_size": QUICK_BATCH}
+    options = {"steps": steps} | _QUICK
     title = "MedMNIST's protocol in the small, on images that packages ship"
-    return shared | {"title": title, "encoders": [encoders[0]], "options": options, "blocks": blocks}
+    some = {"title": title, "encoders": [encoders[0]], "options": options, "limits": [1500, 500]}
+    return shared | some | {"blocks": blocks}

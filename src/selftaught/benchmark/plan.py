@@ -46,7 +46,7 @@ class Grid:
 
     Args:
         name: of the grid.
-        cells: what to train and judge, those that others start from first.
+        cells: what to train and judge, in the order of the tables; those marked ``first`` must be done before the rest.
         cluster: settings of the cluster, see ``executors.Cluster``.
         config: the YAML's content.
     """
@@ -81,8 +81,7 @@ def read(config: str | Path | Mapping[str, Any]) -> Grid:
         merged["sources"] = dict(shared.get("sources") or {}) | dict(block.get("sources") or {})
         for cell in _Block(name, merged).cells():
             _add(found, cell)
-    cells = sorted(found.values(), key=lambda cell: not cell["first"])
-    return Grid(name, cells, dict(content.get("cluster") or {}), content)
+    return Grid(name, list(found.values()), dict(content.get("cluster") or {}), content)
 
 
 def _add(found: dict[str, Cell], cell: Cell) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,10 @@ class _Writer:
             self.made.figures.append((path, f"{table.title}. {found.sentence()}."))
 
     def matrix(self, stem: str, table: Table, says: str) -> None:
-        """A table as a heat map."""
-        path = figures.heat_map(table, self.folder / "figures" / f"{_plain(stem)}.svg")
+        """A table as a heat map, the columns in the order of the rows."""
+        order = {name: place for place, name in enumerate(table.rows)}
+        columns = sorted(table.columns, key=lambda name: order.get(name, len(order)))
+        path = figures.heat_map(replace(table, columns=tuple(columns)), self.folder / "figures" / f"{_plain(stem)}.svg")
         self.made.figures.append((path, says))
 
 
@@ -95,7 +97,8 @@ def _labels(writer: _Writer, records: list[dict[str, Any]]) -> None:
     """One table per share of the labels and number: methods by data sets."""
     for fraction in sorted({r["fraction"] for r in records}, reverse=True):
         part = [r for r in records if r["fraction"] == fraction]
-        protocols = " / ".join(dict.fromkeys(r["protocol"] for r in part))
+        found = dict.fromkeys(sorted((r["protocol"] for r in part), key=lambda name: name == "classify"))
+        protocols = " / ".join(found)
         for number, told in _TITLES.items():
             if not any(number in r["numbers"] for r in part):
                 continue

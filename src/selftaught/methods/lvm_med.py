@@ -156,8 +156,9 @@ class LVMMed(JointEmbedding):
             only = c.use_local == "location"
             local = objectives.local_similarity(y1, y2, s1, s2, gamma=c.gamma, location_only=only)
         return objectives.lvm_med_terms(
-            h1, h2, local=local, edges=(edges1, edges2), alpha=c.alpha, k=c.k, second_order=c.second_order, edge_weight=c.edge_weight,
-            solver=c.solver, starts=c.starts, gumbel_scale=c.gumbel_scale, lam=c.lam, kappa=c.kappa, margin=c.margin,
+            h1, h2, local=local, edges=(edges1, edges2), alpha=c.alpha, k=c.k, second_order=c.second_order,
+            edge_weight=c.edge_weight, solver=c.solver, starts=c.starts, gumbel_scale=c.gumbel_scale, lam=c.lam,
+            kappa=c.kappa, margin=c.margin,
         )  # fmt: skip
 
     def _both(self, xs: list[Tensor]) -> list[tuple[Tensor, Tensor | None]]:
