@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from selftaught import catalog  # noqa: E402
+from selftaught import catalog, evaluation  # noqa: E402
 from selftaught.catalog import text  # noqa: E402
 
 MARKERS = {
@@ -107,20 +108,24 @@ def sentence(words: str) -> str:
 
 
 def difference_table(entry: dict[str, Any]) -> str:
-    """Markdown table of a claim: the method's score, each baseline's, and the paired difference with its interval."""
+    """Markdown table of a claim: per score the method's, each baseline's, and the paired difference with its interval.
+
+    The score that decides stands first; the others were stored beside it.
+    """
     proposed, *baselines = entry["arms"]
+    scores = [entry["score"], *(name for name in entry["values"] if name != entry["score"])]
     rows = []
-    for condition, arms in entry["values"][entry["score"]].items():
-        for name in baselines:
-            own, other = fmean(arms[proposed]), fmean(arms[name])
-            found = entry["differences"][condition][name]
-            known = found.get("low") is not None and found.get("high") is not None
-            interval = f"{found['low']:+.3f} to {found['high']:+.3f}" if known else "one seed"
-            cells = (condition or "-", proposed, f"{own:.3f}", name, f"{other:.3f}", f"{found['mean']:+.3f}", interval)
-            rows.append("| " + " | ".join(cells) + " |")
+    for score, condition, name in product(scores, entry["values"][entry["score"]], baselines):
+        arms = entry["values"][score][condition]
+        own, other = arms[proposed], arms[name]
+        found = evaluation.paired_difference(own, other)
+        known = found.low is not None and found.high is not None
+        interval = f"{found.low:+.3f} to {found.high:+.3f}" if known else "one seed"
+        means = f"{proposed} | {fmean(own):.3f} | {name} | {fmean(other):.3f}"
+        rows.append(f"| {score} | {condition or '-'} | {means} | {found.mean:+.3f} | {interval} |")
     head = [
-        "| condition | method | score | baseline | score | difference | 95 % interval |",
-        "|---|---|--:|---|--:|--:|---|",
+        "| score | condition | method | | baseline | | difference | 95 % interval |",
+        "|---|---|---|--:|---|--:|--:|---|",
     ]
     return "\n".join([*head, *rows])
 

@@ -1,6 +1,6 @@
 """How fast two SimCLR views of a 96x96 JPEG are made: decoding, views, batches, through torch's DataLoader.
 
-    python benchmarks/speed/views.py [--images 2048] [--rounds 7] [--workers 0 2]
+    python benchmarks/speed/views.py [--images 8192] [--rounds 7] [--workers 0 2]
 
 Contenders take turns within each round, so ratios are paired and a busy machine slows all alike. Peers: lightly's
 SimCLRTransform, and the same recipe from torchvision and PIL, of which such pipelines are made.
@@ -155,9 +155,9 @@ def epoch(batches: DataLoader, n: int) -> float:
 
 
 def measure(images: int, count: int, workers: int) -> dict[str, Any]:
-    """Images per second of every contender; slow ones see an eighth of the images."""
+    """Images per second of every contender; slow ones see a sixteenth of the images."""
     files = jpegs(images)
-    few = files[: max(BATCH, images // 8)]
+    few = files[: max(2 * BATCH, images // 16)]
     sources: dict[str, Dataset] = {"selftaught": Ours(files), "decode alone (floor)": DecodeOnly(files)}
     sources["torchvision"] = Peer(few, TwoTorchvision())
     if (transform := lightly_transform()) is not None:
@@ -169,7 +169,7 @@ def measure(images: int, count: int, workers: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2048)
+    parser.add_argument("--images", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     options = parser.parse_args()

@@ -1,1 +1,1 @@
-"""Runs that show something: the demonstration, and each paper's claim in the small."""
+"""Many runs with one question: the demonstration, each paper's claim in the small, grids and MedMNIST's protocol."""

@@ -51,7 +51,7 @@ class Card:
 
     @property
     def built(self) -> bool:
-        """Whether it can be run: its file stands in ``methods``."""
+        """Whether it can be run: its file stands in ``methods`` (a benchmark's in ``benchmark``)."""
         return method_file(self.slug).is_file()
 
     @property
@@ -99,8 +99,15 @@ def card(slug: str) -> Card:
 
 
 def method_file(slug: str) -> Path:
-    """Where the method's code stands once it is built: ``methods/SLUG_WITH_UNDERSCORES.py``."""
+    """Where the code stands once it is built: ``methods/SLUG_WITH_UNDERSCORES.py``, or for a benchmark
+    ``benchmark/NAME.py``.
+    """
+    if slug.endswith(_BENCHMARK):
+        return PACKAGE / "benchmark" / f"{slug.removesuffix(_BENCHMARK).replace('-', '_')}.py"
     return PACKAGE / "methods" / f"{slug.replace('-', '_')}.py"
+
+
+_BENCHMARK = "-benchmark"
 
 
 _FILLERS = frozenset(["a", "an", "and", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with", "without"])
@@ -169,7 +176,7 @@ def _stem(word: str) -> str:
 # ---- what the file of a built method says ----------------------------------------------------------------------------
 def _built_file(slug: str) -> Path | None:
     file = method_file(card(slug).slug)
-    return file if file.is_file() else None
+    return file if file.is_file() and not slug.endswith(_BENCHMARK) else None
 
 
 def options(slug: str) -> list[Option]:

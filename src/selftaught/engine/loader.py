@@ -353,7 +353,10 @@ def evaluation_batches(
     Yields:
         ``index (n,)``, ``views`` (one) or ``series``, ``label`` where there is one, ``skipped`` pairs.
     """
-    workers = auto_workers(source) if workers < 0 else workers
+    if workers < 0:
+        workers = (
+            min(8, cores()) if source.modality == "image" else 0
+        )  # nothing is learnt meanwhile: decoding comes first
     if len(source) - start <= 2 * batch_size:
         workers = 0
     chunks = [list(range(i, min(i + batch_size, len(source)))) for i in range(start, len(source), batch_size)]

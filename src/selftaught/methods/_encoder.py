@@ -19,7 +19,7 @@ class EncoderConfig(MethodConfig):
     """Options of methods around one encoder."""
 
     encoder: str = "resnet50"
-    """Any timm name, or one of our small ones; for series: resnet1d."""
+    """Any timm name, one of our small ones, or SEER's (regnety-400mf ...); for series: resnet1d."""
     features: int = 128
     """Width of a series encoder's output (an image encoder has its own)."""
     stem: Literal["auto", "small", "standard"] = "auto"
@@ -51,9 +51,15 @@ class EncoderMethod(Method):
                 c.encoder, channels=self.channels, length=self.length, dim=c.features
             )
             return
+        name, options = networks.timm_name(c.encoder)
+        options |= self.encoder_options(name)
         self.encoder = networks.encoder(
-            c.encoder, channels=self.channels, image_size=c.image_size, stem=c.stem, pretrained=c.pretrained
+            name, channels=self.channels, image_size=c.image_size, stem=c.stem, pretrained=c.pretrained, **options
         )
+
+    def encoder_options(self, name: str) -> dict[str, Any]:
+        """What the encoder of this timm name has to be told besides its size; nothing."""
+        return {}
 
     # ---- views -----------------------------------------------------------------------------------------------
     def paper_views(self) -> list[Pipeline]:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from torch import Tensor, cat, nn
 from torch.optim import SGD
 
-from selftaught import networks
 from selftaught.errors import UserError
 from selftaught.methods._encoder import EncoderConfig, EncoderMethod
 from selftaught.views import Pipeline, RandomResizedCrop
@@ -40,15 +39,10 @@ class MultiCrop(EncoderMethod):
 
     def build(self) -> None:
         """An encoder that takes both sizes of crops."""
-        c = self.config
+        super().build()
         if self.length is not None:
-            super().build()
             return
-        name, options = networks.timm_name(c.encoder)
-        options |= self.encoder_options(name)
-        self.encoder = networks.encoder(
-            name, channels=self.channels, image_size=c.image_size, stem=c.stem, pretrained=c.pretrained, **options
-        )
+        c = self.config
         patch = getattr(getattr(self.encoder.model, "patch_embed", None), "patch_size", (1, 1))[0]
         if c.local_crops and self.local_side % patch:
             raise UserError(f"local_size={self.local_side} isn't a multiple of {c.encoder}'s patch of {patch} pixels")

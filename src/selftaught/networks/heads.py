@@ -117,7 +117,8 @@ class DINOHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) features -> (N, K) logits, not divided by a temperature."""
-        return self.prototypes(normalize(self.body(x).float(), eps=1e-6))
+        z = self.body(x)
+        return self.prototypes(normalize(z.to(torch.promote_types(z.dtype, torch.float32)), eps=1e-6))
 
 
 def dino_head(
