@@ -1,0 +1,81 @@
+"""Every method by name on a folder of 4-channel images: train, evaluate, apply, export, report, load again."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import selftaught
+from selftaught import catalog, methods
+
+pytestmark = pytest.mark.slow
+
+CHANNELS, CLASSES, EACH = 4, 3, 16
+SERIES = {"frame-projections"}
+OPTIONS = {
+    "c-bsn": {"patch": 24, "width": 16, "modules": 1},
+    "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
+}
+IMAGES = [slug for slug in methods.built() if slug not in SERIES]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of 16-bit images with four channels; a class is a direction of stripes."""
+    root = tmp_path_factory.mktemp("user") / "scenes"
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:32, :32]
+    for name, wave in zip(("down", "across", "slanted"), (rows, columns, rows + columns), strict=True):
+        (root / name).mkdir(parents=True)
+        for i in range(EACH):
+            stripes = np.sin(wave[..., None] / 2 + rng.uniform(0, 6, CHANNELS))
+            image = 30000 + 15000 * stripes + rng.normal(0, 3000, (32, 32, CHANNELS))
+            np.save(root / name / f"{i:02d}.npy", image.clip(0, 65535).astype(np.uint16))
+    return root
+
+
+@pytest.mark.parametrize("slug", IMAGES)
+def test_it_trains_evaluates_applies_exports_and_reports(slug: str, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = OPTIONS.get(slug, {"encoder": "resnet10-narrow", "image_size": 32})
+    run = selftaught.train(slug, folder, out=str(out), preset="laptop", steps=3, batch_size=12, quiet=True, **options)
+    assert run.method.channels == CHANNELS
+
+    output = run.method.output
+    if output == "image":
+        cleaned = tmp_path / "clean"
+        assert run.apply(folder, cleaned) == CLASSES * EACH
+        found = np.load(next(cleaned.rglob("*.npy")))
+        assert found.shape == (32, 32, CHANNELS)
+        assert found.dtype == np.uint16
+    else:
+        judged = run.evaluate(protocols=["classify" if output == "classes" else "knn"])
+        (kinds,) = judged.values()
+        assert {"this", "random"} <= set(kinds)
+        assert all(0 <= result["accuracy"].mean <= 1 for result in kinds.values())
+        table = tmp_path / "found.parquet"
+        assert run.apply(folder, table) == CLASSES * EACH
+        column = "probabilities" if output == "classes" else "embedding"
+        rows = np.stack(pq.read_table(table)[column].to_numpy())
+        assert np.isfinite(rows).all()
+        assert np.ptp(rows, axis=0).max() > 0, "the same answer to every image"
+
+    exported = run.export("safetensors", tmp_path / "exported")
+    weights = load_file(next(exported.parent.rglob("*.safetensors")))
+    assert all(torch.isfinite(w).all() for w in weights.values())
+    page = run.report().read_text(encoding="utf-8")
+    assert html.escape(catalog.card(slug).title) in page
+    assert "data:image" in page
+
+    again = selftaught.load(out)
+    torch.manual_seed(0)
+    x = torch.rand(2, CHANNELS, 32, 32)
+    with torch.inference_mode():
+        before, after = (r.method.eval().deliverable()(x) for r in (run, again))
+    torch.testing.assert_close(after, before)
