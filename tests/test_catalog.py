@@ -413,6 +413,7 @@ def test_flags_in_the_docs_exist() -> None:
         "site-dir", "strict",
         "cluster", "data", "encoders", "fractions", "initialisations", "methods", "probe", "quick", "scorers", "seeds",
         "sets", "size", "workers", "write",
+        "attribute", "by", "fraction", "grid", "labels", "reference", "threshold",
     }  # fmt: skip
     for page in [*(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"]:
         used = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", page.read_text()))

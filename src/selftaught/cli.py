@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from selftaught import __version__
+from selftaught import __version__, cli_evaluate
 from selftaught.errors import UserError
 
 _EXAMPLES = """examples:
@@ -138,13 +138,8 @@ def _several(kind: type) -> Callable[[str], list[Any]]:
 
 
 def _add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    sub = command("evaluate", _evaluate, "evaluate a run, beside an untrained encoder and the raw input")
-    sub.add_argument("run", help="folder of the run")
-    sub.add_argument("--data", help="labelled source; default the run's own")
-    sub.add_argument("--protocol", help="knn,linear,linear-sgd,fewlabel,retrieval,diagnostics,clustering,finetune")
-    sub.add_argument("--clean", help="folder of clean images of the same names (restoration)")
-    sub.add_argument("--seeds", type=int, default=5, help="draws of labelled subsets (default 5)")
-    sub.add_argument("--limit", type=int, default=50, help="images to restore at most (default 50)")
+    sub = command("evaluate", cli_evaluate.evaluate, "evaluate a run, beside an untrained encoder and the raw input")
+    cli_evaluate.add_options(sub)
     sub = command("apply", _apply, "embeddings to a table, or restored images to a folder; resumable")
     sub.add_argument("run", help="folder of the run")
     sub.add_argument("input", help="source to apply it to")
@@ -270,30 +265,6 @@ def _methods(options: argparse.Namespace) -> None:
     if not found:
         raise UserError(f"no method matches {' '.join(words)!r}; selftaught methods lists all")
     print(catalog.table_text(found))
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    import selftaught
-
-    run = selftaught.load(options.run)
-    names = [name for name in (options.protocol or "").split(",") if name]
-    found = run.evaluate(
-        options.data,
-        protocols=names or None,
-        clean=options.clean,
-        seeds=options.seeds,
-        limit=options.limit,
-        say=_say(),
-    )
-    from selftaught.evaluation import table
-
-    titles = {"this": "this model", "random": "untrained", "raw": "raw input"}
-    for name, kinds in found.items():
-        print(f"\n{name}\n" + table({titles[kind]: result for kind, result in kinds.items()}))
-        notes = dict.fromkeys(result.note for result in kinds.values() if result.note)
-        print("\n".join(f"note: {note}" for note in notes))
-    run.report()
-    print(f"report: {run.layout.report}")
 
 
 def _apply(options: argparse.Namespace) -> None:

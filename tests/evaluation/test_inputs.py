@@ -117,13 +117,18 @@ def test_threads_come_back_even_after_an_error():
 
 
 def test_the_registry_is_complete_and_described():
-    names = "knn linear linear-sgd fewlabel retrieval diagnostics classify finetune restoration clustering regression"
+    names = (
+        "knn linear linear-sgd fewlabel retrieval diagnostics classify robustness finetune restoration clustering "
+        "regression copy-detection geolocalisation fairness-retrieval fairness-labels hit-rate restricted layerwise"
+    )
     assert list(PROTOCOLS) == names.split()
+    known = {"split", "labelled", "features", "images", "encoder", "scores", "classifier"}
+    known |= {"copies", "places", "attributes", "named-scores", "layers"}
     for name, protocol in PROTOCOLS.items():
         assert protocol.name == name
         assert 10 < len(protocol.description) < 90
         assert "\n" not in protocol.description
-        assert protocol.inputs in {"split", "labelled", "features", "images", "encoder", "scores"}
+        assert protocol.inputs in known
 
 
 @pytest.mark.slow

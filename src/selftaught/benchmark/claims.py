@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from selftaught.benchmark.definitions import CLAIMS, Arm, Claim
+from selftaught.benchmark.comparison import Arm, Claim
+from selftaught.benchmark.definitions import CLAIMS
 from selftaught.errors import UserError
 from selftaught.evaluation import Number, paired_difference
 from selftaught.run import train
@@ -62,14 +63,16 @@ def measure(claim: Claim, *, full: bool, seeds: int, say: Callable[[str], None])
     options = claim.common | (claim.full if full else {})
     data = str(options.pop("data", claim.data))
     values: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for condition, change in claim.conditions.items():
-        for seed in range(seeds):
-            for arm in claim.arms:
-                scores = _cell(claim, arm, data, options | change, seed)
-                for name, value in scores.items():
-                    values.setdefault(name, {}).setdefault(condition, {}).setdefault(arm.name, []).append(value)
-                main = scores[_label(claim.score)]
-                say(f"{claim.method}: {condition or data} seed {seed}: {arm.name} {_label(claim.score)} {main:.4f}")
+    with tempfile.TemporaryDirectory(prefix="claim-starts-") as starts:
+        for condition, change in claim.conditions.items():
+            for seed in range(seeds):
+                begin = _begin(claim, Path(starts), seed, say)
+                for arm in claim.arms:
+                    scores = _cell(claim, arm, data, options | change | begin, seed)
+                    for name, value in scores.items():
+                        values.setdefault(name, {}).setdefault(condition, {}).setdefault(arm.name, []).append(value)
+                    main = scores[_label(claim.score)]
+                    say(f"{claim.method}: {condition or data} seed {seed}: {arm.name} {_label(claim.score)} {main:.4f}")
     result = {
         "method": claim.method,
         "claim": claim.says,
@@ -78,6 +81,7 @@ def measure(claim: Claim, *, full: bool, seeds: int, say: Callable[[str], None])
         "options": options,
         "arms": {arm.name: {"method": arm.method} | arm.options for arm in claim.arms},
         "conditions": claim.conditions,
+        "start": vars(claim.start) if claim.start else None,
         "score": _label(claim.score),
         "seeds": seeds,
         "full": full,
@@ -91,6 +95,18 @@ def measure(claim: Claim, *, full: bool, seeds: int, say: Callable[[str], None])
 
 def _label(score: tuple[str, str]) -> str:
     return " ".join(score)
+
+
+def _begin(claim: Claim, folder: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """The option by which arms begin with the claim's start, trained at its first use with a seed; none without one."""
+    first = claim.start
+    if first is None:
+        return {}
+    run = folder / str(seed)
+    if not run.exists():
+        say(f"{claim.method}: seed {seed}: pre-training with {first.method} on {first.data}")
+        train(first.method, first.data, out=str(run), seed=seed, quiet=True, knn_every=0, **first.options)
+    return {"init": str(run)}
 
 
 def _cell(claim: Claim, arm: Arm, data: str, options: dict[str, Any], seed: int) -> dict[str, float]:

@@ -6,9 +6,11 @@ The other names here are what the engine and the command line need around it.
 
 from selftaught.data.cache import PackedSource, pack
 from selftaught.data.checking import CheckReport, check
+from selftaught.data.copies import Copies, open_copies
 from selftaught.data.decoding import IMAGE_SUFFIXES, decode
 from selftaught.data.embedded import EMBEDDED_NAMES, Embedded, fetch, list_embedded
 from selftaught.data.mapped import cache_folder
+from selftaught.data.metadata import LOCATIONS, METADATA, Metadata, read_metadata
 from selftaught.data.opening import open_source
 from selftaught.data.pixels import ValueRange, as_uint8
 from selftaught.data.sampler import ResumableBatchSampler
@@ -18,8 +20,12 @@ from selftaught.data.splits import split_source, take
 __all__ = [
     "EMBEDDED_NAMES",
     "IMAGE_SUFFIXES",
+    "LOCATIONS",
+    "METADATA",
     "CheckReport",
+    "Copies",
     "Embedded",
+    "Metadata",
     "Modality",
     "PackedSource",
     "ResumableBatchSampler",
@@ -32,8 +38,10 @@ __all__ = [
     "decode",
     "fetch",
     "list_embedded",
+    "open_copies",
     "open_source",
     "pack",
+    "read_metadata",
     "require_labels",
     "split_source",
     "take",

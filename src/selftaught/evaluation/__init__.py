@@ -19,16 +19,26 @@ from typing import Any
 
 from selftaught.evaluation.classification import classify
 from selftaught.evaluation.clustering import clustering
+from selftaught.evaluation.copy_detection import copy_detection, fit_whitening, regional_maxima, rmac
+from selftaught.evaluation.corruptions import CORRUPTIONS, corrupt
 from selftaught.evaluation.diagnostics import diagnostics
+from selftaught.evaluation.fairness import LABEL_SETS, attribute_retrieval, hit_rate, label_association
 from selftaught.evaluation.fewlabel import fewlabel, subset
 from selftaught.evaluation.finetune import finetune
+from selftaught.evaluation.geolocalisation import geolocalisation, great_circle
+from selftaught.evaluation.groups import AGES, INCOMES, buckets
+from selftaught.evaluation.layerwise import layer_features, layer_names, layerwise, stack_layers, worst_group
 from selftaught.evaluation.linear import linear, linear_sgd
 from selftaught.evaluation.neighbours import knn, nearest, retrieval
 from selftaught.evaluation.online import OnlineKNN
+from selftaught.evaluation.ood import detection, energy, knn_distance, linear_head, mahalanobis, make_scorer, msp, ood
 from selftaught.evaluation.projection import Projection, project
 from selftaught.evaluation.regression import regression
 from selftaught.evaluation.restoration import restoration
+from selftaught.evaluation.restricted import restricted
 from selftaught.evaluation.result import Difference, Number, Result, paired_difference, table
+from selftaught.evaluation.robustness import domains, fgsm, pgd, robustness
+from selftaught.evaluation.segmentation import segmentation
 
 
 @dataclass(frozen=True)
@@ -39,8 +49,11 @@ class Protocol:
         name: as on the command line.
         description: one line.
         inputs: what it is called with: "split" (train_x, train_y, test_x, test_y), "labelled" (x, y), "features" (x,),
-            "scores" (logits, y), "images" (predictions, targets) or "encoder" (encoder, train_images, train_y,
-            test_images, test_y).
+            "scores" (logits, y), "classifier" (a function from pixels to logits, images, y), "images" (predictions,
+            targets), "encoder" (encoder, train_images, train_y, test_images, test_y), "copies" (database, groups,
+            queries, query_groups), "places" (train_x, train_places, test_x, test_places), "attributes" (database,
+            attributes), "named-scores" (logits, names of the classes, what is right or who is shown) or "layers"
+            (train, train_y, test, test_y with features by layer).
         function: the protocol itself.
     """
 
@@ -62,16 +75,28 @@ _ALL = (
     Protocol("retrieval", "mean average precision and precision at k by cosine", "labelled", retrieval),
     Protocol("diagnostics", "collapse: effective rank, spectrum, alignment, uniformity", "features", diagnostics),
     Protocol("classify", "accuracy of the model's own classes", "scores", classify),
+    Protocol("robustness", "a classifier under attack (FGSM, PGD) and common corruptions", "classifier", robustness),
     Protocol("finetune", "encoder and head trained together on the labels", "encoder", finetune),
     Protocol("restoration", "PSNR and SSIM against clean images", "images", restoration),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
     Protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", "split", regression),
+    Protocol("copy-detection", "mean average precision of finding the originals of copies", "copies", copy_detection),
+    Protocol("geolocalisation", "place of the nearest picture: share within 1 to 2500 km", "places", geolocalisation),
+    Protocol("fairness-retrieval", "same attribute among the nearest, by group", "attributes", attribute_retrieval),
+    Protocol("fairness-labels", "harmful labels given to people, by group", "named-scores", label_association),
+    Protocol("hit-rate", "an allowed label among the first five, by income and region", "named-scores", hit_rate),
+    Protocol("restricted", "a classifier on another set, among the classes they share", "named-scores", restricted),
+    Protocol("layerwise", "linear probe and k-NN on every layer, the best one named", "layers", layerwise),
 )
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({protocol.name: protocol for protocol in _ALL})
 """Protocols by their name on the command line."""
 
 __all__ = [
+    "AGES",
+    "CORRUPTIONS",
+    "INCOMES",
+    "LABEL_SETS",
     "PROTOCOLS",
     "Difference",
     "Number",
@@ -79,20 +104,50 @@ __all__ = [
     "Projection",
     "Protocol",
     "Result",
+    "attribute_retrieval",
+    "buckets",
     "classify",
     "clustering",
+    "copy_detection",
+    "corrupt",
+    "detection",
     "diagnostics",
+    "domains",
+    "energy",
     "fewlabel",
+    "fgsm",
     "finetune",
+    "fit_whitening",
+    "geolocalisation",
+    "great_circle",
+    "hit_rate",
     "knn",
+    "knn_distance",
+    "label_association",
+    "layer_features",
+    "layer_names",
+    "layerwise",
     "linear",
+    "linear_head",
     "linear_sgd",
+    "mahalanobis",
+    "make_scorer",
+    "msp",
     "nearest",
+    "ood",
     "paired_difference",
+    "pgd",
     "project",
+    "regional_maxima",
     "regression",
     "restoration",
+    "restricted",
     "retrieval",
+    "rmac",
+    "robustness",
+    "segmentation",
+    "stack_layers",
     "subset",
     "table",
+    "worst_group",
 ]

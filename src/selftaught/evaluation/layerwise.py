@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, as_labels, code_labels, feature_pair, join_notes
@@ -176,18 +177,22 @@ def layer_names(network: nn.Module) -> list[str]:
     return names
 
 
-def layer_features(network: nn.Module, x: Tensor, names: Sequence[str] | None = None) -> dict[str, Tensor]:
+def layer_features(
+    network: nn.Module, x: Tensor, names: Sequence[str] | None = None, *, grid: tuple[int, int] = (1, 1)
+) -> dict[str, Tensor]:
     """Run a network once and keep what its layers give, averaged over places.
 
     Args:
         network: the encoder.
         x: its input.
         names: submodules; default ``layer_names(network)``.
+        grid: rows and columns of cells that maps are averaged over, default one cell; SEER's best-layer table has
+            (2, 1) and (3, 1), which keep some of where things are.
 
     Returns:
         name -> ``(N, d)`` in the order in which the layers ran, and last ``"h"``, the network's own output. Maps
-        (N, C, h, w) are averaged over pixels, tokens (N, T, C) and series (N, C, T) over T; scattering coefficients
-        (N, C, K, h, w) over pixels.
+        (N, C, h, w) and scattering coefficients (N, C, K, h, w) are averaged over the pixels of each cell (d = C x
+        cells, C K x cells), tokens (N, T, C) and series (N, C, T) over T.
 
     Raises:
         UserError: the network has no submodule of that name.
@@ -195,7 +200,7 @@ def layer_features(network: nn.Module, x: Tensor, names: Sequence[str] | None = 
     tokens = any("patch_embed" in name for name, _ in network.named_modules())
     with _tapped(network, layer_names(network) if names is None else names) as found:
         h = network(x)
-    return {name: _pooled(value, tokens) for name, value in found.items()} | {"h": h}
+    return {name: _pooled(value, tokens, grid) for name, value in found.items()} | {"h": h}
 
 
 @contextmanager
@@ -223,12 +228,13 @@ def _tapped(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tens
             handle.remove()
 
 
-def _pooled(value: Tensor, tokens: bool) -> Tensor:
+def _pooled(value: Tensor, tokens: bool, grid: tuple[int, int]) -> Tensor:
     if value.dim() <= 2:
         return value
     if value.dim() == 3:
         return value.mean(1 if tokens else 2)
-    return value.flatten(1, value.dim() - 3).mean((-2, -1))
+    maps = value.flatten(1, value.dim() - 3)
+    return maps.mean((-2, -1)) if grid == (1, 1) else adaptive_avg_pool2d(maps, grid).flatten(1)
 
 
 def stack_layers(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, np.ndarray]:

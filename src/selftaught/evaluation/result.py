@@ -203,13 +203,16 @@ class Result:
         return f"{self.name}: {' · '.join(shown)}{more}" + (f" ({self.note})" if self.note else "")
 
 
-def table(rows: Mapping[str, Result], columns: Sequence[str] | None = None, corner: str = "") -> str:
+def table(
+    rows: Mapping[str, Result], columns: Sequence[str] | None = None, corner: str = "", *, upright: bool = False
+) -> str:
     """Results side by side as a Markdown table, one row each.
 
     Args:
         rows: row name ("this encoder", "random encoder", "raw input") -> result.
         columns: names of the numbers to show; all that occur, in order of appearance, if not given.
         corner: heading of the first column.
+        upright: one line per number and one column per result, for many numbers.
 
     Returns:
         Markdown; a cell is ``mean [low, high]``, or a dash where the row lacks that number.
@@ -224,6 +227,9 @@ def table(rows: Mapping[str, Result], columns: Sequence[str] | None = None, corn
     lines = [[corner, *columns], ["---", *("---:" for _ in columns)]]
     for name, result in rows.items():
         lines.append([name, *(str(result.numbers[c]) if c in result.numbers else "-" for c in columns)])
+    if upright:
+        lines = [list(cells) for cells in zip(lines[0], *lines[2:], strict=True)]
+        lines.insert(1, ["---", *("---:" for _ in rows)])
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 

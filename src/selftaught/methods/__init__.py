@@ -40,6 +40,7 @@ _CLASSES = {
     "Supervised": "supervised",
     "LVMMed": "lvm_med",
     "SLA": "sla",
+    "CoreTuning": "core_tuning",
 }
 
 __all__ = ["get", *_CLASSES]
@@ -56,6 +57,8 @@ def get(slug: str) -> Any:
     for name, file in _CLASSES.items():
         if file == module:
             return getattr(import_module(f"selftaught.methods.{module}"), name)
+    if card.built:
+        raise UserError(f"{card.slug} is no single method to train; run: {card.command}")
     raise UserError(f"{card.slug} is in the catalogue but not built yet; built: {', '.join(built())}")
 
 

@@ -27,6 +27,8 @@ With labels:
     :func:`sla`               joint labels of class and transformation, with self-distillation; its baselines are
                               :func:`sla_da`, :func:`sla_mt`; inference :func:`sla_aggregate`, :func:`sla_single`;
     :func:`sla_episode`, :func:`effective_weights`, :func:`ldam_margins`    for few and uneven labels
+    :func:`core_tuning`       fine-tuning on mixed features: :func:`core_tuning_pool`, :func:`hard_pairs`,
+                              :func:`semi_hard_partners`, :func:`focal_contrast`
 Two views, graph matching:
     :func:`lvm_med`           the matching of two graphs, by a solver with a gradient: :func:`graph_matching`
     :func:`match_graphs`, :func:`knn_edges`, :func:`edge_affinity`, :func:`local_similarity`, :func:`grid_centres`
@@ -86,6 +88,16 @@ from selftaught.objectives.cacr import (
 )
 from selftaught.objectives.clustering import seer, sinkhorn, swapped_prediction, swav, swav_terms
 from selftaught.objectives.contrastive import dcl, dcl_coupling, dcl_per_anchor, dclw_weights, infonce, simclr
+from selftaught.objectives.core_tuning import (
+    CoreTuningPool,
+    HardPairs,
+    core_tuning,
+    core_tuning_pool,
+    core_tuning_terms,
+    focal_contrast,
+    hard_pairs,
+    semi_hard_partners,
+)
 from selftaught.objectives.distillation import dino, dino_center, dino_terms, ressl, ressl_terms
 from selftaught.objectives.frame_projections import (
     frame_projections,
@@ -145,6 +157,8 @@ from selftaught.objectives.supervised import supcon, supervised
 
 __all__ = [
     "UNLABELLED",
+    "CoreTuningPool",
+    "HardPairs",
     "MochiDraws",
     "PairState",
     "amcl",
@@ -170,6 +184,9 @@ __all__ = [
     "cacr_queue_terms",
     "cacr_supervised",
     "cacr_terms",
+    "core_tuning",
+    "core_tuning_pool",
+    "core_tuning_terms",
     "dcl",
     "dcl_coupling",
     "dcl_per_anchor",
@@ -182,6 +199,7 @@ __all__ = [
     "draw_subsample",
     "edge_affinity",
     "effective_weights",
+    "focal_contrast",
     "frame_projections",
     "frame_projections_mappers",
     "frame_projections_mappers_terms",
@@ -190,6 +208,7 @@ __all__ = [
     "grid_centres",
     "groco",
     "group_probability",
+    "hard_pairs",
     "hcl",
     "infonce",
     "isogclr",
@@ -227,6 +246,7 @@ __all__ = [
     "scatsimclr",
     "scatsimclr_terms",
     "seer",
+    "semi_hard_partners",
     "simclr",
     "simsiam",
     "sinkhorn",

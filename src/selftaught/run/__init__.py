@@ -16,7 +16,7 @@ from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
-from selftaught.run import applying, evaluating, exporting, reporting, training
+from selftaught.run import applying, evaluating, exporting, reporting, suites, training
 from selftaught.run.layout import Layout, write_json
 from selftaught.run_settings import Settings
 
@@ -136,6 +136,7 @@ class Run:
         limit: int = 50,
         baselines: bool = True,
         say: Callable[[str], None] = lambda line: None,
+        **options: Any,
     ) -> dict[str, dict[str, Result]]:
         """Run evaluation protocols, always beside an untrained encoder and the raw input.
 
@@ -147,26 +148,31 @@ class Run:
             limit: images to restore at most (restoration).
             baselines: judge an untrained encoder and the raw input as well; off only where they are known already.
             say: called with a line before each part.
+            **options: of single protocols, ``reference``, ``labels``, ``by``, ``fraction`` ...: see
+                :class:`selftaught.run.suites.Options`.
 
         Returns:
             per protocol the Results of ``this``, ``random`` and ``raw``; also stored in evaluation.json.
         """
+        asked = suites.Options.of(options)
         source = self.config["settings"]["data"] if data is None else data
         if self.method.output == "image":
-            options: dict[str, Any] = {"data": source, "clean": clean, "limit": limit, "say": say}
-            found, self._rows = evaluating.restoration_protocol(self.method, self._settings(data), **options)
+            pictures: dict[str, Any] = {"data": source, "clean": clean, "limit": limit, "say": say}
+            found, self._rows = evaluating.restoration_protocol(self.method, self._settings(data), **pictures)
         else:
-            found, kept = evaluating.embedding_protocols(
+            bench = suites.Bench(
                 self.method,
                 self._untrained,
-                self._settings(data),
+                own=self.settings,
+                classes=self.config["data"].get("classes"),
+                settings=self._settings(data),
                 data=source,
-                protocols=list(protocols) if protocols else None,
-                seeds=seeds,
-                say=say,
+                options=asked,
                 baselines=baselines,
+                say=say,
             )
-            if data is None:
+            found, kept = evaluating.judge(list(protocols) if protocols else None, bench, seeds=seeds)
+            if data is None and kept:
                 np.savez_compressed(self.layout.features, **kept)  # type: ignore[arg-type]
         stored = json.loads(self.layout.evaluation.read_text()) if self.layout.evaluation.exists() else {}
         stored |= {n: {k: result.to_dict() for k, result in kinds.items()} for n, kinds in found.items()}

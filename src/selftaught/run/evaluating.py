@@ -14,13 +14,38 @@ from selftaught.engine.loader import as_unit_float
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
-from selftaught.run import samples
+from selftaught.run import samples, suites
+from selftaught.run.contenders import some
 from selftaught.run.features import calibrate, channel_statistics, embed, raw
 from selftaught.run_settings import Settings
 
 LABELLED = ("knn", "linear", "fewlabel", "retrieval", "diagnostics")
 UNLABELLED = ("diagnostics",)
-_LIMIT_TRAIN, _LIMIT_TEST = 20_000, 10_000
+_LIMIT_TRAIN, _LIMIT_TEST, _LIMIT_ATTACKED = 20_000, 10_000, 1000
+
+
+def judge(
+    protocols: list[str] | None, bench: suites.Bench, *, seeds: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+    """Suites and the protocols on features, each where it belongs; see `suites.evaluate`, `embedding_protocols`."""
+    names = list(protocols or [])
+    apart = [name for name in names if name in suites.NAMES]
+    found = suites.evaluate(apart, bench) if apart else {}
+    rest = [name for name in names if name not in apart]
+    if apart and not rest:
+        return found, {}
+    more, kept = embedding_protocols(
+        bench.method,
+        bench.untrained,
+        bench.settings,
+        data=bench.data,
+        protocols=rest or None,
+        seeds=seeds,
+        say=bench.say,
+        baselines=bench.baselines,
+        fraction=bench.options.fraction,
+    )
+    return found | more, kept
 
 
 def embedding_protocols(
@@ -33,8 +58,9 @@ def embedding_protocols(
     seeds: int,
     say: Callable[[str], None],
     baselines: bool = True,
+    fraction: float = 1.0,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
-    """Run protocols on three kinds of features.
+    """Run protocols on three kinds of features; fine-tuning on a ``fraction`` of every class's training labels.
 
     Returns:
         per protocol a dict with the Result of ``this`` encoder, a ``random`` one and the ``raw`` input (for fewlabel
@@ -46,8 +72,9 @@ def embedding_protocols(
     _check(names, parts is not None, data, bool(own))
     if parts is None:
         whole = open_source(data, modality=method.modality, split="all", seed=settings.seed)
-        parts = (_some(whole, _LIMIT_TRAIN), _some(whole, _LIMIT_TEST))
-    train, test = _some(parts[0], _LIMIT_TRAIN), _some(parts[1], _LIMIT_TEST)
+        parts = (some(whole, _LIMIT_TRAIN), some(whole, _LIMIT_TEST))
+    train, test = some(parts[0], _LIMIT_TRAIN), some(parts[1], _LIMIT_TEST)
+    taught = train if fraction == 1 else some(_fewer_labels(parts[0], fraction, settings.seed), _LIMIT_TRAIN)
     say(f"embedding {len(train)} + {len(test)} samples")
     kinds: dict[str, Any] = {"this": (method, embed)}
     if baselines:
@@ -74,27 +101,28 @@ def embedding_protocols(
                 logits, truth, _ = embed(model, test, predict=True)
                 found[name][kind] = evaluation.classify(logits, truth)  # type: ignore[arg-type]
                 continue
-            if kind == "raw" and evaluation.PROTOCOLS[name].inputs == "encoder":
+            if kind == "raw" and evaluation.PROTOCOLS[name].inputs in ("encoder", "classifier"):
                 continue
             say(f"{name}: {kind}")
-            found[name][kind] = _run(name, model, (x, y, tx, ty), (train, test), seeds, views)
+            found[name][kind] = _run(name, model, (x, y, tx, ty), (taught, test), seeds, views)
+    if fraction < 1 and "finetune" in found:
+        found[f"finetune {100 * fraction:g}%"] = found.pop("finetune")
     return found, kept
 
 
+def _fewer_labels(source: Source, fraction: float, seed: int) -> Source:
+    """A stratified share of a labelled source, at least one sample of each class."""
+    return source.subset(evaluation.subset(np.asarray(source.labels), fraction=fraction, seed=seed))
+
+
 def _check(names: list[str], labelled: bool, data: Any, classifies: bool) -> None:
-    unfit = {"images"} if classifies else {"images", "scores"}
+    unfit = {"images"} if classifies else {"images", "scores", "classifier"}
     for name in names:
         fitting = [known for known, p in evaluation.PROTOCOLS.items() if p.inputs not in unfit]
         if name not in fitting:
             raise UserError(f"--protocol {name}: it may be {', '.join(fitting)}")
         if not labelled and name not in UNLABELLED:
             raise UserError(f"--protocol {name} needs labels, {data} has none: give --data with class folders")
-
-
-def _some(source: Source, limit: int) -> Source:
-    if len(source) <= limit:
-        return source
-    return source.subset(np.sort(np.random.default_rng(0).permutation(len(source))[:limit]))
 
 
 def _run(
@@ -104,6 +132,8 @@ def _run(
     protocol = evaluation.PROTOCOLS[name]
     if protocol.inputs == "encoder":
         return _finetune(model, parts)
+    if protocol.inputs == "classifier":
+        return _as_classifier(protocol, model, parts[1])
     if name == "diagnostics" and views is not None and len(views) == len(tx):
         return protocol(tx, views)
     inputs = {"features": (tx,), "labelled": (tx, ty), "split": (x, y, tx, ty)}[protocol.inputs]
@@ -122,7 +152,7 @@ def _finetune(model: Method, parts: tuple[Source, Source]) -> Result:
     from selftaught.engine.loader import evaluation_batches
 
     arrays: list[Any] = []
-    for part in (_some(parts[0], 5000), _some(parts[1], 2000)):
+    for part in (some(parts[0], 5000), some(parts[1], 2000)):
         batches = list(evaluation_batches(part, model.evaluation_view(), value_range=model.value_range))
         with torch.inference_mode():
             inputs = torch.cat(
@@ -130,6 +160,23 @@ def _finetune(model: Method, parts: tuple[Source, Source]) -> Result:
             )
         arrays += [inputs.clone(), torch.cat([b["label"] for b in batches]).numpy()]
     return evaluation.finetune(model.deliverable(), *arrays)
+
+
+def _as_classifier(protocol: evaluation.Protocol, model: Method, part: Source) -> Result:
+    """A protocol that changes the pixels of test images and asks the model for their classes."""
+    from selftaught.engine.loader import evaluation_batches
+
+    pipeline = model.evaluation_view()
+    if pipeline is None:
+        raise UserError(f"--protocol {protocol.name} changes pixels: it needs a classifier of images, not of series")
+    batches = list(evaluation_batches(some(part, _LIMIT_ATTACKED), pipeline, value_range=model.value_range))
+    images = torch.cat([b["views"][0] for b in batches if len(b["index"])])
+    labels = torch.cat([b["label"] for b in batches])
+
+    def scores(pixels: torch.Tensor) -> torch.Tensor:
+        return model.predict({"views": [model.normalise(pixels)]})
+
+    return protocol(scores, images, labels, device=model.device)
 
 
 def restoration_protocol(

@@ -55,7 +55,8 @@ def sections(layout: Layout, method: Method, settings: Settings) -> dict[str, An
     drawn = {"fewlabel"} if found["label_efficiency"] else set()
     columns = ("this", "random", "raw")
     found["protocols"] = [
-        {"name": name} | {k: v for k, v in kinds.items() if k in columns}
+        {"name": name, "better": (kinds["this"]["figures"] or {}).get("better") or {}}
+        | {k: v for k, v in kinds.items() if k in columns}
         for name, kinds in stored.items()
         if name not in drawn
     ]

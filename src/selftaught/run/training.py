@@ -20,6 +20,7 @@ from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.run import configuration, samples
 from selftaught.run.features import embed
+from selftaught.run.initialising import encoder_options, start_from
 from selftaught.run.layout import Layout, environment, new_folder, read_yaml, write_json, write_yaml
 from selftaught.run_settings import Settings
 
@@ -44,6 +45,8 @@ def start(
         data = (base or {}).get("settings", {}).get("data") or _default_data(kind)
     modality = configuration.modality_of(kind, data)
     name = data if isinstance(data, str | Path) else getattr(data, "name", type(data).__name__)
+    if given.get("init") and base is None and hasattr(kind.config_class, "encoder") and "encoder" not in given:
+        given = encoder_options(given["init"]) | given
     settings, method_config = configuration.resolve(kind, modality, given | {"data": str(name)}, base)
     source = samples.training_source(data, modality, settings)
     facts = samples.facts(source, kind.output)
@@ -155,7 +158,7 @@ def _train(
     torch.manual_seed(settings.seed)
     method = build(kind, config, facts)
     if settings.init:
-        _start_from(method, Path(settings.init))
+        start_from(method, Path(settings.init))
     if settings.cache and modality == "image":
         source = data_room.pack(source, _packed_side(config, facts), data_room.cache_folder() / "packed")
     parts = samples.labelled_parts(data, modality, settings) if kind.output != "image" else None
@@ -186,19 +189,6 @@ def _load_stage(method: Method, checkpoint: Path) -> None:
         raise UserError(f"{checkpoint} is gone: the run can't go on from a finished stage without its checkpoint")
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     method.load_state_dict(content["state_dict"])
-
-
-def _start_from(method: Method, path: Path) -> None:
-    from safetensors.torch import load_file
-
-    weights = Layout(path).weights
-    if not weights.exists():
-        raise UserError(f"--init {path}: no finished run there")
-    target = method.deliverable()
-    try:
-        target.load_state_dict(load_file(weights))
-    except RuntimeError as error:
-        raise UserError(f"--init {path}: its encoder has another shape; use the same --encoder") from error
 
 
 def save_deliverable(layout: Layout, method: Method, config: Any, facts: dict[str, Any]) -> None:

@@ -1,0 +1,68 @@
+"""What a claim is made of: arms that are trained and judged side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a comparison: a method and its options; ``kind`` says whether its trained encoder is judged."""
+
+    name: str
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    kind: Literal["this", "random"] = "this"
+
+
+@dataclass(frozen=True)
+class Start:
+    """The run whose encoder all arms of a claim begin with, trained once for each seed and judged by none.
+
+    Attributes:
+        method: slug.
+        data: source that it learns from; its labels are not used.
+        options: options of the run.
+    """
+
+    method: str
+    data: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A comparison of ``arms[0]`` (proposed) with the others (baselines).
+
+    Attributes:
+        method: slug the claim belongs to.
+        says: the paper's claim in one sentence.
+        data: source of all arms.
+        common: options of all arms.
+        conditions: name -> options that vary over the comparison (batch sizes, ...).
+        score: names of a protocol and of its number that decide, the larger the better.
+        also: further numbers to store.
+        seeds: repetitions; each arm of a pair has the same seed.
+        judged_on: source that the encoders are judged on where it isn't the training data's own.
+        full: options that the longer form changes.
+        start: the run that all arms begin from; None: from random weights.
+    """
+
+    method: str
+    says: str
+    data: str
+    arms: tuple[Arm, ...]
+    common: dict[str, Any]
+    score: tuple[str, str]
+    conditions: dict[str, dict[str, Any]] = field(default_factory=lambda: {"": {}})
+    also: tuple[tuple[str, str], ...] = ()
+    seeds: int = 3
+    judged_on: str | None = None
+    full: dict[str, Any] = field(default_factory=dict)
+    full_seeds: int = 5
+    start: Start | None = None
+
+
+SMALL: dict[str, Any] = {"augment": "grey", "image_size": 32, "stem": "standard"}
+"""Fashion-MNIST on two cores: a strided stem, views without colour."""

@@ -1,0 +1,70 @@
+"""The command ``evaluate``: its options, and its results as tables. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+_MOST_COLUMNS = 8
+_SUITE = ("reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction")
+
+
+def add_options(sub: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    sub.add_argument("run", help="folder of the run")
+    sub.add_argument("--data", help="labelled source, or a folder in the protocol's layout; default the run's own")
+    sub.add_argument(
+        "--protocol",
+        metavar="A,B",
+        help="knn, linear, linear-sgd, fewlabel, retrieval, diagnostics, classify, robustness, finetune, restoration, "
+        "clustering, regression, copy-detection, geolocalisation, fairness-retrieval, fairness-labels, hit-rate, "
+        "restricted, layerwise; default those that the data admit",
+    )
+    sub.add_argument("--clean", help="folder of clean images of the same names (restoration)")
+    sub.add_argument("--seeds", type=int, default=5, help="draws of labelled subsets (default 5)")
+    sub.add_argument("--limit", type=int, default=50, help="images to restore at most (default 50)")
+    group = sub.add_argument_group("options of single protocols")
+
+    def add(name: str, text: str, **extra: object) -> None:
+        group.add_argument(name, help=text, default=argparse.SUPPRESS, **extra)  # type: ignore[arg-type]
+
+    add("--fraction", "share of each class's training labels (finetune), such as 0.01", type=float, metavar="X")
+    add("--reference", "folder to search (geolocalisation, fairness-retrieval), or class folders to learn the classes "
+        "from (restricted, fairness-labels, hit-rate; default the run's data)")  # fmt: skip
+    add("--labels", "YAML or JSON: label set to classes (fairness-labels), or folder to classes (restricted)")
+    add("--by", "columns of metadata.csv to part the images by", type=_names, metavar="A,B")
+    add("--attribute", "column that neighbours should share (fairness-retrieval; default gender)", metavar="COLUMN")
+    add("--threshold", "least confidence of a label (fairness-labels; default 0.1)", type=float, metavar="X")
+    add("--size", "shorter side at which images are embedded; default the run's own", type=int, metavar="N")
+    add("--grid", "cells of a map that are averaged apart (layerwise), such as 2x1; default 1x1", metavar="RxC")
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Run the protocols, print their tables and write the report."""
+    import selftaught
+
+    run = selftaught.load(options.run)
+    found = run.evaluate(
+        options.data,
+        protocols=_names(options.protocol or "") or None,
+        clean=options.clean,
+        seeds=options.seeds,
+        limit=options.limit,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+        **{name: value for name, value in vars(options).items() if name in _SUITE},
+    )
+    from selftaught.evaluation import table
+
+    titles = {"this": "this model", "random": "untrained", "raw": "raw input"}
+    for name, kinds in found.items():
+        rows = {titles.get(kind, kind): result for kind, result in kinds.items()}
+        many = max(len(result.numbers) for result in kinds.values()) > _MOST_COLUMNS
+        print(f"\n{name}\n" + table(rows, upright=many))
+        notes = dict.fromkeys(result.note for result in kinds.values() if result.note)
+        print("\n".join(f"note: {note}" for note in notes))
+    run.report()
+    print(f"report: {run.layout.report}")

@@ -1,0 +1,63 @@
+"""Starting from another run's weights: which encoder it has, and how its weights get into a new method."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from selftaught.engine.method import Method
+from selftaught.errors import UserError
+from selftaught.run.layout import Layout
+
+
+def encoder_options(path: str | Path) -> dict[str, Any]:
+    """The options by which a method builds the encoder of the run in ``path``: its name, stem and image size.
+
+    Empty where the folder holds bare weights, or a model that is no encoder.
+    """
+    card = Layout(path).card
+    if not card.exists():
+        return {}
+    spec = json.loads(card.read_text()).get("build", {})
+    spec = spec.get("encoder") if isinstance(spec.get("encoder"), dict) else spec
+    names = {"name": "encoder", "stem": "stem", "image_size": "image_size"}
+    return {option: spec[key] for key, option in names.items() if spec.get(key)} if "stem" in spec else {}
+
+
+def start_from(method: Method, path: Path) -> None:
+    """Load the weights of a finished run: all that it delivers where that fits, else its encoder's.
+
+    Raises:
+        UserError: no finished run there, or an encoder of another shape.
+    """
+    weights = Layout(path).weights
+    if not weights.exists():
+        raise UserError(f"--init {path}: no finished run there")
+    given: Mapping[str, Tensor] = load_file(weights)
+    target = method.deliverable()
+    if method.output != "image" and not _fits(target, given):
+        target, given = getattr(method, "encoder", target), _encoder_weights(path, given)
+    if not _fits(target, given):
+        raise UserError(f"--init {path}: its encoder has another shape; use the same --encoder")
+    target.load_state_dict(given)
+
+
+def _fits(target: nn.Module, given: Mapping[str, Tensor]) -> bool:
+    own = target.state_dict()
+    return own.keys() == given.keys() and all(own[name].shape == given[name].shape for name in own)
+
+
+def _encoder_weights(path: Path, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The encoder's part of what a classifier's run delivers; other runs deliver nothing else."""
+    from selftaught.run import load
+
+    card = Layout(path).card
+    if not card.exists() or json.loads(card.read_text()).get("output") != "classes":
+        return given
+    found = load(path).method.encoder
+    return found.state_dict() if isinstance(found, nn.Module) else given

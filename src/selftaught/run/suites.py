@@ -1,0 +1,365 @@
+"""Suites: protocols with a folder layout, classes or layers of their own, beside an untrained encoder and raw input."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selftaught import evaluation
+from selftaught.data import LOCATIONS, METADATA, Metadata, Source, open_copies, open_source, read_metadata
+from selftaught.engine.method import Method
+from selftaught.errors import UserError
+from selftaught.evaluation import Result
+from selftaught.run import contenders, samples
+from selftaught.run.contenders import Contender
+from selftaught.run.layout import read_yaml
+from selftaught.run_settings import Settings
+
+_LIMIT, _LIMIT_LAYERS, _LIMIT_WHITENING = 20_000, 5000, 2000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the suites can be told.
+
+    Attributes:
+        reference: source to search (geolocalisation, fairness-retrieval), or with the classes to learn (restricted,
+            fairness-labels, hit-rate; default the run's own data).
+        labels: YAML or JSON file: label set -> classes (fairness-labels), or class folder -> classes (restricted).
+        by: columns of metadata.csv to part the images by; default those of the protocol that are there.
+        attribute: column that neighbours should share (fairness-retrieval).
+        threshold: least confidence of a label (fairness-labels).
+        size: shorter side at which images are embedded; 0 is the run's own.
+        grid: cells of a map that are averaged apart, such as 2x1 (layerwise).
+        fraction: share of every class's training labels (finetune).
+    """
+
+    reference: Any = None
+    labels: str | Path | None = None
+    by: Sequence[str] = ()
+    attribute: str = "gender"
+    threshold: float = 0.1
+    size: int = 0
+    grid: str = "1x1"
+    fraction: float = 1.0
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Options:
+        """Options by name.
+
+        Raises:
+            UserError: no such option, or a value that it can't have.
+        """
+        known = [f.name for f in dataclasses.fields(cls)]
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                raise UserError(f"evaluate has no option {name!r}; {f'did you mean {near[0]}?' if near else known}")
+        options = cls(**given)
+        if not 0 < options.fraction <= 1:
+            raise UserError(f"--fraction {options.fraction}: a share of the labels, above 0 and at most 1")
+        if options.size < 0:
+            raise UserError(f"--size {options.size}: a side in pixels, or 0 for the run's own")
+        options.cells()
+        return options
+
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of ``grid``."""
+        rows, _, columns = self.grid.partition("x")
+        if not (rows.isdigit() and columns.isdigit() and int(rows) and int(columns)):
+            raise UserError(f"--grid {self.grid}: rows x columns, such as 1x1, 2x1 or 3x1")
+        return int(rows), int(columns)
+
+
+@dataclass
+class Bench:
+    """What a suite is run on.
+
+    Attributes:
+        method: the trained method; ``untrained`` makes another with fresh weights.
+        own: settings of the run, and ``classes``, the names of its classes.
+        settings: how ``data``, the source to evaluate on, is divided.
+        baselines: whether an untrained encoder and the raw input are judged as well.
+        say: called with a line before each part.
+    """
+
+    method: Method
+    untrained: Callable[[], Method]
+    own: Settings
+    classes: list[str] | None
+    settings: Settings
+    data: Any
+    options: Options
+    baselines: bool
+    say: Callable[[str], None]
+    _plain: Method | None = field(default=None, init=False)
+
+    def each(self, name: str, source: Source) -> Iterator[Contender]:
+        """The contenders, one after another; the untrained one at its best on ``source``."""
+        size = self.options.size
+        self.say(f"{name}: this")
+        yield Contender("this", self.method, size)
+        if self.baselines:
+            self.say(f"{name}: random")
+            self._plain = self._plain or self.untrained()
+            yield contenders.calibrated("random", self._plain, size, source)
+            self.say(f"{name}: raw")
+            yield Contender("raw", self.method, size)
+
+    def folder(self, name: str, holds: str) -> Path:
+        """``data`` as a folder."""
+        path = Path(self.data).expanduser() if isinstance(self.data, str | Path) else None
+        if path is None or not path.is_dir():
+            raise UserError(f"--protocol {name} needs --data FOLDER with {holds}; {self.data} is none")
+        return path
+
+    def reference_classes(self, name: str) -> Source:
+        """Labelled training samples that a contender learns the classes from."""
+        reference = self.options.reference
+        where, settings = (self.own.data, self.own) if reference is None else (reference, Settings())
+        parts = samples.labelled_parts(where, "image", settings)
+        if parts is None:
+            raise UserError(f"--protocol {name} needs classes, {where} has none: give --reference with class folders")
+        return contenders.some(parts[0], _LIMIT)
+
+    def scorers(self, name: str, source: Source) -> Iterator[tuple[str, np.ndarray, np.ndarray, list[str], str]]:
+        """Class scores for ``source``: kind, logits, indices, names of the classes, and a note.
+
+        A classifier gives its own; every other contender learns a linear head on the reference's labels.
+        """
+        own = self.method.output == "classes" and self.options.reference is None
+        learnt = self.reference_classes(name) if self.baselines or not own else None
+        for contender in self.each(name, source):
+            if own and contender.kind == "this":
+                logits, index = contender.predictions(source)
+                yield "this", logits, index, list(self.classes or map(str, range(logits.shape[1]))), ""
+                continue
+            assert learnt is not None
+            assert learnt.labels is not None
+            x, at = contender.features(learnt)
+            labels = learnt.labels[at]
+            head = evaluation.linear_head(x, labels)
+            names = [learnt.classes[k] if learnt.classes else str(k) for k in np.unique(labels)]
+            tx, index = contender.features(source)
+            note = f"classes by a linear head on {len(x)} labelled images of {learnt.name}"
+            yield contender.kind, head(tx), index, names, "" if own else note
+
+
+def evaluate(names: Sequence[str], bench: Bench) -> dict[str, dict[str, Result]]:
+    """Run suites; per protocol the Results of ``this``, ``random`` and ``raw``.
+
+    Raises:
+        UserError: series; a folder, file or column that is missing; what the protocol refuses.
+    """
+    if bench.method.modality != "image" and set(names) != {"layerwise"}:
+        wanted = next(name for name in names if name != "layerwise")
+        raise UserError(f"--protocol {wanted} is for images, this run's method takes series")
+    return {name: _SUITES[name](bench) for name in names}
+
+
+# ---- copies and places -------------------------------------------------------------------------------------------
+def _copies(bench: Bench) -> dict[str, Result]:
+    name = "copy-detection"
+    copies = open_copies(bench.folder(name, "database/ and queries/"))
+    aside, note = copies.whitening, ""
+    if aside is None:
+        aside = samples.training_source(bench.own.data, "image", bench.own)
+        note = f"whitening learnt on {aside.name}"
+    aside = contenders.some(aside, _LIMIT_WHITENING)
+    found = {}
+    for contender in bench.each(name, copies.database):
+        describe = contender.descriptor(aside)
+        database, at = describe(copies.database)
+        others = describe(copies.distractors)[0] if copies.distractors is not None else None
+        queries, groups, blocks = [], [], []
+        for block, source in copies.queries.items():
+            x, index = describe(source)
+            queries.append(x)
+            groups.append(copies.query_groups[block][index])
+            blocks += [block] * len(index)
+        arrays = (database, copies.groups[at], np.concatenate(queries), np.concatenate(groups))
+        result = evaluation.copy_detection(*arrays, distractors=others, blocks=blocks)
+        found[contender.kind] = _noted(result, note)
+    return found
+
+
+def _places(bench: Bench) -> dict[str, Result]:
+    name, columns = "geolocalisation", ("latitude", "longitude")
+    folder = bench.folder(name, f"images and {LOCATIONS}")
+    if bench.options.reference is not None:
+        asked, database = _whole(folder), _whole(_folder_of(bench.options.reference))
+        where = read_metadata(_folder_of(bench.options.reference) / LOCATIONS, database, columns)
+        of_asked = read_metadata(folder / LOCATIONS, asked, columns)
+    else:
+        options: dict[str, Any] = {"modality": "image", "seed": bench.settings.seed}
+        database, asked = (open_source(str(folder), split=split, **options) for split in ("train", "test"))
+        where, of_asked = (read_metadata(folder / LOCATIONS, part, columns) for part in (database, asked))
+    known, wanted = where.numbers(*columns), of_asked.numbers(*columns)
+    database, asked = database.subset(where.rows), asked.subset(of_asked.rows)
+    found = {}
+    for contender in bench.each(name, database):
+        (x, at), (tx, index) = contender.features(database), contender.features(asked)
+        found[contender.kind] = evaluation.geolocalisation(x, known[at], tx, wanted[index])
+    return found
+
+
+# ---- fairness ----------------------------------------------------------------------------------------------------
+def _attribute_retrieval(bench: Bench) -> dict[str, Result]:
+    name, attribute = "fairness-retrieval", bench.options.attribute
+    asked, about = _described(bench.folder(name, f"images and {METADATA}"), attribute)
+    apart = bench.options.reference is not None
+    database, of_it = _described(_folder_of(bench.options.reference), attribute) if apart else (asked, about)
+    groups = _groups(bench.options.by, about, ("gender", "skin", "age", "region"))
+    wanted, known = np.array(about.column(attribute)), np.array(of_it.column(attribute))
+    found = {}
+    for contender in bench.each(name, database):
+        x, at = contender.features(database)
+        tx, index = contender.features(asked) if apart else (x, at)
+        members = {key: values[index] for key, values in groups.items()}
+        queries: dict[str, Any] = {"queries": tx, "query_attributes": wanted[index].tolist()} if apart else {}
+        found[contender.kind] = evaluation.attribute_retrieval(x, known[at].tolist(), **queries, groups=members)
+    return found
+
+
+def _label_association(bench: Bench) -> dict[str, Result]:
+    name, options = "fairness-labels", bench.options
+    source, about = _described(bench.folder(name, f"images of people and {METADATA}"))
+    groups = _groups(options.by, about, ("gender", "skin", "age"), required=True)
+    sets = {"sets": _mapping(options.labels)} if options.labels is not None else {}
+    found = {}
+    for kind, logits, index, classes, note in bench.scorers(name, source):
+        members = {key: values[index] for key, values in groups.items()}
+        extra: dict[str, Any] = {"threshold": options.threshold, **sets}
+        result = evaluation.label_association(logits, contenders.spoken(classes), members, **extra)
+        found[kind] = _noted(result, note)
+    return found
+
+
+def _hit_rate(bench: Bench) -> dict[str, Result]:
+    name = "hit-rate"
+    source, about = _described(bench.folder(name, f"images and {METADATA}"), "labels")
+    groups = _groups(bench.options.by, about, ("income", "region"), required=True)
+    allowed = about.lists("labels")
+    found = {}
+    for kind, logits, index, classes, note in bench.scorers(name, source):
+        plain = any(label in classes for labels in allowed for label in labels)
+        members = {key: values[index] for key, values in groups.items()}
+        called = classes if plain else contenders.spoken(classes)
+        result = evaluation.hit_rate(logits, called, [allowed[i] for i in index], members)
+        found[kind] = _noted(result, note)
+    return found
+
+
+# ---- classes and layers ------------------------------------------------------------------------------------------
+def _restricted(bench: Bench) -> dict[str, Result]:
+    name = "restricted"
+    source, truth = _labels_of_another(name, bench)
+    mapping = _mapping(bench.options.labels) if bench.options.labels is not None else None
+    found = {}
+    for kind, logits, index, classes, note in bench.scorers(name, source):
+        labels = [truth[i] for i in index]
+        result = evaluation.restricted(logits, classes, labels, other_classes=source.classes, mapping=mapping)
+        found[kind] = _noted(result, note)
+    return found
+
+
+def _labels_of_another(name: str, bench: Bench) -> tuple[Source, list[Any]]:
+    """Another set and the classes of its images: those of metadata.csv where it has labels, else the class folders."""
+    source = open_source(bench.data, modality="image", split="all")
+    beside = Path(bench.data) / METADATA if isinstance(bench.data, str | Path) else None
+    if beside is not None and beside.is_file():
+        about = read_metadata(beside, source)
+        if "labels" in about.columns:
+            source = source.subset(about.rows)
+            source.labels = source.classes = None
+            return source, list(about.lists("labels"))
+    if source.labels is None:
+        raise UserError(f"--protocol {name}: {source.name} has no class folders, and no {METADATA} with labels")
+    classes = source.classes or [str(k) for k in range(int(source.labels.max()) + 1)]
+    return source, [classes[k] for k in source.labels]
+
+
+def _layerwise(bench: Bench) -> dict[str, Result]:
+    name = "layerwise"
+    parts = samples.labelled_parts(bench.data, bench.method.modality, bench.settings)
+    if parts is None:
+        raise UserError(f"--protocol {name} needs labels, {bench.data} has none: give --data with class folders")
+    train, test = contenders.some(parts[0], _LIMIT_LAYERS), contenders.some(parts[1], _LIMIT_LAYERS)
+    assert train.labels is not None
+    assert test.labels is not None
+    found = {}
+    for contender in bench.each(name, train):
+        (x, at), (tx, index) = (contender.layers(part, bench.options.cells()) for part in (train, test))
+        found[contender.kind] = evaluation.layerwise(x, train.labels[at], tx, test.labels[index])
+    return found
+
+
+# ---- what folders hold -------------------------------------------------------------------------------------------
+def _described(folder: Path, *needed: str) -> tuple[Source, Metadata]:
+    """The images of a folder that metadata.csv has a line of, with a value in each needed column."""
+    source = _whole(folder)
+    about = read_metadata(folder / METADATA, source, needed)
+    rows = about.rows[[all(about.column(name)[k] for name in needed) for k in range(len(about.rows))]]
+    if not len(rows):
+        raise UserError(f"{folder / METADATA}: no image has a value of {' and '.join(needed)}")
+    return source.subset(rows), about.some(rows)
+
+
+def _groups(by: Sequence[str], about: Metadata, usual: Sequence[str], required: bool = False) -> dict[str, np.ndarray]:
+    """Columns to part the images by; ages and incomes in numbers as buckets."""
+    names = list(by) or [name for name in usual if name in about.columns]
+    if not names and required:
+        raise UserError(f"{about.path} has no column {' or '.join(usual)}; name others with --by")
+    found = {}
+    for name in names:
+        values: Sequence[str] = about.column(name)
+        if name.lower() == "age":
+            values = evaluation.buckets(values, evaluation.AGES)
+        if name.lower() == "income":
+            values = evaluation.buckets(values, evaluation.INCOMES, ("low", "medium", "high"))
+        found[name] = np.array(values, dtype=object)
+    return found
+
+
+def _whole(folder: Path) -> Source:
+    return open_source(str(folder), modality="image", split="all")
+
+
+def _folder_of(reference: Any) -> Path:
+    path = Path(reference).expanduser() if isinstance(reference, str | Path) else None
+    if path is None or not path.is_dir():
+        raise UserError(f"--reference {reference}: no such folder")
+    return path
+
+
+def _mapping(path: str | Path) -> dict[str, tuple[str, ...]]:
+    content = read_yaml(Path(path).expanduser())
+    found = {str(name): (v,) if isinstance(v, str) else v for name, v in content.items()}
+    for name, names in found.items():
+        if not isinstance(names, list | tuple) or not all(isinstance(n, str | int) for n in names):
+            raise UserError(f"{path}: {name} should be a name of a class, or a list of names")
+    return {name: tuple(map(str, names)) for name, names in found.items()}
+
+
+def _noted(result: Result, note: str) -> Result:
+    return dataclasses.replace(result, note="; ".join(n for n in (result.note, note) if n))
+
+
+_SUITES: Mapping[str, Callable[[Bench], dict[str, Result]]] = {
+    "copy-detection": _copies,
+    "geolocalisation": _places,
+    "fairness-retrieval": _attribute_retrieval,
+    "fairness-labels": _label_association,
+    "hit-rate": _hit_rate,
+    "restricted": _restricted,
+    "layerwise": _layerwise,
+}
+
+NAMES = tuple(_SUITES)
+"""Protocols that are run here."""
