@@ -102,6 +102,20 @@ def setting(entry: dict[str, Any]) -> str:
     return f"{entry['data']}, {entry['score']}, {entry['seeds']} seeds on both sides."
 
 
+def seen(entry: dict[str, Any]) -> str:
+    """The paired differences of a stored claim on one line, those that the interval parts from zero in bold."""
+    rows = []
+    for condition, arms in entry["differences"].items():
+        for name, found in arms.items():
+            low, high, where = found.get("low"), found.get("high"), f" ({condition})" if condition else ""
+            if low is None or high is None:
+                rows.append(f"{name}{where} {found['mean']:+.3f}, one seed")
+                continue
+            clear = "**" if low > 0 or high < 0 else ""
+            rows.append(f"{name}{where} {clear}{found['mean']:+.3f}{clear} [{low:+.3f}, {high:+.3f}]")
+    return "against " + "; ".join(rows)
+
+
 def sentence(words: str) -> str:
     """Words with a capital in front and a full stop behind."""
     return words[:1].upper() + words[1:].rstrip(".") + "."
@@ -204,7 +218,7 @@ def claims_table(claims: Path = CLAIMS, link: str = "methods/{slug}.md") -> str:
     for c in catalog.all_cards():
         if (claims / f"{c.slug}.json").is_file():
             entry = json.loads((claims / f"{c.slug}.json").read_text(encoding="utf-8"))
-            told = map(_cell, (entry["claim"], setting(entry), sentence(entry["verdict"])))
+            told = map(_cell, (entry["claim"], setting(entry), seen(entry)))
             name = f"[{c.slug}]({link.format(slug=c.slug)})" if link else f"`{c.slug}`"
             rows.append(f"| {name} | " + " | ".join(told) + " |")
     return "\n".join(rows) if len(rows) > 2 else "No result is stored yet."

@@ -375,7 +375,11 @@ def test_the_claim_of_a_built_method_is_shown(generate: ModuleType, tmp_path: Pa
     assert row.startswith(
         "| [dcl](methods/dcl.md) | DCL beats InfoNCE. | digits, knn accuracy, 2 seeds on both sides. |"
     )
-    assert "no difference \\| that" in row
+    assert row.endswith("| against infonce (batch 32) +0.150 [-0.050, +0.350] |")
+    assert "no difference \\| that" not in row
+    entry["differences"]["batch 32"]["infonce"]["low"] = 0.05
+    (tmp_path / "dcl.json").write_text(json.dumps(entry))
+    assert "**+0.150** [+0.050" in generate.claims_table(tmp_path)
 
 
 def test_the_readme_table_is_written_and_checked(
