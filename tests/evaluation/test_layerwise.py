@@ -87,6 +87,11 @@ def test_layers_of_a_network_are_tapped_in_order_and_pooled() -> None:
     assert list(only) == ["model.layer2", "h"]
     maps = encoder.model.layer2(encoder.model.layer1(encoder.model.act1(encoder.model.bn1(encoder.model.conv1(x)))))
     torch.testing.assert_close(only["model.layer2"], maps.mean((2, 3)))
+    halves = layer_features(encoder, x, ["model.layer2"], grid=(2, 1))["model.layer2"]
+    assert halves.shape == (3, 2 * 64)
+    middle = maps.shape[2] // 2
+    expected = torch.stack([maps[:, :, :middle].mean((2, 3)), maps[:, :, middle:].mean((2, 3))], dim=2).flatten(1)
+    torch.testing.assert_close(halves, expected)
 
 
 def test_transformers_series_scattering_and_heads() -> None:

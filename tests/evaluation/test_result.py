@@ -128,3 +128,13 @@ def test_table_lines_up_what_is_there():
     assert table(rows, columns=["auc"]).splitlines()[0] == "|  | auc |"
     with pytest.raises(UserError, match="empty"):
         table({})
+
+
+def test_many_numbers_stand_upright() -> None:
+    rows = {"this": Result("x", {"a": Number(1.0), "b": Number(2.0)}), "raw": Result("x", {"a": Number(3.0)})}
+    assert table(rows, upright=True).splitlines() == [
+        "|  | this | raw |",
+        "| --- | ---: | ---: |",
+        "| a | 1.000 | 3.000 |",
+        "| b | 2.000 | - |",
+    ]

@@ -190,6 +190,7 @@ def test_retrieval_is_right_for_those_whose_twin_has_the_same_gender(run, people
     assert own["fairness-retrieval"]["this"]["precision@1"].mean == 1.0
 
 
+@pytest.mark.slow
 def test_labels_of_people_by_group(run, people: Path, tmp_path: Path) -> None:
     sets = tmp_path / "sets.yaml"
     sets.write_text("wall: [brick]\nfield: grass\nnothing: [zebra]\n")
@@ -235,6 +236,7 @@ def test_a_linear_head_on_another_set_with_some_of_the_classes(run, tmp_path: Pa
     assert "6 images without a shared class" in lost.note
 
 
+@pytest.mark.slow
 def test_a_classifier_is_judged_by_its_own_logits(photographs: Path, tmp_path: Path) -> None:
     options = {k: v for k, v in TINY.items() if k != "projector"} | {"steps": 20}
     run = selftaught.train("supervised", str(photographs), out=str(tmp_path / "run"), augment="small", **options)
@@ -258,6 +260,7 @@ def test_a_classifier_is_judged_by_its_own_logits(photographs: Path, tmp_path: P
     assert several["accuracy"].mean == pytest.approx(np.mean([a in r for a, r in zip(answers, right, strict=True)]))
 
 
+@pytest.mark.slow
 def test_every_layer_is_probed_and_the_best_one_named(run) -> None:
     found = run.evaluate(protocols=["layerwise"])["layerwise"]
     figure = found["this"].figures["layers"]
@@ -280,6 +283,7 @@ def test_fine_tuning_on_a_share_of_the_labels(run) -> None:
 
 
 # ---- what a user sees --------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_suites_stand_beside_other_protocols_in_store_and_report(run, places: Path, people: Path) -> None:
     found = run.evaluate(str(people), protocols=["fairness-retrieval", "diagnostics"], by=["skin"])
     assert list(found) == ["fairness-retrieval", "diagnostics"]
@@ -357,6 +361,7 @@ def test_options_are_checked(run, people: Path, tmp_path: Path) -> None:
     assert set(suites.NAMES) < set(evaluation.PROTOCOLS)
 
 
+@pytest.mark.slow
 def test_series_have_layers_but_no_pictures(tmp_path: Path) -> None:
     options = {"steps": 3, "batch_size": 16, "workers": 0, "quiet": True, "knn_every": 0}
     rng = np.random.default_rng(0)

@@ -50,6 +50,9 @@ def by_group(values: Any, groups: Groups, name: str) -> dict[str, Number]:
 def gap(parts: Sequence[np.ndarray]) -> Number:
     """Largest minus smallest mean over groups, with the percentile interval of draws within each group.
 
+    A group that is all right or all wrong is not drawn from, which would claim certainty, but from the distribution
+    whose quantiles are Clopper and Pearson's bounds.
+
     Args:
         parts: the values of every group, each ``(n_g,)``, at least one.
 
@@ -65,11 +68,14 @@ def gap(parts: Sequence[np.ndarray]) -> Number:
     rng = np.random.default_rng(0)
     draws = np.stack([_drawn_means(np.asarray(part, dtype=np.float64), rng) for part in parts])
     low, high = np.quantile(draws.max(0) - draws.min(0), [0.025, 0.975])
-    return Number(point, float(low), float(high), (point,))
+    return Number(point, min(float(low), point), max(float(high), point), (point,))
 
 
 def _drawn_means(part: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     n = len(part)
+    if np.all(part == 1) or not part.any():
+        near = rng.random(_DRAWS) ** (1 / n)
+        return near if part.any() else 1 - near
     if np.isin(part, (0.0, 1.0)).all():
         return rng.binomial(n, part.mean(), _DRAWS) / n
     return np.array([part[rng.integers(0, n, n)].mean() for _ in range(_DRAWS)])

@@ -7,6 +7,7 @@ ImageNet-A (arXiv 1907.07174) and -R (arXiv 2006.16241) have 200 of ImageNet's c
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -96,6 +97,7 @@ def matching(classes: Sequence[str], names: Collection[str]) -> np.ndarray:
     return np.array(sorted(found), dtype=np.int64)
 
 
+@lru_cache(maxsize=1 << 17)
 def _plain(name: str) -> str:
     return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
 
