@@ -9,6 +9,8 @@ that of doing one after the other on all cores as well (``both in turn``).
 
 from __future__ import annotations
 
+import selftaught  # isort: skip  (before torch, as on the command line: it says how OpenMP's threads wait)
+
 import argparse
 import tempfile
 import time
@@ -24,7 +26,6 @@ from PIL import Image
 from skimage import data as photographs
 from torch.utils.data import DataLoader, Dataset
 
-import selftaught
 from selftaught.engine.precision import autocast_dtype, cores
 
 SIDE = 256
