@@ -105,7 +105,8 @@ def _parser() -> _Parser:
 
 
 def _add_benchmark(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("what", metavar="GRID.yaml | medmnist | claims", help="a grid's file, or one of the two built in")
+    built_in = "medmnist | claims | projection-study"
+    sub.add_argument("what", metavar=f"GRID.yaml | {built_in}", help="a grid's file, or one of those built in")
     sub.add_argument("--out", help="folder for results; a grid goes on there")
     sub.add_argument("--workers", type=int, help="cells at a time on this machine (grids)")
     sub.add_argument("--cluster", help="slurm: every cell a job, through submitit (grids)")
@@ -115,7 +116,7 @@ def _add_benchmark(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--quick", action="store_true", help="the small form, offline, half an hour on 2 cores (medmnist)")
     sub.add_argument("--data", help="folder with MedMNIST's .npz files; default downloads them (medmnist)")
     sub.add_argument("--size", type=int, help="side of the images: 28, 64, 128 or 224 (medmnist)")
-    sub.add_argument("--steps", type=int, help="steps of every run in place of the recipes' (medmnist)")
+    sub.add_argument("--steps", type=int, help="steps in place of the recipes' (medmnist, projection-study)")
     sub.add_argument("--probe", help="linear, linear-sgd, knn or finetune (medmnist)")
     sub.add_argument("--write", metavar="FILE", help="write the grid as YAML to edit, and do no more (medmnist)")
     for name, kind in _LISTS.items():
@@ -127,6 +128,7 @@ _LISTS: dict[str, type] = {
 }  # fmt: skip
 _CLAIMS_TAKE = ("seeds", "method", "full", "out")
 _GRID_TAKES = ("out", "workers", "cluster")
+_STUDY_TAKES = ("out", "steps")
 _MEDMNIST_TAKES = (*_GRID_TAKES, "seeds", "quick", "data", "size", "steps", "probe", "write", *_LISTS)
 
 
@@ -333,7 +335,8 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> int:
-    takes = {"claims": _CLAIMS_TAKE, "medmnist": _MEDMNIST_TAKES}.get(options.what, _GRID_TAKES)
+    built_in = {"claims": _CLAIMS_TAKE, "medmnist": _MEDMNIST_TAKES, "projection-study": _STUDY_TAKES}
+    takes = built_in.get(options.what, _GRID_TAKES)
     given = {name: value for name, value in vars(options).items() if value is not None and value is not False}
     given = {name: value for name, value in given.items() if name not in ("what", "call")}
     for name in given:
@@ -343,6 +346,11 @@ def _benchmark(options: argparse.Namespace) -> int:
         from selftaught.benchmark import claims
 
         claims.run(given.pop("method", None), say=_say(), **given)
+        return 0
+    if options.what == "projection-study":
+        from selftaught.benchmark import projection_study
+
+        projection_study.run(say=_say(), **given)
         return 0
     try:
         finished = _run_grid(options.what, given)
