@@ -234,7 +234,7 @@ def test_denoise_a_folder_keeps_names_sizes_and_depth(
 
 
 def test_the_projection_study_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["benchmark", "projection-study", "--out", str(tmp_path), "--steps", "500"]) == 0
+    assert main(["benchmark", "projection-study", "--out", str(tmp_path), "--steps", "500"]) == 0
     assert "4 layers" in "".join(capsys.readouterr())
     assert {path.name for path in tmp_path.iterdir()} == {"projection-study.json", "projection-study.svg"}
     assert "it takes --out, --steps" in error(capsys, "benchmark", "projection-study", "--full")
