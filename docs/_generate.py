@@ -28,6 +28,11 @@ MARKERS = {
 }
 CLAIMS = ROOT / "benchmarks" / "claims"
 SPEED = ROOT / "benchmarks" / "speed"
+MEDMNIST = ROOT / "benchmarks" / "medmnist-quick"
+MEDMNIST_TABLES = (
+    "linear-accuracy", "linear-accuracy-10", "linear-accuracy-1", "ood-auroc", "cross-dataset", "by-initialisation",
+    "by-encoder", "multi-domain",
+)  # fmt: skip
 FIGURES = (".svg", ".png")
 FLAGS = (
     "On and off are `--name` and `--no-name` on the command line. In Python the names have underscores: "
@@ -212,6 +217,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill the tables that a page asks for with a marker."""
     markdown = markdown.replace("<!-- table: methods -->", catalog.table_markdown(link="methods/{slug}.md"))
     markdown = markdown.replace("<!-- table: speed -->", speed_tables())
+    markdown = markdown.replace("<!-- table: medmnist-quick -->", medmnist_tables())
     return markdown.replace("<!-- table: claims -->", claims_table())
 
 
@@ -225,6 +231,14 @@ def claims_table(claims: Path = CLAIMS, link: str = "methods/{slug}.md") -> str:
             name = f"[{c.slug}]({link.format(slug=c.slug)})" if link else f"`{c.slug}`"
             rows.append(f"| {name} | " + " | ".join(told) + " |")
     return "\n".join(rows) if len(rows) > 2 else "No result is stored yet."
+
+
+def medmnist_tables(folder: Path = MEDMNIST) -> str:
+    """The stored tables of the quick MedMNIST benchmark, each under a heading, and what they cost."""
+    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    cost = f"{about['cells']} runs, {about['seeds']} seed, {about['seconds'] / 60:.0f} minutes: `{about['command']}`."
+    parts = [(folder / "tables" / f"{name}.md").read_text(encoding="utf-8") for name in MEDMNIST_TABLES]
+    return "\n\n".join([cost, *(part.strip().replace("# ", "#### ", 1) for part in parts)])
 
 
 # ---- speed -----------------------------------------------------------------------------------------------------------
