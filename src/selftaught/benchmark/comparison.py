@@ -66,3 +66,9 @@ class Claim:
 
 SMALL: dict[str, Any] = {"augment": "grey", "image_size": 32, "stem": "standard"}
 """Fashion-MNIST on two cores: a strided stem, views without colour."""
+
+FASHION = "fashion-mnist?n=6000"
+"""What most claims are trained and judged on."""
+
+LONGER: dict[str, Any] = {"data": "fashion-mnist", "epochs": 30}
+"""Their longer form."""
