@@ -203,9 +203,8 @@ def on_files(files: Any, config: Any) -> Any:
 
     for path, content in pages().items():
         files.append(File.generated(config, path, content=content))
-    files.append(
-        File.generated(config, "images/projection-study.svg", abs_src_path=str(CLAIMS / "projection-study.svg"))
-    )
+    for figure in (CLAIMS / "projection-study.svg", *sorted((MEDMNIST / "figures").glob("*.svg"))):
+        files.append(File.generated(config, f"images/{figure.name}", abs_src_path=str(figure)))
     for c in catalog.all_cards():
         figure = claim_figure(c.slug)
         if figure and c.built:

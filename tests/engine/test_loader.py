@@ -12,7 +12,8 @@ from skimage import data as photographs
 
 from selftaught import DataModule, UserError, methods, views
 from selftaught.data import open_source
-from selftaught.engine.loader import Batches, SkipLog, _Stream, evaluation_batches
+from selftaught.engine.in_order import evaluation_batches
+from selftaught.engine.loader import Batches, SkipLog, _Stream
 from tests.conftest import write_photos
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 32, "stem": "standard", "projector": "16-8"}

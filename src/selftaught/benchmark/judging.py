@@ -157,7 +157,7 @@ def _finetune(run: Any, found: Embedded, picked: np.ndarray, seed: int) -> Resul
 def _images(method: Any, source: Source) -> tuple[Any, np.ndarray]:
     import torch
 
-    from selftaught.engine.loader import evaluation_batches
+    from selftaught.engine.in_order import evaluation_batches
 
     batches = [
         batch

@@ -12,6 +12,7 @@ from selftaught.catalog.source import Option, read_class_literal, read_literal, 
 from selftaught.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
+_BENCHMARK = "-benchmark"
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,6 @@ def method_file(slug: str) -> Path:
     if slug.endswith(_BENCHMARK):
         return PACKAGE / "benchmark" / f"{slug.removesuffix(_BENCHMARK).replace('-', '_')}.py"
     return PACKAGE / "methods" / f"{slug.replace('-', '_')}.py"
-
-
-_BENCHMARK = "-benchmark"
 
 
 _FILLERS = frozenset(["a", "an", "and", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with", "without"])

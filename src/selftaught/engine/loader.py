@@ -82,7 +82,7 @@ class Batches(Dataset):
             batch["images"] = self._one_size([row[1][0] for row in rows])
             batch["params"] = [stack_params([row[1][1 + v] for row in rows]) for v in range(self._count)]
         else:
-            batch["views"] = [_stack([row[1][v] for row in rows]) for v in range(self._count)]
+            batch["views"] = [stack_images([row[1][v] for row in rows]) for v in range(self._count)]
         return batch
 
     @property
@@ -93,7 +93,7 @@ class Batches(Dataset):
         sizes = {image.shape for image in images}
         if len(sizes) > 1:
             raise UserError(f"--view-device model: {self.source.name} has images of several sizes; use cpu")
-        return _stack(images)
+        return stack_images(images)
 
     def _sample(self, index: int, epoch: int, skipped: list[tuple[int, str]]) -> tuple[int, list[np.ndarray]]:
         for attempt in range(_TRIES):
@@ -120,7 +120,7 @@ class Batches(Dataset):
         return [render(image, p, p.sample(rng, height, width)) for p in self.pipelines]
 
 
-def _stack(images: list[np.ndarray]) -> torch.Tensor:
+def stack_images(images: list[np.ndarray]) -> torch.Tensor:
     """(h,w,C) arrays -> one contiguous (N,C,h,w) tensor in channels-last memory, copied once."""
     out = np.stack(images)
     return torch.from_numpy(out).permute(0, 3, 1, 2)
@@ -196,7 +196,8 @@ class SkipLog:
         part.replace(self.path)
 
 
-def _worker_init(_: int) -> None:
+def worker_init(_: int) -> None:
+    """One thread for OpenCV and torch in each of the loader's processes: the cores are shared between them."""
     import cv2
 
     cv2.setNumThreads(0)
@@ -231,7 +232,7 @@ class StreamLoader:
             batch_size=None,
             sampler=stream,
             num_workers=workers,
-            worker_init_fn=_worker_init,
+            worker_init_fn=worker_init,
             pin_memory=pin,
             prefetch_factor=4 if workers else None,
             generator=torch.Generator(),
@@ -335,74 +336,3 @@ class _Epochs(_Stream):
         epoch, self.passes = self.passes, self.passes + 1
         for indices in self._epoch(epoch, 0):
             yield epoch, indices
-
-
-def evaluation_batches(
-    source: Source,
-    pipeline: Pipeline | None,
-    *,
-    batch_size: int = 256,
-    workers: int = -1,
-    start: int = 0,
-    value_range: Any = None,
-) -> Iterator[dict[str, Any]]:
-    """Batches of a source in its own order under one deterministic view; unusable samples are left out and named.
-
-    ``value_range`` scales 16-bit and float images as the run's training data were scaled; None takes the source's own.
-
-    Yields:
-        ``index (n,)``, ``views`` (one) or ``series``, ``label`` where there is one, ``skipped`` pairs.
-    """
-    if workers < 0:
-        workers = (
-            min(8, cores()) if source.modality == "image" else 0
-        )  # nothing is learnt meanwhile: decoding comes first
-    if len(source) - start <= 2 * batch_size:
-        workers = 0
-    chunks = [list(range(i, min(i + batch_size, len(source)))) for i in range(start, len(source), batch_size)]
-    loader: DataLoader = DataLoader(
-        _InOrder(source, pipeline, value_range),
-        batch_size=None,
-        sampler=chunks,  # type: ignore[arg-type]
-        num_workers=workers,
-        worker_init_fn=_worker_init,
-        prefetch_factor=2 if workers else None,
-        generator=torch.Generator(),
-    )
-    yield from loader
-
-
-class _InOrder(Dataset):
-    """Batches in the source's order: a broken sample is named, never replaced."""
-
-    def __init__(self, source: Source, pipeline: Pipeline | None, value_range: Any) -> None:
-        self.source, self.pipeline = source, pipeline
-        self.min_side = enough_for([pipeline]) if pipeline is not None else None
-        self.value_range = source.value_range if value_range is None else value_range
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, indices: list[int]) -> dict[str, Any]:
-        kept, arrays, skipped = [], [], []
-        for i in indices:
-            try:
-                arrays.append(self._one(self.source.read(i, self.min_side), i))
-                kept.append(i)
-            except (SampleError, ValueError) as error:
-                skipped.append((i, getattr(error, "reason", str(error))))
-        batch: dict[str, Any] = {"index": torch.tensor(kept, dtype=torch.int64), "skipped": skipped}
-        if self.source.labels is not None:
-            batch["label"] = torch.from_numpy(np.asarray(self.source.labels)[kept])
-        if arrays and self.pipeline is None:
-            batch["series"] = torch.from_numpy(np.stack(arrays))
-        elif arrays:
-            batch["views"] = [_stack(arrays)]
-        return batch
-
-    def _one(self, sample: np.ndarray, index: int) -> np.ndarray:
-        if self.pipeline is None:
-            return sample
-        image = as_uint8(sample, self.value_range)
-        rng = np.random.Generator(np.random.PCG64([0, index]))
-        return render(image, self.pipeline, self.pipeline.sample(rng, *image.shape[:2]))

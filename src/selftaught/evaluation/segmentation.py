@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from selftaught.errors import UserError
 from selftaught.evaluation.result import Number, Result
+from selftaught.objectives import core_tuning_pool, focal_contrast
 
 IGNORE = 255
 """Mask value of pixels that count for nothing."""
@@ -178,8 +179,6 @@ def _train(model: _Dense, x: Tensor, y: Tensor, recipe: _Recipe, ignore: int) ->
 
 def _contrast(head: nn.Module, features: Tensor, mask: Tensor, recipe: _Recipe, ignore: int) -> Tensor:
     """Focal contrast of sampled cells of the map; a cell has the label of the pixel at its centre."""
-    from selftaught.objectives import core_tuning_pool, focal_contrast
-
     small = F.interpolate(mask[:, None].float(), size=features.shape[2:], mode="nearest-exact")[:, 0].long().flatten()
     cells = features.permute(0, 2, 3, 1).flatten(0, 2)
     known = (small != ignore).nonzero()[:, 0]

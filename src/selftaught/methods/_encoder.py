@@ -128,6 +128,11 @@ class EncoderMethod(Method):
         return dict(self.encoder.spec)  # type: ignore[arg-type]
 
 
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Share of rows of (N, K) logits whose likeliest class is the label (N,); no gradient."""
+    return (logits.detach().argmax(1) == labels).float().mean()
+
+
 @dataclass
 class ClassifierConfig(EncoderConfig):
     """Options of methods that learn classes from labels."""

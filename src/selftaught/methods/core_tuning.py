@@ -23,7 +23,7 @@ from selftaught.engine.distributed import gather, gather_labels
 from selftaught.engine.method import LearningRateScaling, Optimizer
 from selftaught.errors import UserError
 from selftaught.evaluation.robustness import pgd
-from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod
+from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod, accuracy
 from selftaught.objectives.core_tuning import draw_shares, soft_cross_entropy
 from selftaught.views import HorizontalFlip, Op, Pipeline, RandomCrop, RandomResizedCrop, Resize
 
@@ -190,14 +190,11 @@ class CoreTuning(ClassifierMethod):
         if c.mode == "core-tuning":
             return self._core_tuning(h, labels)
         logits = self.classifier(h)
-        cross_entropy = objectives.supervised(logits, labels)
-        terms = {"loss": cross_entropy, "accuracy": _accuracy(logits, labels)}
+        terms = {"loss": objectives.supervised(logits, labels), "accuracy": accuracy(logits, labels)}
         if not self._contrasts:
             return terms
         contrast = objectives.supcon(gather(self.head(h)), labels=gather_labels(labels), temperature=c.tau)
-        return terms | {
-            "loss": cross_entropy + c.eta * contrast, "cross_entropy": cross_entropy, "contrast": contrast,
-        }  # fmt: skip
+        return self._with_contrast(terms, contrast)
 
     def _core_tuning(self, h: Tensor, labels: Tensor) -> dict[str, Tensor]:
         c = self.config
@@ -207,16 +204,20 @@ class CoreTuning(ClassifierMethod):
         )  # fmt: skip
         logits = self.classifier(pool.features if c.mixed_ce else h)
         cross_entropy = soft_cross_entropy(logits, pool.targets[: len(logits)])
-        terms = {"loss": cross_entropy, "accuracy": _accuracy(logits[: len(h)], labels)}
+        terms = {"loss": cross_entropy, "accuracy": accuracy(logits[: len(h)], labels)}
         if not self._contrasts:
             return terms
         contrast = objectives.focal_contrast(
             gather(self.head(pool.features)), gather_labels(pool.targets), tau=c.tau, focal=c.focal,
             normalisation=c.normalisation,
         )  # fmt: skip
-        return terms | {
-            "loss": cross_entropy + c.eta * contrast, "cross_entropy": cross_entropy, "contrast": contrast,
-        }  # fmt: skip
+        return self._with_contrast(terms, contrast)
+
+    def _with_contrast(self, terms: dict[str, Tensor], contrast: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy, so far the whole loss, and eta times the contrast."""
+        cross_entropy = terms["loss"]
+        named = {"cross_entropy": cross_entropy, "contrast": contrast}
+        return terms | {"loss": cross_entropy + self.config.eta * contrast} | named
 
     def _mixup(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Images and labels mixed with a random permutation's (Zhang et al. 2018, arXiv 1710.09412), one share each."""
@@ -226,8 +227,4 @@ class CoreTuning(ClassifierMethod):
         hot = F.one_hot(labels, self.classes).to(x)
         logits = self.classifier(self.encoder(column * x + (1 - column) * x[other]))
         loss = soft_cross_entropy(logits, share[:, None] * hot + (1 - share[:, None]) * hot[other])
-        return {"loss": loss, "accuracy": _accuracy(logits, labels)}
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.detach().argmax(1) == labels).float().mean()
+        return {"loss": loss, "accuracy": accuracy(logits, labels)}

@@ -22,7 +22,7 @@ from selftaught.engine.distributed import gather, gather_labels
 from selftaught.engine.method import Optimizer
 from selftaught.errors import UserError
 from selftaught.evaluation.layerwise import layer_features, layer_names
-from selftaught.methods._encoder import EncoderConfig, EncoderMethod
+from selftaught.methods._encoder import EncoderConfig, EncoderMethod, accuracy
 from selftaught.views import Pipeline
 
 SUPERVISED = ("supcon", "ce")
@@ -133,8 +133,8 @@ class ProjectionHead(EncoderMethod):
         labels = self.coarse_of[batch["label"]] if c.objective in SUPERVISED else None
         if c.objective == "ce":
             logits = self.classifier(zs[0])
-            right = (logits.detach().argmax(1) == labels).float().mean()
-            return {"loss": objectives.projection_head(logits, labels=labels, loss="ce"), "accuracy": right}
+            loss = objectives.projection_head(logits, labels=labels, loss="ce")
+            return {"loss": loss, "accuracy": accuracy(logits, self.coarse_of[batch["label"]])}
         if labels is not None:
             labels = gather_labels(labels)
         gathered = [gather(z) for z in zs[: c.supcon_views if c.objective == "supcon" else 2]]

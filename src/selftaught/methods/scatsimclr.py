@@ -22,6 +22,7 @@ from selftaught import networks, objectives, views
 from selftaught.engine.distributed import gather
 from selftaught.engine.method import LearningRateScaling, Optimizer, Schedule
 from selftaught.errors import UserError
+from selftaught.methods._encoder import accuracy
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
 from selftaught.networks.adapter import ADAPTERS
 from selftaught.views import HorizontalFlip, Pipeline, jigsaw
@@ -164,8 +165,7 @@ class ScatSimCLR(JointEmbedding):
         images, labels = self.puzzle(xs[2:])
         logits = self.answer(self.encoder(images))
         terms = objectives.scatsimclr_terms(z1, z2, logits, labels, temperature=c.temperature, lambda_=c.lambda_)
-        right = (logits.detach().argmax(1) == labels).float().mean()
-        return terms | {"agreement": agreement, "pretext_accuracy": right}
+        return terms | {"agreement": agreement, "pretext_accuracy": accuracy(logits, labels)}
 
     def features(self, batch: dict[str, Any]) -> Tensor:
         """h (N, D), the projection z, or both."""

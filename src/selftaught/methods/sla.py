@@ -24,7 +24,7 @@ from selftaught.engine.distributed import gather_labels
 from selftaught.engine.method import LearningRateScaling, Optimizer, Schedule
 from selftaught.engine.optim import learning_rate_factor, parameter_groups
 from selftaught.errors import UserError
-from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod
+from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod, accuracy
 from selftaught.methods._sla_classifier import SLAClassifier, few_shot_split
 from selftaught.views import CenterCrop, ColorJitter, HorizontalFlip, Op, Pipeline, RandomResizedCrop, Resize
 from selftaught.views import transformations as tf
@@ -264,7 +264,7 @@ class SLA(ClassifierMethod):
             copies=copies, head=c.episodes,
         )  # fmt: skip
         truth = place[labels[query]]
-        hits = (objectives.sla_aggregate(joint.detach(), copies).argmax(1) == truth).float().mean()
+        hits = accuracy(objectives.sla_aggregate(joint.detach(), copies), truth)
         return {"loss": objectives.sla(joint, truth, large_loss=c.large_loss), "accuracy": hits}
 
     @torch.no_grad()

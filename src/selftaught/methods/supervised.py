@@ -14,7 +14,7 @@ from torch import Tensor
 
 from selftaught import objectives
 from selftaught.engine.method import Optimizer, Schedule
-from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod
+from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod, accuracy
 from selftaught.views import HorizontalFlip, Pipeline, RandomResizedCrop
 
 
@@ -65,4 +65,4 @@ class Supervised(ClassifierMethod):
         """Cross-entropy, a mean over local rows, and the share that is right."""
         logits = self.classifier(self.encoder(self.seen(batch)[0]))
         loss = objectives.supervised(logits, batch["label"], smoothing=self.config.smoothing)
-        return {"loss": loss, "accuracy": (logits.detach().argmax(1) == batch["label"]).float().mean()}
+        return {"loss": loss, "accuracy": accuracy(logits, batch["label"])}

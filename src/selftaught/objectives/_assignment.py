@@ -14,7 +14,6 @@ from functools import lru_cache
 from itertools import permutations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from selftaught.errors import UserError
 
@@ -26,6 +25,8 @@ _TOLERANCE = 1e-10
 
 def assign(affinity: Array) -> Array:
     """The permutation (N,) of largest total affinity (N, N), by Jonker and Volgenant's algorithm."""
+    from scipy.optimize import linear_sum_assignment  # 0.5 s that only matching needs
+
     return linear_sum_assignment(affinity, maximize=True)[1]
 
 

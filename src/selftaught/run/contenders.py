@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from selftaught import evaluation, views
 from selftaught.data import Source
-from selftaught.engine.loader import evaluation_batches
 from selftaught.engine.method import Method
-from selftaught.engine.precision import autocast_dtype
 from selftaught.errors import UserError
-from selftaught.run.features import calibrate, embed, raw
+from selftaught.run.features import calibrate, embed, raw, through
 from selftaught.views import Pipeline, Resize
 
 Embedded = tuple[np.ndarray, np.ndarray]
@@ -160,18 +158,10 @@ def mapped(
     Yields:
         what it returned, and the indices (n,) of the samples; broken samples are left out.
     """
-    dtype = autocast_dtype("auto", model.device.type)
-    view, workers = pipeline or model.evaluation_view(), 0 if len(source) <= _FEW else -1
-    options: dict[str, Any] = {"value_range": model.value_range, "batch_size": batch_size, "workers": workers}
-    for batch in evaluation_batches(source, view, **options):
-        batch.pop("skipped")
-        if not len(batch["index"]):
-            continue
-        moved = {k: [x.to(model.device) for x in v] if k == "views" else v.to(model.device) for k, v in batch.items()}
-        kind = model.device.type
-        with torch.inference_mode(), torch.autocast(kind, dtype or torch.bfloat16, enabled=dtype is not None):
-            found = function(model.on_after_batch_transfer(moved))
-        yield found, batch["index"].numpy()
+    workers = 0 if len(source) <= _FEW else -1
+    for found, index, _ in through(model, source, function, pipeline=pipeline, batch_size=batch_size, workers=workers):
+        if len(index):
+            yield found, index
 
 
 def stacked(parts: Iterator[tuple[Tensor, np.ndarray]]) -> Embedded:

@@ -10,6 +10,7 @@ import torch
 
 from selftaught import evaluation
 from selftaught.data import Source, open_source
+from selftaught.engine.in_order import evaluation_batches
 from selftaught.engine.loader import as_unit_float
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
@@ -149,8 +150,6 @@ def _second_view(model: Method, source: Source) -> np.ndarray | None:
 
 
 def _finetune(model: Method, parts: tuple[Source, Source]) -> Result:
-    from selftaught.engine.loader import evaluation_batches
-
     arrays: list[Any] = []
     for part in (some(parts[0], 5000), some(parts[1], 2000)):
         batches = list(evaluation_batches(part, model.evaluation_view(), value_range=model.value_range))
@@ -164,8 +163,6 @@ def _finetune(model: Method, parts: tuple[Source, Source]) -> Result:
 
 def _as_classifier(protocol: evaluation.Protocol, model: Method, part: Source) -> Result:
     """A protocol that changes the pixels of test images and asks the model for their classes."""
-    from selftaught.engine.loader import evaluation_batches
-
     pipeline = model.evaluation_view()
     if pipeline is None:
         raise UserError(f"--protocol {protocol.name} changes pixels: it needs a classifier of images, not of series")

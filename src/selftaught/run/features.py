@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,48 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from selftaught.data import Source
-from selftaught.engine.loader import evaluation_batches
+from selftaught.engine.in_order import evaluation_batches
 from selftaught.engine.method import Method
 from selftaught.engine.precision import autocast_dtype
 
 _RAW_SIDE = 16
+
+
+def through(
+    method: Method,
+    source: Source,
+    function: Callable[[dict[str, Any]], Any],
+    *,
+    pipeline: Any = None,
+    precision: str = "auto",
+    **options: Any,
+) -> Iterator[tuple[Any, np.ndarray, list[tuple[int, str]]]]:
+    """Call a function with every batch of a source, on the method's device and in its precision.
+
+    Args:
+        method: says device, evaluation view and range of values.
+        source: samples, in the order of the batches.
+        function: of a batch as training sees it; called without gradient.
+        pipeline: view of images; None is the method's evaluation view.
+        precision: as in training.
+        **options: of `evaluation_batches`: ``batch_size``, ``workers``, ``start``.
+
+    Yields:
+        what it returned (None for a batch without a sample that can be read), the samples' indices (n,), and what was
+        skipped as (index, reason) pairs.
+    """
+    device = method.device
+    dtype = autocast_dtype(precision, device.type)
+    pipeline = pipeline or method.evaluation_view()
+    for batch in evaluation_batches(source, pipeline, value_range=method.value_range, **options):
+        skipped, index = batch.pop("skipped"), batch["index"].numpy()
+        if not len(index):
+            yield None, index, skipped
+            continue
+        moved = {k: [x.to(device) for x in v] if k == "views" else v.to(device) for k, v in batch.items()}
+        with torch.inference_mode(), torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            found = function(method.on_after_batch_transfer(moved))
+        yield found, index, skipped
 
 
 def stream(
@@ -36,20 +73,10 @@ def stream(
     Yields:
         features (n, D) float32, the samples' indices (n,), and what was skipped as (index, reason) pairs.
     """
-    device = method.device
-    dtype = autocast_dtype(precision, device.type)
-    pipeline = pipeline or method.evaluation_view()
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "start": start}
-    for batch in evaluation_batches(source, pipeline, value_range=method.value_range, **options):
-        skipped = batch.pop("skipped")
-        if not len(batch["index"]):
-            yield np.zeros((0, 0), np.float32), np.zeros(0, np.int64), skipped
-            continue
-        moved = {k: [x.to(device) for x in v] if k == "views" else v.to(device) for k, v in batch.items()}
-        with torch.inference_mode(), torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            ready = method.on_after_batch_transfer(moved)
-            features = method.predict(ready) if predict else method.features(ready)
-        yield features.float().cpu().numpy(), batch["index"].numpy(), skipped
+    function = method.predict if predict else method.features
+    for found, index, skipped in through(method, source, function, pipeline=pipeline, precision=precision, **options):
+        yield np.zeros((0, 0), np.float32) if found is None else found.float().cpu().numpy(), index, skipped
 
 
 def embed(
