@@ -99,6 +99,8 @@ def claim_section(slug: str, claims: Path = CLAIMS) -> list[str]:
     parts = ["## The paper's claim in the small", f"**Claim.** {entry['claim']}", f"**Setting.** {setting(entry)}"]
     parts += [f"![{slug} beside its baselines](claims/{figure.name})"] if figure else []
     parts += [difference_table(entry), f"**Seen.** {sentence(entry['verdict'])}"]
+    if "fact" in entry:
+        parts.append(f"**What holds at any size.** {fact(entry['fact'])}")
     return [*parts, f"Run it again: `selftaught benchmark claims --method {slug}`"]
 
 
@@ -119,6 +121,12 @@ def seen(entry: dict[str, Any]) -> str:
             clear = "**" if low > 0 or high < 0 else ""
             rows.append(f"{name}{where} {clear}{found['mean']:+.3f}{clear} [{low:+.3f}, {high:+.3f}]")
     return "against " + "; ".join(rows)
+
+
+def fact(stored: dict[str, Any]) -> str:
+    """The fact of a stored claim with the numbers it was checked by."""
+    numbers = ", ".join(f"{name} {value:.3g}" for name, value in stored["numbers"].items())
+    return f"{stored['says']} ({numbers})"
 
 
 def sentence(words: str) -> str:
@@ -217,6 +225,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = markdown.replace("<!-- table: methods -->", catalog.table_markdown(link="methods/{slug}.md"))
     markdown = markdown.replace("<!-- table: speed -->", speed_tables())
     markdown = markdown.replace("<!-- table: medmnist-quick -->", medmnist_tables())
+    markdown = markdown.replace("<!-- table: facts -->", facts_table())
     return markdown.replace("<!-- table: claims -->", claims_table())
 
 
@@ -230,6 +239,17 @@ def claims_table(claims: Path = CLAIMS, link: str = "methods/{slug}.md") -> str:
             name = f"[{c.slug}]({link.format(slug=c.slug)})" if link else f"`{c.slug}`"
             rows.append(f"| {name} | " + " | ".join(told) + " |")
     return "\n".join(rows) if len(rows) > 2 else "No result is stored yet."
+
+
+def facts_table(claims: Path = CLAIMS) -> str:
+    """Method and what holds exactly about it, one row per stored claim that has a fact."""
+    rows = []
+    for c in catalog.all_cards():
+        stored = claims / f"{c.slug}.json"
+        entry = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
+        if "fact" in entry:
+            rows.append(f"| [{c.slug}](methods/{c.slug}.md) | {_cell(fact(entry['fact']))} |")
+    return "\n".join(["| method | what holds at any size |", "|---|---|", *rows])
 
 
 def medmnist_tables(folder: Path = MEDMNIST) -> str:

@@ -377,9 +377,14 @@ def test_the_claim_of_a_built_method_is_shown(generate: ModuleType, tmp_path: Pa
     )
     assert row.endswith("| against infonce (batch 32) +0.150 [-0.050, +0.350] |")
     assert "no difference \\| that" not in row
+    assert "at any size" not in shown
+    assert "methods/dcl.md" not in generate.facts_table(tmp_path)
     entry["differences"]["batch 32"]["infonce"]["low"] = 0.05
+    entry["fact"] = {"says": "q is below 1.", "numbers": {"q": 0.123456}, "holds": True}
     (tmp_path / "dcl.json").write_text(json.dumps(entry))
     assert "**+0.150** [+0.050" in generate.claims_table(tmp_path)
+    assert "**What holds at any size.** q is below 1. (q 0.123)" in generate.claim_section("dcl", tmp_path)
+    assert generate.facts_table(tmp_path).endswith("| [dcl](methods/dcl.md) | q is below 1. (q 0.123) |")
 
 
 def test_the_readme_table_is_written_and_checked(

@@ -10,6 +10,7 @@ import pytest
 from selftaught import methods
 from selftaught.benchmark import claims, demo
 from selftaught.benchmark.definitions import CLAIMS, Arm, Claim
+from selftaught.benchmark.facts import FACTS
 from selftaught.errors import UserError
 from tests.conftest import TINY
 
@@ -41,6 +42,10 @@ def test_stored_results_are_whole_and_from_the_definition_of_today(slug: str) ->
     for arms in stored["values"][stored["score"]].values():
         assert {len(values) for values in arms.values()} == {stored["seeds"]}
     assert (STORED / f"{slug}.svg").stat().st_size > 1000
+    if slug in FACTS:
+        assert stored["fact"]["says"] == FACTS[slug]().says
+    if not any("better" in verdict for verdict in stored["verdict"].split(";")):
+        assert stored["fact"]["holds"], "where the effect doesn't show, the fact that does hold must stand beside"
 
 
 @pytest.mark.slow
@@ -60,6 +65,8 @@ def test_a_claim_is_measured_in_pairs_and_drawn(tmp_path: Path, monkeypatch: pyt
         assert result["differences"][condition]["infonce"]["mean"] == pytest.approx(mean)
     assert json.loads((tmp_path / "dcl.json").read_text())["verdict"] == result["verdict"]
     assert "<svg" in (tmp_path / "dcl.svg").read_text()
+    assert result["fact"]["holds"]
+    assert result["fact"]["says"] in claims.as_text(result)
 
 
 def test_the_verdict_says_better_worse_or_nothing_shown() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from selftaught.benchmark.comparison import Arm, Claim
 from selftaught.benchmark.definitions import CLAIMS
+from selftaught.benchmark.facts import FACTS
 from selftaught.errors import UserError
 from selftaught.evaluation import Number, paired_difference
 from selftaught.run import train
@@ -90,7 +91,8 @@ def measure(claim: Claim, *, full: bool, seeds: int, say: Callable[[str], None])
         "seconds": round(time.monotonic() - began, 1),
         "environment": environment(),
     }
-    return result | {"verdict": _verdict(result)}
+    known = {"fact": FACTS[claim.method]().to_dict()} if claim.method in FACTS else {}
+    return result | {"verdict": _verdict(result)} | known
 
 
 def _label(score: tuple[str, str]) -> str:
@@ -159,6 +161,10 @@ def as_text(result: dict[str, Any]) -> str:
             interval = f" [{low:+.4f}, {high:+.4f}]" if low is not None else ""
             lines.append(f"  {condition:12s} minus {name:16s} {difference['mean']:+.4f}{interval}")
     lines.append(f"  {result['verdict']} ({result['seeds']} seeds, {result['seconds']:.0f} s)")
+    if "fact" in result:
+        fact = result["fact"]
+        numbers = ", ".join(f"{name} {value:.3g}" for name, value in fact["numbers"].items())
+        lines.append(f"  {'holds' if fact['holds'] else 'does NOT hold'} at any size: {fact['says']} ({numbers})")
     return "\n".join(lines)
 
 
