@@ -1,4 +1,4 @@
-"""What the speed benchmarks share: turns within rounds, paired ratios, the machine, the stored JSON, the peers."""
+"""What the speed benchmarks share: turns within rounds, paired ratios, the machine, the stored JSON."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -15,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PEERS = HERE / ".peers"
-WANTED_PEERS = ("lightly",)
+PEERS = ("lightly", "stable-pretraining")
 
 
 def rounds(contenders: Mapping[str, Callable[[], float]], count: int, warm: int = 1) -> dict[str, list[float]]:
@@ -64,7 +61,7 @@ def machine() -> dict[str, Any]:
             if line.startswith("flags"):
                 flags = set(line.split(":", 1)[1].split())
     versions = {}
-    for name in ("torch", "torchvision", "lightning", "timm", "opencv-python-headless", "lightly", "selftaught"):
+    for name in ("torch", "torchvision", "lightning", "timm", "opencv-python-headless", "selftaught", *PEERS):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -93,34 +90,6 @@ def show(title: str, run: dict[str, Any], unit: str) -> None:
         ratio = run["ratio to"].get(name)
         beside = f"   ours is {ratio['median']:.2f}x ({ratio['min']:.2f}-{ratio['max']:.2f})" if ratio else ""
         print(f"  {name:30s} {values['median']:10.1f} {unit} ({values['min']:.1f}-{values['max']:.1f}){beside}")
-
-
-def with_peers() -> None:
-    """Make the peers importable: installed once into an environment of their own, over this one's torch.
-
-    The peers' own packages come first, everything else (torch above all) is shared, so that both sides run on the
-    same libraries. Without a package index the peers' rows are left out, and the output says so.
-    """
-    site = PEERS / "site"
-    if not site.exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site)]
-        needs = ("hydra-core", "omegaconf", "antlr4-python3-runtime==4.9.*")
-        if subprocess.run([*command, *WANTED_PEERS, *needs], check=False).returncode:
-            print("the peers can't be installed here: their rows are left out")
-            return
-    sys.path.insert(0, str(site))
-
-
-def lightly() -> Any:
-    """The lightly package, or None."""
-    with_peers()
-    try:
-        import lightly
-
-        return lightly
-    except ImportError as error:
-        print(f"lightly can't be imported ({error}): its rows are left out")
-        return None
 
 
 def timed(work: Callable[[], Any]) -> float:

@@ -1,10 +1,11 @@
 """SimCLR with ResNet-18 (3x3 stem) at 32x32, batch 128, end to end: from stored images to updated weights.
 
-    python benchmarks/speed/step.py [--steps 8] [--rounds 5] [--accuracy]
+    python benchmarks/speed/step.py [--steps 8] [--rounds 5] [--compile] [--accuracy]
 
 Contenders, in turn within every round: this toolkit's ``train`` as a user calls it; lightly's documented SimCLR loop in
-float32; the same tuned by an expert (bf16 autocast, channels_last, as many loader workers); and the bare bf16 step on
-tensors that lie in memory already, the floor. All have the same network, projector, optimiser and batch.
+float32; the same tuned by an expert (bf16 autocast, channels_last, as many loader workers); stable-pretraining's in
+half precision; and the bare bf16 step on tensors that lie in memory already, the floor. All have the same network,
+projector, optimiser and batch.
 ``--accuracy`` trains the fast and the plain path (float32, one view a call) for equal steps and compares k-NN accuracy.
 """
 
@@ -20,7 +21,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from common import compared, lightly, machine, rounds, show, store
+from common import compared, machine, rounds, show, store
+from peers import lightly_views, peer, rate_of
 from PIL import Image
 from skimage import data as photographs
 from torch import Tensor, nn
@@ -53,12 +55,13 @@ def network() -> nn.Module:
     return nn.Sequential(encoder, networks.mlp([encoder.dim, *map(int, WIDTHS.split("-"))], hidden_bias=False))
 
 
-def ours(images: np.ndarray, steps: int, out: Path) -> float:
-    """Images per second of ``selftaught.train``, its first steps left out."""
+def ours(images: np.ndarray, steps: int, out: Path, compiled: bool = False) -> float:
+    """Images per second of ``selftaught.train``, its first steps (and the compilation within them) left out."""
     warm = 3
     options: dict[str, Any] = {
         "preset": "cifar10", "projector": WIDTHS, "optimizer": "sgd", "steps": steps + warm, "batch_size": BATCH,
         "knn_every": 0.0, "loggers": ["none"], "log_every": 1, "temperature": 0.5, "seed": 0,
+        "compile": compiled,
     }  # fmt: skip
     run = selftaught.train("simclr", images, out=str(out), quiet=True, **options)
     with run.layout.metrics.open(newline="") as file:
@@ -81,17 +84,14 @@ class Tiles(Dataset):
         return (image if self.transform is None else self.transform(image)), 0
 
 
-class Peer:
+class Lightly:
     """lightly's SimCLR example: its data set, transform, loss and loop; ``tuned`` adds bf16 and channels_last."""
 
-    def __init__(self, peer: Any, images: np.ndarray, steps: int, tuned: bool) -> None:
+    def __init__(self, images: np.ndarray, steps: int, tuned: bool) -> None:
         from lightly.data import LightlyDataset
         from lightly.loss import NTXentLoss
-        from lightly.transforms import SimCLRTransform
 
-        dataset = LightlyDataset.from_torch_dataset(
-            Tiles(images), transform=SimCLRTransform(input_size=SIDE, gaussian_blur=0.0)
-        )
+        dataset = LightlyDataset.from_torch_dataset(Tiles(images), transform=lightly_views(SIDE, gaussian_blur=0.0))
         workers = 1 if tuned else 2  # the expert leaves the step's threads their cores
         options: dict[str, Any] = {"batch_size": BATCH, "shuffle": True, "drop_last": True}
         self.loader = DataLoader(dataset, num_workers=workers, persistent_workers=True, **options)
@@ -170,20 +170,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="also run ours with --compile, a few minutes more")
     parser.add_argument("--accuracy", action="store_true", help="also compare the paths' accuracy (3 seeds, 200 steps)")
     options = parser.parse_args()
     before = machine()
-    peer = lightly()
     images = pictures(4096)
     with tempfile.TemporaryDirectory() as folder:
         names = iter(range(1000))
         contenders: dict[str, Any] = {
             "selftaught train": lambda: ours(images, options.steps, Path(folder) / str(next(names)))
         }
+        if options.compile:
+            contenders["selftaught train --compile"] = lambda: ours(
+                images, options.steps, Path(folder) / str(next(names)), compiled=True
+            )
         contenders["bare bf16 step (floor)"] = Bare(options.steps)
-        if peer is not None:
-            contenders["lightly as documented (fp32)"] = Peer(peer, images, options.steps, tuned=False)
-            contenders["lightly tuned (bf16)"] = Peer(peer, images, options.steps, tuned=True)
+        if peer("lightly") is not None:
+            contenders["lightly as documented (fp32)"] = Lightly(images, options.steps, tuned=False)
+            contenders["lightly tuned (bf16)"] = Lightly(images, options.steps, tuned=True)
+        if peer("stable-pretraining") is not None:
+            script = Path(__file__).with_name("stable_pretraining_step.py")
+            contenders["stable-pretraining as documented (bf16)"] = lambda: rate_of(script, options.steps)
         run = compared(rounds(contenders, options.rounds), "selftaught train")
     show("SimCLR ResNet-18 32x32 batch 128, end to end", run, "img/s")
     result: dict[str, Any] = {"work": "SimCLR, ResNet-18 (3x3 stem), 32x32, batch 128, end to end, images per second"}

@@ -3,7 +3,7 @@
     python benchmarks/speed/views.py [--images 8192] [--rounds 7] [--workers 0 2]
 
 Contenders take turns within each round, so ratios are paired and a busy machine slows all alike. Peers: lightly's
-SimCLRTransform, and the same recipe from torchvision and PIL, of which such pipelines are made.
+SimCLRTransform, stable-pretraining's recipe, and SimCLR's from torchvision and PIL, of which such pipelines are made.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from common import compared, lightly, machine, rounds, show, store
+from common import compared, machine, rounds, show, store
+from peers import lightly_views, stable_pretraining_views
 from PIL import Image, ImageFilter
 from skimage import data as photographs
 from torch.utils.data import DataLoader, Dataset
@@ -92,6 +93,16 @@ class Peer(Dataset):
         return self.transform(Image.open(io.BytesIO(self.files[index])).convert("RGB"))
 
 
+class AsDict:
+    """A transform of dictionaries with an image, as one of images."""
+
+    def __init__(self, transform: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Any) -> list[torch.Tensor]:
+        return [view["image"] for view in self.transform({"image": image})["views"]]
+
+
 class PilBlur:
     """PIL's Gaussian blur with a radius from 0.1 to 2, half of the time."""
 
@@ -114,15 +125,6 @@ class TwoTorchvision:
 
     def __call__(self, image: Any) -> list[torch.Tensor]:
         return [self.one(image), self.one(image)]
-
-
-def lightly_transform() -> Callable[[Any], list[torch.Tensor]] | None:
-    """lightly's SimCLR views as documented, or None."""
-    if lightly() is None:
-        return None
-    from lightly.transforms import SimCLRTransform
-
-    return SimCLRTransform(input_size=SIZE)
 
 
 def as_it_is(batch: Any) -> Any:
@@ -160,8 +162,10 @@ def measure(images: int, count: int, workers: int) -> dict[str, Any]:
     few = files[: max(2 * BATCH, images // 16)]
     sources: dict[str, Dataset] = {"selftaught": Ours(files), "decode alone (floor)": DecodeOnly(files)}
     sources["torchvision"] = Peer(few, TwoTorchvision())
-    if (transform := lightly_transform()) is not None:
+    if (transform := lightly_views(SIZE)) is not None:
         sources["lightly as documented"] = Peer(few, transform)
+    if (views_of := stable_pretraining_views(SIZE)) is not None:
+        sources["stable-pretraining as documented (no blur)"] = Peer(few, AsDict(views_of))
     loaders = {name: (loader(source, workers), len(source)) for name, source in sources.items()}  # type: ignore[arg-type]
     work = {name: lambda b=batches, n=n: epoch(b, n) for name, (batches, n) in loaders.items()}
     return compared(rounds(work, count), "selftaught")

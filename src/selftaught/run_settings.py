@@ -42,6 +42,8 @@ class Settings:
     """Loader processes; -1 chooses by the machine."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     """auto: bf16 autocast where the processor or GPU has it."""
+    compile: bool = False
+    """Compile the networks (torch.compile); needs a C++ compiler, or Triton on a GPU, and a minute or two first."""
     device: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """Where to train."""
     devices: int = 1

@@ -14,6 +14,7 @@ import torch
 
 from selftaught.engine.callbacks import Averaged, FiniteGuard, Metrics, OnlineKNN, Progress
 from selftaught.engine.checkpoint import Checkpoints, save_atomically
+from selftaught.engine.compiling import compile_networks, eagerly
 from selftaught.engine.loader import DataModule
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator, lightning_precision
@@ -163,8 +164,11 @@ def fit(
     progress = Progress(title, total, metrics, quiet)
     saver = Checkpoints(checkpoint, settings.checkpoint_minutes, settings.checkpoint_steps, progress.console.print)
     callbacks: list[Any] = [FiniteGuard(checkpoint), metrics]
+    compiled = (
+        compile_networks(method, accelerator(settings.device), progress.console.print) if settings.compile else []
+    )
     if knn is not None and settings.knn_every > 0:
-        callbacks.append(OnlineKNN(knn, total, settings.knn_every, metrics))
+        callbacks.append(OnlineKNN(eagerly(knn) if compiled else knn, total, settings.knn_every, metrics))
     averaged = Averaged(method, settings.ema) if settings.ema else None
     callbacks += [*([averaged] if averaged else []), progress, saver]
     trainer = make_trainer(settings, folder, total, callbacks, make_loggers(settings, folder))
@@ -172,6 +176,8 @@ def fit(
         L.seed_everything(settings.seed + 7919 * method.stages.index(method.stage), verbose=False)
     trainer.fit(method, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     progress.stop()
+    for network in compiled:
+        network._compiled_call_impl = None
     problem = save_atomically(trainer, checkpoint)
     if problem:
         raise UserError(f"{folder}: {problem}; free some space and go on with --resume {folder}")
