@@ -54,16 +54,17 @@ def _projection_head() -> Claim:
 def _sla() -> Claim:
     return Claim(
         method="sla",
-        says="Joint labels of class and rotation beat rotation as augmentation or as a second task (same labels).",
+        says="Joint labels of class and rotation beat rotation as augmentation or second task; aggregation adds to it.",
         data=FASHION,
         arms=(
             Arm("sla+ag", "sla", {"mode": "sla"}),
+            Arm("sla, one copy (si)", "sla", {"mode": "sla", "inference": "single"}),
             Arm("sla+sd", "sla", {"mode": "sla+sd"}),
             Arm("data augmentation", "sla", {"mode": "da"}),
             Arm("multi-task", "sla", {"mode": "mt"}),
             Arm("baseline", "sla", {"mode": "baseline"}),
         ),
-        common=SMALL | {"epochs": 6, "batch_size": 64},
+        common=SMALL | {"epochs": 4, "batch_size": 64},
         score=("classify", "accuracy"),
         full=LONGER,
     )
