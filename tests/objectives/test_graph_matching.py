@@ -402,3 +402,25 @@ def test_matching_digits_is_learnt_by_the_right_sign_only(second_order):
         found[kappa] = accuracy(network, generator)
     assert found[1.0] > max(0.2, start + 0.1)
     assert found[-1.0] < 0.15
+
+
+def test_edges_without_length_have_no_say_and_no_boundless_gradient():
+    """Near-duplicates join by edges that are all rounding: one in a batch would drown every other gradient."""
+    z, other = embeddings(8, 6, 0), embeddings(8, 6, 1)
+    source, target = objectives.knn_edges(z, 3), objectives.knn_edges(other, 3)
+    slopes = []
+    for gap in (1.0, 1e-6, 0.0):
+        x = z.clone()
+        a, b = source[0].tolist()
+        x[b] = x[a] + gap * (z[b] - z[a])
+        x.requires_grad_()
+        found = objectives.edge_affinity(x, other, source, target)
+        joined = ((source == torch.tensor([a, b])).all(1)).nonzero().item()
+        exact = torch.cosine_similarity((z[a] - z[b])[None], other[target[:, 0]] - other[target[:, 1]])
+        if gap == 1:
+            torch.testing.assert_close(found[joined], exact, rtol=1e-9, atol=1e-12)
+        else:
+            assert found[joined].abs().max().item() <= 1e-3 * exact.abs().max().item()
+        (slope,) = torch.autograd.grad(found.square().sum() + found.sum(), x)
+        slopes.append(slope.norm().item())
+    assert max(slopes[1:]) < 200 * slopes[0]

@@ -20,6 +20,7 @@ from selftaught.objectives._common import check_choice, check_positive, check_vi
 
 SOLVERS = ("ipfp", "assignment", "exhaustive")
 _EPSILON = 1e-8
+_SHORT = 1e-2
 
 
 def lvm_med(
@@ -303,7 +304,15 @@ def edge_affinity(z1: Tensor, z2: Tensor, source: Tensor, target: Tensor) -> Ten
         target: (E', 2) edges of the second.
 
     Returns:
-        (E, E'); 0 where an edge joins two equal embeddings.
+        (E, E'). An edge shorter than a hundredth of its graph's mean length is all rounding and without direction; its
+        cosines are taken as if it had that length, so they fall to 0 with it and no gradient grows without bound.
     """
-    first, second = (z[e[:, 0]] - z[e[:, 1]] for z, e in ((z1, source), (z2, target)))
-    return F.normalize(first, eps=_EPSILON) @ F.normalize(second, eps=_EPSILON).T
+    first, second = (_directions(z[e[:, 0]] - z[e[:, 1]]) for z, e in ((z1, source), (z2, target)))
+    return first @ second.T
+
+
+def _directions(edges: Tensor) -> Tensor:
+    """Rows (E, F) of length 1, shorter ones where they were nearly 0."""
+    lengths = edges.norm(dim=1, keepdim=True)
+    shortest = _SHORT * lengths.detach().mean().clamp_min(_EPSILON)
+    return edges / lengths.clamp_min(shortest)
