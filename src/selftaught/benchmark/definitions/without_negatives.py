@@ -100,7 +100,7 @@ def _seer() -> Claim:
             Arm("equal partition", "seer"),
             Arm("swav", "swav"),
         ),
-        common=SMALL | {"epochs": 8, "batch_size": 128},
+        common=SMALL | {"epochs": 5, "batch_size": 128},
         score=("linear", "accuracy"),
         also=(("knn", "accuracy"),),
         full={"data": "fashion-mnist?imbalance=0.01", "epochs": 30},
