@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, cat
+from torch import Tensor, cat, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from selftaught import objectives
 from selftaught.benchmark.facts._common import EXACT, Fact, apart, gradient, unit, views
+from selftaught.engine.ema import MovingAverage
 
 
 def _dcl() -> Fact:
@@ -107,6 +108,52 @@ def _mochi() -> Fact:
     )
 
 
+def _moco_v2() -> Fact:
+    generator, momentum = torch.Generator().manual_seed(0), 0.9
+    network = nn.Linear(4000, 1, bias=False, dtype=torch.float64)
+    keys = MovingAverage(network, momentum)
+    (slow,) = keys.average.parameters()
+    moved = []
+    for _ in range(200):
+        before = slow.clone()
+        with torch.no_grad():
+            network.weight += torch.randn(1, 4000, generator=generator, dtype=torch.float64)
+        keys.update(network)
+        moved.append((slow - before).square().mean())
+    seen = torch.stack(moved[100:]).mean().sqrt().item()
+    told = math.sqrt((1 - momentum) / (1 + momentum))
+    return Fact(
+        "Under random steps of length 1 the momentum network makes steps of length sqrt((1 - m)/(1 + m)): the keys of "
+        "a queue were made by networks that differ by that much less from one batch to the next; without momentum (m = "
+        "0) it is 1.",
+        {"length seen, m = 0.9": seen, "sqrt((1 - m)/(1 + m))": told},
+        abs(seen / told - 1) < 0.02,
+    )
+
+
+def _moco_v3() -> Fact:
+    z1, z2 = views(64)
+    t, rows = 0.2, torch.arange(64)
+
+    def infonce(first: Tensor, second: Tensor) -> Tensor:
+        logits = first @ second.T / t
+        return 2 * t * (cross_entropy(logits, rows) + cross_entropy(logits.T, rows))
+
+    whole = gradient(lambda z: infonce(z, z2), z1)
+    query = gradient(lambda z: objectives.moco_v3(z, z2, z1, z2, temperature=t), z1)
+    key = gradient(lambda z: 2 * t * cross_entropy(z2 @ z.T / t, rows), z1)
+    inside = (query * z1).sum(1).abs().max().item()
+    along = key - (key * z1).sum(1, keepdim=True) * z1
+    flat = whole - (whole * z1).sum(1, keepdim=True) * z1
+    return Fact(
+        "With the keys of the views themselves its value is InfoNCE's between the two views, and its gradient "
+        "InfoNCE's less what comes through the keys: a view is moved only as a query, never as another's negative.",
+        {"deviation of the value": apart(objectives.moco_v3(z1, z2, z1, z2, temperature=t), infonce(z1, z2))}
+        | {"deviation of the gradient": apart(query, flat - along), "gradient along the embedding": inside},
+        apart(query, flat - along) < EXACT and inside < EXACT,
+    )
+
+
 def _lvm_med() -> Fact:
     draws, hits = 20, {"exhaustive": 0.0, "assignment": 0.0}
     for seed in range(draws):
@@ -148,6 +195,8 @@ FACTS: dict[str, Callable[[], Fact]] = {
     "groco": _groco,
     "amcl": _amcl,
     "mochi": _mochi,
+    "moco-v2": _moco_v2,
+    "moco-v3": _moco_v3,
     "lvm-med": _lvm_med,
     "nnclr": _nnclr,
 }
