@@ -86,6 +86,19 @@ def test_a_linear_network_embeds_the_mixture_as_the_mixture(per_sample: bool, mo
     assert (zm - z1).abs().max() > 1e-3
 
 
+def test_mixtures_stay_out_of_the_running_statistics_unless_asked_for() -> None:
+    """Evaluation normalises real images; mixtures have less contrast and would skew it."""
+    found = {}
+    for counted in (None, False, True):
+        torch.manual_seed(3)
+        options = {"lambda_reg": 0.0} if counted is None else {"mixture_in_statistics": counted}
+        method = methods.MixedBarlowTwins(**options, **SMALL)
+        method.loss(batch_for(method))
+        found[counted] = {k: v for k, v in method.state_dict().items() if "running" in k}
+    assert all(torch.equal(value, found[None][name]) for name, value in found[False].items())
+    assert not any(torch.equal(value, found[None][name]) for name, value in found[True].items())
+
+
 def test_lambda_reg_zero_is_barlow_twins_and_spares_the_third_forward() -> None:
     calls: list[int] = []
     method = methods.MixedBarlowTwins(lambda_reg=0.0, **SMALL)

@@ -10,6 +10,7 @@ third batch, new in every step, keeps it from that at half the cost again.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -62,6 +63,8 @@ class Config(JointEmbeddingConfig):
     """Scale every projection to length 1 before features are standardised."""
     unbiased: bool = True
     """Standardise with the divisor N - 1; off: N."""
+    mixture_in_statistics: bool = False
+    """Count the mixtures in BatchNorm's running statistics, as the scripts do; evaluation then sees skewed ones."""
     local_statistics: bool = False
     """With several processes: each standardises its own part of the batch, as the ImageNet script does."""
 
@@ -124,7 +127,8 @@ class MixedBarlowTwins(JointEmbedding):
             return self.objective(gather(z1), gather(z2))
         alpha, pi = self.draw_mixture(len(x1))
         share = alpha.view(-1, *[1] * (x1.ndim - 1))
-        zm = self.project(share * x1 + (1 - share) * x2[pi])
+        with nullcontext() if self.config.mixture_in_statistics else networks.kept_statistics(self):
+            zm = self.project(share * x1 + (1 - share) * x2[pi])
         everyones_pi = gather_labels(pi + rank() * len(pi))
         return self.objective(gather(z1), gather(z2), gather(zm), gather_labels(alpha), everyones_pi)
 

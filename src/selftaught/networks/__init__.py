@@ -20,6 +20,7 @@ from selftaught.networks.series import (
     mapper,
     series_encoder,
 )
+from selftaught.networks.statistics import kept_statistics
 from selftaught.networks.temperature import MultiHead, PairScore, TemperatureTable
 from selftaught.networks.tiling import tiled
 
@@ -53,6 +54,7 @@ __all__ = [
     "build_series",
     "dino_head",
     "encoder",
+    "kept_statistics",
     "mapper",
     "mlp",
     "own_encoders",
