@@ -83,6 +83,13 @@ def store(name: str, result: dict[str, Any]) -> None:
     print(f"written to {path.name}")
 
 
+def stored(name: str) -> dict[str, Any]:
+    """What NAME.json holds from an earlier run; {} where there is none."""
+    path = HERE / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
 def show(title: str, run: dict[str, Any], unit: str) -> None:
     """Print one comparison as a small table."""
     print(f"\n{title}")

@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from common import compared, machine, rounds, show, store
+from common import compared, machine, rounds, show, store, stored
 from peers import lightly_views, peer, rate_of
 from PIL import Image
 from skimage import data as photographs
@@ -197,6 +197,8 @@ def main() -> None:
     result |= {"machine": before, "rounds": options.rounds, "steps": options.steps} | run
     if options.accuracy:
         result["accuracy"] = accuracy(seeds=3, steps=200)
+    elif kept := stored("step").get("accuracy"):
+        result["accuracy"] = kept | {"measured": "in an earlier run"}
     store("step", result)
 
 
