@@ -7,6 +7,7 @@ both sides run on the same libraries. Without a package index their rows are lef
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 import warnings
@@ -52,9 +53,13 @@ def peer(name: str) -> Any:
 
 
 def rate_of(script: Path, *arguments: Any) -> float:
-    """What a script in a process of its own prints last: a rate."""
+    """What a script in a process of its own prints last: a rate.
+
+    The variable that selftaught sets for itself when it is imported is not handed on.
+    """
     command = [sys.executable, str(script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"{script.name} failed: {done.stderr.strip().splitlines()[-1]}")
     return float(done.stdout.strip().splitlines()[-1])

@@ -12,7 +12,6 @@ projector, optimiser and batch.
 from __future__ import annotations
 
 import argparse
-import csv
 import tempfile
 import time
 from pathlib import Path
@@ -53,20 +52,6 @@ def network() -> nn.Module:
     """The encoder with its projector, as all contenders train it."""
     encoder = networks.encoder("resnet18", image_size=SIDE)
     return nn.Sequential(encoder, networks.mlp([encoder.dim, *map(int, WIDTHS.split("-"))], hidden_bias=False))
-
-
-def ours(images: np.ndarray, steps: int, out: Path, compiled: bool = False) -> float:
-    """Images per second of ``selftaught.train``, its first steps (and the compilation within them) left out."""
-    warm = 3
-    options: dict[str, Any] = {
-        "preset": "cifar10", "projector": WIDTHS, "optimizer": "sgd", "steps": steps + warm, "batch_size": BATCH,
-        "knn_every": 0.0, "loggers": ["none"], "log_every": 1, "temperature": 0.5, "seed": 0,
-        "compile": compiled,
-    }  # fmt: skip
-    run = selftaught.train("simclr", images, out=str(out), quiet=True, **options)
-    with run.layout.metrics.open(newline="") as file:
-        rates = [float(row["per_second"]) for row in csv.DictReader(file)]
-    return len(rates[warm:]) / sum(1 / rate for rate in rates[warm:])
 
 
 class Tiles(Dataset):
@@ -175,23 +160,17 @@ def main() -> None:
     options = parser.parse_args()
     before = machine()
     images = pictures(4096)
-    with tempfile.TemporaryDirectory() as folder:
-        names = iter(range(1000))
-        contenders: dict[str, Any] = {
-            "selftaught train": lambda: ours(images, options.steps, Path(folder) / str(next(names)))
-        }
-        if options.compile:
-            contenders["selftaught train --compile"] = lambda: ours(
-                images, options.steps, Path(folder) / str(next(names)), compiled=True
-            )
-        contenders["bare bf16 step (floor)"] = Bare(options.steps)
-        if peer("lightly") is not None:
-            contenders["lightly as documented (fp32)"] = Lightly(images, options.steps, tuned=False)
-            contenders["lightly tuned (bf16)"] = Lightly(images, options.steps, tuned=True)
-        if peer("stable-pretraining") is not None:
-            script = Path(__file__).with_name("stable_pretraining_step.py")
-            contenders["stable-pretraining as documented (bf16)"] = lambda: rate_of(script, options.steps)
-        run = compared(rounds(contenders, options.rounds), "selftaught train")
+    ours, spt = (Path(__file__).with_name(f"{name}_step.py") for name in ("selftaught", "stable_pretraining"))
+    contenders: dict[str, Any] = {"selftaught train": lambda: rate_of(ours, options.steps)}
+    if options.compile:
+        contenders["selftaught train --compile"] = lambda: rate_of(ours, options.steps, "--compile")
+    contenders["bare bf16 step (floor)"] = Bare(options.steps)
+    if peer("lightly") is not None:
+        contenders["lightly as documented (fp32)"] = Lightly(images, options.steps, tuned=False)
+        contenders["lightly tuned (bf16)"] = Lightly(images, options.steps, tuned=True)
+    if peer("stable-pretraining") is not None:
+        contenders["stable-pretraining as documented (bf16)"] = lambda: rate_of(spt, options.steps)
+    run = compared(rounds(contenders, options.rounds), "selftaught train")
     show("SimCLR ResNet-18 32x32 batch 128, end to end", run, "img/s")
     result: dict[str, Any] = {"work": "SimCLR, ResNet-18 (3x3 stem), 32x32, batch 128, end to end, images per second"}
     result |= {"machine": before, "rounds": options.rounds, "steps": options.steps} | run
