@@ -30,7 +30,7 @@ def _mixed_barlow() -> Claim:
         says="With few data, long training and a wide embedding, mixed samples keep Barlow Twins from overfitting.",
         data="fashion-mnist?n=2000",
         arms=(Arm("mixed", "mixed-barlow-twins"), Arm("plain", "mixed-barlow-twins", {"lambda_reg": 0.0})),
-        common=SMALL | {"epochs": 50, "batch_size": 128, "projector": "512-1024"},
+        common=SMALL | {"epochs": 40, "batch_size": 128, "projector": "512-1024"},
         score=("knn", "accuracy"),
         also=(("linear", "accuracy"), ("diagnostics", "effective_rank")),
         full={"epochs": 400},
