@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 from selftaught import catalog, evaluation  # noqa: E402
+from selftaught.benchmark.comparison import fact_text  # noqa: E402
 from selftaught.catalog import text  # noqa: E402
 
 MARKERS = {
@@ -100,7 +102,7 @@ def claim_section(slug: str, claims: Path = CLAIMS) -> list[str]:
     parts += [f"![{slug} beside its baselines](claims/{figure.name})"] if figure else []
     parts += [difference_table(entry), f"**Seen.** {sentence(entry['verdict'])}"]
     if "fact" in entry:
-        parts.append(f"**What holds at any size.** {fact(entry['fact'])}")
+        parts.append(f"**What holds at any size.** {fact_text(entry['fact'])}")
     return [*parts, f"Run it again: `selftaught benchmark claims --method {slug}`"]
 
 
@@ -121,12 +123,6 @@ def seen(entry: dict[str, Any]) -> str:
             clear = "**" if low > 0 or high < 0 else ""
             rows.append(f"{name}{where} {clear}{found['mean']:+.3f}{clear} [{low:+.3f}, {high:+.3f}]")
     return "against " + "; ".join(rows)
-
-
-def fact(stored: dict[str, Any]) -> str:
-    """The fact of a stored claim with the numbers it was checked by."""
-    numbers = ", ".join(f"{name} {value:.3g}" for name, value in stored["numbers"].items())
-    return f"{stored['says']} ({numbers})"
 
 
 def sentence(words: str) -> str:
@@ -229,26 +225,31 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return markdown.replace("<!-- table: claims -->", claims_table())
 
 
+def stored_claims(claims: Path = CLAIMS) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Slug and stored result of every claim that was measured, in the order of the cards."""
+    for c in catalog.all_cards():
+        file = claims / f"{c.slug}.json"
+        if file.is_file():
+            yield c.slug, json.loads(file.read_text(encoding="utf-8"))
+
+
 def claims_table(claims: Path = CLAIMS, link: str = "methods/{slug}.md") -> str:
     """Method, claim, setting and what was seen, one row per stored claim; an empty ``link`` makes no links."""
     rows = ["| method | the paper's claim | setting | what was seen |", "|---|---|---|---|"]
-    for c in catalog.all_cards():
-        if (claims / f"{c.slug}.json").is_file():
-            entry = json.loads((claims / f"{c.slug}.json").read_text(encoding="utf-8"))
-            told = map(_cell, (entry["claim"], setting(entry), seen(entry)))
-            name = f"[{c.slug}]({link.format(slug=c.slug)})" if link else f"`{c.slug}`"
-            rows.append(f"| {name} | " + " | ".join(told) + " |")
+    for slug, entry in stored_claims(claims):
+        told = map(_cell, (entry["claim"], setting(entry), seen(entry)))
+        name = f"[{slug}]({link.format(slug=slug)})" if link else f"`{slug}`"
+        rows.append(f"| {name} | " + " | ".join(told) + " |")
     return "\n".join(rows) if len(rows) > 2 else "No result is stored yet."
 
 
 def facts_table(claims: Path = CLAIMS) -> str:
     """Method and what holds exactly about it, one row per stored claim that has a fact."""
-    rows = []
-    for c in catalog.all_cards():
-        stored = claims / f"{c.slug}.json"
-        entry = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
-        if "fact" in entry:
-            rows.append(f"| [{c.slug}](methods/{c.slug}.md) | {_cell(fact(entry['fact']))} |")
+    rows = [
+        f"| [{slug}](methods/{slug}.md) | {_cell(fact_text(entry['fact']))} |"
+        for slug, entry in stored_claims(claims)
+        if "fact" in entry
+    ]
     return "\n".join(["| method | what holds at any size |", "|---|---|", *rows])
 
 

@@ -20,10 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 _FOLDER = Path(__file__).parent / ".peers"
+_HYDRA = ("hydra-core", "omegaconf", "antlr4-python3-runtime==4.9.*")
 _NEEDS: dict[str, tuple[str, ...]] = {
-    "lightly": ("hydra-core", "omegaconf", "antlr4-python3-runtime==4.9.*"),
+    "lightly": _HYDRA,
     "stable-pretraining": (
-        "hydra-core", "omegaconf", "antlr4-python3-runtime==4.9.*", "hydra-submitit-launcher", "loguru", "richuru",
+        *_HYDRA, "hydra-submitit-launcher", "loguru", "richuru",
         "requests-cache", "cattrs", "url-normalize", "prettytable", "wcwidth", "zstandard", "typer", "shellingham",
         "tabulate", "minari", "gymnasium", "farama-notifications", "kornia", "kornia-rs", "transformers",
         "tokenizers", "regex",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from selftaught.benchmark.comparison import Arm, Claim
+from selftaught.benchmark.comparison import Arm, Claim, fact_text
 from selftaught.benchmark.definitions import CLAIMS
 from selftaught.benchmark.facts import FACTS
 from selftaught.errors import UserError
@@ -163,8 +163,7 @@ def as_text(result: dict[str, Any]) -> str:
     lines.append(f"  {result['verdict']} ({result['seeds']} seeds, {result['seconds']:.0f} s)")
     if "fact" in result:
         fact = result["fact"]
-        numbers = ", ".join(f"{name} {value:.3g}" for name, value in fact["numbers"].items())
-        lines.append(f"  {'holds' if fact['holds'] else 'does NOT hold'} at any size: {fact['says']} ({numbers})")
+        lines.append(f"  {'holds' if fact['holds'] else 'does NOT hold'} at any size: {fact_text(fact)}")
     return "\n".join(lines)
 
 

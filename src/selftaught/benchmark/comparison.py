@@ -64,6 +64,12 @@ class Claim:
     start: Start | None = None
 
 
+def fact_text(fact: dict[str, Any]) -> str:
+    """A fact as stored beside a claim, with the numbers that it was checked by, on one line."""
+    numbers = ", ".join(f"{name} {value:.3g}" for name, value in fact["numbers"].items())
+    return f"{fact['says']} ({numbers})"
+
+
 SMALL: dict[str, Any] = {"augment": "grey", "image_size": 32, "stem": "standard"}
 """Fashion-MNIST on two cores: a strided stem, views without colour."""
 

@@ -51,6 +51,12 @@ def compile_networks(method: nn.Module, device: str, say: Callable[[str], None])
     return networks
 
 
+def release_networks(networks: list[nn.Module]) -> None:
+    """Let networks run as they are again: what follows training has batches of other sizes."""
+    for network in networks:
+        network._compiled_call_impl = None
+
+
 def eagerly(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """A function of one argument that calls compiled networks as they are: for passes not worth compiling."""
 

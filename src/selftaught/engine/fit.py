@@ -14,7 +14,7 @@ import torch
 
 from selftaught.engine.callbacks import Averaged, FiniteGuard, Metrics, OnlineKNN, Progress
 from selftaught.engine.checkpoint import Checkpoints, save_atomically
-from selftaught.engine.compiling import compile_networks, eagerly
+from selftaught.engine.compiling import compile_networks, eagerly, release_networks
 from selftaught.engine.loader import DataModule
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator, lightning_precision
@@ -176,8 +176,7 @@ def fit(
         L.seed_everything(settings.seed + 7919 * method.stages.index(method.stage), verbose=False)
     trainer.fit(method, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     progress.stop()
-    for network in compiled:
-        network._compiled_call_impl = None
+    release_networks(compiled)
     problem = save_atomically(trainer, checkpoint)
     if problem:
         raise UserError(f"{folder}: {problem}; free some space and go on with --resume {folder}")

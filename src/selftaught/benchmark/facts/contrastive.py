@@ -134,24 +134,34 @@ def _moco_v2() -> Fact:
 def _moco_v3() -> Fact:
     z1, z2 = views(64)
     t, rows = 0.2, torch.arange(64)
-
-    def infonce(first: Tensor, second: Tensor) -> Tensor:
-        logits = first @ second.T / t
-        return 2 * t * (cross_entropy(logits, rows) + cross_entropy(logits.T, rows))
-
-    whole = gradient(lambda z: infonce(z, z2), z1)
+    value = apart(objectives.moco_v3(z1, z2, z1, z2, temperature=t), 2 * t * _both_ways(z1, z2, t))
+    whole = gradient(lambda z: 2 * t * _both_ways(z, z2, t), z1)
     query = gradient(lambda z: objectives.moco_v3(z, z2, z1, z2, temperature=t), z1)
     key = gradient(lambda z: 2 * t * cross_entropy(z2 @ z.T / t, rows), z1)
     inside = (query * z1).sum(1).abs().max().item()
-    along = key - (key * z1).sum(1, keepdim=True) * z1
-    flat = whole - (whole * z1).sum(1, keepdim=True) * z1
+    flat = _across(whole, z1) - _across(key, z1)
     return Fact(
         "With the keys of the views themselves its value is InfoNCE's between the two views, and its gradient "
         "InfoNCE's less what comes through the keys: a view is moved only as a query, never as another's negative.",
-        {"deviation of the value": apart(objectives.moco_v3(z1, z2, z1, z2, temperature=t), infonce(z1, z2))}
-        | {"deviation of the gradient": apart(query, flat - along), "gradient along the embedding": inside},
-        apart(query, flat - along) < EXACT and inside < EXACT,
+        {
+            "deviation of the value": apart(
+                objectives.moco_v3(z1, z2, z1, z2, temperature=t), 2 * t * _both_ways(z1, z2, t)
+            )
+        }
+        | {"deviation of the gradient": apart(query, flat), "gradient along the embedding": inside},
+        apart(query, flat) < EXACT and inside < EXACT,
     )
+
+
+def _both_ways(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
+    """InfoNCE between two views, the sum of both directions."""
+    logits, rows = z1 @ z2.T / temperature, torch.arange(len(z1))
+    return cross_entropy(logits, rows) + cross_entropy(logits.T, rows)
+
+
+def _across(slope: Tensor, z: Tensor) -> Tensor:
+    """The part of a gradient that is orthogonal to the embeddings of length 1."""
+    return slope - (slope * z).sum(1, keepdim=True) * z
 
 
 def _lvm_med() -> Fact:
@@ -176,9 +186,7 @@ def _lvm_med() -> Fact:
 def _nnclr() -> Fact:
     z1, z2 = views(64)
     neighbours = [objectives.nearest(z, cat([z1, z2]))[0] for z in (z1, z2)]
-    logits, own_row = z1 @ z2.T / 0.1, torch.arange(64)
-    infonce = (cross_entropy(logits, own_row) + cross_entropy(logits.T, own_row)) / 2
-    own = apart(objectives.nnclr(z1, z2, *neighbours, temperature=0.1), infonce)
+    own = apart(objectives.nnclr(z1, z2, *neighbours, temperature=0.1), _both_ways(z1, z2, 0.1) / 2)
     bank = unit(4096, 32, seed=9)
     gap, small = (1 - (z1 * objectives.nearest(z1, part)[0]).sum(1).mean().item() for part in (bank, bank[:64]))
     return Fact(
