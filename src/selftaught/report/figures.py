@@ -196,6 +196,7 @@ def _claim_axes(left: Any, right: Any, claim: Claim, rows: Sequence[Mapping[str,
     left.set(xlabel=f"{metric}{lower}, one mark per seed")
     right.set(xlabel=fill(claim.get("note") or "method minus baseline, with interval", 36))
     right.axvline(0, color="#565b64", linewidth=1)
+    right.locator_params(axis="x", nbins=4)  # more labels of three decimals run into each other
     handles, names = left.get_legend_handles_labels()
     baselines = {str(row["baseline"]["name"]) for row in rows}
     shown = [handles[1], handles[0]], [names[1], names[0] if len(baselines) == 1 else "baseline"]
