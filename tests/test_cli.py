@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -57,6 +58,20 @@ def test_help_and_catalogue_load_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("command", "policy"), [("apply", "PASSIVE"), ("train", None), ("evaluate", None)])
+def test_only_apply_lets_waiting_threads_sleep(command: str, policy: str | None, tmp_path: Path) -> None:
+    """OpenMP reads it when torch is loaded: set before, and only where workers and the model share the cores."""
+    code = (
+        "import os, sys; from selftaught.cli import main\n"
+        f"assert main([{command!r}, 'no-such-run', 'x', '--out', 'y.npy']) == 2\n"
+        "print(os.environ.get('OMP_WAIT_POLICY'))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(policy)
 
 
 def test_all_systems_are_listed_and_unbuilt_ones_say_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,29 +4,31 @@
 
 The floors are measured on the same files: decoding alone on all cores, and the encoder's forward alone on tensors in
 memory. What bounds an embedding run is the slower of them; on a processor both share the cores, so the bound stated is
-that of doing one after the other on all cores as well (``both in turn``).
+that of doing one after the other on all cores as well (``both in turn``). The loop and the floors run in processes of
+their own (``embed_others.py``), where OpenMP waits as it does by default; ours waits as ``selftaught apply`` lets it.
 """
 
 from __future__ import annotations
 
-import selftaught  # isort: skip  (before torch, as on the command line: it says how OpenMP's threads wait)
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as the command does it
 
 import argparse
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from common import compared, machine, rounds, show, store
-from PIL import Image
+from peers import rate_of
 from skimage import data as photographs
-from torch.utils.data import DataLoader, Dataset
 
-from selftaught.engine.precision import autocast_dtype, cores
+import selftaught
+
+OTHERS = Path(__file__).with_name("embed_others.py")
 
 SIDE = 256
 
@@ -44,50 +46,6 @@ def write_folder(folder: Path, n: int) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-class Plain(Dataset):
-    """What people write: PIL, torchvision's resize, crop, tensor, normalise."""
-
-    def __init__(self, files: list[Path], size: int) -> None:
-        from torchvision import transforms as tv
-
-        self.files = files
-        steps = [tv.Resize(size), tv.CenterCrop(size), tv.ToTensor(), tv.Normalize([0.5] * 3, [0.25] * 3)]
-        self.transform = tv.Compose(steps)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.transform(Image.open(self.files[index]).convert("RGB"))
-
-
-def plain_loop(files: list[Path], size: int, encoder: torch.nn.Module) -> float:
-    began = time.perf_counter()
-    with torch.inference_mode():
-        torch.cat([encoder(batch) for batch in DataLoader(Plain(files, size), batch_size=256, num_workers=2)])
-    return len(files) / (time.perf_counter() - began)
-
-
-def decode_floor(files: list[Path]) -> float:
-    cv2.setNumThreads(0)
-    began = time.perf_counter()
-    with ThreadPoolExecutor(cores()) as pool:
-        list(pool.map(lambda path: cv2.imread(str(path), cv2.IMREAD_COLOR), files))
-    return len(files) / (time.perf_counter() - began)
-
-
-def forward_floor(encoder: torch.nn.Module, size: int, n: int) -> float:
-    dtype = autocast_dtype("auto", "cpu")
-    x = torch.randn(256, 3, size, size).contiguous(memory_format=torch.channels_last)
-    began, done = time.perf_counter(), 0
-    autocast = torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None)
-    with torch.inference_mode(), autocast:
-        while done < n:
-            encoder(x)
-            done += len(x)
-    return done / (time.perf_counter() - began)
-
-
 def measure(root: Path, name: str, size: int, images: int, count: int) -> dict[str, Any]:
     """Images per second of every contender for one encoder."""
     photos = root / f"{name}-photos"
@@ -96,19 +54,22 @@ def measure(root: Path, name: str, size: int, images: int, count: int) -> dict[s
         "simclr", str(photos), out=str(root / name), encoder=name, image_size=size, steps=1, batch_size=16,
         knn_every=0.0, quiet=True, loggers=["none"], projector="32-16",
     )  # fmt: skip
-    encoder, outs = run.encoder, iter(range(1000))
+    outs = iter(range(1000))
 
     def apply() -> float:
         began = time.perf_counter()
         run.apply(str(photos), root / f"{name}-{next(outs)}.npy")
         return len(files) / (time.perf_counter() - began)
 
+    def other(what: str) -> float:
+        return rate_of(OTHERS, what, photos, name, size)
+
     contenders = {
         "selftaught apply": apply,
-        "torchvision loop (fp32)": lambda: plain_loop(files, size, encoder),
-        "decode alone": lambda: decode_floor(files),
-        "forward alone": lambda: forward_floor(encoder, size, len(files)),
-        "both in turn": lambda: 1 / (1 / decode_floor(files) + 1 / forward_floor(encoder, size, len(files))),
+        "torchvision loop (fp32)": lambda: other("loop"),
+        "decode alone": lambda: other("decode"),
+        "forward alone": lambda: other("forward"),
+        "both in turn": lambda: 1 / (1 / other("decode") + 1 / other("forward")),
     }
     found = compared(rounds(contenders, count), "selftaught apply")
     show(f"{name} at {size} pixels", found, "img/s")

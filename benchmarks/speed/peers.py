@@ -54,10 +54,7 @@ def peer(name: str) -> Any:
 
 
 def rate_of(script: Path, *arguments: Any) -> float:
-    """What a script in a process of its own prints last: a rate.
-
-    The variable that selftaught sets for itself when it is imported is not handed on.
-    """
+    """What a script in a process of its own prints last: a rate. How OpenMP waits there is left to its default."""
     command = [sys.executable, str(script), *map(str, arguments)]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

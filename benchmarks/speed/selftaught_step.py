@@ -2,13 +2,10 @@
 
     python benchmarks/speed/selftaught_step.py STEPS [--compile]
 
-A process of its own, begun as the command line begins: selftaught before torch, so that OpenMP's threads sleep while
-they wait. The first steps, and the compilation within them, are left out.
+A process of its own, as a user's is. The first steps, and the compilation within them, are left out.
 """
 
 from __future__ import annotations
-
-import selftaught  # isort: skip  (before torch)
 
 import csv
 import sys
@@ -16,6 +13,8 @@ import tempfile
 from typing import Any
 
 from step import BATCH, WIDTHS, pictures
+
+import selftaught
 
 WARM = 3
 

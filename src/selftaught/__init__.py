@@ -8,15 +8,10 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-
-# torch's OpenMP threads spin while they wait, and so take the cores from the loader's processes; asleep they don't, and
-# embedding a folder is 1.8 times as fast on two cores. It counts only where torch isn't loaded yet.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _NAMES = {
     "train": "selftaught.run",
