@@ -128,3 +128,17 @@ def test_large_jpegs_are_decoded_at_the_size_that_the_views_need(tmp_path):
     assert (apart < moved).all()
     assert (apart < 0.5).sum() >= 2  # boxes that did not move
     assert Batches(source, list(views.patches(64)), seed=0, pixels="float32").min_side is None
+
+
+def test_evaluation_views_of_a_folder_of_many_sizes_are_each_image_rendered_alone(tmp_path: Path) -> None:
+    """A view that draws nothing keeps its parameters by size; one that draws has each sample's own."""
+    rng = np.random.default_rng(0)
+    for i, (height, width) in enumerate([(40, 64), (64, 40), (40, 64), (33, 51), (64, 40), (40, 64)]):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), rng.integers(0, 256, (height, width, 3), np.uint8))
+    source = open_source(str(tmp_path))
+    for pipeline in (*views.plain(24), next(iter(views.simclr(24)))):
+        (batch,) = evaluation_batches(source, pipeline, workers=0)
+        for i, got in enumerate(batch["views"][0]):
+            image = source.read(i)
+            drawn = pipeline.sample(np.random.Generator(np.random.PCG64([0, i])), *image.shape[:2])
+            np.testing.assert_array_equal(got.numpy().transpose(1, 2, 0), views.render(image, pipeline, drawn))

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from selftaught.data import Source, as_uint8
 from selftaught.engine.loader import auto_workers, enough_for, stack_images, worker_init
 from selftaught.errors import SampleError
-from selftaught.views import Pipeline, render
+from selftaught.views import Params, Pipeline, render
 
 
 def evaluation_batches(
@@ -54,6 +54,7 @@ class _InOrder(Dataset):
         self.source, self.pipeline = source, pipeline
         self.min_side = enough_for([pipeline]) if pipeline is not None else None
         self.value_range = source.value_range if value_range is None else value_range
+        self._drawn: dict[tuple[int, ...], Params] = {}
 
     def __len__(self) -> int:
         return len(self.source)
@@ -79,5 +80,13 @@ class _InOrder(Dataset):
         if self.pipeline is None:
             return sample
         image = as_uint8(sample, self.value_range)
-        rng = np.random.Generator(np.random.PCG64([0, index]))
-        return render(image, self.pipeline, self.pipeline.sample(rng, *image.shape[:2]))
+        return render(image, self.pipeline, self._params(self.pipeline, index, image.shape[:2]))
+
+    def _params(self, pipeline: Pipeline, index: int, size: tuple[int, ...]) -> Params:
+        """The view's parameters: those of the sample's own draw, or, where nothing is drawn, of its size."""
+        if size in self._drawn:
+            return self._drawn[size]
+        params = pipeline.sample(np.random.Generator(np.random.PCG64([0, index])), *size)
+        if not pipeline.draws:
+            self._drawn[size] = params
+        return params
