@@ -12,11 +12,9 @@ import sys
 import tempfile
 from typing import Any
 
-from step import BATCH, WIDTHS, pictures
+from step import BATCH, WARM, WIDTHS, pictures
 
 import selftaught
-
-WARM = 3
 
 
 def main(steps: int, compiled: bool) -> None:

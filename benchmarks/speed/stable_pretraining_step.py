@@ -16,7 +16,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch import Callback
 from peers import peer, stable_pretraining_views
-from step import BATCH, SIDE, Tiles, network, pictures
+from step import BATCH, SIDE, WARM, Tiles, network, pictures
 from torch.utils.data import DataLoader
 
 
@@ -32,7 +32,7 @@ class Clock(Callback):
 
 
 def main(steps: int) -> None:
-    """Two steps to warm up, then ``steps`` that count."""
+    """Steps to warm up, then ``steps`` that count."""
     spt = peer("stable-pretraining")
     from stable_pretraining.forward import simclr
 
@@ -49,11 +49,11 @@ def main(steps: int) -> None:
     )  # fmt: skip
     clock = Clock()
     trainer = L.Trainer(
-        max_steps=steps + 2, accelerator="cpu", precision="bf16-mixed", logger=False, num_sanity_val_steps=0,
+        max_steps=steps + WARM, accelerator="cpu", precision="bf16-mixed", logger=False, num_sanity_val_steps=0,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[clock],
     )  # fmt: skip
     trainer.fit(module, data)
-    print(BATCH * steps / (clock.times[-1] - clock.times[1]))
+    print(BATCH * steps / (clock.times[-1] - clock.times[WARM - 1]))
 
 
 if __name__ == "__main__":
