@@ -50,6 +50,14 @@ def matrix_dcl(z1: Tensor, z2: Tensor) -> Tensor:
     return 2 * (partition - positive).mean()
 
 
+def matrix_clip(z1: Tensor, z2: Tensor) -> Tensor:
+    """CLIP's loss as its paper writes it: an N x N matrix, cross-entropy along both axes."""
+    logits = normalize(z1) @ normalize(z2).T / TEMPERATURE
+    target = torch.arange(len(logits), device=logits.device)
+    cross_entropy = torch.nn.functional.cross_entropy
+    return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+
+
 def tiled_simclr(z1: Tensor, z2: Tensor) -> Tensor:
     return objectives.simclr(z1, z2, temperature=TEMPERATURE)
 
@@ -58,11 +66,18 @@ def tiled_dcl(z1: Tensor, z2: Tensor) -> Tensor:
     return objectives.dcl(normalize(z1), normalize(z2), temperature=TEMPERATURE)
 
 
+def tiled_clip(z1: Tensor, z2: Tensor) -> Tensor:
+    return objectives.clip(z1, z2, temperature=TEMPERATURE)
+
+
+LOSSES = ("simclr", "dcl", "clip")
 CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "simclr tiled": tiled_simclr,
     "simclr matrix": matrix_simclr,
     "dcl tiled": tiled_dcl,
     "dcl matrix": matrix_dcl,
+    "clip tiled": tiled_clip,
+    "clip matrix": matrix_clip,
 }
 
 
@@ -113,7 +128,7 @@ def _high_water() -> int:
 def exactness(n: int = 1024) -> dict[str, float]:
     """Largest relative difference of value and gradient between tiled and matrix form in float64 and float32."""
     found = {}
-    for loss in ("simclr", "dcl"):
+    for loss in LOSSES:
         for dtype in (torch.float64, torch.float32):
             results = []
             for form in ("tiled", "matrix"):
@@ -139,13 +154,13 @@ def main() -> None:
     result["relative error of the tiled form"] = exactness()
     result["runs"] = []
     for n in (256, 1024, 4096):
-        for loss in ("simclr", "dcl"):
+        for loss in LOSSES:
             work = {f"{loss} {form}": rate(f"{loss} {form}", n) for form in ("tiled", "matrix")}
             run = compared(rounds(work, options.rounds), f"{loss} tiled")
             show(f"{loss}, N = {n}", run, "samples/s")
             result["runs"].append({"loss": loss, "n": n} | run)
     sizes = [("simclr tiled", n) for n in (4096, 16384, 65536)] + [("simclr matrix", n) for n in (1024, 2048, 4096)]
-    sizes += [("dcl tiled", 65536)]
+    sizes += [("dcl tiled", 65536), ("clip matrix", 4096), ("clip tiled", 4096), ("clip tiled", 65536)]
     result["peak extra MiB"] = [{"case": name, "n": n, "MiB": round(peak(name, n), 1)} for name, n in sizes]
     print(json.dumps(result["peak extra MiB"], indent=1))
     print(json.dumps(result["relative error of the tiled form"], indent=1))

@@ -18,6 +18,8 @@ Views with a state per sample, or weighed by distance:
                               :func:`isogclr_bimodal`; their ``_terms`` return the state to keep
     :func:`amcl`              several heads, a temperature for every pair; on other hosts :func:`amcl_moco`,
                               :func:`amcl_simsiam`, :func:`amcl_barlow_twins`; :func:`amcl_omega` regularises
+Images and texts:
+    :func:`clip`              both directions over one matrix of similarities; the temperature may be learnt
 Two views, momentum contrast and neighbours:
     :func:`moco_v2`           against a queue of past keys (also decoupled); :func:`moco_v3` within the batch
     :func:`mochi`             with negatives mixed from the hardest; :func:`mochi_negatives`, :func:`draw_mochi`
@@ -115,6 +117,7 @@ from selftaught.objectives.graph_matching import (
 )
 from selftaught.objectives.groco import groco, nt_xent_pairs
 from selftaught.objectives.hard_negatives import hcl
+from selftaught.objectives.image_text import clip
 from selftaught.objectives.isogclr import (
     isogclr,
     isogclr_libauc,
@@ -184,6 +187,7 @@ __all__ = [
     "cacr_queue_terms",
     "cacr_supervised",
     "cacr_terms",
+    "clip",
     "core_tuning",
     "core_tuning_pool",
     "core_tuning_terms",
