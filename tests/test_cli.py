@@ -213,6 +213,11 @@ def test_images_of_many_channels(
     code, _, err = run(capsys, "apply", "run", "images", "--out", "e.npy")
     assert code == 0, err
     assert np.isfinite(np.load("e.npy")).all()
+    (tmp_path / "images/broken.png").write_bytes(b"not an image")
+    code, out, err = run(capsys, "apply", "run", "images", "--out", "f.npy")
+    assert code == 0, err
+    assert out.splitlines() == ["60 written to f.npy", "1 could not be used, listed in f.npy.skipped.csv"]
+    assert '"broken.png"' in (tmp_path / "f.npy.skipped.csv").read_text()
     write_photos(tmp_path / "rgb", 20)
     said = error(capsys, "apply", "run", "rgb", "--out", "f.npy")
     assert f"{channels}" in said
@@ -242,7 +247,12 @@ def test_denoise_a_folder_keeps_names_sizes_and_depth(
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
     stamp = found[0].stat().st_mtime_ns
     time.sleep(0.05)
+    (noisy / "broken.png").write_bytes(b"not an image")
     code, out, _ = run(capsys, "apply", "run", "noisy", "--out", "clean")
+    assert out.splitlines()[-1] == f"1 could not be used, listed in {Path('clean/skipped.csv')}"
+    (noisy / "broken.png").unlink()
+    code, out, _ = run(capsys, "apply", "run", "noisy", "--out", "clean")
+    assert not Path("clean/skipped.csv").exists()
     assert code == 0
     assert out.startswith("0 written")
     assert found[0].stat().st_mtime_ns == stamp

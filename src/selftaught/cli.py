@@ -274,10 +274,13 @@ def _methods(options: argparse.Namespace) -> None:
 
 
 def _apply(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
     from rich.console import Console
     from rich.progress import Progress
 
     import selftaught
+    from selftaught.run.applying import skipped_list
 
     run = selftaught.load(options.run)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
@@ -290,6 +293,9 @@ def _apply(options: argparse.Namespace) -> None:
             say=lambda done: bar.update(task, completed=done),
         )
     print(f"{written} written to {options.out}")
+    listed = skipped_list(Path(options.out))
+    if listed.is_file():
+        print(f"{len(listed.read_text().splitlines()) - 1} could not be used, listed in {listed}")
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -128,9 +128,7 @@ def _join(parts: Path, out: Path, source: Source, sink: Any) -> int:
             sink.add(features, index, [source.names[i] for i in index])
             written += len(index)
     sink.close(source)
-    if skipped:
-        lines = ["name,reason"] + [f"{json.dumps(source.names[i])},{json.dumps(r)}" for i, r in skipped]
-        out.with_name(out.name + ".skipped.csv").write_text("\n".join(lines) + "\n")
+    _list_skipped(skipped_list(out), [(source.names[i], reason) for i, reason in skipped])
     shutil.rmtree(parts)
     return written
 
@@ -219,21 +217,34 @@ def images(
     if not out.is_dir():
         raise UserError(f"--out {out}: restored images go to a folder")
     written = 0
-    skipped: list[str] = []
+    skipped: list[tuple[str, str]] = []
     for i, name in enumerate(source.names):
         path = out / _safe(name)
         if not path.exists():
             try:
                 original = source.read(i)
             except SampleError as error:
-                skipped.append(f"{json.dumps(name)},{json.dumps(error.reason)}")
+                skipped.append((name, error.reason))
                 continue
             write_image(path, as_type(restore(method, as_unit_float(original), tile), original.dtype))
             written += 1
         say(i + 1)
-    if skipped:
-        (out / "skipped.csv").write_text("\n".join(["name,reason", *skipped]) + "\n")
+    _list_skipped(skipped_list(out), skipped)
     return written
+
+
+def skipped_list(out: Path) -> Path:
+    """Where the samples that could not be used are listed: in a folder of images, or beside a table."""
+    return out / "skipped.csv" if out.is_dir() else out.with_name(out.name + ".skipped.csv")
+
+
+def _list_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
+    """Write the list; without samples on it none is left from before."""
+    if not skipped:
+        path.unlink(missing_ok=True)
+        return
+    lines = [f"{json.dumps(name)},{json.dumps(reason)}" for name, reason in skipped]
+    path.write_text("\n".join(["name,reason", *lines]) + "\n")
 
 
 def _safe(name: str) -> Path:
