@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -97,10 +96,3 @@ def show(title: str, run: dict[str, Any], unit: str) -> None:
         ratio = run["ratio to"].get(name)
         beside = f"   ours is {ratio['median']:.2f}x ({ratio['min']:.2f}-{ratio['max']:.2f})" if ratio else ""
         print(f"  {name:30s} {values['median']:10.1f} {unit} ({values['min']:.1f}-{values['max']:.1f}){beside}")
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds of one call."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began

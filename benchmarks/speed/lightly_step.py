@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -30,21 +31,17 @@ def main(steps: int, tuned: bool) -> None:
     if tuned:
         model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
-    done, began = -WARM, 0.0
-    while done < steps:
-        for (x0, x1), *_ in loader:
-            if done == 0:
-                began = time.perf_counter()
-            if tuned:
-                x0, x1 = (x.contiguous(memory_format=torch.channels_last) for x in (x0, x1))
-            with torch.autocast("cpu", torch.bfloat16, enabled=tuned):
-                loss = criterion(model(x0), model(x1))
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            done += 1
-            if done == steps:
-                break
+    batches = chain.from_iterable(repeat(loader))
+    for turn, ((x0, x1), *_) in zip(range(WARM + steps), batches, strict=False):
+        if turn == WARM:
+            began = time.perf_counter()
+        if tuned:
+            x0, x1 = (x.contiguous(memory_format=torch.channels_last) for x in (x0, x1))
+        with torch.autocast("cpu", torch.bfloat16, enabled=tuned):
+            loss = criterion(model(x0), model(x1))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
     print(BATCH * steps / (time.perf_counter() - began))
 
 

@@ -39,19 +39,14 @@ def seconds_of(arguments: list[str]) -> float:
     flag, code, *rest = arguments
     snippet = flag == "-c"
     began = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, flag, code + THERE if snippet else code, *rest],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        if snippet:
-            assert process.stdout is not None
-            process.stdout.readline()
-        else:
-            process.communicate()
+    command = [sys.executable, flag, code + THERE if snippet else code, *rest]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        _ = process.stdout.readline() if snippet else process.stdout.read()
         spent = time.perf_counter() - began
-        _, err = process.communicate()
+        _, error = process.communicate()
     if process.returncode:
-        raise RuntimeError(f"{arguments} failed: {err}")
+        raise RuntimeError(f"{arguments} failed: {error}")
     return spent
 
 

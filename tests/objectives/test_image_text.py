@@ -74,6 +74,8 @@ def test_a_number_and_a_tensor_give_the_same_gradients():
 def test_limits_and_symmetries():
     image, text = pairs()
     value = objectives.clip(image, text)
+    unit = (F.normalize(x, dim=1) for x in (image, text))
+    torch.testing.assert_close(2 * value, objectives.infonce(*unit, temperature=0.07, negatives="cross_view_only"))
     torch.testing.assert_close(value, objectives.clip(text, image))
     torch.testing.assert_close(value, objectives.clip(3 * image, 0.1 * text))
     order = torch.tensor([3, 0, 5, 1, 4, 2])

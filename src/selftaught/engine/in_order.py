@@ -54,7 +54,7 @@ class _InOrder(Dataset):
         self.source, self.pipeline = source, pipeline
         self.min_side = enough_for([pipeline]) if pipeline is not None else None
         self.value_range = source.value_range if value_range is None else value_range
-        self._drawn: dict[tuple[int, ...], Params] = {}
+        self._by_size: dict[tuple[int, ...], Params] = {}
 
     def __len__(self) -> int:
         return len(self.source)
@@ -84,9 +84,9 @@ class _InOrder(Dataset):
 
     def _params(self, pipeline: Pipeline, index: int, size: tuple[int, ...]) -> Params:
         """The view's parameters: those of the sample's own draw, or, where nothing is drawn, of its size."""
-        if size in self._drawn:
-            return self._drawn[size]
+        if size in self._by_size:
+            return self._by_size[size]
         params = pipeline.sample(np.random.Generator(np.random.PCG64([0, index])), *size)
         if not pipeline.draws:
-            self._drawn[size] = params
+            self._by_size[size] = params
         return params

@@ -17,6 +17,8 @@ def clip(image: Tensor, text: Tensor, *, temperature: float | Tensor = 0.07) -> 
 
         L = -(1 / 2N) sum_i [ log( exp(s_ii) / sum_j exp(s_ij) ) + log( exp(s_ii) / sum_j exp(s_ji) ) ]
 
+    For a number it is half of :func:`infonce` between the unit vectors with ``negatives="cross_view_only"``.
+
     Args:
         image: (N, D) projections of the images; row i belongs to row i of ``text``. Normalised here.
         text: (N, D) projections of the texts.
@@ -33,11 +35,11 @@ def clip(image: Tensor, text: Tensor, *, temperature: float | Tensor = 0.07) -> 
     """
     check_views(image, text)
     a, b = F.normalize(image, dim=1), F.normalize(text, dim=1)
+    scale: float | Tensor
     if isinstance(temperature, Tensor):
-        scale: float | Tensor = temperature.reciprocal().reshape(())
-        by_image, by_text = lse_rows_and_columns(a, b, scale=scale)
+        scale, bound = temperature.reciprocal().reshape(()), None
     else:
         check_positive(temperature=temperature)
-        scale = 1 / temperature
-        by_image, by_text = lse_rows_and_columns(a, b, scale=scale, bound=scale)
+        scale = bound = 1 / temperature
+    by_image, by_text = lse_rows_and_columns(a, b, scale=scale, bound=bound)
     return (0.5 * (by_image + by_text) - (a * b).sum(1) * scale).mean()

@@ -128,7 +128,7 @@ def _join(parts: Path, out: Path, source: Source, sink: Any) -> int:
             sink.add(features, index, [source.names[i] for i in index])
             written += len(index)
     sink.close(source)
-    _list_skipped(skipped_list(out), [(source.names[i], reason) for i, reason in skipped])
+    _list_skipped(out, [(source.names[i], reason) for i, reason in skipped])
     shutil.rmtree(parts)
     return written
 
@@ -229,7 +229,7 @@ def images(
             write_image(path, as_type(restore(method, as_unit_float(original), tile), original.dtype))
             written += 1
         say(i + 1)
-    _list_skipped(skipped_list(out), skipped)
+    _list_skipped(out, skipped)
     return written
 
 
@@ -238,8 +238,9 @@ def skipped_list(out: Path) -> Path:
     return out / "skipped.csv" if out.is_dir() else out.with_name(out.name + ".skipped.csv")
 
 
-def _list_skipped(path: Path, skipped: list[tuple[str, str]]) -> None:
+def _list_skipped(out: Path, skipped: list[tuple[str, str]]) -> None:
     """Write the list; without samples on it none is left from before."""
+    path = skipped_list(out)
     if not skipped:
         path.unlink(missing_ok=True)
         return
