@@ -19,11 +19,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from selftaught.views.operation import Op
+from selftaught.views.operation import OPS, Op, executor
 from selftaught.views.pipeline import Params, Pipeline, stack_params
 from selftaught.views.presets import barlow_twins, dcl, grey, multi_crop, patches, plain, simclr, small
+from selftaught.views.recipe import ChosenFrames, Recipe, View
 from selftaught.views.spec import (
-    OPS,
     CenterCrop,
     ColorJitter,
     Dihedral,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OPS",
     "CenterCrop",
+    "ChosenFrames",
     "ColorJitter",
     "Dihedral",
     "GaussianBlur",
@@ -56,11 +57,14 @@ __all__ = [
     "Pipeline",
     "RandomCrop",
     "RandomResizedCrop",
+    "Recipe",
     "Resize",
     "Solarize",
+    "View",
     "ViewSet",
     "barlow_twins",
     "dcl",
+    "executor",
     "grey",
     "jigsaw",
     "multi_crop",

@@ -1,0 +1,1 @@
+"""Degradations for restoration, as operations: noise, blur, down-sampling, compression."""
