@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from selftaught.errors import UserError
 from selftaught.views.operation import Op
-
-if TYPE_CHECKING:
-    from selftaught.views.recipe import View
+from selftaught.views.view import View
 
 Shape = tuple[int, ...]
 Grid = tuple[int, int]

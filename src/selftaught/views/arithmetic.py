@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+__all__: list[str] = []  # reached as views.arithmetic.NAME
+
 FRACTION = 1024
 """Colour factors and offsets are rounded to multiples of 1/FRACTION."""
 

@@ -18,6 +18,11 @@ from selftaught.views._chain import Step, add_facts, chain
 from selftaught.views.operation import HEIGHT_AXIS, Executor, Op
 from selftaught.views.pipeline import Params, Pipeline, check_params
 
+__all__ = [
+    "render",
+    "render_into",
+]
+
 _AXES = {"mask": (2,), "depth": (2,), "clip": (4,), "volume": (4,), "image": (2, 3)}
 _SHAPES = {"image": "(height, width, channels)", "mask": "(height, width)", "depth": "(height, width)"}
 

@@ -19,6 +19,10 @@ from selftaught.views._chain import Step, add_facts, chain
 from selftaught.views.operation import HEIGHT_AXIS, Executor, Op
 from selftaught.views.pipeline import Pipeline, check_params
 
+__all__ = [
+    "render_batch",
+]
+
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 _LAYOUTS = {
     "image": "(N, C, H, W)",

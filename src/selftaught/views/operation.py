@@ -34,6 +34,12 @@ import numpy as np
 
 from selftaught.errors import UserError
 
+__all__ = [
+    "OPS",
+    "Op",
+    "executor",
+]
+
 Pair = tuple[float, float]
 Drawn = tuple[tuple[Any, ...], Any, Any]
 

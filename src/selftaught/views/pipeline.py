@@ -13,6 +13,12 @@ import numpy as np
 from selftaught.errors import UserError
 from selftaught.views.operation import FRAMED, OPS, Op
 
+__all__ = [
+    "Params",
+    "Pipeline",
+    "stack_params",
+]
+
 Params = np.ndarray
 """The parameters of one view of one sample: a float64 vector ``(len(pipeline.columns),)``, or one such row per frame of
 a clip; of a batch, ``(N, ...)``."""

@@ -36,6 +36,19 @@ from selftaught.views.operation import (
     whole,
 )
 
+__all__ = [
+    "CenterCrop",
+    "ColorJitter",
+    "Dihedral",
+    "GaussianBlur",
+    "Grayscale",
+    "HorizontalFlip",
+    "RandomCrop",
+    "RandomResizedCrop",
+    "Resize",
+    "Solarize",
+]
+
 ORDERS: tuple[str, ...] = tuple("".join(order) for order in permutations("bcsh"))
 """The 24 orders of brightness (b), contrast (c), saturation (s) and hue (h); a parameter names one by its position."""
 
