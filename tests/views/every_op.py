@@ -24,6 +24,8 @@ INSTANCES: tuple[Op, ...] = (
     views.Solarize(0.5),
     views.TemporalCrop(3, stride=2),
     views.TemporalCrop(4, stride=3, jitter=True),
+    views.TubeMask(0.75, tubelet=1, patch=8),
+    views.TubeMask(0.5, tubelet=5, patch=(4, 10), count=3, fact="hidden"),
     views.Downsample(4),
     views.Downsample(1.7),
     views.Upsample(2),
