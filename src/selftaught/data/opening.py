@@ -6,16 +6,15 @@ import glob
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from selftaught.data import datasets, hf, series, shards, timeseries
-from selftaught.data.arrays import open_image_arrays, open_npy
-from selftaught.data.decoding import IMAGE_SUFFIXES
+from selftaught.data import datasets, hf
 from selftaught.data.embedded import EMBEDDED_NAMES, embedded_builder, embedded_modality
-from selftaught.data.files import holds_any, open_files, open_folder, open_glob
+from selftaught.data.formats import FORMATS, Build
 from selftaught.data.imbalance import long_tail
+from selftaught.data.kinds import kind_of
 from selftaught.data.source import Modality, Source
 from selftaught.data.spec import call, near, parse
 from selftaught.data.splits import split_source, take
@@ -84,12 +83,14 @@ def _open(spec: Any, modality: Modality | None, options: dict[str, Any]) -> Sour
     if isinstance(spec, str | Path):
         return _open_text(str(spec), modality, options)
     if isinstance(spec, list | tuple) and spec and all(isinstance(s, str | Path) for s in spec):
-        return call(open_files, "a list of files", options, spec, f"{len(spec)} files")
+        return _open_list(list(map(Path, spec)), modality, options)
     if type(spec).__module__.startswith("datasets."):
         return call(hf.open_huggingface, type(spec).__name__, options, spec, modality or "image")
     if isinstance(spec, np.ndarray | Mapping) or type(spec).__name__ == "Tensor":
-        opener = series.open_series_arrays if modality == "series" else open_image_arrays
-        return call(opener, "arrays", options, spec, "arrays")
+        fitting = [f for f in FORMATS if f.arrays and f.fits(modality or "image")]
+        if not fitting:
+            raise UserError(f"arrays hold {_known('arrays')} samples, not {modality}; give files")
+        return call(cast(Build, fitting[0].arrays), "arrays", options, spec, "arrays")
     if hasattr(spec, "__getitem__") or hasattr(spec, "__iter__"):
         return call(datasets.open_dataset, type(spec).__name__, options, spec, modality or "image")
     raise UserError(
@@ -103,52 +104,61 @@ def _open_text(spec: str, modality: Modality | None, options: dict[str, Any]) ->
     if name in EMBEDDED_NAMES and (scheme == "embedded" or not Path(spec).exists()):
         _same_modality(name, embedded_modality(name), modality)
         return call(embedded_builder(name), name, options)
-    if scheme == "hf" and rest:
-        return call(hf.open_huggingface, spec, options, rest, modality or "image")
-    if scheme == "torchvision" and rest:
-        return call(datasets.open_torchvision, spec, options, rest)
-    if scheme == "wds" and rest:
-        return call(shards.open_shards, spec, options, os.path.expanduser(rest))
+    for found in FORMATS:
+        if found.address is not None and found.scheme == scheme and rest:
+            return call(found.address, spec, options, os.path.expanduser(rest), *found.more(modality))
     path = Path(spec).expanduser()
     if path.is_dir():
         return _open_folder(path, spec, modality, options)
     if path.is_file():
         return _open_file(path, spec, modality, options)
     if glob.has_magic(spec):
-        return call(open_glob, spec, options, str(path))
+        return _open_pattern(path, spec, modality, options)
     raise UserError(_not_found(spec))
 
 
 def _open_folder(path: Path, spec: str, modality: Modality | None, options: dict[str, Any]) -> Source:
-    name = f"{path.resolve().name}/"
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        return call(hf.open_huggingface, spec, options, str(path), modality or "image")
-    if modality == "series" or (modality is None and not holds_any(path, IMAGE_SUFFIXES)):
-        if any(path.glob("*.ts")):
-            return call(timeseries.open_ts, spec, options, path, name)
-        if modality == "series" or holds_any(path, series.TABLE_SUFFIXES):
-            return call(series.open_tables, spec, options, path, name)
-    return call(open_folder, spec, options, path, name)
+    """The first format of the wanted kind that finds its files there; where none does, the last one says so."""
+    fitting = [f for f in FORMATS if f.folder and f.fits(modality)]
+    if not fitting:
+        raise UserError(f"{spec}: no folder holds {kind_of(modality or 'image').plural} that can be read")
+    found = next((f for f in fitting if f.is_folder(path)), None)
+    found = found or [f for f in fitting if f.kind == (modality or "image")][-1]
+    return call(cast(Build, found.folder), spec, options, path, f"{path.resolve().name}/", *found.more(modality))
 
 
 def _open_file(path: Path, spec: str, modality: Modality | None, options: dict[str, Any]) -> Source:
-    suffix = path.suffix.lower()
-    if suffix == ".ts":
-        return call(timeseries.open_ts, spec, options, path, path.name)
-    if suffix == ".tar":
-        return call(shards.open_shards, spec, options, str(path))
-    if suffix in series.TABLE_SUFFIXES:
-        return call(series.open_tables, spec, options, path, path.name)
-    if suffix in (".npz", ".npy") and modality == "series":
-        return call(series.open_series_arrays, spec, options, path, path.name)
-    if suffix == ".npz":
-        return call(open_image_arrays, spec, options, path, path.name)
-    if suffix == ".npy":
-        return call(open_npy, spec, options, path, path.name)
-    if suffix in IMAGE_SUFFIXES:
-        return call(open_files, spec, options, [path], path.name)
-    known = " ".join((*IMAGE_SUFFIXES, ".npz", ".ts", ".csv", ".tar"))
-    raise UserError(f"{spec}: can't tell what this file holds by its suffix; can read {known}")
+    """The first format of the wanted kind that its suffix fits, else of any kind: which is then refused by its kind."""
+    able = [f for f in FORMATS if f.file and path.name.lower().endswith(f.suffixes)]
+    if not able:
+        raise UserError(f"{spec}: can't tell what this file holds by its suffix; can read {_known('file')}")
+    found = next((f for f in able if f.fits(modality)), able[0])
+    return call(cast(Build, found.file), spec, options, path, path.name, *found.more(modality))
+
+
+def _open_list(paths: list[Path], modality: Modality | None, options: dict[str, Any]) -> Source:
+    """A list of files of one format."""
+    for found in FORMATS:
+        if found.files and found.fits(modality) and all(p.name.lower().endswith(found.suffixes) for p in paths):
+            return call(found.files, "a list of files", options, paths, f"{len(paths)} files", *found.more(modality))
+    odd = next(p for p in paths if not any(f.files and p.name.lower().endswith(f.suffixes) for f in FORMATS))
+    raise UserError(f"{odd}: can't tell what this file holds by its suffix; can read {_known('files')}")
+
+
+def _open_pattern(path: Path, spec: str, modality: Modality | None, options: dict[str, Any]) -> Source:
+    """The files that a glob pattern matches, of the first format that has some among them."""
+    matches = [match.lower() for match in glob.glob(str(path), recursive=True)]
+    able = [f for f in FORMATS if f.pattern and f.fits(modality)]
+    if not able:
+        raise UserError(f"{spec}: a pattern can't name {kind_of(modality or 'image').plural}; give a folder")
+    found = next((f for f in able if any(m.endswith(f.suffixes) for m in matches)), able[0])
+    return call(cast(Build, found.pattern), spec, options, str(path), *found.more(modality))
+
+
+def _known(slot: str) -> str:
+    """The suffixes that formats read in this way, or the kinds of those without suffixes."""
+    able = [f for f in FORMATS if getattr(f, slot)]
+    return " ".join(dict.fromkeys(s for f in able for s in (f.suffixes or (f.kind,))))
 
 
 def _not_found(spec: str) -> str:
