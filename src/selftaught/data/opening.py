@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any, cast
 import numpy as np
 
 from selftaught.data import datasets, hf
+from selftaught.data.combining import Concat, Mapped, Pairs
+from selftaught.data.combining.mapped import Adopt
 from selftaught.data.embedded import EMBEDDED_NAMES, embedded_builder, embedded_modality
 from selftaught.data.formats import FORMATS, Build
 from selftaught.data.imbalance import long_tail
-from selftaught.data.kinds import kind_of
+from selftaught.data.kinds import KINDS, kind_of
 from selftaught.data.source import Modality, Source
 from selftaught.data.spec import call, near, parse
 from selftaught.data.splits import split_source, take
@@ -43,8 +46,11 @@ def open_source(
               file, an array, a tensor;
             - ``hf:NAME``, ``torchvision:NAME``, ``wds:PATTERN``, any map-style torch Dataset, one of Hugging Face,
               a `Source`;
-            - series: .npz, .npy, a folder of .csv, a .ts file (with its pair) or a folder of them.
-        modality: "image" or "series"; None: what the name, the suffix or the folder's files imply, else images.
+            - series: .npz, .npy, a folder of .csv, a .ts file (with its pair) or a folder of them;
+            - a list of sources, laid end to end (`Concat`; the options go to each), or a dict of them, joined by name
+              (`Pairs`), also as ``pairs:FOLDER?low=lr&high=hr`` for sub-folders of one folder.
+        modality: the kind of the samples ("image", "series", "clip" ...); None: what the name, the suffix or the
+            folder's files imply, else images.
         split: "train", "test", "val" (where the source brings one) or "all".
         by: how the splits are told apart: "auto" (given, else group, else ratio:0.2), "given", "ratio:0.2", "group",
             "list:FILE".
@@ -82,8 +88,10 @@ def _open(spec: Any, modality: Modality | None, options: dict[str, Any]) -> Sour
         return _without_options(spec, options)
     if isinstance(spec, str | Path):
         return _open_text(str(spec), modality, options)
-    if isinstance(spec, list | tuple) and spec and all(isinstance(s, str | Path) for s in spec):
-        return _open_list(list(map(Path, spec)), modality, options)
+    if isinstance(spec, list | tuple) and spec and all(isinstance(s, str | Path | Source) for s in spec):
+        return _open_list(list(spec), modality, options)
+    if isinstance(spec, Mapping) and spec and all(isinstance(s, str | Path | Source) for s in spec.values()):
+        return _open_pairs("pairs", dict(spec), modality, options)
     if type(spec).__module__.startswith("datasets."):
         return call(hf.open_huggingface, type(spec).__name__, options, spec, modality or "image")
     if isinstance(spec, np.ndarray | Mapping) or type(spec).__name__ == "Tensor":
@@ -104,6 +112,8 @@ def _open_text(spec: str, modality: Modality | None, options: dict[str, Any]) ->
     if name in EMBEDDED_NAMES and (scheme == "embedded" or not Path(spec).exists()):
         _same_modality(name, embedded_modality(name), modality)
         return call(embedded_builder(name), name, options)
+    if scheme == "pairs":
+        return _open_pairs(spec, _sub_folders(rest, spec, options), modality, options)
     for found in FORMATS:
         if found.address is not None and found.scheme == scheme and rest:
             return call(found.address, spec, options, os.path.expanduser(rest), *found.more(modality))
@@ -136,13 +146,57 @@ def _open_file(path: Path, spec: str, modality: Modality | None, options: dict[s
     return call(cast(Build, found.file), spec, options, path, path.name, *found.more(modality))
 
 
-def _open_list(paths: list[Path], modality: Modality | None, options: dict[str, Any]) -> Source:
-    """A list of files of one format."""
+def _open_list(specs: list[Any], modality: Modality | None, options: dict[str, Any]) -> Source:
+    """A list of files of one format is one source; of anything else, the sources one after the other."""
     for found in FORMATS:
-        if found.files and found.fits(modality) and all(p.name.lower().endswith(found.suffixes) for p in paths):
-            return call(found.files, "a list of files", options, paths, f"{len(paths)} files", *found.more(modality))
-    odd = next(p for p in paths if not any(f.files and p.name.lower().endswith(f.suffixes) for f in FORMATS))
-    raise UserError(f"{odd}: can't tell what this file holds by its suffix; can read {_known('files')}")
+        if found.files and found.fits(modality) and all(str(s).lower().endswith(found.suffixes) for s in specs):
+            return call(found.files, "a list of files", options, specs, f"{len(specs)} files", *found.more(modality))
+    return Concat([open_source(s, modality=modality, split="all", **options) for s in specs])
+
+
+def _open_pairs(where: str, parts: dict[str, Any], modality: Modality | None, options: dict[str, Any]) -> Source:
+    """Sources joined by name. A field that is called like a kind is of that kind: what is opened is brought to it."""
+    return call(join, where, options, {name: _open_field(name, part, modality) for name, part in parts.items()})
+
+
+def _open_field(name: str, spec: Any, modality: Modality | None) -> Source:
+    if name not in KINDS:
+        return open_source(spec, modality=modality, split="all")
+    if isinstance(spec, Source):
+        source = spec
+    else:
+        readable = any(f.kind == name for f in FORMATS)
+        source = open_source(spec, modality=name if readable else None, split="all")
+    return source if source.modality == name else Mapped(source, Adopt(name), name)
+
+
+def join(parts: Mapping[str, Source], *, join: str = "stem", missing: str = "refuse") -> Pairs:
+    """Sources joined by name; see `Pairs`.
+
+    Args:
+        parts: name of the field -> source.
+        join: "stem" or "name": what partners share.
+        missing: "refuse" or "drop": samples without a partner.
+    """
+    return Pairs(parts, join, missing=missing)
+
+
+def _sub_folders(folder: str, spec: str, options: dict[str, Any]) -> dict[str, str]:
+    """The parts in ``pairs:FOLDER?low=lr&high=hr``, taken out of the options: sub-folders or files of the folder, or
+    where none is named (``pairs:?low=a/&high=b/``) sources of any kind.
+    """
+    known = inspect.signature(join).parameters
+    parts = {name: str(options.pop(name)) for name in [n for n in options if n not in known]}
+    if len(parts) < 2:
+        raise UserError(f"{spec}: say which sub-folders belong together: pairs:FOLDER?low=lr&high=hr")
+    if not folder:
+        return parts
+    root = Path(folder).expanduser()
+    for name, part in parts.items():
+        if not (root / parse(part)[0]).exists():
+            beside = near(part, os.listdir(root)) if root.is_dir() else ""
+            raise UserError(f"{spec}: no {part} in {folder} for {name}{beside}")
+    return {name: str(root / part) for name, part in parts.items()}
 
 
 def _open_pattern(path: Path, spec: str, modality: Modality | None, options: dict[str, Any]) -> Source:
