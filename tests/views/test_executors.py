@@ -16,7 +16,7 @@ from selftaught.views import Pipeline, executor
 from selftaught.views.clips.temporal import TemporalCrop
 from selftaught.views.operation import OPS, Op, below, find_executor
 from selftaught.views.pipeline import _known
-from tests.views.every_op import INSTANCES, by_both, sample_of
+from tests.views.every_op import INSTANCES, batched, by_both, sample_of
 
 KINDS = ("image", "mask", "depth", "clip", "volume")
 
@@ -194,3 +194,23 @@ def test_kinds_without_pixels_and_wrong_layouts_are_refused() -> None:
         views.render(image, pipeline, params, kind="mask")
     with pytest.raises(UserError, match=r"clips are \(N, C, T, H, W\)"):
         views.render_batch(torch.zeros(1, 3, 40, 40), pipeline, params[None], kind="clip")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("op", INSTANCES, ids=repr)
+def test_a_gpu_makes_the_pixels_of_the_cpu(op: Op) -> None:
+    for kind in KINDS:
+        for dtype in (np.uint8, np.float32):
+            if not takes(op, kind, dtype):
+                continue
+            samples, pipeline = [sample_of(kind, dtype, which) for which in range(6)], Pipeline((op,))
+            rng = np.random.default_rng(0)
+            params = np.stack([pipeline.sample_shape(rng, sample.shape, kind)[0] for sample in samples])
+            here, there = ({}, {})
+            batch = batched(samples, kind)
+            one = views.render_batch(batch, pipeline, params, kind=kind, facts=here).double()
+            many = views.render_batch(batch.cuda(), pipeline, params, kind=kind, facts=there).cpu().double()
+            limit = 2 if dtype == np.uint8 else 1e-4 * max(1, float(one.abs().max()))
+            assert (one - many).abs().max() <= limit, (kind, dtype)
+            for name, fact in here.items():
+                np.testing.assert_allclose(fact, there[name].cpu(), atol=1e-5)

@@ -105,6 +105,9 @@ def test_sizes_of_the_operations() -> None:
         pipeline = Pipeline((op,))
         params, drawn = pipeline.sample_shape(np.random.default_rng(0), image.shape)
         assert views.render(image, pipeline, params).shape == shape == drawn
+    batch = Pipeline((Downsample(4), views.CenterCrop(8)))
+    corners = batch.sample_batch(np.random.default_rng(0), 2, np.array([37, 64]), np.array([50, 40]))
+    np.testing.assert_array_equal(corners, [[1, 2], [4, 1]])
     nearest = views.render(image, Pipeline((Upsample(2, "nearest"),)), np.zeros(0))
     np.testing.assert_array_equal(nearest[1::2, ::2], image)
 

@@ -74,6 +74,9 @@ class Pipeline:
     @property
     def size(self) -> tuple[int, int] | None:
         """(height, width) of the view where the operations fix it, else None (it follows the image)."""
+        moving = tuple(op for op in self.ops if not op.temporal)
+        if len(moving) < len(self.ops):
+            return Pipeline(moving).size
         try:
             first, second = (self._walk([0.5] * self.draws, side, side)[1:] for side in (2**14, 2**15))
             other = self._walk([0.5] * self.draws, 2**14, 2**15)[1:]

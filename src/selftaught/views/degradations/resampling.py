@@ -195,7 +195,7 @@ class Upsample(Op):
 
 
 def _sides(side: Any, scale: float) -> Any:
-    return _length(side, scale) if np.ndim(side) == 0 else np.maximum(1, np.ceil(side * scale - 1e-9))
+    return _length(side, scale) if np.ndim(side) == 0 else np.maximum(1, np.ceil(side * scale - 1e-9)).astype(np.int64)
 
 
 @executor(Downsample, "image", "clip", "volume")
