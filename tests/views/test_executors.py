@@ -169,7 +169,7 @@ def test_telling_an_unnamed_fact_is_a_bug() -> None:
     class Silent(Shade):
         facts: ClassVar = ()
 
-    with pytest.raises(TypeError, match="Silent told 'factor'"):
+    with pytest.raises(TypeError, match="Silent reported 'factor'"):
         by_both(Silent(), "image", np.float32)
 
 

@@ -28,8 +28,8 @@ a clip; of a batch, ``(N, ...)``."""
 class Pipeline:
     """One view of an image, described: a sequence of operations that an executor applies in order.
 
-    All chance is in :meth:`sample`; ``render(image, pipeline, params)`` and ``render_batch(images, pipeline, params)``
-    are functions of pixels and parameters alone and give the same pixels.
+    All randomness is in :meth:`sample`; ``render(image, pipeline, params)`` and
+    ``render_batch(images, pipeline, params)`` are functions of pixels and parameters alone and give the same pixels.
 
     Args:
         ops: operations from :mod:`selftaught.views.spec`, in the order in which they are applied.
@@ -102,7 +102,7 @@ class Pipeline:
         """Draw the parameters of one view of one image.
 
         Args:
-            rng: source of chance; exactly one call of ``rng.random(self.draws)`` is made.
+            rng: random generator; exactly one call of ``rng.random(self.draws)`` is made.
             height: the image's height in pixels.
             width: the image's width in pixels.
 
@@ -125,7 +125,7 @@ class Pipeline:
         """Draw the parameters of one view of one sample of any kind.
 
         Args:
-            rng: source of chance; an image draws as by :meth:`sample`.
+            rng: random generator; an image draws as by :meth:`sample`.
             shape: the sample's: (H, W, C), (H, W), (T, H, W, C)...
             kind: of the field.
             given: place of an operation -> its columns, where they are drawn elsewhere.
@@ -165,7 +165,7 @@ class Pipeline:
         """Draw the parameters of ``n`` views at once: the same as ``n`` calls of :meth:`sample`, vectorised.
 
         Args:
-            rng: source of chance.
+            rng: random generator.
             n: number of samples.
             height: one height for all, or (n,) heights in pixels.
             width: likewise.

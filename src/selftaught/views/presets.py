@@ -129,7 +129,7 @@ def grey(
 
 
 def plain(size: int, *, resize: int | None = None) -> ViewSet:
-    """One view without chance, for evaluation: the shorter side resized, then the middle cut out.
+    """One deterministic view, for evaluation: the shorter side resized, then the middle cut out.
 
     Args:
         size: side of the view in pixels.
