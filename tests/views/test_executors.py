@@ -155,9 +155,9 @@ def test_an_operation_of_one_s_own_is_one_class_and_two_functions() -> None:
             one, many, alone, together = by_both(op, kind, np.float32)
             np.testing.assert_allclose(one, many, rtol=1e-6)
             np.testing.assert_allclose(alone["factor"], together["factor"], rtol=1e-6)
-            assert alone["factor"].shape == (12,)
+            assert alone["factor"].shape == (6,)
     rows = by_both(Pipeline((Shade(),), per_frame=True), "clip", np.float32)
-    assert rows[2]["factor"].shape == rows[3]["factor"].shape == (12, 5)
+    assert rows[2]["factor"].shape == rows[3]["factor"].shape == (6, 5)
     assert Pipeline.from_dict({"ops": [{"op": "Shade", "p": 0.25}]}).ops == (Shade(0.25),)
     with pytest.raises(UserError, match="Shade: can't be done to a field of kind 'mask'"):
         by_both(Shade(), "mask", np.float32)
