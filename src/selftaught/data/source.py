@@ -37,6 +37,7 @@ class Source:
         channels: channels of every sample that `read` returns, or None where they differ.
         generated: True where the program made the samples up; outputs must say so.
         rate: sampling rate of a series in Hz, frames a second of a clip, or None.
+        spacing: float32 (n, 3), millimetres between the voxels of each volume along D, H and W, or None.
         values: numbers that are known of each sample, name -> float32 (n,) or (n, K); each is a field of its own.
     """
 
@@ -50,6 +51,7 @@ class Source:
     channels: int | None = None
     generated: bool = False
     rate: float | None = None
+    spacing: np.ndarray | None = None
     values: Mapping[str, np.ndarray] = {}
 
     @property
@@ -237,6 +239,7 @@ class Subset(Source):
         self.labels = None if parent.labels is None else parent.labels[indices]
         self.groups = None if parent.groups is None else parent.groups[indices]
         self.given = None if parent.given is None else parent.given[indices]
+        self.spacing = None if parent.spacing is None else parent.spacing[indices]
         self.values = {name: rows[indices] for name, rows in parent.values.items()}
 
     @property

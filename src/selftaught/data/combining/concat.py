@@ -52,6 +52,8 @@ class Concat(Source):
         if any(p.given is not None for p in parts):
             codes = [p.given if p.given is not None else np.full(len(p), TRAIN, np.int8) for p in parts]
             self.given = np.concatenate(codes)
+        spacings = [p.spacing for p in parts if p.spacing is not None]
+        self.spacing = np.concatenate(spacings) if len(spacings) == len(parts) else None
         shared = set.intersection(*(set(p.values) for p in parts))
         self.values = {v: np.concatenate([p.values[v] for p in parts]) for v in first.values if v in shared}
         self._range: ValueRange | None = None

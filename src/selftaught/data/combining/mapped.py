@@ -44,7 +44,7 @@ class Mapped(Source):
         self.name, self.names, self.modality = source.name, source.names, kind or source.modality
         self.labels, self.classes, self.groups = source.labels, source.classes, source.groups
         self.given, self.generated, self.rate, self.values = source.given, source.generated, source.rate, source.values
-        self._dtype: Any = None
+        self.spacing, self._dtype = source.spacing, None
         for i in range(min(len(source), _TRIED)):
             try:
                 first = self.read(i)

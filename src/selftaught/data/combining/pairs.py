@@ -70,7 +70,7 @@ class Pairs(Source):
         self.names = [part.names[i] for i in self._rows[self._main].tolist()]
         self.modality, self.channels, self.rate = part.modality, part.channels, part.rate
         self.generated = any(p.generated for p in self.parts.values())
-        for attribute in ("labels", "groups", "given"):
+        for attribute in ("labels", "groups", "given", "spacing"):
             owner = next((f for f, p in self.parts.items() if getattr(p, attribute) is not None), None)
             if owner is not None:
                 setattr(self, attribute, getattr(self.parts[owner], attribute)[self._rows[owner]])
