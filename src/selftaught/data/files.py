@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 from collections.abc import Sequence
@@ -53,14 +54,17 @@ class ImageFiles(ImageSource):
         """Of the names, sizes and times of change of all files: a file rewritten in any way changes it, moving the
         folder does not.
         """
-        stats = np.zeros((len(self), 2), dtype=np.int64)
-        for i, name in enumerate(self.names):
-            try:
-                status = os.stat(self.root / name)
-                stats[i] = status.st_size, status.st_mtime_ns
-            except OSError:
-                stats[i] = -1
-        return digest("files", list(self.names), stats, self.channels, self.convert)
+        return digest("files", list(self.names), file_stamps(self.root, self.names), self.channels, self.convert)
+
+
+def file_stamps(root: Path, names: Sequence[str]) -> np.ndarray:
+    """(n, 2) int64, size and time of change of files in a folder; -1 where there is none."""
+    stats = np.full((len(names), 2), -1, dtype=np.int64)
+    for i, name in enumerate(names):
+        with contextlib.suppress(OSError):
+            status = os.stat(root / name)
+            stats[i] = status.st_size, status.st_mtime_ns
+    return stats
 
 
 def open_folder(folder: Path, name: str, *, channels: int | None = None) -> ImageFiles:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data import datasets, hf, series, shards, timeseries
+from selftaught.data import datasets, hf, series, shards, tabular, timeseries
 from selftaught.data.arrays import open_image_arrays, open_npy
 from selftaught.data.decoding import IMAGE_SUFFIXES
 from selftaught.data.embedded import EMBEDDED_NAMES, embedded_builder, embedded_modality
@@ -127,7 +127,7 @@ def _open_folder(path: Path, spec: str, modality: Modality | None, options: dict
         if any(path.glob("*.ts")):
             return call(timeseries.open_ts, spec, options, path, name)
         if modality == "series" or holds_any(path, series.TABLE_SUFFIXES):
-            return call(series.open_tables, spec, options, path, name)
+            return call(tabular.open_tables, spec, options, path, name)
     return call(open_folder, spec, options, path, name)
 
 
@@ -138,7 +138,7 @@ def _open_file(path: Path, spec: str, modality: Modality | None, options: dict[s
     if suffix == ".tar":
         return call(shards.open_shards, spec, options, str(path))
     if suffix in series.TABLE_SUFFIXES:
-        return call(series.open_tables, spec, options, path, path.name)
+        return call(tabular.open_tables, spec, options, path, path.name)
     if suffix in (".npz", ".npy") and modality == "series":
         return call(series.open_series_arrays, spec, options, path, path.name)
     if suffix == ".npz":

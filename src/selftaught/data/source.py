@@ -33,6 +33,9 @@ class Source:
         channels: channels of every sample that `read` returns, or None where they differ.
         generated: True where the program made the samples up; outputs must say so.
         rate: sampling rate of a series in Hz, or None.
+        targets: float64 (n,) where samples have a number to predict (folders named by numbers, regression files), NaN
+            where it is not known; else None.
+        notes: what was understood of the data and what was left out, in lines for the user.
     """
 
     name: str = ""
@@ -45,6 +48,8 @@ class Source:
     channels: int | None = None
     generated: bool = False
     rate: float | None = None
+    targets: np.ndarray | None = None
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -181,6 +186,7 @@ class Subset(Source):
         self.labels = None if parent.labels is None else parent.labels[indices]
         self.groups = None if parent.groups is None else parent.groups[indices]
         self.given = None if parent.given is None else parent.given[indices]
+        self.targets, self.notes = None if parent.targets is None else parent.targets[indices], parent.notes
 
     def read(self, i: int, min_side: int | None = None) -> np.ndarray:
         """One sample of the parent; see `Source.read`."""
