@@ -7,12 +7,12 @@ The other names here are what the engine and the command line need around it.
 from selftaught.data.cache import PackedSource, pack
 from selftaught.data.checking import CheckReport, check
 from selftaught.data.copies import Copies, open_copies
-from selftaught.data.decoding import IMAGE_SUFFIXES, decode
+from selftaught.data.decoding import IMAGE_SUFFIXES, PictureFacts, decode, read_with_metadata
 from selftaught.data.embedded import EMBEDDED_NAMES, Embedded, fetch, list_embedded
 from selftaught.data.mapped import cache_folder
 from selftaught.data.metadata import LOCATIONS, METADATA, Metadata, read_metadata
 from selftaught.data.opening import open_source
-from selftaught.data.pixels import ValueRange, as_uint8
+from selftaught.data.pixels import ValueRange, as_uint8, from_unit, of_depth, to_unit
 from selftaught.data.sampler import ResumableBatchSampler
 from selftaught.data.source import Modality, Source, Subset, require_labels
 from selftaught.data.splits import split_source, take
@@ -28,6 +28,7 @@ __all__ = [
     "Metadata",
     "Modality",
     "PackedSource",
+    "PictureFacts",
     "ResumableBatchSampler",
     "Source",
     "Subset",
@@ -37,12 +38,16 @@ __all__ = [
     "check",
     "decode",
     "fetch",
+    "from_unit",
     "list_embedded",
+    "of_depth",
     "open_copies",
     "open_source",
     "pack",
     "read_metadata",
+    "read_with_metadata",
     "require_labels",
     "split_source",
     "take",
+    "to_unit",
 ]

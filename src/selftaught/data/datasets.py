@@ -57,7 +57,7 @@ class DatasetSource(ImageSource):
         self.convert = channels is not None
         first = self._first()
         self.channels = channels if channels is not None else first.shape[2 if modality == "image" else 0]
-        self._dtype = first.dtype
+        self.depth = str(first.dtype) if modality == "image" else None
 
     def _item(self, i: int) -> Any:
         part = int(np.searchsorted(self._starts, i, side="right")) - 1
@@ -74,7 +74,7 @@ class DatasetSource(ImageSource):
         return as_hwc(_array(value), self.names[i], layout)
 
     def _is_uint8(self) -> bool:
-        return self.modality == "series" or self._dtype == np.uint8
+        return self.modality == "series" or self.depth == "uint8"
 
     def _first(self) -> np.ndarray:
         for i in range(min(len(self), 100)):

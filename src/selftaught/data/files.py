@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header, read_bytes
-from selftaught.data.pixels import choose_channels
+from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header, needs_all, read_bytes
+from selftaught.data.pixels import choose_channels, common_depth
 from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, digest
 from selftaught.errors import SampleError, UserError
 
@@ -36,7 +36,7 @@ class ImageFiles(ImageSource):
         self.root, self.names, self.name = root, names, name
         self.convert = channels is not None
         self.labels, self.classes, self.given = layout(names)
-        self._all_uint8, found = _probe(root, names, name)
+        self.depth, found = _probe(root, names)
         self.channels = channels if channels is not None else found
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
@@ -44,7 +44,7 @@ class ImageFiles(ImageSource):
         return decode(read_bytes(f"{self.root}/{name}", name), name, min_side)
 
     def _is_uint8(self) -> bool:
-        return self._all_uint8
+        return self.depth == "uint8"
 
     def origin(self) -> str:
         """The folder, and the name of the source."""
@@ -175,22 +175,23 @@ def layout(names: Sequence[str]) -> tuple[np.ndarray | None, list[str] | None, n
     return None, None, given
 
 
-def _probe(root: Path, names: list[str], name: str) -> tuple[bool, int]:
-    """Whether a sample of the files is all uint8, and the channels that most of them have."""
-    channels, types, budget = [], set(), _WHOLE_BYTES
+def _probe(root: Path, names: list[str]) -> tuple[str | None, int]:
+    """(type, channels) that most of a sample of the files have."""
+    channels, types, budget = [], [], _WHOLE_BYTES
     for i in np.unique(np.linspace(0, len(names) - 1, min(_LOOKED_AT, len(names))).astype(np.int64)):
-        path, whole = root / names[i], names[i].lower().endswith((".tif", ".tiff", ".npy"))
-        if whole and budget < 0:
-            continue
         try:
-            with path.open("rb") as file:
-                data = file.read(-1 if whole else _HEAD)
-            budget -= len(data) if whole else 0
+            with (root / names[i]).open("rb") as file:
+                data = file.read(_HEAD)
+                if needs_all(data):  # told by its content, whatever it is called
+                    if budget < 0:
+                        continue
+                    data += file.read()
+                    budget -= len(data)
             head = header(data, names[i])
         except (OSError, SampleError):
             continue
         channels.append(head.channels)
-        types.add(head.dtype)
+        types.append(head.dtype)
     if not channels:  # all of the sample is broken: reading reports it file by file
-        return True, 3
-    return types == {"uint8"}, choose_channels(channels)
+        return "uint8", 3
+    return common_depth(types), choose_channels(channels)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from selftaught.data.decoding import decode, is_pillow, pil_to_array, read_bytes
-from selftaught.data.pixels import as_hwc
+from selftaught.data.pixels import as_hwc, choose_channels, common_depth
 from selftaught.data.series import as_ct
 from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, Modality, class_labels, digest
 from selftaught.data.spec import near
@@ -49,16 +49,16 @@ class HuggingFaceSource(ImageSource):
         self._probe(channels)
 
     def _probe(self, channels: int | None) -> None:
-        from selftaught.data.pixels import choose_channels
-
-        shapes, self._all_uint8 = [], True
+        shapes: list[int] = []
+        types: list[str] = []
         for i in np.unique(np.linspace(0, len(self) - 1, min(16, len(self))).astype(np.int64)):
             try:
                 sample = self._load(int(i), None)
             except SampleError:
                 continue
             shapes.append(sample.shape[2 if self.modality == "image" else 0])
-            self._all_uint8 &= sample.dtype == np.uint8
+            types.append(str(sample.dtype))
+        self.depth = common_depth(types) or "uint8"
         self.channels = channels if channels is not None else choose_channels(shapes or [3])
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
@@ -77,7 +77,7 @@ class HuggingFaceSource(ImageSource):
         return as_hwc(pil_to_array(value) if is_pillow(value) else np.asarray(value), name)
 
     def _is_uint8(self) -> bool:
-        return self.modality == "series" or self._all_uint8
+        return self.modality == "series" or self.depth == "uint8"
 
     def fingerprint(self) -> str:
         """Of the fingerprints that the tables carry."""

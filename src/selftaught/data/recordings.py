@@ -274,7 +274,7 @@ def _pieces(
     values: np.ndarray, missing: np.ndarray, at: np.ndarray, step: float, gap: int
 ) -> tuple[list[tuple[int, int]], int]:
     """Runs of rows (first, last + 1) without a long gap, the short ones filled in place; and how many values were."""
-    whole: np.ndarray = ~missing.any(axis=1)
+    whole = np.asarray(~missing.any(axis=1))
     cut = np.zeros(len(values), dtype=bool)
     for column in range(values.shape[1]):
         start, stop = _runs(missing[:, column])

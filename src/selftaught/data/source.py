@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from selftaught.data.pixels import ValueRange, conform, robust_range
+from selftaught.data.pixels import ValueRange, conform, of_depth, robust_range
 from selftaught.errors import SampleError, UserError
 
 Modality = Literal["image", "series"]
@@ -31,6 +31,8 @@ class Source:
             split.
         given: int8 (n,) of `TRAIN`, `VAL`, `TEST` where the source brings its own split, else None.
         channels: channels of every sample that `read` returns, or None where they differ.
+        depth: type of the images ("uint8", "uint16", "float32"); one of another type is scaled by the range of its own
+            type (`of_depth`). None: any.
         generated: True where the program made the samples up; outputs must say so.
         rate: sampling rate of a series in Hz, or None.
         targets: float64 (n,) where samples have a number to predict (folders named by numbers, regression files), NaN
@@ -46,6 +48,7 @@ class Source:
     groups: np.ndarray | None = None
     given: np.ndarray | None = None
     channels: int | None = None
+    depth: str | None = None
     generated: bool = False
     rate: float | None = None
     targets: np.ndarray | None = None
@@ -141,6 +144,7 @@ class ImageSource(Source):
         if self.modality == "series":
             return self.read(i)
         image = self._load(i, None)
+        of_depth(image, self.depth, self.names[i])
         if self.channels is not None and image.shape[2] != self.channels:
             conform(image[:1, :1], self.channels, self.names[i], self.convert)
         return image
@@ -154,7 +158,7 @@ class ImageSource(Source):
             return image
         if self.channels is not None and image.shape[2] != self.channels:
             image = conform(image, self.channels, self.names[i], self.convert)
-        return image
+        return of_depth(image, self.depth, self.names[i])
 
     @property
     def value_range(self) -> ValueRange | None:
@@ -182,6 +186,7 @@ class Subset(Source):
         self.parent, self.indices, self.tag = parent, indices, tag
         self.name, self.modality, self.classes = parent.name, parent.modality, parent.classes
         self.channels, self.generated, self.rate = parent.channels, parent.generated, parent.rate
+        self.depth = parent.depth
         self.names = [parent.names[i] for i in indices.tolist()]
         self.labels = None if parent.labels is None else parent.labels[indices]
         self.groups = None if parent.groups is None else parent.groups[indices]

@@ -147,7 +147,7 @@ def _one_decimal_comma(lines: list[str]) -> bool:
     It is, if the header names one column, some lines have no comma, or the digits behind it begin with a nought
     (``0,05``; no whole number is written so) or follow a minus nought (``-0,5``).
     """
-    body = [line.strip().strip('"') for line in lines]
+    body = [line.strip().strip('"') for line in lines[:2000]]
     headed = not _WHOLE_COMMA.fullmatch(body[0]) and not _NUMBER.fullmatch(body[0])
     body = body[1:] if headed else body
     commas = [line for line in body if _WHOLE_COMMA.fullmatch(line)]
