@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selftaught.data.clocks import UNITS
-from selftaught.data.files import file_stamps, layout, walk
+from selftaught.data.files import file_stamps, walk
+from selftaught.data.layout import layout
 from selftaught.data.pixels import finite
 from selftaught.data.recordings import Plan, Recording, Roles, Wanted, plan, roles_of, take
 from selftaught.data.series import TABLE_SUFFIXES, window_places
-from selftaught.data.source import Modality, Source, digest
+from selftaught.data.source import Modality, Source, class_values, digest
 from selftaught.errors import SampleError, UserError
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Tables(Source):
         """Args: folder; files in it; name; instants in a window, None: whole; between starts; what is wanted of the
         columns; whether what is shorter is filled up with zeros.
         """
+        meant = layout(files)
+        files = [files[i] for i in meant.keep.tolist()]
         self.name, self.root, self._files, self._wanted = name, root, files, wanted
         self._kept: dict[int, np.ndarray] = {}
         found = self._take_all()
@@ -59,12 +62,14 @@ class Tables(Source):
             )
         rates = {float(f"{r.rate:.3g}") for r in found if not isinstance(r, str) and r.rate is not None}
         self.rate = wanted.rate or (rates.pop() if len(rates) == 1 else None)
-        labels, self.classes, given = layout(files)
-        self.labels = None if labels is None else labels[self.places[:, 0]]
-        self.given = None if given is None else given[self.places[:, 0]]
+        of = self.places[:, 0]
+        self.classes, self.left_out = meant.classes, meant.left_out
+        self.labels = None if meant.labels is None else meant.labels[of]
+        self.given = None if meant.given is None else meant.given[of]
+        self.targets = class_values(self.labels, self.classes)
         self.groups = None if window is None else self.places[:, 0].copy()
         self.channels = None if self._plan is None else len(self._plan.channels)
-        self.notes = _noted(self.taken, found)
+        self.notes = [*meant.notes, *_noted(self.taken, found)]
 
     def _take_all(self) -> list[Recording | str]:
         """Every file's recording without its values, which lie in `_kept` as far as there is room; or why there is
