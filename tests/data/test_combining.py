@@ -199,11 +199,21 @@ def test_names_stay_apart_where_two_sources_are_called_alike(tmp_path: Path) -> 
     assert Concat(parts).names == ["x/1.png", "x#2/1.png"]
 
 
-def test_one_source_without_labels_leaves_none() -> None:
+def test_a_source_without_labels_is_an_unlabelled_part() -> None:
     both = Concat([series(labels=[0, 1, 0, 1]), series()])
-    assert both.labels is None
-    assert both.classes is None
-    assert list(both.fields) == ["series"]
+    assert both.labels is not None
+    assert both.labels.tolist() == [0, 1, 0, 1, -1, -1, -1, -1]
+    assert both.classes == ["0", "1"]
+    train, test, pretrain = (split_source(both, split) for split in ("train", "test", "pretrain"))
+    assert train.labels is not None
+    assert train.labels.min() >= 0
+    assert len(train) + len(test) == 4
+    assert set(pretrain.names) == set(train.names) | set(both.names[4:])
+    assert pretrain.labels is None
+    again = Concat([both, series(labels=[0, 0, 0, 0], classes=["1"])])
+    assert again.labels is not None
+    assert again.labels.tolist() == [0, 1, 0, 1, -1, -1, -1, -1, 1, 1, 1, 1]
+    assert Concat([series(), series()]).labels is None
     numbered = Concat([series(labels=[0, 1, 0, 1]), series(labels=[2, 1, 2, 1])])
     assert numbered.classes == ["0", "1", "2"]
     assert numbered.labels is not None

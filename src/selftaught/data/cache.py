@@ -42,6 +42,7 @@ class PackedSource(Source):
         self.folder = folder
         self.name, self.labels, self.classes, self.groups = source.name, source.labels, source.classes, source.groups
         self.given, self.generated, self.channels = source.given, source.generated, source.channels
+        self.targets, self.notes, self.depth = source.targets, source.notes, "uint8"
         head = json.loads((folder / "pack.json").read_text())
         samples = json.loads((folder / "samples.json").read_text())
         self.names = samples["names"]

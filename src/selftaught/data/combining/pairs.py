@@ -12,7 +12,7 @@ import numpy as np
 from selftaught.data.fields import LABEL, Field, wanted_fields
 from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import ValueRange
-from selftaught.data.source import Source, digest
+from selftaught.data.source import PER_SAMPLE, Source, digest
 from selftaught.errors import SampleError, UserError
 
 __all__ = ["JOINS", "MISSING", "Pairs", "by_field"]
@@ -69,8 +69,9 @@ class Pairs(Source):
         self._main, part = next(iter(self.parts.items()))
         self.names = [part.names[i] for i in self._rows[self._main].tolist()]
         self.modality, self.channels, self.rate = part.modality, part.channels, part.rate
-        self.generated = any(p.generated for p in self.parts.values())
-        for attribute in ("labels", "groups", "given", "spacing"):
+        self.depth, self.generated = part.depth, any(p.generated for p in self.parts.values())
+        self.notes = [note for p in self.parts.values() for note in p.notes]
+        for attribute in PER_SAMPLE:
             owner = next((f for f, p in self.parts.items() if getattr(p, attribute) is not None), None)
             if owner is not None:
                 setattr(self, attribute, getattr(self.parts[owner], attribute)[self._rows[owner]])

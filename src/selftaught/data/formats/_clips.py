@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from selftaught.data.files import layout
 from selftaught.data.source import Source
 from selftaught.errors import SampleError, UserError
 
@@ -78,9 +77,9 @@ class Clips(Source, ABC):
             places = [(k, start) for k, n in enumerate(lengths) for start in (range(0, n - window + 1, stride) or (0,))]
         self.places = np.array(places, dtype=np.int64).reshape(-1, 2)
         self.names = [stems[k] if window is None else f"{stems[k]}@{start}" for k, start in places]
-        labels, self.classes, given = layout(stems)
-        self.labels = None if labels is None else labels[self.places[:, 0]]
-        self.given = None if given is None else given[self.places[:, 0]]
+        for attribute in ("labels", "given", "targets"):
+            rows = getattr(self, attribute)
+            setattr(self, attribute, None if rows is None else rows[self.places[:, 0]])
         self.groups = None if window is None else self.places[:, 0].copy()
 
     def recorded(self, k: int) -> int:

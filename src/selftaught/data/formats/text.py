@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.files import layout, walk
+from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
+from selftaught.data.layout import arrange
 from selftaught.data.source import Source, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError
@@ -29,8 +30,8 @@ class TextFiles(Source):
 
     def __init__(self, root: Path, names: list[str], name: str) -> None:
         """Args: the folder that `names` start from; the files; what to call the source."""
-        self.root, self.names, self.name = root, names, name
-        self.labels, self.classes, self.given = layout(names)
+        self.root, self.name = root, name
+        self.names = arrange(self, names)
 
     def read(self, i: int, min_side: int | None = None) -> Any:
         """One text, without blanks around it; see `Source.read`."""

@@ -16,6 +16,7 @@ from selftaught.data.decoding import IMAGE_SUFFIXES
 from selftaught.data.files import ImageFiles, walk
 from selftaught.data.formats._clips import Clips, Cut
 from selftaught.data.formats._format import Format
+from selftaught.data.layout import arrange, unarranged
 from selftaught.data.pixels import ValueRange
 from selftaught.data.source import digest
 from selftaught.errors import SampleError, UserError, require
@@ -65,8 +66,9 @@ class Videos(Clips):
             raise UserError(f"{name}: fps={fps:g} must be above 0")
         if channels not in (None, 1, 3):
             raise UserError(f"{name}: channels={channels}: videos are read with 1 or 3")
-        self.root, self.files, self.name, self.rate = root, files, name, fps
-        self._cut(files, cut.check(name))
+        self.root, self.name, self.rate = root, name, fps
+        self.files = arrange(self, files)
+        self._cut(self.files, cut.check(name))
         self.channels = channels or self._probe()
 
     def _index(self, k: int) -> Index:
@@ -136,13 +138,15 @@ class FrameFolders(Clips):
         """Args: all the frames; what of each folder is a sample."""
         self.clips = Grouped(images, "folder", "clip")
         self.name, self.channels = images.name, images.channels
-        self._cut(list(self.clips.names), cut.check(images.name))
+        self.folders = arrange(self, self.clips.names)
+        self._where = [self.clips.names.index(folder) for folder in self.folders]
+        self._cut(self.folders, cut.check(images.name))
 
     def _length(self, k: int) -> int:
-        return self.clips.frames(k)
+        return self.clips.frames(self._where[k])
 
     def _decode(self, k: int, positions: np.ndarray, min_side: int | None, name: str) -> np.ndarray:
-        return self.clips.read(k, min_side, positions)
+        return self.clips.read(self._where[k], min_side, positions)
 
     @property
     def value_range(self) -> ValueRange | None:
@@ -358,7 +362,8 @@ def open_frames(
     names = walk(folder, IMAGE_SUFFIXES)
     if not names:
         raise UserError(f"{name}: no video and no folder of frames in it; looked for {' '.join(VIDEO_SUFFIXES)}")
-    return FrameFolders(ImageFiles(folder, names, name, channels), Cut(frames, step, window, stride))
+    images = ImageFiles(folder, names, name, channels, unarranged(len(names)))
+    return FrameFolders(images, Cut(frames, step, window, stride))
 
 
 FORMATS = (
