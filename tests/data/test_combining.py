@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from selftaught.data import Concat, Grouped, Mapped, Pairs, by_field, check, open_source, split_source, take
+from selftaught.data import Concat, Grouped, Mapped, Pairs, by_field, check, open_source, pack, split_source, take
 from selftaught.data.fields import Field
 from selftaught.data.source import TEST, TRAIN, Source
 from selftaught.errors import SampleError, UserError
@@ -174,6 +174,18 @@ def test_the_devices_of_one_wearer_are_fields() -> None:
         by_field(source, "wrist|ankle")
     with pytest.raises(UserError, match="doesn't match the name 's1/ankle/0'"):
         by_field(source, "(?P<field>wrist)")
+
+
+def test_a_pair_is_not_packed_without_its_other_half(tmp_path: Path) -> None:
+    images(tmp_path / "x", ["1.png"])
+    pairs = open_source({"a": tmp_path / "x", "b": tmp_path / "x"}, split="all")
+    with pytest.raises(UserError, match="its samples have b besides images; go without the cache"):
+        pack(pairs, 16, tmp_path / "packs")
+    with pytest.raises(UserError, match="only images are packed, not series"):
+        pack(series(), 16, tmp_path / "packs")
+    alone = images(tmp_path / "x", ["1.png"])
+    alone.values = {"age": np.ones(1)}
+    assert pack(alone, 16, tmp_path / "packs").sample(0)["age"] == 1
 
 
 # ---- one after the other ---------------------------------------------------------------------------------------------
