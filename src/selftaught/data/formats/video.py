@@ -215,8 +215,8 @@ def decoded_frames(
                     frame.height,
                     frame.width,
                 ) != size:  # before the colours: scaled while they are converted, white comes out as 253
-                    frame = frame.reformat(size[1], size[0], interpolation="AREA")
-                pixels = frame.to_ndarray(format=form)
+                    frame = frame.reformat(size[1], size[0], interpolation="AREA", threads=1)
+                pixels = frame.to_ndarray(format=form, threads=1)
                 turned = np.rot90(pixels, round(frame.rotation / 90))
                 yield np.ascontiguousarray(turned.reshape(*turned.shape[:2], channels))
     except av.error.FFmpegError as error:
