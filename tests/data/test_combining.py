@@ -148,6 +148,7 @@ def test_a_broken_partner_is_a_sample_error_and_ranges_are_per_field(tmp_path: P
     with pytest.raises(SampleError, match=r"2\.png"):
         source.sample(1)
     assert source.sample(1, ["x"])["x"].shape == (20, 24, 3)
+    assert [name for name, _ in check(source).problems] == ["2.png"]
 
 
 def test_two_parts_must_not_bring_a_field_of_one_name() -> None:
@@ -248,7 +249,7 @@ def test_groups_stay_apart_and_given_splits_are_carried() -> None:
 def test_sources_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"series \(series\) and image \(images\)"):
         Concat([series(), images(tmp_path, ["1.png"])])
-    with pytest.raises(UserError, match="2 and 3 channels; open both with channels=N"):
+    with pytest.raises(UserError, match="2 and 3 channels; make them alike, files with channels=N"):
         Concat([series(), series(3)])
     slow, fast = series(), series()
     slow.rate, fast.rate = 10.0, 50.0

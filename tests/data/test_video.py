@@ -226,6 +226,31 @@ def test_what_is_broken_is_listed_with_its_reason(tmp_path: Path) -> None:
         source.read(source.names.index("d.avi@0"))
 
 
+def test_the_index_of_a_large_file_is_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from selftaught.data.formats import video
+
+    path = write_video(tmp_path / "a.mp4")
+    plainly = open_source(path, split="all").read(0)
+    monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(video, "_STORED_ABOVE", 100)
+    video.video_index.cache_clear()
+    np.testing.assert_array_equal(open_source(path, split="all").read(0), plainly)
+    assert len(list((tmp_path / "cache" / "video-index").glob("*.npz"))) == 1
+    video.video_index.cache_clear()
+    monkeypatch.delattr(video, "_read_index")
+    np.testing.assert_array_equal(open_source(path, split="all").read(0), plainly)
+    video.video_index.cache_clear()
+
+
+def test_windows_of_two_videos_are_partners(tmp_path: Path) -> None:
+    for name in ("blurry", "sharp"):
+        write_video(tmp_path / name / "1.mp4", count=16)
+    pairs = open_source(f"pairs:{tmp_path}?blurry=blurry?window=8&sharp=sharp?window=8", split="all")
+    assert pairs.names == ["1.mp4@0", "1.mp4@8"]
+    sample = pairs.sample(1, frames=np.array([2]))
+    assert level(sample["blurry"]) == level(sample["sharp"]) == [10]
+
+
 def test_a_video_too_long_to_hold_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4")
     monkeypatch.setattr("selftaught.data.formats.video._MOST_BYTES", 1e5)

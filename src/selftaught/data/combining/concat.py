@@ -136,7 +136,9 @@ def _same(first: Source, other: Source) -> None:
         plurals = [kind_of(s.modality).plural for s in (first, other)]
         raise UserError(f"{both} don't go together: {first.main} ({plurals[0]}) and {other.main} ({plurals[1]})")
     if first.channels != other.channels:
-        raise UserError(f"{both} have {first.channels} and {other.channels} channels; open both with channels=N")
+        raise UserError(
+            f"{both} have {first.channels} and {other.channels} channels; make them alike, files with channels=N"
+        )
     if None not in (first.rate, other.rate) and first.rate != other.rate:
         raise UserError(f"{both} have {first.rate:g} and {other.rate:g} samples a second; resample one of them")
 

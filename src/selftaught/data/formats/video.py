@@ -17,6 +17,7 @@ from selftaught.data.files import ImageFiles, walk
 from selftaught.data.formats._clips import Clips, Cut
 from selftaught.data.formats._format import Format
 from selftaught.data.layout import arrange, unarranged
+from selftaught.data.mapped import build_once, cache_folder
 from selftaught.data.pixels import ValueRange
 from selftaught.data.source import digest
 from selftaught.errors import SampleError, UserError, require
@@ -25,6 +26,7 @@ __all__ = ["FORMATS", "VIDEO_SUFFIXES", "FrameFolders", "Videos", "open_frames",
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
 _MOST_BYTES = 8e9
+_STORED_ABOVE = 1 << 23
 _PROBED = 8
 
 
@@ -170,9 +172,30 @@ def reduced_size(height: int, width: int, min_side: int | None) -> tuple[int, in
 
 @lru_cache(maxsize=4096)
 def video_index(path: str, size: int, changed: int) -> Index | str:
-    """The index of a video file, read without decoding it and kept per process; or the reason why there is none."""
-    if not size:
-        return "empty file"
+    """The index of a video file, read without decoding it; or the reason why there is none.
+
+    It is kept per process, that of a large file (which has to be read through once) in the cache folder besides.
+    """
+    if size <= _STORED_ABOVE:
+        return _read_index(path) if size else "empty file"
+    stored = cache_folder() / "video-index" / f"{digest(os.path.abspath(path), size, changed)}.npz"
+    if not stored.exists():
+        found = _read_index(path)
+        if isinstance(found, str):
+            return found
+        build_once(stored, lambda part: _store(part, found))
+    with np.load(stored, allow_pickle=False) as kept:
+        height, width, grey = kept["facts"].tolist()
+        return Index(kept["stamps"], kept["keys"], float(kept["tick"]), (height, width), bool(grey))
+
+
+def _store(part: Path, index: Index) -> None:
+    facts = np.array([*index.size, index.grey], dtype=np.int64)
+    with part.open("wb") as file:
+        np.savez(file, stamps=index.stamps, keys=index.keys, tick=index.tick, facts=facts)
+
+
+def _read_index(path: str) -> Index | str:
     av: Any = require("av", "video")
     try:
         with av.open(path) as container:
