@@ -6,6 +6,7 @@ The other names here are what the engine and the command line need around it.
 
 from selftaught.data.cache import PackedSource, pack
 from selftaught.data.checking import CheckReport, check
+from selftaught.data.combining import Concat, Grouped, Mapped, Pairs, by_field
 from selftaught.data.copies import Copies, open_copies
 from selftaught.data.decoding import IMAGE_SUFFIXES, PictureFacts, decode, read_with_metadata
 from selftaught.data.embedded import EMBEDDED_NAMES, Embedded, fetch, list_embedded
@@ -27,19 +28,24 @@ __all__ = [
     "METADATA",
     "Camera",
     "CheckReport",
+    "Concat",
     "Copies",
     "Embedded",
     "Field",
+    "Grouped",
     "Kind",
+    "Mapped",
     "Metadata",
     "Modality",
     "PackedSource",
+    "Pairs",
     "PictureFacts",
     "ResumableBatchSampler",
     "Source",
     "Subset",
     "ValueRange",
     "as_uint8",
+    "by_field",
     "cache_folder",
     "check",
     "decode",

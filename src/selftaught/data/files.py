@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header, needs_all, read_bytes
-from selftaught.data.layout import layout
+from selftaught.data.layout import understand
 from selftaught.data.pixels import choose_channels, common_depth
-from selftaught.data.source import ImageSource, class_values, digest
+from selftaught.data.source import ImageSource, digest
 from selftaught.errors import SampleError, UserError
 
 _UNREAD = (
@@ -35,11 +36,8 @@ class ImageFiles(ImageSource):
         """
         self.root, self.name = root, name
         self.convert = channels is not None
-        meant = layout(names, _annotated(root, names))
-        names = names if len(meant.keep) == len(names) else [names[i] for i in meant.keep.tolist()]
-        self.names, self.labels, self.classes, self.given = names, meant.labels, meant.classes, meant.given
-        self.targets, self.notes = class_values(meant.labels, meant.classes), meant.notes
-        self.left_out = meant.left_out
+        understand(self, names, _annotated(root, names))
+        names = list(self.names)
         self.depth, found = _probe(root, names)
         self.channels = channels if channels is not None else found
 
@@ -170,6 +168,11 @@ def walk(folder: Path, suffixes: tuple[str, ...], passed: Counter[str] | None = 
 
     enter(str(folder), "")
     return sorted(found)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key for sorting: numbers within names count as numbers, "frame2" comes before "frame10"."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def holds_any(folder: Path, suffixes: tuple[str, ...]) -> bool:
