@@ -16,7 +16,7 @@ from selftaught.data.decoding import IMAGE_SUFFIXES
 from selftaught.data.files import ImageFiles, walk
 from selftaught.data.formats._clips import Clips, Cut
 from selftaught.data.formats._format import Format
-from selftaught.data.layout import arrange, unarranged
+from selftaught.data.layout import understand
 from selftaught.data.mapped import build_once, cache_folder
 from selftaught.data.pixels import ValueRange
 from selftaught.data.source import digest
@@ -69,7 +69,8 @@ class Videos(Clips):
         if channels not in (None, 1, 3):
             raise UserError(f"{name}: channels={channels}: videos are read with 1 or 3")
         self.root, self.name, self.rate = root, name, fps
-        self.files = arrange(self, files)
+        understand(self, files)
+        self.files = list(self.names)
         self._cut(self.files, cut.check(name))
         self.channels = channels or self._probe()
 
@@ -140,9 +141,10 @@ class FrameFolders(Clips):
         """Args: all the frames; what of each folder is a sample."""
         self.clips = Grouped(images, "folder", "clip")
         self.name, self.channels = images.name, images.channels
-        self.folders = arrange(self, self.clips.names)
-        self._where = [self.clips.names.index(folder) for folder in self.folders]
-        self._cut(self.folders, cut.check(images.name))
+        understand(self, list(self.clips.names))
+        places = {folder: k for k, folder in enumerate(self.clips.names)}
+        self._where = [places[folder] for folder in self.names]
+        self._cut(list(self.names), cut.check(images.name))
 
     def _length(self, k: int) -> int:
         return self.clips.frames(self._where[k])
@@ -385,7 +387,7 @@ def open_frames(
     names = walk(folder, IMAGE_SUFFIXES)
     if not names:
         raise UserError(f"{name}: no video and no folder of frames in it; looked for {' '.join(VIDEO_SUFFIXES)}")
-    images = ImageFiles(folder, names, name, channels, unarranged(len(names)))
+    images = ImageFiles(folder, names, name, channels, arranged=False)
     return FrameFolders(images, Cut(frames, step, window, stride))
 
 
