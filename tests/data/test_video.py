@@ -9,8 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from selftaught.data import check, open_source
+from selftaught.data import Source, check, open_source
 from selftaught.data.fields import Field
 from selftaught.data.formats.video import reduced_size
 from selftaught.errors import SampleError, UserError
@@ -287,3 +288,27 @@ def test_long_videos_are_checked_by_some_of_their_frames(tmp_path: Path) -> None
     report = check(path)
     assert report.ok == 1
     assert report.shapes == {"256x16x16": 1}
+
+
+@pytest.mark.slow
+def test_loader_workers_read_the_same_clips(tmp_path: Path) -> None:
+    for k in range(4):
+        write_video(tmp_path / f"{k}.mp4", count=9 + k)
+    source = open_source(f"{tmp_path}?window=3", split="all")
+    source.read(0)  # the parent has used the decoder before it forks
+    alone = [int(source.read(i).sum()) for i in range(len(source))]
+    loader = torch.utils.data.DataLoader(
+        Sums(source), batch_size=None, num_workers=2, multiprocessing_context="fork", shuffle=False
+    )
+    assert [int(total) for total in loader] == alone
+
+
+class Sums(torch.utils.data.Dataset):
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> int:
+        return int(self.source.read(i).sum())
