@@ -46,9 +46,14 @@ def simclr(z1: Tensor, z2: Tensor, *others: Tensor, temperature: float | Tensor 
         UserError: (a ``ValueError``) shapes differ or aren't (N, D), an empty batch, a temperature that isn't above 0.
     """
     views = (z1, z2, *others)
-    count, (rows, _) = len(views), check_views(*views, minimum=1)
+    check_views(*views, minimum=1)
     check_positive(temperature=temperature)
-    z = unit(torch.stack(views))
+    return nt_xent(unit(torch.stack(views)), temperature)
+
+
+def nt_xent(z: Tensor, temperature: float | Tensor) -> Tensor:
+    """:func:`simclr` of views (V, N, D) whose rows are unit vectors already."""
+    count, rows, _ = z.shape
     own = torch.arange(count * rows, device=z.device).unsqueeze(1) % rows
     exclude = own + rows * torch.arange(count, device=z.device)
     negatives = lse_self(z.flatten(0, 1), scale=1 / temperature, exclude=exclude, bound=1 / temperature)
