@@ -7,7 +7,14 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._common import check_choice, check_positive, check_views, in_float32, mean_distance, unit
-from selftaught.objectives.contrastive import nt_xent
+from selftaught.objectives.simclr import nt_xent
+
+__all__ = [
+    "frame_projections",
+    "frame_projections_mappers",
+    "frame_projections_mappers_terms",
+    "frame_projections_terms",
+]
 
 
 def frame_projections(
