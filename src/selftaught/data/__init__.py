@@ -6,9 +6,12 @@ The other names here are what the engine and the command line need around it.
 
 from selftaught.data.cache import PackedSource, pack
 from selftaught.data.checking import CheckReport, check
+from selftaught.data.combining import Concat, Grouped, Mapped, Pairs, by_field
 from selftaught.data.copies import Copies, open_copies
 from selftaught.data.decoding import IMAGE_SUFFIXES, decode
 from selftaught.data.embedded import EMBEDDED_NAMES, Embedded, fetch, list_embedded
+from selftaught.data.fields import Field
+from selftaught.data.kinds import KINDS, Camera, Kind, kind_of
 from selftaught.data.mapped import cache_folder
 from selftaught.data.metadata import LOCATIONS, METADATA, Metadata, read_metadata
 from selftaught.data.opening import open_source
@@ -20,23 +23,33 @@ from selftaught.data.splits import split_source, take
 __all__ = [
     "EMBEDDED_NAMES",
     "IMAGE_SUFFIXES",
+    "KINDS",
     "LOCATIONS",
     "METADATA",
+    "Camera",
     "CheckReport",
+    "Concat",
     "Copies",
     "Embedded",
+    "Field",
+    "Grouped",
+    "Kind",
+    "Mapped",
     "Metadata",
     "Modality",
     "PackedSource",
+    "Pairs",
     "ResumableBatchSampler",
     "Source",
     "Subset",
     "ValueRange",
     "as_uint8",
+    "by_field",
     "cache_folder",
     "check",
     "decode",
     "fetch",
+    "kind_of",
     "list_embedded",
     "open_copies",
     "open_source",
