@@ -1,4 +1,4 @@
-"""Online clustering: equal-partition codes by Sinkhorn's algorithm, SwAV's swapped prediction, SEER's settings."""
+"""SwAV: equal-partition codes by Sinkhorn's algorithm, and their swapped prediction."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._common import check_positive, check_views, in_float32
+
+__all__ = ["sinkhorn", "swapped_prediction", "swav", "swav_terms"]
 
 Join = Callable[[Tensor], Tensor]
 """Puts the rows of all processes together, (n, ...) -> (W n, ...): ``engine.distributed.gather``."""
@@ -191,25 +193,3 @@ def swav_terms(
     leaders = torch.zeros_like(codes[0, 0]).index_fill_(0, codes.argmax(2).flatten(), 1.0)
     entropy = -torch.special.xlogy(codes, codes).sum(2).mean()
     return {"loss": loss, "used": leaders.mean(), "code_entropy": entropy}
-
-
-def seer(
-    *scores: Tensor,
-    crops_for_assign: Sequence[int] = (0, 1),
-    temperature: float | Tensor = 0.1,
-    eps: float = 0.03,
-    iters: int = 10,
-    power_law: float = 0.0,
-    hard: bool = False,
-    queue: Sequence[Tensor] | None = None,
-    join: Join | None = None,
-) -> Tensor:
-    """SEER's objective (Goyal et al. 2022, arXiv 2202.08360): :func:`swav` with sharper codes and more rounds.
-
-    ``power_law`` above 0 gives up the equal partition for cluster sizes that fall as (k + 1)^(-a), as they may in
-    images that nobody selected. Arguments, result and errors as in :func:`swav`.
-    """
-    return swav(
-        *scores, crops_for_assign=crops_for_assign, temperature=temperature, eps=eps, iters=iters,
-        power_law=power_law, hard=hard, queue=queue, join=join,
-    )  # fmt: skip

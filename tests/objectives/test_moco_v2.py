@@ -128,7 +128,7 @@ def test_moco_diagnostics_by_loops():
 def test_proxy_accuracy_is_the_same_in_parts_of_the_queue(monkeypatch):
     q, k, queue = triple(6, 50, 3)
     whole = objectives.moco_v2_terms(q, k, queue, mask=random_mask(6, 50))["proxy_accuracy"]
-    monkeypatch.setattr("selftaught.objectives.queue.CHUNK", 24)
+    monkeypatch.setattr("selftaught.objectives._queue.CHUNK", 24)
     assert objectives.moco_v2_terms(q, k, queue, mask=random_mask(6, 50))["proxy_accuracy"] == whole
     assert 0 < whole < 1
 
@@ -137,42 +137,6 @@ def test_one_query_is_enough_since_the_queue_has_the_negatives():
     terms = objectives.moco_v2_terms(*triple(1))
     assert terms["loss"].item() == pytest.approx(literal_moco(*triple(1), 0.2), rel=1e-12)
     assert terms["uniformity"].item() == 0
-
-
-def literal_moco_v3(q, k, temperature):
-    rows = [[[x / math.sqrt(dot(r, r)) for x in r] for r in t.tolist()] for t in (q, k)]
-    total = 0.0
-    for i, query in enumerate(rows[0]):
-        scores = [math.exp(dot(query, key) / temperature) for key in rows[1]]
-        total -= math.log(scores[i] / sum(scores))
-    return 2 * temperature * total / len(q)
-
-
-@pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])
-def test_moco_v3_equals_its_formula(temperature):
-    q1, q2, k1, k2 = (3 * unit(5, seed=s) for s in range(4))
-    forward, back = literal_moco_v3(q1, k2, temperature), literal_moco_v3(q2, k1, temperature)
-    both = objectives.moco_v3(q1, q2, k1, k2, temperature=temperature)
-    assert both.item() == pytest.approx(forward + back, rel=1e-11)
-    one = objectives.moco_v3(q1, q2, k1, k2, temperature=temperature, symmetric=False)
-    assert one.item() == pytest.approx(forward, rel=1e-11)
-
-
-def test_moco_v3_limits():
-    row = unit(1).repeat(8, 1)
-    assert objectives.moco_v3(row, row, row, row, temperature=0.3).item() == pytest.approx(4 * 0.3 * math.log(8))
-    one = unit(1)
-    assert objectives.moco_v3(one, one, one, one).item() == pytest.approx(0, abs=1e-12)
-
-
-def test_moco_v3_has_no_gradient_into_the_keys_and_the_right_one_into_the_queries():
-    leaves = [unit(4, 5, seed=s).requires_grad_() for s in range(4)]
-    objectives.moco_v3(*leaves).backward()
-    assert leaves[2].grad is None
-    assert leaves[3].grad is None
-    k1, k2 = (t.detach() for t in leaves[2:])
-    assert torch.autograd.gradcheck(lambda a, b: objectives.moco_v3(a, b, k1, k2), (leaves[0], leaves[1]))
-    assert not torch.equal(leaves[0].grad, leaves[1].grad)
 
 
 def test_half_precision_computes_in_float32():

@@ -8,6 +8,19 @@ from torch import Tensor
 from selftaught.errors import UserError
 from selftaught.objectives._common import check_choice, check_range, in_float32, mean_distance
 
+__all__ = [
+    "b2s",
+    "blind_spot",
+    "c_bsn",
+    "c_bsn_ramp",
+    "c_bsn_terms",
+    "denormalise_patch",
+    "draw_subsample",
+    "normalise_patch",
+    "random_subsample",
+    "s2b",
+]
+
 
 def s2b(x: Tensor, r: int) -> Tensor:
     """Space to batch: split every image into its r*r phase images, stacked in the batch.

@@ -5,9 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, check_views, in_float32
-from selftaught.objectives.contrastive import NO_NEGATIVES, simclr
-from selftaught.objectives.supervised import supcon, supervised
+from selftaught.objectives._common import NO_NEGATIVES, check_choice, check_views, in_float32
+from selftaught.objectives.simclr import simclr
+from selftaught.objectives.supcon import supcon
+from selftaught.objectives.supervised import supervised
+
+__all__ = ["projection_head", "spectral", "spectral_population"]
 
 
 @in_float32

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, check_views, expect_unit, in_float32, softplus
+from selftaught.objectives._common import NO_NEGATIVES, check_positive, check_views, expect_unit, in_float32, softplus
 from selftaught.objectives._tiled import lse_self
-from selftaught.objectives.contrastive import NO_NEGATIVES
+
+__all__ = ["hcl"]
 
 
 @in_float32

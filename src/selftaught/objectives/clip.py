@@ -8,6 +8,8 @@ from torch import Tensor
 from selftaught.objectives._common import check_positive, check_views, in_float32, softplus, unit
 from selftaught.objectives._tiled import lse_rows_and_columns
 
+__all__ = ["clip"]
+
 
 @in_float32
 def clip(image: Tensor, text: Tensor, *, temperature: float | Tensor = 0.07) -> Tensor:

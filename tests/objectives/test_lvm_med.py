@@ -224,7 +224,7 @@ def test_a_solved_batch_teaches_nothing_unless_noise_or_a_margin_asks_for_more()
 
 
 def test_the_noise_is_gumbel_and_follows_the_global_seed():
-    from selftaught.objectives.graph_matching import _perturbed
+    from selftaught.objectives._graph_matching import _perturbed
 
     torch.manual_seed(0)
     noise = _perturbed(torch.zeros(400, 400), 0.1) / 0.1

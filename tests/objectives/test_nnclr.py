@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from selftaught import objectives
 from selftaught.errors import UserError
-from tests.objectives.test_queue import dot, unit
+from tests.objectives.test_moco_v2 import dot, unit
 
 
 def literal_direction(neighbours, predictions, temperature, positive_below=True):
@@ -77,7 +77,7 @@ def test_no_gradient_reaches_the_neighbours():
 def test_nearest_is_the_best_cosine_of_all(monkeypatch, masked, chunk):
     import sys
 
-    monkeypatch.setattr(sys.modules["selftaught.objectives.nearest"], "CHUNK", chunk)
+    monkeypatch.setattr(sys.modules["selftaught.objectives.nnclr"], "CHUNK", chunk)
     z, queue = 5 * unit(9, seed=0), unit(33, seed=1)
     z.requires_grad_()
     mask = torch.rand(9, 33, generator=torch.Generator().manual_seed(0)) < 0.5 if masked else None

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._common import check_views, in_float32, unit
-from selftaught.objectives.queue import CHUNK, batch_infonce
+from selftaught.objectives._queue import CHUNK, batch_infonce
+
+__all__ = ["nearest", "nnclr"]
 
 
 @in_float32

@@ -31,15 +31,6 @@ def literal_cross_entropy(p, z):
     return total
 
 
-def test_byol_is_the_sum_of_two_squared_distances_of_unit_vectors():
-    p1, p2, z1, z2 = four()
-    first = 2 - 2 * literal_cosine(p1, z2)
-    assert byol(p1, p2, z1, z2, symmetric=False).item() == pytest.approx(first, rel=1e-12)
-    assert byol(p1, p2, z1, z2).item() == pytest.approx(first + 2 - 2 * literal_cosine(p2, z1), rel=1e-12)
-    squared = (F.normalize(p1) - F.normalize(z2)).square().sum(1).mean()
-    assert first == pytest.approx(squared.item(), rel=1e-12)
-
-
 def test_simsiam_is_half_of_each_negative_cosine():
     p1, p2, z1, z2 = four()
     expected = -literal_cosine(p1, z2) / 2 - literal_cosine(p2, z1) / 2
@@ -65,18 +56,6 @@ def test_values_of_right_opposite_and_crossed_predictions():
     assert byol(z1, z2, z1, z2).item() > 0.1  # each view's own target is no use
 
 
-def test_byol_is_four_times_simsiam():
-    views = four()
-    again = [t.clone() for t in views]
-    for t in (*views, *again):
-        t.requires_grad_()
-    ours, theirs = byol(*views), simsiam(*again)
-    assert ours.item() == pytest.approx(4 + 4 * theirs.item(), rel=1e-12)
-    ours.backward()
-    theirs.backward()
-    torch.testing.assert_close(views[0].grad, 4 * again[0].grad, rtol=1e-10, atol=1e-14)
-
-
 @pytest.mark.parametrize("loss", [byol, simsiam], ids=["byol", "simsiam"])
 def test_no_gradient_reaches_the_targets_and_predictions_only_turn(loss):
     p1, p2, z1, z2 = (t.requires_grad_() for t in four())
@@ -99,11 +78,6 @@ def test_simsiam_gradients_by_finite_differences(similarity, symmetric):
     held = [t.detach() for t in views[2:]]
     fixed = lambda p1, p2: simsiam(p1, p2, *held, similarity=similarity, symmetric=symmetric)  # noqa: E731
     assert torch.autograd.gradcheck(fixed, views[:2])
-
-
-def test_byol_gradients_by_finite_differences():
-    p1, p2, z1, z2 = four(3, 4)
-    assert torch.autograd.gradcheck(lambda a, b: byol(a, b, z1, z2), (p1.requires_grad_(), p2.requires_grad_()))
 
 
 @pytest.mark.parametrize("loss", [byol, simsiam], ids=["byol", "simsiam"])

@@ -13,9 +13,15 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, check_positive, check_views, expect_unit, in_float32
-from selftaught.objectives.contrastive import NO_NEGATIVES
-from selftaught.objectives.isogclr import STARTS, check_rates
+from selftaught.objectives._common import (
+    NO_NEGATIVES,
+    check_choice,
+    check_positive,
+    check_views,
+    expect_unit,
+    in_float32,
+)
+from selftaught.objectives._isogclr_rates import STARTS, check_rates
 
 FORMS = ("masked", "official", "libauc")
 

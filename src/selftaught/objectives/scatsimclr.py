@@ -5,9 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_views, in_float32
-from selftaught.objectives.contrastive import NO_NEGATIVES, simclr
+from selftaught.objectives._common import NO_NEGATIVES, check_views, in_float32
+from selftaught.objectives.simclr import simclr
 from selftaught.objectives.supervised import supervised
+
+__all__ = ["scatsimclr", "scatsimclr_terms"]
 
 
 def scatsimclr(
