@@ -152,6 +152,7 @@ def _add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--out", required=True, help=".parquet or .npy file, or a folder for images")
     sub.add_argument("--workers", type=int, default=-1, help="loader processes; -1 chooses")
     sub.add_argument("--tile", type=int, default=512, help="largest side restored in one piece (default 512)")
+    sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
     sub = command("export", _export, "the encoder for use without selftaught")
     sub.add_argument("run", help="folder of the run")
     sub.add_argument("--format", default="safetensors", help="safetensors, timm or onnx")
@@ -274,13 +275,10 @@ def _methods(options: argparse.Namespace) -> None:
 
 
 def _apply(options: argparse.Namespace) -> None:
-    from pathlib import Path
-
     from rich.console import Console
     from rich.progress import Progress
 
     import selftaught
-    from selftaught.run.applying import skipped_list
 
     run = selftaught.load(options.run)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
@@ -290,12 +288,12 @@ def _apply(options: argparse.Namespace) -> None:
             options.out,
             workers=options.workers,
             tile=options.tile,
-            say=lambda done: bar.update(task, completed=done),
+            overwrite=options.overwrite,
+            progress=lambda done: bar.update(task, completed=done),
         )
     print(f"{written} written to {options.out}")
-    listed = skipped_list(Path(options.out))
-    if listed.is_file():
-        print(f"{len(listed.read_text().splitlines()) - 1} could not be used, listed in {listed}")
+    if written.skipped:
+        print(f"{len(written.skipped)} could not be used, listed in {written.listed}")
 
 
 def _export(options: argparse.Namespace) -> None:

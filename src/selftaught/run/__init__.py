@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from selftaught.data import Source, open_source
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
-from selftaught.run import applying, evaluating, exporting, reporting, suites, training
+from selftaught.run import applying, outputs, reporting, samples, suites, training
 from selftaught.run.layout import Layout, write_json
 from selftaught.run_settings import Settings
 
@@ -80,7 +81,7 @@ class Run:
         self.path = self.layout.path
         self.config = self.layout.read_config()
         self._method: Method | None = None
-        self._rows: list[dict[str, Any]] = []
+        self._drawn: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"<Run {self.config['method']} on {self.config['data']['name']} in {self.path}>"
@@ -121,6 +122,13 @@ class Run:
         return self._build(self.config["settings"]["seed"] + 10_007).to(self.method.device).eval()
 
     @property
+    def output(self) -> outputs.Output:
+        """The kind of thing that the run's method delivers."""
+        from selftaught import methods
+
+        return outputs.of(methods.get(self.config["method"]).output)
+
+    @property
     def encoder(self) -> nn.Module:
         """What the run delivers: normalised samples in, embeddings (or restored images) out."""
         return self.method.deliverable().eval()
@@ -154,30 +162,29 @@ class Run:
         Returns:
             per protocol the Results of ``this``, ``random`` and ``raw``; also stored in evaluation.json.
         """
-        asked = suites.Options.of(options)
-        source = self.config["settings"]["data"] if data is None else data
-        if self.method.output == "image":
-            pictures: dict[str, Any] = {"data": source, "clean": clean, "limit": limit, "say": say}
-            found, self._rows = evaluating.restoration_protocol(self.method, self._settings(data), **pictures)
-        else:
-            bench = suites.Bench(
-                self.method,
-                self._untrained,
-                own=self.settings,
-                classes=self.config["data"].get("classes"),
-                settings=self._settings(data),
-                data=source,
-                options=asked,
-                baselines=baselines,
-                say=say,
-            )
-            found, kept = evaluating.judge(list(protocols) if protocols else None, bench, seeds=seeds)
-            if data is None and kept:
-                np.savez_compressed(self.layout.features, **kept)  # type: ignore[arg-type]
+        bench = suites.Bench(
+            self.method,
+            self._untrained,
+            own=self.settings,
+            classes=self.config["data"].get("classes"),
+            settings=self._settings(data),
+            data=self.config["settings"]["data"] if data is None else data,
+            options=suites.Options.of(options),
+            baselines=baselines,
+            say=say,
+            protocols=list(protocols or ()),
+            seeds=seeds,
+            clean=clean,
+            limit=limit,
+        )
+        judged = self.output.evaluate(bench)
+        if data is None and judged.features:
+            np.savez_compressed(self.layout.features, **judged.features)  # type: ignore[arg-type]
         stored = json.loads(self.layout.evaluation.read_text()) if self.layout.evaluation.exists() else {}
-        stored |= {n: {k: result.to_dict() for k, result in kinds.items()} for n, kinds in found.items()}
+        stored |= {n: {k: result.to_dict() for k, result in kinds.items()} for n, kinds in judged.found.items()}
         write_json(self.layout.evaluation, stored)
-        return found
+        self._drawn = judged.sections
+        return judged.found
 
     def _settings(self, data: Any) -> Settings:
         """The run's settings; on other data than its own, how that is divided is found out anew."""
@@ -193,18 +200,41 @@ class Run:
         *,
         workers: int = -1,
         tile: int = 512,
-        say: Callable[[int], None] = lambda done: None,
-    ) -> int:
-        """Write embeddings (.parquet, .npy) or restored images (a folder); call again to go on where it was cut off.
+        overwrite: bool = False,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> applying.Applied:
+        """Write the run's result for every sample: a table (.parquet, .npy) or a folder of pictures, by its output.
+
+        The same call goes on where it was cut off, and leaves alone what is finished.
+
+        Args:
+            data: samples; any source.
+            out: file or folder to write.
+            workers: loader processes; -1 chooses.
+            tile: largest side of an image that is restored in one piece.
+            overwrite: replace what another run, or this one from other data, wrote to ``out``.
+            progress: called with the number of samples done so far.
 
         Returns:
-            how many samples were written.
+            how many samples were written; ``.skipped`` lists those that could not be used.
+
+        Raises:
+            UserError: data of other channels; results of another run in ``out``; another process at work there.
         """
-        source = applying.open_input(data, self.method)
-        if self.method.output == "image":
-            return applying.images(self.method, source, Path(out), tile=tile, say=say)
-        classes = self.config["data"].get("classes")
-        return applying.embeddings(self.method, source, Path(out), workers=workers, classes=classes, say=say)
+        job = applying.Job(
+            self.method,
+            applying.open_input(data, self.method),
+            Path(out),
+            run=str(self.path),
+            classes=self.config["data"].get("classes"),
+            options=self.config["options"],
+            given=data,
+            overwrite=overwrite,
+            workers=workers,
+            tile=tile,
+            say=progress,
+        )
+        return self.output.apply(job)
 
     def export(self, format: str = "safetensors", out: str | Path | None = None) -> Path:
         """Write the encoder in a form that loads without selftaught; see :mod:`selftaught.run.exporting`."""
@@ -213,27 +243,39 @@ class Run:
         default = self.path / "export" / ("timm" if format == "timm" else f"encoder.{format}")
         device = self.method.device
         try:
-            return exporting.export(self.method, card, format, Path(out) if out is not None else default)
+            return self.output.export(self.method, card, format, Path(out) if out is not None else default)
         finally:
             self.method.to(device)
 
     def report(self, say: Callable[[str], None] = lambda line: None) -> Path:
         """Write report.html from what the run has stored; evaluates first where that was not done yet."""
-        if not self.layout.evaluation.exists() or (self.method.output == "image" and not self._rows):
+        if not self.layout.evaluation.exists():
             try:
                 self.evaluate(say=say)
             except UserError as error:
                 say(f"not evaluated: {error}")
-                if self.method.output == "image":
-                    source = self.config["settings"]["data"]
-                    self._rows = evaluating.examples(self.method, self.settings, source)
         return reporting.write(self.layout.report, [self._sections(say)], say)
 
     def _sections(self, say: Callable[[str], None]) -> dict[str, Any]:
-        found = reporting.sections(self.layout, self.method, self.settings)
+        found = reporting.sections(self.layout)
         say("drawing the report")
-        data = self.config["settings"]["data"]
-        return found | reporting.pictured(self.layout, self.method, self.settings, data, self._rows)
+        return found | self.output.draw(self._page())
+
+    def _page(self) -> outputs.Page:
+        """What the report's pictures are drawn from."""
+        settings, modality = self.settings, self.config["data"]["modality"]
+        train: Source | None = None
+        test: Source | None = None
+        try:
+            train = samples.training_source(settings.data, modality, settings)
+            test = open_source(settings.data, modality=modality, split="test", by=settings.by, seed=settings.seed)
+        except UserError:  # gone since; what is stored is shown
+            pass
+        features = {}
+        if self.layout.features.exists():
+            with np.load(self.layout.features) as kept:
+                features = {name: kept[name] for name in kept.files}
+        return outputs.Page(self.method, train, test, settings, features, self._drawn)
 
     def summary(self) -> list[str]:
         """Three lines: what was trained, how it did, where it lies."""
@@ -246,8 +288,7 @@ class Run:
             f"{self.config['method']} on {data['name']} ({data['samples']} samples): {steps} steps in {seconds:.0f} s"
             + (f", {skipped} unusable samples listed in {self.layout.skipped}" if skipped else "")
         ]
-        more = " --clean FOLDER" if self.method.output == "image" else " --data LABELLED"
-        lines.append(self._verdict() or f"to know how good it is: selftaught evaluate {self.path}{more}")
+        lines.append(self._verdict() or f"to know how good it is: selftaught evaluate {self.path} {self.output.hint}")
         lines.append(f"report: {self.layout.report}" if self.layout.report.exists() else f"run: {self.path}")
         return lines
 
@@ -255,13 +296,7 @@ class Run:
         if not self.layout.evaluation.exists():
             return ""
         stored = json.loads(self.layout.evaluation.read_text())
-        for protocol, number, label in (
-            ("classify", "accuracy", "accuracy"),
-            ("linear", "accuracy", "linear probe"),
-            ("knn", "accuracy", "k-NN"),
-            ("restoration", "psnr", "PSNR"),
-            ("diagnostics", "effective_rank", "effective rank"),
-        ):
+        for protocol, number, label in self.output.headlines:
             kinds = stored.get(protocol)
             if kinds and number in kinds["this"]["numbers"]:
                 names = {"this": "this model", "random": "untrained", "raw": "raw input"}

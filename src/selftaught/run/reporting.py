@@ -12,20 +12,19 @@ from typing import Any
 import numpy as np
 
 from selftaught import catalog, report
-from selftaught.data import Source, as_uint8, open_source
-from selftaught.engine.loader import as_unit_float
+from selftaught.data import Source, as_uint8
 from selftaught.engine.method import Method
-from selftaught.errors import SampleError, UserError
+from selftaught.errors import SampleError
 from selftaught.report import images as pictures
-from selftaught.run import samples
 from selftaught.run.layout import Layout
+from selftaught.run.outputs._base import Page
 from selftaught.run_settings import Settings
 from selftaught.views import render
 
 _TILE, _POINTS, _QUERIES, _HITS, _ROWS = 48, 600, 8, 8, 6
 
 
-def sections(layout: Layout, method: Method, settings: Settings) -> dict[str, Any]:
+def sections(layout: Layout) -> dict[str, Any]:
     """All sections of one run, as :class:`selftaught.report.schema.Run` describes them."""
     config, state = layout.read_config(), layout.read_state()
     card, facts = catalog.card(config["method"]), config["data"]
@@ -65,27 +64,14 @@ def sections(layout: Layout, method: Method, settings: Settings) -> dict[str, An
     return {key: value for key, value in found.items() if value}
 
 
-def pictured(layout: Layout, method: Method, settings: Settings, data: Any, restored: list[Any]) -> dict[str, Any]:
-    """The sections that need the samples: views, map, gallery, windows, before and after.
-
-    ``restored`` holds before/after/clean triples where an evaluation made them; else test images are restored now.
-    """
-    modality = layout.read_config()["data"]["modality"]
-    try:
-        train = samples.training_source(data, modality, settings)
-        test = open_source(data, modality=modality, split="test", by=settings.by, seed=settings.seed)
-    except (UserError, TypeError):
-        return {}
-    if method.output == "image":
-        return {"restoration": [_restored(row) for row in restored]} if restored else {}
+def samples_and_map(page: Page) -> dict[str, Any]:
+    """The sections of an encoder that need the samples: views, map, gallery, windows."""
     found: dict[str, Any] = {}
-    if modality == "image":
-        found["views"] = _views(train, method, settings)
-    if layout.features.exists():
-        with np.load(layout.features) as kept:
-            arrays = {name: kept[name] for name in kept.files}
-        if int(arrays["index"].max(initial=-1)) < len(test):
-            found |= _embedding_sections(test, method, arrays, modality)
+    if page.train is not None and page.train.modality == "image":
+        found["views"] = _views(page.train, page.method, page.settings)
+    index = page.features.get("index")
+    if page.test is not None and index is not None and int(index.max(initial=-1)) < len(page.test):
+        found |= _embedding_sections(page.test, page.method, page.features, page.test.modality)
     return found
 
 
@@ -238,21 +224,6 @@ def _windows(source: Source, index: np.ndarray, labels: np.ndarray | None, rng: 
             window["label"] = source.classes[labels[k]] if source.classes else str(labels[k])
         rows.append(window)
     return rows
-
-
-def _restored(row: dict[str, Any]) -> dict[str, Any]:
-    side = 640
-
-    def picture(image: np.ndarray) -> str:
-        height, width = image.shape[:2]
-        top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-        part = np.clip(image, 0, 1)[top : top + side, left : left + side]
-        return pictures.encode((part * 255 + 0.5).astype(np.uint8), format="png")
-
-    found = {"name": row["name"], "noisy": picture(row["noisy"]), "restored": picture(row["restored"])}
-    if row.get("clean") is not None:
-        found["clean"] = picture(as_unit_float(row["clean"]))
-    return found
 
 
 def write(path: Path, runs: list[dict[str, Any]], say: Callable[[str], None] = lambda line: None) -> Path:
