@@ -209,10 +209,28 @@ def test_restored_pictures_go_to_a_folder_and_are_kept(denoiser, few: Path, tmp_
     assert cv2.imread(str(picture), cv2.IMREAD_UNCHANGED).shape == (48, 48)
     stamp = picture.stat().st_mtime_ns
     (out / "001.png").unlink()
-    assert denoiser.apply(few, out) == 9
+    again = denoiser.apply(few, out)
+    assert (again, again.kept) == (1, 8)
     assert picture.stat().st_mtime_ns == stamp
     assert (out / "001.png").is_file()
     assert not list(out.glob(".part*"))
+
+
+def test_a_folder_that_grew_or_changed_is_caught_up_with(denoiser, tmp_path: Path) -> None:
+    write_photos(tmp_path / "in", count=3, classes=1, channels=1)
+    out = tmp_path / "out"
+    assert denoiser.apply(tmp_path / "in", out) == 3
+    stamps = {p.name: p.stat().st_mtime_ns for p in out.glob("*.png")}
+    cv2.imwrite(str(tmp_path / "in/001.png"), np.full((30, 30), 99, np.uint8))
+    cv2.imwrite(str(tmp_path / "in/new.png"), np.full((20, 20), 99, np.uint8))
+    caught = denoiser.apply(tmp_path / "in", out)
+    assert (caught, caught.kept) == (2, 2)
+    again = {p.name: p.stat().st_mtime_ns for p in out.glob("*.png")}
+    assert [name for name in stamps if again[name] == stamps[name]] == ["000.png", "002.png"]
+    assert cv2.imread(str(out / "001.png")).shape[:2] == (30, 30)
+    write_photos(tmp_path / "other", count=3, classes=1, channels=1)
+    with pytest.raises(UserError, match="holds results of other data"):
+        denoiser.apply(tmp_path / "other", out)
 
 
 def test_a_table_is_no_place_for_pictures(denoiser, few: Path, tmp_path: Path) -> None:

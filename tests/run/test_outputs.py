@@ -152,6 +152,33 @@ def test_every_file_lies_inside_the_folder_and_no_two_meet() -> None:
     assert str(found[6]) != "work.json"
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype", "channels", "written"),
+    [
+        ("a.png", np.uint16, 3, "a.png"),
+        ("a.jpg", np.uint16, 3, "a.jpg.tif"),
+        ("a.png", np.float32, 1, "a.png.tif"),
+        ("a.tif", np.float32, 5, "a.tif"),
+        ("a.npy", np.uint16, 5, "a.npy"),
+        ("a.bmp", np.uint8, 1, "a.bmp"),
+        ("a.webp", np.uint8, 3, "a.webp"),
+        ("a.jpg", np.uint8, 5, "a.jpg.tif"),
+    ],
+)
+def test_no_picture_loses_depth_or_channels_to_its_suffix(tmp_path: Path, name, dtype, channels, written) -> None:
+    image = np.random.default_rng(0).integers(0, 250, (40, 50, channels)).astype(dtype)
+    image = image * 200 if dtype == np.uint16 else image
+    _folder.write_image(tmp_path / name, image)
+    assert [p.name for p in tmp_path.iterdir()] == [written]
+    if written.endswith(".npy"):
+        np.testing.assert_array_equal(np.load(tmp_path / written), image)
+        return
+    source = open_source(str(tmp_path / written), split="all")
+    found = source.read(0)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, image)
+
+
 def test_lists_are_real_csv_with_the_names_on_disk(tmp_path: Path) -> None:
     from selftaught.run.applying import write_csv
 

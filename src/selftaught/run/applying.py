@@ -27,21 +27,23 @@ Skipped = list[tuple[str, str]]
 
 
 class Applied(int):
-    """How many samples were written: a whole number that also says where, and what was left out.
+    """How many rows a table has, or how many files were written now: a number that also says where, and what is not.
 
     Attributes:
         out: the file or folder.
+        kept: files in a folder that were finished before, and are not counted.
         skipped: name and reason of each sample that could not be used; also listed in ``listed``.
         listed: the file of that list, None where nothing was left out.
     """
 
     out: Path
     skipped: Skipped
+    kept: int
 
-    def __new__(cls, count: int, out: Path, skipped: Sequence[tuple[str, str]] = ()) -> Applied:
+    def __new__(cls, count: int, out: Path, skipped: Sequence[tuple[str, str]] = (), kept: int = 0) -> Applied:
         """Make one; the count is the number's value."""
         self = super().__new__(cls, count)
-        self.out, self.skipped = out, list(skipped)
+        self.out, self.skipped, self.kept = out, list(skipped), kept
         return self
 
     @property
@@ -50,7 +52,8 @@ class Applied(int):
         return skipped_list(self.out) if self.skipped else None
 
     def __repr__(self) -> str:
-        more = f", {len(self.skipped)} skipped" if self.skipped else ""
+        more = f", {self.kept} kept" if self.kept else ""
+        more += f", {len(self.skipped)} skipped" if self.skipped else ""
         return f"<{int(self)} written to {self.out}{more}>"
 
     def __str__(self) -> str:
@@ -66,6 +69,7 @@ class Job:
         source: the samples, in the order that the results will have.
         out: file or folder to write.
         run: what the run is called in messages.
+        weights: digest of the run's weights (see `weights_digest`); "" takes that of ``method``.
         classes: names of a classifier's classes.
         options: what changes the result besides weights and input; part of the key of resuming.
         given: the input as the user named it, to keep it from being overwritten.
@@ -79,6 +83,7 @@ class Job:
     source: Source
     out: Path
     run: str = "this run"
+    weights: str = ""
     classes: Sequence[str] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     given: Any = None
@@ -92,9 +97,10 @@ class Job:
         return {
             "output": self.method.output,
             "method": self.method.slug,
-            "weights": weights_digest(self.method),
+            "weights": self.weights or weights_digest(self.method),
             "options": json.loads(json.dumps(self.options, default=str)),
             "input": self.source.fingerprint(),
+            "origin": self.source.origin(),
             "samples": len(self.source),
         }
 
@@ -111,6 +117,19 @@ def open_input(spec: Any, method: Method) -> Source:
     return source
 
 
+def adapt(method: Method, source: Source) -> None:
+    """Let a method adapt itself to a source before it is applied there.
+
+    Raises:
+        UserError: it has no ``adapt``.
+    """
+    own: Callable[[Source], None] | None = getattr(method, "adapt", None)
+    if own is None or getattr(own, "__func__", own) is getattr(Method, "adapt", None):
+        raise UserError(f"--adapt: {method.slug} does not adapt to the data that it is applied to; leave it out")
+    own(source)
+    method.eval()
+
+
 def weights_digest(method: Method) -> str:
     """32 hexadecimal digits of all that a prediction comes from: what is delivered, and how pixels are normalised."""
     found = hashlib.blake2b(digest_size=16)
@@ -123,7 +142,9 @@ def weights_digest(method: Method) -> str:
 
 
 # ---- whose place it is -------------------------------------------------------------------------------------------
-def begin(job: Job, mark: Path, *, taken: bool, clear: Callable[[], None]) -> dict[str, Any] | None:
+def begin(
+    job: Job, mark: Path, *, taken: bool, clear: Callable[[], None], growing: bool = False
+) -> dict[str, Any] | None:
     """Take a place for this work.
 
     Args:
@@ -131,15 +152,18 @@ def begin(job: Job, mark: Path, *, taken: bool, clear: Callable[[], None]) -> di
         mark: JSON file that says whose place it is.
         taken: whether something lies there already.
         clear: called to take away what lies there, where ``job.overwrite`` allows it.
+        growing: whether an input that has changed since (a folder with more files now) is still the same work.
 
     Returns:
-        what ``mark`` holds where the same work was begun before, else None.
+        what ``mark`` held where the same work was begun before, else None.
 
     Raises:
         UserError: another run wrote there, or something else lies there.
     """
     key, known = job.key(), _read_mark(mark)
-    if known is not None and known.get("key") == key:
+    if known is not None and _same(key, known.get("key", {}), growing):
+        if known["key"] != key:
+            write_json(mark, {"key": key, "run": job.run, "input": job.source.name})
         return known
     if known is not None or taken:
         if not job.overwrite:
@@ -147,6 +171,16 @@ def begin(job: Job, mark: Path, *, taken: bool, clear: Callable[[], None]) -> di
         clear()
     write_json(mark, {"key": key, "run": job.run, "input": job.source.name})
     return None
+
+
+_WORK = ("output", "method", "weights", "options")
+
+
+def _same(key: dict[str, Any], other: dict[str, Any], growing: bool) -> bool:
+    if any(key[part] != other.get(part) for part in _WORK):
+        return False
+    named = os.sep in key["origin"]  # an array has no place by which it is known again
+    return key["input"] == other.get("input") or (growing and named and key["origin"] == other.get("origin"))
 
 
 def finish(mark: Path, written: int, skipped: Skipped) -> None:
@@ -168,7 +202,7 @@ def _refusal(out: Path, key: dict[str, Any], known: dict[str, Any] | None) -> st
     if known is None:
         return f"--out {out}: holds what this run did not write; {mend}"
     other = known.get("key", {})
-    what = "other data" if all(key[k] == other.get(k) for k in ("method", "weights", "options")) else "another run"
+    what = "other data" if all(key[part] == other.get(part) for part in _WORK) else "another run"
     if what == "another run" and (key["method"], key["weights"]) == (other.get("method"), other.get("weights")):
         what = "other options"
     return f"--out {out}: holds results of {what} ({known.get('run')} on {known.get('input')}); {mend}"

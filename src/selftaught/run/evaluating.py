@@ -75,6 +75,8 @@ def embedding_protocols(bench: Bench, names: list[str], own: tuple[str, ...]) ->
         tx, ty, index = make(model, test)
         if kind == "this":
             kept = {"features": tx, "index": index} | ({"labels": ty} if ty is not None else {})
+            if ty is not None and test.classes:
+                kept["classes"] = np.array(test.classes)
         if kind == "random":
             kept["random"] = tx
         views = _second_view(model, test) if make is embed and "diagnostics" in names else None

@@ -60,7 +60,7 @@ def export(
 
     Args:
         method: the trained method.
-        card: content of the run's encoder.json.
+        card: what encoder.json says of it.
         form: safetensors, timm or onnx.
         out: file (safetensors, onnx) or folder (timm) to write.
         example: a batch that the deliverable takes (onnx).

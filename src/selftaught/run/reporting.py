@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from selftaught.data import Source, as_uint8
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError
 from selftaught.report import images as pictures
+from selftaught.run.evaluations import Evaluation
 from selftaught.run.layout import Layout
 from selftaught.run.outputs._base import Page
 from selftaught.run_settings import Settings
@@ -24,21 +24,28 @@ from selftaught.views import render
 _TILE, _POINTS, _QUERIES, _HITS, _ROWS = 48, 600, 8, 8, 6
 
 
-def sections(layout: Layout) -> dict[str, Any]:
-    """All sections of one run, as :class:`selftaught.report.schema.Run` describes them."""
+def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """The sections of one run that need no samples, as :class:`selftaught.report.schema.Run` describes them.
+
+    Args:
+        layout: of the run.
+        lead: the evaluation that the page is about.
+        evaluations: all that there are; those on other data than ``lead`` are listed with its name.
+    """
     config, state = layout.read_config(), layout.read_state()
     card, facts = catalog.card(config["method"]), config["data"]
-    stored = json.loads(layout.evaluation.read_text()) if layout.evaluation.exists() else {}
     seconds = sum(stage.get("seconds", 0.0) for stage in state["stages"].values())
+    skipped = _skipped(layout.skipped)
+    usable = facts["samples"] - len({row["name"] for row in skipped})
     found: dict[str, Any] = {
-        "title": f"{card.title} on {facts['name']}",
+        "title": f"{card.title} on {facts['name']}" + ("" if lead.own else f", judged on {lead.name}"),
         "method": config["method"],
         "method_title": card.title,
         "paper": {"title": card.paper, "year": card.year, "venue": card.venue, "url": f"arXiv {card.arxiv}"},
         "source": {k: facts.get(k) for k in ("name", "modality", "classes", "channels")}
-        | {"train": facts["samples"], "generated": bool(facts.get("generated"))},
+        | {"train": usable, "generated": bool(facts.get("generated"))},
         "seconds": seconds,
-        "created": f"{datetime.fromtimestamp(layout.config.stat().st_mtime):%Y-%m-%d %H:%M}",
+        "created": f"{datetime.now():%Y-%m-%d %H:%M}",
         "command": f"selftaught train --config {layout.config}",
         "config": config["settings"] | config["options"],
         "environment": config.get("environment"),
@@ -48,20 +55,31 @@ def sections(layout: Layout) -> dict[str, Any]:
             for name, stage in state["stages"].items()
         ],
         "metrics": _metrics(layout.metrics, facts),
-        "skipped": _skipped(layout.skipped),
+        "skipped": skipped,
     }
-    found["label_efficiency"] = _label_efficiency(stored.get("fewlabel"), facts)
-    drawn = {"fewlabel"} if found["label_efficiency"] else set()
-    columns = ("this", "random", "raw")
-    found["protocols"] = [
-        {"name": name, "better": (kinds["this"]["figures"] or {}).get("better") or {}}
-        | {k: v for k, v in kinds.items() if k in columns}
-        for name, kinds in stored.items()
-        if name not in drawn
-    ]
-    found["confusion"] = _confusion(stored.get("linear"), facts)
-    found["spectrum"] = _spectrum(stored.get("diagnostics"))
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in (found | _judged(lead, evaluations, facts)).items() if value}
+
+
+def _judged(lead: Evaluation, evaluations: Sequence[Evaluation], facts: dict[str, Any]) -> dict[str, Any]:
+    """What the evaluations say in numbers."""
+    stored, classes = lead.numbers(), lead.features().get("classes")
+    names = classes.tolist() if classes is not None else facts.get("classes") if lead.own else None
+    found: dict[str, Any] = {
+        "label_efficiency": _label_efficiency(stored.get("fewlabel"), names),
+        "confusion": _confusion(stored.get("linear"), names),
+        "spectrum": _spectrum(stored.get("diagnostics")),
+        "protocols": [],
+    }
+    for one in sorted(evaluations, key=lambda one: one.folder != lead.folder):
+        leads = one.folder == lead.folder
+        for name, kinds in one.numbers().items():
+            if leads and name == "fewlabel" and found["label_efficiency"]:
+                continue
+            shown = name if leads else f"{name} on {one.name or facts['name']}"
+            better = (kinds["this"]["figures"] or {}).get("better") or {}
+            columns = {kind: kinds[kind] for kind in ("this", "random", "raw") if kind in kinds}
+            found["protocols"].append({"name": shown, "better": better} | columns)
+    return found
 
 
 def samples_and_map(page: Page) -> dict[str, Any]:
@@ -111,7 +129,7 @@ def _skipped(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _label_efficiency(stored: dict[str, Any] | None, facts: dict[str, Any]) -> dict[str, Any] | None:
+def _label_efficiency(stored: dict[str, Any] | None, classes: list[str] | None) -> dict[str, Any] | None:
     if not stored:
         return None
     names = {"this": "this encoder", "random": "untrained encoder", "raw": "raw input"}
@@ -125,18 +143,20 @@ def _label_efficiency(stored: dict[str, Any] | None, facts: dict[str, Any]) -> d
             numbers = [point["accuracy"] for point in points]
             role = kind if kind != "statistics" else "other"
             curves.append({"name": label, "role": role} | {k: [n[k] for n in numbers] for k in ("mean", "low", "high")})
-    chance = 1 / len(facts["classes"]) if facts.get("classes") else None
+    chance = 1 / len(classes) if classes else None
     note = "intervals over draws of the labelled samples (95 %)"
     return {"x": x, "curves": curves, "chance": chance, "note": note} if curves else None
 
 
-def _confusion(stored: dict[str, Any] | None, facts: dict[str, Any]) -> dict[str, Any] | None:
+def _confusion(stored: dict[str, Any] | None, classes: list[str] | None) -> dict[str, Any] | None:
     """Confusion matrix of the linear probe on this encoder, under the classes' names."""
     figures = ((stored or {}).get("this") or {}).get("figures", {})
-    matrix, classes = (figures.get("confusion") or {}).get("matrix"), facts.get("classes")
+    confusion = figures.get("confusion") or {}
+    matrix = confusion.get("matrix")
     if not matrix:
         return None
-    known = classes if classes and len(classes) == len(matrix) else [str(k) for k in range(len(matrix))]
+    codes = confusion.get("classes", range(len(matrix)))
+    known = [classes[k] if classes and 0 <= k < len(classes) else str(k) for k in codes]
     return {"matrix": matrix, "classes": known}
 
 

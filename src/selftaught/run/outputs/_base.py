@@ -97,6 +97,24 @@ class Output:
         """Write the deliverable in a form that loads without selftaught; see `exporting.export`."""
         return exporting.export(method, card, form, out, example=self.example(card), free=self.free_axes())
 
+    def card(self, method: Method, facts: dict[str, Any]) -> dict[str, Any]:
+        """What encoder.json says: how to build the deliverable again, and what it takes.
+
+        Args:
+            method: the trained method.
+            facts: of its training data, as in config.yaml.
+        """
+        return {
+            "method": method.slug,
+            "output": method.output,
+            "modality": facts["modality"],
+            "channels": facts["channels"],
+            "build": method.deliverable_spec(),
+            "normalise": {"mean": facts.get("mean"), "std": facts.get("std"), "value_range": facts.get("value_range")},
+            "image_size": getattr(method.config, "image_size", None),
+            "length": facts.get("length"),
+        }
+
     def example(self, card: dict[str, Any]) -> Tensor:
         """A batch of the shape that the deliverable takes."""
         generator = torch.Generator().manual_seed(0)

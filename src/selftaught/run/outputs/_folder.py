@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from selftaught.data import Source
 from selftaught.errors import SampleError, UserError
 from selftaught.run import applying
 from selftaught.run.applying import Applied, Job, Skipped
 
-MARK, LOCK = "work.json", ".lock"
-_OWN = {MARK, LOCK, "skipped.csv"}
-_LONGEST = 255  # bytes of a file's name that file systems take
+MARK, LOCK, DONE = "work.json", ".lock", ".done"
+_OWN = {MARK, LOCK, DONE, "skipped.csv"}
+_LONGEST = 251  # bytes of a file's name: the 255 that file systems take, less those of `spare`
 
 
 def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None]) -> Applied:
-    """Make the file of every sample that has none yet.
+    """Make the file of every sample that has none yet; those whose input has changed since are made again.
 
     Args:
         job: method, source and place, a folder.
@@ -26,7 +28,7 @@ def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None]) ->
         make: of a sample's number and its file: writes it, whole or not at all.
 
     Returns:
-        how many files are there now, and which samples have none.
+        how many files were written now, how many were kept, and which samples have none.
 
     Raises:
         UserError: a file in the folder's place; the input's folder, or one inside it; another run's results; another
@@ -38,29 +40,79 @@ def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None]) ->
     applying.refuse_input(job)
     if clash := {p.resolve() for p in applying.input_paths(job.given)} & {(out / path).resolve() for path in paths}:
         raise UserError(f"--out {out}: would overwrite the input {sorted(clash)[0]}; choose another folder")
-    written = 0
+    written = kept = 0
     skipped: Skipped = []
     with applying.writing(out):
         taken = out.is_dir() and any(entry.name not in _OWN for entry in out.iterdir())
         with applying.held(out / LOCK, out):
-            applying.begin(job, out / MARK, taken=taken, clear=lambda: _clear(out, paths))
+            known = applying.begin(job, out / MARK, taken=taken, clear=lambda: _clear(out, paths), growing=True)
+            done = _Done(out / DONE, fresh=known is None)
+            stamp = _stamps(job.source)
             for i, path in enumerate(paths):
                 try:
-                    if not (out / path).exists():
+                    there = (out / path).exists() or spare(out / path).exists()
+                    if not there or not done.holds(path, stamp(i)):
                         (out / path).parent.mkdir(parents=True, exist_ok=True)
                         make(i, out / path)
-                    written += 1
+                        done.add(path, stamp(i))
+                        written += 1
+                    else:
+                        kept += 1
                 except SampleError as error:
                     skipped.append((job.source.names[i], error.reason))
                 job.say(i + 1)
             applying.list_skipped(out, skipped)
-            applying.finish(out / MARK, written, skipped)
-    return Applied(written, out, skipped)
+            applying.finish(out / MARK, written + kept, skipped)
+    return Applied(written, out, skipped, kept)
+
+
+class _Done:
+    """Which files are finished and from which state of the input: a file that only grows, a line for each."""
+
+    def __init__(self, path: Path, fresh: bool) -> None:
+        self.path = path
+        if fresh:
+            path.unlink(missing_ok=True)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self._stamps: dict[str, str] = {}
+        for line in lines:
+            try:
+                name, stamp = json.loads(line)
+            except ValueError:  # cut off while it was written: that picture is made again
+                continue
+            self._stamps[name] = stamp
+
+    def holds(self, path: Path, stamp: str) -> bool:
+        """Whether a file was finished from just this state of the input."""
+        return self._stamps.get(str(path)) == stamp
+
+    def add(self, path: Path, stamp: str) -> None:
+        """Note a finished file."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([str(path), stamp]) + "\n")
+
+
+def _stamps(source: Source) -> Callable[[int], str]:
+    """What changes when a sample changes: size and time of its file, or, without files, the whole source's."""
+    root = getattr(source, "root", None)
+    if root is None:
+        whole = source.fingerprint()
+        return lambda i: whole
+
+    def stamp(i: int) -> str:
+        try:
+            status = os.stat(Path(root) / source.names[i])
+        except OSError:
+            return "gone"
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    return stamp
 
 
 def _clear(out: Path, paths: Sequence[Path]) -> None:
     for path in paths:
         (out / path).unlink(missing_ok=True)
+        spare(out / path).unlink(missing_ok=True)
 
 
 def places(names: Sequence[str], suffix: Callable[[str], str]) -> list[Path]:
@@ -88,6 +140,11 @@ def places(names: Sequence[str], suffix: Callable[[str], str]) -> list[Path]:
     return found
 
 
+def spare(path: Path) -> Path:
+    """Where an image goes that its own suffix can't hold: NAME.jpg.tif."""
+    return path.with_name(path.name + ".tif")
+
+
 def _short(stem: str, end: str) -> str:
     room = _LONGEST - len(os.fsencode(end))
     return os.fsdecode(os.fsencode(stem)[:room]) + end
@@ -104,7 +161,7 @@ def replaced(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write (H,W,C) by the path's suffix, whole or not at all: npy and TIFF for any channels and type, else cv2's.
+    """Write (H,W,C) by the path's suffix, whole or not at all; as `spare` where that can't hold its channels or type.
 
     Raises:
         UserError: it can't be encoded.
@@ -113,6 +170,9 @@ def write_image(path: Path, image: np.ndarray) -> None:
     import tifffile
 
     suffix, channels = path.suffix.lower(), image.shape[2]
+    deepest = {".npy": 4, ".tif": 4, ".tiff": 4, ".png": 2}.get(suffix, 1)  # bytes of a value
+    if image.dtype.itemsize > deepest or (deepest < 4 and channels not in (1, 3, 4)):
+        path, suffix = spare(path), ".tif"
 
     def write(part: Path) -> None:
         if suffix == ".npy":
@@ -124,7 +184,8 @@ def write_image(path: Path, image: np.ndarray) -> None:
             return
         order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}.get(channels)
         pixels = image if order is None else cv2.cvtColor(image, order)
-        quality = [cv2.IMWRITE_JPEG_QUALITY, 97] if suffix in (".jpg", ".jpeg") else []
+        lossless = {".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
+        quality = lossless.get(suffix, [cv2.IMWRITE_JPEG_QUALITY, 97] if suffix in (".jpg", ".jpeg") else [])
         done, buffer = cv2.imencode(suffix, pixels, quality)
         if not done:
             raise UserError(f"{path}: can't be encoded as {suffix}")

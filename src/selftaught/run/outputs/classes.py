@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from selftaught.engine.method import Method
 from selftaught.run import evaluating
 from selftaught.run.applying import Applied, Job
 from selftaught.run.outputs import _table
@@ -38,3 +39,7 @@ class Classes(Embedding):
     def evaluate(self, bench: Bench) -> Judged:
         """The model's own classes, and all that judges an embedding."""
         return Judged(*evaluating.judge(bench, own=("classify",)))
+
+    def card(self, method: Method, facts: dict[str, Any]) -> dict[str, Any]:
+        """With the names of the classes."""
+        return super().card(method, facts) | {"classes": facts.get("classes")}

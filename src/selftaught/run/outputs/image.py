@@ -48,14 +48,8 @@ class Image(Output):
                 raise UserError(f"{job.run}: NaN in the picture for {job.source.names[i]}; the model diverged")
             _folder.write_image(path, as_type(image, original.dtype))
 
-        plain = job.source.channels in (1, 3, 4) and job.source.value_range is None
-
-        def suffix(own: str) -> str:
-            own = own.lower()
-            known = own in (".tif", ".tiff", ".npy")
-            return own if known or (plain and own in _WRITTEN) else ".png" if plain else ".tif"
-
-        return _folder.write(job, _folder.places(job.source.names, suffix), make)
+        bare = ".png" if job.source.channels in (1, 3, 4) and job.source.value_range is None else ".tif"
+        return _folder.write(job, _folder.places(job.source.names, lambda own: own or bare), make)
 
     def evaluate(self, bench: Bench) -> Judged:
         """PSNR and SSIM against clean images of the same names, or against those that noise was added to here."""
@@ -86,9 +80,6 @@ class Image(Output):
     def free_axes(self) -> dict[int, tuple[str, int, int]]:
         """Height and width."""
         return {2: ("height", 66, 1 << 14), 3: ("width", 66, 1 << 14)}
-
-
-_WRITTEN = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def restore(method: Method, image: np.ndarray, tile: int = 512) -> np.ndarray:
