@@ -19,6 +19,7 @@ from selftaught.errors import UserError
 from selftaught.run import applying, evaluations, outputs, reporting, samples, suites, training
 from selftaught.run.evaluations import Found
 from selftaught.run.layout import Layout
+from selftaught.run.ranks import is_first
 from selftaught.run_settings import Settings
 
 __all__ = ["Run", "compare", "load", "train"]
@@ -60,10 +61,10 @@ def train(
     >>> selftaught.train("dcl", data="photos/", epochs=100).evaluate()
     """
     if resume is not None:
-        run = load(training.go_on(resume, data, quiet=quiet, **options))
+        run = load(training.go_on(resume, data, method=method, quiet=quiet, **options))
     else:
         run = load(training.start(method, data, config=config, quiet=quiet, **options))
-    if report:
+    if report and is_first():
         run.report()
     return run
 
@@ -131,7 +132,8 @@ class Run:
             if path == self.layout.weights:
                 method.deliverable().load_state_dict(load_file(path))
             else:
-                method.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+                content = torch.load(path, map_location="cpu", weights_only=True)
+                method.load_state_dict(content.get("state_dict", content))
         except (RuntimeError, OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
             raise UserError(
                 f"{path}: not this run's weights, or damaged ({str(error).splitlines()[0][:80]})"
@@ -142,8 +144,12 @@ class Run:
         return method.to(accelerator(self.config["settings"].get("device", "auto"))).eval()
 
     def _last_checkpoint(self, method: Method) -> Path:
-        """The checkpoint of the last stage that has one."""
-        found = [self.path / "checkpoints" / f"{stage}.ckpt" for stage in method.stages]
+        """The checkpoint of the last stage that has one: what a finished stage ended with, else its last."""
+        several = len(method.stages) > 1
+        found = []
+        for stage in method.stages:
+            final = self.layout.stage(stage, several).final
+            found.append(final if final.exists() else self.layout.checkpoint(stage))
         found = [path for path in found if path.exists()]
         if not found:
             raise UserError(f"{self.path}: interrupted before its first checkpoint; train again: nothing is lost")

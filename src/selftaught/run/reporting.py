@@ -35,8 +35,9 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
     config, state = layout.read_config(), layout.read_state()
     card, facts = catalog.card(config["method"]), config["data"]
     seconds = sum(stage.get("seconds", 0.0) for stage in state["stages"].values())
-    skipped = _skipped(layout.skipped)
-    usable = facts["samples"] - len({row["name"] for row in skipped})
+    places = [layout, *(layout.stage(name) for name in state["stages"])]
+    skipped = list({row["name"]: row for place in places for row in _rows(place.skipped)}.values())
+    usable = facts["samples"] - len(skipped)
     found: dict[str, Any] = {
         "title": f"{card.title} on {facts['name']}" + ("" if lead.own else f", judged on {lead.name}"),
         "method": config["method"],
@@ -54,7 +55,7 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
             {"name": name, "steps": stage["steps"], "seconds": stage.get("seconds")}
             for name, stage in state["stages"].items()
         ],
-        "metrics": _metrics(layout.metrics, facts),
+        "metrics": _metrics([row for place in places for row in _rows(place.metrics)], facts),
         "skipped": skipped,
     }
     return {key: value for key, value in (found | _judged(lead, evaluations, facts)).items() if value}
@@ -94,11 +95,8 @@ def samples_and_map(page: Page) -> dict[str, Any]:
 
 
 # ---- numbers -----------------------------------------------------------------------------------------------------
-def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+def _metrics(rows: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Training curves, the stages one after another."""
     if not rows:
         return None
     offset, steps, last = 0, [], ("", 0)
@@ -112,7 +110,8 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
         return [float(row[name]) if row.get(name) else None for row in rows]
 
     known = {"stage", "step", "lr", "per_second", "knn", "loss"}
-    terms = {name: column(name) for name in rows[0] | rows[-1] if name not in known}
+    names = dict.fromkeys(name for row in rows for name in row)
+    terms = {name: column(name) for name in names if name not in known}
     traces: dict[str, Any] = {"loss": column("loss"), "lr": column("lr"), "throughput": column("per_second")}
     traces["terms"] = terms
     scores = column("knn") if any(row.get("knn") for row in rows) else []
@@ -122,10 +121,11 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     return {"step": steps, "series": traces, "unit": unit, "chance": chance}
 
 
-def _skipped(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a csv file that may not be there."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         return list(csv.DictReader(file))
 
 
