@@ -91,7 +91,8 @@ class Pipeline:
         None where every pixel counts. A JPEG decoder that reduces by 2, 4 or 8 down to this side is several times
         faster (``Source.read(i, min_side)``).
         """
-        return self.ops[0].enough if self.ops else None
+        first = next((op for op in self.ops if not op.temporal), None)
+        return None if first is None else first.enough
 
     @property
     def spans(self) -> tuple[tuple[Op, int, int], ...]:
