@@ -182,14 +182,14 @@ class ISogCLR(MomentumEmbedding):
             options |= {"tau_min": c.temperature, "tau_max": c.temperature}
         if c.host == "queue":
             return self.against_queue(batch, options)
-        z1, z2 = (normalize(gather(z).float()) for z in self.embed(batch))
+        z1, z2 = (normalize(gather(z).float(), eps=1e-8) for z in self.embed(batch))
         step = objectives.isogclr_libauc_terms if c.form == "libauc" else objectives.isogclr_terms
         return step(z1, z2, **options)
 
     def against_queue(self, batch: dict[str, Any], options: dict[str, Any]) -> dict[str, Tensor]:
         """The first view's projections against the second's keys and the queue; the keys enter it afterwards."""
         x1, x2 = self.seen(batch)
-        q, k = normalize(gather(self.project(x1)).float()), normalize(gather(self.target(x2)).float())
+        q, k = (normalize(gather(z).float(), eps=1e-8) for z in (self.project(x1), self.target(x2)))
         terms = objectives.isogclr_queue_terms(q, k, self.queue.items.clone(), **options)
         if self.training:
             self.queue.push(k)
