@@ -197,3 +197,13 @@ def test_one_sample_gives_exactly_zero(name: str, dtype: torch.dtype) -> None:
     loss = NEAR[name](a, b)
     assert loss.item() == 0.0
     assert torch.autograd.grad(loss, a)[0].abs().max().item() == 0.0
+
+
+def test_a_temperature_follows_the_type_of_the_vectors() -> None:
+    z1, z2 = unit(0).float(), unit(1).float()
+    for dtype in (torch.float64, torch.bfloat16):
+        t = torch.tensor(0.5, dtype=dtype, requires_grad=True)
+        loss = objectives.simclr(z1, z2, temperature=t)
+        assert loss.dtype == torch.float32
+        assert torch.autograd.grad(loss, t)[0].dtype == dtype
+        torch.testing.assert_close(loss, objectives.simclr(z1, z2, temperature=0.5))
