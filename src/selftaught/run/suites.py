@@ -114,7 +114,7 @@ class Bench:
         self.say(f"{name}: this")
         yield Contender("this", self.method, size)
         if self.baselines:
-            self.say(f"{name}: random")
+            self.say(f"{name}: untrained")
             self._plain = self._plain or self.untrained()
             yield contenders.calibrated("random", self._plain, size, source)
             self.say(f"{name}: raw")
