@@ -141,7 +141,8 @@ def about_shape(error: Exception) -> bool:
 _OF_SHAPES = (
     "size of tensor", "sizes of tensors", "doesn't match model", "should be divisible", "kernel size can't be greater",
     "output size is too small", "invalid for input of size", "mat1 and mat2 shapes", "must match the size",
-    "padding size should be less", "input height", "input width", "input size", "image size", "expected more than 1 spatial element", "too small",
+    "padding size should be less", "input height", "input width", "input size", "image size",
+    "expected more than 1 spatial element", "too small",
 )  # fmt: skip
 """How torch, timm and our own networks say that an input has the wrong size."""
 

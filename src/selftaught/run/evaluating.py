@@ -192,7 +192,7 @@ def _own_classes(protocol: evaluation.Protocol, model: Method, part: Source, ben
     """The model's own classes, compared with the source's by name."""
     known, note = _of_known_classes(protocol.name, part, bench)
     logits, _, index = embed(model, part.subset(known.rows), predict=True)
-    return _noted(protocol(logits, known.labels[index]), note)
+    return noted(protocol(logits, known.labels[index]), note)
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,8 @@ def _of_known_classes(name: str, part: Source, bench: Bench) -> tuple[_Known, st
     return _Known(rows, labels[rows]), note
 
 
-def _noted(result: Result, note: str) -> Result:
+def noted(result: Result, note: str) -> Result:
+    """The result with one more note."""
     return dataclasses.replace(result, note="; ".join(n for n in (result.note, note) if n))
 
 
@@ -261,4 +262,4 @@ def _as_classifier(protocol: evaluation.Protocol, model: Method, part: Source, b
     def scores(pixels: torch.Tensor) -> torch.Tensor:
         return model.predict({"views": [model.normalise(pixels)]})
 
-    return _noted(protocol(scores, images, truth, device=model.device), note)
+    return noted(protocol(scores, images, truth, device=model.device), note)
