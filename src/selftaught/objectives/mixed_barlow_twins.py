@@ -1,4 +1,4 @@
-"""Mixed Barlow Twins: and a mixed batch embeds as the mixture of the embeddings."""
+"""Mixed Barlow Twins: Barlow Twins, and a mixed batch embeds as the mixture of the embeddings."""
 
 from __future__ import annotations
 
