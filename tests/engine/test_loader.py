@@ -142,3 +142,25 @@ def test_evaluation_views_of_a_folder_of_many_sizes_are_each_image_rendered_alon
             image = source.read(i)
             drawn = pipeline.sample(np.random.Generator(np.random.PCG64([0, i])), *image.shape[:2])
             np.testing.assert_array_equal(got.numpy().transpose(1, 2, 0), views.render(image, pipeline, drawn))
+
+
+def test_workers_where_the_system_cannot_fork(monkeypatch):
+    import multiprocessing
+
+    from selftaught.engine.loader import _context
+
+    assert _context() in (None, "fork")
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    assert _context() is None
+
+
+def test_samples_without_label_are_trained_on_and_test_samples_are_not():
+    import numpy as np
+
+    from selftaught.engine.loader import training_part
+
+    x = np.zeros((12, 8, 8), np.uint8)
+    table = {"train_x": x, "train_y": [0, 1, -1] * 4, "test_x": x, "test_y": [0, 1] * 6}
+    part = training_part(table)
+    assert (len(part), part.labels) == (12, None)
+    assert all(name.startswith("train/") for name in part.names)

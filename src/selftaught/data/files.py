@@ -37,7 +37,6 @@ class ImageFiles(ImageSource):
         self.root, self.name = root, name
         self.convert = channels is not None
         understand(self, names, _annotated(root, names))
-        names = list(self.names)
         self.depth, found = _probe(root, names)
         self.channels = channels if channels is not None else found
 

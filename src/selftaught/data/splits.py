@@ -21,7 +21,8 @@ def split_source(source: Source, split: str = "train", by: str = "auto", seed: i
     Args:
         source: the whole.
         split: "train", "test", "val" (only where the source brings one), "pretrain" (the training part and what has no
-            labels, without labels where some of it has none) or "all".
+            labels, without labels where some of it has none) or "all" (with label -1
+            where a sample has none).
         by: "given": the source's own split. "ratio:0.2": that share for testing, drawn per class where there are
             labels. "group" or "group:0.2": whole groups (subjects, recordings), none of them in both; per class where
             each group has one class. "list:FILE": the names in FILE, one a line, are the test samples. "auto": given,
@@ -36,7 +37,7 @@ def split_source(source: Source, split: str = "train", by: str = "auto", seed: i
     if split == "all":
         if by != "auto":
             _divided(source, by, seed)  # so that a wrong one is said here as well
-        return _without_labels(source, np.arange(len(source)), "") if _some_unlabelled(source) else source
+        return source
     codes, how = _divided(source, by, seed)
     if split == "pretrain":
         indices = np.flatnonzero((codes == TRAIN) | (codes == UNLABELLED))

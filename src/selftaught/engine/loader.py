@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from selftaught.data import Modality, ResumableBatchSampler, Source, as_uint8, open_source
+from selftaught.data.source import UNLABELLED
 from selftaught.engine.precision import cores
 from selftaught.errors import SampleError, UserError
 from selftaught.views import Pipeline, render, stack_params
@@ -204,6 +206,11 @@ def worker_init(_: int) -> None:
     torch.set_num_threads(1)
 
 
+def _context() -> str | None:
+    """Fork, where the system has it: the workers share what the source holds. Else the system's own way to start."""
+    return "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+
+
 def auto_workers(source: Source) -> int:
     """Loader processes that pay here: none for what lies in memory in small pieces, else up to two per four cores."""
     return min(8, max(1, cores() // 2)) if source.modality == "image" else 0
@@ -218,7 +225,7 @@ def training_part(
         divided = by != "auto" or any(known is not None for known in (whole.labels, whole.groups, whole.given))
         if not divided:
             return whole
-        split = "train"
+        split = "pretrain" if whole.given is not None and (whole.given == UNLABELLED).any() else "train"
     return open_source(spec, modality=modality, split=split, by=by, seed=seed)
 
 
@@ -236,7 +243,7 @@ class StreamLoader:
             pin_memory=pin,
             prefetch_factor=4 if workers else None,
             generator=torch.Generator(),
-            multiprocessing_context="fork" if workers else None,
+            multiprocessing_context=_context() if workers else None,
         )
 
     def __len__(self) -> int:

@@ -44,6 +44,7 @@ class Concat(Source):
             _same(first, part)
         self.modality, self.channels, self.rate = first.modality, first.channels, first.rate
         self.generated = any(p.generated for p in parts)
+        self.notes = [f"{p.name}: {note}" for p in parts for note in p.notes]
         self._starts = np.cumsum([0] + [len(p) for p in parts])
         stems = _distinct([p.name.rstrip("/") for p in parts])
         self.names = [f"{stem}/{n}" for stem, part in zip(stems, parts, strict=True) for n in part.names]
@@ -154,7 +155,7 @@ def _joined_labels(parts: list[Source]) -> tuple[np.ndarray | None, list[str] | 
             return None, None
         classes = part.classes or [str(k) for k in range(int(part.labels.max(initial=-1)) + 1)]
         recoded = np.array([codes.setdefault(name, len(codes)) for name in classes], dtype=np.int64)
-        labels.append(recoded[part.labels])
+        labels.append(np.where(part.labels < 0, -1, recoded[np.maximum(part.labels, 0)]))
     return np.concatenate(labels), list(codes)
 
 

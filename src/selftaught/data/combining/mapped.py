@@ -43,6 +43,7 @@ class Mapped(Source):
         self.source, self.function = source, function
         self.name, self.names, self.modality = source.name, source.names, kind or source.modality
         self.labels, self.classes, self.groups = source.labels, source.classes, source.groups
+        self.targets, self.notes = source.targets, source.notes
         self.given, self.generated, self.rate, self.values = source.given, source.generated, source.rate, source.values
         self._dtype: Any = None
         for i in range(min(len(source), _TRIED)):
