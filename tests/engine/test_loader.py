@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ from skimage import data as photographs
 from selftaught import DataModule, UserError, methods, views
 from selftaught.data import open_source
 from selftaught.engine.in_order import evaluation_batches
-from selftaught.engine.loader import Batches, SkipLog, _Stream
+from selftaught.engine.loader import Batches, SkipLog, _context, _Stream, training_part
 from tests.conftest import write_photos
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 32, "stem": "standard", "projector": "16-8"}
@@ -145,20 +146,12 @@ def test_evaluation_views_of_a_folder_of_many_sizes_are_each_image_rendered_alon
 
 
 def test_workers_where_the_system_cannot_fork(monkeypatch):
-    import multiprocessing
-
-    from selftaught.engine.loader import _context
-
     assert _context() in (None, "fork")
     monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
     assert _context() is None
 
 
 def test_samples_without_label_are_trained_on_and_test_samples_are_not():
-    import numpy as np
-
-    from selftaught.engine.loader import training_part
-
     x = np.zeros((12, 8, 8), np.uint8)
     table = {"train_x": x, "train_y": [0, 1, -1] * 4, "test_x": x, "test_y": [0, 1] * 6}
     part = training_part(table)
