@@ -173,7 +173,7 @@ def test_pictures_that_cannot_be_read_are_counted(tmp_path):
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "1.gif").write_bytes(b"x")
     with pytest.raises(UserError, match=r"no image in this folder or below.*; there are 1 \.gif, which can't be read"):
-        open_source(tmp_path / "only")
+        open_source(tmp_path / "only", modality="image")
 
 
 def test_folders_named_by_numbers_are_targets_by_value(tmp_path):

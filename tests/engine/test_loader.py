@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
 import cv2
@@ -14,7 +13,8 @@ from skimage import data as photographs
 from selftaught import DataModule, UserError, methods, views
 from selftaught.data import open_source
 from selftaught.engine.in_order import evaluation_batches
-from selftaught.engine.loader import Batches, SkipLog, _context, _Stream, training_part
+from selftaught.engine.loader import Batches, SkipLog, _Stream, training_part
+from selftaught.engine.orders import Shuffled
 from tests.conftest import write_photos
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 32, "stem": "standard", "projector": "16-8"}
@@ -25,7 +25,7 @@ def photos(n: int = 20, side: int = 40) -> np.ndarray:
 
 
 def stream(dataset: Batches, start: int, total: int) -> list[dict]:
-    keys = _Stream(len(dataset), 4, seed=1, start=start, total=total, rank=0, world=1)
+    keys = _Stream(Shuffled(len(dataset)), 4, seed=1, start=start, total=total, rank=0, world=1)
     return [dataset[key] for key in keys]
 
 
@@ -87,9 +87,9 @@ def test_two_ranks_share_an_epoch_and_one_epoch_per_lightning_epoch() -> None:
     first, second = ([b["index"].tolist() for b in loader] for _ in range(2))
     assert len(first) == len(second) == 4
     assert first != second
-    parts = [_Stream(16, 2, seed=5, start=0, total=4, rank=r, world=2) for r in range(2)]
+    parts = [_Stream(Shuffled(16), 2, seed=5, start=0, total=4, rank=r, world=2) for r in range(2)]
     both = [set(a) | set(b) for (_, a), (_, b) in zip(*parts, strict=True)]
-    one = [set(i) for _, i in _Stream(16, 4, seed=5, start=0, total=4, rank=0, world=1)]
+    one = [set(i) for _, i in _Stream(Shuffled(16), 4, seed=5, start=0, total=4, rank=0, world=1)]
     assert both == one
 
 
@@ -143,12 +143,6 @@ def test_evaluation_views_of_a_folder_of_many_sizes_are_each_image_rendered_alon
             image = source.read(i)
             drawn = pipeline.sample(np.random.Generator(np.random.PCG64([0, i])), *image.shape[:2])
             np.testing.assert_array_equal(got.numpy().transpose(1, 2, 0), views.render(image, pipeline, drawn))
-
-
-def test_workers_where_the_system_cannot_fork(monkeypatch):
-    assert _context() in (None, "fork")
-    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
-    assert _context() is None
 
 
 def test_samples_without_label_are_trained_on_and_test_samples_are_not():

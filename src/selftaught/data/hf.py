@@ -24,6 +24,7 @@ _SPLITS = {
 _SAMPLES = {
     "image": ("image", "img", "images", "pixel_values", "picture"),
     "series": ("series", "x", "signal", "values", "data"),
+    "text": ("text", "caption", "captions", "sentence", "report"),
 }
 _LABELS = ("label", "labels", "fine_label", "target", "y", "class")
 
@@ -57,6 +58,9 @@ class HuggingFaceSource(ImageSource):
         self._probe(channels)
 
     def _probe(self, channels: int | None) -> None:
+        kind = kind_of(self.modality)
+        if kind.channel_axis is None:
+            return
         shapes: list[int] = []
         types: list[str] = []
         for i in np.unique(np.linspace(0, len(self) - 1, min(16, len(self))).astype(np.int64)):
@@ -64,9 +68,9 @@ class HuggingFaceSource(ImageSource):
                 sample = self._load(int(i), None)
             except SampleError:
                 continue
-            shapes.append(kind_of(self.modality).channels(sample) or 1)
+            shapes.append(kind.channels(sample) or 1)
             types.append(str(sample.dtype))
-        self.depth = common_depth(types) if self.modality != "series" else None
+        self.depth = common_depth(types) if kind.pixels else None
         self.channels = channels if channels is not None else choose_channels(shapes or [3])
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
@@ -108,7 +112,7 @@ def open_huggingface(
 
     Args:
         data: name on the hub, a path, or a ``Dataset`` or ``DatasetDict`` in memory.
-        modality: "image", or "series" for columns of numbers.
+        modality: "image", "series" for columns of numbers, or "text".
         config: which configuration of the data set.
         column: column of the samples; None: the one of type Image, else one with a usual name.
         image: the same as `column`, for images.

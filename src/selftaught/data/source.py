@@ -22,6 +22,10 @@ parts; LEFT_OUT: of no part, such as test samples whose labels are not known.
 """
 
 
+PER_SAMPLE = ("labels", "groups", "given", "targets", "spacing")
+"""Attributes of a `Source` that are None or have an entry for each sample."""
+
+
 class Source:
     """A map from ``0..n-1`` to samples, with a stable name for each, read one at a time when asked.
 
@@ -42,6 +46,7 @@ class Source:
             type (`of_depth`). None: any.
         generated: True where the program made the samples up; outputs must say so.
         rate: sampling rate of a series in Hz, frames a second of a clip, or None.
+        spacing: float32 (n, 3), millimetres between the voxels of each volume along D, H and W, or None.
         values: numbers that are known of each sample, name -> float32 (n,) or (n, K); each is a field of its own.
         targets: float64 (n,) where samples have a number to predict (folders named by numbers, regression files), NaN
             where it is not known; else None.
@@ -60,6 +65,7 @@ class Source:
     depth: str | None = None
     generated: bool = False
     rate: float | None = None
+    spacing: np.ndarray | None = None
     targets: np.ndarray | None = None
     notes: Sequence[str] = ()
     left_out: Mapping[str, int] = {}
@@ -70,8 +76,11 @@ class Source:
         """What `sample` gives, name -> `Field`: the main field first, called by its kind; then ``values`` and the
         label.
         """
-        fields = {self.modality: Field(self.modality, self.channels)}
-        fields |= {name: Field("value") for name in self.values}
+        return {self.modality: Field(self.modality, self.channels)} | self._known_fields()
+
+    def _known_fields(self) -> dict[str, Field]:
+        """The fields that need no reading: ``values`` and the label."""
+        fields = {name: Field("value") for name in self.values}
         return fields | ({LABEL: Field(LABEL)} if self.labels is not None else {})
 
     @property
@@ -246,28 +255,31 @@ class Subset(Source):
         indices = np.asarray(indices, dtype=np.int64).reshape(-1)
         if len(indices) and (indices.min() < 0 or indices.max() >= len(parent)):
             raise IndexError(f"indices reach outside 0..{len(parent) - 1}")
-        given = (parent.labels, parent.classes, parent.targets)  # those of a subset may have been changed or dropped
-        chosen = indices
+        nearest, chosen = parent, indices  # what is known of a subset's samples may have been changed or dropped
         if isinstance(parent, Subset):
             tag = ", ".join(t for t in (parent.tag, tag) if t)
             indices, parent = parent.indices[indices], parent.parent
         self.parent, self.indices, self.tag = parent, indices, tag
-        self.name, self.modality, self.classes = parent.name, parent.modality, parent.classes
+        self.name, self.modality, self.classes, self.notes = (
+            nearest.name,
+            parent.modality,
+            nearest.classes,
+            nearest.notes,
+        )
         self.channels, self.generated, self.rate = parent.channels, parent.generated, parent.rate
         self.depth = parent.depth
-        self.names = [parent.names[i] for i in indices.tolist()]
-        labels, self.classes, targets = given
-        self.labels = None if labels is None else labels[chosen]
-        self.groups = None if parent.groups is None else parent.groups[indices]
-        self.given = None if parent.given is None else parent.given[indices]
-        self.targets, self.notes = None if targets is None else targets[chosen], parent.notes
-        self.values = {name: rows[indices] for name, rows in parent.values.items()}
+        self.names = [nearest.names[i] for i in chosen.tolist()]
+        for attribute in PER_SAMPLE:
+            rows = getattr(nearest, attribute)
+            setattr(self, attribute, None if rows is None else rows[chosen])
+        self.values = {name: rows[chosen] for name, rows in nearest.values.items()}
 
     @property
     def fields(self) -> dict[str, Field]:
-        """The parent's, with labels where this subset has them."""
-        fields = {name: field for name, field in self.parent.fields.items() if field.kind != LABEL}
-        return fields | ({LABEL: Field(LABEL)} if self.labels is not None else {})
+        """The parent's, with the values and the labels that this subset has."""
+        own = {LABEL, *self.parent.values}
+        fields = {name: field for name, field in self.parent.fields.items() if name not in own}
+        return fields | self._known_fields()
 
     def read(self, i: int, min_side: int | None = None, **which: Any) -> np.ndarray:
         """One sample of the parent; see `Source.read`."""
@@ -276,8 +288,9 @@ class Subset(Source):
     def sample(self, i: int, want: Any = None, min_side: int | None = None, frames: Any = None) -> dict[str, Any]:
         """The fields of one sample of the parent, its label from here; see `Source.sample`."""
         names = wanted_fields(self.fields, want, self.name)
-        found = self.parent.sample(int(self.indices[i]), [n for n in names if n != LABEL], min_side, frames)
-        return {n: self._field(n, i, None, None) if n == LABEL else found[n] for n in names}
+        known = self._known_fields()
+        found = self.parent.sample(int(self.indices[i]), [n for n in names if n not in known], min_side, frames)
+        return {n: found[n] if n in found else self._field(n, i, None, None) for n in names}
 
     def frames(self, i: int) -> int:
         """Of the parent's clip."""

@@ -28,6 +28,8 @@ from selftaught.methods._multi_crop import MultiCrop, MultiCropConfig
 from selftaught.methods._queue import fitted_queue
 from selftaught.views import ColorJitter, Grayscale, HorizontalFlip, Pipeline, RandomResizedCrop
 
+__all__ = ["CACR"]
+
 
 @dataclass
 class Config(MultiCropConfig, MomentumConfig):
@@ -195,7 +197,7 @@ class CACR(MomentumEmbedding, MultiCrop):
 
     def views(self) -> list[Pipeline]:
         """K + 1 views, then the small crops."""
-        return self.recipe(self.config.positives + 1) + self.local_views(self.config.local_crops)
+        return self.chosen_views(self.config.positives + 1) + self.local_views(self.config.local_crops)
 
     # ---- the loss --------------------------------------------------------------------------------------------
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:

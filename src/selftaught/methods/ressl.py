@@ -20,6 +20,8 @@ from selftaught.engine.method import Optimizer
 from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
 from selftaught.views import HorizontalFlip, Pipeline, RandomResizedCrop
 
+__all__ = ["ReSSL"]
+
 
 @dataclass
 class Config(MomentumConfig):
@@ -79,7 +81,7 @@ class ReSSL(MomentumEmbedding):
 
     def views(self) -> list[Pipeline]:
         """The student's strong view, then the teacher's."""
-        strong = self.recipe(2)
+        strong = self.chosen_views(2)
         if self.config.teacher_view == "strong":
             return strong
         kept = tuple(op for op in strong[1].ops if isinstance(op, RandomResizedCrop | HorizontalFlip))
