@@ -162,6 +162,19 @@ class Source:
         """
         return None
 
+    def any_depth(self) -> None:
+        """Read samples of every type as they are from now on: whoever reads them has a `Scale` to tell types apart."""
+        self.depth = None
+
+    def scaled_as(self, value_range: ValueRange | None) -> ValueRange | None:
+        """What to scale these samples by: the range of a run where it has one, else their own.
+
+        A run's `Scale` tells types apart by itself, so that files are then read as they are, whatever lies beside them.
+        """
+        if getattr(value_range, "depth", None) is not None:
+            self.any_depth()
+        return self.value_range if value_range is None else value_range
+
     def range_of(self, field: str) -> ValueRange | None:
         """The value range of one field; see `value_range`."""
         return self.value_range if field == self.main else None
@@ -304,6 +317,11 @@ class Subset(Source):
     def value_range(self) -> ValueRange | None:
         """The parent's: both splits are scaled alike."""
         return self.parent.value_range
+
+    def any_depth(self) -> None:
+        """Of the parent."""
+        super().any_depth()
+        self.parent.any_depth()
 
     def range_of(self, field: str) -> ValueRange | None:
         """The parent's."""

@@ -56,7 +56,7 @@ class _InOrder(Dataset):
     def __init__(self, source: Source, pipeline: Pipeline | None, value_range: Any) -> None:
         self.source, self.pipeline = source, pipeline
         self.min_side = enough_for([pipeline]) if pipeline is not None else None
-        self.value_range = source.value_range if value_range is None else value_range
+        self.value_range = source.scaled_as(value_range)
         self._by_size: dict[tuple[int, ...], Params] = {}
 
     def __len__(self) -> int:

@@ -163,4 +163,5 @@ def _statistics(source: Source, samples: list[np.ndarray]) -> dict[str, Any]:
         "mean": [round(float(m), 4) for m in mean],
         "std": [round(float(s), 4) for s in std],
         "value_range": np.asarray(value_range, dtype=float).tolist() if value_range is not None else None,
+        "depth": source.depth,
     }

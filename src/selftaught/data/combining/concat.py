@@ -100,6 +100,12 @@ class Concat(Source):
         part, k = self._find(i)
         return part.frames(k)
 
+    def any_depth(self) -> None:
+        """Of every part."""
+        super().any_depth()
+        for part in self.parts:
+            part.any_depth()
+
     @property
     def value_range(self) -> ValueRange | None:
         """One for all parts, chosen over samples of all of them; None where all are uint8."""
