@@ -371,3 +371,32 @@ def test_a_stray_quote_is_no_crash(tmp_path):
     source = opened(tmp_path, window=5)
     with pytest.raises(SampleError):
         source.read(0)
+
+
+def test_time_and_subject_without_a_header(tmp_path):
+    """As WISDM lists them: subject, activity, time in ns, values, a semicolon at the end."""
+    for k in (33, 7):
+        rows = [f"{k},Jogging,{49105962326000 + 10**7 * k + i * 50000000},{x},{y};" for i, (x, y, _) in enumerate(XYZ)]
+        (tmp_path / f"{k}.txt").write_text("\n".join(rows))
+    source = opened(tmp_path, unit="ns")
+    assert (source.channels, source.rate) == (2, 20.0)
+    np.testing.assert_allclose(source.read(0), XYZ[:, :2].T, rtol=1e-6)
+    assert "left out '0' (constant), '1' (text)" in source.taken[0][1]
+
+
+def test_what_is_constant_in_every_file_but_differs_between_them_is_no_channel(tmp_path):
+    for k, weight in enumerate((60, 82.5)):
+        write(tmp_path / f"{k}.csv", "x,weight,zero,y", [[x, weight, 0, y] for x, y, _ in XYZ])
+    source = opened(tmp_path)
+    assert source.channels == 3
+    assert "left out 'weight' (constant)" in source.taken[0][1]
+    assert opened(tmp_path, columns="x,weight").read(1)[1].tolist() == [82.5] * 60
+    for k in range(2):
+        write(tmp_path / "flat" / f"{k}.csv", None, [[k, k]] * 9)
+    assert opened(tmp_path / "flat").read(1).tolist() == [[1.0] * 9] * 2
+
+
+def test_a_header_alone_has_no_rows(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y\n")
+    write(tmp_path / "b.csv", "x,y", XYZ[:, :2])
+    assert opened(tmp_path).taken[0] == ("a.csv", "no rows")

@@ -54,6 +54,7 @@ class Tables(Source):
         lengths = [stop - start for r in found if not isinstance(r, str) for _, start, stop in r.pieces]
         self.window = window if window is not None else _one_length(lengths, name, pad)
         self._place(found, self.window if step is None else step, pad, window is None)
+        self.taken = [(f, self._faults.get(r, line)) for r, (f, line) in enumerate(self.taken)]
         if window is not None and lengths and max(lengths) < window and not pad:
             raise UserError(
                 f"{name}: no recording is as long as the window of {window} samples; the longest has {max(lengths)}; "
