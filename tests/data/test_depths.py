@@ -70,6 +70,7 @@ def test_values_outside_the_range_and_flat_channels_survive():
     np.testing.assert_array_equal(from_unit(to_unit(image, [[3.0, 3.0]]), np.float32, [[3.0, 3.0]]), image)
     assert from_unit(np.array([[1.7, -0.3]], np.float32), np.uint16).tolist() == [[65535, 0]]
     assert from_unit(np.array([[0.5]], np.float32), np.uint8).tolist() == [[128]]
+    assert from_unit(np.array([[-0.001, 0.5]]), np.int16, [[-1000.0, 3000.0]]).tolist() == [[-1004, 1000]]
     with pytest.raises(ValueError, match="2 channels, the image 3"):
         to_unit(np.zeros((2, 2, 3), np.float32), [[0, 1], [0, 1]])
 

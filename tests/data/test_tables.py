@@ -59,6 +59,8 @@ def test_stamps_to_seconds():
     assert seconds_of_text(pa.array(["23:59:59", "00:00:01"])).tolist() == [86399, 86401]
     assert np.diff(seconds_of_text(pa.array(["1/31/2024 1:00", "2/1/2024 1:00"]))).tolist() == [86400]
     assert np.diff(seconds_of_text(pa.array(["31/1/2024 1:00", "1/2/2024 1:00"]))).tolist() == [86400]
+    assert np.diff(seconds_of_text(pa.array(["2024-05-01 12:00:00+02", "2024-05-01 10:00:00 GMT"]))).tolist() == [0]
+    assert np.diff(seconds_of_text(pa.array(["2024-05-01 12:00-05:30", "2024-05-01 12:00Z"]))).tolist() == [-19800]
     assert np.diff(seconds_of_text(pa.array(["12:30 AM", "12:30 PM"]))).tolist() == [43200]
     for cells in (["walk", "run"], ["12:00", "walk"], ["2024-13-01", "2024-13-02"], [""]):
         assert seconds_of_text(pa.array(cells)) is None
@@ -74,6 +76,7 @@ def test_stamps_to_seconds():
         ("time_us", 1e6),
         ("seconds_elapsed", 1.0),
         ("unix", 1.0),
+        ("zeit [s]", 1.0),
     ],
 )
 def test_numeric_time_is_no_channel_and_tells_the_rate(tmp_path, name, scale):
@@ -89,6 +92,12 @@ def test_epochs_tell_their_unit_by_their_size():
         assert unit_of("timestamp", digits + np.arange(9.0)) == factor
     assert unit_of("timestamp", np.arange(9.0) * 20) is None
     assert unit_of("time", np.arange(9.0) * 20, "ms") == 1e-3
+
+
+def test_a_unix_time_is_time_whatever_it_is_called(tmp_path):
+    write(tmp_path / "a.csv", "x,moment,y", [[x, 1700000000000 + 40 * i, y] for i, (x, y, _) in enumerate(XYZ)])
+    source = opened(tmp_path / "a.csv")
+    assert (source.channels, source.rate) == (2, 25.0)
 
 
 def test_time_without_a_header_and_windows_that_cannot_tell_the_recording(tmp_path):

@@ -106,14 +106,14 @@ def from_unit(
 
     Args:
         image: (H, W, C) or (H, W), in units of the range.
-        dtype: of the file: uint8, uint16 or float32.
+        dtype: of the file: uint8, uint16, int16 or float32.
         value_range: the one that `to_unit` was given.
     """
     kind = np.dtype(dtype)
     low, span = _low_and_span(kind, value_range, image.shape)
     values = image.astype(np.float64) * span + low
-    if kind.kind == "u":
-        values = np.clip(np.rint(values), 0, np.iinfo(kind).max)
+    if kind.kind in "ui":
+        values = np.clip(np.rint(values), np.iinfo(kind).min, np.iinfo(kind).max)
     return values.astype(kind)
 
 

@@ -79,8 +79,8 @@ class Roles:
 def roles_of(table: Table, wanted: Wanted, name: str) -> Roles:
     """What the columns of a file are taken for.
 
-    The time is the column asked for, else one of text stamps, else a rising one whose name says so, else, without a
-    header, one that rises all the way and is the first that changes, or as large as a Unix time. What counts rows or
+    The time is the column asked for, else one of text stamps, else a rising one that is called so or as large as a Unix
+    time, else, without a header, the first that changes, if it rises all the way. What counts rows or
     names the subject, the session or the class is no channel, and neither are further columns of time.
 
     Raises:
@@ -111,13 +111,14 @@ def _role(column: Column, c: int, table: Table, guess: bool) -> str:
         return column.kind
     if column.kind == "stamp":
         return "time"
-    called = column.name.strip().casefold()
+    called = column.name.strip().casefold().rstrip("#. ") or column.name.strip()
     if table.header:
         if called in _COUNTERS and len(table.columns) > 1 and rising(column.values):
             return "counter"
         if called in _TAGS and len(table.columns) > 1:
             return "tag"
-        return "time" if guess and like_time(called) and rising(column.values) else "channel"
+        clock = like_time(called) or np.nanmedian(column.values) > _LIKE_UNIX
+        return "time" if guess and clock and rising(column.values) else "channel"
     if guess and len(table.columns) > 1 and table.rows > 3 and rising(column.values, strictly=True):
         before = [other for other in table.columns[:c] if other.kind == "number" and np.ptp(other.values) > 0]
         return "time" if not before or np.nanmedian(column.values) > _LIKE_UNIX else "channel"
