@@ -41,29 +41,6 @@ class Layout(NamedTuple):
     notes: list[str]
 
 
-def unarranged() -> Layout:
-    """Of names whose folders mean neither classes nor a split."""
-    return Layout(None, None, None, [])
-
-
-def arrange(source: Source, names: Sequence[str], listed: Mapping[str, str] | None = None) -> list[str]:
-    """Give a source the labels, the split, the targets and the notes that the folders of its files mean.
-
-    Args:
-        source: whose samples are the files.
-        names: of all files, relative, with "/" between folders.
-        listed: as `layout`.
-
-    Returns:
-        The names; those that belong to no part of the split are samples too.
-    """
-    meant = layout(names, listed)
-    source.notes = meant.notes
-    source.labels, source.classes, source.given = meant.labels, meant.classes, meant.given
-    source.targets = class_values(meant.labels, meant.classes)
-    return list(names)
-
-
 def layout(names: Sequence[str], listed: Mapping[str, str] | None = None) -> Layout:
     """What the folders in these names mean.
 
@@ -93,6 +70,22 @@ def layout(names: Sequence[str], listed: Mapping[str, str] | None = None) -> Lay
     chosen = np.zeros(len(parts), dtype=np.int8) if codes is None else codes
     found, reasons = _classes_by_part(parts, chosen, [listed.get(name) for name in names])
     return _finish(chosen, found, reasons, notes)
+
+
+def understand(source: Source, names: list[str], listed: Mapping[str, str] | None = None) -> None:
+    """Give a source of files its names, labels, classes, split, targets and notes, by what `layout` makes of its names.
+
+    All names become samples; those that belong to no part of the split lie in none.
+
+    Args:
+        source: whose samples are the files.
+        names: of all files, relative, with "/" between folders.
+        listed: as `layout`.
+    """
+    meant = layout(names, listed)
+    source.names, source.notes = names, meant.notes
+    source.labels, source.classes, source.given = meant.labels, meant.classes, meant.given
+    source.targets = class_values(meant.labels, meant.classes)
 
 
 def _unwrapped(parts: list[list[str]], known: set[str] | None = None) -> list[list[str]]:
