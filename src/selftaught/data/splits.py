@@ -10,6 +10,11 @@ from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, Source
 from selftaught.data.spec import near
 from selftaught.errors import UserError
 
+
+class EmptyPartError(UserError):
+    """A source whose training or test part would be empty, by a way to split that is right in itself."""
+
+
 SPLITS = ("train", "test", "val", "all", "pretrain")
 _DEFAULT_RATIO = 0.2
 _WAYS = ("auto", "given", "ratio", "group", "list")
@@ -48,7 +53,7 @@ def split_source(source: Source, split: str = "train", by: str = "auto", seed: i
     if not len(indices):
         if split == "val":
             raise UserError(f"{source.name} has no val split; use train, test or all")
-        raise UserError(
+        raise EmptyPartError(
             f"{source.name} ({len(source)} samples, by {how}) leaves nothing to {split}; use another by= or more data"
         )
     return source.subset(indices, f"{split} by {how}")
@@ -183,7 +188,7 @@ def _by_group(source: Source, share: float, seed: int) -> np.ndarray:
         raise UserError(f"{source.name} has no groups (subjects or recordings); use by=ratio:0.2 or list:FILE")
     found, member = np.unique(source.groups, return_inverse=True)
     if len(found) < 2:
-        raise UserError(f"{source.name} has a single group, which can't be split; use by=ratio:0.2")
+        raise EmptyPartError(f"{source.name} has a single group, which can't be split; use by=ratio:0.2")
     rng = np.random.default_rng([seed, 0])
     order = rng.permutation(len(found))
     sizes = np.bincount(member)
