@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from selftaught.data import Modality, Source, as_uint8, open_source
 from selftaught.data.kinds import kind_of
+from selftaught.data.source import UNLABELLED
 from selftaught.engine.orders import Order, Shuffled, batches_of
 from selftaught.engine.precision import cores
 from selftaught.errors import SampleError, UserError
@@ -332,7 +333,7 @@ def training_part(
         divided = by != "auto" or any(known is not None for known in (whole.labels, whole.groups, whole.given))
         if not divided:
             return whole
-        split = "train"
+        split = "pretrain" if whole.given is not None and (whole.given == UNLABELLED).any() else "train"
     return open_source(spec, modality=modality, split=split, by=by, seed=seed)
 
 
