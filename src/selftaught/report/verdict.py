@@ -74,7 +74,7 @@ def judge(this: Score, rivals: Sequence[Score], chance: float | None = None, bet
     """The sentence that says what a comparison with the baselines amounts to, and its tone."""
     if not rivals:
         return (
-            "Nothing to compare it with: a random encoder and raw input were not measured, so it says little.",
+            "Nothing to compare it with: an untrained encoder and raw input were not measured, so it says little.",
             "unknown",
         )
     outcome = {rival.name: compare(this, rival, better) for rival in rivals}
@@ -109,7 +109,7 @@ def _and(names: Sequence[str]) -> str:
 
 
 def with_article(name: str, role: str) -> str:
-    """``a random encoder``, ``raw pixels``, ``the supervised encoder``: how a contender is called in a sentence."""
+    """``an untrained encoder``, ``raw pixels``, ``the supervised encoder``: how a contender is called in a sentence."""
     words = name[:1].lower() + name[1:] if name[1:2].islower() else name
     if role != "random" or words.startswith(("a ", "an ", "the ")):
         return words
