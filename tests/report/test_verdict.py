@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from selftaught import report
+from selftaught.report.images import encode
 from selftaught.report.verdict import Score, compare, judge, verdict_of_many
 from tests.report import samples
 
@@ -173,3 +174,18 @@ def test_of_several_runs_the_leader_is_named_only_when_clear() -> None:
     assert "no label-efficiency measurement" in found.sentence
     found = verdict_of_many([report.validate(labels(v, 0.1, 0.1, None)) for v in (0.3, 0.9)], ["a", "b"])
     assert found.judgement == "Without intervals this order may be chance."
+
+
+def test_a_restoration_is_judged_by_all_pictures_not_by_those_shown() -> None:
+    picture = encode(np.zeros((4, 4, 3), np.uint8))
+    shown = {"name": "worst", "psnr": 20.0, "psnr_noisy": 21.0, "noisy": picture, "restored": picture}
+    sides = {"this": [20.0, 30.0, 31.0], "raw": [21.0, 25.0, 25.0]}
+    results = {
+        kind: {"name": "restoration", "numbers": {"psnr": {"mean": 1.0}}, "figures": {"per_image": {"psnr": values}}}
+        for kind, values in sides.items()
+    }
+    run = {"restoration": [shown], "protocols": [{"name": "restoration", **results}]}
+    found = verdict(run)
+    assert found.sentence == "On 3 pictures: 27.00 dB PSNR after restoration, against 23.67 dB before."
+    assert found.tone == "mixed"
+    assert "on 2 of 3; gain -1.00 to 6.00 dB" in found.judgement.replace("\u2212", "-").replace("−", "-")

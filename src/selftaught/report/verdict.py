@@ -169,7 +169,7 @@ def _from_restoration(run: Mapping[str, Any]) -> Verdict | None:
     items = run.get("restoration") or []
     if not items:
         return None
-    pairs = [
+    pairs = _judged_pairs(run) or [
         (i["psnr"], i["psnr_noisy"]) for i in items if i.get("psnr") is not None and i.get("psnr_noisy") is not None
     ]
     if not pairs:
@@ -193,6 +193,18 @@ def _from_restoration(run: Mapping[str, Any]) -> Verdict | None:
     judgement = f"Closer to the clean picture on {better} of {len(pairs)}; gain {reach}."
     clear = better == len(pairs) and after - before >= _SEEN_DB
     return Verdict(sentence, judgement, "gain" if clear else "mixed" if better else "none")
+
+
+def _judged_pairs(run: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """PSNR after and before of every picture that was judged, of which the page may show a few only."""
+    for protocol in run.get("protocols") or []:
+        if protocol.get("name") == "restoration":
+            sides = [
+                ((protocol.get(role) or {}).get("figures") or {}).get("per_image") or {} for role in ("this", "raw")
+            ]
+            after, before = (side.get("psnr") or [] for side in sides)
+            return list(zip(after, before, strict=True)) if len(after) == len(before) else []
+    return []
 
 
 def _from_protocols(run: Mapping[str, Any]) -> Verdict | None:
