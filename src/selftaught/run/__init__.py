@@ -233,6 +233,7 @@ class Run:
             seeds=seeds,
             clean=clean,
             limit=limit,
+            classifies=self.output.classifies,
         )
         judged = self.output.evaluate(bench)
         if not self.partial:

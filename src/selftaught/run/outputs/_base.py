@@ -66,12 +66,12 @@ class Output:
     Attributes:
         hint: the option that an evaluation needs to say how good the model is.
         headlines: (protocol, number, its name), the first that was measured is the run's summary.
-        takes_unit_range: whether the deliverable takes values in [0, 1] as they are; else normalised ones.
+        classifies: whether the prediction is logits of the classes of the training data.
     """
 
     hint: ClassVar[str] = "--data LABELLED"
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = ()
-    takes_unit_range: ClassVar[bool] = False
+    classifies: ClassVar[bool] = False
 
     def apply(self, job: Job) -> Applied:
         """Write the method's result for every sample of a source; called again it goes on where it was cut off.
