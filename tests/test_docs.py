@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -75,3 +76,38 @@ def test_commands_of_the_readme_and_the_choice_are_of_systems_that_are_ready() -
             cli._parser().parse_args(command.split()[1:])
     for slug in re.findall(r"\]\(methods/([a-z0-9-]+)\.md\)", page):
         assert catalog.card(slug).built
+
+
+def functions(code: str) -> dict[str, str]:
+    """Every function by name, its statements without the docstring."""
+    found = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef)]
+    bodies = {f.name: f.body[1:] if ast.get_docstring(f) else f.body for f in found}
+    return {name: "\n".join(map(ast.unparse, body)) for name, body in bodies.items()}
+
+
+def test_the_guide_shows_the_example_as_it_is() -> None:
+    example = functions((ROOT / "docs/example/methods/retouch.py").read_text())
+    shown: dict[str, str] = {}
+    for code in blocks("docs/add-a-method.md"):
+        if "class " not in code:
+            shown |= functions(code)
+    assert set(shown) == {"recipe", "optimisers", "step"}
+    for name, body in shown.items():
+        assert body == example[name]
+    card = (ROOT / "docs/example/cards/retouch.toml").read_text().replace('"', "")
+    (command,) = re.findall(r'^`command = "([^`]+)"`\.$', (ROOT / "docs/add-a-method.md").read_text(), re.MULTILINE)
+    assert f"command = {command}" in card
+
+
+@pytest.mark.slow
+def test_the_page_of_several_optimisers_runs(tmp_path: Path) -> None:
+    code = blocks("docs/several-optimisers.md")
+    assert len(code) == 2
+    assert run("\n".join([*code, "print(method.steps, method.stage)"]), tmp_path).strip().endswith("5 critic")
+
+
+@pytest.mark.slow
+def test_the_page_of_own_code_runs(photos: Path) -> None:
+    code = blocks("docs/own-code.md")
+    assert len(code) == 6
+    run("\n".join(code), photos)
