@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from selftaught.errors import UserError
@@ -13,12 +14,14 @@ __all__ = ["configure"]
 C = TypeVar("C")
 
 
-def configure(kind: type[C], config: C | None, options: dict[str, Any]) -> C:
+def configure(kind: type[C], config: C | Mapping[str, Any] | None, options: dict[str, Any]) -> C:
     """Merge single options into a config; values are checked by the config itself, as it is made.
 
     Raises:
         UserError: names the option and what it may be; or the config is another method's.
     """
+    if isinstance(config, Mapping):
+        config, options = None, {**config, **options}
     if config is not None and not isinstance(config, kind):
         raise UserError(f"config={_name(type(config))}; it may be: {_name(kind)}")
     fields = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]

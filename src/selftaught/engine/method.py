@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -70,7 +71,7 @@ class Method(L.LightningModule):
     accumulation, clipping, schedules, momentum copies, progress and exact resume then work as they do for one.
 
     Args:
-        config: an instance of the class's ``config_class``; None takes the paper's defaults.
+        config: an instance of the class's ``config_class``, or a dict of its fields; None takes the paper's defaults.
         channels: channels C of a sample.
         length: samples T of a series window (series only).
         samples: size of the training set, for methods that keep a state per sample; 0 where it is not known.
@@ -103,7 +104,7 @@ class Method(L.LightningModule):
 
     def __init__(
         self,
-        config: MethodConfig | None = None,
+        config: MethodConfig | Mapping[str, Any] | None = None,
         *,
         channels: int = 3,
         length: int | None = None,
@@ -420,7 +421,15 @@ class Method(L.LightningModule):
 
     # ---- checkpoints -----------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Which stage this is, and how many steps and batches of it are done."""
+        """Which stage this is, how far it has come, and all that ``load_from_checkpoint`` needs."""
+        options = dataclasses.asdict(self.config)
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = {
+            "config": options | ({"pretrained": False} if "pretrained" in options else {}),  # the weights are in here
+            "channels": self.channels,
+            "length": self.length,
+            "samples": self.samples,
+            "classes": self.classes,
+        }
         checkpoint[_STATE] = {"stage": self.stage, "steps": self.steps, "batches": self._batches}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
