@@ -10,14 +10,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from selftaught.data import Source, as_uint8
-from selftaught.engine.loader import auto_workers, enough_for, stack_images, worker_init
+from selftaught.data.kinds import kind_of
+from selftaught.engine.loader import auto_workers, enough_for, render_sample, stack_images, stack_views, worker_init
 from selftaught.errors import SampleError
-from selftaught.views import Params, Pipeline, render
+from selftaught.views import Params, Pipeline, Recipe, render
 
 
 def evaluation_batches(
     source: Source,
-    pipeline: Pipeline | None,
+    pipeline: Pipeline | Recipe | None,
     *,
     batch_size: int = 256,
     workers: int = -1,
@@ -31,7 +32,8 @@ def evaluation_batches(
     run's training data were scaled; None takes the source's own.
 
     Yields:
-        ``index (n,)``, ``views`` (one) or ``series``, ``label`` where there is one, ``skipped`` pairs.
+        ``index (n,)``, ``label`` where there is one, ``skipped`` pairs, and ``views`` (one) of a pipeline, the views of
+        a recipe under their names, or the samples whole under the name of their kind.
     """
     workers = auto_workers(source) if workers < 0 else workers
     stop = len(source) if stop is None else stop
@@ -53,9 +55,12 @@ def evaluation_batches(
 class _InOrder(Dataset):
     """Batches in the source's order: a broken sample is named, never replaced."""
 
-    def __init__(self, source: Source, pipeline: Pipeline | None, value_range: Any) -> None:
-        self.source, self.pipeline = source, pipeline
-        self.min_side = enough_for([pipeline]) if pipeline is not None else None
+    def __init__(self, source: Source, view: Pipeline | Recipe | None, value_range: Any) -> None:
+        self.source = source
+        self.pipeline = view if isinstance(view, Pipeline) else None
+        kinds = {name: field.kind for name, field in source.fields.items()}
+        self.recipe = view.with_kinds(kinds) if isinstance(view, Recipe) else None
+        self.min_side = enough_for([self.pipeline]) if self.pipeline is not None else None
         self.value_range = source.value_range if value_range is None else value_range
         self._by_size: dict[tuple[int, ...], Params] = {}
 
@@ -66,20 +71,26 @@ class _InOrder(Dataset):
         kept, arrays, skipped = [], [], []
         for i in indices:
             try:
-                arrays.append(self._one(self.source.read(i, self.min_side), i))
+                arrays.append(self._one(i))
                 kept.append(i)
             except (SampleError, ValueError) as error:
                 skipped.append((i, getattr(error, "reason", str(error))))
         batch: dict[str, Any] = {"index": torch.tensor(kept, dtype=torch.int64), "skipped": skipped}
         if self.source.labels is not None:
             batch["label"] = torch.from_numpy(np.asarray(self.source.labels)[kept])
+        if arrays and self.recipe is not None:
+            return batch | stack_views(arrays, self.recipe)
         if arrays and self.pipeline is None:
-            batch["series"] = torch.from_numpy(np.stack(arrays))
+            batch[self.source.modality] = kind_of(self.source.modality).stack(arrays)
         elif arrays:
             batch["views"] = [stack_images(arrays)]
         return batch
 
-    def _one(self, sample: np.ndarray, index: int) -> np.ndarray:
+    def _one(self, index: int) -> Any:
+        if self.recipe is not None:
+            rng = np.random.Generator(np.random.PCG64([0, index]))
+            return render_sample(self.source, index, self.recipe, rng, value_range=self.value_range)
+        sample = self.source.read(index, self.min_side)
         if self.pipeline is None:
             return sample
         image = as_uint8(sample, self.value_range)

@@ -41,6 +41,7 @@ _CLASSES = {
     "LVMMed": "lvm_med",
     "SLA": "sla",
     "CoreTuning": "core_tuning",
+    "DISCOVR": "discovr",
 }
 
 __all__ = ["get", *_CLASSES]

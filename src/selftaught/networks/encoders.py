@@ -18,7 +18,7 @@ from selftaught.networks.alexnet import ABOUT, SMALL_ALEXNET, small_alexnet
 from selftaught.networks.series import SERIES_ENCODERS, SeriesEncoder, build_series
 from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords, own_resnet, small_stem
 from selftaught.networks.tokens import check_keep, largest_patch
-from selftaught.networks.video import CLIP_ENCODERS, ClipEncoder, build_clip
+from selftaught.networks.video import CLIP_ENCODERS, ClipEncoder, FramewiseEncoder, build_clip
 
 Stem = Literal["auto", "small", "standard"]
 
@@ -214,7 +214,7 @@ def _check_room(name: str, model: nn.Module, image_size: int | None, small: bool
         )
 
 
-def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder | ClipEncoder:
+def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder | ClipEncoder | FramewiseEncoder:
     """Make the encoder that a ``spec`` describes, with random weights, ready for ``load_state_dict``.
 
     Args:

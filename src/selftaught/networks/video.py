@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor, nn
+
 from selftaught.errors import UserError
 from selftaught.networks.tokens import largest_patch
 from selftaught.networks.transformer import VisionTransformer
 
-__all__ = ["CLIP_ENCODERS", "ClipEncoder", "build_clip", "clip_encoder"]
+__all__ = ["CLIP_ENCODERS", "ClipEncoder", "FramewiseEncoder", "build_clip", "clip_encoder"]
 
 CLIP_ENCODERS: dict[str, tuple[int, int, int]] = {
     "vit-nano-video": (96, 4, 3),
@@ -35,6 +37,44 @@ class ClipEncoder(VisionTransformer):
     def tubelet(self) -> int:
         """Frames that a token covers."""
         return self.patch[0]
+
+
+class FramewiseEncoder(nn.Module):
+    """An image transformer on every frame of a clip; the embedding is the mean over frames.
+
+    Args:
+        name: one of `CLIP_ENCODERS`, for width, heads and blocks.
+        channels: C.
+        image_size: side of the square frames in pixels.
+        patch: side of a token in pixels.
+        depth: blocks; 0 takes as many as the name says.
+        class_token: whether there is one.
+
+    Attributes:
+        network: the transformer of frames (N, C, H, W).
+        dim: size D of the embedding.
+        spec: JSON-able description; `build_clip` makes an equal network from it.
+    """
+
+    def __init__(self, name: str, channels: int, image_size: int, patch: int, depth: int, class_token: bool) -> None:
+        super().__init__()
+        dim, usual, heads = CLIP_ENCODERS[name]
+        side = (image_size, image_size)
+        shape: dict[str, Any] = {"channels": channels, "dim": dim, "depth": depth or usual, "heads": heads}
+        self.dim = dim
+        self.network = VisionTransformer(side, (patch, patch), class_token=class_token, **shape)
+        options = {"patch": patch, "depth": depth, "class_token": class_token}
+        sizes = {"channels": channels, "image_size": image_size}
+        self.spec: dict[str, Any] = {"name": name, **sizes, "framewise": True, "kwargs": options, "dim": dim}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, T, H, W), any T -> (N, D)."""
+        return self.network(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(x), -1)).mean(1)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """(N, D, T, h, w): the patch tokens of every frame."""
+        found = self.network.maps(x.transpose(1, 2).flatten(0, 1))
+        return found.unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
 def clip_encoder(
@@ -77,16 +117,10 @@ def clip_encoder(
     if image_size % patch:
         raise UserError(f"image_size={image_size} isn't a multiple of patch={patch}")
     dim, depth, heads = CLIP_ENCODERS[name]
-    network = ClipEncoder(
-        (frames, image_size, image_size),
-        (tubelet, patch, patch),
-        channels=channels,
-        dim=dim,
-        depth=depth,
-        heads=heads,
-        positions=positions,
-        class_token=class_token,
-    )
+    shape: dict[str, Any] = {"channels": channels, "dim": dim, "depth": depth, "heads": heads}
+    shape |= {"positions": positions, "class_token": class_token}
+    side = (image_size, image_size)
+    network = ClipEncoder((frames, *side), (tubelet, patch, patch), **shape)
     network.spec = {
         "name": name,
         "channels": channels,
@@ -98,14 +132,16 @@ def clip_encoder(
     return network
 
 
-def build_clip(spec: dict[str, Any]) -> ClipEncoder:
+def build_clip(spec: dict[str, Any]) -> ClipEncoder | FramewiseEncoder:
     """Make the encoder that a ``spec`` of `clip_encoder` describes, with random weights.
 
     Raises:
         UserError: the spec is of something else.
     """
-    missing = {"name", "channels", "frames", "image_size"} - set(spec)
+    missing = {"name", "channels", "image_size", *(["frames"] if not spec.get("framewise") else [])} - set(spec)
     if missing:
         raise UserError(f"encoder spec: {', '.join(sorted(missing))} missing; take the JSON file beside the weights")
+    if spec.get("framewise"):
+        return FramewiseEncoder(spec["name"], spec["channels"], spec["image_size"], **spec["kwargs"])
     sizes = {key: spec[key] for key in ("channels", "frames", "image_size")}
     return clip_encoder(spec["name"], **sizes, **spec.get("kwargs", {}))

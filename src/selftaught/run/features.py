@@ -98,15 +98,15 @@ def embed(
 
 
 def raw(method: Method, source: Source) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """The input itself as features: pixels of the evaluation view, averaged to at most 16 x 16; or the whole window."""
+    """The input itself as features: pixels of the evaluation view (a clip's frames), averaged to at most 16 x 16, or
+    the whole window.
+    """
     parts, indices = [], []
     for batch in evaluation_batches(source, method.evaluation_view(), value_range=method.value_range):
         if not len(batch["index"]):
             continue
-        if "series" in batch:
-            parts.append(batch["series"].flatten(1).numpy())
-        else:
-            parts.append(small_pixels(batch["views"][0]).flatten(1).numpy())
+        x = method.inputs(batch)
+        parts.append((small_pixels(x) if method.spatial else x).flatten(1).numpy())
         indices.append(batch["index"].numpy())
     index = np.concatenate(indices)
     labels = np.asarray(source.labels)[index] if source.labels is not None else None
@@ -119,7 +119,8 @@ def channel_statistics(method: Method, source: Source) -> tuple[np.ndarray, np.n
     for batch in evaluation_batches(source, method.evaluation_view(), value_range=method.value_range):
         if not len(batch["index"]):
             continue
-        x = (batch["series"] if "series" in batch else batch["views"][0].float() / 255).flatten(2)
+        x = method.inputs(batch)
+        x = (x.float() / 255 if method.spatial else x).flatten(2)
         parts.append(torch.cat([x.mean(2), x.std(2, correction=0)], dim=1).numpy())
         indices.append(batch["index"].numpy())
     index = np.concatenate(indices)
@@ -128,8 +129,8 @@ def channel_statistics(method: Method, source: Source) -> tuple[np.ndarray, np.n
 
 
 def small_pixels(images: Tensor) -> Tensor:
-    """uint8 (N,C,H,W) -> float32 in [0, 1], averaged to at most 16 x 16."""
-    images = images.float() / 255
+    """uint8 (N,C,...,H,W) -> float32 in [0, 1], (N, C or C x frames, h, w) averaged to at most 16 x 16."""
+    images = images.float().flatten(1, -3) / 255
     return adaptive_avg_pool2d(images, _RAW_SIDE) if max(images.shape[2:]) > _RAW_SIDE else images
 
 

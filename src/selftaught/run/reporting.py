@@ -12,6 +12,8 @@ import numpy as np
 
 from selftaught import catalog, report
 from selftaught.data import Source, as_uint8
+from selftaught.data.kinds import kind_of
+from selftaught.engine.loader import render_sample
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError
 from selftaught.report import images as pictures
@@ -19,7 +21,7 @@ from selftaught.run.evaluations import Evaluation
 from selftaught.run.layout import Layout
 from selftaught.run.outputs._base import Page
 from selftaught.run_settings import Settings
-from selftaught.views import render
+from selftaught.views import Recipe, render
 
 _TILE, _POINTS, _QUERIES, _HITS, _ROWS = 48, 600, 8, 8, 6
 
@@ -86,7 +88,7 @@ def _judged(lead: Evaluation, evaluations: Sequence[Evaluation], facts: dict[str
 def samples_and_map(page: Page) -> dict[str, Any]:
     """The sections of an encoder that need the samples: views, map, gallery, windows."""
     found: dict[str, Any] = {}
-    if page.train is not None and page.train.modality == "image":
+    if page.train is not None and page.method.spatial:
         found["views"] = _views(page.train, page.method, page.settings)
     index = page.features.get("index")
     if page.test is not None and index is not None and int(index.max(initial=-1)) < len(page.test):
@@ -116,7 +118,7 @@ def _metrics(rows: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any
     traces["terms"] = terms
     scores = column("knn") if any(row.get("knn") for row in rows) else []
     traces["knn"] = [[step, score] for step, score in zip(steps, scores, strict=False) if score is not None]
-    unit = "windows/s" if facts["modality"] == "series" else "images/s"
+    unit = f"{kind_of(facts['modality']).plural}/s" if facts["modality"] != "series" else "windows/s"
     chance = 1 / len(facts["classes"]) if facts.get("classes") else None
     return {"step": steps, "series": traces, "unit": unit, "chance": chance}
 
@@ -173,23 +175,37 @@ def _spectrum(stored: dict[str, Any] | None) -> dict[str, Any] | None:
 # ---- pictures ----------------------------------------------------------------------------------------------------
 def _views(source: Source, method: Method, settings: Settings) -> dict[str, Any]:
     pipelines = method.views()
+    recipe: Recipe | None = method.recipe()
     plain = method.evaluation_view()
     rng = np.random.default_rng(settings.seed)
     rows, names = [], []
     for i in rng.permutation(len(source))[:_ROWS]:
         try:
-            image = as_uint8(source.read(int(i)), method.value_range)
-            seen = [render(image, p, p.sample(rng, *image.shape[:2])) for p in [plain, *pipelines] if p is not None]
+            if recipe is not None:
+                seen = [_thumbnail(source, method, int(i)), *_pictures(source, method, int(i), recipe, rng)]
+            else:
+                image = as_uint8(source.read(int(i)), method.value_range)
+                seen = [render(image, p, p.sample(rng, *image.shape[:2])) for p in [plain, *pipelines] if p is not None]
         except (SampleError, ValueError):
             continue
         rows.append([pictures.encode(picture) for picture in seen])
         names.append(str(source.names[int(i)]))
-    columns = ["original", *[f"view {k + 1}" for k in range(len(pipelines))]]
+    columns = ["original", *[f"view {k + 1}" for k in range(len(seen) - 1)]] if rows else []
     return {"columns": columns, "rows": rows, "names": names} if rows else {}
+
+
+def _pictures(source: Source, method: Method, i: int, recipe: Recipe, rng: np.random.Generator) -> list[np.ndarray]:
+    """A picture of each view that a recipe makes of a sample: of a clip the frame in the middle."""
+    kinds = {name: field.kind for name, field in source.fields.items()}
+    made = render_sample(source, i, recipe.with_kinds(kinds), rng, value_range=method.value_range)
+    views = [value for name, value in made.items() if "." not in name]
+    return [value[len(value) // 2] if value.ndim == 4 else value for value in views]
 
 
 def _thumbnail(source: Source, method: Method, i: int) -> np.ndarray:
     plain = method.evaluation_view()
+    if isinstance(plain, Recipe):
+        return _pictures(source, method, i, plain, np.random.default_rng(0))[0]
     image = as_uint8(source.read(i), method.value_range)
     if plain is None:
         return image

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from selftaught.data import Source
+from selftaught.data.kinds import kind_of
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
@@ -113,15 +114,17 @@ class Output:
             "normalise": {"mean": facts.get("mean"), "std": facts.get("std"), "value_range": facts.get("value_range")},
             "image_size": getattr(method.config, "image_size", None),
             "length": facts.get("length"),
+            "frames": getattr(method.config, "frames", None),
         }
 
     def example(self, card: dict[str, Any]) -> Tensor:
         """A batch of the shape that the deliverable takes."""
         generator = torch.Generator().manual_seed(0)
-        if card["modality"] == "series":
+        if not kind_of(card["modality"]).spatial:
             return torch.randn(2, card["channels"], card["length"], generator=generator)
         side = card["image_size"] or 64
-        return (torch.rand(2, card["channels"], side, side, generator=generator) - 0.5) / 0.25
+        sizes = [card["frames"]] * kind_of(card["modality"]).framed + [side, side]
+        return (torch.rand(2, card["channels"], *sizes, generator=generator) - 0.5) / 0.25
 
     def free_axes(self) -> dict[int, tuple[str, int, int]]:
         """Axes besides the batch that may have any size, as axis -> (name, least, most)."""
