@@ -20,6 +20,8 @@ from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords
 from selftaught.networks.tokens import check_keep, largest_patch
 from selftaught.networks.video import CLIP_ENCODERS, ClipEncoder, FramewiseEncoder, build_clip
 
+__all__ = ["Encoder", "build", "encoder", "own_encoders"]
+
 Stem = Literal["auto", "small", "standard"]
 
 
