@@ -253,7 +253,7 @@ def test_masked_distillation_equals_its_formula(views: int) -> None:
 
 def test_masked_distillation_is_dino_of_other_views() -> None:
     """With a student crop that is skipped against its own teacher, DINO's mean is over the masked views alone."""
-    from selftaught.objectives.distillation import dino
+    from selftaught.objectives.dino import dino
 
     student, teacher, center = draw(4, 3, 6), draw(3, 6, seed=1), 0.2 * draw(6, seed=2)
     whole = torch.cat([teacher[None], student])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._common import check_choice, check_positive, in_float32
-from selftaught.objectives.clustering import Join, sinkhorn
+from selftaught.objectives.swav import Join, sinkhorn
 
 
 def cluster_distillation(
