@@ -138,10 +138,10 @@ PRESETS = {
     "dino-image": {"epochs": 400, "batch_size": 16, "scd_weight": 0.0, "video_weight": 0.0},
     "laptop": {
         "encoder": "vit-nano-video", "frames": 8, "stride": 2, "image_size": 48, "patch": 12, "image_depth": 2,
-        "mask_ratio": 0.75, "local_mask_ratio": 0.75, "local_views": 2, "image_views": 2, "head": "256-256-64",
+        "mask_ratio": 0.6, "local_mask_ratio": 0.6, "local_views": 2, "image_views": 2, "head": "256-256-64",
         "head_norm": "bn", "outputs": 256, "decoder": "48-1-4", "prototypes": 64, "teacher_temperature": 0.04,
-        "teacher_warmup_epochs": 0.0, "target_decay": 0.99, "lr": 4e-3, "lr_scaling": "none", "final_lr": 0.0,
-        "warmup_epochs": 2.0, "steps": 400, "batch_size": 24, "clip": 1.0,
+        "teacher_warmup_epochs": 0.0, "target_decay": 0.99, "lr": 2e-3, "lr_scaling": "none", "final_lr": 0.0,
+        "warmup_epochs": 2.0, "steps": 500, "batch_size": 16, "clip": 1.0,
     },
 }  # fmt: skip
 

@@ -67,12 +67,12 @@ class Output:
     Attributes:
         hint: the option that an evaluation needs to say how good the model is.
         headlines: (protocol, number, its name), the first that was measured is the run's summary.
-        takes_unit_range: whether the deliverable takes values in [0, 1] as they are; else normalised ones.
+        classifies: whether the prediction is logits of the classes of the training data.
     """
 
     hint: ClassVar[str] = "--data LABELLED"
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = ()
-    takes_unit_range: ClassVar[bool] = False
+    classifies: ClassVar[bool] = False
 
     def apply(self, job: Job) -> Applied:
         """Write the method's result for every sample of a source; called again it goes on where it was cut off.
@@ -120,10 +120,17 @@ class Output:
     def example(self, card: dict[str, Any]) -> Tensor:
         """A batch of the shape that the deliverable takes."""
         generator = torch.Generator().manual_seed(0)
+<<<<<<< HEAD
         if not kind_of(card["modality"]).spatial:
             return torch.randn(2, card["channels"], card["length"], generator=generator)
         side = card["image_size"] or 64
         sizes = [card["frames"]] * kind_of(card["modality"]).framed + [side, side]
+=======
+        if card["length"]:
+            return torch.randn(2, card["channels"], card["length"], generator=generator)
+        side, frames = card["image_size"] or 64, card["frames"]
+        sizes = (frames, side, side) if frames else (side, side)
+>>>>>>> main
         return (torch.rand(2, card["channels"], *sizes, generator=generator) - 0.5) / 0.25
 
     def free_axes(self) -> dict[int, tuple[str, int, int]]:
