@@ -8,10 +8,10 @@ __all__ = ["claim"]
 
 
 def claim() -> Claim:
-    """What the paper's ablation says, and the smallest fair comparison that could show it: generated clips, so named."""
+    """What the paper's ablation says, and the smallest fair comparison that could show it, on generated clips."""
     return Claim(
         method="discovr",
-        says="Clusters handed over by an image branch tell normal from reduced hearts better than the video term alone.",
+        says="With clusters from an image branch a video encoder knows weak hearts better than with the video term alone.",
         data="ultrasound?label=ejection&train=600&test=400",
         arms=(
             Arm("discovr", "discovr"),

@@ -148,12 +148,7 @@ def draw(pipeline: Pipeline, rng: np.random.Generator, height: int, width: int, 
 
 
 def render_sample(
-    source: Source,
-    index: int,
-    recipe: Recipe,
-    rng: np.random.Generator,
-    pixels: str = "uint8",
-    value_range: Any = None,
+    source: Source, index: int, recipe: Recipe, rng: np.random.Generator, pixels: str = "uint8"
 ) -> dict[str, Any]:
     """A recipe's views of one sample, and the facts of its operations; only the frames that they need are decoded.
 
@@ -163,15 +158,6 @@ def render_sample(
     clips = [f for f in recipe.fields if kind_of(source.fields[f].kind).framed]
     try:
         frames = recipe.frames(rng, {f: source.frames(index) for f in clips}) if clips else None
-<<<<<<< HEAD
-        read = dict(frames.read) if frames is not None else {}
-        side = recipe.enough.get(source.main) if len(recipe.fields) == 1 else None
-        values = source.sample(index, want=recipe.fields, min_side=side, frames=next(iter(read.values()), None))
-        values = {key: _pixels(source, key, value, pixels, value_range) for key, value in values.items()}
-        params = recipe.sample(rng, {key: np.shape(value) for key, value in values.items()}, frames)
-        return recipe.render(values, params)
-=======
->>>>>>> main
     except UserError as error:
         raise SampleError(source.names[index], str(error)) from error
     read = dict(frames.read) if frames is not None else {}
@@ -187,22 +173,13 @@ def render_sample(
     return recipe.render(values, params)
 
 
-def _pixels(source: Source, field: str, value: Any, pixels: str, value_range: Any) -> Any:
-    """A field's values as views take them: brightnesses as uint8 or unit floats, anything else as it is.
-
-    ``value_range`` scales the main field; None takes the source's own.
-    """
+def _pixels(source: Source, field: str, value: Any, pixels: str) -> Any:
+    """A field's values as views take them: brightnesses as uint8 or unit floats, anything else as it is."""
     if not kind_of(source.fields[field].kind).pixels:
         return value
     if pixels == "float32":
         return as_unit_float(value)
-<<<<<<< HEAD
-    if field != source.main:
-        return as_uint8(value, None)
-    return as_uint8(value, source.value_range if value_range is None else value_range)
-=======
     return as_uint8(value, source.range_of(field))
->>>>>>> main
 
 
 def stack_views(rows: list[dict[str, Any]], recipe: Recipe) -> dict[str, torch.Tensor]:

@@ -22,8 +22,8 @@ from selftaught.objectives._token_clusters import (
     sigma,
     sigma_terms,
 )
-from selftaught.objectives.swav import Join
 from selftaught.objectives.dino import dino_center
+from selftaught.objectives.swav import Join
 
 __all__ = [
     "cluster_distillation",

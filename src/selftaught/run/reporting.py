@@ -13,12 +13,8 @@ import numpy as np
 from selftaught import catalog, report
 from selftaught.data import Source, as_uint8
 from selftaught.data.kinds import kind_of
-<<<<<<< HEAD
-from selftaught.engine.loader import render_sample
-=======
 from selftaught.data.pixels import conform
 from selftaught.engine.loader import draw, render_sample
->>>>>>> main
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError
 from selftaught.report import images as pictures
@@ -26,11 +22,7 @@ from selftaught.run.evaluations import Evaluation
 from selftaught.run.layout import Layout
 from selftaught.run.outputs._base import Page
 from selftaught.run_settings import Settings
-<<<<<<< HEAD
-from selftaught.views import Recipe, render
-=======
 from selftaught.views import Pipeline, render
->>>>>>> main
 
 _TILE, _POINTS, _QUERIES, _HITS, _ROWS = 48, 600, 8, 8, 6
 
@@ -97,11 +89,7 @@ def _judged(lead: Evaluation, evaluations: Sequence[Evaluation], facts: dict[str
 def samples_and_map(page: Page) -> dict[str, Any]:
     """The sections of an encoder that need the samples: views, map, gallery, windows."""
     found: dict[str, Any] = {}
-<<<<<<< HEAD
-    if page.train is not None and page.method.spatial:
-=======
     if page.train is not None and kind_of(page.train.modality).pixels:
->>>>>>> main
         found["views"] = _views(page.train, page.method, page.settings)
     index = page.features.get("index")
     if page.test is not None and index is not None and int(index.max(initial=-1)) < len(page.test):
@@ -131,7 +119,7 @@ def _metrics(rows: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any
     traces["terms"] = terms
     scores = column("knn") if any(row.get("knn") for row in rows) else []
     traces["knn"] = [[step, score] for step, score in zip(steps, scores, strict=False) if score is not None]
-    unit = f"{kind_of(facts['modality']).plural}/s" if facts["modality"] != "series" else "windows/s"
+    unit = "windows/s" if facts["modality"] == "series" else "images/s"
     chance = 1 / len(facts["classes"]) if facts.get("classes") else None
     return {"step": steps, "series": traces, "unit": unit, "chance": chance}
 
@@ -187,52 +175,17 @@ def _spectrum(stored: dict[str, Any] | None) -> dict[str, Any] | None:
 
 # ---- pictures ----------------------------------------------------------------------------------------------------
 def _views(source: Source, method: Method, settings: Settings) -> dict[str, Any]:
-<<<<<<< HEAD
-    pipelines = method.views()
-    recipe: Recipe | None = method.recipe()
-    plain = method.evaluation_view()
-=======
     """Some samples as they are evaluated, and the views that training makes of them."""
->>>>>>> main
     rng = np.random.default_rng(settings.seed)
     rows, names, columns = [], [], []
     for i in rng.permutation(len(source))[:_ROWS]:
         try:
-<<<<<<< HEAD
-            if recipe is not None:
-                seen = [_thumbnail(source, method, int(i)), *_pictures(source, method, int(i), recipe, rng)]
-            else:
-                image = as_uint8(source.read(int(i)), method.value_range)
-                seen = [render(image, p, p.sample(rng, *image.shape[:2])) for p in [plain, *pipelines] if p is not None]
-        except (SampleError, ValueError):
-=======
             seen = {"original": _thumbnail(source, method, int(i))} | _views_of(source, method, int(i), rng)
         except SampleError:
->>>>>>> main
             continue
         columns = list(seen)
         rows.append([pictures.encode(picture) for picture in seen.values()])
         names.append(str(source.names[int(i)]))
-<<<<<<< HEAD
-    columns = ["original", *[f"view {k + 1}" for k in range(len(seen) - 1)]] if rows else []
-    return {"columns": columns, "rows": rows, "names": names} if rows else {}
-
-
-def _pictures(source: Source, method: Method, i: int, recipe: Recipe, rng: np.random.Generator) -> list[np.ndarray]:
-    """A picture of each view that a recipe makes of a sample: of a clip the frame in the middle."""
-    kinds = {name: field.kind for name, field in source.fields.items()}
-    made = render_sample(source, i, recipe.with_kinds(kinds), rng, value_range=method.value_range)
-    views = [value for name, value in made.items() if "." not in name]
-    return [value[len(value) // 2] if value.ndim == 4 else value for value in views]
-
-
-def _thumbnail(source: Source, method: Method, i: int) -> np.ndarray:
-    plain = method.evaluation_view()
-    if isinstance(plain, Recipe):
-        return _pictures(source, method, i, plain, np.random.default_rng(0))[0]
-    image = as_uint8(source.read(i), method.value_range)
-    if plain is None:
-=======
     return {"columns": columns, "rows": rows, "names": names} if rows else {}
 
 
@@ -264,7 +217,6 @@ def _conformed(source: Source, method: Method, i: int) -> np.ndarray:
 def _thumbnail(source: Source, method: Method, i: int) -> np.ndarray:
     plain, image = method.evaluation_view(), _conformed(source, method, i)
     if not isinstance(plain, Pipeline):
->>>>>>> main
         return image
     return render(image, plain, draw(plain, np.random.default_rng(0), image.shape[0], image.shape[1], source.names[i]))
 

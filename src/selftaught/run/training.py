@@ -347,7 +347,6 @@ def save_deliverable(layout: Layout, method: Method, config: Any, facts: dict[st
         "normalise": {"mean": facts.get("mean"), "std": facts.get("std"), "value_range": facts.get("value_range")},
         "image_size": getattr(config, "image_size", None),
         "length": facts.get("length"),
-        "frames": getattr(config, "frames", None),
     }
     write_json(layout.card, card)
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from selftaught.data import Source
-from selftaught.data.kinds import kind_of
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
@@ -120,17 +119,10 @@ class Output:
     def example(self, card: dict[str, Any]) -> Tensor:
         """A batch of the shape that the deliverable takes."""
         generator = torch.Generator().manual_seed(0)
-<<<<<<< HEAD
-        if not kind_of(card["modality"]).spatial:
-            return torch.randn(2, card["channels"], card["length"], generator=generator)
-        side = card["image_size"] or 64
-        sizes = [card["frames"]] * kind_of(card["modality"]).framed + [side, side]
-=======
         if card["length"]:
             return torch.randn(2, card["channels"], card["length"], generator=generator)
         side, frames = card["image_size"] or 64, card["frames"]
         sizes = (frames, side, side) if frames else (side, side)
->>>>>>> main
         return (torch.rand(2, card["channels"], *sizes, generator=generator) - 0.5) / 0.25
 
     def free_axes(self) -> dict[int, tuple[str, int, int]]:
