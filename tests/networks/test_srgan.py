@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from selftaught.errors import UserError
 from selftaught.networks.espcn import ESPCN
 from selftaught.networks.srcnn import SRCNN
-from selftaught.networks.srgan import Discriminator, SRResNet, icnr_
+from selftaught.networks.srgan import SRDiscriminator, SRResNet, icnr_
 from selftaught.networks.tiling import tiled
 from selftaught.networks.upsampling import BicubicUpsample, cubic
 
@@ -19,7 +19,7 @@ def parameters(module):
 
 
 def test_sizes_of_the_paper():
-    generator, discriminator = SRResNet(), Discriminator()
+    generator, discriminator = SRResNet(), SRDiscriminator()
     assert parameters(generator) == 1_549_462  # the sheet: about 1.55 M with single slopes and biases
     assert parameters(discriminator) == 23_565_505  # about 23.6 M
     with torch.no_grad():
@@ -28,17 +28,17 @@ def test_sizes_of_the_paper():
 
 
 def test_discriminator_layer_by_layer():
-    convolutions = [m for m in Discriminator().features if isinstance(m, torch.nn.Conv2d)]
+    convolutions = [m for m in SRDiscriminator().features if isinstance(m, torch.nn.Conv2d)]
     assert [m.out_channels for m in convolutions] == [64, 64, 128, 128, 256, 256, 512, 512]
     assert [m.stride[0] for m in convolutions] == [1, 2, 1, 2, 1, 2, 1, 2]
-    norms = [m for m in Discriminator().features if isinstance(m, torch.nn.BatchNorm2d)]
+    norms = [m for m in SRDiscriminator().features if isinstance(m, torch.nn.BatchNorm2d)]
     assert [m.num_features for m in norms] == [64, 128, 128, 256, 256, 512, 512]
-    assert all(m.negative_slope == 0.2 for m in Discriminator().modules() if isinstance(m, torch.nn.LeakyReLU))
+    assert all(m.negative_slope == 0.2 for m in SRDiscriminator().modules() if isinstance(m, torch.nn.LeakyReLU))
 
 
 @pytest.mark.parametrize("crop", [16, 40, 48])
 def test_discriminator_of_other_crops_and_images_of_other_sizes(crop):
-    discriminator = Discriminator(1, width=4, crop=crop)
+    discriminator = SRDiscriminator(1, width=4, crop=crop)
     assert discriminator(torch.rand(2, 1, crop, crop)).shape == (2,)
     assert discriminator(torch.rand(3, 1, 64, 80)).shape == (3,)
 
@@ -226,7 +226,7 @@ def test_receptive_radius_holds_and_tiles_leave_no_seam(net):
         lambda: SRResNet(scale=1),
         lambda: SRResNet(blocks=-1),
         lambda: SRResNet(0),
-        lambda: Discriminator(width=0),
+        lambda: SRDiscriminator(width=0),
         lambda: SRCNN(kernels=(9, 2, 5)),
         lambda: ESPCN(scale=0),
         lambda: BicubicUpsample(0),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from selftaught.errors import UserError
 from selftaught.networks.upsampling import BicubicUpsample
 
-__all__ = ["Discriminator", "SRResNet", "icnr_"]
+__all__ = ["SRDiscriminator", "SRResNet", "icnr_"]
 
 
 class ResidualBlock(nn.Module):
@@ -120,7 +120,7 @@ class SRResNet(nn.Module):
         return 4 + 2 * self.blocks + 1 + math.ceil(fine)
 
 
-class Discriminator(nn.Module):
+class SRDiscriminator(nn.Module):
     """D: tells photographs from generated images, one logit each; 23.6 M parameters at the defaults.
 
         3x3 conv, LReLU(0.2), then [3x3 conv, BN, LReLU] with strides 2 1 2 1 2 1 2 and widths
