@@ -352,6 +352,7 @@ class GaussianBlur(Op):
     kernel_size: int | None = None
 
     columns: ClassVar = ("apply", "sigma")
+    floats: ClassVar = True
     skips: ClassVar = COLOURLESS
     draws: ClassVar = 2
 
