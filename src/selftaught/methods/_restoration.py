@@ -43,6 +43,8 @@ class SuperResolutionMethod(Method):
     config: SuperResolutionConfig
     output = "image"
     pixels = "float32"
+    default_data = "photos:whole"
+    compares = False
     judged: ClassVar[dict[str, Any]] = {"channel": "y", "shave": 4}
 
     fields: Mapping[str, Any] = {}
@@ -86,7 +88,7 @@ class SuperResolutionMethod(Method):
 
     def predict(self, batch: dict[str, Any]) -> Tensor:
         """Enlarged images (N, C, sH, sW) in [0, 1] from (N, C, H, W) of that range."""
-        return self.deliverable()(batch["views"][0])
+        return self.deliverable()(self.inputs(batch))
 
     def deliverable(self) -> nn.Module:
         """The network between images in [0, 1]."""
