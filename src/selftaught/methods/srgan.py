@@ -74,7 +74,7 @@ class SRGAN(SRResNet):
         if c.pretrain_steps < 0:
             raise UserError(f"--pretrain-steps {c.pretrain_steps}: 0 or more")
         if c.pretrain_steps == 0:
-            self.stages = ("gan",)
+            self.stages = ("gan",)  # type: ignore[misc, assignment]
             self.stage = "gan"
         if c.adv_weight:
             self.discriminator = SRDiscriminator(self.channels, width=c.discriminator_width, crop=c.patch)
@@ -113,7 +113,7 @@ class SRGAN(SRResNet):
         return told | self.minimise(self.generator_terms(target, generated), optimiser="generator")
 
     def discriminator_terms(self, target: Tensor, generated: Tensor) -> dict[str, Tensor]:
-        """D's loss, and how often it is right; photographs and generated images are batches of their own in BatchNorm."""
+        """D's loss, and how often it is right; BatchNorm sees photographs and generated images apart."""
         real, fake = self.discriminator(target), self.discriminator(generated)
         loss = srgan_discriminator(real, fake)
         right = torch.cat([real > 0, fake < 0]).float().mean()
@@ -124,7 +124,5 @@ class SRGAN(SRResNet):
         c = self.config
         terms = self.content_terms(generated, target)
         logits = self.discriminator(generated)
-        whole = srgan_perceptual(
-            terms["loss"], logits, adv_weight=c.adv_weight, reduction=c.adv_reduction
-        )
+        whole = srgan_perceptual(terms["loss"], logits, adv_weight=c.adv_weight, reduction=c.adv_reduction)
         return terms | {"loss": whole["loss"], "adversarial": whole["adversarial"]}

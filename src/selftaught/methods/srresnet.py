@@ -1,4 +1,4 @@
-"""SRResNet: super-resolution by a deep residual network (Ledig et al., CVPR 2017, arXiv 1609.04802), SRGAN's first stage.
+"""SRResNet: super-resolution by a residual network (Ledig et al., CVPR 2017, arXiv 1609.04802), SRGAN's first stage.
 
     l_MSE = mean (x - G(low))^2                                       sharpest by PSNR, soft to the eye
     l_VGG = mean over places of sum over channels (s phi(x) - s phi(G(low)))^2       content = vgg22, vgg54 or features
@@ -57,7 +57,7 @@ class Config(SuperResolutionConfig):
     feature_network: str = "random"
     """For content=features: a run folder whose encoder gives the maps, or random (a small random network)."""
     feature_scale: float = 0.0
-    """Factor s on the maps; 0: 1/12.75 for torchvision's VGG19, else so that l_VGG of a blurred picture is its l_MSE."""
+    """Factor s on the maps; 0: 1/12.75 for torchvision's VGG19, else what brings l_VGG to the size of l_MSE."""
     tv_weight: float = 0.0
     """Weight of the total variation; 2e-8 in the paper's first version, with vgg22."""
 
@@ -86,7 +86,9 @@ class SRResNet(SuperResolutionMethod):
         starts: dict[str, Any] = {"slopes": c.slopes, "upsample_skip": c.upsample_skip, "icnr": c.icnr}
         self.generator = Generator(self.channels, **sizes, skip=c.skip, **starts)
         if c.content in _PLACES and self.channels not in (1, 3):
-            raise UserError(f"--content {c.content}: VGG sees 1 or 3 channels, not {self.channels}; use features or mse")
+            raise UserError(
+                f"--content {c.content}: VGG sees 1 or 3 channels, not {self.channels}; use features or mse"
+            )
 
     def network(self) -> nn.Module:
         """The generator."""
@@ -171,7 +173,7 @@ class SRResNet(SuperResolutionMethod):
 
 
 def matched_scale(features: nn.Module, channels: int, side: int = 96) -> float:
-    """The factor on feature maps by which l_VGG of blurred photographs equals their l_MSE, as 1/12.75 does in the paper.
+    """The factor on maps that makes l_VGG of blurred photographs equal to their l_MSE, the paper's aim with 1/12.75.
 
     Args:
         features: images in [-1, 1] to a list of one map.

@@ -22,6 +22,9 @@ _WIDTHS = (32, 64, 64)
 class _Maps(nn.Module):
     """An encoder's feature map of images in [-1, 1], as a list of one."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, encoder: Any, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.encoder = encoder
