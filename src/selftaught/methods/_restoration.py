@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Schedule
-from selftaught.errors import UserError
+from selftaught.errors import SampleError, UserError
 from selftaught.views import Dihedral, Downsample, Pipeline, RandomCrop, Recipe, View
 from selftaught.views import bicubic as resample
 
@@ -45,7 +45,7 @@ class SuperResolutionMethod(Method):
     pixels = "float32"
     default_data = "photos:whole"
     compares = False
-    judged: ClassVar[dict[str, Any]] = {"channel": "y", "shave": 4}
+    pair_fields: ClassVar[tuple[str, str]] = (LOW, HIGH)
 
     fields: Mapping[str, Any] = {}
 
@@ -95,6 +95,10 @@ class SuperResolutionMethod(Method):
         return Enlarger(self.network())
 
     # ---- judging ---------------------------------------------------------------------------------------------
+    def judged(self) -> dict[str, Any]:
+        """As papers on super-resolution do it: on the luma, without a border as wide as the scale."""
+        return {"channel": "y" if self.channels in (1, 3) else "rgb", "shave": self.config.scale}
+
     def degraded(self, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """An image (H, W, C) float in [0, 1], cropped to a multiple of the scale, and what is to be made of it again.
 
@@ -102,12 +106,12 @@ class SuperResolutionMethod(Method):
             The small copy, rounded to 8 bits as a file would be, and the cropped image.
 
         Raises:
-            UserError: an image smaller than the scale.
+            SampleError: an image too small to judge.
         """
         s = self.config.scale
         height, width = (side // s * s for side in clean.shape[:2])
-        if not height or not width:
-            raise UserError(f"an image of {clean.shape[0]} x {clean.shape[1]} can't be made {s} times smaller")
+        if min(height, width) <= 2 * s:
+            raise SampleError("image", f"{clean.shape[1]} x {clean.shape[0]} pixels are too few to enlarge {s} times")
         clean = clean[:height, :width]
         low = np.clip(resample(clean, 1 / s), 0, 1)
         return (np.rint(low * 255) / 255).astype(np.float32), clean

@@ -52,19 +52,29 @@ class Image(Output):
         return _folder.write(job, _folder.places(job.source.names, lambda own: own or bare), make)
 
     def evaluate(self, bench: Bench) -> Judged:
-        """PSNR and SSIM against clean images of the same names, or against those that noise was added to here."""
+        """PSNR, SSIM and sharpness against clean images: of the same names, or those that were degraded here.
+
+        A method that makes its inputs of clean images says so by ``degraded(clean) -> (input, target)``; then the data
+        are clean. One whose output has another size says by ``simplest(input)`` what to compare it with, and one with
+        customs of its own by ``judged() -> options of evaluation.restoration``.
+        """
         if bench.protocols and set(bench.protocols) != {"restoration"}:
             wrong = next(name for name in bench.protocols if name != "restoration")
             raise UserError(f"--protocol {wrong}: {bench.method.slug} restores images; it may be restoration")
         rows = list(_restored(bench))
         if not rows:
             raise UserError(f"{bench.data}: no image with a clean one of its name can be read")
-        clean = [row.clean for row in rows]
+        clean, names = [row.clean for row in rows], [row.name for row in rows]
+        method: Any = bench.method
+        options = method.judged() if hasattr(method, "judged") else {}
         result = {
-            kind: evaluation.restoration([getattr(row, kind) for row in rows], clean, data_range=1.0)
+            kind: evaluation.restoration(
+                [getattr(row, kind) for row in rows], clean, data_range=1.0, names=names, **options
+            )
             for kind in ("this", "raw")
         }
-        return Judged({"restoration": result}, sections={"restoration": [_shown(row) for row in rows[:_SHOWN]]})
+        shown = [_shown(row) | _measured(result, i) for i, row in enumerate(rows[:_SHOWN])]
+        return Judged({"restoration": result}, sections={"restoration": shown})
 
     def draw(self, page: Page) -> dict[str, Any]:
         """Before, after and clean; of a run that was not judged, before and after."""
@@ -121,26 +131,49 @@ class _Row:
 
 
 def _restored(bench: Bench) -> Iterator[_Row]:
-    noisy = open_source(
+    """The test images, restored."""
+    for name, image, target in _pairs(bench):
+        bench.say(f"restoring {name}")
+        yield _row(bench.method, name, image, target)
+
+
+def _row(method: Any, name: str, image: np.ndarray, target: np.ndarray) -> _Row:
+    simplest = method.simplest(image) if hasattr(method, "simplest") else image
+    if target.size and simplest.shape != target.shape:
+        raise UserError(f"{name}: of {image.shape} is made {simplest.shape}, its clean image is {target.shape}")
+    return _Row(name, simplest, restore(method, image), target)
+
+
+def _pairs(bench: Bench) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Names, inputs and clean images, as float32 in [0, 1]."""
+    method: Any = bench.method
+    source = open_source(
         bench.data, modality="image", split="test" if bench.clean is None else "all", by=bench.settings.by
     )
-    noisy = samples.degraded(noisy, bench.settings.noise)
+    noisy = samples.degraded(source, bench.settings.noise)
     reference = open_source(bench.clean, modality="image", split="all") if bench.clean is not None else None
-    if reference is None and not isinstance(noisy, samples.Degraded):
+    paired = getattr(method, "pair_fields", ())
+    known = isinstance(noisy, samples.Degraded) or (paired and set(paired) <= set(source.fields))
+    if reference is None and not known and not hasattr(method, "degraded"):
         raise UserError("PSNR needs clean images of the same names: give --clean FOLDER (or train with --noise)")
     where = {_stem(name): i for i, name in enumerate(reference.names)} if reference is not None else {}
     for i in range(min(len(noisy), bench.limit)):
         try:
-            image = as_unit_float(noisy.read(i))
-            target = as_unit_float(_clean(noisy, reference, where, i))
+            if reference is None and paired and set(paired) <= set(source.fields):
+                sample = source.sample(i, want=paired)
+                image, target = (as_unit_float(sample[name]) for name in paired)
+            elif reference is None and not known:
+                image, target = method.degraded(as_unit_float(noisy.read(i)))
+            else:
+                image = as_unit_float(noisy.read(i))
+                target = as_unit_float(_clean(noisy, reference, where, i))
         except SampleError as error:
             bench.say(f"skipped {error}")
             continue
-        bench.say(f"restoring {noisy.names[i]}")
-        yield _Row(noisy.names[i], image, restore(bench.method, image), target)
+        yield noisy.names[i], image, target
 
 
-def _examples(method: Method, source: Source, count: int = 3) -> Iterator[_Row]:
+def _examples(method: Any, source: Source, count: int = 3) -> Iterator[_Row]:
     """Some images before and after."""
     found = 0
     for i in np.linspace(0, len(source) - 1, min(3 * count, len(source))).astype(int):
@@ -151,7 +184,10 @@ def _examples(method: Method, source: Source, count: int = 3) -> Iterator[_Row]:
         except SampleError:
             continue
         found += 1
-        yield _Row(source.names[int(i)], image, restore(method, image), np.zeros(0))
+        target = np.zeros(0)
+        if hasattr(method, "degraded"):
+            image, target = method.degraded(image)
+        yield _row(method, source.names[int(i)], image, target)
 
 
 def _stem(name: str) -> str:
@@ -169,6 +205,13 @@ def _clean(noisy: Source, reference: Source | None, where: dict[str, int], i: in
 def _shown(row: _Row) -> dict[str, Any]:
     found = {"name": row.name, "noisy": _picture(row.raw), "restored": _picture(row.this)}
     return found | ({"clean": _picture(row.clean)} if row.clean.size else {})
+
+
+def _measured(result: dict[str, evaluation.Result], i: int) -> dict[str, float]:
+    """PSNR and SSIM of one picture, restored and before."""
+    before = {"psnr_noisy": "psnr", "ssim_noisy": "ssim"}
+    found = {name: float(result["this"].figures["per_image"][name][i]) for name in ("psnr", "ssim")}
+    return found | {key: float(result["raw"].figures["per_image"][name][i]) for key, name in before.items()}
 
 
 def _picture(image: np.ndarray) -> str:
