@@ -98,7 +98,7 @@ def _parser() -> _Parser:
     sub = command("data", _data, "what is embedded, what is missing; check a source of your own")
     sub.add_argument("action", choices=["list", "fetch", "check"])
     sub.add_argument("source", nargs="?", help="a source (check) or an embedded name (fetch)")
-    sub.add_argument("--modality", choices=["image", "series"], help="kind of samples; default found out")
+    sub.add_argument("--modality", help="kind of samples (image, series, clip, volume ...); default found out")
     sub = command("doctor", _doctor, "this machine: cores, precision, measured throughput, what limits it")
     sub.add_argument("--data", help="a source to measure reading of; default photos")
     sub = command("demo", _demo, "the main job on the embedded photographs: train, evaluate, report")

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header
+from selftaught.data.labelling import labelling
 from selftaught.data.mapped import build_once, cache_folder
-from selftaught.data.pixels import choose_channels
-from selftaught.data.source import TEST, TRAIN, ImageSource, digest, label_codes
+from selftaught.data.pixels import choose_channels, common_depth
+from selftaught.data.source import TEST, TRAIN, ImageSource, digest
 from selftaught.errors import SampleError, UserError, require
 
 _IMAGES = tuple(s[1:] for s in IMAGE_SUFFIXES)
@@ -47,23 +48,25 @@ class ShardSource(ImageSource):
             else [f"{self.shards[p[0]].stem}/{n}" for n, p in zip(names, places, strict=True)]
         )
         self._places = np.array(places, dtype=np.int64)
-        if all(label is not None for label in labels):
-            self.labels, self.classes = label_codes(_same_type(labels))
         if test:
             self.given = np.where(self._places[:, 0] < len(train), TRAIN, TEST).astype(np.int8)
+        if any(label is not None for label in labels):
+            found = labelling(_same_type(labels), None, self.given)
+            self.labels, self.classes, self.targets, self.given, self.notes = found
         self.convert = channels is not None
         self._probe(channels)
 
     def _probe(self, channels: int | None) -> None:
-        found, types = [], set()
+        found: list[int] = []
+        types: list[str] = []
         for i in np.unique(np.linspace(0, len(self) - 1, min(32, len(self))).astype(np.int64)):
             try:
                 head = header(self._bytes(int(i)), self.names[i])
             except SampleError:
                 continue
             found.append(head.channels)
-            types.add(head.dtype)
-        self._all_uint8 = types <= {"uint8"}
+            types.append(head.dtype)
+        self.depth = common_depth(types) or "uint8"
         self.channels = channels if channels is not None else choose_channels(found or [3])
 
     def _bytes(self, i: int) -> bytes:
@@ -82,7 +85,7 @@ class ShardSource(ImageSource):
         return decode(self._bytes(i), self.names[i], min_side)
 
     def _is_uint8(self) -> bool:
-        return self._all_uint8
+        return self.depth == "uint8"
 
     def origin(self) -> str:
         """The first shard, and the pattern."""

@@ -28,6 +28,8 @@ from selftaught.methods._multi_crop import MultiCrop, MultiCropConfig
 from selftaught.methods._queue import fitted_queue
 from selftaught.views import ColorJitter, Grayscale, HorizontalFlip, Pipeline, RandomResizedCrop
 
+__all__ = ["CACR"]
+
 
 @dataclass
 class Config(MultiCropConfig, MomentumConfig):
@@ -250,4 +252,4 @@ class CACR(MomentumEmbedding, MultiCrop):
 
 def unit(z: Tensor) -> Tensor:
     """The gathered projections, scaled to length 1 in float32."""
-    return normalize(gather(z).float())
+    return normalize(gather(z).float(), eps=1e-8)

@@ -17,6 +17,8 @@ from selftaught.networks.alexnet import ABOUT, SMALL_ALEXNET, small_alexnet
 from selftaught.networks.series import SERIES_ENCODERS, SeriesEncoder, build_series
 from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords, own_resnet, small_stem
 
+__all__ = ["Encoder", "build", "encoder", "own_encoders"]
+
 Stem = Literal["auto", "small", "standard"]
 _TOKENS_WANTED = 7  # patches along a side, at least: a ViT with fewer sees next to no geometry
 

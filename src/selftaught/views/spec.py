@@ -1,6 +1,6 @@
 """What one view is made of: small frozen descriptions of image operations, and how each draws its parameters.
 
-An operation holds what the user chose (sizes, probabilities, ranges). All of its chance is in :meth:`Op.draw`, which
+An operation holds what the user chose (sizes, probabilities, ranges). Its randomness is in :meth:`Op.draw`, which
 turns uniform numbers into a few plain columns per sample (a crop box, a flip, a factor...). What those columns do to
 pixels is written twice, in ``_cpu_pixels.py`` and ``_device_pixels.py``, with the same meaning.
 
@@ -280,7 +280,8 @@ class ColorJitter(Op):
         saturation: likewise.
         hue: strength h <= 0.5, shifts in [-h, h] turns of the colour circle, or a pair.
         p: probability that any of it happens (default 0.8).
-        order: ``"bcsh"`` (default) or another order of these letters, or ``"random"`` for a new one each time.
+        order: ``"random"`` (default), a new order for each sample, as SimCLR, BYOL and torchvision do; or a fixed order
+            of the letters, such as ``"bcsh"``.
     """
 
     brightness: float | Pair = 0.0
@@ -288,7 +289,7 @@ class ColorJitter(Op):
     saturation: float | Pair = 0.0
     hue: float | Pair = 0.0
     p: float = 0.8
-    order: str = "bcsh"
+    order: str = "random"
 
     columns: ClassVar = ("apply", "brightness", "contrast", "saturation", "hue", "order")
     skips: ClassVar = COLOURLESS
