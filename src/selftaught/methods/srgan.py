@@ -89,10 +89,8 @@ class SRGAN(SRResNet):
         if self.stage == "pretrain":
             return {"generator": Optim(self.generator, lr=c.pretrain_lr, betas=(c.momentum, 0.999))}
         (main,) = super().optimisers().values()
-        return {
-            name: dataclasses.replace(main, parameters=network)
-            for name, network in (("generator", self.generator), ("discriminator", self.discriminator))
-        }
+        names = ("generator", "discriminator") if c.adv_weight else ("generator",)
+        return {name: dataclasses.replace(main, parameters=getattr(self, name)) for name in names}
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The first stage's squared error."""
