@@ -53,7 +53,7 @@ PRESETS = {
     "srgan-mse": {"steps": 200000, "batch_size": 16, "content": "mse"},
     "laptop": {
         "blocks": 4, "features": 16, "norm": "none", "upsample_skip": True, "patch": 48, "content": "vgg22",
-        "discriminator_width": 16, "pretrain_lr": 1e-3, "lr": 3e-4, "pretrain_steps": 700, "steps": 200,
+        "discriminator_width": 16, "pretrain_lr": 1e-3, "pretrain_steps": 700, "steps": 200,
         "batch_size": 8,
     },
 }  # fmt: skip
