@@ -299,6 +299,8 @@ def _labels_of_another(name: str, bench: Bench) -> tuple[Source, list[Any]]:
             return source, list(about.lists("labels"))
     if source.labels is None:
         raise UserError(f"--protocol {name}: {source.name} has no class folders, and no {METADATA} with labels")
+    source = source.subset(np.flatnonzero(source.labels >= 0))  # a file beside the class folders has none
+    assert source.labels is not None
     classes = source.classes or [str(k) for k in range(int(source.labels.max()) + 1)]
     return source, [classes[k] for k in source.labels]
 
