@@ -108,7 +108,8 @@ class ScatSimCLR(JointEmbedding):
                 scat_bn=c.scat_bn,
                 colour=c.colour,
             )
-            self.projector = self.head([int(self.encoder.dim), *(int(width) for width in str(c.projector).split("-"))])
+            width: Any = self.encoder.dim
+            self.projector = self.head([width, *(int(width) for width in str(c.projector).split("-"))])
         else:
             super().build()
         if c.pretext == "rotation":
