@@ -51,7 +51,7 @@ def test_help_and_catalogue_load_nothing_heavy() -> None:
     code = (
         "import sys; from selftaught.cli import main\n"
         "for a in (['methods'], ['methods', 'dcl'], ['methods', 'denoise', '--job', 'restore']): assert main(a) == 0\n"
-        "try: main(['train', 'dcl', '--help'])\n"
+        "try: main(['train', 'dcl', '--device', 'cpu', '--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'cv2', 'timm', 'lightning', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy"
