@@ -14,6 +14,7 @@ import pytest
 from skimage import data, io
 
 from selftaught import catalog, cli
+from selftaught.cli_options import parse_train
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,7 +72,7 @@ def test_commands_of_the_readme_and_the_choice_are_of_systems_that_are_ready() -
         if command.startswith("selftaught train "):
             words = command.split()[2:]
             assert words[0] == slug
-            assert cli._parse_train(slug, words[1:])["data"]
+            assert parse_train(slug, words[1:])["data"]
         else:
             cli._parser().parse_args(command.split()[1:])
     for slug in re.findall(r"\]\(methods/([a-z0-9-]+)\.md\)", page):
