@@ -10,6 +10,7 @@ Nothing that it makes is stored by hand; only the README's part stands in the re
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from itertools import product
@@ -48,6 +49,18 @@ JOBS = {
     "restore": "Restore images",
     "segment": "Segment",
 }
+REFERENCE = {
+    "api": (
+        "Runs, methods, data",
+        ("run", "engine.method", "engine.optimisers", "engine.stages", "engine.orders", "engine.loader", "errors"),
+    ),
+    "data": ("Data", ("data", "data.combining", "data.source", "data.fields")),
+    "objectives": ("Objectives", ("objectives",)),
+    "views": ("Views", ("views", "views.degradations", "views.clips")),
+    "networks": ("Networks", ("networks",)),
+    "evaluation": ("Evaluation", ("evaluation",)),
+}
+"""Pages of the reference: name -> title and what it shows, packages by all of their public modules."""
 FLAGS = (
     "On and off are `--name` and `--no-name` on the command line. In Python the names have underscores: "
     "`batch_size=256`, `lambda_=0.005`."
@@ -223,9 +236,23 @@ def settings_page() -> str:
     return "# Settings of a run\n\nThe same for every method.\n\n" + FLAGS + "\n\n" + option_table(catalog.settings())
 
 
+def reference_page(title: str, shown: tuple[str, ...]) -> str:
+    """Markdown page that asks mkdocstrings for the docstrings of modules."""
+    parts = [f"# {title}"]
+    for name in shown:
+        place = ROOT / "src" / "selftaught" / name.replace(".", "/")
+        files = (
+            [] if name in ("data", "evaluation", "run") else sorted(place.glob("[!_]*.py")) if place.is_dir() else []
+        )
+        parts += [f"::: selftaught.{name}.{file.stem}" for file in files if "__all__" in file.read_text("utf-8")]
+        parts += [] if files else [f"::: selftaught.{name}"]
+    return "\n\n".join(parts)
+
+
 def pages() -> dict[str, str]:
     """All generated pages: path below ``docs`` -> Markdown."""
     made = {"methods/index.md": index_page(), "methods/settings.md": settings_page()}
+    made |= {f"reference/{name}.md": reference_page(*said) for name, said in REFERENCE.items()}
     return made | {f"methods/{c.slug}.md": card_page(c.slug) for c in catalog.all_cards()}
 
 
@@ -240,8 +267,9 @@ def navigation() -> list[Any]:
 
 # ---- MkDocs ----------------------------------------------------------------------------------------------------------
 def on_config(config: Any) -> Any:
-    """Put the methods' pages into the navigation."""
-    config.nav = [{"Methods": navigation()} if "Methods" in entry else entry for entry in config.nav]
+    """Put the methods' pages and the reference into the navigation."""
+    made = {"Methods": navigation(), "Reference": [{t: f"reference/{n}.md"} for n, (t, _) in REFERENCE.items()]}
+    config.nav = [{key: made.get(key, value) for key, value in entry.items()} for entry in config.nav]
     return config
 
 
@@ -269,6 +297,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = markdown.replace("<!-- table: medmnist-quick -->", medmnist_tables())
     markdown = markdown.replace("<!-- table: facts -->", facts_table())
     return markdown.replace("<!-- table: claims -->", claims_table())
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Take the roles of cross-references (``:func:`name```) out of rendered docstrings."""
+    return re.sub(r":(?:attr|class|data|exc|func|meth|mod):(<code>|`)~?", r"\1", html)
 
 
 def stored_claims(claims: Path = CLAIMS) -> Iterator[tuple[str, dict[str, Any]]]:

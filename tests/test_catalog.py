@@ -351,7 +351,9 @@ def generate() -> ModuleType:
 
 def test_every_card_has_a_page_and_a_place_in_the_navigation(generate: ModuleType) -> None:
     pages = generate.pages()
-    assert set(pages) == {f"methods/{name}.md" for name in (*SYSTEMS, *BASELINES, "index", "settings")}
+    reference = {f"reference/{name}.md" for name in generate.REFERENCE}
+    assert set(pages) == {f"methods/{name}.md" for name in (*SYSTEMS, *BASELINES, "index", "settings")} | reference
+    assert "::: selftaught.objectives.dcl\n" in pages["reference/objectives.md"]
     navigation = str(generate.navigation())
     for card in catalog.all_cards():
         page = pages[f"methods/{card.slug}.md"]
@@ -470,10 +472,14 @@ def test_flags_in_the_docs_exist() -> None:
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_asks_nothing_of_the_net(tmp_path: Path) -> None:
     pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "methods" / "barlow-twins" / "index.html").is_file()
+    reference = (tmp_path / "reference" / "objectives" / "index.html").read_text()
+    assert 'id="selftaught.objectives.vicreg.vicreg"' in reference
+    assert ":func:" not in reference
     for page in tmp_path.rglob("*.html"):
         loaded = re.findall(r"<(?:script|img|link)[^>]+(?:src|href)=\"?(https?://[^\" >]+)", page.read_text())
         assert loaded == [], page
