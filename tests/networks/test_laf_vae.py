@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from selftaught.errors import UserError
+from selftaught.networks.encoders import build, encoder
 from selftaught.networks.vae import EmbeddingVAE
 from selftaught.objectives.laf import laf_vae
 
@@ -77,3 +78,21 @@ def test_bad_widths_and_shapes_are_refused() -> None:
     ):
         with pytest.raises(UserError):
             call()
+
+
+def test_the_papers_small_network_has_its_sizes_and_loads_with_torch_alone() -> None:
+    made = encoder("cnn-small", channels=1, image_size=28)
+    shapes = [tuple(p.shape) for name, p in made.named_parameters() if name.endswith("weight")]
+    assert shapes == [(16, 1, 5, 5), (32, 16, 5, 5), (256, 1568)]
+    x = torch.rand(3, 1, 28, 28)
+    assert made(x).shape == (3, made.dim) == (3, 256)
+    assert made.maps(x).shape == (3, 32, 7, 7)
+    scope: dict[str, torch.nn.Module] = {}
+    exec(made.spec["timm_code"], {}, scope)
+    scope["model"].load_state_dict(made.model.state_dict())
+    assert torch.equal(scope["model"](x), made(x))
+    again = build(made.spec)
+    again.load_state_dict(made.state_dict())
+    assert torch.equal(again(x), made(x))
+    with pytest.raises(UserError, match="too small"):
+        encoder("cnn-small", channels=1, image_size=3)

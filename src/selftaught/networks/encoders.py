@@ -13,11 +13,16 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
-from selftaught.networks.alexnet import ABOUT, SMALL_ALEXNET, small_alexnet
+from selftaught.networks import alexnet, small_cnn
 from selftaught.networks.series import SERIES_ENCODERS, SeriesEncoder, build_series
 from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords, own_resnet, small_stem
 
 Stem = Literal["auto", "small", "standard"]
+_PLAIN = {
+    alexnet.SMALL_ALEXNET: (alexnet.small_alexnet, alexnet.ABOUT),
+    small_cnn.SMALL_CNN: (small_cnn.small_cnn, small_cnn.ABOUT),
+}
+"""Networks of torch's own layers, for small images."""
 _TOKENS_WANTED = 7  # patches along a side, at least: a ViT with fewer sees next to no geometry
 
 
@@ -109,11 +114,11 @@ def encoder(
     small = stem == "small" or (stem == "auto" and not pretrained and (image_size or SMALL_IMAGE + 1) <= SMALL_IMAGE)
     if pretrained and name in own_encoders():
         raise UserError(f"encoder={name}: has no pretrained weights; use pretrained=False or a timm name")
-    if name == SMALL_ALEXNET:
+    if name in _PLAIN:
         if timm_kwargs:
             raise UserError(f"encoder={name}: has no option {next(iter(timm_kwargs))!r}; leave it out")
         options, small = timm_kwargs, True
-        model, lines = small_alexnet(channels, image_size)
+        model, lines = _PLAIN[name][0](channels, image_size)
     elif name in OWN:
         options = timm_kwargs
         model, lines = _own(name, channels, small, zero_init_last, options)
@@ -178,7 +183,7 @@ def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder:
 
 def own_encoders() -> dict[str, str]:
     """This toolkit's own small encoders: name to a line about each. They need nothing but timm to load."""
-    return {name: recipe.about for name, recipe in OWN.items()} | {SMALL_ALEXNET: ABOUT}
+    return {name: recipe.about for name, recipe in OWN.items()} | {name: about for name, (_, about) in _PLAIN.items()}
 
 
 # ---- building -----------------------------------------------------------------------------------------------------
