@@ -1,0 +1,338 @@
+"""LAF: a classifier forgets some of its samples without any label (Shen et al., ICLR 2024).
+
+    e = g(x), the embedding that the classifier's encoder makes; its head stays as it is
+    1. h learns to reconstruct e on all data, h_f on the samples to forget                            (two VAEs)
+    2. in turns, an optimiser each:
+       L_UE = sum_r phi(||h(e) - e||^2) - sum_f phi(||h_f(e) - e||^2)              phi(q) = exp(q / (q + 1))
+       L_RA = sum_r log( exp c / sum_f exp(c / T) )                       c = 1 - cos(e, e of the model before)
+    3. optional: cross-entropy on a few labelled samples to keep repairs the head                      (LAF+R)
+
+It takes a run that delivers classes (``--init RUN``) and delivers the same network. Baselines in the same code, most of
+which read labels: ``retrain``, ``fine-tune``, ``negative-gradient``, ``random-label``, ``bad-teacher``. arXiv 2404.00506.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from selftaught import objectives
+from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optim, Optimizer, Schedule, Stage
+from selftaught.errors import UserError
+from selftaught.networks.vae import EmbeddingVAE
+from selftaught.objectives import laf
+from selftaught.views import Pipeline
+
+__all__ = ["LAF", "PRESETS", "Config"]
+
+WITHOUT_LABELS = ("laf", "ue", "ra", "bad-teacher")
+"""Modes that never read a label."""
+
+
+@dataclass
+class Config(MethodConfig):
+    """LAF's options; the defaults are the paper's for removing a class of MNIST or Fashion-MNIST."""
+
+    optimizer: Optimizer = "adam"
+    lr: float = 1e-4
+    """Learning rate of the repair and of the baselines."""
+    lr_scaling: LearningRateScaling = "none"
+    weight_decay: float = 0.0
+    schedule: Schedule = "constant"
+    mode: Literal[
+        "laf", "ue", "ra", "retrain", "fine-tune", "negative-gradient", "random-label", "bad-teacher"
+    ] = "laf"  # fmt: skip
+    """LAF; one of its two losses alone; or a baseline: all but bad-teacher read labels."""
+    lr_ue: float = 5e-5
+    """Learning rate of extractor unlearning."""
+    lr_ra: float = 1e-4
+    """Learning rate of representation alignment."""
+    temperature: float = 20.0
+    """T of representation alignment, in the denominator only."""
+    latent: int = 8
+    """Width of the autoencoders' code."""
+    vae_epochs: float = 10.0
+    """Passes over its data that each autoencoder learns for."""
+    vae_lr: float = 1e-3
+    """Learning rate of the autoencoders (Adam)."""
+    kl_weight: float = 0.025
+    """Weight of the divergence in the autoencoders' loss."""
+    vae_output: Literal["sigmoid", "linear"] = "sigmoid"
+    """Last layer of the autoencoders: the paper's sigmoid bounds reconstructions to (0, 1), linear reaches any value."""
+    vae_data: Literal["all", "remain"] = "all"
+    """What the autoencoder of the remaining samples learns on: all data as the released code does, or what remains."""
+    embedding: Literal["features", "logits"] = "features"
+    """Layer that is made to forget: the encoder's features, or the class scores."""
+    squash: bool = True
+    """phi(q) = exp(q / (q + 1)) in extractor unlearning; off takes the errors as they are."""
+    batch_norm: Literal["eval", "train"] = "eval"
+    """eval leaves BatchNorm's statistics as they are, as the paper does; train lets them follow."""
+    augment: Literal["none", "original"] = "none"
+    """Views to forget and keep by: the plain image, or the augmented view that the original run learnt from."""
+    repair_labels: int = 0
+    """Labelled samples to keep that repair the head afterwards (LAF+R), drawn evenly over the classes; 0 repairs not."""
+    repair_steps: int = 100
+    """Steps of the repair."""
+    forget_weight: float = 1.0
+    """Weight of the samples to forget in negative-gradient and random-label."""
+    original: str = ""
+    """Method and options of the run that forgets, as JSON; taken from --init."""
+    image_size: int = 0
+    """Side of the images in pixels; taken from --init."""
+
+
+PRESETS = {
+    "mnist-class": {"epochs": 20, "batch_size": 32, "precision": "32"},
+    "mnist-random": {"temperature": 5.0, "epochs": 20, "batch_size": 32, "precision": "32"},
+    "mnist-noisy": {"epochs": 20, "batch_size": 32, "precision": "32"},
+    "cifar10-class": {
+        "lr_ue": 1e-5, "lr_ra": 5e-5, "latent": 16, "augment": "original", "epochs": 40, "batch_size": 32,
+        "precision": "32",
+    },
+    "cifar10-random": {
+        "lr_ue": 1e-5, "lr_ra": 4e-5, "latent": 16, "augment": "original", "epochs": 40, "batch_size": 32,
+        "precision": "32",
+    },
+    "cifar10-noisy": {
+        "lr_ue": 1e-5, "lr_ra": 4e-5, "temperature": 5.0, "latent": 16, "augment": "original", "epochs": 40,
+        "batch_size": 32, "precision": "32",
+    },
+    "laptop": {
+        "lr_ue": 1e-4, "lr_ra": 3e-4, "lr": 1e-3, "vae_epochs": 30.0, "steps": 200, "batch_size": 32, "precision": "32",
+    },
+}  # fmt: skip
+
+
+class LAF(Method):
+    """LAF with its baselines, on whatever a run of ours classifies."""
+
+    slug = "laf"
+    config_class = Config
+    config: Config
+    output = "classes"
+    transforms = True
+    roles = ("data", "forget", "remain")
+    stages = ("vae", "vae-forget", "forget", "repair")
+
+    @classmethod
+    def inherits(cls, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Options that come from the run that is transformed, by its config.yaml.
+
+        Raises:
+            UserError: it delivers no classes.
+        """
+        from selftaught import methods
+
+        if methods.get(content["method"]).output != "classes":
+            raise UserError(f"--init: {content['method']} delivers no classes; LAF needs a run that classifies")
+        if content["method"] == cls.slug:
+            return {"original": content["options"]["original"], "image_size": content["options"]["image_size"]}
+        original = {"method": content["method"], "options": content["options"]}
+        return {"original": json.dumps(original), "image_size": content["options"].get("image_size", 0)}
+
+    def build(self) -> None:
+        """The classifier that forgets, a copy of it from before, and the autoencoders."""
+        c = self.config
+        self._check()
+        self.model = self._classifier()
+        self.modality = self.model.modality
+        self.teacher = copy.deepcopy(self.model)
+        if c.mode == "bad-teacher":
+            self.stranger = self._classifier()
+        if c.mode == "laf" or c.mode == "ue":
+            width = self.classes if c.embedding == "logits" else int(self.model.encoder.dim)  # type: ignore[arg-type, union-attr]
+            self.h, self.h_forget = (EmbeddingVAE(width, c.latent, output=c.vae_output) for _ in range(2))
+        wanted = [("vae", hasattr(self, "h")), ("vae-forget", hasattr(self, "h")), ("forget", True)]
+        self.stages = tuple(stage for stage, asked in [*wanted, ("repair", c.repair_labels > 0)] if asked)
+
+    def _check(self) -> None:
+        c = self.config
+        if not c.original:
+            raise UserError("laf makes a trained classifier forget: give its run with --init RUN")
+        if not c.temperature > 0 or not c.kl_weight >= 0 or not c.forget_weight >= 0 or not c.vae_epochs > 0:
+            raise UserError("temperature and vae_epochs must be above 0, kl_weight and forget_weight at least 0")
+        if c.repair_labels < 0 or c.repair_steps < 1:
+            raise UserError("repair_labels must be 0 or more, repair_steps 1 or more")
+        if self.classes < 2:
+            raise UserError("laf needs the classes of the original run: at least two")
+
+    def _classifier(self) -> Method:
+        """The original run's network, with fresh weights."""
+        from selftaught import methods
+
+        told = json.loads(self.config.original)
+        kind = methods.get(told["method"])
+        options = told["options"] | ({"pretrained": False} if "pretrained" in told["options"] else {})
+        config = kind.config_class(**options)
+        return kind(config, channels=self.channels, length=self.length, samples=self.samples, classes=self.classes)
+
+    # ---- views and stages ------------------------------------------------------------------------------------
+    def views(self) -> list[Pipeline]:
+        """One view: the plain image, or an augmented one."""
+        if self.config.augment == "original":
+            return self.model.views()[:1]
+        view = self.model.evaluation_view()
+        return [] if view is None else [view]
+
+    def evaluation_view(self) -> Any:
+        """The original run's."""
+        return self.model.evaluation_view()
+
+    def stage_plan(self, stage: str) -> Stage:
+        """Each autoencoder passes over its own data; the baselines read what they need."""
+        c = self.config
+        if stage == "vae":
+            role = "data" if c.vae_data == "all" else "remain"
+            return Stage(settings={"epochs": c.vae_epochs, "steps": None}, roles=(role,))
+        if stage == "vae-forget":
+            return Stage(settings={"epochs": c.vae_epochs, "steps": None}, roles=("forget",))
+        if stage == "repair":
+            return Stage(settings={"steps": c.repair_steps}, roles=("remain",))
+        alone = c.mode in ("retrain", "fine-tune")
+        return Stage(roles=("remain",) if alone else ("forget", "remain"))
+
+    def enter_stage(self, stage: str) -> None:
+        """Keep the model as it was, once; then train what the stage trains and nothing else."""
+        super().enter_stage(stage)
+        if stage == self.stages[0]:
+            self.teacher.load_state_dict(self.model.state_dict())
+            if self.config.mode == "retrain":
+                self.model.load_state_dict(self._classifier().state_dict())
+        self.requires_grad_(False)
+        self.trained_modules().requires_grad_(True)
+
+    def trained_modules(self) -> nn.Module:
+        """An autoencoder; the encoder; all of the classifier; or its head."""
+        c = self.config
+        if self.stage in ("vae", "vae-forget"):
+            return self.h if self.stage == "vae" else self.h_forget
+        if self.stage == "repair":
+            return nn.ModuleList(m for name, m in self.model.named_children() if name != "encoder")
+        label_free = c.mode in ("laf", "ue", "ra") and c.embedding == "features"
+        return self.model.encoder if label_free else self.model  # type: ignore[return-value]
+
+    def train(self, mode: bool = True) -> LAF:
+        """Training mode, but not for models that are only looked at, nor for BatchNorm that is to stay as it is."""
+        super().train(mode)
+        c = self.config
+        for other in (self.teacher, getattr(self, "stranger", None)):
+            if other is not None:
+                other.eval()
+        label_free = c.mode in ("laf", "ue", "ra") and c.batch_norm == "eval"
+        if self.stage != "forget" or label_free:
+            self.model.eval()
+        return self
+
+    def optimisers(self) -> dict[str, Optim]:
+        """Adam for each autoencoder; two for the two losses; the config's for the repair and the baselines."""
+        c = self.config
+        if self.stage in ("vae", "vae-forget"):
+            return {self.stage: Optim(self.trained_modules(), lr=c.vae_lr)}
+        if self.stage == "repair" or c.mode not in ("laf", "ue", "ra"):
+            return super().optimisers()
+        both = {"unlearn": Optim(self.trained_modules(), lr=c.lr_ue), "align": Optim(self.trained_modules(), lr=c.lr_ra)}
+        return both if c.mode == "laf" else {"ue": {"unlearn": both["unlearn"]}, "ra": {"align": both["align"]}}[c.mode]
+
+    # ---- learning --------------------------------------------------------------------------------------------
+    def step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """One step of the stage: of an autoencoder, of the two losses in turn, of a baseline, or of the repair."""
+        c = self.config
+        if self.stage == "vae":
+            return self.minimise(self._reconstruct(self.h, batch["data" if c.vae_data == "all" else "remain"]))
+        if self.stage == "vae-forget":
+            return self.minimise(self._reconstruct(self.h_forget, batch["forget"]))
+        if self.stage == "repair":
+            return self.minimise({"loss": objectives.supervised(self._logits(batch["remain"]), self._label(batch["remain"]))})
+        if c.mode not in ("laf", "ue", "ra"):
+            return self.minimise(self._baseline(batch))
+        if c.mode == "laf" and self.accumulate > 1:
+            raise UserError("--accumulate: LAF's two losses move the same weights in turn; raise --batch-size instead")
+        shown: dict[str, Tensor] = {}
+        if c.mode != "ra":
+            shown |= _named("ue", self.minimise(self.unlearning_terms(batch), "unlearn"))
+        if c.mode != "ue":
+            shown |= _named("ra", self.minimise(self.alignment_terms(batch), "align"))
+        return shown | {"loss": sum(shown[name] for name in ("ue", "ra") if name in shown)}  # type: ignore[dict-item]
+
+    def embed(self, model: nn.Module, part: dict[str, Any]) -> Tensor:
+        """(N, D) the layer that forgets, of one stream's batch."""
+        return model.predict(part) if self.config.embedding == "logits" else model.features(part)  # type: ignore[operator]
+
+    def _reconstruct(self, vae: EmbeddingVAE, part: dict[str, Any]) -> dict[str, Tensor]:
+        with torch.no_grad():
+            e = self.embed(self.model, part)
+        coded = vae(e)
+        weight = self.config.kl_weight
+        return laf.laf_vae_terms(e, coded.reconstruction, coded.mean, coded.log_variance, kl_weight=weight)
+
+    def unlearning_terms(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """L_UE: what stays is reconstructed by h, what goes no longer by h_f; the codes are drawn."""
+        kept, gone = (self.embed(self.model, batch[role]) for role in ("remain", "forget"))
+        again, other = self.h(kept).reconstruction, self.h_forget(gone).reconstruction
+        return laf.laf_ue_terms(kept, again, gone, other, squash=self.config.squash)
+
+    def alignment_terms(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """L_RA: what stays is embedded as before, what goes elsewhere."""
+        kept, gone = (self.embed(self.model, batch[role]) for role in ("remain", "forget"))
+        with torch.no_grad():
+            before, past = (self.embed(self.teacher, batch[role]) for role in ("remain", "forget"))
+        return laf.laf_ra_terms(kept, before, gone, past, temperature=self.config.temperature)
+
+    def _baseline(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """What the other ways of unlearning minimise."""
+        c = self.config
+        kept = self._logits(batch["remain"])
+        if c.mode in ("retrain", "fine-tune"):
+            return {"loss": objectives.supervised(kept, self._label(batch["remain"]))}
+        gone = self._logits(batch["forget"])
+        if c.mode == "bad-teacher":
+            with torch.no_grad():
+                able, unable = self.teacher.predict(batch["remain"]), self.stranger.predict(batch["forget"])
+            return {"loss": laf.bad_teacher(kept, able, gone, unable)}
+        labels, wrong = self._label(batch["remain"]), self._label(batch["forget"])
+        if c.mode == "negative-gradient":
+            return {"loss": laf.negative_gradient(kept, labels, gone, wrong, weight=c.forget_weight)}
+        wrong = laf.random_other_labels(wrong, self.classes)
+        return {"loss": laf.random_label(kept, labels, gone, wrong, weight=c.forget_weight)}
+
+    def _logits(self, part: dict[str, Any]) -> Tensor:
+        return self.model.predict(part)
+
+    def _label(self, part: dict[str, Any]) -> Tensor:
+        if "label" not in part:
+            wanted = "--repair-labels" if self.stage == "repair" else f"--mode {self.config.mode}"
+            raise UserError(f"{wanted} reads labels, and the data have none; of the modes {', '.join(WITHOUT_LABELS)} don't")
+        return part["label"]
+
+    # ---- what one keeps --------------------------------------------------------------------------------------
+    def features(self, batch: dict[str, Any]) -> Tensor:
+        """The encoder's features (N, D)."""
+        return self.model.features(batch)
+
+    def predict(self, batch: dict[str, Any]) -> Tensor:
+        """Class scores (N, K)."""
+        return self.model.predict(batch)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The classifier's encoder."""
+        return self.model.encoder  # type: ignore[return-value]
+
+    def deliverable(self) -> nn.Module:
+        """The classifier, built as the original run's is."""
+        return self.model.deliverable()
+
+    def deliverable_spec(self) -> dict[str, Any]:
+        """The original run's account."""
+        return self.model.deliverable_spec()
+
+
+def _named(name: str, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Terms of one loss among those of two: ``loss`` becomes ``name``, others get it before theirs."""
+    return {name if key == "loss" else f"{name}_{key}": value for key, value in terms.items()}
