@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from selftaught.data import open_source
-from selftaught.data.series import as_ct, time_axis, window_places
+from selftaught.data.kinds.series import as_ct
+from selftaught.data.series import time_axis, window_places
 from selftaught.errors import SampleError, UserError
 
 X = np.random.default_rng(0).normal(size=(12, 3, 40)).astype(np.float32)

@@ -9,6 +9,8 @@ from selftaught.data.checking import CheckReport, check
 from selftaught.data.copies import Copies, open_copies
 from selftaught.data.decoding import IMAGE_SUFFIXES, decode
 from selftaught.data.embedded import EMBEDDED_NAMES, Embedded, fetch, list_embedded
+from selftaught.data.fields import Field
+from selftaught.data.kinds import KINDS, Camera, Kind, kind_of
 from selftaught.data.mapped import cache_folder
 from selftaught.data.metadata import LOCATIONS, METADATA, Metadata, read_metadata
 from selftaught.data.opening import open_source
@@ -20,11 +22,15 @@ from selftaught.data.splits import split_source, take
 __all__ = [
     "EMBEDDED_NAMES",
     "IMAGE_SUFFIXES",
+    "KINDS",
     "LOCATIONS",
     "METADATA",
+    "Camera",
     "CheckReport",
     "Copies",
     "Embedded",
+    "Field",
+    "Kind",
     "Metadata",
     "Modality",
     "PackedSource",
@@ -37,6 +43,7 @@ __all__ = [
     "check",
     "decode",
     "fetch",
+    "kind_of",
     "list_embedded",
     "open_copies",
     "open_source",

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from selftaught.data.kinds import kind_of
 from selftaught.data.opening import open_source
 from selftaught.data.source import Source
 from selftaught.errors import SampleError
@@ -83,7 +84,7 @@ class CheckReport:
 
 class _Facts(NamedTuple):
     sides: tuple[int, ...]
-    channels: int
+    channels: int | None
     dtype: str
 
 
@@ -114,7 +115,7 @@ def check(
             report.problems.append((source.names[i], found))
         else:
             sizes["x".join(map(str, found.sides))] += 1
-            channels[found.channels] += 1
+            channels.update([found.channels] if found.channels is not None else [])
             dtypes[found.dtype] += 1
             sides += [min(found.sides), max(found.sides)]
             readable.append(i)
@@ -153,6 +154,6 @@ def _facts(source: Source, i: int) -> _Facts | str:
         sample = source.read_checked(i)
     except SampleError as error:
         return error.reason
-    if source.modality == "series":
-        return _Facts(sample.shape[1:], sample.shape[0], str(sample.dtype))
-    return _Facts(sample.shape[:2], sample.shape[2], str(sample.dtype))
+    kind = kind_of(source.modality)
+    dtype = str(getattr(sample, "dtype", type(sample).__name__))
+    return _Facts(kind.sides(sample), kind.channels(sample), dtype)

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.decoding import is_pillow, pil_to_array
+from selftaught.data.kinds import kind_of
 from selftaught.data.mapped import cache_folder
-from selftaught.data.pixels import as_hwc
-from selftaught.data.series import as_ct
 from selftaught.data.source import TEST, TRAIN, ImageSource, Modality, class_labels, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError
@@ -56,7 +54,7 @@ class DatasetSource(ImageSource):
         self._find_labels(labels)
         self.convert = channels is not None
         first = self._first()
-        self.channels = channels if channels is not None else first.shape[2 if modality == "image" else 0]
+        self.channels = channels if channels is not None else kind_of(modality).channels(first)
         self._dtype = first.dtype
 
     def _item(self, i: int) -> Any:
@@ -68,13 +66,10 @@ class DatasetSource(ImageSource):
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
         value = sample_of(self._item(i))
-        if self.modality == "series":
-            return as_ct(_array(value), self.names[i])
-        layout: Any = "hwc" if is_pillow(value) else "guess"
-        return as_hwc(_array(value), self.names[i], layout)
+        return kind_of(self.modality).adopt(value.detach().cpu() if hasattr(value, "detach") else value, self.names[i])
 
     def _is_uint8(self) -> bool:
-        return self.modality == "series" or self._dtype == np.uint8
+        return bool(self._dtype == np.uint8)
 
     def _first(self) -> np.ndarray:
         for i in range(min(len(self), 100)):
@@ -257,9 +252,3 @@ def short_timeout(seconds: float = _TIMEOUT_S) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _array(value: Any) -> np.ndarray:
-    if is_pillow(value):
-        return pil_to_array(value)
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)

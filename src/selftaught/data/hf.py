@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.decoding import decode, is_pillow, pil_to_array, read_bytes
-from selftaught.data.pixels import as_hwc
-from selftaught.data.series import as_ct
+from selftaught.data.decoding import decode, read_bytes
+from selftaught.data.kinds import kind_of
 from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, Modality, class_labels, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError, require
@@ -57,7 +56,7 @@ class HuggingFaceSource(ImageSource):
                 sample = self._load(int(i), None)
             except SampleError:
                 continue
-            shapes.append(sample.shape[2 if self.modality == "image" else 0])
+            shapes.append(kind_of(self.modality).channels(sample) or 1)
             self._all_uint8 &= sample.dtype == np.uint8
         self.channels = channels if channels is not None else choose_channels(shapes or [3])
 
@@ -67,17 +66,15 @@ class HuggingFaceSource(ImageSource):
         value = self.tables[self._order[part]][int(i - self._starts[part])][self._column]
         if value is None or (isinstance(value, dict) and value.get("bytes") is None and not value.get("path")):
             raise SampleError(name, "missing")
-        if self.modality == "series":
-            return as_ct(np.asarray(value, dtype=np.float32), name)
         if isinstance(value, dict):
             data = value.get("bytes")
             return decode(data if data is not None else read_bytes(Path(value.get("path") or ""), name), name, min_side)
         if isinstance(value, bytes):
             return decode(value, name, min_side)
-        return as_hwc(pil_to_array(value) if is_pillow(value) else np.asarray(value), name)
+        return kind_of(self.modality).adopt(value, name)
 
     def _is_uint8(self) -> bool:
-        return self.modality == "series" or self._all_uint8
+        return self._all_uint8
 
     def fingerprint(self) -> str:
         """Of the fingerprints that the tables carry."""
@@ -107,6 +104,8 @@ def open_huggingface(
     Raises:
         UserError: no such data set, no such column, or the package is missing.
     """
+    if modality not in _SAMPLES:
+        raise UserError(f"hf: can read {' and '.join(_SAMPLES)} columns, not {modality}")
     hub: Any = require("datasets", "hf")
     name = data if isinstance(data, str) else type(data).__name__
     loaded = _load_any(hub, data, config) if isinstance(data, str) else data

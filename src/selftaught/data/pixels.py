@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from selftaught.errors import SampleError
-
-if TYPE_CHECKING:
-    from selftaught.data.source import Source
 
 ValueRange = list[list[float]]
 """[[low, high], ...], one pair per channel: plain lists, so that a run can record them."""
@@ -27,7 +24,7 @@ def as_uint8(image: np.ndarray, value_range: Sequence[Sequence[float]] | None = 
     y = round(255 * clip((x - low_c) / (high_c - low_c), 0, 1)), per channel c; a channel with high = low becomes 0.
 
     Args:
-        image: (H, W, C) or (H, W), uint8, uint16 or float.
+        image: (H, W, C), (H, W), or a clip or volume with channels last; uint8, uint16 or float.
         value_range: [[low, high]] per channel, or one pair for all. None: 0..65535 for uint16, 0..1 for floats.
 
     Returns:
@@ -41,7 +38,7 @@ def as_uint8(image: np.ndarray, value_range: Sequence[Sequence[float]] | None = 
     if value_range is None:
         value_range = [[0.0, 65535.0 if image.dtype == np.uint16 else 1.0]]
     pairs = np.asarray(value_range, dtype=np.float64).reshape(-1, 2)
-    channels = image.shape[2] if image.ndim == 3 else 1
+    channels = image.shape[-1] if image.ndim > 2 else 1
     if len(pairs) not in (1, channels):
         raise ValueError(f"value_range has {len(pairs)} channels, the image {channels}")
     low, span = pairs[:, 0], pairs[:, 1] - pairs[:, 0]
@@ -50,7 +47,17 @@ def as_uint8(image: np.ndarray, value_range: Sequence[Sequence[float]] | None = 
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
-def robust_range(source: Source) -> ValueRange | None:
+class Readable(Protocol):
+    """What `robust_range` asks of a source."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, i: int, /) -> np.ndarray:
+        """One sample, channels last."""
+        ...
+
+
+def robust_range(source: Readable) -> ValueRange | None:
     """The range that `as_uint8` scales a source by: its 0.1th and 99.9th percentiles, or None where all samples are
     uint8.
 
@@ -59,7 +66,7 @@ def robust_range(source: Source) -> ValueRange | None:
     one range each.
 
     Args:
-        source: a source of images with a fixed number of channels.
+        source: images, clips or volumes with a fixed number of channels.
     """
     pixels = []
     for i in np.unique(np.linspace(0, len(source) - 1, min(_SAMPLED_FILES, len(source))).astype(np.int64)):
@@ -69,7 +76,7 @@ def robust_range(source: Source) -> ValueRange | None:
             continue
         if image.dtype == np.uint8:
             continue
-        flat = image.reshape(-1, image.shape[2])
+        flat = image.reshape(-1, image.shape[-1])
         pixels.append(flat[:: max(1, len(flat) // _SAMPLED_PIXELS)].astype(np.float64))
     if not pixels:
         return None

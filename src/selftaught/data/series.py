@@ -185,21 +185,6 @@ def time_axis(shape: tuple[int, ...]) -> int:
     return 1 if shape[1] > shape[2] else 2
 
 
-def as_ct(series: np.ndarray, name: str) -> np.ndarray:
-    """A single series (T,), (C, T) or (T, C) as (C, T) float32: time is the longer axis.
-
-    Raises:
-        SampleError: other axes, zero length, not numbers, NaN or infinite values.
-    """
-    if series.ndim not in (1, 2) or series.dtype.kind not in "uifb":
-        raise SampleError(name, f"{series.dtype} of {series.ndim} axes is no series")
-    if not series.size:
-        raise SampleError(name, "zero length")
-    series = np.atleast_2d(series)
-    series = series.T if series.shape[0] > series.shape[1] else series
-    return finite(np.ascontiguousarray(series, dtype=np.float32), name)
-
-
 def window_places(lengths: list[int], window: int, step: int, keep_unreadable: bool = False) -> np.ndarray:
     """(n, 2) of recording and start: every window that fits, from the start of each recording, `step` apart.
 

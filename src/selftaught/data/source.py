@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from selftaught.data.pixels import ValueRange, conform, robust_range
+from selftaught.data.fields import LABEL, Field, wanted_fields
+from selftaught.data.kinds import kind_of
+from selftaught.data.pixels import ValueRange, robust_range
 from selftaught.errors import SampleError, UserError
 
-Modality = Literal["image", "series"]
+Modality = str
+"""The name of a kind that a source's main field can have: "image", "series", "clip" ..."""
+
 TRAIN, VAL, TEST = 0, 1, 2
 """Codes of a given split, as they stand in `Source.given`."""
 
@@ -23,7 +27,7 @@ class Source:
 
     Attributes:
         name: what the source is called in reports ("photos", "holiday/").
-        modality: "image" or "series".
+        modality: the kind of the main field, one of `selftaught.data.kinds.KINDS`: "image", "series", "clip" ...
         names: n stable identifiers, one per sample ("cats/001.jpg", "train/00012").
         labels: int64 (n,), or None where nothing is labelled.
         classes: name of each label, or None.
@@ -32,7 +36,8 @@ class Source:
         given: int8 (n,) of `TRAIN`, `VAL`, `TEST` where the source brings its own split, else None.
         channels: channels of every sample that `read` returns, or None where they differ.
         generated: True where the program made the samples up; outputs must say so.
-        rate: sampling rate of a series in Hz, or None.
+        rate: sampling rate of a series in Hz, frames a second of a clip, or None.
+        values: numbers that are known of each sample, name -> float32 (n,) or (n, K); each is a field of its own.
     """
 
     name: str = ""
@@ -45,6 +50,21 @@ class Source:
     channels: int | None = None
     generated: bool = False
     rate: float | None = None
+    values: Mapping[str, np.ndarray] = {}
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """What `sample` gives, name -> `Field`: the main field first, called by its kind; then ``values`` and the
+        label.
+        """
+        fields = {self.modality: Field(self.modality, self.channels)}
+        fields |= {name: Field("value") for name in self.values}
+        return fields | ({LABEL: Field(LABEL)} if self.labels is not None else {})
+
+    @property
+    def main(self) -> str:
+        """The name of the first field: the one that `read` gives."""
+        return next(iter(self.fields))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,6 +86,44 @@ class Source:
         raise SampleError(
             self.names[i], f"{type(self).__name__} can't read"
         )  # pragma: no cover - every kind defines it
+
+    def sample(
+        self,
+        i: int,
+        want: Iterable[str] | None = None,
+        min_side: int | None = None,
+        frames: np.ndarray | None = None,
+    ) -> dict[str, Any]:
+        """The fields of one sample.
+
+        Args:
+            i: position, 0 to n-1.
+            want: names of the fields to read; None: all of `fields`. Nothing else is read or decoded.
+            min_side: as in `read`. Where several fields lie on one grid, none of them is reduced.
+            frames: of clips only; which frames, as in the clips' `read`.
+
+        Raises:
+            SampleError: one of the fields can't be read.
+            UserError: there is no such field.
+        """
+        return {name: self._field(name, i, min_side, frames) for name in wanted_fields(self.fields, want, self.name)}
+
+    def _field(self, name: str, i: int, min_side: int | None, frames: np.ndarray | None) -> Any:
+        """One field of a sample; a source with fields of its own overrides this."""
+        if name in self.values:
+            return self.values[name][i]
+        if name == LABEL and self.labels is not None:
+            return int(self.labels[i])
+        return self.read(i, min_side) if frames is None else self.read(i, min_side, frames=frames)  # type: ignore[call-arg]
+
+    def frames(self, i: int) -> int:
+        """Frames of a clip: `read` and `sample` take ``frames``, positions from 0 to this less one.
+
+        Raises:
+            SampleError: it can't be read.
+            UserError: the samples are no clips.
+        """
+        raise UserError(f"{self.name} holds {kind_of(self.modality).plural}, which have no frames")
 
     def read_checked(self, i: int) -> np.ndarray:
         """The sample as its file has it, before it is brought to the channels of the source, but with all errors of
@@ -96,8 +154,7 @@ class Source:
 
     def describe(self) -> str:
         """One line: name, how many samples of which kind, classes, groups."""
-        what = "images" if self.modality == "image" else "series"
-        parts = [f"{len(self):,} {what}"]
+        parts = [f"{len(self):,} {kind_of(self.modality).plural}"]
         if self.channels is not None:
             parts.append(f"{self.channels} channel" + ("s" if self.channels != 1 else ""))
         if self.labels is not None:
@@ -113,49 +170,44 @@ class Source:
 
 
 class ImageSource(Source):
-    """A source whose kind defines `_load` only; the channels and the value range are seen to here.
+    """A source whose class defines `_load` only; the channels and the value range are seen to here.
 
-    Mostly images; kinds that hold either (Hugging Face, torch Datasets) set `modality` to "series" and load (C, T).
+    Mostly images; classes that hold any kind (Hugging Face, torch Datasets) set `modality`.
     """
 
-    modality: Modality = "image"
     convert: bool = False
     """True where `channels` was asked for by the user: colour may then be turned to grey."""
     _range: ValueRange | None = None
     _ranged: bool = False
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
-        raise SampleError(self.names[i], "no reader")  # pragma: no cover - every kind defines it
+        raise SampleError(self.names[i], "no reader")  # pragma: no cover - every class defines it
 
     def _is_uint8(self) -> bool:
         """Whether every sample is known to be uint8, so that no value range has to be looked for."""
         return False
 
     def read_checked(self, i: int) -> np.ndarray:
-        """The image with the channels of its file, (H, W, c); an error where they can't be brought to the source's."""
-        if self.modality == "series":
-            return self.read(i)
-        image = self._load(i, None)
-        if self.channels is not None and image.shape[2] != self.channels:
-            conform(image[:1, :1], self.channels, self.names[i], self.convert)
-        return image
+        """The sample with the channels of its file; an error where they can't be brought to the source's."""
+        sample = self._load(i, None)
+        self._conformed(sample, i)
+        return sample
 
     def read(self, i: int, min_side: int | None = None) -> np.ndarray:
-        """One image (H, W, C); see `Source.read`."""
-        image = self._load(i, min_side)
-        if self.modality == "series":
-            if image.shape[0] != self.channels:
-                raise SampleError(self.names[i], f"{image.shape[0]} channels where the source has {self.channels}")
-            return image
-        if self.channels is not None and image.shape[2] != self.channels:
-            image = conform(image, self.channels, self.names[i], self.convert)
-        return image
+        """One sample with the channels of the source; see `Source.read`."""
+        return self._conformed(self._load(i, min_side), i)
+
+    def _conformed(self, sample: np.ndarray, i: int) -> np.ndarray:
+        kind = kind_of(self.modality)
+        if self.channels is None or kind.channels(sample) == self.channels:
+            return sample
+        return kind.conform(sample, self.channels, self.names[i], self.convert)
 
     @property
     def value_range(self) -> ValueRange | None:
         """See `Source.value_range`."""
         if not self._ranged:
-            self._range = None if self._is_uint8() else robust_range(self)
+            self._range = robust_range(self) if kind_of(self.modality).pixels and not self._is_uint8() else None
             self._ranged = True
         return self._range
 
@@ -181,10 +233,27 @@ class Subset(Source):
         self.labels = None if parent.labels is None else parent.labels[indices]
         self.groups = None if parent.groups is None else parent.groups[indices]
         self.given = None if parent.given is None else parent.given[indices]
+        self.values = {name: rows[indices] for name, rows in parent.values.items()}
 
-    def read(self, i: int, min_side: int | None = None) -> np.ndarray:
+    @property
+    def fields(self) -> dict[str, Field]:
+        """The parent's, with labels where this subset has them."""
+        fields = {name: field for name, field in self.parent.fields.items() if field.kind != LABEL}
+        return fields | ({LABEL: Field(LABEL)} if self.labels is not None else {})
+
+    def read(self, i: int, min_side: int | None = None, **which: Any) -> np.ndarray:
         """One sample of the parent; see `Source.read`."""
-        return self.parent.read(int(self.indices[i]), min_side)
+        return self.parent.read(int(self.indices[i]), min_side, **which)
+
+    def sample(self, i: int, want: Any = None, min_side: int | None = None, frames: Any = None) -> dict[str, Any]:
+        """The fields of one sample of the parent, its label from here; see `Source.sample`."""
+        names = wanted_fields(self.fields, want, self.name)
+        found = self.parent.sample(int(self.indices[i]), [n for n in names if n != LABEL], min_side, frames)
+        return {n: self._field(n, i, None, None) if n == LABEL else found[n] for n in names}
+
+    def frames(self, i: int) -> int:
+        """Of the parent's clip."""
+        return self.parent.frames(int(self.indices[i]))
 
     def read_checked(self, i: int) -> np.ndarray:
         """One sample of the parent, as its file has it."""
