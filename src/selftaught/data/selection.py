@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from selftaught.data.label_noise import WRONG
 from selftaught.data.source import Source
 from selftaught.data.spec import near
 from selftaught.errors import UserError
@@ -28,7 +29,8 @@ def select(
         source: what to choose from.
         spec: ``class=NAME`` or ``class=INDEX``, several with commas between, a share of each with ``:0.4`` behind
             (``class=5,6,7:0.4``, the same samples at every call); ``random:0.1`` for a share of all; a text file with
-            a sample's name a line; a folder that holds files of the same names; or positions.
+            a sample's name a line; a folder that holds files of the same names; ``mislabelled`` where
+            `selftaught.data.label_noise` made labels wrong; or positions.
         option: what to call it in an error.
         beside: the source's other part (the test samples): names of it are passed over, since no model learnt them.
 
@@ -59,6 +61,10 @@ def _by_text(source: Source, spec: str, option: str, beside: Source | None) -> n
     kind, _, value = spec.partition("=")
     if kind == "class" and value:
         return _of_classes(source, value, option)
+    if spec == "mislabelled" and not Path(spec).exists():
+        if WRONG not in source.values:
+            raise UserError(f"{option} mislabelled: {source.name} was not opened with wrong_labels=SHARE")
+        return np.flatnonzero(source.values[WRONG])
     kind, _, value = spec.partition(":")
     if kind == "random" and value:
         rng = np.random.default_rng([len(source), 3])

@@ -236,7 +236,10 @@ class LAF(Method):
             return {self.stage: Optim(self.trained_modules(), lr=c.vae_lr)}
         if self.stage == "repair" or c.mode not in ("laf", "ue", "ra"):
             return super().optimisers()
-        both = {"unlearn": Optim(self.trained_modules(), lr=c.lr_ue), "align": Optim(self.trained_modules(), lr=c.lr_ra)}
+        both = {
+            "unlearn": Optim(self.trained_modules(), lr=c.lr_ue),
+            "align": Optim(self.trained_modules(), lr=c.lr_ra),
+        }
         return both if c.mode == "laf" else {"ue": {"unlearn": both["unlearn"]}, "ra": {"align": both["align"]}}[c.mode]
 
     # ---- learning --------------------------------------------------------------------------------------------
@@ -248,7 +251,9 @@ class LAF(Method):
         if self.stage == "vae-forget":
             return self.minimise(self._reconstruct(self.h_forget, batch["forget"]))
         if self.stage == "repair":
-            return self.minimise({"loss": objectives.supervised(self._logits(batch["remain"]), self._label(batch["remain"]))})
+            return self.minimise(
+                {"loss": objectives.supervised(self._logits(batch["remain"]), self._label(batch["remain"]))}
+            )
         if c.mode not in ("laf", "ue", "ra"):
             return self.minimise(self._baseline(batch))
         if c.mode == "laf" and self.accumulate > 1:
@@ -307,7 +312,9 @@ class LAF(Method):
     def _label(self, part: dict[str, Any]) -> Tensor:
         if "label" not in part:
             wanted = "--repair-labels" if self.stage == "repair" else f"--mode {self.config.mode}"
-            raise UserError(f"{wanted} reads labels, and the data have none; of the modes {', '.join(WITHOUT_LABELS)} don't")
+            raise UserError(
+                f"{wanted} reads labels, and the data have none; of the modes {', '.join(WITHOUT_LABELS)} don't"
+            )
         return part["label"]
 
     # ---- what one keeps --------------------------------------------------------------------------------------

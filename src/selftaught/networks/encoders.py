@@ -13,15 +13,15 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
-from selftaught.networks import alexnet, small_cnn
+from selftaught.networks.alexnet import ABOUT as ABOUT_ALEXNET
+from selftaught.networks.alexnet import SMALL_ALEXNET, small_alexnet
 from selftaught.networks.series import SERIES_ENCODERS, SeriesEncoder, build_series
+from selftaught.networks.small_cnn import ABOUT as ABOUT_CNN
+from selftaught.networks.small_cnn import SMALL_CNN, small_cnn
 from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords, own_resnet, small_stem
 
 Stem = Literal["auto", "small", "standard"]
-_PLAIN = {
-    alexnet.SMALL_ALEXNET: (alexnet.small_alexnet, alexnet.ABOUT),
-    small_cnn.SMALL_CNN: (small_cnn.small_cnn, small_cnn.ABOUT),
-}
+_PLAIN = {SMALL_ALEXNET: (small_alexnet, ABOUT_ALEXNET), SMALL_CNN: (small_cnn, ABOUT_CNN)}
 """Networks of torch's own layers, for small images."""
 _TOKENS_WANTED = 7  # patches along a side, at least: a ViT with fewer sees next to no geometry
 
