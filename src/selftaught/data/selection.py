@@ -16,23 +16,17 @@ from selftaught.errors import UserError
 __all__ = ["rest", "select"]
 
 
-def select(
-    source: Source,
-    spec: str | Path | Sequence[int] | np.ndarray,
-    *,
-    option: str = "--forget",
-    beside: Source | None = None,
-) -> np.ndarray:
+def select(source: Source, spec: str | Path | Sequence[int] | np.ndarray, *, option: str = "--forget") -> np.ndarray:
     """Positions in ``source`` of the samples that a user means.
 
     Args:
-        source: what to choose from.
+        source: what to choose from: the training samples. Names of samples of the whole that are no part of it (the
+            test samples) are passed over, since no model learnt them.
         spec: ``class=NAME`` or ``class=INDEX``, several with commas between, a share of each with ``:0.4`` behind
             (``class=5,6,7:0.4``, the same samples at every call); ``random:0.1`` for a share of all; a text file with
             a sample's name a line; a folder that holds files of the same names; ``mislabelled`` where
             `selftaught.data.label_noise` made labels wrong; or positions.
         option: what to call it in an error.
-        beside: the source's other part (the test samples): names of it are passed over, since no model learnt them.
 
     Returns:
         sorted positions without repetition, int64, at least one and fewer than all.
@@ -42,7 +36,7 @@ def select(
             chosen.
     """
     if isinstance(spec, str | Path):
-        found, said = _by_text(source, str(spec), option, beside), f"{option} {spec}"
+        found, said = _by_text(source, str(spec), option), f"{option} {spec}"
     else:
         found, said = _positions(source, spec, option), f"{option}: {len(spec)} positions"
     if not len(found):
@@ -57,7 +51,7 @@ def rest(source: Source, chosen: np.ndarray) -> np.ndarray:
     return np.setdiff1d(np.arange(len(source)), chosen)
 
 
-def _by_text(source: Source, spec: str, option: str, beside: Source | None) -> np.ndarray:
+def _by_text(source: Source, spec: str, option: str) -> np.ndarray:
     kind, _, value = spec.partition("=")
     if kind == "class" and value:
         return _of_classes(source, value, option)
@@ -75,7 +69,7 @@ def _by_text(source: Source, spec: str, option: str, beside: Source | None) -> n
         # Sorted, so that an error names the same file at every call.
         files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
         names = [name for name in files if not any(part.startswith(".") for part in name.split("/"))]
-        return _named(source, names, spec, option, beside, within=path.resolve().name)
+        return _named(source, names, spec, option, within=path.resolve().name)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -84,7 +78,7 @@ def _by_text(source: Source, spec: str, option: str, beside: Source | None) -> n
         ) from None
     except UnicodeDecodeError:
         raise UserError(f"{option} {spec}: not a text file; write a sample's name a line") from None
-    return _named(source, [line.strip() for line in lines if line.strip()], spec, option, beside)
+    return _named(source, [line.strip() for line in lines if line.strip()], spec, option)
 
 
 def _of_classes(source: Source, value: str, option: str) -> np.ndarray:
@@ -133,44 +127,46 @@ def _positions(source: Source, spec: Sequence[int] | np.ndarray, option: str) ->
     return found.astype(np.int64)
 
 
-def _named(
-    source: Source, names: Sequence[str], spec: str, option: str, beside: Source | None, within: str = ""
-) -> np.ndarray:
+def _named(source: Source, names: Sequence[str], spec: str, option: str, within: str = "") -> np.ndarray:
     """By the whole name, with the folder's own name before it, or by an end of the path that only one sample has."""
-    own, other = _Names(source.names), _Names(beside.names if beside is not None else ())
-    found = []
+    known, own = _Names(_origin(source).names), _positions_of(source.names)
+    found: list[int] = []
     for name in names:
-        at, elsewhere = own.find(name, within), other.find(name, within)
-        exact = [hits for hits in (at, elsewhere) if hits.exact]
-        if not exact and len(at.positions) + len(elsewhere.positions) > 1:
+        meant = known.find(name, within)
+        if len(meant) > 1:
             raise UserError(f"{option} {spec}: {name!r} fits several samples of {source.name}; write the longer name")
-        if not at.positions and not elsewhere.positions:
+        if not meant:
             example = f"; its names look like {source.names[0]!r}" if len(source) else ""
             raise UserError(f"{option} {spec}: {name!r} is no sample of {source.name}{example}")
-        if at.exact or (at.positions and not elsewhere.exact):
-            found += at.positions
+        found += own.get(meant[0], [])
     return np.unique(np.array(found, dtype=np.int64))
 
 
-class _Hits:
-    def __init__(self, positions: list[int], exact: bool) -> None:
-        self.positions, self.exact = positions, exact and bool(positions)
+def _origin(source: Source) -> Source:
+    """The whole source that this one is a part of."""
+    parent = getattr(source, "parent", None)
+    return source if parent is None else _origin(parent)
+
+
+def _positions_of(names: Sequence[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        found.setdefault(name, []).append(i)
+    return found
 
 
 class _Names:
     """Samples' names, found whole or by the end of their path."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.whole: dict[str, list[int]] = {}
-        self.last: dict[str, list[int]] = {}
-        for i, name in enumerate(names):
-            self.whole.setdefault(name, []).append(i)
-            self.last.setdefault(os.path.basename(name), []).append(i)
-        self.names = names
+        self.whole = set(names)
+        self.last: dict[str, list[str]] = {}
+        for name in self.whole:
+            self.last.setdefault(os.path.basename(name), []).append(name)
 
-    def find(self, name: str, within: str) -> _Hits:
+    def find(self, name: str, within: str) -> list[str]:
+        """The names that are meant: one, several where it is ambiguous, or none."""
         for candidate in (name, f"{within}/{name}") if within else (name,):
             if candidate in self.whole:
-                return _Hits(self.whole[candidate], True)
-        ends = [i for i in self.last.get(os.path.basename(name), []) if self.names[i].endswith(f"/{name}")]
-        return _Hits(ends, False)
+                return [candidate]
+        return [full for full in self.last.get(os.path.basename(name), []) if full.endswith(f"/{name}")]
