@@ -7,27 +7,30 @@
        L_RA = sum_r log( exp c / sum_f exp(c / T) )                       c = 1 - cos(e, e of the model before)
     3. optional: cross-entropy on a few labelled samples to keep repairs the head                      (LAF+R)
 
-It takes a run that delivers classes (``--init RUN``) and delivers the same network. Baselines in the same code, most of
-which read labels: ``retrain``, ``fine-tune``, ``negative-gradient``, ``random-label``, ``bad-teacher``. arXiv 2404.00506.
+It takes a run that delivers classes (``--init RUN``) and delivers the same network. Baselines in the same code, all but
+the last read labels: ``retrain``, ``fine-tune``, ``negative-gradient``, ``random-label``, ``bad-teacher``.
+arXiv 2404.00506.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from selftaught import objectives
-from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optim, Optimizer, Schedule, Stage
+from selftaught.data.source import Source, require_labels
+from selftaught.engine.method import Optim, Stage
+from selftaught.engine.orders import ActiveSet, Order
 from selftaught.errors import UserError
+from selftaught.methods._unlearning import Unlearner, UnlearnerConfig
 from selftaught.networks.vae import EmbeddingVAE
 from selftaught.objectives import laf
-from selftaught.views import Pipeline
 
 __all__ = ["LAF", "PRESETS", "Config"]
 
@@ -36,15 +39,11 @@ WITHOUT_LABELS = ("laf", "ue", "ra", "bad-teacher")
 
 
 @dataclass
-class Config(MethodConfig):
+class Config(UnlearnerConfig):
     """LAF's options; the defaults are the paper's for removing a class of MNIST or Fashion-MNIST."""
 
-    optimizer: Optimizer = "adam"
     lr: float = 1e-4
     """Learning rate of the repair and of the baselines."""
-    lr_scaling: LearningRateScaling = "none"
-    weight_decay: float = 0.0
-    schedule: Schedule = "constant"
     mode: Literal[
         "laf", "ue", "ra", "retrain", "fine-tune", "negative-gradient", "random-label", "bad-teacher"
     ] = "laf"  # fmt: skip
@@ -64,7 +63,7 @@ class Config(MethodConfig):
     kl_weight: float = 0.025
     """Weight of the divergence in the autoencoders' loss."""
     vae_output: Literal["sigmoid", "linear"] = "sigmoid"
-    """Last layer of the autoencoders: the paper's sigmoid bounds reconstructions to (0, 1), linear reaches any value."""
+    """Last layer of the autoencoders: the paper's sigmoid stays within (0, 1), linear reaches any value."""
     vae_data: Literal["all", "remain"] = "all"
     """What the autoencoder of the remaining samples learns on: all data as the released code does, or what remains."""
     embedding: Literal["features", "logits"] = "features"
@@ -73,18 +72,14 @@ class Config(MethodConfig):
     """phi(q) = exp(q / (q + 1)) in extractor unlearning; off takes the errors as they are."""
     batch_norm: Literal["eval", "train"] = "eval"
     """eval leaves BatchNorm's statistics as they are, as the paper does; train lets them follow."""
-    augment: Literal["none", "original"] = "none"
-    """Views to forget and keep by: the plain image, or the augmented view that the original run learnt from."""
+    pairing: Literal["zip", "cycle"] = "zip"
+    """An epoch ends with the shorter of the two streams, as in the paper, or with the longer, the shorter cycled."""
     repair_labels: int = 0
-    """Labelled samples to keep that repair the head afterwards (LAF+R), drawn evenly over the classes; 0 repairs not."""
+    """Labelled samples to keep, even over the classes, that repair the head at the end (LAF+R); 0: no repair."""
     repair_steps: int = 100
     """Steps of the repair."""
     forget_weight: float = 1.0
     """Weight of the samples to forget in negative-gradient and random-label."""
-    original: str = ""
-    """Method and options of the run that forgets, as JSON; taken from --init."""
-    image_size: int = 0
-    """Side of the images in pixels; taken from --init."""
 
 
 PRESETS = {
@@ -109,43 +104,24 @@ PRESETS = {
 }  # fmt: skip
 
 
-class LAF(Method):
+class LAF(Unlearner):
     """LAF with its baselines, on whatever a run of ours classifies."""
 
     slug = "laf"
     config_class = Config
     config: Config
-    output = "classes"
-    transforms = True
-    roles = ("data", "forget", "remain")
     stages = ("vae", "vae-forget", "forget", "repair")
-
-    @classmethod
-    def inherits(cls, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Options that come from the run that is transformed, by its config.yaml.
-
-        Raises:
-            UserError: it delivers no classes.
-        """
-        from selftaught import methods
-
-        if methods.get(content["method"]).output != "classes":
-            raise UserError(f"--init: {content['method']} delivers no classes; LAF needs a run that classifies")
-        if content["method"] == cls.slug:
-            return {"original": content["options"]["original"], "image_size": content["options"]["image_size"]}
-        original = {"method": content["method"], "options": content["options"]}
-        return {"original": json.dumps(original), "image_size": content["options"].get("image_size", 0)}
 
     def build(self) -> None:
         """The classifier that forgets, a copy of it from before, and the autoencoders."""
         c = self.config
         self._check()
-        self.model = self._classifier()
-        self.modality = self.model.modality
-        self.teacher = copy.deepcopy(self.model)
+        super().build()
+        if c.mode in ("laf", "ra", "bad-teacher"):
+            self.teacher = copy.deepcopy(self.model)
         if c.mode == "bad-teacher":
-            self.stranger = self._classifier()
-        if c.mode == "laf" or c.mode == "ue":
+            self.stranger = self.fresh_classifier()
+        if c.mode in ("laf", "ue"):
             width = self.classes if c.embedding == "logits" else int(self.model.encoder.dim)  # type: ignore[arg-type, union-attr]
             self.h, self.h_forget = (EmbeddingVAE(width, c.latent, output=c.vae_output) for _ in range(2))
         wanted = [("vae", hasattr(self, "h")), ("vae-forget", hasattr(self, "h")), ("forget", True)]
@@ -153,36 +129,22 @@ class LAF(Method):
 
     def _check(self) -> None:
         c = self.config
-        if not c.original:
-            raise UserError("laf makes a trained classifier forget: give its run with --init RUN")
         if not c.temperature > 0 or not c.kl_weight >= 0 or not c.forget_weight >= 0 or not c.vae_epochs > 0:
             raise UserError("temperature and vae_epochs must be above 0, kl_weight and forget_weight at least 0")
         if c.repair_labels < 0 or c.repair_steps < 1:
             raise UserError("repair_labels must be 0 or more, repair_steps 1 or more")
-        if self.classes < 2:
-            raise UserError("laf needs the classes of the original run: at least two")
 
-    def _classifier(self) -> Method:
-        """The original run's network, with fresh weights."""
-        from selftaught import methods
-
-        told = json.loads(self.config.original)
-        kind = methods.get(told["method"])
-        options = told["options"] | ({"pretrained": False} if "pretrained" in told["options"] else {})
-        config = kind.config_class(**options)
-        return kind(config, channels=self.channels, length=self.length, samples=self.samples, classes=self.classes)
-
-    # ---- views and stages ------------------------------------------------------------------------------------
-    def views(self) -> list[Pipeline]:
-        """One view: the plain image, or an augmented one."""
-        if self.config.augment == "original":
-            return self.model.views()[:1]
-        view = self.model.evaluation_view()
-        return [] if view is None else [view]
-
-    def evaluation_view(self) -> Any:
-        """The original run's."""
-        return self.model.evaluation_view()
+    # ---- stages ----------------------------------------------------------------------------------------------
+    def order(self, source: Source, role: str) -> Order | None:
+        """A few labelled samples for the repair; the shorter stream again and again where it is to be cycled."""
+        c = self.config
+        if self.stage == "repair":
+            few = ActiveSet(len(source), c.repair_labels)
+            few.select(_evenly(require_labels(source), c.repair_labels))
+            return few
+        if self.stage == "forget" and role == "forget" and c.pairing == "cycle":
+            return ActiveSet(len(source), max(len(source), self.samples - len(source)))
+        return None
 
     def stage_plan(self, stage: str) -> Stage:
         """Each autoencoder passes over its own data; the baselines read what they need."""
@@ -201,9 +163,10 @@ class LAF(Method):
         """Keep the model as it was, once; then train what the stage trains and nothing else."""
         super().enter_stage(stage)
         if stage == self.stages[0]:
-            self.teacher.load_state_dict(self.model.state_dict())
+            if hasattr(self, "teacher"):
+                self.teacher.load_state_dict(self.model.state_dict())
             if self.config.mode == "retrain":
-                self.model.load_state_dict(self._classifier().state_dict())
+                self.model.load_state_dict(self.fresh_classifier().state_dict())
         self.requires_grad_(False)
         self.trained_modules().requires_grad_(True)
 
@@ -221,9 +184,9 @@ class LAF(Method):
         """Training mode, but not for models that are only looked at, nor for BatchNorm that is to stay as it is."""
         super().train(mode)
         c = self.config
-        for other in (self.teacher, getattr(self, "stranger", None)):
-            if other is not None:
-                other.eval()
+        for name in ("teacher", "stranger"):
+            if hasattr(self, name):
+                getattr(self, name).eval()
         label_free = c.mode in ("laf", "ue", "ra") and c.batch_norm == "eval"
         if self.stage != "forget" or label_free:
             self.model.eval()
@@ -247,13 +210,11 @@ class LAF(Method):
         """One step of the stage: of an autoencoder, of the two losses in turn, of a baseline, or of the repair."""
         c = self.config
         if self.stage == "vae":
-            return self.minimise(self._reconstruct(self.h, batch["data" if c.vae_data == "all" else "remain"]))
+            return self.minimise(self._reconstruct(self.h, self._stream(batch)))
         if self.stage == "vae-forget":
-            return self.minimise(self._reconstruct(self.h_forget, batch["forget"]))
+            return self.minimise(self._reconstruct(self.h_forget, self._stream(batch)))
         if self.stage == "repair":
-            return self.minimise(
-                {"loss": objectives.supervised(self._logits(batch["remain"]), self._label(batch["remain"]))}
-            )
+            return self.minimise(self._cross_entropy(self._stream(batch)))
         if c.mode not in ("laf", "ue", "ra"):
             return self.minimise(self._baseline(batch))
         if c.mode == "laf" and self.accumulate > 1:
@@ -292,10 +253,9 @@ class LAF(Method):
     def _baseline(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """What the other ways of unlearning minimise."""
         c = self.config
-        kept = self._logits(batch["remain"])
         if c.mode in ("retrain", "fine-tune"):
-            return {"loss": objectives.supervised(kept, self._label(batch["remain"]))}
-        gone = self._logits(batch["forget"])
+            return self._cross_entropy(self._stream(batch))
+        kept, gone = (self.model.predict(batch[role]) for role in ("remain", "forget"))
         if c.mode == "bad-teacher":
             with torch.no_grad():
                 able, unable = self.teacher.predict(batch["remain"]), self.stranger.predict(batch["forget"])
@@ -306,8 +266,13 @@ class LAF(Method):
         wrong = laf.random_other_labels(wrong, self.classes)
         return {"loss": laf.random_label(kept, labels, gone, wrong, weight=c.forget_weight)}
 
-    def _logits(self, part: dict[str, Any]) -> Tensor:
-        return self.model.predict(part)
+    def _cross_entropy(self, part: dict[str, Any]) -> dict[str, Tensor]:
+        return {"loss": objectives.supervised(self.model.predict(part), self._label(part))}
+
+    @staticmethod
+    def _stream(batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch of a stage that reads a single stream."""
+        return batch if "index" in batch else next(iter(batch.values()))
 
     def _label(self, part: dict[str, Any]) -> Tensor:
         if "label" not in part:
@@ -317,29 +282,22 @@ class LAF(Method):
             )
         return part["label"]
 
-    # ---- what one keeps --------------------------------------------------------------------------------------
-    def features(self, batch: dict[str, Any]) -> Tensor:
-        """The encoder's features (N, D)."""
-        return self.model.features(batch)
-
-    def predict(self, batch: dict[str, Any]) -> Tensor:
-        """Class scores (N, K)."""
-        return self.model.predict(batch)
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The classifier's encoder."""
-        return self.model.encoder  # type: ignore[return-value]
-
-    def deliverable(self) -> nn.Module:
-        """The classifier, built as the original run's is."""
-        return self.model.deliverable()
-
-    def deliverable_spec(self) -> dict[str, Any]:
-        """The original run's account."""
-        return self.model.deliverable_spec()
-
 
 def _named(name: str, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Terms of one loss among those of two: ``loss`` becomes ``name``, others get it before theirs."""
     return {name if key == "loss" else f"{name}_{key}": value for key, value in terms.items()}
+
+
+def _evenly(labels: np.ndarray, count: int) -> np.ndarray:
+    """Positions of ``count`` samples, drawn from every class in turn, always the same.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    if count > len(labels):
+        raise UserError(f"--repair-labels {count}: there are {len(labels)} samples to keep")
+    order = np.random.default_rng(0).permutation(len(labels))
+    rank = np.empty(len(labels), dtype=np.int64)
+    for k in np.unique(labels):
+        rank[labels[order] == k] = np.arange(int((labels == k).sum()))
+    return np.sort(order[np.argsort(rank, kind="stable")[:count]])
