@@ -135,9 +135,11 @@ def test_toy_4_hard_pairs_of_points_on_a_circle() -> None:
     assert hp.tolist() == [2, 2, 0, 4, 3, 5]  # the last is alone in its class
     assert hn.tolist() == [3, 3, 4, 1, 2, 3]
     assert torch.equal(objectives.hard_pairs(h, F.one_hot(labels)).positive, hp)
-    # The released code: hp(i) = i outside of sample 0's class, there the first sample of another class.
+    # The released code: hp(i) = i outside of sample 0's class, there the smaller of i and the first of another class.
     official = objectives.hard_pairs(h, labels, mining="official")
-    assert official.positive.tolist() == [3, 3, 3, 3, 4, 5]
+    assert official.positive.tolist() == [0, 1, 2, 3, 4, 5]
+    mixed = objectives.hard_pairs(h, torch.tensor([0, 0, 1, 1, 0, 0]), mining="official")
+    assert mixed.positive.tolist() == [0, 1, 2, 3, 2, 2]
     assert official.negative.tolist() == hn.tolist()
     # One class only: nobody has a negative, so everybody is his own.
     for mining in ("paper", "official"):

@@ -6,6 +6,7 @@ The other names here are what the engine and the command line need around it.
 
 from selftaught.data.cache import PackedSource, pack
 from selftaught.data.checking import CheckReport, check
+from selftaught.data.combining import Concat, Grouped, Mapped, Pairs, by_field
 from selftaught.data.copies import Copies, open_copies
 from selftaught.data.decoding import IMAGE_SUFFIXES, decode
 from selftaught.data.embedded import EMBEDDED_NAMES, Embedded, fetch, list_embedded
@@ -27,18 +28,23 @@ __all__ = [
     "METADATA",
     "Camera",
     "CheckReport",
+    "Concat",
     "Copies",
     "Embedded",
     "Field",
+    "Grouped",
     "Kind",
+    "Mapped",
     "Metadata",
     "Modality",
     "PackedSource",
+    "Pairs",
     "ResumableBatchSampler",
     "Source",
     "Subset",
     "ValueRange",
     "as_uint8",
+    "by_field",
     "cache_folder",
     "check",
     "decode",

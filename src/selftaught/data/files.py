@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -145,6 +146,11 @@ def walk(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
 
     enter(str(folder), "")
     return sorted(found)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key for sorting: numbers within names count as numbers, "frame2" comes before "frame10"."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def holds_any(folder: Path, suffixes: tuple[str, ...]) -> bool:

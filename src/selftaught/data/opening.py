@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import glob
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from selftaught.data import datasets, hf, series, shards, timeseries
-from selftaught.data.arrays import open_image_arrays, open_npy
-from selftaught.data.decoding import IMAGE_SUFFIXES
+from selftaught.data import datasets, hf
+from selftaught.data.combining import Concat, Mapped, Pairs
+from selftaught.data.combining.mapped import Adopt
 from selftaught.data.embedded import EMBEDDED_NAMES, embedded_builder, embedded_modality
-from selftaught.data.files import holds_any, open_files, open_folder, open_glob
+from selftaught.data.formats import FORMATS, Build
 from selftaught.data.imbalance import long_tail
+from selftaught.data.kinds import KINDS, kind_of
 from selftaught.data.label_noise import mislabelled
 from selftaught.data.source import Modality, Source
 from selftaught.data.spec import call, near, parse
@@ -45,8 +47,11 @@ def open_source(
               file, an array, a tensor;
             - ``hf:NAME``, ``torchvision:NAME``, ``wds:PATTERN``, any map-style torch Dataset, one of Hugging Face,
               a `Source`;
-            - series: .npz, .npy, a folder of .csv, a .ts file (with its pair) or a folder of them.
-        modality: "image" or "series"; None: what the name, the suffix or the folder's files imply, else images.
+            - series: .npz, .npy, a folder of .csv, a .ts file (with its pair) or a folder of them;
+            - a list of sources, laid end to end (`Concat`; the options go to each), or a dict of them, joined by name
+              (`Pairs`), also as ``pairs:FOLDER?low=lr&high=hr`` for sub-folders of one folder.
+        modality: the kind of the samples ("image", "series", "clip" ...); None: what the name, the suffix or the
+            folder's files imply, else images.
         split: "train", "test", "val" (where the source brings one) or "all".
         by: how the splits are told apart: "auto" (given, else group, else ratio:0.2), "given", "ratio:0.2", "group",
             "list:FILE".
@@ -89,13 +94,17 @@ def _open(spec: Any, modality: Modality | None, options: dict[str, Any]) -> Sour
         return _without_options(spec, options)
     if isinstance(spec, str | Path):
         return _open_text(str(spec), modality, options)
-    if isinstance(spec, list | tuple) and spec and all(isinstance(s, str | Path) for s in spec):
-        return call(open_files, "a list of files", options, spec, f"{len(spec)} files")
+    if isinstance(spec, list | tuple) and spec and all(isinstance(s, str | Path | Source) for s in spec):
+        return _open_list(list(spec), modality, options)
+    if isinstance(spec, Mapping) and spec and all(isinstance(s, str | Path | Source) for s in spec.values()):
+        return _open_pairs("pairs", dict(spec), modality, options)
     if type(spec).__module__.startswith("datasets."):
         return call(hf.open_huggingface, type(spec).__name__, options, spec, modality or "image")
     if isinstance(spec, np.ndarray | Mapping) or type(spec).__name__ == "Tensor":
-        opener = series.open_series_arrays if modality == "series" else open_image_arrays
-        return call(opener, "arrays", options, spec, "arrays")
+        fitting = [f for f in FORMATS if f.arrays and f.fits(modality or "image")]
+        if not fitting:
+            raise UserError(f"arrays hold {_known('arrays')} samples, not {modality}; give files")
+        return call(cast(Build, fitting[0].arrays), "arrays", options, spec, "arrays")
     if hasattr(spec, "__getitem__") or hasattr(spec, "__iter__"):
         return call(datasets.open_dataset, type(spec).__name__, options, spec, modality or "image")
     raise UserError(
@@ -109,52 +118,107 @@ def _open_text(spec: str, modality: Modality | None, options: dict[str, Any]) ->
     if name in EMBEDDED_NAMES and (scheme == "embedded" or not Path(spec).exists()):
         _same_modality(name, embedded_modality(name), modality)
         return call(embedded_builder(name), name, options)
-    if scheme == "hf" and rest:
-        return call(hf.open_huggingface, spec, options, rest, modality or "image")
-    if scheme == "torchvision" and rest:
-        return call(datasets.open_torchvision, spec, options, rest)
-    if scheme == "wds" and rest:
-        return call(shards.open_shards, spec, options, os.path.expanduser(rest))
+    if scheme == "pairs":
+        return _open_pairs(spec, _sub_folders(rest, spec, options), modality, options)
+    for found in FORMATS:
+        if found.address is not None and found.scheme == scheme and rest:
+            return call(found.address, spec, options, os.path.expanduser(rest), *found.more(modality))
     path = Path(spec).expanduser()
     if path.is_dir():
         return _open_folder(path, spec, modality, options)
     if path.is_file():
         return _open_file(path, spec, modality, options)
     if glob.has_magic(spec):
-        return call(open_glob, spec, options, str(path))
+        return _open_pattern(path, spec, modality, options)
     raise UserError(_not_found(spec))
 
 
 def _open_folder(path: Path, spec: str, modality: Modality | None, options: dict[str, Any]) -> Source:
-    name = f"{path.resolve().name}/"
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        return call(hf.open_huggingface, spec, options, str(path), modality or "image")
-    if modality == "series" or (modality is None and not holds_any(path, IMAGE_SUFFIXES)):
-        if any(path.glob("*.ts")):
-            return call(timeseries.open_ts, spec, options, path, name)
-        if modality == "series" or holds_any(path, series.TABLE_SUFFIXES):
-            return call(series.open_tables, spec, options, path, name)
-    return call(open_folder, spec, options, path, name)
+    """The first format of the wanted kind that finds its files there; where none does, the last one says so."""
+    fitting = [f for f in FORMATS if f.folder and f.fits(modality)]
+    if not fitting:
+        raise UserError(f"{spec}: no folder holds {kind_of(modality or 'image').plural} that can be read")
+    found = next((f for f in fitting if f.is_folder(path)), None)
+    found = found or [f for f in fitting if f.kind == (modality or "image")][-1]
+    return call(cast(Build, found.folder), spec, options, path, f"{path.resolve().name}/", *found.more(modality))
 
 
 def _open_file(path: Path, spec: str, modality: Modality | None, options: dict[str, Any]) -> Source:
-    suffix = path.suffix.lower()
-    if suffix == ".ts":
-        return call(timeseries.open_ts, spec, options, path, path.name)
-    if suffix == ".tar":
-        return call(shards.open_shards, spec, options, str(path))
-    if suffix in series.TABLE_SUFFIXES:
-        return call(series.open_tables, spec, options, path, path.name)
-    if suffix in (".npz", ".npy") and modality == "series":
-        return call(series.open_series_arrays, spec, options, path, path.name)
-    if suffix == ".npz":
-        return call(open_image_arrays, spec, options, path, path.name)
-    if suffix == ".npy":
-        return call(open_npy, spec, options, path, path.name)
-    if suffix in IMAGE_SUFFIXES:
-        return call(open_files, spec, options, [path], path.name)
-    known = " ".join((*IMAGE_SUFFIXES, ".npz", ".ts", ".csv", ".tar"))
-    raise UserError(f"{spec}: can't tell what this file holds by its suffix; can read {known}")
+    """The first format of the wanted kind that its suffix fits, else of any kind: which is then refused by its kind."""
+    able = [f for f in FORMATS if f.file and path.name.lower().endswith(f.suffixes)]
+    if not able:
+        raise UserError(f"{spec}: can't tell what this file holds by its suffix; can read {_known('file')}")
+    found = next((f for f in able if f.fits(modality)), able[0])
+    return call(cast(Build, found.file), spec, options, path, path.name, *found.more(modality))
+
+
+def _open_list(specs: list[Any], modality: Modality | None, options: dict[str, Any]) -> Source:
+    """A list of files of one format is one source; of anything else, the sources one after the other."""
+    for found in FORMATS:
+        if found.files and found.fits(modality) and all(str(s).lower().endswith(found.suffixes) for s in specs):
+            return call(found.files, "a list of files", options, specs, f"{len(specs)} files", *found.more(modality))
+    return Concat([open_source(s, modality=modality, split="all", **options) for s in specs])
+
+
+def _open_pairs(where: str, parts: dict[str, Any], modality: Modality | None, options: dict[str, Any]) -> Source:
+    """Sources joined by name. A field that is called like a kind is of that kind: what is opened is brought to it."""
+    return call(join, where, options, {name: _open_field(name, part, modality) for name, part in parts.items()})
+
+
+def _open_field(name: str, spec: Any, modality: Modality | None) -> Source:
+    if name not in KINDS:
+        return open_source(spec, modality=modality, split="all")
+    if isinstance(spec, Source):
+        source = spec
+    else:
+        readable = any(f.kind == name for f in FORMATS)
+        source = open_source(spec, modality=name if readable else None, split="all")
+    return source if source.modality == name else Mapped(source, Adopt(name), name)
+
+
+def join(parts: Mapping[str, Source], *, join: str = "stem", missing: str = "refuse") -> Pairs:
+    """Sources joined by name; see `Pairs`.
+
+    Args:
+        parts: name of the field -> source.
+        join: "stem" or "name": what partners share.
+        missing: "refuse" or "drop": samples without a partner.
+    """
+    return Pairs(parts, join, missing=missing)
+
+
+def _sub_folders(folder: str, spec: str, options: dict[str, Any]) -> dict[str, str]:
+    """The parts in ``pairs:FOLDER?low=lr&high=hr``, taken out of the options: sub-folders or files of the folder, or
+    where none is named (``pairs:?low=a/&high=b/``) sources of any kind.
+    """
+    known = inspect.signature(join).parameters
+    parts = {name: str(options.pop(name)) for name in [n for n in options if n not in known]}
+    if len(parts) < 2:
+        raise UserError(f"{spec}: say which sub-folders belong together: pairs:FOLDER?low=lr&high=hr")
+    if not folder:
+        return parts
+    root = Path(folder).expanduser()
+    for name, part in parts.items():
+        if not (root / parse(part)[0]).exists():
+            beside = near(part, os.listdir(root)) if root.is_dir() else ""
+            raise UserError(f"{spec}: no {part} in {folder} for {name}{beside}")
+    return {name: str(root / part) for name, part in parts.items()}
+
+
+def _open_pattern(path: Path, spec: str, modality: Modality | None, options: dict[str, Any]) -> Source:
+    """The files that a glob pattern matches, of the first format that has some among them."""
+    matches = [match.lower() for match in glob.glob(str(path), recursive=True)]
+    able = [f for f in FORMATS if f.pattern and f.fits(modality)]
+    if not able:
+        raise UserError(f"{spec}: a pattern can't name {kind_of(modality or 'image').plural}; give a folder")
+    found = next((f for f in able if any(m.endswith(f.suffixes) for m in matches)), able[0])
+    return call(cast(Build, found.pattern), spec, options, str(path), *found.more(modality))
+
+
+def _known(slot: str) -> str:
+    """The suffixes that formats read in this way, or the kinds of those without suffixes."""
+    able = [f for f in FORMATS if getattr(f, slot)]
+    return " ".join(dict.fromkeys(s for f in able for s in (f.suffixes or (f.kind,))))
 
 
 def _not_found(spec: str) -> str:

@@ -140,6 +140,10 @@ class Source:
         """
         return None
 
+    def range_of(self, field: str) -> ValueRange | None:
+        """The value range of one field; see `value_range`."""
+        return self.value_range if field == self.main else None
+
     def fingerprint(self) -> str:
         """32 hexadecimal digits that change when the names, the labels or the content of the source change."""
         return digest(self.name, list(self.names), self.labels)
@@ -263,6 +267,10 @@ class Subset(Source):
     def value_range(self) -> ValueRange | None:
         """The parent's: both splits are scaled alike."""
         return self.parent.value_range
+
+    def range_of(self, field: str) -> ValueRange | None:
+        """The parent's."""
+        return self.parent.range_of(field)
 
     def origin(self) -> str:
         """The parent's, and how the samples were chosen."""

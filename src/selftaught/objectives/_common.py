@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
+
+SHORTEST = 1e-8
+"""Below this length a vector counts as longer than it is."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,15 +68,27 @@ def check_views(*views: Tensor, minimum: int = 1, why: str = "") -> tuple[int, i
     return rows, width
 
 
-def check_positive(**values: float) -> None:
-    """Refuse a hyper-parameter that must be above zero.
+def check_positive(**values: float | Tensor) -> None:
+    """Refuse a hyper-parameter that must be one number above zero.
+
+    Of a tensor (a learnt temperature) the value is looked at on the CPU only: elsewhere the host would wait for it.
 
     Raises:
-        UserError: it names the first value that is zero, negative or NaN.
+        UserError: it names the first value that is zero, negative or NaN, or a tensor of several numbers.
     """
     for name, value in values.items():
+        if isinstance(value, Tensor):
+            if value.numel() != 1:
+                raise UserError(f"{name} must be one number, got a tensor {tuple(value.shape)}")
+            if value.device.type != "cpu":
+                continue
         if not value > 0:
-            raise UserError(f"{name} must be above 0, got {value}")
+            raise UserError(f"{name} must be above 0, got {float(value):g}")
+
+
+def one_number(value: float | Tensor) -> float | Tensor:
+    """A hyper-parameter as a factor that adds no dimension: a tensor (1,) becomes ()."""
+    return value.reshape(()) if isinstance(value, Tensor) else value
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -82,6 +99,73 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         raise UserError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+
+
+def check_labels(labels: Tensor, rows: int, classes: int | None = None, *, lowest: int = 0) -> None:
+    """Refuse labels that aren't (N,) int64, or on the CPU any outside ``lowest`` .. ``classes`` - 1.
+
+    Raises:
+        UserError: it says what was given and what is needed.
+    """
+    if not isinstance(labels, Tensor) or labels.shape != (rows,):
+        given = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+        raise UserError(f"labels must have the shape ({rows},), one per sample, got {given}")
+    if labels.dtype != torch.int64:
+        raise UserError(f"labels must be int64, got {labels.dtype}; call .long() on them")
+    if classes is not None and rows:
+        check_range("labels", labels, lowest, classes)
+
+
+def check_range(name: str, values: Tensor, low: int, high: int) -> None:
+    """Refuse integers outside low .. high - 1. Looked at on the CPU only: elsewhere the host would wait for them.
+
+    Raises:
+        UserError: it names the values, the range and the extremes found.
+    """
+    if values.device.type == "cpu" and values.numel():
+        least, most = int(values.min()), int(values.max())
+        if least < low or most >= high:
+            raise UserError(f"{name} must lie in {low} .. {high - 1}, got {least} .. {most}")
+
+
+def expect_unit(objective: str, *views: Tensor) -> None:
+    """Warn where an objective that doesn't normalise is given vectors that aren't of length 1.
+
+    On the CPU at every call (Python shows a warning once), on a GPU at the first: reading the lengths makes it wait.
+    """
+    if views[0].device.type != "cpu":
+        if objective in _SEEN:
+            return
+        _SEEN.add(objective)
+    with torch.no_grad():
+        longest = torch.stack([torch.linalg.vector_norm(v, dim=-1).amax() for v in views if v.numel()]).tolist()
+    far = max(longest, key=lambda length: abs(length - 1), default=1.0)
+    if abs(far - 1) > 0.01:  # what half precision leaves of a unit vector is nearer; NaN is let through
+        warnings.warn(
+            f"{objective} expects unit vectors and got some of length {far:.3g}; "
+            f"normalise them first: torch.nn.functional.normalize(z, dim=1)",
+            stacklevel=2,
+        )
+
+
+_SEEN: set[str] = set()
+
+
+def unit(z: Tensor, dim: int = -1) -> Tensor:
+    """Rows of length 1. Below :data:`SHORTEST` a row counts as that long, so that a row of zeros stays zero.
+
+    Its gradient is then at most 1/SHORTEST times what arrives, as of torch's cosine similarity.
+    """
+    return F.normalize(z, dim=dim, eps=SHORTEST)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)) without torch's threshold, exact in both tails; 0 with a gradient of 0 at minus infinity.
+
+    -log(p / (p + n)) = softplus(log n - log p): what is left of a contrast near convergence, where log(p + n) - log p
+    cancels.
+    """
+    return -F.logsigmoid(-x)
 
 
 def mean_distance(output: Tensor, target: Tensor, kind: str) -> Tensor:

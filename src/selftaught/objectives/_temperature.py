@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, check_views
+from selftaught.objectives._common import check_positive, check_views, in_float32, unit
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """(..., n, d) and (..., m, d) -> (..., n, m); its attribute ``numbers``, if any: what a pair takes meanwhile."""
 
 
+@in_float32
 def amcl_omega(tau: Tensor, dim: int) -> Tensor:
     """Omega(tau) = (d/2) log tau + 1/tau, AMCL's regulariser of a temperature, elementwise.
 
@@ -27,15 +27,15 @@ class Temperature(NamedTuple):
     """How pairs get their temperatures, and what these weigh."""
 
     phi: Score | None
-    lo: float
-    hi: float
+    lo: float | Tensor
+    hi: float | Tensor
     beta: float
     detach: bool
 
     @property
     def fixed(self) -> bool:
         """Whether all pairs have the same temperature."""
-        return self.lo == self.hi
+        return bool(self.lo == self.hi)
 
     def between_limits(self, scores: Tensor) -> Tensor:
         """tau_lo + (tau_hi - tau_lo) sigmoid(score), elementwise."""
@@ -50,7 +50,7 @@ class Temperature(NamedTuple):
     def of_pairs(self, a: Tensor, b: Tensor) -> Tensor:
         """(C, N, d) twice, row by row -> (C, N)."""
         if self.fixed:
-            return a.new_full(a.shape[:-1], self.lo)
+            return a.new_zeros(a.shape[:-1]) + self.lo
         return self.of_all(a.unsqueeze(2), b.unsqueeze(2)).flatten(2).squeeze(2)
 
     def regulariser(self, tau: Tensor, width: int) -> Tensor:
@@ -62,15 +62,15 @@ class Temperature(NamedTuple):
         return similarity / tau - self.regulariser(tau, width)
 
     @classmethod
-    def of(cls, phi: Score | None, lo: float, hi: float, beta: float, detach: bool) -> Temperature:
+    def of(cls, phi: Score | None, lo: float | Tensor, hi: float | Tensor, beta: float, detach: bool) -> Temperature:
         """The same with its limits checked.
 
         Raises:
             UserError: a limit that isn't above 0, limits out of order, a negative ``beta``.
         """
-        check_positive(tau_lo=lo)
+        check_positive(tau_lo=lo, tau_hi=hi)
         if not lo <= hi:
-            raise UserError(f"tau_hi must be at least tau_lo={lo}, got {hi}")
+            raise UserError(f"tau_hi must be at least tau_lo={float(lo):g}, got {float(hi):g}")
         if not beta >= 0:
             raise UserError(f"beta must be 0 or above, got {beta}")
         return cls(phi, lo, hi, beta, detach)
@@ -78,7 +78,7 @@ class Temperature(NamedTuple):
 
 def unit_heads(z: Tensor) -> Tensor:
     """(B, C, D) or (B, D) -> (C, B, D), unit vectors."""
-    return F.normalize(z.unsqueeze(1) if z.dim() == 2 else z, dim=2).transpose(0, 1)
+    return unit(z.unsqueeze(1) if z.dim() == 2 else z).transpose(0, 1)
 
 
 def heads_of(z: Tensor) -> int:

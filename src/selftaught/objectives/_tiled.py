@@ -6,7 +6,8 @@ Every objective of the InfoNCE family needs, for each query a_i, the log-partiti
 
 The plain way writes the N x M matrix several times, forward and backward. Here one tile of it lives at a time: the
 forward pass keeps only the N results, the backward pass makes each tile again from the vectors. Extra memory is
-linear in N + M. The idea is that of Inf-CL (arXiv 2410.17243).
+linear in N + M. The idea is that of Inf-CL (arXiv 2410.17243). Only second derivatives (``create_graph=True``) take the
+plain way, with the N x M matrix and to any order.
 
 Two things make it faster than the plain way on a processor, too. A tile stays in the cache between the matrix product
 and the exponential. And where no logit can leave [-40, 40] (unit vectors at temperature 0.025 and above) the
@@ -22,7 +23,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from selftaught.objectives._common import without_autocast
 
@@ -43,6 +43,7 @@ class _Problem(NamedTuple):
     b: Tensor
     scale: float
     exclude: Tensor | None
+    group: Tensor | None
     mirrored: bool
     tile: int
 
@@ -59,15 +60,22 @@ class _Problem(NamedTuple):
                 torch.addmm(logits, queries, keys.T, beta=0, alpha=self.scale, out=logits)
                 if self.exclude is not None:
                     _leave_out(logits, self.exclude[rows] - left)
+                if self.group is not None:
+                    logits.masked_fill_(self.group[rows].unsqueeze(1) == self.group[columns], -math.inf)
                 yield rows, columns, logits
 
 
 def _leave_out(logits: Tensor, exclude: Tensor) -> None:
     """Write -inf at the columns ``exclude`` (rows, k) of every row; indices outside the tile change nothing.
 
-    Gather and scatter at clamped positions rather than a search for the hits: no host synchronisation on a GPU.
+    On a GPU gather and scatter at clamped positions rather than a search for the hits: no host synchronisation.
     """
     width = logits.shape[1]
+    if logits.device.type == "cpu":
+        row, column = ((exclude >= 0) & (exclude < width)).nonzero().unbind(1)
+        if len(row):
+            logits[row, exclude[row, column]] = -math.inf
+        return
     for index in exclude.unbind(1):
         outside = (index < 0) | (index >= width)
         at = index.clamp(0, width - 1).unsqueeze(1)
@@ -101,10 +109,10 @@ class _Sums:
 class _TiledLogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, a: Tensor, b: Tensor, exclude: Tensor | None, scale: float, columns: bool, mirrored: bool,
-        bounded: bool, tile: int,
+        ctx: Any, a: Tensor, b: Tensor, exclude: Tensor | None, group: Tensor | None, scale: float, columns: bool,
+        mirrored: bool, bounded: bool, tile: int,
     ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
-        problem = _Problem(a, b, scale, exclude, mirrored, tile)
+        problem = _Problem(a, b, scale, exclude, group, mirrored, tile)
         over_rows = _Sums(a, len(a), bounded)
         over_columns = over_rows if mirrored else _Sums(a, len(b), bounded) if columns else None
         for row_range, column_range, logits in problem.tiles():
@@ -114,27 +122,66 @@ class _TiledLogSumExp(torch.autograd.Function):
                 over_columns.add(column_range, values, 0)
         row_lse = over_rows.value()
         column_lse = row_lse if mirrored or over_columns is None else over_columns.value()
-        ctx.save_for_backward(a, b, exclude, row_lse, column_lse)
-        ctx.settings = (scale, columns, mirrored, bounded, tile)
+        ctx.save_for_backward(a, b, exclude, group, row_lse, column_lse)
+        ctx.settings = (scale, mirrored, bounded, tile)
         return (row_lse, column_lse) if columns else row_lse
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, row_gradient: Tensor, column_gradient: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        a, b, exclude, row_lse, column_lse = ctx.saved_tensors
-        scale, columns, mirrored, bounded, tile = ctx.settings
-        by_row = _Weights(row_lse, row_gradient * scale, bounded)
-        by_column = by_row if mirrored else _Weights(column_lse, column_gradient * scale, bounded) if columns else None
-        grad_a = torch.zeros_like(a) if ctx.needs_input_grad[0] else None
-        grad_b = grad_a if mirrored else torch.zeros_like(b) if ctx.needs_input_grad[1] else None
+        a, b, exclude, group, row_lse, column_lse = ctx.saved_tensors
+        scale, mirrored, bounded, tile = ctx.settings
+        problem = _Problem(a, b, scale, exclude, group, mirrored, tile)
         with without_autocast(a.device):
-            for rows, cols, logits in _Problem(a, b, scale, exclude, mirrored, tile).tiles():
-                weights = _tile_weights(logits, by_row, rows, by_column, cols, bounded)
-                if grad_a is not None:
-                    grad_a[rows].addmm_(weights, b[cols])
-                if grad_b is not None and not (mirrored and rows == cols):
-                    grad_b[cols].addmm_(weights.T, a[rows])
-        return grad_a, None if mirrored else grad_b, *[None] * 6
+            if torch.is_grad_enabled():  # create_graph=True: this derivative is to be differentiated itself
+                return *_plain_gradients(problem, row_gradient, column_gradient), *[None] * 7
+            lse, gradients = (row_lse, column_lse), (row_gradient, column_gradient)
+            return *_tiled_gradients(problem, lse, gradients, bounded, ctx.needs_input_grad), *[None] * 7
+
+
+def _tiled_gradients(
+    problem: _Problem, lse: tuple[Tensor, Tensor], gradients: tuple[Tensor, Tensor | None], bounded: bool,
+    needed: tuple[bool, ...],
+) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    """Derivatives with respect to a and b, each tile made again; those of a mirrored problem are all in the first."""
+    a, b, mirrored = problem.a, problem.b, problem.mirrored
+    by_row = _Weights(lse[0], gradients[0] * problem.scale, bounded)
+    by_column = by_row if mirrored else None
+    if gradients[1] is not None:
+        by_column = _Weights(lse[1], gradients[1] * problem.scale, bounded)
+    grad_a = torch.zeros_like(a) if needed[0] else None
+    grad_b = grad_a if mirrored else torch.zeros_like(b) if needed[1] else None
+    for rows, cols, logits in problem.tiles():
+        weights = _tile_weights(logits, by_row, rows, by_column, cols, bounded)
+        if grad_a is not None:
+            grad_a[rows].addmm_(weights, b[cols])
+        if grad_b is not None and not (mirrored and rows == cols):
+            grad_b[cols].addmm_(weights.T, a[rows])
+    return grad_a, None if mirrored else grad_b
+
+
+def _plain_gradients(
+    problem: _Problem, row_gradient: Tensor, column_gradient: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """The same over the whole matrix, by operations that autograd follows."""
+    a, b, scale, exclude, group, mirrored, _ = problem
+    logits, left_out = scale * (a @ b.T), torch.zeros(len(a), len(b) + 1, dtype=torch.bool, device=a.device)
+    if exclude is not None:  # one column more takes what leaves out nothing
+        left_out.scatter_(1, torch.where((exclude < 0) | (exclude > len(b)), len(b), exclude), True)
+    left_out = left_out[:, :-1]
+    if group is not None:
+        left_out = left_out | (group.unsqueeze(1) == group)
+    logits = logits.masked_fill(left_out, -math.inf)
+    weights = _softmax(logits, 1) * row_gradient.unsqueeze(1)
+    if mirrored:
+        return scale * (weights + weights.T) @ a, None
+    if column_gradient is not None:
+        weights = weights + _softmax(logits, 0) * column_gradient
+    return scale * weights @ b, scale * weights.T @ a
+
+
+def _softmax(logits: Tensor, dim: int) -> Tensor:
+    nothing = logits.isneginf().all(dim, keepdim=True)
+    return logits.masked_fill(nothing, 0.0).softmax(dim).masked_fill(nothing, 0.0)
 
 
 class _Weights:
@@ -174,13 +221,19 @@ def _is_bounded(a: Tensor, b: Tensor, scale: float, bound: float | None) -> bool
 
 
 def _apply(
-    a: Tensor, b: Tensor, scale: float, exclude: Tensor | None, bound: float | None, tile: int | None,
-    columns: bool = False, mirrored: bool = False,
+    a: Tensor, b: Tensor, scale: float | Tensor, exclude: Tensor | None, bound: float | Tensor | None,
+    tile: int | None, columns: bool = False, mirrored: bool = False, group: Tensor | None = None,
 ) -> Any:  # fmt: skip
     tile = tile or _tile_side(a.device)
     with without_autocast(a.device):
-        bounded = _is_bounded(a, b, scale, bound)
-        return _TiledLogSumExp.apply(a, b, exclude, float(scale), columns, mirrored, bounded, tile)
+        if isinstance(scale, Tensor):  # its gradient comes through the vectors
+            if mirrored:
+                a = b = a * scale.reshape(()).sqrt()
+            else:
+                a = a * scale.reshape(-1, 1)
+            scale, bound = 1.0, None
+        bounded = _is_bounded(a, b, scale, None if isinstance(bound, Tensor) else bound)
+        return _TiledLogSumExp.apply(a, b, exclude, group, float(scale), columns, mirrored, bounded, tile)
 
 
 def lse_rows(
@@ -189,7 +242,7 @@ def lse_rows(
     *,
     scale: float | Tensor = 1.0,
     exclude: Tensor | None = None,
-    bound: float | None = None,
+    bound: float | Tensor | None = None,
     tile: int | None = None,
 ) -> Tensor:
     """Log-sum-exp over the keys for every query, in memory linear in N + M, with gradient into both.
@@ -200,14 +253,12 @@ def lse_rows(
         scale: factor on every similarity, 1/temperature; a tensor of shape () or (N,) (one per query) gets a gradient.
         exclude: (N, k) int64, for each query the k keys to leave out; -1 leaves out nothing.
         bound: an upper bound of |scale * <a, b>| where the caller knows one (1/temperature for unit vectors);
-            it spares the search for maxima. Too small a bound can overflow.
+            it spares the search for maxima. Too small a bound can overflow. Not used with a tensor for a scale.
         tile: side of a tile; the default suits the device.
 
     Returns:
         (N,); -inf for a query all of whose keys are left out.
     """
-    if isinstance(scale, Tensor):
-        queries, scale = queries * scale.reshape(-1, 1), 1.0
     return _apply(queries, keys, scale, exclude, bound, tile)
 
 
@@ -217,28 +268,33 @@ def lse_rows_and_columns(
     *,
     scale: float | Tensor = 1.0,
     exclude: Tensor | None = None,
-    bound: float | None = None,
+    bound: float | Tensor | None = None,
     tile: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Both directions over one matrix of similarities: (N,) over the keys and (M,) over the queries.
 
     A pair that ``exclude`` names is left out of both. Arguments as in :func:`lse_rows`.
     """
-    if isinstance(scale, Tensor):
-        queries, scale = queries * scale.reshape(-1, 1), 1.0
     return _apply(queries, keys, scale, exclude, bound, tile, columns=True)
 
 
 def lse_self(
     x: Tensor,
     *,
-    scale: float = 1.0,
+    scale: float | Tensor = 1.0,
     exclude: Tensor | None = None,
-    bound: float | None = None,
+    group: Tensor | None = None,
+    bound: float | Tensor | None = None,
     tile: int | None = None,
 ) -> Tensor:
     """:func:`lse_rows` of (N, D) vectors with themselves, at half the work.
 
-    ``exclude`` must be mutual: where i leaves out j, j leaves out i. Other arguments as in :func:`lse_rows`.
+    Args:
+        x: (N, D) float32 or float64.
+        scale: as in :func:`lse_rows`; a tensor must be above 0 and of shape ().
+        exclude: (N, k), mutual: where i leaves out j, j leaves out i.
+        group: (N,) int64; the vectors of a query's own group are left out, itself among them.
+        bound: as in :func:`lse_rows`.
+        tile: as in :func:`lse_rows`.
     """
-    return _apply(x, x, scale, exclude, bound, tile, mirrored=True)
+    return _apply(x, x, scale, exclude, bound, tile, mirrored=True, group=group)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, in_float32
+from selftaught.objectives._common import check_choice, in_float32, softplus
 from selftaught.objectives._temperature import Score, Temperature, check_heads, heads_of, unit_heads
 from selftaught.objectives._tiled import lse_rows
 from selftaught.objectives.redundancy import _off_diagonal, _standardise
@@ -32,8 +32,8 @@ def amcl(
     z2: Tensor,
     *,
     phi: Score | None = None,
-    tau_lo: float = 0.05,
-    tau_hi: float = 0.2,
+    tau_lo: float | Tensor = 0.05,
+    tau_hi: float | Tensor = 0.2,
     beta: float = 0.1,
     negatives: str = "lse",
     include_positive: bool = False,
@@ -81,8 +81,8 @@ def amcl_terms(
     z2: Tensor,
     *,
     phi: Score | None = None,
-    tau_lo: float = 0.05,
-    tau_hi: float = 0.2,
+    tau_lo: float | Tensor = 0.05,
+    tau_hi: float | Tensor = 0.2,
     beta: float = 0.1,
     negatives: str = "lse",
     include_positive: bool = False,
@@ -107,8 +107,8 @@ def amcl_moco(
     queue: Tensor,
     *,
     phi: Score | None = None,
-    tau_lo: float = 0.05,
-    tau_hi: float = 0.2,
+    tau_lo: float | Tensor = 0.05,
+    tau_hi: float | Tensor = 0.2,
     beta: float = 0.1,
     negatives: str = "lse",
     include_positive: bool = False,
@@ -150,8 +150,8 @@ def amcl_moco_terms(
     queue: Tensor,
     *,
     phi: Score | None = None,
-    tau_lo: float = 0.05,
-    tau_hi: float = 0.2,
+    tau_lo: float | Tensor = 0.05,
+    tau_hi: float | Tensor = 0.2,
     beta: float = 0.1,
     negatives: str = "lse",
     include_positive: bool = False,
@@ -173,8 +173,8 @@ def amcl_simsiam(
     z2: Tensor,
     *,
     phi: Score | None = None,
-    tau_lo: float = 0.5,
-    tau_hi: float = 2.0,
+    tau_lo: float | Tensor = 0.5,
+    tau_hi: float | Tensor = 2.0,
     beta: float = 0.1,
     detach_phi: bool = False,
 ) -> Tensor:
@@ -215,8 +215,8 @@ def amcl_simsiam_terms(
     z2: Tensor,
     *,
     phi: Score | None = None,
-    tau_lo: float = 0.5,
-    tau_hi: float = 2.0,
+    tau_lo: float | Tensor = 0.5,
+    tau_hi: float | Tensor = 2.0,
     beta: float = 0.1,
     detach_phi: bool = False,
 ) -> dict[str, Tensor]:
@@ -239,8 +239,8 @@ def amcl_barlow_twins(
     z2: Tensor,
     *,
     scores: Tensor | None = None,
-    tau_lo: float = 0.5,
-    tau_hi: float = 2.0,
+    tau_lo: float | Tensor = 0.5,
+    tau_hi: float | Tensor = 2.0,
     beta: float = 0.1,
     lambda_: float = 5e-3,
 ) -> Tensor:
@@ -278,8 +278,8 @@ def amcl_barlow_twins_terms(
     z2: Tensor,
     *,
     scores: Tensor | None = None,
-    tau_lo: float = 0.5,
-    tau_hi: float = 2.0,
+    tau_lo: float | Tensor = 0.5,
+    tau_hi: float | Tensor = 2.0,
     beta: float = 0.1,
     lambda_: float = 5e-3,
 ) -> dict[str, Tensor]:
@@ -321,24 +321,27 @@ def _contrast(
     pull = temperature.exponent(similarity, tau, width)
     if negatives == "lse":
         push, tau_negative = _log_sum(anchors, keys, exclude, temperature)
+        loss = softplus(push - pull) if include_positive else push - pull
         push = torch.logaddexp(push, pull) if include_positive else push
     else:
         hardest = keys.gather(1, _nearest(anchors, keys, exclude).unsqueeze(2).expand(-1, -1, width))
         highest, tau_hardest = (anchors * hardest).sum(2), temperature.of_pairs(anchors, hardest)
         push, tau_negative = temperature.exponent(highest, tau_hardest, width), tau_hardest.detach().mean()
         push = torch.where(similarity > highest, pull, push) if include_positive else push
+        loss = push - pull
     attraction, repulsion = -pull.mean(1).sum(), push.mean(1).sum()
     terms = {"attraction": attraction, "repulsion": repulsion}
-    return {"loss": attraction + repulsion, **terms, "tau_positive": tau.detach().mean(), "tau_negative": tau_negative}
+    taus = {"tau_positive": tau.detach().mean(), "tau_negative": tau_negative}
+    return {"loss": loss.mean(1).sum(), **terms, **taus}
 
 
 def _log_sum(anchors: Tensor, keys: Tensor, exclude: Tensor | None, temperature: Temperature) -> tuple[Tensor, Tensor]:
     """(C, N) log-sums over the keys not excluded (N, e), and the mean temperature of these pairs; tile by tile."""
     heads, count, width = keys.shape
     if temperature.fixed:
-        tau, scale = keys.new_tensor(temperature.lo), 1 / temperature.lo
+        tau, scale = keys.new_zeros(()) + temperature.lo, 1 / temperature.lo
         sums = [lse_rows(a, b, scale=scale, exclude=exclude, bound=scale) for a, b in zip(anchors, keys, strict=True)]
-        return torch.stack(sums) - temperature.regulariser(tau, width), tau
+        return torch.stack(sums) - temperature.regulariser(tau, width), tau.detach()
 
     def tile(queries: Tensor, keys: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
         tau = temperature.of_all(queries, keys)

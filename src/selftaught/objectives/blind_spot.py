@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, in_float32, mean_distance
+from selftaught.objectives._common import check_choice, check_range, in_float32, mean_distance
 
 
 def s2b(x: Tensor, r: int) -> Tensor:
@@ -68,19 +68,23 @@ def random_subsample(x: Tensor, m: Tensor, r: int) -> Tensor:
 
     Args:
         x: (B, C, H, W).
-        m: (B, H/r, W/r) int64 in 0..r*r-1, from :func:`draw_subsample`. Use the same m for x and for f(x).
+        m: (B, H/r, W/r) int64 in 0..r*r-1 (looked at on the CPU only), from :func:`draw_subsample`. Use the same m for
+            x and for f(x).
         r: side of a cell.
 
     Returns:
         (B, C, H/r, W/r).
 
     Raises:
-        UserError: (a ``ValueError``) sides that aren't multiples of r, or an m of another shape.
+        UserError: (a ``ValueError``) sides that aren't multiples of r, an m of another shape or out of range.
     """
     batch, channels, height, width = _check_image(x, r)
     rows, columns = height // r, width // r
     if m.shape != (batch, rows, columns):
         raise UserError(f"m must have the shape {(batch, rows, columns)} for stride {r}, got {tuple(m.shape)}")
+    if m.dtype != torch.int64:
+        raise UserError(f"m must be int64, got {m.dtype}")
+    check_range("m", m, 0, r * r)
     row = torch.arange(rows, device=x.device).view(1, -1, 1) * r + m.div(r, rounding_mode="floor")
     column = torch.arange(columns, device=x.device) * r + m % r
     flat = (row * width + column).view(batch, 1, -1).expand(-1, channels, -1)
@@ -100,6 +104,8 @@ def normalise_patch(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         The normalised images (B, C, H, W), the means and the floored deviations (B, C, 1, 1).
     """
     _, _, height, width = _check_image(x, 1)
+    if not x.is_floating_point() or not height * width:
+        raise UserError(f"images need floating-point values and pixels, got {x.dtype} {tuple(x.shape)}")
     variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
     # Floor the variance, not the root: the same value, and no infinite slope of the root on a flat patch.
     std = variance.clamp_min(1 / (height * width)).sqrt()
@@ -167,7 +173,7 @@ def c_bsn_terms(
     if not blind_full.shape == unmasked.shape == x.shape:
         shapes = ", ".join(str(tuple(t.shape)) for t in (blind_full, unmasked, x))
         raise UserError(f"blind_full, unmasked and x need one shape (B, C, H, W), got {shapes}")
-    if m.ndim != 3 or x.ndim != 4 or x.shape[2] % max(m.shape[1], 1):
+    if m.ndim != 3 or x.ndim != 4 or not m.numel() or x.shape[2] % m.shape[1]:
         raise UserError(f"m must be (B, H/r, W/r) for x {tuple(x.shape)}, got {tuple(m.shape)}")
     sub = random_subsample(unmasked, m, x.shape[2] // m.shape[1])
     if sub.shape != blind_sub.shape:
@@ -191,7 +197,7 @@ def blind_spot(blind_full: Tensor, x: Tensor, *, loss: str = "l1") -> Tensor:
         loss: ``"l1"`` or ``"l2"``.
     """
     check_choice("loss", loss, ("l1", "l2"))
-    if blind_full.shape != x.shape:
+    if blind_full.shape != x.shape or not x.numel():
         raise UserError(f"blind_full and x need one shape, got {tuple(blind_full.shape)} and {tuple(x.shape)}")
     return mean_distance(blind_full, x, loss)
 

@@ -6,6 +6,7 @@ more the CLOSER they are. CACR's temperatures multiply distances, they are no di
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,15 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._blocks import by_rows
-from selftaught.objectives._common import check_choice, check_positive, check_views, in_float32
+from selftaught.objectives._common import (
+    check_choice,
+    check_positive,
+    check_views,
+    expect_unit,
+    in_float32,
+    one_number,
+    softplus,
+)
 from selftaught.objectives._tiled import lse_rows
 from selftaught.objectives.contrastive import NO_NEGATIVES
 
@@ -66,7 +75,7 @@ def cacr(
         symmetric: repulsion over both orders of each pair of views (mean), not only v < u.
 
     Returns:
-        A scalar; for unit vectors in [-4 beta, 4 alpha] with the Euclidean cost.
+        A scalar; for unit vectors in [-4 beta, 4 alpha] with the Euclidean cost and without ``tau_plus``.
 
     Raises:
         UserError: (a ``ValueError``) B < 2 (no negatives), shapes differ, an unknown ``choice`` or ``cost``, a negative
@@ -101,6 +110,7 @@ def cacr_terms(
     check_positive(t=t)
     if not 0 <= tau_plus < 1 or (tau_plus and cost == "rbf"):
         raise UserError(f"tau_plus must lie in [0, 1) and goes with cost=euclidean only, got {tau_plus} and {cost}")
+    expect_unit("cacr", *views)
     weighted = choice in ("full", "without_w1")
     own = torch.arange(rows, device=z1.device)
     repulsions = []
@@ -108,13 +118,15 @@ def cacr_terms(
 
         def expected(query: Tensor, i: Tensor, keys: Tensor = views[u]) -> Tensor:
             distance, left_out = squared_distances(query, keys), i.unsqueeze(1) == own
-            value = (-t * distance).exp() if cost == "rbf" else -beta * distance
-            return _expectation(value, -tau_neg * distance if weighted else None, left_out, detach_weights)
+            logits = -tau_neg * distance if weighted else None
+            if cost == "rbf":
+                return _log_expectation(-t * distance, logits, left_out, detach_weights)
+            return _expectation(-beta * distance, logits, left_out, detach_weights)
 
         values = by_rows(expected, views[v], own, width=rows)
         if tau_plus:
             values = (values - tau_plus * (views[v] - views[u]).square().sum(1)) / (1 - tau_plus)
-        repulsions.append(beta * values.mean().log() if cost == "rbf" else values.mean())
+        repulsions.append(beta * (values.logsumexp(0) - math.log(rows)) if cost == "rbf" else values.mean())
     weighted = choice in ("full", "without_w2")
     attraction = _attraction(torch.stack(views), torch.stack(views), tau_pos, weighted, detach_weights) * alpha
     repulsion = torch.stack(repulsions).mean()
@@ -161,8 +173,11 @@ def cacr_supervised(
     views = (z1, z2, *others)
     rows, _ = check_views(*views, minimum=1)
     _check(choice, "euclidean", tau_pos, tau_neg)
+    expect_unit("cacr", *views)
     if labels.shape != (rows,):
         raise UserError(f"labels must be one per sample, ({rows},), got {tuple(labels.shape)}")
+    if labels.is_floating_point():
+        raise UserError(f"labels must be integers, got {labels.dtype}")
     z, y = torch.cat(views), labels.repeat(len(views))
     own = torch.arange(len(z), device=z.device)
 
@@ -235,6 +250,10 @@ def cacr_queue_terms(
     if len(queries) < 2 or len(queries) != len(keys):
         raise UserError(f"give queries and keys of the same two or more views, got {len(queries)} and {len(keys)}")
     _check(choice, "euclidean", tau_pos, tau_neg)
+    _, width = check_views(*queries, *keys)
+    if queue.dim() != 2 or queue.shape[1] != width:
+        raise UserError(f"the queue needs the shape (entries, {width}), got {tuple(queue.shape)}")
+    expect_unit("cacr", *queries, *keys, queue)
     q, k, negatives = _stack_in_float32(queries), _stack_in_float32(keys).detach(), queue.detach()
     return _queue_terms(q, k, negatives, tau_pos, tau_neg, alpha, beta, choice, intra_batch)
 
@@ -269,7 +288,7 @@ def cacr_momentum(
     queries: Sequence[Tensor],
     key: Tensor,
     *,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     cost: str = "rbf",
     reduction: str | None = None,
 ) -> Tensor:
@@ -286,7 +305,7 @@ def cacr_momentum(
     Args:
         queries: one or more unit embeddings (B, D) of the other views (small crops, too), predictor's output.
         key: (B, D) unit embedding of the target view by the momentum copy, gathered; a constant.
-        temperature: T, above 0; a divisor here (1.0 for ResNets, 0.2 for ViTs).
+        temperature: T, above 0; a divisor here (1.0 for ResNets, 0.2 for ViTs); a tensor of one number gets a gradient.
         cost: ``"rbf"`` or ``"euclidean"``.
         reduction: over i, ``"mean"`` or ``"sum"``; None is the released code's: mean for rbf, sum for Euclidean.
 
@@ -299,20 +318,20 @@ def cacr_momentum(
     if not queries:
         raise UserError("no query: give at least one view besides the target's")
     check_views(*queries, key, minimum=2, why=NO_NEGATIVES)
+    expect_unit("cacr", *queries, key)
     per_sample = _momentum_costs(_stack_in_float32(queries), key.detach(), temperature, cost)
     return per_sample.mean() if (reduction or ("mean" if cost == "rbf" else "sum")) == "mean" else per_sample.sum()
 
 
 @in_float32
-def _momentum_costs(q: Tensor, key: Tensor, temperature: float, cost: str) -> Tensor:
+def _momentum_costs(q: Tensor, key: Tensor, temperature: float | Tensor, cost: str) -> Tensor:
     """sum_m p_i^m times the cost of query m, for every sample: (B,)."""
     with torch.no_grad():
         weights = ((q - key).square().sum(2) / temperature).softmax(0)
-    positive = torch.einsum("mbd,bd->mb", q, key)
+    positive, own = torch.einsum("mbd,bd->mb", q, key), torch.arange(len(key), device=key.device)
     if cost == "rbf":
-        partition = torch.stack([lse_rows(view, key, scale=1 / temperature) for view in q])
-        return 2 * temperature * (weights * (partition - positive / temperature)).sum(0)
-    own = torch.arange(len(key), device=key.device)
+        others = torch.stack([lse_rows(view, key, scale=1 / temperature, exclude=own.unsqueeze(1)) for view in q])
+        return 2 * one_number(temperature) * (weights * softplus(others - positive / temperature)).sum(0)
 
     def expected(query: Tensor, i: Tensor) -> Tensor:
         gap = 1 - query @ key.T
@@ -330,11 +349,19 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 def _expectation(value: Tensor, logits: Tensor | None, left_out: Tensor, detach: bool) -> Tensor:
     """Per row, the mean of the values not left out under softmax(logits), or uniform weights; 0 where none is left."""
-    logits = torch.zeros_like(value) if logits is None else logits
-    logits = logits.detach() if detach else logits
     nothing = left_out.all(1, keepdim=True)
-    weights = logits.masked_fill(left_out, -torch.inf).masked_fill(nothing, 0.0).softmax(1).masked_fill(nothing, 0.0)
-    return (weights * value).sum(1)
+    logits = _masked(value, logits, left_out, detach).masked_fill(nothing, 0.0)
+    return (logits.softmax(1).masked_fill(nothing, 0.0) * value).sum(1)
+
+
+def _log_expectation(log_value: Tensor, logits: Tensor | None, left_out: Tensor, detach: bool) -> Tensor:
+    """Its logarithm, of values given by theirs, so that nothing underflows; no row may be left out altogether."""
+    return (_masked(log_value, logits, left_out, detach).log_softmax(1) + log_value).logsumexp(1)
+
+
+def _masked(value: Tensor, logits: Tensor | None, left_out: Tensor, detach: bool) -> Tensor:
+    logits = torch.zeros_like(value) if logits is None else logits
+    return (logits.detach() if detach else logits).masked_fill(left_out, -torch.inf)
 
 
 def _attraction(queries: Tensor, keys: Tensor, tau_pos: float, weighted: bool, detach: bool) -> Tensor:

@@ -74,7 +74,7 @@ def _check(eps: float, iters: int, power_law: float) -> None:
 
 @in_float32
 def swapped_prediction(
-    *scores: Tensor, codes: Tensor, crops_for_assign: Sequence[int] = (0, 1), temperature: float = 0.1
+    *scores: Tensor, codes: Tensor, crops_for_assign: Sequence[int] = (0, 1), temperature: float | Tensor = 0.1
 ) -> Tensor:
     """Cross-entropy between the codes of some crops and the scores of all others (SwAV, arXiv 2006.09882, eq. 1-2).
 
@@ -119,7 +119,7 @@ def _check_crops(count: int, crops_for_assign: Sequence[int]) -> None:
 def swav(
     *scores: Tensor,
     crops_for_assign: Sequence[int] = (0, 1),
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     eps: float = 0.05,
     iters: int = 3,
     power_law: float = 0.0,
@@ -161,7 +161,7 @@ def swav(
 def swav_terms(
     *scores: Tensor,
     crops_for_assign: Sequence[int] = (0, 1),
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     eps: float = 0.05,
     iters: int = 3,
     power_law: float = 0.0,
@@ -181,6 +181,9 @@ def swav_terms(
     for place, crop in enumerate(crops_for_assign):
         together = scores[crop].detach()
         if queue is not None:
+            if queue[place].dim() != 2 or queue[place].shape[1] != scores[crop].shape[1]:
+                expected = f"(entries, {scores[crop].shape[1]})"
+                raise UserError(f"a queue of scores needs the shape {expected}, got {tuple(queue[place].shape)}")
             together = torch.cat([queue[place].detach(), together])
         found.append(sinkhorn(together, eps=eps, iters=iters, power_law=power_law, hard=hard, join=join)[-rows:])
     codes = torch.stack(found)
@@ -193,7 +196,7 @@ def swav_terms(
 def seer(
     *scores: Tensor,
     crops_for_assign: Sequence[int] = (0, 1),
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     eps: float = 0.03,
     iters: int = 10,
     power_law: float = 0.0,

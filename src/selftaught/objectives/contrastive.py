@@ -6,17 +6,24 @@ All go through the tiled log-sum-exp, so their memory is linear in the batch.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from selftaught.objectives._common import check_choice, check_positive, check_views, in_float32
+from selftaught.objectives._common import (
+    check_choice,
+    check_positive,
+    check_views,
+    expect_unit,
+    in_float32,
+    softplus,
+    unit,
+)
 from selftaught.objectives._tiled import lse_rows, lse_rows_and_columns, lse_self
 
 NO_NEGATIVES = " (one sample has no negatives); raise the batch size"
 
 
 @in_float32
-def simclr(z1: Tensor, z2: Tensor, *others: Tensor, temperature: float = 0.2) -> Tensor:
+def simclr(z1: Tensor, z2: Tensor, *others: Tensor, temperature: float | Tensor = 0.2) -> Tensor:
     """NT-Xent, the loss of SimCLR (Chen et al. 2020, arXiv 2002.05709, eq. 1).
 
     With Z the L2-normalised rows of all views and s_ij = <Z_i, Z_j> / temperature, the mean over the anchors i of
@@ -29,10 +36,10 @@ def simclr(z1: Tensor, z2: Tensor, *others: Tensor, temperature: float = 0.2) ->
         z1: (N, D) projections of the first view; row i belongs to the same sample in all views. Normalised here.
         z2: (N, D) projections of the second view.
         *others: further views (N, D).
-        temperature: above 0.
+        temperature: above 0; a tensor of one number gets a gradient.
 
     Returns:
-        A scalar >= 0. A batch of one sample has no negatives: the loss and its gradient are 0.
+        A scalar >= 0, exact near 0. A batch of one sample has no negatives: the loss and its gradient are 0.
         All projections equal: log(2N - 1).
 
     Raises:
@@ -41,17 +48,17 @@ def simclr(z1: Tensor, z2: Tensor, *others: Tensor, temperature: float = 0.2) ->
     views = (z1, z2, *others)
     count, (rows, _) = len(views), check_views(*views, minimum=1)
     check_positive(temperature=temperature)
-    z = F.normalize(torch.stack(views), dim=2)
-    anchors = z.flatten(0, 1)
-    itself = torch.arange(count * rows, device=z.device).unsqueeze(1)
-    partition = lse_self(anchors, scale=1 / temperature, exclude=itself, bound=1 / temperature)
+    z = unit(torch.stack(views))
+    own = torch.arange(count * rows, device=z.device).unsqueeze(1) % rows
+    exclude = own + rows * torch.arange(count, device=z.device)
+    negatives = lse_self(z.flatten(0, 1), scale=1 / temperature, exclude=exclude, bound=1 / temperature)
     if count == 2:
-        positive = (z[0] * z[1]).sum(1).repeat(2) / temperature
+        positive = ((z[0] * z[1]).sum(1) / temperature).repeat(2)
     else:
-        own = torch.eye(count, dtype=torch.bool, device=z.device)
+        itself = torch.eye(count, dtype=torch.bool, device=z.device)
         similarity = torch.einsum("vnd,und->vnu", z, z) / temperature
-        positive = similarity.masked_fill(own.unsqueeze(1), -torch.inf).logsumexp(2).flatten()
-    return (partition - positive).mean()
+        positive = similarity.masked_fill(itself.unsqueeze(1), -torch.inf).logsumexp(2).flatten()
+    return softplus(negatives - positive).mean()
 
 
 @in_float32
@@ -59,7 +66,7 @@ def dcl(
     z1: Tensor,
     z2: Tensor,
     *,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     sigma: float | None = None,
     detach_weight: bool = False,
     symmetric: bool = True,
@@ -77,9 +84,10 @@ def dcl(
     Reduced as in the field's code: the mean over i, the *sum* of the two directions.
 
     Args:
-        z1: (B, D) projections of the first view, **unit vectors already**: nothing is normalised here.
+        z1: (B, D) projections of the first view, **unit vectors already**: nothing is normalised here, and a warning
+            says so where their length isn't 1.
         z2: (B, D) projections of the second view, unit vectors; row i is the positive of row i of ``z1``.
-        temperature: above 0.
+        temperature: above 0; a tensor of one number gets a gradient.
         sigma: None is DCL; a number (paper: 0.5) is DCLW. Weights may be negative and aren't clamped.
         detach_weight: treat w as a constant. Default off: the gradient flows through the weights.
         symmetric: both directions; off keeps only the anchors of ``z1``.
@@ -87,7 +95,8 @@ def dcl(
         include_positive: put the positive back into the sum, which makes it InfoNCE.
 
     Returns:
-        A scalar, often negative: at least 2 (-1/temperature + log(2(B-1))) when symmetric. Don't clamp it.
+        A scalar, often negative: DCL of both views, symmetric, is at least 2 (log(2(B-1)) - B / ((B-1) temperature)),
+        which both views equal and their rows a regular simplex reach. Don't clamp it.
 
     Raises:
         UserError: (a ``ValueError``) B < 2 (no negatives), shapes differ, unknown ``negatives``, a temperature or sigma
@@ -105,7 +114,7 @@ def infonce(
     z1: Tensor,
     z2: Tensor,
     *,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     symmetric: bool = True,
     negatives: str = "both_views",
 ) -> Tensor:
@@ -122,7 +131,7 @@ def dcl_per_anchor(
     z1: Tensor,
     z2: Tensor,
     *,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     sigma: float | None = None,
     detach_weight: bool = False,
     symmetric: bool = True,
@@ -130,12 +139,15 @@ def dcl_per_anchor(
     include_positive: bool = False,
 ) -> Tensor:
     """The losses L_i^k of :func:`dcl` before any reduction: (2, B), or (1, B) when not ``symmetric``."""
-    partition = _log_partition(z1, z2, temperature, negatives, include_positive, symmetric)
-    positive = (z1 * z2).sum(1)
+    negative = _log_negatives(z1, z2, temperature, negatives, symmetric)
+    positive = (z1 * z2).sum(1) / temperature
+    weighted = positive
     if sigma is not None:
         weights = dclw_weights(z1, z2, sigma=sigma)
-        positive = positive * (weights.detach() if detach_weight else weights)
-    return partition - positive / temperature
+        weighted = positive * (weights.detach() if detach_weight else weights)
+    if include_positive:
+        return softplus(negative - positive) + (positive - weighted)
+    return negative - weighted
 
 
 @in_float32
@@ -153,7 +165,7 @@ def dclw_weights(z1: Tensor, z2: Tensor, *, sigma: float = 0.5) -> Tensor:
 
 
 @in_float32
-def dcl_coupling(z1: Tensor, z2: Tensor, *, temperature: float = 0.1, negatives: str = "both_views") -> Tensor:
+def dcl_coupling(z1: Tensor, z2: Tensor, *, temperature: float | Tensor = 0.1, negatives: str = "both_views") -> Tensor:
     """The negative-positive coupling q_i of the anchors in ``z1`` (arXiv 2110.06848, proposition 1): (B,) in (0, 1).
 
         q_i = U_i / (exp(s_i / temperature) + U_i)
@@ -161,27 +173,22 @@ def dcl_coupling(z1: Tensor, z2: Tensor, *, temperature: float = 0.1, negatives:
     InfoNCE's gradient is q_i times DCL's; near 0 (easy positive, small batch) InfoNCE hardly learns from the anchor.
     Arguments as in :func:`dcl`.
     """
-    partition = _log_partition(z1, z2, temperature, negatives, include_positive=False, symmetric=False)
-    return torch.sigmoid(partition[0] - (z1 * z2).sum(1) / temperature)
+    negative = _log_negatives(z1, z2, temperature, negatives, symmetric=False)
+    return torch.sigmoid(negative[0] - (z1 * z2).sum(1) / temperature)
 
 
-def _log_partition(
-    z1: Tensor, z2: Tensor, temperature: float, negatives: str, include_positive: bool, symmetric: bool
-) -> Tensor:
-    """Log U of each anchor, (2, B) or (1, B), with or without the positive's own term."""
+def _log_negatives(z1: Tensor, z2: Tensor, temperature: float | Tensor, negatives: str, symmetric: bool) -> Tensor:
+    """Log U of each anchor, (2, B) or (1, B); never with the positive's own term."""
     check_choice("negatives", negatives, ("both_views", "cross_view_only"))
     check_positive(temperature=temperature)
     rows, _ = check_views(z1, z2, minimum=2, why=NO_NEGATIVES)
+    expect_unit("dcl", z1, z2)
     scale, here = 1 / temperature, torch.arange(rows, device=z1.device).unsqueeze(1)
     if negatives == "cross_view_only":
-        exclude = None if include_positive else here
         if symmetric:
-            return torch.stack(lse_rows_and_columns(z1, z2, scale=scale, exclude=exclude))
-        return lse_rows(z1, z2, scale=scale, exclude=exclude).unsqueeze(0)
-    both = torch.cat([z1, z2])
+            return torch.stack(lse_rows_and_columns(z1, z2, scale=scale, exclude=here))
+        return lse_rows(z1, z2, scale=scale, exclude=here).unsqueeze(0)
+    both, own = torch.cat([z1, z2]), torch.cat([here, here + rows], 1)
     if not symmetric:
-        exclude = here if include_positive else torch.cat([here, here + rows], 1)
-        return lse_rows(z1, both, scale=scale, exclude=exclude).unsqueeze(0)
-    anchor = torch.arange(2 * rows, device=z1.device).unsqueeze(1)
-    exclude = anchor if include_positive else torch.cat([anchor, (anchor + rows) % (2 * rows)], 1)
-    return lse_self(both, scale=scale, exclude=exclude).view(2, rows)
+        return lse_rows(z1, both, scale=scale, exclude=own).unsqueeze(0)
+    return lse_self(both, scale=scale, exclude=own.repeat(2, 1)).view(2, rows)

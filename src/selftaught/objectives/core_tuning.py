@@ -14,7 +14,15 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._blocks import by_rows
-from selftaught.objectives._common import check_choice, check_positive, check_views, in_float32
+from selftaught.objectives._common import (
+    check_choice,
+    check_labels,
+    check_positive,
+    check_range,
+    check_views,
+    in_float32,
+    unit,
+)
 
 MINING = ("paper", "official", "none")
 NORMALISATION = ("code", "per-positive")
@@ -47,6 +55,7 @@ class HardPairs(NamedTuple):
     negative: Tensor
 
 
+@in_float32
 @torch.no_grad()
 def hard_pairs(h: Tensor, labels: Tensor, *, mining: str = "paper") -> HardPairs:
     """The hardest positive and negative of every sample, by cosine similarity (arXiv 2102.06605, section 4.1).
@@ -54,9 +63,10 @@ def hard_pairs(h: Tensor, labels: Tensor, *, mining: str = "paper") -> HardPairs
     Args:
         h: (B, D) features.
         labels: (B,) int64, or (B, C) one-hot.
-        mining: ``"paper"``: the rule. ``"official"``: what the released code does: similarity times the class mask,
-            then arg-min, an index of 0 replaced by i. On non-negative features that makes hp(i) = i wherever the class
-            is not that of sample 0, and the first sample of another class where it is.
+        mining: ``"paper"``: the rule. ``"official"``: what the released code does: similarity times the class mask
+            (without the diagonal), then arg-min, an index of 0 replaced by i. On non-negative features that makes
+            hp(i) = i wherever the class is not that of sample 0, and where it is the smaller of i and the first sample
+            of another class.
 
     Returns:
         (hp, hn). A sample that is alone in its class is its own positive; where a batch has one class only, every
@@ -68,18 +78,18 @@ def hard_pairs(h: Tensor, labels: Tensor, *, mining: str = "paper") -> HardPairs
     check_choice("mining", mining, ("paper", "official"))
     rows, _ = check_views(h)
     code = _codes(labels, rows)
-    unit = F.normalize(h if h.dtype == torch.float64 else h.float(), dim=1)
+    rows_of_h = unit(h)
     every = torch.arange(rows, device=h.device)
     positives, negatives = [], []
     for own in every.split(_ROWS):
-        similarity = unit[own] @ unit.T
+        similarity = rows_of_h[own] @ rows_of_h.T
         same = code[own].unsqueeze(1) == code
+        others = same & (every != own.unsqueeze(1))
         if mining == "official":
-            lowest = similarity.masked_fill(~same, 0.0).argmin(1)
+            lowest = similarity.masked_fill(~others, 0.0).argmin(1)
             positive = torch.where(lowest == 0, own, lowest)
             negative = similarity.masked_fill(same, 0.0).argmax(1)
         else:
-            others = same & (every != own.unsqueeze(1))
             lowest = similarity.masked_fill(~others, torch.inf).argmin(1)
             positive = torch.where(others.any(1), lowest, own)
             negative = similarity.masked_fill(same, -torch.inf).argmax(1)
@@ -106,9 +116,9 @@ def semi_hard_partners(labels: Tensor, *, mining: str = "paper", generator: torc
     """
     check_choice("mining", mining, ("paper", "official"))
     rows, device = len(labels), labels.device
+    code = _codes(labels, rows)
     if mining == "official":
         return torch.randperm(rows, device=device, generator=generator)
-    code = _codes(labels, rows)
     # Sorted by class, the others of i are all but one run of neighbours: draw a rank and step over that run.
     order = code.argsort(stable=True)
     sorted_code = code[order]
@@ -180,7 +190,7 @@ def core_tuning_pool(
     if mining == "none":
         return CoreTuningPool(originals, hot)
     hp, hn = hard_pairs(h, labels, mining=mining)
-    n = semi_hard_partners(labels, mining=mining) if partner is None else partner
+    n = semi_hard_partners(labels, mining=mining) if partner is None else _partner(partner, rows)
     if lambda_n is None:
         lambda_n = draw_shares(rows, alpha, like=h).clamp_min(neg_threshold)
     if lambda_p is None:
@@ -195,7 +205,7 @@ def core_tuning_pool(
 
 @in_float32
 def focal_contrast(
-    z: Tensor, targets: Tensor, *, tau: float = 0.07, focal: bool = True, normalisation: str = "code"
+    z: Tensor, targets: Tensor, *, tau: float | Tensor = 0.07, focal: bool = True, normalisation: str = "code"
 ) -> Tensor:
     """Focal supervised contrast over M rows whose positives have equal label vectors (arXiv 2102.06605, eq. 6).
 
@@ -210,7 +220,7 @@ def focal_contrast(
     Args:
         z: (M, E) projections; normalised here.
         targets: (M, C) label vectors, equal where no class differs by more than 1e-6; or (M,) int64.
-        tau: temperature, above 0.
+        tau: temperature, above 0; a tensor of one number gets a gradient.
         focal: weigh positives that are near already by less.
         normalisation: ``"code"`` (the released code's) or ``"per-positive"`` (the paper's formula, rows without a
             positive left out of the mean).
@@ -227,7 +237,7 @@ def focal_contrast(
     if targets.dim() not in (1, 2) or len(targets) != rows:
         raise UserError(f"targets must be ({rows}, C) or ({rows},), one per row of z, got {tuple(targets.shape)}")
     labels = targets.reshape(rows, -1).to(z.dtype if targets.is_floating_point() else torch.float64)
-    v, every = F.normalize(z, dim=1), torch.arange(rows, device=z.device)
+    v, every = unit(z), torch.arange(rows, device=z.device)
 
     def sums(v_m: Tensor, y_m: Tensor, m: Tensor) -> Tensor:
         itself = m.unsqueeze(1) == every
@@ -235,7 +245,7 @@ def focal_contrast(
         partition = logits.masked_fill(itself, -torch.inf).logsumexp(1, keepdim=True)
         positive = (torch.cdist(y_m, labels, p=torch.inf) <= TOLERANCE) & ~itself
         log_p = (logits - partition).masked_fill(~positive, 0.0)  # finite where it does not count: no NaN gradients
-        weighted = (1 - log_p.exp()) * log_p if focal else log_p
+        weighted = -torch.expm1(log_p) * log_p if focal else log_p
         return torch.stack([weighted.sum(1), positive.sum(1).to(v)], dim=1)
 
     if rows == 1:
@@ -258,7 +268,10 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if logits.dim() != 2 or not len(logits) or targets.shape not in (logits.shape, logits.shape[:1]):
         raise UserError(f"need logits (M, C) and targets (M, C) or (M,), got {_shape(logits)} and {_shape(targets)}")
-    return F.cross_entropy(logits, targets.to(logits) if targets.dim() == 2 else targets)
+    if targets.dim() == 1:
+        check_labels(targets, *logits.shape)
+        return F.cross_entropy(logits, targets)
+    return F.cross_entropy(logits, targets.to(logits))
 
 
 def core_tuning_terms(
@@ -267,7 +280,7 @@ def core_tuning_terms(
     targets: Tensor,
     *,
     eta: float = 0.1,
-    tau: float = 0.07,
+    tau: float | Tensor = 0.07,
     focal: bool = True,
     normalisation: str = "code",
 ) -> dict[str, Tensor]:
@@ -285,7 +298,7 @@ def core_tuning(
     targets: Tensor,
     *,
     eta: float = 0.1,
-    tau: float = 0.07,
+    tau: float | Tensor = 0.07,
     focal: bool = True,
     normalisation: str = "code",
 ) -> Tensor:
@@ -322,20 +335,38 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
 def _codes(labels: Tensor, rows: int) -> Tensor:
     """(B,) class numbers of labels that may be one-hot."""
     if labels.dim() not in (1, 2) or len(labels) != rows:
-        raise UserError(f"labels must be ({rows},) or ({rows}, C), one per sample, got {tuple(labels.shape)}")
-    return labels.argmax(1) if labels.dim() == 2 else labels
+        raise UserError(f"labels must be ({rows},) or ({rows}, C), one per sample, got {_shape(labels)}")
+    if labels.dim() == 1:
+        check_labels(labels, rows)
+        return labels
+    if labels.shape[1] == 1:
+        raise UserError(f"labels {_shape(labels)} are a column; give ({rows},), or one-hot rows of 2 classes or more")
+    return labels.to(torch.float32).argmax(1)
 
 
 def _one_hot(labels: Tensor, rows: int, classes: int | None, like: Tensor) -> Tensor:
     code = _codes(labels, rows)
     if labels.dim() == 2:
+        if classes not in (None, labels.shape[1]):
+            raise UserError(f"one-hot labels of {labels.shape[1]} classes, but classes={classes}")
         return labels.to(like)
     count = int(code.max()) + 1 if classes is None else classes
+    check_range("labels", code, 0, count)
     return F.one_hot(code, count).to(like)
 
 
+def _partner(partner: Tensor, rows: int) -> Tensor:
+    if partner.shape != (rows,) or partner.dtype != torch.int64:
+        raise UserError(f"partner must be ({rows},) int64, one per sample, got {_shape(partner)} {partner.dtype}")
+    check_range("partner", partner, 0, rows)
+    return partner
+
+
 def _column(share: Tensor | float, name: str, like: Tensor) -> Tensor:
-    column = torch.as_tensor(share, device=like.device).to(like).reshape(-1, 1)
-    if len(column) not in (1, len(like)):
-        raise UserError(f"{name} must have the shape () or ({len(like)},), got ({len(column)},)")
-    return column
+    """A share for every row (B, 1), or one for all (1, 1)."""
+    column = torch.as_tensor(share).to(like)
+    if column.shape not in ((), like.shape[:1]):
+        raise UserError(f"{name} must have the shape () or ({len(like)},), got {_shape(column)}")
+    if column.device.type == "cpu" and not bool(((column >= 0) & (column <= 1)).all()):
+        raise UserError(f"{name} must lie in [0, 1], got {column.min().item():g} .. {column.max().item():g}")
+    return column.reshape(-1, 1)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, check_views, in_float32
+from selftaught.objectives._common import check_positive, check_views, in_float32, unit
 
 Crops = Tensor | Sequence[Tensor]
 
@@ -19,8 +18,8 @@ def dino(
     teacher: Crops,
     *,
     center: Tensor | None = None,
-    student_temperature: float = 0.1,
-    teacher_temperature: float = 0.04,
+    student_temperature: float | Tensor = 0.1,
+    teacher_temperature: float | Tensor = 0.04,
 ) -> Tensor:
     """DINO (Caron et al., ICCV 2021, arXiv 2104.14294, eq. 3): the student's crops predict the teacher's global ones.
 
@@ -56,8 +55,8 @@ def dino_terms(
     teacher: Crops,
     *,
     center: Tensor | None = None,
-    student_temperature: float = 0.1,
-    teacher_temperature: float = 0.04,
+    student_temperature: float | Tensor = 0.1,
+    teacher_temperature: float | Tensor = 0.04,
 ) -> dict[str, Tensor]:
     """:func:`dino` with what shows a collapse, both without gradient.
 
@@ -77,7 +76,9 @@ def dino_terms(
 
 
 @in_float32
-def _dino(student: Tensor, teacher: Tensor, center: Tensor, tau_s: float, tau_t: float) -> dict[str, Tensor]:
+def _dino(
+    student: Tensor, teacher: Tensor, center: Tensor, tau_s: float | Tensor, tau_t: float | Tensor
+) -> dict[str, Tensor]:
     targets = ((teacher - center.detach()) / tau_t).softmax(2)
     every, pairs = targets.sum(0), len(teacher) * (len(student) - 1)
     loss = student.new_zeros(())
@@ -122,7 +123,9 @@ def dino_center(center: Tensor, teacher: Crops, *, momentum: float = 0.9) -> Ten
 
 
 @in_float32
-def ressl(q: Tensor, k: Tensor, queue: Tensor, *, temperature_q: float = 0.1, temperature_k: float = 0.04) -> Tensor:
+def ressl(
+    q: Tensor, k: Tensor, queue: Tensor, *, temperature_q: float | Tensor = 0.1, temperature_k: float | Tensor = 0.04
+) -> Tensor:
     """ReSSL (Zheng et al., NeurIPS 2021, arXiv 2107.09282, eq. 4-6): two views have the same relations to other images.
 
         L = -1/N sum_i sum_j softmax_j(<k_i, Q_j> / temperature_k) log softmax_j(<q_i, Q_j> / temperature_q)
@@ -148,15 +151,15 @@ def ressl(q: Tensor, k: Tensor, queue: Tensor, *, temperature_q: float = 0.1, te
 
 @in_float32
 def ressl_terms(
-    q: Tensor, k: Tensor, queue: Tensor, *, temperature_q: float = 0.1, temperature_k: float = 0.04
+    q: Tensor, k: Tensor, queue: Tensor, *, temperature_q: float | Tensor = 0.1, temperature_k: float | Tensor = 0.04
 ) -> dict[str, Tensor]:
     """:func:`ressl` with ``relation_entropy``: the mean entropy of the teacher's relations in nats, up to log K."""
     _, width = check_views(q, k)
     check_positive(temperature_q=temperature_q, temperature_k=temperature_k)
     if queue.dim() != 2 or not len(queue) or queue.shape[1] != width:
         raise UserError(f"the queue needs the shape (entries, {width}), got {tuple(queue.shape)}")
-    others = F.normalize(queue.detach(), dim=1)
-    relations = (F.normalize(k.detach(), dim=1) @ others.T / temperature_k).softmax(1)
-    log_relations = (F.normalize(q, dim=1) @ others.T / temperature_q).log_softmax(1)
+    others = unit(queue.detach())
+    relations = (unit(k.detach()) @ others.T / temperature_k).softmax(1)
+    log_relations = (unit(q) @ others.T / temperature_q).log_softmax(1)
     entropy = -torch.special.xlogy(relations, relations).sum(1).mean()
     return {"loss": -(relations * log_relations).sum(1).mean(), "relation_entropy": entropy}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, check_positive, check_views, in_float32, mean_distance
+from selftaught.objectives._common import check_choice, check_positive, check_views, in_float32, mean_distance, unit
 from selftaught.objectives.contrastive import simclr
 
 
@@ -15,7 +14,7 @@ def frame_projections(
     e_w: Tensor | None,
     e_f: Tensor | None,
     *,
-    temperature: float = 0.15,
+    temperature: float | Tensor = 0.15,
     mapped_w: Tensor | None = None,
     mapped_f: Tensor | None = None,
     map_scale: str = "per_batch",
@@ -31,7 +30,7 @@ def frame_projections(
         e_t: (B, d) projector outputs of the time view. All three are L2-normalised here; doing it before is harmless.
         e_w: (B, d) of the wavelet view, or None to leave the view out.
         e_f: (B, d) of the Fourier view, or None to leave the view out.
-        temperature: of NT-Xent.
+        temperature: of NT-Xent; a tensor of one number gets a gradient.
         mapped_w: (B, d) Phi_W of the *normalised* e_t, compared with the normalised e_w and not normalised itself;
             None leaves the term out.
         mapped_f: (B, d) Phi_F of the normalised e_t, likewise.
@@ -56,7 +55,7 @@ def frame_projections_terms(
     e_w: Tensor | None,
     e_f: Tensor | None,
     *,
-    temperature: float = 0.15,
+    temperature: float | Tensor = 0.15,
     mapped_w: Tensor | None = None,
     mapped_f: Tensor | None = None,
     map_scale: str = "per_batch",
@@ -75,7 +74,7 @@ def frame_projections_terms(
     if len(raw) < 2:
         raise UserError("frame projections need the time view and at least one of e_w (wavelet) and e_f (Fourier)")
     rows, _ = check_views(*raw.values())
-    views = {name: F.normalize(e, dim=1) for name, e in raw.items()}
+    views = {name: unit(e) for name, e in raw.items()}
     pairs = [("time", "wavelet"), ("time", "fourier"), ("wavelet", "fourier")]
     terms = {
         f"{a}_{b}": simclr(views[a], views[b], temperature=temperature) for a, b in pairs if a in views and b in views

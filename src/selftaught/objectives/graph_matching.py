@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._assignment import Problem, edge_numbers, solve
-from selftaught.objectives._common import check_choice, check_positive, check_views, in_float32
+from selftaught.objectives._common import SHORTEST, check_choice, check_positive, check_views, in_float32, unit
 
 SOLVERS = ("ipfp", "assignment", "exhaustive")
-_EPSILON = 1e-8
 _SHORT = 1e-2
 
 
@@ -102,7 +100,7 @@ def lvm_med_terms(
     check_positive(k=k)
     if not 0 <= alpha <= 1:
         raise UserError(f"alpha must lie in [0, 1], got {alpha}")
-    vertex = F.normalize(z1) @ F.normalize(z2).T
+    vertex = unit(z1) @ unit(z2).T
     if local is not None:
         if local.shape != (rows, rows):
             raise UserError(f"local affinities must be ({rows}, {rows}), got {tuple(local.shape)}")
@@ -163,9 +161,7 @@ def graph_matching(
     check_positive(lam=lam, starts=starts)
     if not gumbel_scale >= 0:
         raise UserError(f"gumbel_scale must be at least 0, got {gumbel_scale}")
-    if edge is None or source is None or target is None:
-        edge, source = vertex.new_zeros(0, 0), torch.zeros(0, 2, dtype=torch.int64, device=vertex.device)
-        target = source
+    edge, source, target = _edges(vertex, edge, source, target)
     _check_graph(vertex, edge, source, target)
     return _Matching.apply(
         vertex, edge, source, target, {"solver": solver, "starts": starts}, gumbel_scale, lam, kappa, margin
@@ -187,9 +183,8 @@ def match_graphs(
     Arguments as in :func:`graph_matching`; ``seed`` fixes the random starts.
     """
     check_choice("solver", solver, SOLVERS)
-    if edge is None or source is None or target is None:
-        edge, source = vertex.new_zeros(0, 0), torch.zeros(0, 2, dtype=torch.int64)
-        target = source
+    check_positive(starts=starts)
+    edge, source, target = _edges(vertex, edge, source, target)
     _check_graph(vertex, edge, source, target)
     problem = Problem(_numpy(vertex), _numpy(edge), source.cpu().numpy(), target.cpu().numpy())
     return torch.from_numpy(solve(problem, solver, starts=starts, seed=seed)).to(vertex.device)
@@ -259,6 +254,27 @@ def _perturbed(x: Tensor, scale: float) -> Tensor:
     return x - scale * (-u.clamp_min(tiny).log()).clamp_min(tiny).log()
 
 
+def _edges(
+    vertex: Tensor, edge: Tensor | None, source: Tensor | None, target: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All three of a graph's edge tensors, empty where none was given."""
+    given = [tensor for tensor in (edge, source, target) if tensor is not None]
+    if not given:
+        ends = torch.zeros(0, 2, dtype=torch.int64, device=vertex.device)
+        return vertex.new_zeros(0, 0), ends, ends
+    if edge is None or source is None or target is None:
+        raise UserError("affinities of edges need the ends of both graphs: give edge, source and target, or none")
+    return edge, source, target
+
+
+def _check_ends(edges: Tensor, size: int) -> None:
+    if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype != torch.int64:
+        raise UserError(f"edges must be (E, 2) int64, got {tuple(edges.shape)} {edges.dtype}")
+    outside = len(edges) and (int(edges.min()) < 0 or int(edges.max()) >= size)
+    if outside or bool((edges[:, 0] == edges[:, 1]).any()):
+        raise UserError(f"edges must join two different vertices among 0 .. {size - 1}")
+
+
 def _check_graph(vertex: Tensor, edge: Tensor, source: Tensor, target: Tensor) -> None:
     size = len(vertex) if vertex.ndim == 2 else 0
     if size < 1 or vertex.shape != (size, size):
@@ -267,11 +283,10 @@ def _check_graph(vertex: Tensor, edge: Tensor, source: Tensor, target: Tensor) -
         found = f"{tuple(edge.shape)}, {tuple(source.shape)}, {tuple(target.shape)}"
         raise UserError(f"edge affinities (E, F) need edges (E, 2) and (F, 2), got {found}")
     for edges in (source, target):
-        outside = len(edges) and (int(edges.min()) < 0 or int(edges.max()) >= size)
-        if outside or bool((edges[:, 0] == edges[:, 1]).any()):
-            raise UserError(f"edges must join two different vertices among 0 .. {size - 1}")
+        _check_ends(edges, size)
 
 
+@in_float32
 @torch.no_grad()
 def knn_edges(z: Tensor, k: int = 5) -> Tensor:
     """Edges from every vertex to its k nearest by cosine, and back; no self loops, no gradient.
@@ -286,8 +301,8 @@ def knn_edges(z: Tensor, k: int = 5) -> Tensor:
     rows, _ = check_views(z)
     check_positive(k=k)
     k = min(k, rows - 1)
-    unit = F.normalize(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z)
-    similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
+    rows_of_z = unit(z)
+    similarity = (rows_of_z @ rows_of_z.T).fill_diagonal_(-torch.inf)
     adjacent = torch.zeros(rows, rows, dtype=torch.bool, device=z.device)
     adjacent.scatter_(1, similarity.topk(k, dim=1).indices, True)
     return (adjacent | adjacent.T).fill_diagonal_(False).nonzero()
@@ -305,8 +320,15 @@ def edge_affinity(z1: Tensor, z2: Tensor, source: Tensor, target: Tensor) -> Ten
 
     Returns:
         (E, E'). An edge shorter than a hundredth of its graph's mean length is all rounding and without direction; its
-        cosines are taken as if it had that length, so they fall to 0 with it and no gradient grows without bound.
+        cosines are taken as if it had that length, so they fall to 0 with it. Gradients are bounded by the inverse of
+        that length, and where a whole graph has shrunk to a point by that of 1e-8.
+
+    Raises:
+        UserError: (a ``ValueError``) shapes that don't fit, edges out of range, self loops.
     """
+    rows, _ = check_views(z1, z2)
+    for edges in (source, target):
+        _check_ends(edges, rows)
     first, second = (_directions(z[e[:, 0]] - z[e[:, 1]]) for z, e in ((z1, source), (z2, target)))
     return first @ second.T
 
@@ -314,5 +336,5 @@ def edge_affinity(z1: Tensor, z2: Tensor, source: Tensor, target: Tensor) -> Ten
 def _directions(edges: Tensor) -> Tensor:
     """Rows (E, F) of length 1, shorter ones where they were nearly 0."""
     lengths = edges.norm(dim=1, keepdim=True)
-    shortest = _SHORT * lengths.detach().mean().clamp_min(_EPSILON)
+    shortest = (_SHORT * lengths.detach().mean()).clamp_min(SHORTEST)
     return edges / lengths.clamp_min(shortest)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, check_views, in_float32
+from selftaught.objectives._common import check_positive, check_views, in_float32, softplus, unit
 from selftaught.objectives._tiled import lse_rows
 from selftaught.objectives.sorting import group_probability
 
-EPSILON = 1e-8
-"""Below this length a projection counts as longer than it is, as in torch's cosine similarity."""
 TILE = 1024
 """Anchors whose similarities to the whole batch are held at a time."""
 
@@ -82,7 +79,7 @@ def nt_xent_pairs(
     z1: Tensor,
     z2: Tensor,
     *others: Tensor,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     n_pos_augs: int | None = None,
     topk_neg: int | None = None,
     stop_grad: bool = False,
@@ -99,7 +96,7 @@ def nt_xent_pairs(
         z1: (B, D) projections of the first view, not normalised.
         z2: (B, D) projections of the second view.
         *others: further views (B, D).
-        temperature: above 0.
+        temperature: above 0; a tensor of one number gets a gradient.
         n_pos_augs: the first so many views serve as positives, as in :func:`groco`; None: all.
         topk_neg: keep so many hardest negatives; None: all of them.
         stop_grad: only the anchor gets a gradient.
@@ -124,7 +121,7 @@ def nt_xent_pairs(
     else:
         below = (_largest(everyone, keys, own, topk_neg) / temperature).logsumexp(1)
     positive = torch.einsum("abd,pbd->apb", z, keys.view_as(z)) / temperature
-    losses = F.softplus(below.view(count, 1, rows) - positive).mean(2)
+    losses = softplus(below.view(count, 1, rows) - positive).mean(2)
     pairs = torch.ones_like(losses, dtype=torch.bool).triu(1)
     pairs[first:] = False
     return (losses + losses.T)[pairs].mean() / 2
@@ -149,7 +146,7 @@ def _unit_views(views: tuple[Tensor, ...], n_pos_augs: int | None, negatives: in
     check_views(
         *views, minimum=negatives + 1, why=f" for {negatives} negatives; raise the batch size or lower topk_neg"
     )
-    return F.normalize(torch.stack(views), dim=2, eps=EPSILON), first
+    return unit(torch.stack(views)), first
 
 
 def _positives(z: Tensor, keys: Tensor, first: int) -> Iterator[tuple[slice, Tensor]]:

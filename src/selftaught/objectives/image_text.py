@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
-from selftaught.objectives._common import check_positive, check_views, in_float32
+from selftaught.objectives._common import check_positive, check_views, in_float32, softplus, unit
 from selftaught.objectives._tiled import lse_rows_and_columns
 
 
@@ -22,24 +22,19 @@ def clip(image: Tensor, text: Tensor, *, temperature: float | Tensor = 0.07) -> 
     Args:
         image: (N, D) projections of the images; row i belongs to row i of ``text``. Normalised here.
         text: (N, D) projections of the texts.
-        temperature: above 0; a learnt tensor of shape () gets a gradient and isn't checked, which would make the host
-            wait for the device. CLIP learns t = log(1/temperature) from log(1/0.07) and keeps it at log(100) or below:
-            ``temperature=(-t).exp()``.
+        temperature: above 0; a learnt tensor of one number gets a gradient. CLIP learns t = log(1/temperature) from
+            log(1/0.07) and keeps it at log(100) or below: ``temperature=(-t).exp()``.
 
     Returns:
-        A scalar >= 0, in memory linear in N. A batch of one pair: 0. All projections equal: log N.
+        A scalar >= 0, exact near 0, in memory linear in N. A batch of one pair: 0. All projections equal: log N.
 
     Raises:
-        UserError: (a ``ValueError``) shapes differ or aren't (N, D), an empty batch, a number for a temperature that
-            isn't above 0.
+        UserError: (a ``ValueError``) shapes differ or aren't (N, D), an empty batch, a temperature that isn't
+            above 0.
     """
-    check_views(image, text)
-    a, b = F.normalize(image, dim=1), F.normalize(text, dim=1)
-    scale: float | Tensor
-    if isinstance(temperature, Tensor):
-        scale, bound = temperature.reciprocal().reshape(()), None
-    else:
-        check_positive(temperature=temperature)
-        scale = bound = 1 / temperature
-    by_image, by_text = lse_rows_and_columns(a, b, scale=scale, bound=bound)
-    return (0.5 * (by_image + by_text) - (a * b).sum(1) * scale).mean()
+    rows, _ = check_views(image, text)
+    check_positive(temperature=temperature)
+    a, b, scale = unit(image), unit(text), 1 / temperature
+    own = torch.arange(rows, device=a.device).unsqueeze(1)
+    others = lse_rows_and_columns(a, b, scale=scale, exclude=own, bound=scale)
+    return softplus(torch.stack(others) - (a * b).sum(1) * scale).mean()

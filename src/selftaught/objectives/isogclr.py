@@ -17,14 +17,14 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._blocks import by_rows
-from selftaught.objectives._common import check_choice, check_positive, check_views, in_float32
+from selftaught.objectives._common import check_choice, check_positive, check_views, expect_unit, in_float32, unit
 from selftaught.objectives.contrastive import NO_NEGATIVES
 
+STARTS = ("mean", "zero")
 SAFE_EXPONENT = 80.0
 """exp of plus or minus this is a normal float32, with room for sums."""
 
@@ -39,6 +39,7 @@ class _Rates(NamedTuple):
     tau_min: float
     tau_max: float
     clip: float
+    start: str = "mean"
 
 
 def isogclr(
@@ -56,6 +57,7 @@ def isogclr(
     tau_max: float = 1.0,
     clip: float = 3.0,
     s_views: str = "mean",
+    start: str = "mean",
 ) -> Tensor:
     """One step of iSogCLR on two views, the form of the authors' unimodal code (arXiv 2305.11965, algorithm 1).
 
@@ -71,7 +73,7 @@ def isogclr(
     Args:
         z1: (B, D) embeddings of the first view, **unit vectors already**: nothing is normalised here.
         z2: (B, D) embeddings of the second view; row i belongs to the same sample.
-        tau: temperatures (B,) of the samples, or one for all.
+        tau: temperatures (B,) of the samples, or one for all; at least 0.0125, looked at on the CPU only.
         s: (B,) moving averages; 0 where the sample is seen for the first time. None: all are.
         u: (B,) momenta of the temperatures' gradients. None: 0.
         gamma: weight of the NEW value in s, in (0, 1]; 1 forgets the past.
@@ -82,16 +84,19 @@ def isogclr(
         tau_max: highest temperature.
         clip: bound of the temperatures' gradient.
         s_views: s of the two views is stored as their ``"mean"``, or their ``"sum"`` (the authors' SogCLR class).
+        start: s of a sample that is seen for the first time is ``"mean"``, g itself, or ``"zero"``, gamma g: the
+            authors' code starts so at samples that it first sees after epoch 0.
 
     Returns:
         A scalar near -1.
 
     Raises:
-        UserError: (a ``ValueError``) B < 2, shapes differ, a state that isn't (B,), a rate outside its range.
+        UserError: (a ``ValueError``) B < 2, shapes differ, a state that isn't (B,), a rate or a temperature outside its
+            range, an unknown ``s_views`` or ``start``.
     """
     return isogclr_terms(
         z1, z2, tau=tau, s=s, u=u, gamma=gamma, beta_u=beta_u, rho=rho, eta=eta, tau_min=tau_min, tau_max=tau_max,
-        clip=clip, s_views=s_views,
+        clip=clip, s_views=s_views, start=start,
     )["loss"]  # fmt: skip
 
 
@@ -111,6 +116,7 @@ def isogclr_terms(
     tau_max: float = 1.0,
     clip: float = 3.0,
     s_views: str = "mean",
+    start: str = "mean",
 ) -> dict[str, Tensor]:
     """:func:`isogclr` with what it leaves behind.
 
@@ -119,19 +125,31 @@ def isogclr_terms(
         ``tau``, ``s``, ``u``, each (B,).
     """
     check_choice("s_views", s_views, ("mean", "sum"))
-    rates = _Rates(gamma, beta_u, rho, eta, tau_min, tau_max, clip)
+    rates = _Rates(gamma, beta_u, rho, eta, tau_min, tau_max, clip, start)
     tau, s, u = _state(z1, z2, tau, s, u, rates)
-    return _unimodal(z1, z2, tau, s, u, rates, fresh=s == 0, floor=0.0, stored=2.0 if s_views == "sum" else 1.0)
+    expect_unit("isogclr", z1, z2)
+    fresh = _first_visits(s, rates)
+    return _unimodal(z1, z2, tau, s, u, rates, fresh=fresh, floor=0.0, stored=2.0 if s_views == "sum" else 1.0)
 
 
-def sogclr(z1: Tensor, z2: Tensor, *, temperature: float = 0.1, s: Tensor | None = None, gamma: float = 0.8) -> Tensor:
+def sogclr(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: float = 0.1,
+    s: Tensor | None = None,
+    gamma: float = 0.8,
+    start: str = "mean",
+) -> Tensor:
     """SogCLR (Yuan et al., ICML 2022, arXiv 2202.12387): :func:`isogclr` with one temperature that stays.
 
     The new ``s`` is that of ``isogclr_terms(..., tau=temperature, eta=0)``. ``gamma=1`` is the fixed-temperature
     contrastive loss of the batch alone (without the positive below the line, times the temperature).
     Arguments, result and errors as there.
     """
-    return isogclr(z1, z2, tau=temperature, s=s, gamma=gamma, eta=0.0, tau_min=temperature, tau_max=temperature)
+    return isogclr(
+        z1, z2, tau=temperature, s=s, gamma=gamma, eta=0.0, tau_min=temperature, tau_max=temperature, start=start
+    )
 
 
 def isogclr_libauc(
@@ -177,7 +195,7 @@ def isogclr_libauc_terms(
     """:func:`isogclr_libauc` with the terms and the state of :func:`isogclr_terms`."""
     rates = _Rates(gamma, beta_u, rho, eta, tau_min, tau_max, math.inf)
     tau, s, u = _state(z1, z2, tau, s, u, rates)
-    z1, z2 = F.normalize(z1, dim=1), F.normalize(z2, dim=1)
+    z1, z2 = unit(z1), unit(z2)
     return _unimodal(z1, z2, tau, s, u, rates, fresh=(s == 0).all().expand_as(s), floor=1e-8, stored=1.0)
 
 
@@ -197,10 +215,14 @@ def isogclr_queue_terms(
     tau_min: float = 0.05,
     tau_max: float = 1.0,
     clip: float = 3.0,
+    start: str = "mean",
 ) -> dict[str, Tensor]:
     """:func:`isogclr_queue` with the terms and the state of :func:`isogclr_terms`."""
-    rates = _Rates(gamma, beta_u, rho, eta, tau_min, tau_max, clip)
+    rates = _Rates(gamma, beta_u, rho, eta, tau_min, tau_max, clip, start)
     tau, s, u = _state(q, k, tau, s, u, rates, minimum=1, lowest=2 / SAFE_EXPONENT)
+    if queue.dim() != 2 or queue.shape[1] != q.shape[1]:
+        raise UserError(f"the queue needs the shape (entries, {q.shape[1]}), got {tuple(queue.shape)}")
+    expect_unit("isogclr", q, k, queue)
     k, queue = k.detach(), queue.detach()
 
     def summary(query: Tensor, key: Tensor, temperature: Tensor) -> Tensor:
@@ -209,7 +231,7 @@ def isogclr_queue_terms(
 
     log_g, expected = by_rows(summary, q, k, tau, width=1 + len(queue)).unbind(1)
     g = log_g.exp().detach()
-    new = _mixed(s, g, gamma, s == 0)
+    new = _mixed(s, g, gamma, _first_visits(s, rates))
     loss = (g / new * expected).mean()
     gradient = new.log() + rho - g / new * expected.detach() / tau
     return _outcome(loss, tau * new.log() + tau * rho, tau, new, u, gradient, rates)
@@ -230,6 +252,7 @@ def isogclr_queue(
     tau_min: float = 0.05,
     tau_max: float = 1.0,
     clip: float = 3.0,
+    start: str = "mean",
 ) -> Tensor:
     """:func:`isogclr` against a queue of momentum keys (the authors' MoCo variant).
 
@@ -252,13 +275,14 @@ def isogclr_queue(
         tau_min: see ``tau``; at least 0.025.
         tau_max: see ``tau``.
         clip: see ``tau``.
+        start: see ``tau``.
 
     Returns:
         A scalar; :func:`isogclr_queue_terms` returns the new state, too.
     """
     return isogclr_queue_terms(
         q, k, queue, tau=tau, s=s, u=u, gamma=gamma, beta_u=beta_u, rho=rho, eta=eta, tau_min=tau_min,
-        tau_max=tau_max, clip=clip,
+        tau_max=tau_max, clip=clip, start=start,
     )["loss"]  # fmt: skip
 
 
@@ -294,8 +318,14 @@ def _summary(h: Tensor, tau: Tensor, left_out: Tensor | None, count: int) -> Ten
     return torch.stack([logits.logsumexp(1) - math.log(count), (logits.softmax(1) * h).sum(1)], 1)
 
 
+def _first_visits(s: Tensor, rates: _Rates) -> Tensor:
+    """Where the moving average begins at the mean itself (B,)."""
+    check_choice("start", rates.start, STARTS)
+    return s == 0 if rates.start == "mean" else torch.zeros_like(s, dtype=torch.bool)
+
+
 def _mixed(s: Tensor, g: Tensor, gamma: float, fresh: Tensor) -> Tensor:
-    """The moving average's new value: g itself on a first visit."""
+    """The moving average's new value: g itself where it is fresh."""
     return torch.where(fresh, g, (1 - gamma) * s + gamma * g)
 
 
@@ -320,7 +350,12 @@ def _state(
         raise UserError(
             f"a temperature must be at least {lowest:g} here (exp(1/tau) overflows), got tau_min {rates.tau_min}"
         )
-    tau = tau if isinstance(tau, Tensor) else z1.new_full((rows,), tau)
+    if isinstance(tau, Tensor):
+        low = tau.min().item() if tau.numel() and tau.device.type == "cpu" else math.inf
+    else:
+        low, tau = tau, z1.new_full((rows,), tau)
+    if not low >= lowest * (1 - 1e-6):  # of float32 that rounded down
+        raise UserError(f"a temperature must be at least {lowest:g} here (exp(1/tau) overflows), got tau {low:g}")
     found = (tau, z1.new_zeros(rows) if s is None else s, z1.new_zeros(rows) if u is None else u)
     for name, value in zip(("tau", "s", "u"), found, strict=True):
         if value.shape != (rows,):

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, check_views, in_float32
+from selftaught.objectives._common import check_choice, check_positive, check_views, expect_unit, in_float32
 from selftaught.objectives.contrastive import NO_NEGATIVES
-from selftaught.objectives.isogclr import check_rates
+from selftaught.objectives.isogclr import STARTS, check_rates
 
 FORMS = ("masked", "official", "libauc")
 
@@ -39,8 +39,7 @@ class PairState(NamedTuple):
     @classmethod
     def fresh(cls, like: Tensor, tau: float) -> PairState:
         """The state before any visit, one row for each of ``like``."""
-        zero = like.new_zeros(len(like))
-        return cls(torch.full_like(zero, tau), zero, zero, zero)
+        return cls(like.new_full((len(like),), tau), *(like.new_zeros(len(like)) for _ in range(3)))
 
 
 class _Rates(NamedTuple):
@@ -51,6 +50,7 @@ class _Rates(NamedTuple):
     tau_min: float
     tau_max: float
     clip: float
+    start: str
 
 
 def isogclr_bimodal(
@@ -68,6 +68,7 @@ def isogclr_bimodal(
     tau_max: float = 1.0,
     clip: float = 5.0,
     form: str = "masked",
+    start: str = "mean",
 ) -> Tensor:
     """One step of iSogCLR on image-text pairs; images are anchors among texts and the other way round.
 
@@ -100,6 +101,7 @@ def isogclr_bimodal(
         tau_max: highest temperature.
         clip: bound of the temperatures' gradient.
         form: see above.
+        start: as in :func:`~selftaught.objectives.isogclr`; not with ``form="libauc"``, which has its own.
 
     Returns:
         A scalar, a surrogate whose gradient is that of the objective; :func:`isogclr_bimodal_terms` returns the new
@@ -111,6 +113,7 @@ def isogclr_bimodal(
     return isogclr_bimodal_terms(
         image, text, tau=tau, image_state=image_state, text_state=text_state, gamma=gamma, beta_u=beta_u, rho=rho,
         eta=eta, tau_min=tau_min, tau_max=tau_max, clip=clip, form=form,
+        start=start,
     )["loss"]  # type: ignore[return-value]  # fmt: skip
 
 
@@ -130,6 +133,7 @@ def isogclr_bimodal_terms(
     tau_max: float = 1.0,
     clip: float = 5.0,
     form: str = "masked",
+    start: str = "mean",
 ) -> dict[str, Tensor | PairState]:
     """:func:`isogclr_bimodal` with what it leaves behind.
 
@@ -138,15 +142,20 @@ def isogclr_bimodal_terms(
         states to keep, ``image_state`` and ``text_state``.
     """
     check_choice("form", form, FORMS)
+    check_choice("start", start, STARTS)
+    check_positive(tau=tau)
     check_rates(gamma, beta_u, rho, eta, tau_min, tau_max)
     check_views(image, text, minimum=2, why=NO_NEGATIVES)
-    rates = _Rates(gamma, beta_u, rho, eta, tau_min, tau_max, clip)
+    expect_unit("isogclr_bimodal", image, text)
+    rates = _Rates(gamma, beta_u, rho, eta, tau_min, tau_max, clip, start)
     similarity = image @ text.T
     sides = []
     for name, sim, given in (("image", similarity, image_state), ("text", similarity.T, text_state)):
         state = PairState.fresh(image, tau) if given is None else given
         if any(value.shape != (len(image),) for value in state):
             raise UserError(f"{name}_state must hold one number per sample, ({len(image)},), in each of its fields")
+        if state.tau.device.type == "cpu" and not bool((state.tau > 0).all()):
+            raise UserError(f"the temperatures of {name}_state must be above 0, got {state.tau.min().item():g}")
         sides.append(_side(sim, PairState(*(value.detach().to(image.dtype) for value in state)), rates, form))
     (image_loss, image_value, kept_image), (text_loss, text_value, kept_text) = sides
     loss = (image_loss + text_loss) * (0.5 if form == "libauc" else 1.0)
@@ -164,7 +173,7 @@ def _side(sim: Tensor, state: PairState, rates: _Rates, form: str) -> tuple[Tens
     """Loss, mean objective and new state of the anchors along the rows of ``sim`` (B, B)."""
     d, count = sim - sim.diagonal().unsqueeze(1), len(sim) - 1
     scaled = d.detach() / state.tau.unsqueeze(1)
-    weights, s, b = (_in_logarithms if form == "masked" else _with_maximum)(scaled, state, rates.gamma, form)
+    weights, s, b = (_in_logarithms if form == "masked" else _with_maximum)(scaled, state, rates, form)
     loss = (weights * d).sum(1).mean() / (1 if form == "libauc" else count)
     log_s = s.log() + b
     gradient = log_s + rates.rho - (weights * scaled).sum(1) / count
@@ -174,24 +183,25 @@ def _side(sim: Tensor, state: PairState, rates: _Rates, form: str) -> tuple[Tens
     return loss, (state.tau * (log_s + rates.rho)).mean(), PairState(tau, s, u, b)
 
 
-def _in_logarithms(scaled: Tensor, state: PairState, gamma: float, form: str) -> tuple[Tensor, Tensor, Tensor]:
+def _in_logarithms(scaled: Tensor, state: PairState, rates: _Rates, form: str) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (B, B) and the new average, kept as s = 1 and b = its logarithm: nothing under- or overflows."""
     logits = scaled.masked_fill(_own(scaled), -torch.inf)
     log_g = logits.logsumexp(1) - math.log(len(logits) - 1)
-    kept = math.log1p(-gamma) if gamma < 1 else -math.inf
-    mixed = torch.logaddexp(kept + state.s.log() + state.b, math.log(gamma) + log_g)
-    log_s = torch.where(state.s > 0, mixed, log_g)
+    kept = math.log1p(-rates.gamma) if rates.gamma < 1 else -math.inf
+    mixed = torch.logaddexp(kept + state.s.log() + state.b, math.log(rates.gamma) + log_g)
+    log_s = torch.where((state.s > 0) | (rates.start == "zero"), mixed, log_g)
     return (logits - log_s.unsqueeze(1)).exp(), torch.ones_like(log_s), log_s
 
 
-def _with_maximum(scaled: Tensor, state: PairState, gamma: float, form: str) -> tuple[Tensor, Tensor, Tensor]:
+def _with_maximum(scaled: Tensor, state: PairState, rates: _Rates, form: str) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (B, B) and the new average as the two codes keep it, over the running maximum b."""
     b = torch.maximum(state.b, scaled.amax(1))
     e = (scaled - b.unsqueeze(1)).exp()
     e = e if form == "official" else e.masked_fill(_own(e), 0.0)
     g = e.sum(1) / (len(e) - 1)
-    mixed = (1 - gamma) * state.s * (state.b - b).exp() + gamma * g
-    s = torch.where((state.s == 0).all() if form == "libauc" else state.s == 0, g, mixed)
+    mixed = (1 - rates.gamma) * state.s * (state.b - b).exp() + rates.gamma * g
+    fresh = (state.s == 0).all() if form == "libauc" else (state.s == 0) & (rates.start == "mean")
+    s = torch.where(fresh, g, mixed)
     if form == "libauc":
         s = s.clamp(min=1e-20)
         return e / s.unsqueeze(1), s, b

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, in_float32
+from selftaught.objectives._common import check_positive, in_float32, unit
 
 _PAIRS_AT_ONCE = 2**24  # location pairs held at a time: 64 MiB in float32
 
@@ -56,18 +55,20 @@ def local_similarity(
         for part in first.split(step)
     ]
     found = torch.cat(slices)  # type: ignore[arg-type]
-    if centres1 is None or centres2 is None:
+    if centres1 is None and centres2 is None:
         return found
+    if centres1 is None or centres2 is None:
+        raise UserError("the places of both views' locations are needed: give centres1 and centres2, or neither")
     if centres1.shape != (rows, here, 2) or centres2.shape != (rows, there, 2):
         raise UserError(f"centres must be ({rows}, {here}, 2) and ({rows}, {there}, 2), one per location")
-    cosine = F.normalize(first, dim=2) @ F.normalize(second, dim=2).transpose(1, 2)
+    cosine = unit(first) @ unit(second).transpose(1, 2)
     same = _kept_mean(cosine, torch.cdist(centres1.to(cosine), centres2.to(cosine)), gamma)
     return found + torch.diag((same - found.diagonal()) * (1.0 if location_only else 0.5))
 
 
 def _feature_affinity(first: Tensor, second: Tensor, gamma: int) -> Tensor:
     """(n, L, D) and (N, L', D) -> (n, N)."""
-    cosine = torch.einsum("ipd,aqd->iapq", F.normalize(first, dim=2), F.normalize(second, dim=2))
+    cosine = torch.einsum("ipd,aqd->iapq", unit(first), unit(second))
     with torch.no_grad():
         one, other = first.norm(dim=2)[:, None, :, None], second.norm(dim=2)[None, :, None, :]
         distance = one.square() + other.square() - 2 * cosine * one * other
@@ -97,7 +98,12 @@ def grid_centres(boxes: Tensor, rows: int, columns: int) -> Tensor:
 
     Returns:
         (N, R*S, 2) float32: y and x of the cells' centres, row by row, in the boxes' unit.
+
+    Raises:
+        UserError: (a ``ValueError``) boxes that aren't (N, 5).
     """
+    if boxes.ndim != 2 or boxes.shape[1] != 5:
+        raise UserError(f"boxes must be (N, 5): top, left, height, width, flip; got {tuple(boxes.shape)}")
     top, left, height, width, flip = boxes.float().unbind(1)
     y = (torch.arange(rows, device=boxes.device) + 0.5) / rows
     x = ((torch.arange(columns, device=boxes.device) + 0.5) / columns).expand(len(boxes), -1)

@@ -6,11 +6,10 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, in_float32
+from selftaught.objectives._common import check_positive, check_range, expect_unit, in_float32, unit
 from selftaught.objectives.queue import CHUNK, check_queue, contrast, diagnostics, moco_v2_terms
 
 
@@ -48,7 +47,7 @@ def draw_mochi(
         s: number of mixtures of two negatives.
         s_prime: number of mixtures with the query.
         alpha_range: alpha is uniform in it.
-        beta_max: beta is uniform in (0, beta_max).
+        beta_max: beta is uniform in [0, beta_max).
         generator: source of chance on the device of ``count``; None takes torch's own.
     """
     rows, last = len(count), (count - 1).clamp_min(0).unsqueeze(1)
@@ -71,10 +70,10 @@ def mochi(
     k: Tensor,
     queue: Tensor,
     *,
-    temperature: float = 0.2,
+    temperature: float | Tensor = 0.2,
     N: int = 1024,
-    s: int = 1024,
-    s_prime: int = 128,
+    s: int | None = None,
+    s_prime: int | None = None,
     alpha_range: tuple[float, float] = (0.0, 1.0),
     beta_max: float = 0.5,
     normalize: bool = True,
@@ -99,25 +98,27 @@ def mochi(
         q: (B, D) queries, **unit vectors already**: only the mixtures are normalised here.
         k: (B, D) keys, unit vectors; a constant.
         queue: (K, D) past keys without the current ones, unit vectors; a constant.
-        temperature: t, above 0.
+        temperature: t, above 0; a tensor of one number gets a gradient.
         N: number of hardest negatives to draw from, 1 to K. N = K mixes entries at random (ablation).
-        s: mixtures of two negatives. With s = s_prime = 0 this is :func:`moco_v2` to the bit.
-        s_prime: s', mixtures with the query.
+        s: mixtures of two negatives; None: 1024, or as many as ``draws`` has. With s = s_prime = 0 this is
+            :func:`moco_v2` to the bit.
+        s_prime: s', mixtures with the query; None: 128, or as many as ``draws`` has.
         alpha_range: alpha is uniform in it.
         beta_max: beta, the query's share, is uniform in (0, beta_max); at most 1.
         normalize: bring mixtures back to unit length. Off makes them easier (ablation).
         only_hard: of the queue only the N hardest are negatives, the rest is left out (ablation).
         include_positive: the positive's own term in the denominator; off is the decoupled form.
         mask: (B, K) bool, True where a queue entry is no negative of the query; it isn't mixed either.
-        draws: see :func:`draw_mochi`; None draws.
+        draws: what :func:`draw_mochi` gave, of these B, s, s' and N; None draws.
         generator: source of chance for that; None takes torch's own.
 
     Returns:
         A scalar, above that of :func:`moco_v2` on the same queue. A query whose negatives are all masked adds 0.
 
     Raises:
-        UserError: (a ``ValueError``) shapes that don't fit, N outside 1 to K, a negative s or s_prime, beta_max outside
-            (0, 1], alpha_range outside [0, 1], a temperature that isn't above 0.
+        UserError: (a ``ValueError``) shapes that don't fit, N outside 1 to K, a negative s or s_prime, draws of other
+            sizes or (seen on the CPU only) of ranks outside 0 .. N - 1, beta_max outside (0, 1], alpha_range outside
+            [0, 1], a temperature that isn't above 0.
     """
     return mochi_terms(
         q, k, queue, temperature=temperature, N=N, s=s, s_prime=s_prime, alpha_range=alpha_range, beta_max=beta_max,
@@ -132,10 +133,10 @@ def mochi_terms(
     k: Tensor,
     queue: Tensor,
     *,
-    temperature: float = 0.2,
+    temperature: float | Tensor = 0.2,
     N: int = 1024,
-    s: int = 1024,
-    s_prime: int = 128,
+    s: int | None = None,
+    s_prime: int | None = None,
     alpha_range: tuple[float, float] = (0.0, 1.0),
     beta_max: float = 0.5,
     normalize: bool = True,
@@ -149,17 +150,20 @@ def mochi_terms(
 
     ``proxy_accuracy`` falls with MoCHi: the task is harder.
     """
+    s, s_prime = _sizes(draws, s, s_prime)
     if not (s or s_prime or only_hard):
         return moco_v2_terms(q, k, queue, temperature=temperature, include_positive=include_positive, mask=mask)
     check_queue(q, k, queue, mask)
     check_positive(temperature=temperature)
     _check_mixing(len(queue), N, s, s_prime, alpha_range, beta_max)
+    expect_unit("mochi", q, k, queue)
     queue = queue.detach()
     similarity = q @ queue.T
     negatives = similarity if mask is None else similarity.masked_fill(mask, -math.inf)
     index, count = _ranked(negatives, N, mask)
     if draws is None:
         draws = draw_mochi(count, s=s, s_prime=s_prime, alpha_range=alpha_range, beta_max=beta_max, generator=generator)
+    _check_draws(draws, len(q), s, s_prime, N)
     mixed = _similarity_to_mixtures(q, queue, similarity.gather(1, index), index, draws, normalize)
     mixed = mixed.masked_fill(count.unsqueeze(1) == 0, -math.inf)
     logits = torch.cat([negatives.gather(1, index) if only_hard else negatives, mixed], 1)
@@ -175,8 +179,8 @@ def mochi_negatives(
     queue: Tensor,
     *,
     N: int = 1024,
-    s: int = 1024,
-    s_prime: int = 128,
+    s: int | None = None,
+    s_prime: int | None = None,
     alpha_range: tuple[float, float] = (0.0, 1.0),
     beta_max: float = 0.5,
     normalize: bool = True,
@@ -191,19 +195,21 @@ def mochi_negatives(
     Returns:
         h (B, s, D), mixtures of two hard negatives, and h' (B, s', D), mixtures of the query with one. No gradient.
     """
+    s, s_prime = _sizes(draws, s, s_prime)
     check_queue(q, q, queue, mask)
     _check_mixing(len(queue), N, s, s_prime, alpha_range, beta_max)
     similarity = q @ queue.T
     index, count = _ranked(similarity if mask is None else similarity.masked_fill(mask, -math.inf), N, mask)
     if draws is None:
         draws = draw_mochi(count, s=s, s_prime=s_prime, alpha_range=alpha_range, beta_max=beta_max, generator=generator)
+    _check_draws(draws, len(q), s, s_prime, N)
     first, second, partner = (queue[index.gather(1, at)] for at in (draws.first, draws.second, draws.partner))
     alpha, beta = draws.alpha.to(q).unsqueeze(2), draws.beta.to(q).unsqueeze(2)
     pairs = alpha * first + (1 - alpha) * second
     with_query = beta * q.unsqueeze(1) + (1 - beta) * partner
     if not normalize:
         return pairs, with_query
-    return F.normalize(pairs, dim=2), F.normalize(with_query, dim=2)
+    return unit(pairs), unit(with_query)
 
 
 def _ranked(negatives: Tensor, n: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -244,6 +250,23 @@ def _mixture_lengths(queue: Tensor, index: Tensor, draws: MochiDraws, alpha: Ten
         for i, j, share in zip(first.split(step), second.split(step), alpha.split(step), strict=True)
     ]
     return torch.cat(parts)
+
+
+def _sizes(draws: MochiDraws | None, s: int | None, s_prime: int | None) -> tuple[int, int]:
+    """How many mixtures of each kind: as asked, else as drawn, else the paper's."""
+    drawn = (1024, 128) if draws is None else (draws.first.shape[-1], draws.partner.shape[-1])
+    return drawn[0] if s is None else s, drawn[1] if s_prime is None else s_prime
+
+
+def _check_draws(draws: MochiDraws, rows: int, s: int, s_prime: int, n: int) -> None:
+    expected = ((rows, s), (rows, s), (rows, s), (rows, s_prime), (rows, s_prime))
+    for name, value, shape in zip(MochiDraws._fields, draws, expected, strict=True):
+        if value.shape != shape:
+            raise UserError(f"draws.{name} needs the shape {shape} of B and s or s_prime, got {tuple(value.shape)}")
+        if name in ("first", "second", "partner"):
+            if value.dtype != torch.int64:
+                raise UserError(f"draws.{name} must be int64, got {value.dtype}")
+            check_range(f"draws.{name}", value, 0, n)
 
 
 def _check_mixing(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_views, in_float32
+from selftaught.objectives._common import check_views, in_float32, unit
 from selftaught.objectives.queue import CHUNK, batch_infonce
 
 
@@ -20,7 +19,7 @@ def nnclr(
     nn1: Tensor,
     nn2: Tensor,
     *,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     symmetric: bool = True,
     include_positive: bool = True,
 ) -> Tensor:
@@ -35,7 +34,7 @@ def nnclr(
         p2: (N, D) predictions of the second view.
         nn1: (N, D) what :func:`nearest` finds for the projections of the first view; constants.
         nn2: (N, D) what it finds for those of the second view.
-        temperature: t, above 0.
+        temperature: t, above 0; a tensor of one number gets a gradient.
         symmetric: the mean of both directions; off is l(nn1, p2) alone.
         include_positive: the positive's own term in the denominator.
 
@@ -73,15 +72,19 @@ def nearest(z: Tensor, queue: Tensor, *, mask: Tensor | None = None) -> tuple[Te
         UserError: (a ``ValueError``) shapes that don't fit, or an empty queue.
     """
     if z.dim() != 2 or queue.dim() != 2 or z.shape[1] != queue.shape[1] or not len(queue):
-        raise UserError(f"nearest needs (N, D) and a queue (K, D) that isn't empty, got {z.shape} and {queue.shape}")
-    if mask is not None and mask.shape != (len(z), len(queue)):
-        raise UserError(f"mask must have the shape ({len(z)}, {len(queue)}), got {tuple(mask.shape)}")
-    unit = F.normalize(z, dim=1)
+        raise UserError(
+            f"nearest needs (N, D) and a queue (K, D) that isn't empty, got {tuple(z.shape)} and {tuple(queue.shape)}"
+        )
+    if mask is not None and (mask.shape != (len(z), len(queue)) or mask.dtype != torch.bool):
+        raise UserError(
+            f"mask must have the shape ({len(z)}, {len(queue)}), bool, got {tuple(mask.shape)} {mask.dtype}"
+        )
+    query = unit(z)
     best = z.new_full((len(z),), -math.inf)
     index = torch.zeros(len(z), dtype=torch.int64, device=z.device)
     step = max(1, CHUNK // max(1, len(z)))
     for start in range(0, len(queue), step):
-        part = unit @ queue[start : start + step].T
+        part = query @ queue[start : start + step].T
         if mask is not None:
             part = part.masked_fill(mask[:, start : start + step], -math.inf)
         value, at = part.max(1)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._common import check_views, in_float32
 from selftaught.objectives.contrastive import NO_NEGATIVES, simclr
+from selftaught.objectives.supervised import supervised
 
 
 def scatsimclr(
@@ -16,7 +16,7 @@ def scatsimclr(
     logits: Tensor | None = None,
     labels: Tensor | None = None,
     *,
-    temperature: float = 0.5,
+    temperature: float | Tensor = 0.5,
     lambda_: float = 0.3,
 ) -> Tensor:
     """ScatSimCLR (Kinakh et al., ICCV-W 2021, arXiv 2108.13939): NT-Xent and, weighted, a pretext cross-entropy.
@@ -30,7 +30,7 @@ def scatsimclr(
         logits: (M, K) answers of the pretext head: M = 4B rotated images and K = 4, or B sets of tiles and
             K permutations. None leaves the pretext task out, which is SimCLR. Need not be gathered: a mean over rows.
         labels: (M,) int64 right answers.
-        temperature: tau, above 0.
+        temperature: tau, above 0; a tensor of one number gets a gradient.
         lambda_: weight of the pretext loss.
 
     Returns:
@@ -50,16 +50,18 @@ def scatsimclr_terms(
     logits: Tensor | None = None,
     labels: Tensor | None = None,
     *,
-    temperature: float = 0.5,
+    temperature: float | Tensor = 0.5,
     lambda_: float = 0.3,
 ) -> dict[str, Tensor]:
     """:func:`scatsimclr` with its terms: ``loss``, ``contrast`` (L_c), and with logits ``pretext`` (L_t, no weight)."""
     check_views(z1, z2, minimum=2, why=NO_NEGATIVES)
     contrast = simclr(z1, z2, temperature=temperature)
+    if logits is None and labels is not None:
+        raise UserError("labels of a pretext task were given without its logits")
     if logits is None:
         return {"loss": contrast, "contrast": contrast}
-    if labels is None or logits.dim() != 2 or labels.shape != logits.shape[:1] or not len(logits):
+    if labels is None or logits.dim() != 2 or labels.shape != logits.shape[:1]:
         given = None if labels is None else tuple(labels.shape)
         raise UserError(f"the pretext task needs logits (M, K) and labels (M,), got {tuple(logits.shape)} and {given}")
-    pretext = F.cross_entropy(logits, labels)
+    pretext = supervised(logits, labels)
     return {"loss": contrast + lambda_ * pretext, "contrast": contrast, "pretext": pretext}

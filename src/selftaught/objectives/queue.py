@@ -9,11 +9,18 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, check_views, in_float32
+from selftaught.objectives._common import (
+    check_positive,
+    check_views,
+    expect_unit,
+    in_float32,
+    one_number,
+    softplus,
+    unit,
+)
 from selftaught.objectives._tiled import lse_rows, lse_self
 
 CHUNK = 2**22
@@ -26,7 +33,7 @@ def moco_v2(
     k: Tensor,
     queue: Tensor,
     *,
-    temperature: float = 0.2,
+    temperature: float | Tensor = 0.2,
     include_positive: bool = True,
     mask: Tensor | None = None,
 ) -> Tensor:
@@ -42,7 +49,7 @@ def moco_v2(
         k: (B, D) keys of the same samples, unit vectors; a constant.
         queue: (K, D) past keys, unit vectors; a constant. Push the new keys after the loss, and hand over a copy if
             that happens before the backward pass.
-        temperature: t, above 0.
+        temperature: t, above 0; a tensor of one number gets a gradient.
         include_positive: the positive's own term in the denominator.
         mask: (B, K) bool, True where a queue entry is no negative of the query (the same image, the same class).
 
@@ -55,6 +62,7 @@ def moco_v2(
     """
     check_queue(q, k, queue, mask)
     check_positive(temperature=temperature)
+    expect_unit("moco_v2", q, k, queue)
     positive, queue = (q * k.detach()).sum(1) / temperature, queue.detach()
     if mask is None:
         negatives = lse_rows(q, queue, scale=1 / temperature)
@@ -69,7 +77,7 @@ def moco_v2_terms(
     k: Tensor,
     queue: Tensor,
     *,
-    temperature: float = 0.2,
+    temperature: float | Tensor = 0.2,
     include_positive: bool = True,
     mask: Tensor | None = None,
 ) -> dict[str, Tensor]:
@@ -84,7 +92,7 @@ def moco_v2_terms(
 
 @in_float32
 def moco_v3(
-    q1: Tensor, q2: Tensor, k1: Tensor, k2: Tensor, *, temperature: float = 0.2, symmetric: bool = True
+    q1: Tensor, q2: Tensor, k1: Tensor, k2: Tensor, *, temperature: float | Tensor = 0.2, symmetric: bool = True
 ) -> Tensor:
     """MoCo v3 (Chen et al., ICCV 2021, arXiv 2104.02057, eq. 1, algorithm 1): keys of the batch, no queue.
 
@@ -95,7 +103,7 @@ def moco_v3(
         q2: (N, D) predictions of the second view.
         k1: (N, D) momentum projections of the first view, all processes' rows; constants.
         k2: (N, D) momentum projections of the second view.
-        temperature: t, above 0 (the paper: 0.2 for transformers, 1 for ResNet-50).
+        temperature: t, above 0 (the paper: 0.2 for transformers, 1 for ResNet-50); a tensor gets a gradient.
         symmetric: both directions; off keeps only l(q1, k2).
 
     Returns:
@@ -106,10 +114,10 @@ def moco_v3(
     """
     check_views(q1, q2, k1, k2)
     loss = batch_infonce(q1, k2.detach(), temperature)
-    return 2 * temperature * (loss + batch_infonce(q2, k1.detach(), temperature) if symmetric else loss)
+    return 2 * one_number(temperature) * (loss + batch_infonce(q2, k1.detach(), temperature) if symmetric else loss)
 
 
-def batch_infonce(a: Tensor, b: Tensor, temperature: float, *, include_positive: bool = True) -> Tensor:
+def batch_infonce(a: Tensor, b: Tensor, temperature: float | Tensor, *, include_positive: bool = True) -> Tensor:
     """Mean over i of -log( exp(a_i.b_i/t) / sum_j exp(a_i.b_j/t) ) of the normalised rows of a and b, both (N, D).
 
     Without ``include_positive`` the sum is over j != i, which needs two rows.
@@ -117,15 +125,16 @@ def batch_infonce(a: Tensor, b: Tensor, temperature: float, *, include_positive:
     why = "" if include_positive else " (one sample has no negatives); raise the batch size"
     rows, _ = check_views(a, b, minimum=1 if include_positive else 2, why=why)
     check_positive(temperature=temperature)
-    a, b, scale = F.normalize(a, dim=1), F.normalize(b, dim=1), 1 / temperature
-    exclude = None if include_positive else torch.arange(rows, device=a.device).unsqueeze(1)
-    return (lse_rows(a, b, scale=scale, exclude=exclude, bound=scale) - (a * b).sum(1) * scale).mean()
+    a, b, scale = unit(a), unit(b), 1 / temperature
+    own = torch.arange(rows, device=a.device).unsqueeze(1)
+    negatives = lse_rows(a, b, scale=scale, exclude=own, bound=scale)
+    return contrast((a * b).sum(1) * scale, negatives, include_positive)
 
 
 def contrast(positive: Tensor, negatives: Tensor, include_positive: bool) -> Tensor:
     """Mean of -log of the positive's share; a row without negatives (log-sum -inf) adds 0 either way."""
     if include_positive:
-        return (torch.logaddexp(positive, negatives) - positive).mean()
+        return softplus(negatives - positive).mean()
     return torch.where(negatives.isneginf(), 0.0, negatives - positive).mean()
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, check_positive, check_views, in_float32
+from selftaught.objectives._common import check_choice, check_positive, check_range, check_views, in_float32, unit
 
 EPSILON = 1e-5
 STATISTICS = " (for statistics over it); raise the batch size"
@@ -112,7 +112,8 @@ def mixed_barlow_twins(
         z1: (N, D) projections Z^A of the first view, not standardised. With several processes: gathered.
         z2: (N, D) projections Z^B of the second view.
         zm: (N, D) projections Z^M of the mixed batch; None leaves L_reg out, which is Barlow Twins.
-        alpha: share of the first view in the mixture, in [0, 1]: one for the batch, or (N,) one per row.
+        alpha: share of the first view in the mixture, in [0, 1]: one for the batch, or (N,) one per row. Values of a
+            tensor, and of ``pi``, are looked at on the CPU only.
         pi: (N,) integers: row n was mixed with row pi[n] of the second view.
         lambda_bt: weight off the diagonal (1/128; 1/D on Tiny-ImageNet; 0.0051 on ImageNet).
         lambda_reg: weight of L_reg (4; 2 on STL-10; 1 or 2 on ImageNet).
@@ -128,8 +129,8 @@ def mixed_barlow_twins(
         A scalar >= 0.
 
     Raises:
-        UserError: (a ``ValueError``) N or N / groups below 2, shapes differ, ``zm`` without ``alpha`` and ``pi``,
-            an alpha outside [0, 1], an unknown ``mb_target``.
+        UserError: (a ``ValueError``) N or N / groups below 2, shapes differ, ``zm`` without ``alpha`` and ``pi``
+            or they without it, an alpha outside [0, 1], a pi out of range, an unknown ``mb_target``.
     """
     return mixed_barlow_twins_terms(
         z1, z2, zm, alpha, pi, lambda_bt=lambda_bt, lambda_reg=lambda_reg, reg_half=reg_half, mb_target=mb_target,
@@ -166,10 +167,12 @@ def mixed_barlow_twins_terms(
     rows, _ = check_views(*views, minimum=2, why=STATISTICS)
     if groups < 1 or rows % groups or rows // groups < 2:
         raise UserError(f"groups must split the {rows} rows into equal parts of 2 or more, got {groups}")
-    z = [_unit_deviation(F.normalize(v) if l2_before_standardise else v, groups, unbiased, eps) for v in views]
+    z = [_unit_deviation(unit(v) if l2_before_standardise else v, groups, unbiased, eps) for v in views]
     diagonal = (z[0] * z[1]).sum(0) / rows
     invariance, redundancy = (1 - diagonal).square().sum(), _redundancy(z[0], z[1], diagonal, rows)
     terms = {"loss": invariance + lambda_bt * redundancy, "invariance": invariance, "redundancy": redundancy}
+    if zm is None and not (alpha is None and pi is None):
+        raise UserError("alpha and pi belong to a mixed batch: pass its embeddings zm, too")
     if zm is not None:
         share, partner = _mixture(alpha, pi, rows)
         error = _mixture_error(z[2], z[0], z[1], share, partner, mb_target, detach_target)
@@ -182,15 +185,18 @@ def _mixture(alpha: float | Tensor | None, pi: Tensor | None, rows: int) -> tupl
     """The checked share, a number or (N, 1), and the checked partners."""
     if alpha is None or pi is None:
         raise UserError("the mixed embeddings zm need alpha and pi, with which the mixed batch was made")
-    if tuple(pi.shape) != (rows,) or pi.is_floating_point():
+    if tuple(pi.shape) != (rows,) or pi.is_floating_point() or pi.dtype == torch.bool:
         raise UserError(f"pi must hold {rows} integers, got {tuple(pi.shape)} of {pi.dtype}")
+    check_range("pi", pi, 0, rows)
     if not isinstance(alpha, Tensor):
         if not 0 <= alpha <= 1:
             raise UserError(f"alpha must lie in [0, 1], got {alpha}")
-        return alpha, pi
+        return alpha, pi.long()
     if alpha.ndim and tuple(alpha.shape) != (rows,):
         raise UserError(f"alpha must be one number or ({rows},), got {tuple(alpha.shape)}")
-    return (alpha.unsqueeze(1) if alpha.ndim else alpha), pi
+    if alpha.device.type == "cpu" and not bool(((alpha >= 0) & (alpha <= 1)).all()):
+        raise UserError(f"alpha must lie in [0, 1], got {alpha.min().item():g} .. {alpha.max().item():g}")
+    return (alpha.unsqueeze(1) if alpha.ndim else alpha), pi.long()
 
 
 def _mixture_error(
@@ -287,9 +293,13 @@ def _standardise(z: Tensor, normalize: str, centre_only: bool) -> Tensor:
 
 
 def _unit_deviation(z: Tensor, groups: int, unbiased: bool, eps: float) -> Tensor:
-    """(z - mean) / deviation per feature, within each group of rows; a deviation below ``eps`` counts as ``eps``."""
+    """(z - mean) / deviation per feature, within each group of rows; a deviation below ``eps`` counts as ``eps``.
+
+    Centred twice: what rounding of the mean leaves of a constant column would count as its deviation.
+    """
     parts = z.unflatten(0, (groups, -1))
     centred = parts - parts.mean(1, keepdim=True)
+    centred = centred - centred.mean(1, keepdim=True)
     variance = centred.square().sum(1, keepdim=True) / (parts.shape[1] - unbiased)
     return (centred / variance.clamp_min(eps**2).sqrt()).flatten(0, 1)
 

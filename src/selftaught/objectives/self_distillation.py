@@ -7,7 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from selftaught.objectives._common import check_choice, check_views, in_float32
+from selftaught.objectives._common import check_choice, check_views, in_float32, unit
 
 
 @in_float32
@@ -97,9 +97,9 @@ def spread(z: Tensor) -> Tensor:
         UserError: (a ``ValueError``) not (N, D), an empty batch.
     """
     _, width = check_views(z)
-    return math.sqrt(width) * F.normalize(z.detach()).var(0, correction=0).sqrt().mean()
+    return math.sqrt(width) * unit(z.detach()).var(0, correction=0).sqrt().mean()
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
     """Mean cosine of the rows of two (N, D) matrices."""
-    return (F.normalize(a) * F.normalize(b)).sum(1).mean()
+    return (unit(a) * unit(b)).sum(1).mean()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, check_positive, in_float32
+from selftaught.objectives._common import check_choice, check_labels, check_positive, in_float32
 
 UNLABELLED = -1
 """Label of an image whose class is not known."""
@@ -73,6 +73,7 @@ def sla_terms(
     """:func:`sla` with its terms: ``loss``, ``joint`` and, with ``single``, ``single`` and ``distillation``."""
     check_positive(T=T)
     copies, classes = _sizes(joint, labels)
+    _check_per_class(classes, class_weights, margins)
     joint_loss = _joint_cross_entropy(joint, labels, copies, class_weights, margins)
     joint_loss = joint_loss * copies if large_loss else joint_loss
     if single is None:
@@ -132,6 +133,7 @@ def sla_da(
     """
     copies = _copies(logits, labels)
     _check_labels(labels, logits.shape[1])
+    _check_per_class(logits.shape[1], class_weights, margins)
     return _cross_entropy(logits, labels.repeat_interleave(copies), class_weights, margins)
 
 
@@ -163,6 +165,7 @@ def sla_mt(
         found = tuple(transformation.shape)
         raise UserError(f"transformation logits must be ({len(logits)}, {copies}), one per copy, got {found}")
     _check_labels(labels, logits.shape[1])
+    _check_per_class(logits.shape[1], class_weights, margins)
     which = torch.arange(copies, device=labels.device).repeat(len(labels))
     own = _cross_entropy(logits, labels.repeat_interleave(copies), class_weights, margins)
     return own + F.cross_entropy(transformation, which)
@@ -202,11 +205,13 @@ def sla_episode(
     """
     check_choice("head", head, ("prototypes", "ridge"))
     check_positive(ridge=ridge)
-    if len(support) != len(labels) * copies or len(query) % copies or support.shape[1:] != query.shape[1:]:
+    fits = copies >= 1 and support.ndim == query.ndim == 2 and labels.ndim == 1
+    if not fits or len(support) != len(labels) * copies or len(query) % copies or support.shape[1] != query.shape[1]:
         raise UserError(
             f"episode: support {tuple(support.shape)}, labels {tuple(labels.shape)} and query {tuple(query.shape)} "
             f"don't fit {copies} copies of every image"
         )
+    check_labels(labels, len(labels), classes)
     if not set(range(classes)) <= set(labels.tolist()):
         raise UserError(f"episode: each of the {classes} classes needs a support image")
     pseudo = (labels[:, None] * copies + torch.arange(copies, device=labels.device)).flatten()
@@ -225,12 +230,16 @@ def effective_weights(counts: Tensor, *, gamma: float = 0.9999) -> Tensor:
     w_c proportional to (1 - gamma) / (1 - gamma^n_c), scaled to mean 1; classes never seen count as seen once.
 
     Args:
-        counts: (N,) training samples n_c per class, floating point.
+        counts: (N,) training samples n_c per class, integers or not.
         gamma: in [0, 1); 0 gives equal weights, towards 1 the inverse frequency.
 
+    Returns:
+        (N,) floating point.
+
     Raises:
-        UserError: a gamma outside [0, 1).
+        UserError: a gamma outside [0, 1), counts that aren't (N,) or are negative.
     """
+    counts = _counts(counts)
     if not 0 <= gamma < 1:
         raise UserError(f"gamma must lie in [0, 1), got {gamma}")
     number = counts.double().clamp_min(1)
@@ -243,11 +252,24 @@ def ldam_margins(counts: Tensor, *, largest: float = 0.5) -> Tensor:
     """Margins of LDAM (Cao et al., NeurIPS 2019, arXiv 1906.07413, eq. 13): (N,), proportional to n_c^(-1/4).
 
     Args:
-        counts: (N,) training samples n_c per class, floating point; 0 counts as 1.
+        counts: (N,) training samples n_c per class, integers or not; 0 counts as 1.
         largest: margin of the rarest class (on cosines; multiply by their scale).
+
+    Returns:
+        (N,) floating point.
+
+    Raises:
+        UserError: counts that aren't (N,) or are negative.
     """
+    counts = _counts(counts)
     margins = counts.clamp_min(1).pow(-0.25)
     return margins * (largest / margins.max())
+
+
+def _counts(counts: Tensor) -> Tensor:
+    if counts.ndim != 1 or not len(counts) or bool((counts < 0).any()):
+        raise UserError(f"counts must be (N,) numbers of samples, 0 or more, one per class; got {tuple(counts.shape)}")
+    return counts if counts.is_floating_point() else counts.to(torch.get_default_dtype())
 
 
 # ---- parts --------------------------------------------------------------------------------------------------------
@@ -265,8 +287,15 @@ def _check_columns(joint: Tensor, copies: int) -> int:
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:
+    check_labels(labels, len(labels))
     if int(labels.max()) >= classes or int(labels.min()) < UNLABELLED:
         raise UserError(f"labels must lie in 0 .. {classes - 1} (-1: unlabelled), got {labels.min()} .. {labels.max()}")
+
+
+def _check_per_class(classes: int, weights: Tensor | None, margins: Tensor | None) -> None:
+    for name, value in (("class_weights", weights), ("margins", margins)):
+        if value is not None and value.shape != (classes,):
+            raise UserError(f"{name} must have the shape ({classes},), one per class, got {tuple(value.shape)}")
 
 
 def _sizes(joint: Tensor, labels: Tensor) -> tuple[int, int]:

@@ -74,7 +74,7 @@ def projection_head(
     *,
     labels: Tensor | None = None,
     loss: str = "simclr",
-    temperature: float = 0.5,
+    temperature: float | Tensor = 0.5,
 ) -> Tensor:
     """The losses that the projection-head study trains with, on the output of whatever head (arXiv 2403.11391).
 
@@ -84,7 +84,7 @@ def projection_head(
         labels: (N,) int64, for ``"supcon"`` and ``"ce"``.
         loss: ``"simclr"`` (:func:`simclr`), ``"spectral"`` (:func:`spectral`), ``"supcon"`` (:func:`supcon`, the mean
             over positives outside the logarithm, anchors without a positive dropped) or ``"ce"`` (cross-entropy).
-        temperature: of simclr and supcon.
+        temperature: of simclr and supcon; a tensor of one number gets a gradient.
 
     Returns:
         A scalar.
@@ -97,6 +97,8 @@ def projection_head(
         if labels is None:
             raise UserError(f"loss={loss} needs labels (N,)")
         if loss == "ce":
+            if z2 is not None:
+                raise UserError("loss=ce takes the class logits (N, C) alone, and a second view was given")
             return supervised(z1, labels)
         return supcon(*(z for z in (z1, z2) if z is not None), labels=labels, temperature=temperature)
     if z2 is None:

@@ -7,15 +7,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, check_positive, check_views, in_float32
+from selftaught.objectives._common import (
+    check_choice,
+    check_labels,
+    check_positive,
+    check_views,
+    in_float32,
+    one_number,
+    softplus,
+    unit,
+)
 from selftaught.objectives._tiled import lse_self
+
+_LARGEST = 256
+"""Rows of a group whose similarities are held as a matrix."""
 
 
 @in_float32
 def supcon(
     *views: Tensor,
     labels: Tensor | None = None,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     form: str = "out",
     base_temperature: float | None = None,
 ) -> Tensor:
@@ -30,8 +42,8 @@ def supcon(
 
     Args:
         *views: one or more (N, D) projections; row i belongs to the same sample in all. Normalised here.
-        labels: (N,) int64. None: every sample is a class of its own, which of two views makes NT-Xent (``simclr``).
-        temperature: t, above 0.
+        labels: (N,) integers. None: every sample is a class of its own, which of two views makes NT-Xent (``simclr``).
+        temperature: t, above 0; a tensor of one number gets a gradient.
         form: where the mean over the positives stands, ``"out"`` of the logarithm (the paper's choice) or ``"in"``.
         base_temperature: the loss is multiplied by temperature / base_temperature (the authors' code: 0.07); None: 1.
 
@@ -47,19 +59,17 @@ def supcon(
     if not views:
         raise UserError("supcon needs at least one view (N, D)")
     rows, _ = check_views(*views, minimum=2 if len(views) == 1 else 1, why=" (one row has nothing to compare with)")
-    z = F.normalize(torch.cat(views), dim=1)
+    z, scale = unit(torch.cat(views)), 1 / temperature
     _, group, size = _labels(labels, rows, z).repeat(len(views)).unique(return_inverse=True, return_counts=True)
-    itself = torch.arange(len(z), device=z.device).unsqueeze(1)
-    partition = lse_self(z, scale=1 / temperature, exclude=itself, bound=1 / temperature)
-    positives = (size[group] - 1).to(z.dtype)
-    kept = positives > 0
+    others = lse_self(z, scale=scale, group=group, bound=scale)
+    own, gap = _positives(z, group, size, scale)
+    kept = size[group] > 1
     if form == "out":
-        sums = z.new_zeros(len(size), z.shape[1]).index_add(0, group, z)
-        pull = ((sums[group] - z) * z).sum(1) / temperature / positives.clamp_min(1)
+        loss = softplus(others - own) + gap
     else:
-        pull = _within_groups(z, group, size, 1 / temperature) - positives.clamp_min(1).log()
-    total = torch.where(kept, partition - pull, 0.0).sum() / kept.sum().clamp_min(1)
-    return total if base_temperature is None else total * (temperature / base_temperature)
+        loss = softplus(others - own) + (size[group] - 1).clamp_min(1).to(z.dtype).log()
+    total = torch.where(kept, loss, 0.0).sum() / kept.sum().clamp_min(1)
+    return total if base_temperature is None else total * (one_number(temperature) / base_temperature)
 
 
 @in_float32
@@ -75,10 +85,12 @@ def supervised(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Ten
         A scalar >= 0; of equal logits log K.
 
     Raises:
-        UserError: (a ``ValueError``) shapes that don't fit, or smoothing outside [0, 1).
+        UserError: (a ``ValueError``) shapes that don't fit, an empty batch, labels that aren't int64 or (seen on the
+            CPU only) outside [0, K), smoothing outside [0, 1).
     """
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or not len(logits):
         raise UserError(f"need logits (N, K) and labels (N,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
+    check_labels(labels, *logits.shape)
     if not 0 <= smoothing < 1:
         raise UserError(f"smoothing must lie in [0, 1), got {smoothing}")
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
@@ -89,20 +101,41 @@ def _labels(labels: Tensor | None, rows: int, like: Tensor) -> Tensor:
         return torch.arange(rows, device=like.device)
     if labels.shape != (rows,):
         raise UserError(f"labels must have the shape ({rows},), one per sample, got {tuple(labels.shape)}")
+    if labels.is_floating_point():
+        raise UserError(f"labels must be integers, got {labels.dtype}")
     return labels
 
 
-def _within_groups(z: Tensor, group: Tensor, size: Tensor, scale: float) -> Tensor:
-    """Log-sum-exp over each row's own group without itself (N,): group by group, so that no N x N matrix is held.
+def _positives(z: Tensor, group: Tensor, size: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp (N,) of each row's logits with the others of its group, and that less their mean (N,); alone: 0.
 
-    A row that is alone gets 0, a constant.
+    Groups of equal size go together as one batched product, large ones one by one: no N x N matrix is held.
     """
     order = group.argsort(stable=True)
-    parts = []
-    for members in z[order].split(size.tolist()):
-        if len(members) == 1:
-            parts.append(members.new_zeros(1))
+    first = size.cumsum(0) - size
+    sums, gaps = z.new_zeros(len(z)), z.new_zeros(len(z))
+    for count in size.unique().tolist():
+        if count == 1:
             continue
-        itself = torch.arange(len(members), device=z.device).unsqueeze(1)
-        parts.append(lse_self(members, scale=scale, exclude=itself, bound=scale))
-    return torch.cat(parts)[order.argsort()]
+        members = order[first[size == count].unsqueeze(1) + torch.arange(count, device=z.device)]
+        for part in members.split(max(1, _LARGEST // count)):
+            found = _within(z[part], scale) if count <= _LARGEST else _within_large(z[part[0]], scale)
+            sums = sums.index_put((part.flatten(),), found[0].flatten())
+            gaps = gaps.index_put((part.flatten(),), found[1].flatten())
+    return sums, gaps
+
+
+def _within(z: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
+    """The same of groups (G, n, D): (G, n) twice."""
+    logits = z @ z.transpose(1, 2) * scale
+    itself = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
+    apart = logits.clone()  # both parts of the gap's gradient meet here first: of one positive they cancel exactly
+    gaps = apart.masked_fill(itself, -torch.inf).logsumexp(2) - apart.masked_fill(itself, 0.0).sum(2) / (z.shape[1] - 1)
+    return logits.masked_fill(itself, -torch.inf).logsumexp(2), gaps
+
+
+def _within_large(z: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
+    """The same of one group (n, D), with memory linear in n."""
+    itself = torch.arange(len(z), device=z.device).unsqueeze(1)
+    sums = lse_self(z, scale=scale, exclude=itself, bound=scale)
+    return sums, sums - ((z.sum(0) - z) * z).sum(1) * scale / (len(z) - 1)

@@ -9,86 +9,29 @@ parameters gives the same pixels from both. Ready-made sets of views are functio
     view = views.render(image, pipeline, params)                       # (h, w, C) uint8
     batch = views.render_batch(images, pipeline, views.stack_params([params] * len(images)))   # (N, C, h, w) uint8
 
-:mod:`selftaught.views.noise` degrades images for restoration, :mod:`selftaught.views.series` augments sensor series,
+A :class:`Recipe` says which views are made of which fields of a sample (image, mask, depth, clip, volume), and which of
+them move together.
+
+:mod:`selftaught.views.noise` adds noise to images, :mod:`selftaught.views.series` augments sensor series,
 :mod:`selftaught.views.frames` projects them, :mod:`selftaught.views.transformations` turns images in known ways.
-Descriptions need NumPy only; OpenCV and torch are imported where pixels are touched.
+Descriptions need NumPy only; OpenCV and torch are imported where pixels are touched. A new operation is a new file:
+see :mod:`selftaught.views.operation`.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from typing import Any
 
-from selftaught.views.operation import Op
-from selftaught.views.pipeline import Params, Pipeline, stack_params
-from selftaught.views.presets import barlow_twins, dcl, grey, multi_crop, patches, plain, simclr, small
-from selftaught.views.spec import (
-    OPS,
-    CenterCrop,
-    ColorJitter,
-    Dihedral,
-    GaussianBlur,
-    Grayscale,
-    HorizontalFlip,
-    RandomCrop,
-    RandomResizedCrop,
-    Resize,
-    Solarize,
-)
-from selftaught.views.viewset import ViewSet
-
-if TYPE_CHECKING:
-    from selftaught.views import jigsaw, noise, series, transformations
-    from selftaught.views.cpu import render, render_into
-    from selftaught.views.device import render_batch
-    from selftaught.views.series import series_simclr
-
-__all__ = [
-    "OPS",
-    "CenterCrop",
-    "ColorJitter",
-    "Dihedral",
-    "GaussianBlur",
-    "Grayscale",
-    "HorizontalFlip",
-    "Op",
-    "Params",
-    "Pipeline",
-    "RandomCrop",
-    "RandomResizedCrop",
-    "Resize",
-    "Solarize",
-    "ViewSet",
-    "barlow_twins",
-    "dcl",
-    "grey",
-    "jigsaw",
-    "multi_crop",
-    "noise",
-    "patches",
-    "plain",
-    "render",
-    "render_batch",
-    "render_into",
-    "series",
-    "series_simclr",
-    "simclr",
-    "small",
-    "stack_params",
-    "transformations",
-]
-
-_LAZY = {"render": "cpu", "render_into": "cpu", "render_batch": "device", "series_simclr": "series"}
-_ROOMS = ("frames", "jigsaw", "noise", "series", "transformations")
+from selftaught._rooms import fill_room
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"selftaught.views.{_LAZY[name]}"), name)
-    if name in _ROOMS:
-        return import_module(f"selftaught.views.{name}")
-    raise AttributeError(f"module 'selftaught.views' has no attribute {name!r}")
+    """A file of this room, as ``views.jigsaw``; names in the files' ``__all__`` are found without it."""
+    if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "frames"})
+__all__ = fill_room(__name__, __path__, globals(), lazy=True)

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+__all__: list[str] = []  # reached as views.arithmetic.NAME
+
 FRACTION = 1024
 """Colour factors and offsets are rounded to multiples of 1/FRACTION."""
 
@@ -83,29 +85,46 @@ def snap(box: tuple[Any, ...], size: tuple[Any, Any]) -> tuple[Any, ...]:
     return (*(np.floor(side / grid) * grid for side in (top, left, height, width)), halvings)
 
 
-def resize_table(size: np.ndarray, out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Bilinear neighbours and weights along one axis, half-pixel centres, clamped at the box's edges.
+def resize_places(size: np.ndarray, out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bilinear neighbours along one axis, half-pixel centres, clamped at the box's edges.
 
     Args:
         size: (N,) lengths of the boxes, in pixels.
         out: length of the output.
 
     Returns:
-        near, far: (N, out) int64 positions inside the box. near_weight, far_weight: (N, out) int32 in 2048ths.
+        near, far: (N, out) int64 positions inside the box. part: (N, out) float32, the far one's weight.
     """
     size = np.asarray(size, np.float64)[:, None]
     place = ((np.arange(out) + 0.5) * (1.0 / (out / size)) - 0.5).astype(np.float32)
     near = np.floor(place)
-    part = place - near
+    last = size - 1
+    return np.clip(near, 0, last).astype(np.int64), np.clip(near + 1, 0, last).astype(np.int64), place - near
+
+
+def resize_table(size: np.ndarray, out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """:func:`resize_places` with the weights of 8-bit images.
+
+    Returns:
+        near, far: (N, out) int64 positions inside the box. near_weight, far_weight: (N, out) int32 in 2048ths.
+    """
+    near, far, part = resize_places(size, out)
     far_weight = np.rint(part * np.float32(2048)).astype(np.int32)
     near_weight = np.rint((np.float32(1) - part) * np.float32(2048)).astype(np.int32)
-    last = size - 1
-    return (
-        np.clip(near, 0, last).astype(np.int64),
-        np.clip(near + 1, 0, last).astype(np.int64),
-        near_weight,
-        far_weight,
-    )
+    return near, far, near_weight, far_weight
+
+
+def nearest_places(size: Any, out: int) -> np.ndarray:
+    """The pixel whose area each output pixel's centre lies in, along one axis: floor((i + 1/2) size / out).
+
+    Args:
+        size: one length in pixels, or (N, 1) of them.
+        out: length of the output.
+
+    Returns:
+        (out,) or (N, out) int64.
+    """
+    return (2 * np.arange(out, dtype=np.int64) + 1) * np.asarray(size, np.int64) // (2 * out)
 
 
 def saturation_matrix(factor: Any) -> np.ndarray:

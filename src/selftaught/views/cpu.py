@@ -1,67 +1,58 @@
-"""The CPU executor: one image at a time, uint8, in OpenCV's SIMD kernels.
+"""The CPU executor: one sample at a time, in OpenCV's SIMD kernels and NumPy.
 
-Passes over the pixels: one crop-resize straight from the decoded image (the crop is a window, not a copy); brightness
-and contrast one each, because each clamps to 0..255 before the next; saturation one 3x3 matrix; hue by the HSV hexcone
-in float32; grey two; blur a separable fixed-point filter, only where drawn; solarise two.
-
-How this differs from torchvision (v2 functional, uint8 tensors, the same parameters), measured on photographs and held
-by tests/views/test_against_torchvision.py: torchvision drops the fraction after each step where we round to the
-nearest, and rounds the grey image before it blends. In grey levels at most: brightness, contrast, grey and hue 1,
-saturation 2, blur with an equal kernel 2 (0.1 in the mean), solarise 0, enlarging 1. Shrinking averages 2x2 blocks and
-then interpolates where torchvision widens its triangle filter: 31 to 43 dB alike at 2 to 5 times (21 to 35 dB without
-averaging). torchvision's order of the four colour steps is always random, ours with ``order="random"``.
-On PIL images torchvision's hue has 8 bits, and lies up to 8 levels off (1 in the mean); PIL's blur is three box filters
-and repeats the edge, 0.6 levels off in the mean.
+Layouts: image (H, W, C), mask and depth (H, W), clip (T, H, W, C), volume (D, H, W, C). Parameters are drawn once per
+clip or volume and the same for all its frames, unless the pipeline says ``per_frame``.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 
 from selftaught.errors import UserError
-from selftaught.views import arithmetic
-from selftaught.views.operation import Op
+from selftaught.views import _cpu_pixels  # noqa: F401  (declares the executors of views.spec)
+from selftaught.views._chain import Step, add_facts, chain
+from selftaught.views.operation import HEIGHT_AXIS, Executor, Op
 from selftaught.views.pipeline import Params, Pipeline, check_params
-from selftaught.views.spec import (
-    ORDERS,
-    CenterCrop,
-    ColorJitter,
-    Dihedral,
-    GaussianBlur,
-    Grayscale,
-    HorizontalFlip,
-    RandomCrop,
-    RandomResizedCrop,
-    Resize,
-    Solarize,
-)
 
-CHANNEL_LIMIT = 128
-"""More channels than OpenCV takes at once are worked through in groups of this many."""
+__all__ = [
+    "render",
+    "render_into",
+]
 
-_scratch = threading.local()
+_AXES = {"mask": (2,), "depth": (2,), "clip": (4,), "volume": (4,), "image": (2, 3)}
+_SHAPES = {"image": "(height, width, channels)", "mask": "(height, width)", "depth": "(height, width)"}
 
 
-def render(image: np.ndarray, pipeline: Pipeline, params: Params) -> np.ndarray:
-    """Make one view of one image.
+def render(
+    image: np.ndarray,
+    pipeline: Pipeline,
+    params: Params,
+    *,
+    kind: str = "image",
+    facts: dict[str, Any] | None = None,
+) -> np.ndarray:
+    """Make one view of one sample.
 
     Args:
-        image: (H, W, C) or (H, W) uint8; crops, flips and dihedral turns alone take any dtype and keep it.
+        image: (H, W, C) or (H, W) uint8; crops, flips and dihedral turns take any dtype and keep it, resizing and
+            degradations take float32 and float64 as well. For other kinds see the top of this file.
         pipeline: the view's description.
-        params: (P,) from ``pipeline.sample(rng, H, W)``.
+        params: (P,) from ``pipeline.sample(rng, H, W)``; (T, P) for a clip where the pipeline draws per frame.
+        kind: "image" (default), "mask", "depth", "clip" or "volume".
+        facts: a dict that takes up what operations tell besides the pixels (a kernel, a mask).
 
     Returns:
-        (h, w, C), a new contiguous array of the image's dtype.
+        (h, w, C) or the kind's layout, a new contiguous array of the image's dtype.
 
     Raises:
-        UserError: wrong dtype or shape, or parameters drawn for another pipeline or a larger image.
+        UserError: wrong dtype or shape, parameters drawn for another pipeline or a larger image, or an operation that
+            can't be done to this kind.
     """
-    view = _run(image, pipeline, params)
+    view = _run(image, pipeline, params, kind, facts)
     return view.copy() if np.shares_memory(view, image) else np.ascontiguousarray(view)
 
 
@@ -80,7 +71,7 @@ def render_into(
     Raises:
         UserError: as :func:`render`, or ``out`` has another shape or dtype than the view.
     """
-    view = _run(image, pipeline, params)
+    view = _run(image, pipeline, params, "image", None)
     shape = (view.shape[2], *view.shape[:2]) if channels_first else view.shape
     if out.shape != shape or out.dtype != view.dtype:
         raise UserError(f"render_into: the view is {shape} {view.dtype}, the place for it {out.shape} {out.dtype}")
@@ -90,200 +81,61 @@ def render_into(
         out[...] = view.transpose(2, 0, 1) if channels_first else view
 
 
-def _run(image: np.ndarray, pipeline: Pipeline, params: Params) -> np.ndarray:
-    if image.ndim not in (2, 3) or not image.size:
-        raise UserError(f"views: an image is (height, width, channels), got an array of shape {image.shape}")
-    check_params(pipeline, params)
-    x = image if image.ndim == 3 else image[:, :, None]
-    numbers = params.tolist()
-    for op, start, stop in pipeline.spans:
-        if not op.any_dtype and x.dtype != np.uint8:
-            name = type(op).__name__
+def _run(image: np.ndarray, pipeline: Pipeline, params: Params, kind: str, facts: dict[str, Any] | None) -> np.ndarray:
+    if kind not in HEIGHT_AXIS:
+        raise UserError(f"views: no pixels in a field of kind {kind!r}; there are {', '.join(HEIGHT_AXIS)}")
+    if image.ndim not in _AXES[kind] or not image.size:
+        layout = _SHAPES.get(kind, "(frames, height, width, channels)")
+        article = "an image" if kind == "image" else f"a {kind}"
+        raise UserError(f"views: {article} is {layout}, got an array of shape {image.shape}")
+    x = image[:, :, None] if kind == "image" and image.ndim == 2 else image
+    check_params(pipeline, params, frames=len(x) if x.ndim == 4 else None)
+    numbers, rows, ndim, uint8 = params.tolist(), params.ndim == 2, x.ndim, x.dtype == np.uint8
+    steps = chain(pipeline, kind, False, _WRAPPERS)
+    if not uint8:
+        _check_dtype(steps, x.dtype, kind)
+    for function, op, start, stop in steps:
+        made = function(x, op, [row[start:stop] for row in numbers] if rows else numbers[start:stop])
+        if type(made) is tuple:
+            made, told = made
+            add_facts(facts, told, op)
+        x = made if made.ndim == ndim else made[..., None]  # OpenCV drops a last axis of 1
+    return x
+
+
+def _check_dtype(steps: tuple[Step, ...], dtype: np.dtype, kind: str) -> None:
+    for _, op, _, _ in steps:
+        if not (op.takes_any(kind) or (op.floats and dtype in (np.float32, np.float64))):
+            takes = "uint8 and float32" if op.floats else "uint8"
             raise UserError(
-                f"{name}: works on uint8 images, got {x.dtype}; convert with selftaught.data.as_uint8 first"
+                f"{type(op).__name__}: works on {takes} images, got {dtype}; "
+                "convert with selftaught.data.as_uint8 first"
             )
-        x = _EXECUTORS[type(op)](x, op, numbers[start:stop])
-        if x.ndim == 2:  # OpenCV drops a last axis of 1
-            x = x[:, :, None]
-    return x
 
 
-def _grouped(function: Callable[..., np.ndarray], x: np.ndarray, *args: Any) -> np.ndarray:
-    """``function(x, *args)``, which acts on each channel alone, for any number of channels."""
-    if x.shape[2] <= CHANNEL_LIMIT:
-        return function(x, *args)
-    channels = x.shape[2]
-    groups = [np.ascontiguousarray(x[:, :, at : at + CHANNEL_LIMIT]) for at in range(0, channels, CHANNEL_LIMIT)]
-    done = [function(group, *args) for group in groups]
-    return np.concatenate([group if group.ndim == 3 else group[:, :, None] for group in done], axis=2)
+def _plane(function: Executor, x: np.ndarray, op: Op, values: list[float]) -> np.ndarray:
+    made = function(x[:, :, None], op, values)
+    return made if made.ndim == 2 else made[:, :, 0]
 
 
-def _window(x: np.ndarray, box: list[float]) -> np.ndarray:
-    """The window (top, left, height, width) of an image, without a copy."""
-    y0, x0, h, w = map(int, box)
-    if min(y0, x0) < 0 or min(h, w) < 1 or y0 + h > x.shape[0] or x0 + w > x.shape[1]:
-        raise UserError(
-            f"views: crop {h}x{w} at ({y0}, {x0}) leaves the {x.shape[0]}x{x.shape[1]} image; sample for its own size"
-        )
-    return x[y0 : y0 + h, x0 : x0 + w]
+def _frames(function: Executor, x: np.ndarray, op: Op, values: list[float]) -> Any:
+    return _stacked([function(frame, op, values) for frame in x], same=True)
 
 
-def _shrink_resize(x: np.ndarray, level: int, height: int, width: int) -> np.ndarray:
-    for _ in range(level):
-        half = (x.shape[1] // 2, x.shape[0] // 2)
-        x = cv2.resize(x, half, interpolation=cv2.INTER_AREA)
-    return x if x.shape[:2] == (height, width) else cv2.resize(x, (width, height), interpolation=cv2.INTER_LINEAR)
+def _rows(function: Executor, x: np.ndarray, op: Op, values: list[list[float]]) -> Any:
+    return _stacked([function(frame, op, row) for frame, row in zip(x, values, strict=True)], same=False)
 
 
-def _random_resized_crop(x: np.ndarray, op: RandomResizedCrop, values: list[float]) -> np.ndarray:
-    box = _window(x, values[:4])
-    return _grouped(_shrink_resize, box, int(values[4]), *arithmetic.pair(op.size))
+def _stacked(made: list[Any], same: bool) -> Any:
+    """Frames and their facts put together; with equal parameters the first frame's facts are all frames'."""
+    if type(made[0]) is not tuple:
+        return np.stack(made)
+    told = made[0][1] if same else {name: np.stack([one[1][name] for one in made]) for name in made[0][1]}
+    return np.stack([one[0] for one in made]), told
 
 
-def _resize(x: np.ndarray, op: Resize, values: list[float]) -> np.ndarray:
-    box = _window(x, values[:4])
-    return _grouped(_shrink_resize, box, int(values[4]), *op.target(*x.shape[:2]))
-
-
-def _crop(x: np.ndarray, op: RandomCrop | CenterCrop, values: list[float]) -> np.ndarray:
-    return _window(x, [*values, *arithmetic.pair(op.size)])
-
-
-def _flip(x: np.ndarray, op: HorizontalFlip, values: list[float]) -> np.ndarray:
-    if not values[0]:
-        return x
-    return cv2.flip(x, 1) if x.dtype == np.uint8 and x.shape[2] <= CHANNEL_LIMIT else x[:, ::-1]
-
-
-def _dihedral(x: np.ndarray, op: Dihedral, values: list[float]) -> np.ndarray:
-    code = int(values[0])
-    x = np.rot90(x, code % 4)
-    return x[:, ::-1] if code >= 4 else x
-
-
-def _flat(x: np.ndarray) -> np.ndarray:
-    """What OpenCV takes at once: as it is, or beyond its limit with all channels side by side as one."""
-    return x if x.shape[2] <= CHANNEL_LIMIT else np.ascontiguousarray(x).reshape(x.shape[0], -1)
-
-
-def _shaped(result: np.ndarray, x: np.ndarray) -> np.ndarray:
-    return result if result.shape == x.shape else result.reshape(x.shape)
-
-
-def _channel_mean(x: np.ndarray) -> np.ndarray:
-    """The mean of all channels, rounded half up; (H, W) uint8."""
-    channels = x.shape[2]
-    rows = np.ascontiguousarray(x).reshape(-1, channels)
-    total = (
-        cv2.reduce(rows, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S) if channels <= CHANNEL_LIMIT else rows.sum(1, np.int32)
-    )
-    return ((2 * total + channels) // (2 * channels)).astype(np.uint8).reshape(x.shape[:2])
-
-
-def _grey_level(x: np.ndarray) -> float:
-    """The mean over all pixels of luma (3 channels) or of the channels' mean."""
-    if x.shape[2] == 3:
-        red, green, blue, _ = cv2.mean(x)
-        return (arithmetic.LUMA[0] * red + arithmetic.LUMA[1] * green + arithmetic.LUMA[2] * blue) / 32768
-    return cv2.mean(np.ascontiguousarray(x).reshape(x.shape[0], -1))[0]
-
-
-def _brightness(x: np.ndarray, factor: float) -> np.ndarray:
-    return _shaped(cv2.convertScaleAbs(_flat(x), alpha=arithmetic.quantise(factor)), x)
-
-
-def _contrast(x: np.ndarray, factor: float) -> np.ndarray:
-    scale = arithmetic.quantise(factor)
-    offset = arithmetic.quantise((1 - scale) * _grey_level(x))
-    flat = _flat(x)
-    return _shaped(cv2.addWeighted(flat, scale, flat, 0.0, offset), x)
-
-
-def _saturation(x: np.ndarray, factor: float) -> np.ndarray:
-    channels = x.shape[2]
-    if channels == 1:
-        return x
-    if channels == 3:
-        return cv2.transform(x, arithmetic.saturation_matrix_of(factor))
-    scale = arithmetic.quantise(factor)
-    grey = _flat(np.repeat(_channel_mean(x)[:, :, None], channels, axis=2))
-    return cv2.addWeighted(_flat(x), scale, grey, 1 - scale, 0.0).reshape(x.shape)
-
-
-def _buffers(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Two float32 arrays of this thread that the next call may overwrite."""
-    if getattr(_scratch, "shape", None) != shape:
-        _scratch.shape, _scratch.pair = shape, (np.empty(shape, np.float32), np.empty(shape, np.float32))
-    return _scratch.pair
-
-
-def _hue(x: np.ndarray, shift: float) -> np.ndarray:
-    if x.shape[2] != 3:
-        return x
-    degrees = arithmetic.quantise_hue(shift) * 360
-    rgb, hsv = _buffers(x.shape)
-    np.copyto(rgb, x)
-    cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV, dst=hsv)
-    angle = hsv[:, :, 0]
-    np.add(angle, np.float32(degrees % 360), out=angle)
-    cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=rgb)
-    return cv2.convertScaleAbs(rgb)
-
-
-_COLOURS: dict[str, tuple[int, Callable[[np.ndarray, float], np.ndarray], float]] = {
-    "b": (1, _brightness, 1.0),
-    "c": (2, _contrast, 1.0),
-    "s": (3, _saturation, 1.0),
-    "h": (4, _hue, 0.0),
-}
-
-
-def _color_jitter(x: np.ndarray, op: ColorJitter, values: list[float]) -> np.ndarray:
-    if not values[0]:
-        return x
-    for letter in ORDERS[int(values[5])]:
-        column, change, neutral = _COLOURS[letter]
-        if values[column] != neutral:
-            x = change(x, values[column])
-    return x
-
-
-def _grayscale(x: np.ndarray, op: Grayscale, values: list[float]) -> np.ndarray:
-    if not values[0] or x.shape[2] == 1:
-        return x
-    if x.shape[2] == 3:
-        return cv2.cvtColor(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return np.repeat(_channel_mean(x)[:, :, None], x.shape[2], axis=2)
-
-
-def _blur(x: np.ndarray, op: GaussianBlur, values: list[float]) -> np.ndarray:
-    if not values[0]:
-        return x
-    taps = arithmetic.blur_weights(values[1], op.kernel_size)
-    if len(taps) == 3 and taps[1] == 1:
-        return x
-    return _grouped(cv2.sepFilter2D, x, -1, taps, taps)
-
-
-def _solarize(x: np.ndarray, op: Solarize, values: list[float]) -> np.ndarray:
-    if not values[0]:
-        return x
-    flat = _flat(x)
-    if op.threshold == 128:
-        return _shaped(cv2.min(flat, cv2.bitwise_not(flat)), x)
-    level = np.arange(256, dtype=np.uint8)
-    return cv2.LUT(flat, np.where(level >= op.threshold, 255 - level, level).astype(np.uint8)).reshape(x.shape)
-
-
-_EXECUTORS: dict[type[Op], Callable[[np.ndarray, Any, list[float]], np.ndarray]] = {
-    RandomResizedCrop: _random_resized_crop,
-    Resize: _resize,
-    RandomCrop: _crop,
-    CenterCrop: _crop,
-    HorizontalFlip: _flip,
-    Dihedral: _dihedral,
-    ColorJitter: _color_jitter,
-    Grayscale: _grayscale,
-    GaussianBlur: _blur,
-    Solarize: _solarize,
+_WRAPPERS = {
+    "plane": lambda function: partial(_plane, function),
+    "frames": lambda function: partial(_frames, function),
+    "rows": lambda function: partial(_rows, function),
 }

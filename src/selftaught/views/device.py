@@ -1,14 +1,12 @@
 """The device executor: a whole batch at once in torch, on any device, each sample with parameters of its own.
 
-Every step repeats the whole-number arithmetic of the CPU executor, so the two agree bit for bit except where OpenCV
-breaks a rounding tie another way in the last few pixels of a row: one grey level in fewer than one value in ten
-thousand. There is no loop over samples. Where only part of a batch is changed (a blur with probability 0.5), only that
-part is computed; which part is read from the parameters on the host, so nothing waits for the device.
+Layouts: image (N, C, H, W), mask and depth (N, H, W), clip (N, C, T, H, W), volume (N, C, D, H, W). Parameters are
+drawn once per clip or volume and the same for all its frames, unless the pipeline says ``per_frame``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,312 +14,107 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.views import arithmetic
-from selftaught.views.operation import Op
+from selftaught.views import _device_pixels  # noqa: F401  (declares the executors of views.spec)
+from selftaught.views._chain import Step, add_facts, chain
+from selftaught.views.operation import HEIGHT_AXIS, Executor, Op
 from selftaught.views.pipeline import Pipeline, check_params
-from selftaught.views.spec import (
-    ORDERS,
-    CenterCrop,
-    ColorJitter,
-    Dihedral,
-    GaussianBlur,
-    Grayscale,
-    HorizontalFlip,
-    RandomCrop,
-    RandomResizedCrop,
-    Resize,
-    Solarize,
-)
+
+__all__ = [
+    "render_batch",
+]
 
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+_LAYOUTS = {
+    "image": "(N, C, H, W)",
+    "mask": "(N, H, W)",
+    "depth": "(N, H, W)",
+    "clip": "(N, C, T, H, W)",
+    "volume": "(N, C, D, H, W)",
+}
 
 
 @torch.no_grad()
-def render_batch(images: Tensor, pipeline: Pipeline, params: np.ndarray | Tensor) -> Tensor:
-    """Make one view of every image of a batch.
+def render_batch(
+    images: Tensor,
+    pipeline: Pipeline,
+    params: np.ndarray | Tensor,
+    *,
+    kind: str = "image",
+    facts: dict[str, Any] | None = None,
+) -> Tensor:
+    """Make one view of every sample of a batch.
 
     Args:
-        images: (N, C, H, W) uint8 on any device; crops, flips and dihedral turns alone take any dtype and keep it.
+        images: (N, C, H, W) uint8 on any device; crops, flips and dihedral turns take any dtype and keep it, resizing
+            and degradations take float32 and float64 as well. For other kinds see the top of this file.
         pipeline: the view's description.
-        params: (N, P) from ``pipeline.sample_batch(rng, N, H, W)`` or ``stack_params``, on the host.
+        params: (N, P) from ``pipeline.sample_batch(rng, N, H, W)`` or ``stack_params``, on the host; (N, T, P)
+            for clips where the pipeline draws per frame.
+        kind: "image" (default), "mask", "depth", "clip" or "volume".
+        facts: a dict that takes up what operations tell besides the pixels, a tensor (N, ...) each.
 
     Returns:
-        (N, C, h, w) on the images' device, of their dtype.
+        (N, C, h, w) or the kind's layout, on the images' device, of their dtype.
 
     Raises:
-        UserError: wrong dtype or shape, or parameters drawn for another pipeline or larger images.
+        UserError: wrong dtype or shape, parameters drawn for another pipeline or larger images, or an operation that
+            can't be done to this kind.
     """
-    if images.ndim != 4 or not images.numel():
-        raise UserError(f"render_batch: images are (N, C, H, W), got {tuple(images.shape)}")
+    if kind not in HEIGHT_AXIS:
+        raise UserError(f"views: no pixels in a field of kind {kind!r}; there are {', '.join(HEIGHT_AXIS)}")
+    if images.ndim != _LAYOUTS[kind].count(",") + 1 or not images.numel():
+        raise UserError(f"render_batch: {kind}s are {_LAYOUTS[kind]}, got {tuple(images.shape)}")
     table = params.cpu().numpy() if isinstance(params, Tensor) else np.asarray(params)
-    check_params(pipeline, table, len(images))
+    check_params(pipeline, table, len(images), frames=images.shape[2] if images.ndim == 5 else None)
     signed = _SIGNED.get(images.dtype)  # torch moves few pixels of unsigned types; their bits move as well
     x = source = images if signed is None else images.view(signed)
-    for op, start, stop in pipeline.spans:
-        if not op.any_dtype and x.dtype != torch.uint8:
-            raise UserError(f"{type(op).__name__}: works on uint8 images, got {str(x.dtype).removeprefix('torch.')}")
-        x = _EXECUTORS[type(op)](x, op, table[:, start:stop])
+    steps = chain(pipeline, kind, True, _WRAPPERS)
+    if images.dtype != torch.uint8:
+        _check_dtype(steps, images.dtype, kind)
+    for function, op, start, stop in steps:
+        x = function(x, op, table[..., start:stop])
+        if type(x) is tuple:
+            x, told = x
+            add_facts(facts, told, op)
     x = x.clone() if x is source else x.contiguous()
     return x if signed is None else x.view(images.dtype)
 
 
-def _to(values: np.ndarray, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """A small table on the device of ``like``, without waiting for it."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(dtype)
-    return tensor.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else tensor.to(like.device)
+def _check_dtype(steps: tuple[Step, ...], dtype: torch.dtype, kind: str) -> None:
+    for _, op, _, _ in steps:
+        if not (op.takes_any(kind) or (op.floats and dtype in (torch.float32, torch.float64))):
+            takes = "uint8 and float32" if op.floats else "uint8"
+            raise UserError(f"{type(op).__name__}: works on {takes} images, got {str(dtype).removeprefix('torch.')}")
 
 
-def _column(values: np.ndarray, like: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(N,) numbers, to be multiplied with an (N, C, H, W) batch."""
-    return _to(values, like, dtype)[:, None, None, None]
+def _plane(function: Executor, x: Tensor, op: Op, values: np.ndarray) -> Tensor:
+    return function(x[:, None], op, values)[:, 0]
 
 
-def _where(x: Tensor, chosen: np.ndarray, function: Callable[[Tensor, np.ndarray], Tensor]) -> Tensor:
-    """``function(part, rows)`` in place of the chosen samples; the rest stay as they are."""
-    if not chosen.any():
-        return x
-    rows = np.flatnonzero(chosen)
-    if len(rows) == len(x):
-        return function(x, rows)
-    at = _to(rows, x, torch.int64)
-    return x.index_copy(0, at, function(x.index_select(0, at), rows))
+def _frames(function: Executor, x: Tensor, op: Op, values: np.ndarray) -> Any:
+    count = x.shape[2]
+    made, told = _as_images(function, x, op, np.repeat(values, count, axis=0))
+    return (made, {name: fact[:, 0] for name, fact in told.items()}) if told else made
 
 
-def _grey_levels(value: Tensor) -> Tensor:
-    """Round (halves to even) and clamp to uint8."""
-    return value.round_().clamp_(0, 255).to(torch.uint8)
+def _rows(function: Executor, x: Tensor, op: Op, values: np.ndarray) -> Any:
+    made, told = _as_images(function, x, op, values.reshape(-1, values.shape[2]))
+    return (made, told) if told else made
 
 
-def _check_boxes(x: Tensor, boxes: np.ndarray) -> None:
-    top, left, height, width = boxes.T
-    outside = (np.minimum(top, left) < 0) | (np.minimum(height, width) < 1)
-    outside |= (top + height > x.shape[2]) | (left + width > x.shape[3])
-    if np.any(outside):
-        at = int(np.argmax(outside))
-        raise UserError(
-            f"views: the crop of sample {at} leaves the {x.shape[2]}x{x.shape[3]} image; sample for its own size"
-        )
-
-
-def _gather(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Pixels (N, C, h, w) at per-sample rows (N, h) and columns (N, w)."""
-    n, c, _, width = x.shape
-    picked = x.gather(2, rows[:, None, :, None].expand(n, c, rows.shape[1], width))
-    return picked.gather(3, columns[:, None, None, :].expand(n, c, rows.shape[1], columns.shape[1]))
-
-
-def _halve(x: Tensor) -> Tensor:
-    """Means of 2x2 blocks; an odd last row or column is left out. Ties go up, or to even beyond 1, 3 and 4 channels."""
-    height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
-    x = x[:, :, :height, :width].to(torch.int16)
-    total = x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]
-    if x.shape[1] in (1, 3, 4):
-        return ((total + 2) >> 2).to(torch.uint8)
-    return (total / 4).round_().to(torch.uint8)
-
-
-def _bilinear(x: Tensor, boxes: np.ndarray, out_height: int, out_width: int) -> Tensor:
-    """Crop-resize with boxes (N, 4) of whole pixels, in the fixed-point steps of OpenCV's 8-bit bilinear kernel."""
-    top, left, height, width = boxes.T
-    (upper, lower, upper_weight, lower_weight) = arithmetic.resize_table(height, out_height)
-    (near, far, near_weight, far_weight) = arithmetic.resize_table(width, out_width)
-    rows = [_to(place + top[:, None], x, torch.int64) for place in (upper, lower)]
-    columns = [_to(place + left[:, None], x, torch.int64) for place in (near, far)]
-    across = [_to(weight, x, torch.int32)[:, None, None, :] for weight in (near_weight, far_weight)]
-    down = [_to(weight, x, torch.int32)[:, None, :, None] for weight in (upper_weight, lower_weight)]
-    total: Tensor | int = 2
-    for row, weight in zip(rows, down, strict=True):
-        line = _gather(x, row, columns[0]).to(torch.int32) * across[0]
-        line += _gather(x, row, columns[1]).to(torch.int32) * across[1]
-        total = total + (((line >> 4) * weight) >> 16)
-    assert isinstance(total, Tensor)
-    return (total >> 2).clamp_(0, 255).to(torch.uint8)
-
-
-def _crop_resize(x: Tensor, size: tuple[int, int], values: np.ndarray) -> Tensor:
-    _check_boxes(x, values[:, :4])
-    levels = values[:, 4].astype(int)
-    out = x.new_empty(len(x), x.shape[1], *size) if levels.min() != levels.max() else None
-    for level in range(int(levels.max()) + 1):
-        rows = np.flatnonzero(levels == level)
-        if len(rows):
-            boxes = values[rows, :4].astype(np.int64) >> level
-            part = x if out is None else x.index_select(0, _to(rows, x, torch.int64))
-            same = bool((boxes == [0, 0, *size]).all()) and part.shape[2:] == size
-            done = part if same else _bilinear(part, boxes, *size)
-            out = done if out is None else out.index_copy(0, _to(rows, x, torch.int64), done)
-        if level < levels.max():
-            x = _halve(x)
-    assert out is not None
-    return out
-
-
-def _random_resized_crop(x: Tensor, op: RandomResizedCrop, values: np.ndarray) -> Tensor:
-    return _crop_resize(x, arithmetic.pair(op.size), values)
-
-
-def _resize(x: Tensor, op: Resize, values: np.ndarray) -> Tensor:
-    return _crop_resize(x, op.target(x.shape[2], x.shape[3]), values)
-
-
-def _crop(x: Tensor, op: RandomCrop | CenterCrop, values: np.ndarray) -> Tensor:
-    height, width = arithmetic.pair(op.size)
-    corners = values.astype(np.int64)
-    _check_boxes(x, np.hstack([corners, np.full_like(corners, (height, width))]))
-    if (corners == corners[0]).all():
-        top, left = corners[0].tolist()
-        return x[:, :, top : top + height, left : left + width]
-    rows = _to(corners[:, :1] + np.arange(height), x, torch.int64)
-    return _gather(x, rows, _to(corners[:, 1:] + np.arange(width), x, torch.int64))
-
-
-def _flip(x: Tensor, op: HorizontalFlip, values: np.ndarray) -> Tensor:
-    return _where(x, values[:, 0] > 0, lambda part, _: part.flip(-1))
-
-
-def _dihedral(x: Tensor, op: Dihedral, values: np.ndarray) -> Tensor:
-    code = values[:, 0].astype(int)
-    x = _where(x, code % 2 == 1, lambda part, _: part.rot90(1, (2, 3)))
-    x = _where(x, code % 4 >= 2, lambda part, _: part.flip(2, 3))
-    return _where(x, code >= 4, lambda part, _: part.flip(3))
-
-
-def _luma_weights(x: Tensor) -> tuple[list[int], int]:
-    """Whole weights of the channels in the grey value, and their sum."""
-    return (list(arithmetic.LUMA), 32768) if x.shape[1] == 3 else ([1] * x.shape[1], x.shape[1])
-
-
-def _brightness(x: Tensor, factor: np.ndarray) -> Tensor:
-    return _grey_levels(x * _column(arithmetic.quantise(factor), x))
-
-
-def _contrast(x: Tensor, factor: np.ndarray) -> Tensor:
-    precise = torch.float32 if x.device.type == "mps" else torch.float64
-    weights, whole = _luma_weights(x)
-    totals = x.sum(dim=(2, 3), dtype=torch.int64) * torch.tensor(weights, device=x.device)
-    mean = totals.sum(1).to(precise) / (whole * x.shape[2] * x.shape[3])
-    scale = arithmetic.quantise(factor)
-    offset = (_to(1 - scale, x, precise) * mean * arithmetic.FRACTION).round_() / arithmetic.FRACTION
-    return _grey_levels(x * _column(scale, x) + offset.to(torch.float32)[:, None, None, None])
-
-
-def _channel_mean(x: Tensor) -> Tensor:
-    """The mean of all channels, rounded half up; (N, 1, H, W) int32."""
-    channels = x.shape[1]
-    total = x.sum(dim=1, keepdim=True, dtype=torch.int32)
-    return (2 * total + channels).div_(2 * channels, rounding_mode="floor")
-
-
-def _saturation(x: Tensor, factor: np.ndarray) -> Tensor:
-    if x.shape[1] == 1:
-        return x
-    if x.shape[1] != 3:
-        scale = arithmetic.quantise(factor)
-        return _grey_levels(x * _column(scale, x) + _channel_mean(x) * _column(1 - scale, x))
-    matrix = _to(arithmetic.saturation_matrix(factor), x, torch.int32)
-    whole = x.to(torch.int32)
-    mixed = sum(matrix[:, :, c, None, None] * whole[:, c : c + 1] for c in range(3))
-    assert isinstance(mixed, Tensor)
-    return ((mixed + arithmetic.FRACTION // 2) >> 10).clamp_(0, 255).to(torch.uint8)
-
-
-def _hue(x: Tensor, shift: np.ndarray) -> Tensor:
-    """Turn the colour circle: RGB to the HSV hexcone, hue plus shift, and back, in float32 on grey levels 0..255."""
-    if x.shape[1] != 3:
-        return x
-    rgb = x.to(torch.float32)
-    red, green, blue = rgb.unbind(1)
-    value = rgb.amax(1)
-    chroma = value - rgb.amin(1)
-    scale = 1.0 / chroma.clamp_min(1e-6)
-    sextant = torch.where(
-        value == red,
-        (green - blue) * scale,
-        torch.where(value == green, (blue - red) * scale + 2, (red - green) * scale + 4),
+def _as_images(function: Executor, x: Tensor, op: Op, values: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
+    """Clips (N, C, T, H, W) through a function of images, and its facts as (N, T, ...)."""
+    count, frames = x.shape[0], x.shape[2]
+    made = function(x.transpose(1, 2).flatten(0, 1), op, values)
+    made, told = made if type(made) is tuple else (made, {})
+    return (
+        made.unflatten(0, (count, frames)).transpose(1, 2),
+        {name: fact.unflatten(0, (count, frames)) for name, fact in told.items()},
     )
-    turned = sextant + _to(arithmetic.quantise_hue(shift) * 6, x, torch.float32)[:, None, None]
-    channels = []
-    for start in (5.0, 3.0, 1.0):
-        place = torch.remainder(turned + start, 6.0)
-        channels.append(value - chroma * torch.minimum(place, 4.0 - place).clamp_(0.0, 1.0))
-    return _grey_levels(torch.stack(channels, 1))
 
 
-_COLOURS: dict[str, Callable[[Tensor, np.ndarray], Tensor]] = {
-    "b": _brightness,
-    "c": _contrast,
-    "s": _saturation,
-    "h": _hue,
-}
-
-
-def _color_jitter(x: Tensor, op: ColorJitter, values: np.ndarray) -> Tensor:
-    applied, order = values[:, 0] > 0, values[:, 5].astype(int)
-    letters = np.array([list(ORDERS[one]) for one in range(len(ORDERS))])[order]
-    for place in range(4):
-        for column, letter in enumerate("bcsh", start=1):
-            factor = values[:, column]
-            chosen = applied & (letters[:, place] == letter) & (factor != (0.0 if letter == "h" else 1.0))
-            change = _COLOURS[letter]
-            x = _where(x, chosen, lambda part, rows, change=change, factor=factor: change(part, factor[rows]))  # type: ignore[misc]
-    return x
-
-
-def _grey(x: Tensor, _: np.ndarray) -> Tensor:
-    if x.shape[1] == 1:
-        return x
-    if x.shape[1] != 3:
-        return _channel_mean(x).to(torch.uint8).expand_as(x)
-    red, green, blue = x.to(torch.int32).unbind(1)
-    luma = arithmetic.LUMA[0] * red + arithmetic.LUMA[1] * green + arithmetic.LUMA[2] * blue
-    return ((luma + (1 << 14)) >> 15).to(torch.uint8)[:, None].expand_as(x)
-
-
-def _grayscale(x: Tensor, op: Grayscale, values: np.ndarray) -> Tensor:
-    return _where(x, values[:, 0] > 0, _grey)
-
-
-def _mirror(size: int, radius: int) -> np.ndarray:
-    """Positions -radius..size+radius-1 folded back into 0..size-1, the edge not repeated."""
-    place = np.abs(np.arange(-radius, size + radius))
-    period = max(2 * (size - 1), 1)
-    place %= period
-    return np.minimum(place, period - place) if size > 1 else place * 0
-
-
-def _blur_rows(x: Tensor, sigmas: np.ndarray, kernel_size: int | None) -> Tensor:
-    kernels = [arithmetic.blur_taps(sigma, kernel_size) for sigma in sigmas.tolist()]
-    radius = max(len(taps) for taps in kernels) // 2
-    table = np.stack([np.pad(taps, radius - len(taps) // 2) for taps in kernels])
-    taps = _to(table, x, torch.float32)[:, :, None, None, None]
-    total = x.to(torch.float32)
-    for axis in (3, 2):  # sums of whole numbers below 2**24: exact
-        size = total.shape[axis]
-        wide = total.index_select(axis, _to(_mirror(size, radius), x, torch.int64))
-        total = wide.narrow(axis, radius, size) * taps[:, radius]
-        for reach in range(1, radius + 1):
-            both = wide.narrow(axis, radius - reach, size) + wide.narrow(axis, radius + reach, size)
-            total = torch.addcmul(total, both, taps[:, radius - reach])
-    return _grey_levels(total / 65536)
-
-
-def _blur(x: Tensor, op: GaussianBlur, values: np.ndarray) -> Tensor:
-    return _where(x, values[:, 0] > 0, lambda part, rows: _blur_rows(part, values[rows, 1], op.kernel_size))
-
-
-def _solarize(x: Tensor, op: Solarize, values: np.ndarray) -> Tensor:
-    return _where(x, values[:, 0] > 0, lambda part, _: torch.where(part >= op.threshold, 255 - part, part))
-
-
-_EXECUTORS: dict[type[Op], Callable[[Tensor, Any, np.ndarray], Tensor]] = {
-    RandomResizedCrop: _random_resized_crop,
-    Resize: _resize,
-    RandomCrop: _crop,
-    CenterCrop: _crop,
-    HorizontalFlip: _flip,
-    Dihedral: _dihedral,
-    ColorJitter: _color_jitter,
-    Grayscale: _grayscale,
-    GaussianBlur: _blur,
-    Solarize: _solarize,
+_WRAPPERS = {
+    "plane": lambda function: partial(_plane, function),
+    "frames": lambda function: partial(_frames, function),
+    "rows": lambda function: partial(_rows, function),
 }

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 
+__all__: list[str] = []  # reached as views.frames.NAME
+
 _CHUNK = 1 << 24  # complex numbers held at once by the scalogram: 128 MiB in single precision
 
 

@@ -12,6 +12,8 @@ from torch.nn.functional import interpolate
 
 from selftaught.errors import UserError
 
+__all__: list[str] = []  # reached as views.jigsaw.NAME
+
 
 @lru_cache(maxsize=8)
 def _orders(count: int, tiles: int) -> np.ndarray:

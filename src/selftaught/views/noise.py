@@ -10,6 +10,8 @@ import numpy as np
 
 from selftaught.errors import UserError
 
+__all__: list[str] = []  # reached as views.noise.NAME
+
 
 def _finish(noisy: np.ndarray, like: np.ndarray) -> np.ndarray:
     if not np.issubdtype(like.dtype, np.integer):

@@ -1,10 +1,32 @@
-"""What the operations of a view have in common: their contract, their checks, their few ways to draw."""
+"""What the operations of a view have in common: their contract, their executors, their checks, their ways to draw.
+
+A new operation is a new file: a frozen dataclass that derives from :class:`Op`, and a function per executor::
+
+    @dataclasses.dataclass(frozen=True, repr=False)
+    class Invert(Op):
+        p: float = 0.5
+        columns: ClassVar = ("apply",)
+        draws: ClassVar = 1
+
+        def draw(self, u, height, width):
+            return (below(u[0], self.p),), height, width
+
+    @executor(Invert, "image")
+    def _(x, op, values):                 # (H, W, C), the operation, its own parameters as a list
+        return 255 - x if values[0] else x
+
+    @executor(Invert, "image", device=True)
+    def _(x, op, values):                 # (N, C, H, W), the operation, (N, columns) array
+        ...
+
+An executor may return ``(pixels, facts)``: a dict of what a method needs to know of the operation, named in ``facts``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -12,20 +34,97 @@ import numpy as np
 
 from selftaught.errors import UserError
 
+__all__ = [
+    "OPS",
+    "Op",
+    "executor",
+]
+
 Pair = tuple[float, float]
 Drawn = tuple[tuple[Any, ...], Any, Any]
 
 
+OPS: dict[str, type[Op]] = {}
+"""The operations whose files were imported, by name; they enter by themselves."""
+
+Executor = Callable[[Any, Any, Any], Any]
+_EXECUTORS: dict[tuple[type[Op], str, bool], Executor] = {}
+
+HEIGHT_AXIS = {"image": 0, "mask": 0, "depth": 0, "clip": 1, "volume": 1}
+"""Which axis of a sample is its height; the next is its width.
+
+Samples are image (H, W, C), mask and depth (H, W), clip (T, H, W, C), volume (D, H, W, C).
+"""
+
+FRAMED = ("clip", "volume")
+"""Kinds whose first axis counts frames or slices."""
+
+
 class Op:
-    """One operation of a pipeline. ``columns`` name its parameters, ``draws`` counts the uniform numbers it uses."""
+    """One operation of a pipeline: a frozen dataclass of what the user chose.
+
+    A subclass enters :data:`OPS` by its name, and says by class attributes what it is:
+
+    - ``columns``: the names of its parameters; ``draws``: how many uniform numbers it uses for them.
+    - ``geometric``: it moves pixels, so views that share a space share its parameters; ``pixels``: those columns that
+      are counted in pixels of the grid, and grow with a finer one.
+    - ``temporal``: it picks frames, its columns are their numbers; first in its pipeline.
+    - ``any_dtype``: it only moves pixels, and so takes any dtype; ``floats``: it takes float32 and float64 images as
+      well as uint8. Without either it takes uint8 alone.
+    - ``skips``: kinds of fields that it leaves as they are (a mask has no colour to change).
+    - ``facts``: what its executors tell besides the pixels.
+    """
 
     columns: ClassVar[tuple[str, ...]] = ()
     draws: ClassVar[int] = 0
+    geometric: ClassVar[bool] = False
+    temporal: ClassVar[bool] = False
+    pixels: ClassVar[tuple[str, ...]] = ()
     any_dtype: ClassVar[bool] = False
+    floats: ClassVar[bool] = False
+    skips: ClassVar[tuple[str, ...]] = ()
+    facts: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        other = OPS.setdefault(cls.__name__, cls)
+        if other.__module__ != cls.__module__:
+            raise UserError(f"view operation {cls.__name__}: {other.__module__} has one of this name; choose another")
+        OPS[cls.__name__] = cls
+
+    def takes_any(self, kind: str) -> bool:
+        """Whether samples of this kind may have any dtype: where pixels only move. Masks and depths always do."""
+        return self.any_dtype or kind in ("mask", "depth")
 
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:
         """Turn ``draws`` uniform numbers in [0, 1) into ``(columns, height, width)``, the last two after the op."""
         return (), height, width
+
+    def draw_shape(self, u: Any, shape: tuple[int, ...], kind: str) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+        """As :meth:`draw`, for one sample of any kind: ``(columns, shape)``, the shape after the operation.
+
+        Raises:
+            UserError: a kind without height and width; operations on such kinds define this method.
+        """
+        at = HEIGHT_AXIS.get(kind)
+        if at is None:
+            raise UserError(f"{type(self).__name__}: takes {', '.join(HEIGHT_AXIS)}, not {kind}")
+        values, height, width = self.draw(u, shape[at], shape[at + 1])
+        return values, (*shape[:at], int(height), int(width), *shape[at + 2 :])
+
+    def coarser(self, scale: int) -> Op:
+        """The same operation on a grid ``scale`` times coarser: its sizes in pixels divided.
+
+        Raises:
+            UserError: a size that ``scale`` doesn't divide.
+        """
+        if scale == 1 or not hasattr(self, "size"):
+            return self
+        sides = self.size if isinstance(self.size, tuple) else (self.size,)
+        if any(side % scale for side in sides):
+            raise UserError(f"{type(self).__name__}: size {self.size} is no multiple of this view's scale {scale}")
+        less = tuple(side // scale for side in sides)
+        return dataclasses.replace(self, size=less if isinstance(self.size, tuple) else less[0])  # type: ignore[type-var]
 
     @property
     def enough(self) -> int | None:
@@ -41,6 +140,36 @@ class Op:
             elif value != field.default:
                 shown.append(f"{field.name}={plain(value)}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def executor(op: type[Op], *kinds: str, device: bool = False) -> Callable[[Executor], Executor]:
+    """Declare a function to be what an operation does to pixels of some kinds.
+
+    Args:
+        op: the operation; what derives from it inherits the function.
+        kinds: "image", "mask", "depth", "clip", "volume", or "any" for an operation that does not care.
+        device: False for the CPU's, one sample at a time: ``(array, op, list of its parameters)``; True for the
+            device's, batched: ``(tensor, op, (N, columns) array of its parameters)``. Layouts as in :mod:`cpu
+            <selftaught.views.cpu>` and :mod:`device <selftaught.views.device>`.
+
+    Without a function of their own, clips and volumes go through that of images frame by frame, masks and depth too
+    where pixels only move (``any_dtype``).
+    """
+
+    def declare(function: Executor) -> Executor:
+        _EXECUTORS.update({(op, kind, device): function for kind in kinds})
+        return function
+
+    return declare
+
+
+def find_executor(op: type[Op], kind: str, device: bool) -> Executor | None:
+    """The function declared for an operation, or one that it derives from, and a kind; None where there is none."""
+    for base in op.__mro__:
+        for name in (kind, "any"):
+            if (base, name, device) in _EXECUTORS:
+                return _EXECUTORS[base, name, device]
+    return None
 
 
 def plain(value: Any) -> str:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import pkgutil
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from selftaught.errors import UserError
-from selftaught.views.operation import Op
-from selftaught.views.spec import OPS
+from selftaught.views.operation import FRAMED, OPS, Op
+
+__all__ = [
+    "Params",
+    "Pipeline",
+    "stack_params",
+]
 
 Params = np.ndarray
-"""The parameters of one view of one sample: a float64 vector ``(len(pipeline.columns),)``; of a batch, ``(N, ...)``."""
+"""The parameters of one view of one sample: a float64 vector ``(len(pipeline.columns),)``, or one such row per frame of
+a clip; of a batch, ``(N, ...)``."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -26,6 +34,7 @@ class Pipeline:
     Args:
         ops: operations from :mod:`selftaught.views.spec`, in the order in which they are applied.
         name: what reports call this view (default "view").
+        per_frame: draw anew for every frame of a clip and slice of a volume (default False: once for all of them).
 
     Raises:
         UserError: something in ``ops`` is no operation.
@@ -33,17 +42,24 @@ class Pipeline:
 
     ops: tuple[Op, ...]
     name: str = "view"
+    per_frame: bool = False
 
     def __post_init__(self) -> None:
         ops = tuple(self.ops) if isinstance(self.ops, Sequence) else (self.ops,)
         for op in ops:
-            if type(op) not in OPS.values():
-                raise UserError(f"Pipeline: {op!r} is no view operation; use one of {', '.join(sorted(OPS))}")
+            if not isinstance(op, Op):
+                raise UserError(f"Pipeline: {op!r} is no view operation; use one of {', '.join(_known())}")
+            if op.temporal and (op is not ops[0] or self.per_frame):
+                raise UserError(f"Pipeline: {op!r} picks frames; it comes first, in a pipeline that isn't per_frame")
         object.__setattr__(self, "ops", ops)
         stops = np.cumsum([len(op.columns) for op in ops], dtype=int).tolist()
         object.__setattr__(self, "_spans", tuple(zip(ops, [0, *stops][: len(ops)], stops, strict=True)))
         object.__setattr__(self, "_shape", (stops[-1] if stops else 0,))
         object.__setattr__(self, "_draws", sum(op.draws for op in ops))
+        object.__setattr__(self, "_chains", {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_chains": {}}  # functions found for one process stay there
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -95,6 +111,50 @@ class Pipeline:
         """
         _check_image_size(height, width)
         return np.array(self._walk(rng.random(self.draws).tolist(), int(height), int(width))[0], np.float64)
+
+    def sample_shape(
+        self,
+        rng: np.random.Generator,
+        shape: tuple[int, ...],
+        kind: str = "image",
+        given: Mapping[int, tuple[Any, ...]] | None = None,
+    ) -> tuple[Params, tuple[int, ...]]:
+        """Draw the parameters of one view of one sample of any kind.
+
+        Args:
+            rng: source of chance; an image draws as by :meth:`sample`.
+            shape: the sample's: (H, W, C), (H, W), (T, H, W, C)...
+            kind: of the field.
+            given: place of an operation -> its columns, where they are drawn elsewhere.
+
+        Returns:
+            (P,) float64, or (T, P) for a clip or volume of T frames where the pipeline draws per frame; the shape of
+            the view.
+
+        Raises:
+            UserError: as :meth:`sample`; an operation that can't be done to this kind.
+        """
+        if min(shape, default=1) < 1:
+            raise UserError(f"views: the {kind} is empty ({'x'.join(map(str, shape))})")
+        if not (self.per_frame and kind in FRAMED):
+            return self._walk_shape(rng, shape, kind, given or {})
+        rows = [self._walk_shape(rng, shape[1:], "image", given or {}) for _ in range(shape[0])]
+        return np.stack([row for row, _ in rows]), (shape[0], *rows[0][1])
+
+    def _walk_shape(
+        self, rng: np.random.Generator, shape: tuple[int, ...], kind: str, given: Mapping[int, tuple[Any, ...]]
+    ) -> tuple[Params, tuple[int, ...]]:
+        values: list[Any] = []
+        u = rng.random(sum(op.draws for place, op in enumerate(self.ops) if place not in given)).tolist()
+        for place, op in enumerate(self.ops):
+            if place in given:  # what it draws is not asked for, only the shape that it makes
+                shape = op.draw_shape([0.5] * op.draws, shape, kind)[1]
+                values.extend(given[place])
+            else:
+                drawn, shape = op.draw_shape(u[: op.draws], shape, kind)
+                values.extend(drawn)
+                del u[: op.draws]
+        return np.array(values, np.float64), shape
 
     def sample_batch(
         self, rng: np.random.Generator, n: int, height: int | np.ndarray, width: int | np.ndarray
@@ -154,7 +214,8 @@ class Pipeline:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, as YAML and JSON write them; :meth:`from_dict` reads it back."""
-        return {"name": self.name, "ops": [_op_to_dict(op) for op in self.ops]}
+        plain = {"name": self.name, "ops": [_op_to_dict(op) for op in self.ops]}
+        return plain | {"per_frame": True} if self.per_frame else plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Pipeline:
@@ -163,13 +224,15 @@ class Pipeline:
         Raises:
             UserError: an operation or option that does not exist, named with those that do.
         """
-        unknown = set(data) - {"name", "ops"}
+        unknown = set(data) - {"name", "ops", "per_frame"}
         if unknown or "ops" not in data:
             raise UserError(f"Pipeline: a view is a mapping with 'ops' and, if you like, 'name'; got {sorted(data)}")
-        return cls(tuple(_op_from_dict(op) for op in data["ops"]), name=str(data.get("name", "view")))
+        ops = tuple(_op_from_dict(op) for op in data["ops"])
+        return cls(ops, name=str(data.get("name", "view")), per_frame=bool(data.get("per_frame", False)))
 
     def __repr__(self) -> str:
-        return f"Pipeline({self.name}: {' > '.join(map(repr, self.ops)) or 'unchanged'})"
+        each = ", per frame" if self.per_frame else ""
+        return f"Pipeline({self.name}: {' > '.join(map(repr, self.ops)) or 'unchanged'}{each})"
 
 
 def _check_image_size(height: int, width: int) -> None:
@@ -177,9 +240,13 @@ def _check_image_size(height: int, width: int) -> None:
         raise UserError(f"views: the image is empty ({height}x{width} pixels)")
 
 
-def check_params(pipeline: Pipeline, params: np.ndarray, batch: int | None = None) -> None:
-    """Refuse parameters whose shape is not what this pipeline draws: (P,), or (batch, P)."""
-    wanted = pipeline._shape if batch is None else (batch, *pipeline._shape)  # type: ignore[attr-defined]
+def check_params(pipeline: Pipeline, params: np.ndarray, batch: int | None = None, frames: int | None = None) -> None:
+    """Refuse parameters whose shape is not what this pipeline draws: (P,), (frames, P), (batch, P)..."""
+    wanted = pipeline._shape  # type: ignore[attr-defined]
+    if frames is not None and pipeline.per_frame:
+        wanted = (frames, *wanted)
+    if batch is not None:
+        wanted = (batch, *wanted)
     if params.shape != wanted:
         raise UserError(f"views: this view's parameters have shape {wanted}, got {params.shape}; sample them from it")
 
@@ -206,11 +273,21 @@ def _op_to_dict(op: Op) -> dict[str, Any]:
     return plain
 
 
+def _known() -> list[str]:
+    """Names of all operations of this room: its own files', and those of its sub-rooms, which are imported."""
+    import_module("selftaught.views.spec")
+    room = import_module("selftaught.views").__path__
+    for _, name, package in pkgutil.walk_packages(room, "selftaught.views."):
+        if not package and name.count(".") > 2:
+            import_module(name)
+    return sorted(OPS)
+
+
 def _op_from_dict(data: Mapping[str, Any]) -> Op:
     options = dict(data)
     name = options.pop("op", None)
-    if name not in OPS:
-        raise UserError(f"Pipeline: no view operation {name!r}; there are {', '.join(sorted(OPS))}")
+    if name not in OPS and name not in _known():
+        raise UserError(f"Pipeline: no view operation {name!r}; there are {', '.join(_known())}")
     known = [field.name for field in dataclasses.fields(OPS[name])]  # type: ignore[arg-type]
     unknown = [option for option in options if option not in known]
     if unknown:

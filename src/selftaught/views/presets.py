@@ -23,6 +23,17 @@ from selftaught.views.spec import (
 )
 from selftaught.views.viewset import ViewSet
 
+__all__ = [
+    "barlow_twins",
+    "dcl",
+    "grey",
+    "multi_crop",
+    "patches",
+    "plain",
+    "simclr",
+    "small",
+]
+
 Size = int | tuple[int, int]
 
 BLUR_FROM = 96

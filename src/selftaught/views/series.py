@@ -17,6 +17,10 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 
+__all__ = [
+    "series_simclr",
+]
+
 
 def _check(x: Tensor, name: str) -> None:
     if x.ndim != 3 or not x.is_floating_point() or not x.numel():

@@ -2,7 +2,7 @@
 
 An operation holds what the user chose (sizes, probabilities, ranges). All of its chance is in :meth:`Op.draw`, which
 turns uniform numbers into a few plain columns per sample (a crop box, a flip, a factor...). What those columns do to
-pixels is written twice, in :mod:`selftaught.views.cpu` and :mod:`selftaught.views.device`, with the same meaning.
+pixels is written twice, in ``_cpu_pixels.py`` and ``_device_pixels.py``, with the same meaning.
 
 ``draw`` takes either one sample (a list of floats, integer height and width) or a batch (a ``(draws, n)`` array,
 integer arrays of heights and widths) and walks through the uniform numbers in the same order, so both give the same
@@ -36,8 +36,24 @@ from selftaught.views.operation import (
     whole,
 )
 
+__all__ = [
+    "CenterCrop",
+    "ColorJitter",
+    "Dihedral",
+    "GaussianBlur",
+    "Grayscale",
+    "HorizontalFlip",
+    "RandomCrop",
+    "RandomResizedCrop",
+    "Resize",
+    "Solarize",
+]
+
 ORDERS: tuple[str, ...] = tuple("".join(order) for order in permutations("bcsh"))
 """The 24 orders of brightness (b), contrast (c), saturation (s) and hue (h); a parameter names one by its position."""
+
+COLOURLESS = ("mask", "depth")
+"""Kinds that changes of colour leave as they are."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -62,6 +78,9 @@ class RandomResizedCrop(Op):
     ratio: Pair = (3 / 4, 4 / 3)
 
     columns: ClassVar = ("top", "left", "height", "width", "level")
+    geometric: ClassVar = True
+    pixels: ClassVar = ("top", "left", "height", "width")
+    floats: ClassVar = True
     draws: ClassVar = 22
 
     def __post_init__(self) -> None:
@@ -72,6 +91,10 @@ class RandomResizedCrop(Op):
             scale=checked_range(name, "scale", self.scale, 1e-6, 1.0),
             ratio=checked_range(name, "ratio", self.ratio, 1e-3, 1e3),
         )
+
+    def target(self, height: Any, width: Any) -> tuple[int, int]:
+        """The (height, width) of the view, whatever the image's."""
+        return arithmetic.pair(self.size)
 
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:
         """Draw a box: ten pairs (area, ratio), then its two offsets."""
@@ -125,6 +148,9 @@ class Resize(Op):
     size: int | tuple[int, int]
 
     columns: ClassVar = ("top", "left", "height", "width", "level")
+    geometric: ClassVar = True
+    pixels: ClassVar = ("top", "left", "height", "width")
+    floats: ClassVar = True
 
     def __post_init__(self) -> None:
         pair = checked_pair("Resize", self.size)
@@ -157,6 +183,8 @@ class RandomCrop(Op):
     size: int | tuple[int, int]
 
     columns: ClassVar = ("top", "left")
+    geometric: ClassVar = True
+    pixels: ClassVar = ("top", "left")
     draws: ClassVar = 2
     any_dtype: ClassVar = True
 
@@ -177,6 +205,8 @@ class CenterCrop(Op):
     size: int | tuple[int, int]
 
     columns: ClassVar = ("top", "left")
+    geometric: ClassVar = True
+    pixels: ClassVar = ("top", "left")
     any_dtype: ClassVar = True
 
     def __post_init__(self) -> None:
@@ -196,6 +226,7 @@ class HorizontalFlip(Op):
     p: float = 0.5
 
     columns: ClassVar = ("flip",)
+    geometric: ClassVar = True
     draws: ClassVar = 1
     any_dtype: ClassVar = True
 
@@ -215,6 +246,7 @@ class Dihedral(Op):
     """
 
     columns: ClassVar = ("code",)
+    geometric: ClassVar = True
     draws: ClassVar = 1
     any_dtype: ClassVar = True
 
@@ -259,6 +291,7 @@ class ColorJitter(Op):
     order: str = "bcsh"
 
     columns: ClassVar = ("apply", "brightness", "contrast", "saturation", "hue", "order")
+    skips: ClassVar = COLOURLESS
     draws: ClassVar = 6
 
     def __post_init__(self) -> None:
@@ -291,6 +324,7 @@ class Grayscale(Op):
     p: float = 0.2
 
     columns: ClassVar = ("apply",)
+    skips: ClassVar = COLOURLESS
     draws: ClassVar = 1
 
     def __post_init__(self) -> None:
@@ -318,6 +352,7 @@ class GaussianBlur(Op):
     kernel_size: int | None = None
 
     columns: ClassVar = ("apply", "sigma")
+    skips: ClassVar = COLOURLESS
     draws: ClassVar = 2
 
     def __post_init__(self) -> None:
@@ -341,6 +376,7 @@ class Solarize(Op):
     threshold: int = 128
 
     columns: ClassVar = ("apply",)
+    skips: ClassVar = COLOURLESS
     draws: ClassVar = 1
 
     def __post_init__(self) -> None:
@@ -351,21 +387,3 @@ class Solarize(Op):
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:
         """Draw whether."""
         return (below(u[0], self.p),), height, width
-
-
-OPS: dict[str, type[Op]] = {
-    op.__name__: op
-    for op in (
-        RandomResizedCrop,
-        Resize,
-        RandomCrop,
-        CenterCrop,
-        HorizontalFlip,
-        Dihedral,
-        ColorJitter,
-        Grayscale,
-        GaussianBlur,
-        Solarize,
-    )
-}
-"""Every operation by name, as :meth:`selftaught.views.Pipeline.from_dict` looks them up."""

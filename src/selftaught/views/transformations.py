@@ -16,6 +16,8 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 
+__all__: list[str] = []  # reached as views.transformations.NAME
+
 Transformation = Callable[[Tensor], Tensor]
 
 COLOUR_ORDERS = {

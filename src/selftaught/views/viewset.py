@@ -14,6 +14,10 @@ from selftaught.views.pipeline import Params, Pipeline
 if TYPE_CHECKING:
     import torch
 
+__all__ = [
+    "ViewSet",
+]
+
 Seed = "int | np.random.Generator | torch.Generator | None"
 
 

@@ -25,6 +25,7 @@ class Kind:
         numbers: NumPy's letters of the types that a sample may have (u: unsigned, i: signed, f: float).
         pixels: whether its values are brightnesses, which a network sees with a mean and a deviation taken off.
         spatial: whether a crop, flip or turn of an image goes for it too.
+        framed: whether its sources read some frames of a sample only (`Source.frames`).
     """
 
     name: ClassVar[str]
@@ -36,6 +37,7 @@ class Kind:
     numbers: ClassVar[str] = "uf"
     pixels: ClassVar[bool] = False
     spatial: ClassVar[bool] = False
+    framed: ClassVar[bool] = False
 
     def check(self, sample: Any, name: str) -> None:
         """See that a sample is what this kind says.

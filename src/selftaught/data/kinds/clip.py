@@ -12,4 +12,4 @@ class Clip(Kind):
 
     name, plural, description = "clip", "clips", "a clip"
     layout, batched, channel_axis = "(T, H, W, C)", "(N, C, T, H, W)", 3
-    pixels = spatial = True
+    pixels = spatial = framed = True

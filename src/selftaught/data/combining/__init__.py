@@ -1,0 +1,12 @@
+"""Sources made of other sources: fields joined by name, one after the other, grouped, changed by a function.
+
+All of them are sources like any other: picklable, with labels, groups and a given split for `split_source`, and with a
+fingerprint made of their parts'.
+"""
+
+from selftaught.data.combining.concat import Concat
+from selftaught.data.combining.grouped import Grouped
+from selftaught.data.combining.mapped import Mapped
+from selftaught.data.combining.pairs import Pairs, by_field
+
+__all__ = ["Concat", "Grouped", "Mapped", "Pairs", "by_field"]

@@ -1,0 +1,36 @@
+"""Images: files and folders of them, arrays, shards, torchvision's data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selftaught.data.arrays import open_image_arrays, open_npy
+from selftaught.data.datasets import open_torchvision
+from selftaught.data.decoding import IMAGE_SUFFIXES
+from selftaught.data.files import ImageFiles, open_files, open_folder, open_glob
+from selftaught.data.formats._format import Format
+from selftaught.data.shards import ShardSource, open_shards
+
+__all__ = ["FORMATS"]
+
+_FILES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix != ".npy")
+
+
+def open_image(path: Path, name: str, *, channels: int | None = None) -> ImageFiles:
+    """One image file; see `open_files`."""
+    return open_files([path], name, channels=channels)
+
+
+def open_tar(path: Path, name: str, *, test: str | None = None, channels: int | None = None) -> ShardSource:
+    """One shard; see `open_shards`."""
+    return open_shards(str(path), test=test, channels=channels)
+
+
+FORMATS = (
+    Format("image", 1, IMAGE_SUFFIXES, files=open_files, folder=open_folder, pattern=open_glob),
+    Format("image", 1, _FILES, file=open_image),
+    Format("image", 1, (".npy",), file=open_npy),
+    Format("image", 1, (".npz",), file=open_image_arrays, arrays=open_image_arrays),
+    Format("image", 1, (".tar",), file=open_tar, scheme="wds", address=open_shards),
+    Format("image", 1, scheme="torchvision", address=open_torchvision),
+)

@@ -1,0 +1,157 @@
+"""Texts: folders of .txt files, and tables of captions (.csv, .tsv, .jsonl) with a line for each."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selftaught.data.files import layout, walk
+from selftaught.data.formats._format import Format
+from selftaught.data.source import Source, digest
+from selftaught.data.spec import near
+from selftaught.errors import SampleError, UserError
+
+__all__ = ["FORMATS", "TextFiles", "TextTable", "open_text_file", "open_text_table", "open_texts"]
+
+NAME_COLUMNS = ("name", "file_name", "filename", "file", "image", "image_name", "path", "id")
+TEXT_COLUMNS = ("text", "caption", "captions", "report", "sentence", "description")
+
+
+class TextFiles(Source):
+    """Text files (UTF-8) under a root, one text each, read when asked for."""
+
+    modality = "text"
+
+    def __init__(self, root: Path, names: list[str], name: str) -> None:
+        """Args: the folder that `names` start from; the files; what to call the source."""
+        self.root, self.names, self.name = root, names, name
+        self.labels, self.classes, self.given = layout(names)
+
+    def read(self, i: int, min_side: int | None = None) -> Any:
+        """One text, without blanks around it; see `Source.read`."""
+        try:
+            text = (self.root / self.names[i]).read_text(encoding="utf-8-sig").strip()
+        except OSError as error:
+            raise SampleError(self.names[i], f"can't be opened: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise SampleError(self.names[i], "not UTF-8 text") from None
+        if not text:
+            raise SampleError(self.names[i], "empty text")
+        return text
+
+    def fingerprint(self) -> str:
+        """Of the files' names, sizes and times of change."""
+        stats = [(self.root / name).stat() for name in self.names]
+        return digest("texts", list(self.names), np.array([(s.st_size, s.st_mtime_ns) for s in stats], dtype=np.int64))
+
+
+class TextTable(Source):
+    """Texts in memory; a sample that has several is a tuple of them."""
+
+    modality = "text"
+
+    def __init__(self, rows: Iterable[tuple[str, str]], name: str) -> None:
+        """Args: (name, text) of each line, names may repeat; what to call the source."""
+        found: dict[str, list[str]] = {}
+        for key, text in rows:
+            found.setdefault(key, []).append(text)
+        self.name, self.names = name, list(found)
+        self._texts = [tuple(t for t in (text.strip() for text in texts) if t) for texts in found.values()]
+
+    def read(self, i: int, min_side: int | None = None) -> Any:
+        """One text, or a tuple where there are several of this name; see `Source.read`."""
+        texts = self._texts[i]
+        if not texts:
+            raise SampleError(self.names[i], "empty text")
+        return texts[0] if len(texts) == 1 else texts
+
+    def fingerprint(self) -> str:
+        """Of the content."""
+        return digest("text table", list(self.names), ["\0".join(texts) for texts in self._texts])
+
+
+def open_texts(folder: Path, name: str) -> TextFiles:
+    """All .txt files under a folder, one text each; one level of sub-folders is read as classes.
+
+    Raises:
+        UserError: there is none.
+    """
+    names = walk(folder, (".txt",))
+    if not names:
+        raise UserError(f"{name}: no text in this folder or below; looked for .txt")
+    return TextFiles(folder, names, name)
+
+
+def open_text_file(path: Path, name: str) -> TextFiles:
+    """One .txt file as one text."""
+    return TextFiles(path.parent, [path.name], name)
+
+
+def open_text_table(path: Path, name: str, *, key: str | None = None, column: str | None = None) -> TextTable:
+    """A table of texts: .csv or .tsv whose first line names the columns, or .jsonl with an object in each line.
+
+    Args:
+        path: the file.
+        name: what to call the source.
+        key: column of the names, by which `Pairs` finds partners; None: the first called name, file_name, image ...
+        column: column of the texts; None: the first called text, caption, report ...
+
+    Raises:
+        UserError: it can't be read, or has no such columns.
+    """
+    rows = _json_lines(path) if path.suffix.lower() == ".jsonl" else _csv_lines(path)
+    if not rows:
+        raise UserError(f"{path}: there is no line in it")
+    names = _column(path, rows[0], key, NAME_COLUMNS, "names", "key")
+    texts = _column(path, rows[0], column, TEXT_COLUMNS, "texts", "column")
+    return TextTable([pair for row in rows for pair in _pairs(row, names, texts)], name)
+
+
+def _pairs(row: dict[str, Any], names: str, texts: str) -> Iterable[tuple[str, str]]:
+    found = row.get(texts)
+    several = found if isinstance(found, list) else [found]
+    return [(str(row.get(names, "")), "" if text is None else str(text)) for text in several]
+
+
+def _csv_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: can't be read as a table of texts ({error})") from None
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+            if line.strip():
+                rows.append(json.loads(line))
+                if not isinstance(rows[-1], dict):
+                    raise UserError(f"{path}: line {number} is no object with named values")
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: line {number} is no JSON ({error.msg})") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read ({error})") from None
+    return rows
+
+
+def _column(path: Path, row: dict[str, Any], asked: str | None, usual: Sequence[str], what: str, option: str) -> str:
+    found = asked if asked is not None else next((c for c in usual if c in row), None)
+    if found is None or found not in row:
+        hint = near(asked, row) if asked else ""
+        raise UserError(
+            f"{path}: which column holds the {what}?{hint} say {option}=NAME; it has {', '.join(map(str, row))}"
+        )
+    return found
+
+
+FORMATS = (
+    Format("text", 9, (".txt",), file=open_text_file, folder=open_texts),
+    Format("text", 9, (".csv", ".tsv", ".jsonl"), file=open_text_table),
+)

@@ -1,0 +1,305 @@
+"""A recipe: which views are made of which fields of a sample, and which of them move their pixels together.
+
+::
+
+    Recipe((
+        View("high", of="image", pipeline=Pipeline((RandomCrop(96), Dihedral()))),
+        View("low", of="high", pipeline=Pipeline((Downsample(4),))),             # a degradation of a view
+    ))
+    Recipe((
+        View("image", of="image", pipeline=simclr(96)[0], space="frame"),        # one box, one flip for both
+        View("mask", of="mask", pipeline=simclr(96)[0], space="frame"),          # nearest; colour leaves masks alone
+    ))
+
+All chance is in :meth:`Recipe.sample`, which takes one generator per sample; :meth:`Recipe.render` (one sample, NumPy)
+and :meth:`Recipe.render_batch` (a batch, torch) make the same pixels of one set of parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from selftaught.errors import UserError
+from selftaught.views._space import Shape, Space, columns_of, geometry, spaces_of
+from selftaught.views.operation import FRAMED, HEIGHT_AXIS, Op
+from selftaught.views.pipeline import Params, Pipeline
+from selftaught.views.view import View
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["ChosenFrames", "Recipe"]
+
+_BY_AXES = {2: "mask", 3: "image", 4: "clip"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenFrames:
+    """Which frames of a sample's clips are needed, drawn before anything is decoded (:meth:`Recipe.frames`).
+
+    Args:
+        read: field -> ascending frame numbers to decode; a field that isn't named is needed whole.
+        params: view -> the frame numbers that it shows.
+    """
+
+    read: Mapping[str, np.ndarray]
+    params: Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Views of a sample's fields, in the order in which they are made.
+
+    Args:
+        views: one or more; a view of a view comes after it.
+        kinds: field -> kind ("image", "mask", "depth", "clip", "volume"). A field that isn't named is taken by
+            its axes: two a mask, three an image, four a clip.
+
+    Raises:
+        UserError: no view, two of one name, facts that would get one name, or a space whose views don't fit.
+    """
+
+    views: tuple[View, ...]
+    kinds: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        views = tuple(self.views) if isinstance(self.views, Sequence) else (self.views,)
+        if not views or not all(isinstance(view, View) for view in views):
+            raise UserError("Recipe: give one View or more")
+        object.__setattr__(self, "views", views)
+        roots: dict[str, str] = {}
+        for at, view in enumerate(views):
+            if view.name in roots:
+                raise UserError(f"Recipe: two views are named {view.name!r}; rename one")
+            if view.of != view.name and any(view.of == other.name for other in views[at:]) and view.of not in roots:
+                raise UserError(
+                    f"Recipe: view {view.name!r} is made of {view.of!r}, a later view's name; put that first"
+                )
+            roots[view.name] = roots.get(view.of, view.of)
+            _check_facts(view)
+        object.__setattr__(self, "_roots", roots)
+        object.__setattr__(self, "_spaces", spaces_of(views))
+
+    @classmethod
+    def of(cls, pipelines: Sequence[Pipeline], field: str = "image") -> Recipe:
+        """The views of a list of pipelines, all of one field, each drawn independently as before.
+
+        A view gets its pipeline's name where these differ, else "view 1", "view 2"...
+        """
+        names = [pipeline.name for pipeline in pipelines]
+        if len(set(names)) < len(names):
+            names = [f"view {at + 1}" for at in range(len(names))]
+        return cls(tuple(View(name, field, one) for name, one in zip(names, pipelines, strict=True)))
+
+    def with_kinds(self, kinds: Mapping[str, str]) -> Recipe:
+        """The same recipe for a source that names its fields' kinds."""
+        return dataclasses.replace(self, kinds=dict(kinds))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that it needs, in order of first use."""
+        return tuple(dict.fromkeys(self._roots.values()))  # type: ignore[attr-defined]
+
+    @property
+    def enough(self) -> dict[str, int | None]:
+        """Per field: the shorter side at which a decoder may deliver it without a loss to any view, or None.
+
+        None where a view needs every pixel, or shares its space with another field, which must keep its own grid.
+        """
+        found: dict[str, int | None] = {}
+        for field in self.fields:
+            views = [view for view in self.views if self._parent(view) is None and view.of == field]
+            sides = [None if self._shared(view) else view.pipeline.enough for view in views]
+            known = [side for side in sides if side is not None]
+            found[field] = max(known) if known and len(known) == len(sides) else None
+        return found
+
+    def frames(self, rng: np.random.Generator, counts: Mapping[str, int]) -> ChosenFrames:
+        """Draw which frames of each clip are needed, before it is decoded.
+
+        Args:
+            rng: the sample's source of chance, to be handed on to :meth:`sample`.
+            counts: field -> number of its frames. Fields without a view that picks frames may be left out.
+
+        Returns:
+            What to read, and what :meth:`sample` wants to know of it.
+        """
+        params: dict[str, np.ndarray] = {}
+        drawn: dict[str, np.ndarray] = {}
+        read: dict[str, list[np.ndarray]] = {}
+        whole = set()
+        for view in self.views:
+            if self._parent(view) is not None:
+                continue
+            picker = _picker(view)
+            if picker is None:
+                whole.add(view.of)
+                continue
+            if view.of not in counts:
+                raise UserError(f"Recipe: view {view.name!r} picks frames; say how many {view.of!r} has")
+            if not view.space or view.space not in drawn:
+                u = rng.random(picker.draws).tolist()
+                drawn[view.space] = np.array(picker.draw_shape(u, (int(counts[view.of]), 1, 1, 1), "clip")[0])
+            params[view.name] = drawn[view.space]
+            read.setdefault(view.of, []).append(params[view.name])
+        needed = {field: np.unique(np.concatenate(all_)).astype(np.int64) for field, all_ in read.items()}
+        return ChosenFrames({field: numbers for field, numbers in needed.items() if field not in whole}, params)
+
+    def sample(
+        self, rng: np.random.Generator, sizes: Mapping[str, Shape], frames: ChosenFrames | None = None
+    ) -> dict[str, Params]:
+        """Draw the parameters of every view of one sample.
+
+        Args:
+            rng: source of chance; the result depends on its state, the sizes and the recipe alone.
+            sizes: field -> shape of its value, (H, W, C), (H, W), (T, H, W, C)...
+            frames: what :meth:`frames` drew for this sample, where only those frames were read; None (default) draws
+                them here. Both ways give the same views.
+
+        Returns:
+            View -> (P,) float64, or (T, P) where a clip's pipeline draws per frame.
+
+        Raises:
+            UserError: a missing field, a sample smaller than a crop, grids of a space that don't fit.
+        """
+        if missing := [field for field in self.fields if field not in sizes]:
+            raise UserError(f"Recipe: no field {missing[0]!r} in the sample; it has {', '.join(sizes) or 'none'}")
+        if frames is None:
+            counts = {field: shape[0] for field, shape in sizes.items() if self._kind(field, len(shape)) in FRAMED}
+            frames = dataclasses.replace(self.frames(rng, counts), read={})
+        picked, drawn = self._picked(frames), {}
+        shapes: dict[str, Shape] = {}
+        params: dict[str, Params] = {}
+        for view in self.views:
+            space = self._space(view)
+            if space is not None and space.name not in drawn:
+                drawn[space.name] = self._geometry(space, rng, shapes, sizes)
+            given = {} if space is None else columns_of(view, space, drawn[space.name])
+            if view.name in picked:
+                given[0] = tuple(picked[view.name])
+            shape, kind = self._before(view, shapes, sizes)
+            params[view.name], shapes[view.name] = view.pipeline.sample_shape(rng, shape, kind, given)
+        return params
+
+    def render(self, sample: Mapping[str, Any], params: Mapping[str, Params]) -> dict[str, Any]:
+        """Make every view of one sample on the CPU.
+
+        Args:
+            sample: field -> (H, W, C), (H, W), (T, H, W, C)... array.
+            params: from :meth:`sample`.
+
+        Returns:
+            View -> array in the same layout, and ``"<view>.<fact>"`` -> what its operations told.
+        """
+        from selftaught.views.cpu import render
+
+        return self._made(sample, params, lambda value: np.ndim(value), render)
+
+    def render_batch(self, batch: Mapping[str, Tensor], params: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tensor]:
+        """Make every view of a batch on its device.
+
+        Args:
+            batch: field -> (N, C, H, W), (N, H, W), (N, C, T, H, W)... tensor.
+            params: view -> parameters of all samples, from :meth:`stack_params`.
+
+        Returns:
+            View -> tensor in the same layout, and ``"<view>.<fact>"`` -> what its operations told, (N, ...).
+        """
+        from selftaught.views.device import render_batch
+
+        return self._made(batch, params, lambda value: value.ndim - 1, render_batch)
+
+    @staticmethod
+    def stack_params(params: Sequence[Mapping[str, Params]]) -> dict[str, np.ndarray]:
+        """Parameters of several samples as one batch: view -> (N, P)."""
+        if not params:
+            raise UserError("Recipe.stack_params: no parameters given")
+        return {name: np.stack([one[name] for one in params]) for name in params[0]}
+
+    def _made(self, values: Mapping[str, Any], params: Mapping[str, Any], axes: Any, render: Any) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        found: dict[str, Any] = {}
+        for view in self.views:
+            if view.of not in made and view.of not in values:
+                raise UserError(f"Recipe: no field {view.of!r} in the sample; it has {', '.join(values) or 'none'}")
+            value = made[view.of] if view.of in made else values[view.of]
+            if view.pipeline.ops:
+                kind = self._kind(self._roots[view.name], axes(value))  # type: ignore[attr-defined]
+                facts: dict[str, Any] = {}
+                value = render(value, view.pipeline, params[view.name], kind=kind, facts=facts)
+            else:
+                facts = {}
+            made[view.name] = value
+            if not view.name.startswith("_"):
+                found[view.name] = value
+                found |= {f"{view.name}.{name}": fact for name, fact in facts.items()}
+        return found
+
+    def _kind(self, field: str, axes: int) -> str:
+        return self.kinds.get(field) or _BY_AXES.get(axes, "value")
+
+    def _parent(self, view: View) -> View | None:
+        """The view that this one is made of, if it is not a field."""
+        for other in self.views:
+            if other is view:
+                return None
+            if other.name == view.of:
+                return other
+        return None
+
+    def _space(self, view: View) -> Space | None:
+        return self._spaces.get(view.space)  # type: ignore[attr-defined]
+
+    def _shared(self, view: View) -> bool:
+        """Whether another field moves together with this view's."""
+        space = self._space(view)
+        return space is not None and len({self._roots[one.name] for one in space.views}) > 1  # type: ignore[attr-defined]
+
+    def _before(self, view: View, shapes: Mapping[str, Shape], sizes: Mapping[str, Shape]) -> tuple[Shape, str]:
+        """The shape and kind of what a view is made of; ``shapes`` are those of the views so far."""
+        shape = shapes[view.of] if self._parent(view) is not None else tuple(sizes[view.of])
+        return shape, self._kind(self._roots[view.name], len(shape))  # type: ignore[attr-defined]
+
+    def _geometry(
+        self, space: Space, rng: np.random.Generator, shapes: Mapping[str, Shape], sizes: Mapping[str, Shape]
+    ) -> list[tuple[Any, ...]]:
+        """Draw what a space shares, at its first view."""
+        grids, frames = {}, 0
+        for view in space.views:
+            parent = self._parent(view)
+            if parent is not None and parent.name not in shapes:
+                raise UserError(
+                    f"Recipe: view {view.name!r} shares space {space.name!r}; put {parent.name!r} before it"
+                )
+            shape, kind = self._before(view, shapes, sizes)
+            if kind not in HEIGHT_AXIS:
+                raise UserError(f"Recipe: view {view.name!r} has no height and width to share in space {space.name!r}")
+            at = HEIGHT_AXIS[kind]
+            grids[view.name] = (shape[at], shape[at + 1])
+            frames = shape[0] if at else frames
+        return geometry(space, rng, grids, frames)
+
+    def _picked(self, frames: ChosenFrames) -> dict[str, np.ndarray]:
+        """Each view's frames as places among those that were read."""
+        places = {}
+        for name, numbers in frames.params.items():
+            read = frames.read.get(self._roots[name])  # type: ignore[attr-defined]
+            places[name] = numbers if read is None else np.searchsorted(read, numbers).astype(np.float64)
+        return places
+
+
+def _picker(view: View) -> Op | None:
+    """The operation that picks frames, where a view begins with one."""
+    ops = view.pipeline.ops
+    return ops[0] if ops and ops[0].temporal else None
+
+
+def _check_facts(view: View) -> None:
+    names = [name for op in view.pipeline.ops for name in op.facts]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"Recipe: two operations of view {view.name!r} tell {twice!r}; make two views of them")
