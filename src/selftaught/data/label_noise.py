@@ -63,6 +63,10 @@ class Mislabelled(Source):
         """The parent's."""
         return self.parent.value_range
 
+    def range_of(self, field: str) -> Any:
+        """The parent's."""
+        return self.parent.range_of(field)
+
     def origin(self) -> str:
         """The parent's, and how labels were changed."""
         return f"{self.parent.origin()} {self.tag}"
