@@ -180,9 +180,10 @@ def _train(arguments: list[str]) -> int:
     if resume:
         os.environ["SELFTAUGHT_RUN_FOLDER"] = str(resume)
     import selftaught
+    from selftaught.run.ranks import is_first
 
     run = selftaught.train(slug, data, config=config, resume=resume, quiet=quiet, **given)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_first():
         if report:
             run.report(say=_say(quiet))
         print("\n".join(run.summary()))
@@ -227,10 +228,13 @@ def _parse_train(slug: str, arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     text = "evaluate and write the report at the end (default yes)"
     parser.add_argument("--report", action=argparse.BooleanOptionalAction, help=text)
+    for role in catalog.roles(slug)[0 if catalog.changes_a_run(slug) else 1 :]:
+        parser.add_argument(f"--{role}", metavar="SOURCE", help=f"the samples that {slug} reads as {role}")
     for title, found in (("run", catalog.settings()), (slug, catalog.options(slug))):
         group = parser.add_argument_group(f"options of {title}" if title == slug else "options of the run")
         for option in found:
-            _add_option(group, option)
+            if not option.type.startswith("dict"):
+                _add_option(group, option)
     return vars(parser.parse_args(arguments))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -12,6 +12,8 @@ class Settings:
 
     data: str = ""
     """Source of the samples: a folder, glob, file, embedded name, hf:, torchvision: or wds: name."""
+    streams: dict[str, str] = field(default_factory=dict)
+    """Sources of the further streams that a method reads, by role (each has an option of its own)."""
     split: Literal["auto", "train", "test", "all"] = "auto"
     """Part of the source to train on; auto: train where it has labels, groups or given parts, else all."""
     by: str = "auto"

@@ -21,7 +21,7 @@ def cut_and_whole(slug: str, folder: Path, options: dict[str, Any], data: str = 
 
     def power_cut(self: Any) -> None:
         after(self)
-        if self.trainer.global_step == 8:
+        if self.steps == 8:
             raise RuntimeError("power cut")
 
     with pytest.MonkeyPatch.context() as patched:

@@ -181,7 +181,7 @@ def test_a_killed_run_resumes_bit_identically(slug: str, tmp_path, monkeypatch) 
 
     def power_cut(self) -> None:
         real(self)
-        if self.trainer.global_step == 8:
+        if self.steps == 8:
             raise RuntimeError("power cut")
 
     with monkeypatch.context() as patched:

@@ -262,7 +262,7 @@ def test_a_killed_run_of_mixed_barlow_twins_resumes_bit_identically(tmp_path, mo
     whole = selftaught.train("mixed-barlow-twins", "digits", out=str(tmp_path / "whole"), **options)
 
     def power_cut(self) -> None:
-        if self.trainer.global_step == 8:
+        if self.steps == 8:
             raise RuntimeError("power cut")
 
     with monkeypatch.context() as patched:

@@ -61,8 +61,8 @@ def test_the_copy_moves_by_its_decay_after_a_step_and_never_by_gradient() -> Non
 
 def test_the_recipe_repeats_and_alternates() -> None:
     method = Follower(projector="8-4", **SMALL | {"augment": "paper"})
-    assert len(method.recipe(5)) == 5
-    assert method.recipe(4)[0].ops == method.recipe(4)[2].ops
+    assert len(method.chosen_views(5)) == 5
+    assert method.chosen_views(4)[0].ops == method.chosen_views(4)[2].ops
 
 
 def test_a_classifier_needs_labels_and_delivers_logits() -> None:

@@ -200,6 +200,19 @@ def stages(slug: str) -> list[str]:
     return [str(name) for name in named or ("train",)]
 
 
+def roles(slug: str) -> list[str]:
+    """The streams of samples that a method reads: ``roles`` of its class, or ["data"]."""
+    file = _built_file(slug)
+    named = read_class_literal(file, "roles", PACKAGE.parent) if file else None
+    return [str(name) for name in named or ("data",)]
+
+
+def changes_a_run(slug: str) -> bool:
+    """Whether a method takes a trained model and gives another one: ``transforms`` of its class."""
+    file = _built_file(slug)
+    return bool(read_class_literal(file, "transforms", PACKAGE.parent)) if file else False
+
+
 def settings() -> list[Option]:
     """Settings of a run, the same for every method: the fields of ``run_settings.Settings``."""
     file = PACKAGE / "run_settings.py"

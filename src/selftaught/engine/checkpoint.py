@@ -117,7 +117,7 @@ class Checkpoints(Callback):
             signal.signal(signum, handler)
         self._handlers = {}
 
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Put the generators where the saved run left them.
 
         The signals are taken once more: since ``setup`` Lightning has put its own handler in front, which stops between
@@ -125,16 +125,14 @@ class Checkpoints(Callback):
         """
         for signum in self._handlers:
             signal.signal(signum, self._ask)
-        self._last, self._step = time.monotonic(), trainer.global_step
+        self._last, self._step = time.monotonic(), module.steps
         if self._state is not None:
             set_random_state(self._state)
             self._state = None
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Save where it is due; stop where a signal asked for it; never between the batches of one step."""
-        step = trainer.global_step
+        step = module.steps
         if step == self._step:
             return
         self._step = step
@@ -164,12 +162,17 @@ class Checkpoints(Callback):
         dist.all_reduce(flags, dist.ReduceOp.MAX)
         return int(flags[0]), bool(flags[1])
 
-    def save(self, trainer: L.Trainer) -> None:
-        """Write the checkpoint now; a weight that is not finite stops the run instead, so that the last one is good."""
-        for name, weight in trainer.lightning_module.named_parameters():
+    def save(self, trainer: L.Trainer) -> str | None:
+        """Write the checkpoint now; a weight that is not finite stops the run instead, so that the last one is good.
+
+        Returns:
+            None, or in one line why it could not be written.
+        """
+        method: Any = trainer.lightning_module
+        for name, weight in method.named_parameters():
             if not bool(torch.isfinite(weight).all()):
                 raise UserError(
-                    f"weight {name} became NaN or infinite by step {trainer.global_step}; "
+                    f"weight {name} became NaN or infinite by step {method.steps}; "
                     f"{self.path} is the last good checkpoint; try a smaller --lr, --clip 1 or --precision 32"
                 )
         problem = save_atomically(trainer, self.path)
@@ -177,4 +180,5 @@ class Checkpoints(Callback):
         if problem:
             self.warn(problem)
         else:
-            self.saved_step = trainer.global_step
+            self.saved_step = method.steps
+        return problem

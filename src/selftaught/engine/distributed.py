@@ -71,3 +71,15 @@ def gather(x: Tensor) -> Tensor:
 def gather_labels(x: Tensor) -> Tensor:
     """The rows of all ranks without gradient, of any type (labels, indices), in :func:`gather`'s order."""
     return gather(x.detach())
+
+
+@torch.no_grad()
+def average_gradients(parameters: list[Tensor]) -> None:
+    """Replace every gradient by its mean over the processes; all of them must call, with the same parameters."""
+    if not is_distributed():
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= world_size()

@@ -12,12 +12,15 @@ from typing import Any
 import lightning as L
 import torch
 
-from selftaught.engine.callbacks import Averaged, FiniteGuard, Metrics, OnlineKNN, Progress
-from selftaught.engine.checkpoint import Checkpoints, save_atomically
+from selftaught.engine.callbacks import FiniteGuard, Metrics, OnlineKNN
+from selftaught.engine.checkpoint import Checkpoints
 from selftaught.engine.compiling import compile_networks, eagerly, release_networks
+from selftaught.engine.keeping import Averaged, Best, mean_loss
 from selftaught.engine.loader import DataModule
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator, lightning_precision
+from selftaught.engine.progress import Progress
+from selftaught.engine.stages import Stage
 from selftaught.errors import UserError, require
 from selftaught.run_settings import Settings
 
@@ -71,20 +74,7 @@ def make_loggers(settings: Settings, folder: Path) -> list[Any]:
     return made
 
 
-class _Resumable(DataModule):
-    """The data module of a run: its place in the stream is saved with the weights."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Batches taken so far."""
-        assert self.trainer is not None
-        return {"batches": self.trainer.fit_loop.epoch_loop.batch_progress.total.ready}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Start after the batches that were taken."""
-        self.start_batch = int(state["batches"])
-
-
-def make_trainer(settings: Settings, folder: Path, total: int, callbacks: list[Any], loggers: list[Any]) -> L.Trainer:
+def make_trainer(settings: Settings, folder: Path, callbacks: list[Any], loggers: list[Any]) -> L.Trainer:
     """The Lightning trainer of a run: one Lightning epoch is the whole stream of batches."""
     device = accelerator(settings.device)
     if settings.device == "gpu" and not torch.cuda.is_available():
@@ -95,10 +85,7 @@ def make_trainer(settings: Settings, folder: Path, total: int, callbacks: list[A
         num_nodes=settings.nodes,
         strategy=settings.strategy,
         precision=lightning_precision(settings.precision, device),  # type: ignore[arg-type]
-        max_steps=total,
         max_epochs=1,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=settings.clip or None,
         logger=loggers,
         callbacks=callbacks,
         default_root_dir=str(folder),
@@ -115,38 +102,47 @@ def make_trainer(settings: Settings, folder: Path, total: int, callbacks: list[A
 
 def fit(
     method: Method,
-    source: Any,
+    sources: dict[str, Any],
     settings: Settings,
     folder: Path,
     *,
-    knn: Callable[[Any], float] | None = None,
+    plan: Stage | None = None,
+    held_out: Any = None,
+    knn: Callable[[Any], float | None] | None = None,
     title: str = "",
     quiet: bool = False,
+    callbacks: list[Any] | None = None,
 ) -> dict[str, Any]:
     """Train the method's current stage to its end, from where its last checkpoint left off.
 
+    What the checkpoint holds is the state of training; which weights the stage ends with (the last, averaged or best
+    ones) is settled after that, so that a run which is killed in between settles it again.
+
     Args:
-        method: the method, its stage already entered.
-        source: the training samples.
-        settings: the run's settings.
-        folder: the run's folder; writes ``checkpoints/STAGE.ckpt``, ``metrics.csv``, ``skipped.csv``.
+        method: the method, its stage already entered; it ends with the stage's weights.
+        sources: the training samples by role.
+        settings: the stage's settings.
+        folder: the stage's folder; writes ``checkpoints/STAGE.ckpt``, ``metrics.csv``, ``skipped.csv``.
+        plan: what the stage keeps.
+        held_out: samples to watch, where the plan keeps the best weights.
         knn: scores the method's embedding while it trains.
         title: what the progress bar says.
         quiet: no progress bar.
+        callbacks: further Lightning callbacks.
 
     Returns:
-        steps done, samples skipped, and the averaged weights' state where ``settings.ema`` is set.
+        steps done, and samples skipped.
 
     Raises:
         UserError: bad settings, too many unusable samples, a term that became NaN.
         Interrupted: a signal stopped the run; it is saved.
     """
     quiet_lightning()
+    plan = plan or Stage()
     checkpoint = folder / "checkpoints" / f"{method.stage}.ckpt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    world = settings.devices * settings.nodes
-    data = _Resumable(
-        source,
+    data = DataModule(
+        sources,
         method,
         batch_size=settings.batch_size,
         workers=settings.workers,
@@ -155,29 +151,66 @@ def fit(
         skipped=folder / "skipped.csv",
         view_device=settings.view_device,
     )
-    method.epoch_batches = data.epoch_batches(world)
+    epoch_batches = data.epoch_batches(settings.devices * settings.nodes)
     if method.modality == "image" and method.pixels == "uint8":
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    total = stage_steps(settings, method.epoch_batches)
+    total = stage_steps(settings, epoch_batches)
     data.total_batches = total * settings.accumulate
+    method.plan(total, epoch_batches)
+    method.accumulate, method.clip = settings.accumulate, settings.clip
     metrics = Metrics(folder / "metrics.csv", method.stage, settings.log_every, settings.batch_size)
     progress = Progress(title, total, metrics, quiet)
     saver = Checkpoints(checkpoint, settings.checkpoint_minutes, settings.checkpoint_steps, progress.console.print)
-    callbacks: list[Any] = [FiniteGuard(checkpoint), metrics]
-    compiled = (
-        compile_networks(method, accelerator(settings.device), progress.console.print) if settings.compile else []
-    )
+    watching: list[Any] = [FiniteGuard(checkpoint), metrics]
+    say = progress.console.print
+    compiled = compile_networks(method, accelerator(settings.device), say) if settings.compile else []
     if knn is not None and settings.knn_every > 0:
-        callbacks.append(OnlineKNN(eagerly(knn) if compiled else knn, total, settings.knn_every, metrics))
+        watching.append(OnlineKNN(eagerly(knn) if compiled else knn, total, settings.knn_every, metrics))
     averaged = Averaged(method, settings.ema) if settings.ema else None
-    callbacks += [*([averaged] if averaged else []), progress, saver]
-    trainer = make_trainer(settings, folder, total, callbacks, make_loggers(settings, folder))
+    best = Best(epoch_batches, plan.patience, metrics, _look(held_out, settings, method)) if plan.watches else None
+    watching += [callback for callback in (averaged, best) if callback is not None]
+    trainer = make_trainer(
+        settings, folder, [*watching, *(callbacks or []), progress, saver], make_loggers(settings, folder)
+    )
     if not checkpoint.exists():
         L.seed_everything(settings.seed + 7919 * method.stages.index(method.stage), verbose=False)
+    elif stopped := _stopped_early(checkpoint):
+        data.total_batches = stopped
     trainer.fit(method, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     progress.stop()
     release_networks(compiled)
-    problem = save_atomically(trainer, checkpoint)
-    if problem:
-        raise UserError(f"{folder}: {problem}; free some space and go on with --resume {folder}")
-    return {"steps": trainer.global_step, "skipped": len(data.skips.reasons), "averaged": averaged}
+    if saver.saved_step != method.steps and not (checkpoint.exists() and saved_steps(checkpoint) == method.steps):
+        problem = saver.save(trainer)
+        if problem:
+            raise UserError(f"{folder}: {problem}; free some space and go on with --resume {folder}")
+    for chosen in (averaged, best):
+        if chosen is not None:
+            chosen.copy_to(method)
+    return {"steps": method.steps, "skipped": sum(len(skips.reasons) for skips in data.skips.values())}
+
+
+def _look(held_out: Any, settings: Settings, method: Method) -> Callable[[Any], float] | None:
+    """A function of the method: its mean loss on held-out samples, always under the same views; None without any."""
+    if held_out is None:
+        return None
+    watched = DataModule(held_out, method, batch_size=min(settings.batch_size, len(held_out)), workers=0, seed=1)
+
+    def look(trained: Any) -> float:
+        dataset, rows = watched.batches(method.roles[0]), watched.batch_size
+        numbers = range(0, len(held_out) - rows + 1, rows)
+        return mean_loss(trained, (dataset[(0, list(range(first, first + rows)))] for first in numbers))
+
+    return look
+
+
+def saved_steps(checkpoint: Path) -> int:
+    """How many steps a checkpoint holds."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return int(content["selftaught"]["steps"])
+
+
+def _stopped_early(checkpoint: Path) -> int | None:
+    """Batches taken, where the run had stopped early when it was saved."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    best = content.get("callbacks", {}).get("Best", {})
+    return int(content["selftaught"]["batches"]) if best.get("stopped") else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,13 +10,22 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from selftaught.engine.optim import build_optimizer, learning_rate_factor, parameter_groups, scaled_lr
+from selftaught.data.kinds import kind_of
+from selftaught.engine.config import configure
+from selftaught.engine.distributed import average_gradients, is_distributed
+from selftaught.engine.optim import parameter_groups, scaled_lr
+from selftaught.engine.optimisers import Optim
+from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
 from selftaught.views import Pipeline, render_batch
+
+__all__ = ["LearningRateScaling", "Method", "MethodConfig", "Optim", "Optimizer", "Schedule", "Stage", "configure"]
 
 Optimizer = Literal["adamw", "adam", "sgd", "lars"]
 LearningRateScaling = Literal["linear", "none"]
 Schedule = Literal["cosine", "constant", "step"]
+Terms = dict[str, Tensor]
+_STATE = "selftaught"
 
 
 @dataclass
@@ -53,7 +61,9 @@ class MethodConfig:
 class Method(L.LightningModule):
     """One published system, wired from the shared rooms.
 
-    Subclasses set ``config_class``, build their networks in ``build`` and define ``loss`` and ``predict``.
+    Subclasses set ``config_class``, build their networks in ``build`` and define ``loss`` and ``predict``. One with
+    several optimisers defines ``optimisers`` and ``step`` as well, and calls :meth:`minimise` for each; backward pass,
+    accumulation, clipping, schedules, momentum copies, progress and exact resume then work as they do for one.
 
     Args:
         config: an instance of the class's ``config_class``; None takes the paper's defaults.
@@ -63,16 +73,26 @@ class Method(L.LightningModule):
         classes: number of classes of the training set, for methods that learn from labels; 0 without labels.
         **options: single fields of the config, overriding it.
 
+    Attributes:
+        accumulate: batches per optimiser step.
+        clip: largest norm of an optimiser's gradient; 0 does not clip.
+        steps: steps of the current stage that are done.
+
     Raises:
         UserError: an option that the config does not have, or a value outside its choices.
     """
 
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
     slug: ClassVar[str] = ""
-    modality: Literal["image", "series"] = "image"
-    output: ClassVar[Literal["embedding", "image", "classes"]] = "embedding"
+    modality: str = "image"
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
+    default_data: ClassVar[str] = "photos"
+    output: ClassVar[str] = "embedding"
     needs_labels: ClassVar[bool] = False
+    transforms: ClassVar[bool] = False
+    compares: ClassVar[bool] = True
     stages: ClassVar[tuple[str, ...]] = ("train",)
+    roles: ClassVar[tuple[str, ...]] = ("data",)
     pixels: ClassVar[Literal["uint8", "float32"]] = "uint8"
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -88,12 +108,19 @@ class Method(L.LightningModule):
         **options: Any,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.config = configure(type(self).config_class, config, options)
         self.channels, self.length, self.samples, self.classes = channels, length, samples, classes
+        self.modality = "series" if length is not None and "series" in self.modalities else self.modalities[0]
         if self.needs_labels and classes < 2:
             raise UserError(f"{self.slug} learns from labels: give data with at least two classes (class folders)")
         self.stage = self.stages[0]
-        self.epoch_batches = 1
+        self.accumulate, self.clip = 1, 0.0
+        self.steps = 0
+        self._planned: tuple[int, int] | None = None
+        self._batches = 0
+        self._optims: dict[str, Optim] = {}
+        self._places: dict[str, int] = {}
         self.value_range: Any = None
         self.register_buffer("pixel_mean", torch.full((channels,), 0.5))
         self.register_buffer("pixel_std", torch.full((channels,), 0.25))
@@ -103,17 +130,81 @@ class Method(L.LightningModule):
     def build(self) -> None:
         """Make the networks."""
 
+    @classmethod
+    def default_source(cls, init: Any = None) -> str:
+        """The built-in data set to learn from where none is named; ``init`` is the run that it starts from."""
+        return cls.default_data
+
+    @classmethod
+    def streams(cls, source: Any, given: dict[str, Any], opened: Callable[[Any], Any]) -> dict[str, Any]:
+        """The sources of all roles: the run's data for the first, what was given for the others.
+
+        Args:
+            source: the run's data.
+            given: what was named for single roles.
+            opened: opens a source.
+
+        Raises:
+            UserError: a role without a source.
+        """
+        found = {cls.roles[0]: source}
+        for role in cls.roles:
+            if role in given:
+                found[role] = opened(given[role])
+            elif role not in found:
+                raise UserError(f"{cls.slug} reads {' and '.join(cls.roles)}: give --{role} SOURCE")
+        return found
+
     def views(self) -> list[Pipeline]:
         """The views of a sample to learn from, one pipeline each (images)."""
         return []
 
-    def evaluation_view(self) -> Pipeline | None:
-        """The one deterministic view to embed a sample with (images)."""
+    def recipe(self) -> Any:
+        """The :class:`selftaught.views.Recipe` of samples of several fields; None: :meth:`views` says it all."""
         return None
 
-    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def evaluation_view(self) -> Any:
+        """The one deterministic view to embed a sample with (a pipeline or recipe); None takes samples whole."""
+        return None
+
+    def loss(self, batch: dict[str, Any]) -> Terms:
         """Named scalar terms of the objective; ``loss`` is the one to minimise."""
         raise TypeError(f"{type(self).__name__} defines no loss")
+
+    def optimisers(self) -> dict[str, Optim]:
+        """The optimisers of the current stage by name: one, from the config."""
+        c, total = self.config, self.total_steps
+        lr = scaled_lr(c.lr, self.samples_per_step) if c.lr_scaling == "linear" else c.lr
+        per_epoch = max(1, self.epoch_batches // self.accumulate)
+        falls = round(1 / c.decay_every) if c.decay_every > 0 else 0
+        return {
+            "main": Optim(
+                self.parameter_groups(lr),
+                optimizer=c.optimizer,
+                lr=lr,
+                betas=(c.momentum, 0.999),
+                momentum=c.momentum,
+                eta=c.lars_eta,
+                lars_clip=c.lars_clip,
+                schedule=c.schedule,
+                warmup=min(round(c.warmup_epochs * per_epoch), total // 5),
+                final_lr=c.final_lr,
+                milestones=[max(1, round(total * c.decay_every * (k + 1))) for k in range(falls)],
+                gamma=c.decay_factor,
+            )
+        }
+
+    def step(self, batch: dict[str, Any]) -> Terms:
+        """One step of learning from a batch; returns the terms to show, without gradient."""
+        return self.minimise(self.loss(batch))
+
+    def validate(self, batch: dict[str, Any]) -> Terms:
+        """Terms of held-out samples; ``loss`` decides which weights are best. Called without gradient."""
+        return self.loss(batch)
+
+    def inputs(self, batch: dict[str, Any]) -> Tensor:
+        """What the networks see of a batch made for evaluation: its one view, or the samples whole."""
+        return batch["views"][0] if "views" in batch else batch[self.modality]
 
     def predict(self, batch: dict[str, Any]) -> Tensor:
         """What ``apply`` writes: embeddings (N, D), restored images (N, C, H, W), or class logits (N, K)."""
@@ -131,8 +222,22 @@ class Method(L.LightningModule):
         """JSON-able account of how to build :meth:`deliverable` again, without selftaught where that is possible."""
         return {}
 
+    def before_step(self) -> None:
+        """What precedes a step and belongs to it, before the loss of its first batch is computed."""
+
     def after_step(self) -> None:
-        """What follows an optimiser step and belongs to it: momentum copies, normalised prototypes, clamps."""
+        """What follows a step and belongs to it: momentum copies, normalised prototypes, clamps."""
+
+    def edit_gradients(self, optimizer: Any) -> None:
+        """Change gradients or groups of a torch optimiser just before its step, and before clipping."""
+
+    def order(self, source: Any, role: str) -> Any:
+        """The :class:`selftaught.engine.orders.Order` of a stream's samples; None shuffles them."""
+        return None
+
+    def stage_plan(self, stage: str) -> Stage:
+        """What a stage changes of the run's settings, and what it keeps."""
+        return Stage()
 
     def enter_stage(self, stage: str) -> None:
         """Prepare for one of ``stages``: freeze what it leaves alone."""
@@ -142,112 +247,221 @@ class Method(L.LightningModule):
         """What the current stage optimises."""
         return self
 
-    # ---- what all methods share ------------------------------------------------------------------------------
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Groups for the optimiser: weights, and what is left out of weight decay."""
+        return parameter_groups(self.trained_modules(), weight_decay=self.config.weight_decay)
+
+    # ---- where the run stands --------------------------------------------------------------------------------
+    def plan(self, total_steps: int, epoch_batches: int) -> None:
+        """Fix the length of the current stage: its steps, and batches per pass over the data. Steps start at 0."""
+        self._planned, self.steps, self._batches = (total_steps, epoch_batches), 0, 0
+
     @property
     def total_steps(self) -> int:
-        """Optimiser steps of the current stage; 1 without a trainer."""
-        return max(1, int(self.trainer.estimated_stepping_batches)) if self._trainer is not None else 1
+        """Steps of the current stage; 1 without a trainer."""
+        if self._planned is not None:
+            return max(1, self._planned[0])
+        if self._trainer is None:
+            return 1
+        planned = self.trainer.estimated_stepping_batches
+        return max(1, int(planned) // self.accumulate) if planned != float("inf") else 1
+
+    @property
+    def epoch_batches(self) -> int:
+        """Batches per pass over the data on one process; 1 without a trainer."""
+        if self._planned is not None:
+            return self._planned[1]
+        if self._trainer is None:
+            return 1
+        per_epoch = getattr(getattr(self.trainer, "datamodule", None), "epoch_batches", None)
+        if per_epoch is not None:
+            return int(per_epoch(self.trainer.world_size))
+        batches = self.trainer.num_training_batches
+        return max(1, int(batches)) if batches != float("inf") else 1
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples per step, over all processes and accumulated batches; 256 without a trainer."""
+        if self._trainer is None:
+            return 256
+        rows = getattr(getattr(self.trainer, "datamodule", None), "batch_size", 256)
+        return int(rows) * self.trainer.world_size * self.accumulate
 
     @property
     def progress(self) -> float:
         """Share of the current stage that is done, in [0, 1]; 0 without a trainer."""
-        return min(1.0, self.trainer.global_step / self.total_steps) if self._trainer is not None else 0.0
+        return min(1.0, self.steps / self.total_steps) if self._trainer is not None else 0.0
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """The optimiser's step and, before anything can be saved, what the method does after it."""
-        super().optimizer_step(*args, **kwargs)
-        self.after_step()
+    @property
+    def spatial(self) -> bool:
+        """Whether samples have a height and a width that views can crop and turn."""
+        return kind_of(self.modality).spatial
 
+    @property
+    def epochs_done(self) -> float:
+        """Passes over the data so far in this stage."""
+        return self.steps * self.accumulate / self.epoch_batches
+
+    # ---- one step --------------------------------------------------------------------------------------------
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> dict[str, Any]:
+        """One batch: the method's step, and what follows it where the step is whole; terms are logged."""
+        if self._batches % self.accumulate == 0:
+            self.before_step()
+        self._batches += 1
+        terms = {name: value.detach() for name, value in self.step(batch).items()}
+        if self._steps_now:
+            self.after_step()
+            self.steps += 1
+        if self._trainer is not None and self.trainer.loggers:
+            self.log_dict(terms, prog_bar=False, batch_size=_rows(batch))
+        return {"terms": terms} | ({"loss": terms["loss"]} if "loss" in terms else {})
+
+    @property
+    def _steps_now(self) -> bool:
+        """Whether the current batch completes a step."""
+        return self._batches % self.accumulate == 0
+
+    def minimise(self, terms: Terms, optimiser: str | None = None) -> Terms:
+        """Backward pass of ``terms["loss"]`` and, when the batches of a step are complete, the optimiser's step.
+
+        The one place where weights move: the loss is divided by the number of accumulated batches, gradients reach the
+        named optimiser's parameters alone, are clipped, and the learning rate follows its schedule.
+
+        Args:
+            terms: named scalars; ``loss`` is minimised.
+            optimiser: one of :meth:`optimisers`; None is the only one.
+
+        Returns:
+            The terms without gradient.
+
+        Raises:
+            UserError: no such optimiser, or several and none named.
+        """
+        name = self._named(optimiser)
+        optim = self._optims[name]
+        detached = {key: value.detach() for key, value in terms.items()}
+        if self.steps % optim.every:
+            return detached
+        found: Any = self.optimizers(use_pl_optimizer=True)
+        wrapped = found[self._places[name]] if isinstance(found, list) else found
+        loss = terms["loss"] / self.accumulate if self.accumulate > 1 else terms["loss"]
+        self._backward(loss, wrapped)
+        if self._steps_now:
+            wrapped.step()
+            wrapped.zero_grad(set_to_none=True)
+            schedules: Any = self.lr_schedulers()
+            (schedules[self._places[name]] if isinstance(schedules, list) else schedules).step()
+        return detached
+
+    def _named(self, optimiser: str | None) -> str:
+        if not self._optims:
+            raise UserError(f"{self.slug or type(self).__name__}: weights move under a trainer only; call loss(batch)")
+        if optimiser is None and len(self._optims) > 1:
+            raise UserError(f"{self.slug}: minimise(..., optimiser=...) must name one of {', '.join(self._optims)}")
+        name = next(iter(self._optims)) if optimiser is None else optimiser
+        if name not in self._optims:
+            raise UserError(f"{self.slug} has no optimiser {name!r}; it has {', '.join(self._optims)}")
+        return name
+
+    def _backward(self, loss: Tensor, wrapped: Any) -> None:
+        """Gradients into the optimiser's parameters; with several optimisers into nobody else's."""
+        if len(self._optims) == 1:
+            self.manual_backward(loss)
+            return
+        parameters = [p for group in wrapped.param_groups for p in group["params"] if p.requires_grad]
+        if not is_distributed():
+            self.manual_backward(loss, inputs=parameters)
+            return
+        with self.trainer.strategy.block_backward_sync():  # type: ignore[attr-defined]
+            self.manual_backward(loss, inputs=parameters)
+        if self._steps_now:
+            average_gradients(parameters)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """What the method does to its gradients, then clipping; Lightning has unscaled them."""
+        self.edit_gradients(optimizer)
+        limit = self.clip
+        for name, place in self._places.items():
+            own = self._optims[name].clip
+            if self.trainer.optimizers[place] is optimizer and own is not None:
+                limit = own
+        if limit > 0:
+            nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], limit)
+
+    def configure_optimizers(self) -> Any:
+        """The optimisers of the stage, each with its schedule; None for a method that learns without gradient.
+
+        Groups with ``constant`` set keep their learning rate.
+        """
+        self._optims = self.optimisers()
+        self._places = {name: place for place, name in enumerate(self._optims)}
+        scaled = self.trainer.precision == "16-mixed"
+        found = []
+        for name, optim in self._optims.items():
+            clipped = self.clip if optim.clip is None else optim.clip
+            built = self.finish_optimizer(optim.build(name, fused=False if scaled and clipped else None))
+            own_total = -(-self.total_steps // optim.every)
+
+            def factor(step: int, optim: Optim = optim, total: int = own_total) -> float:
+                return optim.factor(step, total)
+
+            factors: list[Any] = [_always if group.get("constant") else factor for group in built.param_groups]
+            schedule = torch.optim.lr_scheduler.LambdaLR(built, factors)
+            found.append({"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}})
+        return found or None
+
+    def finish_optimizer(self, optimizer: Any) -> Any:
+        """A last word on a torch optimiser that was just built."""
+        return optimizer
+
+    # ---- checkpoints -----------------------------------------------------------------------------------------
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Which stage this is, and how many steps and batches of it are done."""
+        checkpoint[_STATE] = {"stage": self.stage, "steps": self.steps, "batches": self._batches}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting."""
+        known = checkpoint.get(_STATE, {})
+        self.steps, self._batches = int(known.get("steps", 0)), int(known.get("batches", 0))
+
+    # ---- batches ---------------------------------------------------------------------------------------------
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:
-        """Make views where that was left to the device, and turn them into normalised float32."""
+        """Make views where that was left to the device, and turn pixels into normalised float32, stream by stream."""
+        if "index" in batch:
+            return self.prepare(batch)
+        return {role: self.prepare(part) for role, part in batch.items()}
+
+    def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One stream's batch, ready for the networks."""
         if "images" in batch:
             pairs = zip(self.views(), batch.pop("params"), strict=True)
             images = batch.pop("images")
             batch["views"] = [render_batch(images, pipeline, params) for pipeline, params in pairs]
         if "views" in batch:
             batch["views"] = [self.normalise(view) for view in batch["views"]]
+        for name, value in batch.items():
+            if isinstance(value, Tensor) and value.dtype == torch.uint8 and value.dim() >= 4:
+                batch[name] = self.normalise(value)
         return batch
 
     def normalise(self, image: Tensor) -> Tensor:
-        """uint8 or [0, 1] float images (N,C,H,W) -> float32 with the run's channel mean and deviation taken out."""
+        """uint8 or [0, 1] float images (N,C,...) -> float32 with the run's channel mean and deviation taken out.
+
+        Methods of ``pixels = "float32"`` get values in [0, 1] as they are.
+        """
         if self.pixels == "float32":
-            return image.float()
+            return image.float() / 255 if image.dtype == torch.uint8 else image.float()
         scale = 255.0 if image.dtype == torch.uint8 else 1.0
-        mean, std = self.pixel_mean[:, None, None], self.pixel_std[:, None, None]
+        shape = (-1, *[1] * (max(image.dim(), 3) - 2)) if image.dim() > 3 else (-1, 1, 1)
+        mean, std = self.pixel_mean.view(shape), self.pixel_std.view(shape)
         image = (image.float() - mean * scale) / (std * scale)
         return image.contiguous(memory_format=torch.channels_last) if image.dim() == 4 else image
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> dict[str, Tensor]:
-        """One step: the method's loss, its terms logged without a wait for the device."""
-        terms = self.loss(batch)
-        detached = {name: value.detach() for name, value in terms.items()}
-        if self._trainer is not None and self.trainer.loggers:
-            self.log_dict(detached, prog_bar=False, batch_size=len(batch["index"]))
-        return {"loss": terms["loss"], "terms": detached}  # type: ignore[dict-item]
 
-    def configure_optimizers(self) -> Any:
-        """The config's optimiser with its schedule, stepped every optimiser step."""
-        c, trainer, total = self.config, self.trainer, self.total_steps
-        batch = (
-            getattr(getattr(trainer, "datamodule", None), "batch_size", 256)
-            * trainer.world_size
-            * trainer.accumulate_grad_batches
-        )
-        lr = scaled_lr(c.lr, batch) if c.lr_scaling == "linear" else c.lr
-        scaled_and_clipped = trainer.precision == "16-mixed" and trainer.gradient_clip_val
-        optimizer = build_optimizer(
-            c.optimizer,
-            self.parameter_groups(lr),
-            lr=lr,
-            momentum=c.momentum,
-            betas=(c.momentum, 0.999),
-            eta=c.lars_eta,
-            clip=c.lars_clip,
-            fused=False if scaled_and_clipped else None,
-        )
-        per_epoch = max(1, self.epoch_batches // trainer.accumulate_grad_batches)
-        warmup = min(round(c.warmup_epochs * per_epoch), total // 5)
-
-        def factor(step: int) -> float:
-            return learning_rate_factor(
-                step,
-                total=total,
-                warmup=warmup,
-                schedule=c.schedule,
-                minimum=c.final_lr,
-                milestones=[round(total * c.decay_every * (k + 1)) for k in range(round(1 / c.decay_every))],
-                gamma=c.decay_factor,
-            )
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Groups for the optimiser: weights, and what is left out of weight decay."""
-        return parameter_groups(self.trained_modules(), weight_decay=self.config.weight_decay)
+def _always(step: int) -> float:
+    return 1.0
 
 
-def configure(kind: type[MethodConfig], config: MethodConfig | None, options: dict[str, Any]) -> MethodConfig:
-    """Merge single options into a config and check names and choices.
-
-    Raises:
-        UserError: names the option and what it may be.
-    """
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    for name in options:
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(sorted(fields))}"
-            raise UserError(f"no option {name!r} in this method: {hint}")
-    merged = dataclasses.replace(config or kind(), **options)
-    _check_choices(kind, merged)
-    return merged
-
-
-def _check_choices(kind: type, config: MethodConfig) -> None:
-    import typing
-
-    for name, hint in typing.get_type_hints(kind).items():
-        if typing.get_origin(hint) is Literal and getattr(config, name) not in typing.get_args(hint):
-            choices = ", ".join(map(str, typing.get_args(hint)))
-            raise UserError(f"option {name} is {getattr(config, name)!r}; it may be: {choices}")
+def _rows(batch: Mapping[str, Any]) -> int:
+    """Samples of a batch; of the first stream where there are several."""
+    return len(batch["index"] if "index" in batch else next(iter(batch.values()))["index"])

@@ -41,14 +41,14 @@ class EncoderMethod(Method):
 
     config_class = EncoderConfig
     config: EncoderConfig
+    modalities = ("image", "series")
 
     def build(self) -> None:
         """The encoder f; a series encoder where the samples are series."""
         c = self.config
-        if self.length is not None:
-            self.modality = "series"
+        if not self.spatial:
             self.encoder: nn.Module = networks.series_encoder(
-                c.encoder, channels=self.channels, length=self.length, dim=c.features
+                c.encoder, channels=self.channels, length=self.length or 0, dim=c.features
             )
             return
         name, options = networks.timm_name(c.encoder)
@@ -68,9 +68,9 @@ class EncoderMethod(Method):
 
     def views(self) -> list[Pipeline]:
         """Two views per image."""
-        return self.recipe(2)
+        return self.chosen_views(2)
 
-    def recipe(self, count: int) -> list[Pipeline]:
+    def chosen_views(self, count: int) -> list[Pipeline]:
         """``count`` views of the chosen augmentation; where the paper's two views differ they take turns."""
         c = self.config
         if c.augment == "small":
@@ -83,7 +83,7 @@ class EncoderMethod(Method):
 
     def evaluation_view(self) -> Pipeline | None:
         """Shorter side resized, centre cropped."""
-        return None if self.modality == "series" else next(iter(views.plain(self.config.image_size)))
+        return next(iter(views.plain(self.config.image_size))) if self.spatial else None
 
     def augmented_series(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Two augmented copies of each window, made on the device."""
@@ -92,7 +92,7 @@ class EncoderMethod(Method):
 
     def seen(self, batch: dict[str, Any]) -> list[Tensor]:
         """The views of a batch: images as the loader made them, series augmented here."""
-        return list(self.augmented_series(batch)) if self.modality == "series" else batch["views"]
+        return batch["views"] if "views" in batch else list(self.augmented_series(batch))
 
     def embed_views(self, xs: Sequence[Tensor], network: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
         """Every view (N, C, h, w) through ``network`` (default: the encoder), in order.
@@ -113,7 +113,7 @@ class EncoderMethod(Method):
     # ---- what one keeps --------------------------------------------------------------------------------------
     def features(self, batch: dict[str, Any]) -> Tensor:
         """h (N, D): the encoder's pooled features, not the projection."""
-        return self.encoder(batch["series"] if self.modality == "series" else batch["views"][0])
+        return self.encoder(self.inputs(batch))
 
     def predict(self, batch: dict[str, Any]) -> Tensor:
         """The embedding h."""
@@ -153,7 +153,7 @@ class ClassifierMethod(EncoderMethod):
 
     def views(self) -> list[Pipeline]:
         """One view per image."""
-        return self.recipe(1)
+        return self.chosen_views(1)
 
     def predict(self, batch: dict[str, Any]) -> Tensor:
         """Class logits (N, K)."""

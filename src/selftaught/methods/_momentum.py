@@ -43,8 +43,7 @@ class MomentumEmbedding(JointEmbedding):
         """Move the copy: xi <- m xi + (1 - m) theta."""
         c = self.config
         if c.target_schedule == "cosine":
-            step = self.trainer.global_step if self._trainer is not None else 0
-            self.momentum.base = cosine_decay(step, self.total_steps, c.target_decay, c.target_final)
+            self.momentum.base = cosine_decay(self.steps, self.total_steps, c.target_decay, c.target_final)
         self.momentum.update(self.followed())
 
     @torch.no_grad()

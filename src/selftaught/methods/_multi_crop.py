@@ -67,11 +67,11 @@ class MultiCrop(EncoderMethod):
     # ---- views -----------------------------------------------------------------------------------------------
     def views(self) -> list[Pipeline]:
         """Two large crops, then the small ones."""
-        return self.recipe(2) + self.local_views(self.config.local_crops)
+        return self.chosen_views(2) + self.local_views(self.config.local_crops)
 
     def local_views(self, count: int) -> list[Pipeline]:
         """The small crops: the recipe of the large ones with another size and share of the image."""
-        return [self.smaller(view, f"local {i + 1}") for i, view in enumerate(self.recipe(count))]
+        return [self.smaller(view, f"local {i + 1}") for i, view in enumerate(self.chosen_views(count))]
 
     def smaller(self, view: Pipeline, name: str) -> Pipeline:
         """A view with its crop replaced by a small one."""
@@ -90,30 +90,18 @@ class MultiCrop(EncoderMethod):
         return list(found.chunk(len(xs)))
 
     # ---- the first steps -------------------------------------------------------------------------------------
-    @property
-    def steps_done(self) -> int:
-        """Optimiser steps taken so far; 0 without a trainer."""
-        return self.trainer.global_step if self._trainer is not None else 0
-
-    @property
-    def epochs_done(self) -> float:
-        """Passes over the data so far."""
-        accumulated = self.trainer.accumulate_grad_batches if self._trainer is not None else 1
-        return self.steps_done * accumulated / self.epoch_batches
-
     def frozen_at_first(self) -> tuple[nn.Module, bool]:
         """A module that learns later than the others, and whether it still waits."""
         raise TypeError(f"{type(self).__name__} names no module to freeze")
 
-    def configure_optimizers(self) -> Any:
-        """The optimiser with its schedule. Not torch's fused SGD: it fails where a parameter joins in later."""
-        found = super().configure_optimizers()
-        if isinstance(found["optimizer"], SGD):
-            for group in found["optimizer"].param_groups:
+    def finish_optimizer(self, optimizer: Any) -> Any:
+        """Not torch's fused SGD: it fails where a parameter joins in later."""
+        if isinstance(optimizer, SGD):
+            for group in optimizer.param_groups:
                 group["fused"] = None
-        return found
+        return optimizer
 
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
+    def edit_gradients(self, optimizer: Any) -> None:
         """Drop the gradients of what is frozen at first: no step, no decay, no momentum."""
         module, waits = self.frozen_at_first()
         if waits:

@@ -85,6 +85,8 @@ class CBSN(Method):
     config: Config
     output = "image"
     pixels = "float32"
+    compares = False
+    default_data = "photos:whole"
 
     def build(self) -> None:
         """The conditional blind-spot network."""
@@ -97,8 +99,7 @@ class CBSN(Method):
 
     def ramp_weight(self) -> float:
         """s(t)."""
-        total = max(1, round(self.config.ramp * self.trainer.estimated_stepping_batches))
-        return objectives.c_bsn_ramp(self.trainer.global_step, total)
+        return objectives.c_bsn_ramp(self.steps, max(1, round(self.config.ramp * self.total_steps)))
 
     def blind(self, x: Tensor, stride: int) -> Tensor:
         """B2S( f_M( S2B(x) ) ): every phase denoised by the blind network."""

@@ -195,7 +195,7 @@ class CACR(MomentumEmbedding, MultiCrop):
 
     def views(self) -> list[Pipeline]:
         """K + 1 views, then the small crops."""
-        return self.recipe(self.config.positives + 1) + self.local_views(self.config.local_crops)
+        return self.chosen_views(self.config.positives + 1) + self.local_views(self.config.local_crops)
 
     # ---- the loss --------------------------------------------------------------------------------------------
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:

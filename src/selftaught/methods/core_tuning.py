@@ -119,7 +119,7 @@ class CoreTuning(ClassifierMethod):
             raise UserError("core-tuning needs neg_threshold in [0, 1], alpha and tau above 0, eta of at least 0")
         if c.adversarial < 0 or (c.adversarial and not 0 < c.epsilon <= 1):
             raise UserError(f"adversarial={c.adversarial}, epsilon={c.epsilon}: steps of 0 or more, epsilon in (0, 1]")
-        if self.modality == "series" and (c.adversarial or c.rotation):
+        if not self.spatial and (c.adversarial or c.rotation):
             raise UserError("adversarial and rotation are for images; leave them out for series")
         if c.mode == "linear" and c.adversarial:
             raise UserError("mode=linear leaves the encoder as it is: leave out adversarial, or take mode=ce")

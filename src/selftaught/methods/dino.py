@@ -156,11 +156,11 @@ class DINO(MomentumEmbedding, MultiCrop):
         """The head's prototypes, for ``freeze_epochs``."""
         return self.projector.prototypes, self.epochs_done < self.config.freeze_epochs  # type: ignore[return-value]
 
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
+    def edit_gradients(self, optimizer: Any) -> None:
         """Frozen prototypes, and the weight decay of this step for those weights that have any."""
-        super().on_before_optimizer_step(optimizer)
+        super().edit_gradients(optimizer)
         c = self.config
-        decay = cosine_decay(self.steps_done, self.total_steps, c.weight_decay, c.final_weight_decay)
+        decay = cosine_decay(self.steps, self.total_steps, c.weight_decay, c.final_weight_decay)
         for group in optimizer.param_groups:
             if group["weight_decay"] > 0:
                 group["weight_decay"] = decay
@@ -173,4 +173,4 @@ class DINO(MomentumEmbedding, MultiCrop):
 
     def features(self, batch: dict[str, Any]) -> Tensor:
         """h (N, D): pooled features of the encoder that is kept."""
-        return self.deliverable()(batch["series"] if self.modality == "series" else batch["views"][0])
+        return self.deliverable()(self.inputs(batch))

@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 
 from selftaught import networks, objectives
 from selftaught.engine.distributed import gather
-from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer
+from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Stage
 from selftaught.errors import UserError
 from selftaught.views import frames
 
@@ -72,7 +72,8 @@ class FrameProjections(Method):
     slug = "frame-projections"
     config_class = Config
     config: Config
-    modality = "series"
+    modalities = ("series",)
+    default_data = "watch"
     stages = ("pretrain", "map")
 
     def build(self) -> None:
@@ -92,7 +93,6 @@ class FrameProjections(Method):
         self.mappers = nn.ModuleDict({n: networks.mapper(c.mapper, _WIDTH, hidden=1) for n in self.names})
         self._cache: dict[int, Tensor] = {}
         self._known: dict[int, dict[str, Tensor]] = {}
-        self._best: dict[str, Any] = {"loss": float("inf"), "sum": 0.0, "count": 0, "weights": {}}
 
     @staticmethod
     def _projector() -> nn.Module:
@@ -186,37 +186,17 @@ class FrameProjections(Method):
             return self.mappers
         return nn.ModuleList([self.encoder, self.encoders, self.projectors, self.embedding_mappers])
 
-    def on_train_start(self) -> None:
+    def stage_plan(self, stage: str) -> Stage:
+        """Go on from the epoch of lowest training loss; the mappers keep their last weights."""
+        return Stage(keep="best" if stage == "pretrain" and self.config.keep_best else "last")
+
+    def train(self, mode: bool = True) -> FrameProjections:
         """Frozen networks keep their BatchNorm statistics and drop nothing."""
+        super().train(mode)
         if self.stage == "map":
             self.encoder.eval()
             self.encoders.eval()
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Note the weights after the epoch of lowest mean loss."""
-        if self.stage != "pretrain" or not self.config.keep_best:
-            return
-        best = self._best
-        best["sum"] += float(outputs["loss"])
-        best["count"] += 1
-        if best["count"] == self.epoch_batches:
-            mean, best["sum"], best["count"] = best["sum"] / best["count"], 0.0, 0
-            if mean < best["loss"]:
-                best["loss"] = mean
-                best["weights"] = {k: v.detach().clone() for k, v in self.state_dict().items()}
-
-    def on_train_end(self) -> None:
-        """Go on from the best epoch."""
-        if self.stage == "pretrain" and self._best["weights"]:
-            self.load_state_dict(self._best["weights"])
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The best epoch so far belongs to the state."""
-        checkpoint["best"] = self._best
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the best epoch so far."""
-        self._best = checkpoint.get("best", self._best)
+        return self
 
     # ---- inference -------------------------------------------------------------------------------------------
     def predict(self, batch: dict[str, Any]) -> Tensor:

@@ -96,17 +96,17 @@ class GroCo(JointEmbedding, MultiCrop):
 
     def views(self) -> list[Pipeline]:
         """The large crops, then the small ones."""
-        return self.recipe(self.config.n_pos_augs) + self.local_views(self.config.local_crops)
+        return self.chosen_views(self.config.n_pos_augs) + self.local_views(self.config.local_crops)
 
     def local_views(self, count: int) -> list[Pipeline]:
         """Small crops: as the first large one, but blurred every other time (where it is blurred at all)."""
-        ops = (GaussianBlur(0.5) if isinstance(op, GaussianBlur) else op for op in self.recipe(1)[0].ops)
+        ops = (GaussianBlur(0.5) if isinstance(op, GaussianBlur) else op for op in self.chosen_views(1)[0].ops)
         view = Pipeline(tuple(ops))
         return [self.smaller(view, f"local {i + 1}") for i in range(count)]
 
     def seen(self, batch: dict[str, Any]) -> list[Tensor]:
         """All crops; a series is augmented as often as there are large crops."""
-        if self.modality != "series":
+        if self.spatial:
             return super().seen(batch)
         made: list[Tensor] = []
         while len(made) < self.config.n_pos_augs:

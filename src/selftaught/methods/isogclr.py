@@ -163,13 +163,13 @@ class ISogCLR(MomentumEmbedding):
         self.check_samples()
         index = gather_labels(batch["index"])
         kept = self.state.read(index)
-        terms = self.step(batch, kept)
+        terms = self.compared(batch, kept)
         if self.training:
             self.write(index, terms)
         tau = kept["tau"] if self.config.temperatures == "individual" else self.shared_tau
         return {"loss": terms["loss"], "objective": terms["objective"], "temperature": tau.mean()}
 
-    def step(self, batch: dict[str, Any], kept: dict[str, Tensor]) -> dict[str, Tensor]:
+    def compared(self, batch: dict[str, Any], kept: dict[str, Tensor]) -> dict[str, Tensor]:
         """The objective's terms for the gathered batch and its rows of the table."""
         c = self.config
         options: dict[str, Any] = {"rho": c.rho, "beta_u": c.beta_u, "gamma": self.gamma, "s": kept["s"]}

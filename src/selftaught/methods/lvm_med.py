@@ -103,7 +103,7 @@ class LVMMed(JointEmbedding):
     # ---- graphs ----------------------------------------------------------------------------------------------
     def vertices(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """z (N, F) of a view, and its feature map (N, D, R, S) where local affinities are wanted."""
-        if self.config.use_local == "none" or self.modality == "series":
+        if self.config.use_local == "none" or not self.spatial:
             return self.project(x), None
         model: Any = self.encoder.model
         features = model.forward_features(x)

@@ -164,8 +164,7 @@ class MixedBarlowTwins(JointEmbedding):
         """The factor in [0, 1] on lambda_reg: linear over the warm-up, then 1."""
         if not self.config.reg_warmup_epochs:
             return 1.0
-        accumulate = self.trainer.accumulate_grad_batches if self._trainer is not None else 1
-        warmup = self.config.reg_warmup_epochs * self.epoch_batches / accumulate / self.total_steps
+        warmup = self.config.reg_warmup_epochs * self.epoch_batches / self.accumulate / self.total_steps
         return min(1.0, self.progress / min(warmup, 0.2))
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:

@@ -67,10 +67,8 @@ class MoCHi(moco_v2.MoCoV2):
     @property
     def mixes(self) -> bool:
         """Whether the warm-up is over."""
-        per_epoch, total = self.epoch_batches, self.total_steps
-        if self._trainer is not None:
-            per_epoch = max(1, per_epoch // self.trainer.accumulate_grad_batches)
-        return self.global_step >= min(round(self.config.mix_warmup_epochs * per_epoch), total // 5)
+        per_epoch = max(1, self.epoch_batches // self.accumulate)
+        return self.steps >= min(round(self.config.mix_warmup_epochs * per_epoch), self.total_steps // 5)
 
     def contrast(self, q: Tensor, k: Tensor, queue: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """MoCo's terms, after the warm-up with the mixed negatives."""

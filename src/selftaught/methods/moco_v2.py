@@ -132,7 +132,7 @@ class MoCoV2(MomentumEmbedding):
         world, rows = world_size(), len(x)
         if world == 1 or not self.config.shuffle:
             return self.target(x)
-        dice = torch.Generator().manual_seed(self.global_step)  # the same order everywhere, without a message
+        dice = torch.Generator().manual_seed(self.steps)  # the same order everywhere, without a message
         order = torch.randperm(world * rows, generator=dice).to(x.device)
         mine = slice(rank() * rows, (rank() + 1) * rows)
         shuffled = gather(self.target(gather(x)[order[mine]]))

@@ -112,7 +112,7 @@ class ProjectionHead(EncoderMethod):
     def views(self) -> list[Pipeline]:
         """Two views for comparison, one for labels alone."""
         c = self.config
-        return self.recipe({"ce": 1, "supcon": c.supcon_views}.get(c.objective, 2))
+        return self.chosen_views({"ce": 1, "supcon": c.supcon_views}.get(c.objective, 2))
 
     # ---- the objective ---------------------------------------------------------------------------------------
     def project(self, x: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class ProjectionHead(EncoderMethod):
     # ---- what one keeps --------------------------------------------------------------------------------------
     def layers(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Features (N, d) of every layer, in order: the encoder's stages, ``h``, the head's layers, ``z``."""
-        x = batch["series"] if self.modality == "series" else batch["views"][0]
+        x = self.inputs(batch)
         found = layer_features(self.encoder, x)
         inside = layer_features(self.head, found["h"])
         z = inside.pop("h")
@@ -155,7 +155,7 @@ class ProjectionHead(EncoderMethod):
         """h before the head, z after it, or the pooled output of the encoder's last stage but one."""
         layer = self.config.layer
         if layer == "block":
-            x = batch["series"] if self.modality == "series" else batch["views"][0]
+            x = self.inputs(batch)
             earlier = layer_names(self.encoder)[-2]
             return layer_features(self.encoder, x, [earlier])[earlier]
         h = super().features(batch)

@@ -79,7 +79,7 @@ class ReSSL(MomentumEmbedding):
 
     def views(self) -> list[Pipeline]:
         """The student's strong view, then the teacher's."""
-        strong = self.recipe(2)
+        strong = self.chosen_views(2)
         if self.config.teacher_view == "strong":
             return strong
         kept = tuple(op for op in strong[1].ops if isinstance(op, RandomResizedCrop | HorizontalFlip))

@@ -121,7 +121,7 @@ class ScatSimCLR(JointEmbedding):
     # ---- pretext images --------------------------------------------------------------------------------------
     def views(self) -> list[Pipeline]:
         """Two views; for rotation four more without a flip, for jigsaw the whole image."""
-        c, pair = self.config, self.recipe(2)
+        c, pair = self.config, self.chosen_views(2)
         if c.pretext == "rotation":
             straight = Pipeline(tuple(op for op in pair[0].ops if not isinstance(op, HorizontalFlip)), name="pretext")
             return [*pair, *[straight] * TURNS]
@@ -136,7 +136,7 @@ class ScatSimCLR(JointEmbedding):
         """
         if self.config.pretext == "rotation":
             turned = torch.cat([torch.rot90(x, -k, (2, 3)) for k, x in enumerate(xs)])
-            flips = [op.p for op in self.recipe(1)[0].ops if isinstance(op, HorizontalFlip)]
+            flips = [op.p for op in self.chosen_views(1)[0].ops if isinstance(op, HorizontalFlip)]
             flipped = torch.rand(len(turned), 1, 1, 1, device=turned.device) < (flips[0] if flips else 0.0)
             labels = torch.arange(TURNS, device=turned.device).repeat_interleave(len(xs[0]))
             return torch.where(flipped, turned.flip(3), turned), labels
@@ -152,8 +152,7 @@ class ScatSimCLR(JointEmbedding):
         c = self.config
         if c.pretext == "none":
             return False
-        done = self.trainer.global_step * self.trainer.accumulate_grad_batches if self._trainer is not None else 0
-        return done >= c.pretext_start_epoch * self.epoch_batches
+        return self.epochs_done >= c.pretext_start_epoch
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Contrast of the two views, and from its first epoch on the second task."""

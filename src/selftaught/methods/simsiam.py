@@ -107,17 +107,3 @@ class SimSiam(JointEmbedding):
             return rest
         predictor = parameter_groups(self.predictor, c.weight_decay, exclude_bias_and_norm=not c.decay_all)
         return rest + [group | {"constant": c.predictor_rate == "constant"} for group in predictor]
-
-    def configure_optimizers(self) -> Any:
-        """The usual optimiser and schedule, from which constant groups are taken out."""
-        found = super().configure_optimizers()
-        scheduler = found["lr_scheduler"]["scheduler"]
-        for index, group in enumerate(found["optimizer"].param_groups):
-            if group.get("constant"):
-                scheduler.lr_lambdas[index] = _always
-                group["lr"] = group["initial_lr"]
-        return found
-
-
-def _always(step: int) -> float:
-    return 1.0

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from selftaught import networks, objectives
 from selftaught.engine.distributed import gather_labels
-from selftaught.engine.method import LearningRateScaling, Optimizer, Schedule
-from selftaught.engine.optim import learning_rate_factor, parameter_groups
+from selftaught.engine.method import LearningRateScaling, Optim, Optimizer, Schedule
+from selftaught.engine.optim import parameter_groups
 from selftaught.errors import UserError
 from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod, accuracy
 from selftaught.methods._sla_classifier import SLAClassifier, few_shot_split
@@ -304,20 +304,14 @@ class SLA(ClassifierMethod):
         c = self.config
         return parameter_groups(self.trained_modules(), c.weight_decay, exclude_bias_and_norm=c.optimizer != "sgd")
 
-    def configure_optimizers(self) -> Any:
+    def optimisers(self) -> dict[str, Optim]:
         """The config's optimiser; the step schedule decays at the named shares of the run."""
-        found = super().configure_optimizers()
-        c, total = self.config, self.total_steps
-        if c.schedule == "step":
-            milestones = [round(total * float(share)) for share in c.milestones.split("-")]
-
-            def factor(step: int) -> float:
-                return learning_rate_factor(
-                    step, total=total, schedule="step", milestones=milestones, gamma=c.decay_factor
-                )
-
-            found["lr_scheduler"]["scheduler"] = torch.optim.lr_scheduler.LambdaLR(found["optimizer"], factor)
-        return found
+        main = super().optimisers()["main"]
+        if self.config.schedule == "step":
+            total = self.total_steps
+            main.milestones = [round(total * float(share)) for share in self.config.milestones.split("-")]
+            main.warmup = 0
+        return {"main": main}
 
     # ---- inference -------------------------------------------------------------------------------------------
     def _members(self) -> list[tuple[nn.Module, nn.ModuleDict]]:

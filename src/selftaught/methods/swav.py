@@ -113,7 +113,7 @@ class SwAV(JointEmbedding, MultiCrop):
             eps=c.eps,
             iters=c.iters,
             power_law=c.power_law,
-            hard=self.steps_done < c.hard_steps,
+            hard=self.steps < c.hard_steps,
             queue=[head(rows) for rows in self._queued()] or None,
             join=gather if is_distributed() else None,
         )
@@ -126,7 +126,7 @@ class SwAV(JointEmbedding, MultiCrop):
 
     def frozen_at_first(self) -> tuple[nn.Module, bool]:
         """The prototypes, for ``freeze_steps``."""
-        return self.prototypes, self.steps_done < self.config.freeze_steps
+        return self.prototypes, self.steps < self.config.freeze_steps
 
     def after_step(self) -> None:
         """Prototypes of length 1."""

@@ -51,7 +51,7 @@ def train(
     >>> selftaught.train("dcl", data="photos/", epochs=100).evaluate()
     """
     if resume is not None:
-        return load(training.go_on(resume, data, quiet=quiet, **options))
+        return load(training.go_on(resume, data, method=method, quiet=quiet, **options))
     return load(training.start(method, data, config=config, quiet=quiet, **options))
 
 

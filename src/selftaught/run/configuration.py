@@ -70,10 +70,11 @@ def _preset(slug: str, name: str) -> dict[str, Any]:
 
 
 def modality_of(kind: type[Any], data: Any) -> Modality:
-    """The modality that a method will see in a source: the method's own, or series where the source is one."""
-    if kind.modality == "series" or not hasattr(kind, "augmented_series"):
-        return kind.modality
-    return open_source(data, split="all").modality
+    """The modality that a method will see in a source: its own, or the source's where it takes several."""
+    if len(kind.modalities) == 1:
+        return kind.modalities[0]
+    found = open_source(data, split="all").modality
+    return found if found in kind.modalities else kind.modalities[0]
 
 
 def complete(slug: str, settings: Settings, options: MethodConfig, facts: dict[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,14 @@ import json
 import os
 import platform
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from selftaught.errors import UserError
+from selftaught.run.ranks import is_first, launch_id
 
 
 class Layout:
@@ -28,6 +30,16 @@ class Layout:
         self.evaluation = self.path / "evaluation.json"
         self.features = self.path / "features.npz"
         self.report = self.path / "report.html"
+        self.final = self.path / "checkpoints" / "final.pt"
+
+    def stage(self, name: str, several: bool = True) -> Layout:
+        """The folder of a stage: a run of its own below this one, or this one where there is a single stage."""
+        return Layout(self.path / "stages" / name) if several else self
+
+    def checkpoint(self, stage: str) -> Path:
+        """The last checkpoint of a stage."""
+        below = self.stage(stage)
+        return (below if below.path.is_dir() else self).path / "checkpoints" / f"{stage}.ckpt"
 
     def read_config(self) -> dict[str, Any]:
         """The run's complete configuration.
@@ -95,14 +107,14 @@ def new_folder(out: str | None, method: str, data: str) -> Path:
     """The folder of a new run: ``out``, or a numbered one under ``runs/``; the same for all processes of a run.
 
     Raises:
-        UserError: ``out`` holds something already.
+        UserError: ``out`` holds something already, or the first process made no folder within two minutes.
     """
-    given = os.environ.get("SELFTAUGHT_RUN_FOLDER")
-    if given and os.environ.get("LOCAL_RANK", "0") != "0":
-        return Path(given)
+    given, meeting = os.environ.get("SELFTAUGHT_RUN_FOLDER"), launch_id()
+    if not is_first():
+        return Path(given) if given and meeting is None else Path(_awaited(Path("runs") / f".{meeting}"))
     if out is not None:
         path = Path(out)
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        if path.is_file() or (path.is_dir() and any(p.suffix != ".part" for p in path.iterdir())):
             raise UserError(f"--out {out}: not empty; choose another, or go on with --resume {out}")
     else:
         stem = re.sub(r"[^A-Za-z0-9.]+", "-", f"{method}-{Path(data).name or data}").strip("-")[:60]
@@ -115,7 +127,19 @@ def new_folder(out: str | None, method: str, data: str) -> Path:
     except OSError as error:
         raise UserError(f"--out {path}: can't be made ({error.strerror})") from error
     os.environ["SELFTAUGHT_RUN_FOLDER"] = str(path)
+    if meeting is not None:
+        write_text(Path("runs") / f".{meeting}", str(path))
     return path
+
+
+def _awaited(note: Path, seconds: float = 120) -> str:
+    """What the first process wrote into a note, as soon as it is there."""
+    end = time.monotonic() + seconds
+    while not note.exists():
+        if time.monotonic() > end:
+            raise UserError(f"{note}: the first process made no run folder within {seconds:.0f} s; see its message")
+        time.sleep(0.1)
+    return note.read_text().strip()
 
 
 def environment() -> dict[str, Any]:

@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data import Modality, Source, open_source
+from selftaught.data import Modality, Source, open_source, split_source
+from selftaught.data.kinds import kind_of
 from selftaught.engine.loader import as_unit_float, training_part
+from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.run_settings import Settings
 from selftaught.views import noise
 
 _STATISTICS = 256
+_FRAMES = 4
 _KEPT_BYTES = 1 << 29
 
 
@@ -94,34 +97,65 @@ def degraded(source: Source, spec: str) -> Source:
     return Degraded(source, spec)
 
 
-def facts(source: Source, method_output: str) -> dict[str, Any]:
+def streams(
+    kind: type[Method], data: Any, modality: str, settings: Settings, given: dict[str, Any]
+) -> dict[str, Source]:
+    """The training samples of every stream that a method reads, by role.
+
+    Raises:
+        UserError: a stream that the method needs is not given.
+    """
+    source = training_source(data, modality, settings)
+    if len(kind.roles) == 1:
+        return {kind.roles[0]: source}
+    return kind.streams(source, given, lambda spec: training_source(spec, modality, settings))
+
+
+def hold_out(source: Source, share: float, seed: int) -> tuple[Source, Source]:
+    """(rest, held out): a share of the training samples to watch; whole groups where there are any."""
+    by = f"group:{share}" if source.groups is not None and len(np.unique(source.groups)) > 1 else f"ratio:{share}"
+    return split_source(source, "train", by, seed), split_source(source, "test", by, seed)
+
+
+def facts(source: Source, pixels: str = "uint8") -> dict[str, Any]:
     """What a run records of its data: size, channels, classes, value range, pixel mean and deviation."""
-    samples = []
+    kind = kind_of(source.modality)
+    looked = []
     for i in np.linspace(0, len(source) - 1, min(_STATISTICS, len(source))).astype(int):
         try:
-            samples.append(source.read(int(i)))
+            looked.append(_glance(source, int(i)))
         except SampleError:
             continue
-    if not samples:
+    if not looked:
         raise UserError(f"{source.name}: none of the samples looked at can be read; run: selftaught data check")
     known: dict[str, Any] = {"name": source.name, "samples": len(source), "modality": source.modality}
     known |= {"classes": source.classes, "generated": source.generated}
     if source.labels is not None:
         known["class_count"] = len(source.classes) if source.classes else int(np.max(source.labels, initial=-1)) + 1
-    if source.modality == "series":
-        return known | {"channels": int(samples[0].shape[0]), "length": int(samples[0].shape[1])}
-    known["channels"] = int(samples[0].shape[2])
-    known["short_side"] = int(np.median([min(s.shape[:2]) for s in samples]))
-    known["smallest"] = int(min(min(s.shape[:2]) for s in samples))
-    if method_output != "image":
-        known |= _statistics(source, [s for s in samples if s.shape[2] == known["channels"]])
+    channels = kind.channels(looked[0])
+    known["channels"] = 1 if channels is None else channels
+    sides = [kind.sides(sample) for sample in looked]
+    if not kind.spatial:
+        return known | ({"length": int(sides[0][0])} if sides[0] else {})
+    shorter = [min(side[-2:]) for side in sides]
+    known |= {"short_side": int(np.median(shorter)), "smallest": int(min(shorter))}
+    if pixels == "uint8" and kind.pixels:
+        known |= _statistics(source, [s for s in looked if kind.channels(s) == known["channels"]])
     return known
+
+
+def _glance(source: Source, i: int) -> np.ndarray:
+    """A sample to take facts from: of a clip a few frames."""
+    if source.modality != "clip":
+        return source.read(i)
+    frames = np.unique(np.linspace(0, source.frames(i) - 1, _FRAMES).astype(np.int64))
+    return source.read(i, frames=frames)  # type: ignore[call-arg]
 
 
 def _statistics(source: Source, samples: list[np.ndarray]) -> dict[str, Any]:
     from selftaught.data import as_uint8
 
-    pixels = [as_uint8(s, source.value_range).reshape(-1, s.shape[2])[::7].astype(np.float64) / 255 for s in samples]
+    pixels = [as_uint8(s, source.value_range).reshape(-1, s.shape[-1])[::7].astype(np.float64) / 255 for s in samples]
     flat = np.concatenate(pixels)
     mean, std = flat.mean(0), np.maximum(flat.std(0), 0.02)
     value_range = source.value_range

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import dataclasses
+import shutil
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,42 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from selftaught import catalog
 from selftaught import data as data_room
-from selftaught.data import Modality, Source
+from selftaught.data import Source
 from selftaught.engine.fit import fit
 from selftaught.engine.loader import check_batch_size
 from selftaught.engine.method import Method
+from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
 from selftaught.run import configuration, samples
 from selftaught.run.features import embed
 from selftaught.run.initialising import encoder_options, start_from
 from selftaught.run.layout import Layout, environment, new_folder, read_yaml, write_json, write_yaml
+from selftaught.run.ranks import is_first
 from selftaught.run_settings import Settings
 
 _KNN_BANK, _KNN_TEST = 2000, 1000
+
+
+@dataclass
+class Job:
+    """All that training a run takes."""
+
+    folder: Path
+    kind: type[Method]
+    settings: Settings
+    config: Any
+    facts: dict[str, Any]
+    sources: dict[str, Source]
+    data: Any
+    quiet: bool = False
+    callbacks: list[Any] | None = None
+
+    @property
+    def source(self) -> Source:
+        """The samples of the first stream."""
+        return next(iter(self.sources.values()))
 
 
 def start(
@@ -33,6 +58,7 @@ def start(
     *,
     config: str | Path | dict[str, Any] | None = None,
     quiet: bool = False,
+    callbacks: list[Any] | None = None,
     **options: Any,
 ) -> Path:
     """Begin a new run and train it to its end; returns its folder. See :func:`selftaught.train`."""
@@ -41,37 +67,69 @@ def start(
     kind = methods.get(method)
     given = {k: v for k, v in options.items() if v is not None}
     base = read_yaml(Path(config)) if isinstance(config, str | Path) else config
+    streams = dict((base or {}).get("settings", {}).get("streams") or {})
+    streams |= {role: given.pop(role) for role in kind.roles if role in given}
+    if kind.transforms and not given.get("init"):
+        raise UserError(f"{method} changes a trained model: give it with --init RUN")
     if data is None:
-        data = (base or {}).get("settings", {}).get("data") or _default_data(kind)
+        data = (base or {}).get("settings", {}).get("data") or kind.default_source(given.get("init"))
     modality = configuration.modality_of(kind, data)
     name = data if isinstance(data, str | Path) else getattr(data, "name", type(data).__name__)
     if given.get("init") and base is None and hasattr(kind.config_class, "encoder") and "encoder" not in given:
         given = encoder_options(given["init"]) | given
+    named = {role: str(getattr(spec, "name", spec)) for role, spec in streams.items()}
     settings, method_config = configuration.resolve(kind, modality, given | {"data": str(name)}, base)
-    source = samples.training_source(data, modality, settings)
-    facts = samples.facts(source, kind.output)
-    _fit_to_data(method_config, facts, kind)
+    settings.streams = named
+    sources = samples.streams(kind, data, modality, settings, streams)
+    source = next(iter(sources.values()))
+    facts = samples.facts(source, kind.pixels)
+    facts["fingerprints"] = {role: one.fingerprint() for role, one in sources.items()}
+    _fit_to_data(method_config, facts)
     if given.get("batch_size") is None and "batch_size" not in (base or {}).get("settings", {}):
         _fit_batch(settings, source, quiet)
-    check_batch_size(source, settings.batch_size, kind.output)
+    check_batch_size(source, settings.batch_size, kind.compares)
     folder = new_folder(options.get("out"), method, source.name)
     settings.out = str(folder)
     content = configuration.complete(method, settings, method_config, facts)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_first():
         write_yaml(Layout(folder).config, content | {"environment": environment()})
-    return _train(folder, kind, settings, method_config, facts, source, data, modality, quiet)
+    job = Job(folder, kind, settings, method_config, facts, sources, data, quiet, callbacks)
+    try:
+        return _train(job)
+    except UserError:
+        _clear_failed_start(folder)
+        raise
 
 
-def go_on(path: str | Path, data: Any = None, *, quiet: bool = False, **options: Any) -> Path:
+def _clear_failed_start(folder: Path) -> None:
+    """Take away the folder of a run that failed before anything was saved, so that the corrected command finds no
+    remains of it.
+    """
+    if is_first() and not any(folder.rglob("*.ckpt")) and not Layout(folder).weights.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def go_on(
+    path: str | Path,
+    data: Any = None,
+    *,
+    method: str | None = None,
+    quiet: bool = False,
+    callbacks: list[Any] | None = None,
+    **options: Any,
+) -> Path:
     """Resume an interrupted run to its end; its configuration is that of its folder.
 
     Raises:
-        UserError: not a run folder; options other than ``devices``, ``workers`` and the like, which may differ.
+        UserError: not a run folder, or another method's; data that changed; options other than ``workers`` and the
+            like, which may differ.
     """
     from selftaught import methods
 
     layout = Layout(path)
     content = layout.read_config()
+    if method is not None and catalog.card(method).slug != content["method"]:
+        raise UserError(f"{path} is a run of {content['method']}, not of {method}; leave the method out to go on")
     free = {"workers", "checkpoint_minutes", "checkpoint_steps", "loggers"}
     fixed = [name for name, value in options.items() if value is not None and name not in free | {"out"}]
     if fixed:
@@ -81,16 +139,29 @@ def go_on(path: str | Path, data: Any = None, *, quiet: bool = False, **options:
     for name in free:
         if options.get(name) is not None:
             setattr(settings, name, options[name])
-    method_config = kind.config_class(**content["options"])
     data = settings.data if data is None else data
-    modality = content["data"]["modality"]
-    source = samples.training_source(data, modality, settings)
-    if len(source) != content["data"]["samples"]:
-        raise UserError(
-            f"{settings.data} has {len(source)} samples now, {content['data']['samples']} when the run began: "
-            "a run can only go on with the same data"
-        )
-    return _train(Path(path), kind, settings, method_config, content["data"], source, data, modality, quiet)
+    sources = samples.streams(kind, data, content["data"]["modality"], settings, dict(settings.streams))
+    _same_data(sources, content["data"], settings)
+    config = kind.config_class(**content["options"])
+    return _train(Job(Path(path), kind, settings, config, content["data"], sources, data, quiet, callbacks))
+
+
+def _same_data(sources: dict[str, Source], facts: dict[str, Any], settings: Settings) -> None:
+    """Refuse to go on with other data than the run began with.
+
+    Raises:
+        UserError: other samples, names, labels or content.
+    """
+    mend = "a run can only go on with the same data"
+    source = next(iter(sources.values()))
+    if len(source) != facts["samples"]:
+        raise UserError(f"{settings.data} has {len(source)} samples now, {facts['samples']} when the run began: {mend}")
+    for role, known in facts.get("fingerprints", {}).items():
+        if sources[role].fingerprint() != known:
+            raise UserError(
+                f"{sources[role].name}: its files, their names, order or labels are not those that the run began with; "
+                f"{mend}, or start a new one with --init"
+            )
 
 
 def _packed_side(config: Any, facts: dict[str, Any]) -> int:
@@ -113,17 +184,16 @@ def _fit_batch(settings: Settings, source: Source, quiet: bool) -> None:
     settings.batch_size = lowered
 
 
-def _default_data(kind: type[Method]) -> str:
-    return {"series": "watch"}.get(kind.modality, "photos:whole" if kind.output == "image" else "photos")
-
-
-def _fit_to_data(config: Any, facts: dict[str, Any], kind: type[Method]) -> None:
+def _fit_to_data(config: Any, facts: dict[str, Any]) -> None:
     """Settle what was left to the data, and refuse what it can't give."""
+    short = facts.get("short_side")
+    if short is None:
+        return
     if getattr(config, "image_size", None) == 0:
-        config.image_size = 32 if facts["short_side"] <= 40 else 64
+        config.image_size = 32 if short <= 40 else 64
     patch = getattr(config, "patch", None)
-    if patch and facts["short_side"] < patch:
-        raise UserError(f"{facts['name']}: images of {facts['short_side']} pixels are smaller than --patch {patch}")
+    if isinstance(patch, int) and short < patch and hasattr(config, "width"):
+        raise UserError(f"{facts['name']}: images of {short} pixels are smaller than --patch {patch}")
 
 
 def build(kind: type[Method], config: Any, facts: dict[str, Any]) -> Method:
@@ -142,53 +212,119 @@ def build(kind: type[Method], config: Any, facts: dict[str, Any]) -> Method:
     return method
 
 
-def _train(
-    folder: Path,
-    kind: type[Method],
-    settings: Settings,
-    config: Any,
-    facts: dict[str, Any],
-    source: Source,
-    data: Any,
-    modality: Modality,
-    quiet: bool,
-) -> Path:
-    layout = Layout(folder)
+# ---- stages --------------------------------------------------------------------------------------------------------
+def _train(job: Job) -> Path:
+    layout = Layout(job.folder)
     state = layout.read_state()
-    torch.manual_seed(settings.seed)
-    method = build(kind, config, facts)
-    if settings.init:
-        start_from(method, Path(settings.init))
-    if settings.cache and modality == "image":
-        source = data_room.pack(source, _packed_side(config, facts), data_room.cache_folder() / "packed")
-    parts = samples.labelled_parts(data, modality, settings) if kind.output != "image" else None
-    scorer = _knn_scorer(parts, method) if parts and settings.knn_every > 0 else None
+    torch.manual_seed(job.settings.seed)
+    method = build(job.kind, job.config, job.facts)
+    if job.settings.init:
+        start_from(method, Path(job.settings.init))
+    sources = _cached(job)
+    scorer = None
+    if job.settings.knn_every > 0 and job.kind.compares:
+        parts = samples.labelled_parts(job.data, job.facts["modality"], job.settings)
+        scorer = _knn_scorer(parts, method) if parts else None
     for number, stage in enumerate(method.stages):
-        method.enter_stage(stage)
-        checkpoint = folder / "checkpoints" / f"{stage}.ckpt"
+        last = number == len(method.stages) - 1
+        place = layout.stage(stage, several=len(method.stages) > 1)
         if stage in state["stages"]:
-            _load_stage(method, checkpoint)
+            if not last:
+                _load_stage(method, place.final)
             continue
+        method.enter_stage(stage)
         began = time.monotonic()
-        title = kind.slug if len(method.stages) == 1 else f"{kind.slug} {number + 1}/{len(method.stages)} {stage}"
-        done = fit(method, source, settings, folder, knn=scorer, title=title, quiet=quiet)
-        averaged = done.pop("averaged")
-        if averaged is not None:
-            averaged.copy_to(method)
+        done = _fit_stage(job, method, sources, stage, place, scorer)
         done["seconds"] = round(time.monotonic() - began, 1)
         state["stages"][stage] = done
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            if number == len(method.stages) - 1:
-                save_deliverable(layout, method, config, facts)
+        if not last:
+            save_state(method, place.final)
+        if is_first():
+            if place.path != layout.path:
+                save_deliverable(place, method, job.config, job.facts)
+            if last:
+                save_deliverable(layout, method, job.config, job.facts)
             write_json(layout.state, state)
-    return folder
+    return job.folder
 
 
-def _load_stage(method: Method, checkpoint: Path) -> None:
-    if not checkpoint.exists():
-        raise UserError(f"{checkpoint} is gone: the run can't go on from a finished stage without its checkpoint")
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    method.load_state_dict(content["state_dict"])
+def _fit_stage(
+    job: Job, method: Method, sources: dict[str, Source], stage: str, place: Layout, scorer: Any
+) -> dict[str, Any]:
+    """Train one stage in its folder: an ordinary run with settings of its own."""
+    plan = method.stage_plan(stage)
+    settings = stage_settings(job.settings, plan)
+    roles = plan.roles or job.kind.roles
+    read, held_out = {role: sources[role] for role in roles}, None
+    if plan.watches and plan.validation:
+        first = roles[0]
+        read[first], held_out = samples.hold_out(sources[first], plan.validation, settings.seed)
+    several = len(method.stages) > 1
+    if several and is_first():
+        place.path.mkdir(parents=True, exist_ok=True)
+        content = configuration.complete(method.slug, settings, job.config, job.facts | {"stage": stage})
+        write_yaml(place.config, content)
+    number = method.stages.index(stage)
+    title = f"{method.slug} {number + 1}/{len(method.stages)} {stage}" if several else method.slug
+    done = fit(
+        method, read, settings, place.path, plan=plan, held_out=held_out, knn=scorer, title=title, quiet=job.quiet,
+        callbacks=job.callbacks,
+    )  # fmt: skip
+    if several and is_first():
+        write_json(place.state, {"stages": {stage: done}})
+    return done
+
+
+def stage_settings(settings: Settings, plan: Stage) -> Settings:
+    """The run's settings with those that a stage changes.
+
+    Raises:
+        UserError: the plan names a setting that there is not.
+    """
+    known = {field.name for field in dataclasses.fields(Settings)}
+    for name in plan.settings:
+        if name not in known:
+            raise UserError(f"a stage can't change {name!r}: it is no setting of a run")
+    changed = dict(plan.settings)
+    if changed.get("epochs") is not None and "steps" not in changed:
+        changed["steps"] = None
+    return dataclasses.replace(settings, **changed)
+
+
+def _cached(job: Job) -> dict[str, Source]:
+    """The sources, packed into memory-mapped files where that was asked for."""
+    if not job.settings.cache:
+        return job.sources
+    folder, side = data_room.cache_folder() / "packed", _packed_side(job.config, job.facts)
+    return {
+        role: data_room.pack(source, side, folder) if source.modality == "image" else source
+        for role, source in job.sources.items()
+    }
+
+
+def save_state(method: Method, path: Path) -> None:
+    """Write the method's whole state at the end of a stage: what the next one starts from.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    state = method.state_dict()  # a matter of all processes where a method spreads its state over them
+    if not is_first():
+        return
+    part = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, part)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{path}: can't be written ({error}); free some space and --resume") from error
+
+
+def _load_stage(method: Method, path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"{path} is gone: the run can't go on from a finished stage without it")
+    method.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def save_deliverable(layout: Layout, method: Method, config: Any, facts: dict[str, Any]) -> None:

@@ -239,6 +239,16 @@ class Recipe:
                 found |= {f"{view.name}.{name}": fact for name, fact in facts.items()}
         return found
 
+    def kind_of(self, view: str, axes: int) -> str:
+        """The kind of a view's values, which have ``axes`` axes in one sample; "value" for what views don't know.
+
+        Raises:
+            UserError: no view of that name.
+        """
+        if view not in self._roots:  # type: ignore[attr-defined]
+            raise UserError(f"Recipe: no view {view!r}; there are {', '.join(self._roots)}")  # type: ignore[attr-defined]
+        return self._kind(self._roots[view], axes)  # type: ignore[attr-defined]
+
     def _kind(self, field: str, axes: int) -> str:
         return self.kinds.get(field) or _BY_AXES.get(axes, "value")
 

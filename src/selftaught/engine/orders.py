@@ -1,0 +1,193 @@
+"""Which samples come next: orders of a stream, pure in (seed, epoch, state) and the same on all processes.
+
+An order lists the samples of an epoch. What a method changes of it as it learns (:class:`ActiveSet`) is its state; that
+goes into checkpoints, and takes effect from the next epoch on, so that samples read ahead are never of another state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from selftaught.errors import UserError
+
+__all__ = ["ActiveSet", "Balanced", "Grouped", "InOrder", "Order", "Shuffled", "batches_of"]
+
+
+class Order:
+    """The samples of every epoch.
+
+    Attributes:
+        length: entries of an epoch, the same in every one.
+        stateful: whether a state can change it while it is in use.
+    """
+
+    length: int
+    stateful: bool = False
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """The epoch's samples, (length,) int64."""
+        raise TypeError(f"{type(self).__name__} lists no samples")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint has to hold; nothing for most orders."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+
+
+class Shuffled(Order):
+    """Every sample once, in an order of each epoch's own.
+
+    Args:
+        n: number of samples.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.length = n
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """One permutation, drawn from (seed, epoch)."""
+        return np.random.default_rng([seed, epoch]).permutation(self.length)
+
+
+class InOrder(Order):
+    """Every sample once, in the order of the source."""
+
+    def __init__(self, n: int) -> None:
+        self.length = n
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """0 to n - 1."""
+        return np.arange(self.length, dtype=np.int64)
+
+
+class Grouped(Order):
+    """``per_group`` samples of one group after another, the runs shuffled; a batch of a multiple holds whole runs.
+
+    Args:
+        groups: (n,) which group a sample belongs to.
+        per_group: samples of a group that stand together.
+
+    Raises:
+        UserError: no group has so many samples.
+    """
+
+    def __init__(self, groups: np.ndarray, per_group: int) -> None:
+        if per_group < 1:
+            raise UserError(f"per_group={per_group} must be at least 1")
+        codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
+        self.members = [np.flatnonzero(codes == k) for k in range(int(codes.max(initial=-1)) + 1)]
+        self.per_group = per_group
+        self.length = sum(len(m) // per_group for m in self.members) * per_group
+        if not self.length:
+            most = max((len(m) for m in self.members), default=0)
+            raise UserError(f"no group has {per_group} samples (the largest has {most}); use fewer per group")
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """Every group's samples shuffled and cut into runs, the runs shuffled."""
+        rng = np.random.default_rng([seed, epoch])
+        runs = []
+        for members in self.members:
+            whole = len(members) // self.per_group * self.per_group
+            runs.append(rng.permutation(members)[:whole].reshape(-1, self.per_group))
+        stacked = np.concatenate(runs)
+        return stacked[rng.permutation(len(stacked))].reshape(-1)
+
+
+class Balanced(Order):
+    """As many samples of every class: the rarer ones come again, each pass over a class in an order of its own.
+
+    Args:
+        labels: (n,) class of each sample; negative ones are left out.
+        length: entries of an epoch; None: as many as there are labelled samples.
+
+    Raises:
+        UserError: nothing is labelled.
+    """
+
+    def __init__(self, labels: np.ndarray, length: int | None = None) -> None:
+        labels = np.asarray(labels)
+        self.members = [np.flatnonzero(labels == k) for k in np.unique(labels) if k >= 0]
+        if not self.members:
+            raise UserError("a balanced order needs labelled samples")
+        self.length = sum(len(m) for m in self.members) if length is None else length
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """Classes in turn, shuffled within each round."""
+        rng = np.random.default_rng([seed, epoch])
+        rounds = -(-self.length // len(self.members))
+        columns = []
+        for members in self.members:
+            passes = [rng.permutation(members) for _ in range(-(-rounds // len(members)))]
+            columns.append(np.concatenate(passes)[:rounds])
+        table = np.stack(columns, axis=1)
+        return rng.permuted(table, axis=1).reshape(-1)[: self.length]
+
+
+class ActiveSet(Order):
+    """A part of the samples that a method chooses anew as it learns; what it chooses holds from the next epoch on.
+
+    Args:
+        n: number of samples of the source.
+        length: entries of an epoch; a smaller set is gone through several times.
+
+    Raises:
+        UserError: no sample, or an empty epoch.
+    """
+
+    stateful = True
+
+    def __init__(self, n: int, length: int) -> None:
+        if n < 1 or length < 1:
+            raise UserError(f"an active set of {length} out of {n} samples: both must be at least 1")
+        self.n, self.length = n, length
+        self.active = np.arange(n, dtype=np.int64)
+
+    def select(self, indices: Any) -> None:
+        """Choose the samples to go on with.
+
+        Raises:
+            UserError: none, one twice, or one that the source does not have.
+        """
+        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if not len(chosen) or chosen.min() < 0 or chosen.max() >= self.n or len(np.unique(chosen)) != len(chosen):
+            raise UserError(f"an active set names each of its samples once, out of 0 to {self.n - 1}")
+        self.active = np.sort(chosen)
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """Permutations of the active samples, one after another until the epoch is full."""
+        rng = np.random.default_rng([seed, epoch])
+        passes = [rng.permutation(self.active) for _ in range(-(-self.length // len(self.active)))]
+        return np.concatenate(passes)[: self.length]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The active samples."""
+        return {"active": self.active.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with saved active samples."""
+        self.select(state["active"])
+
+
+def batches_of(
+    order: Order, batch_size: int, *, seed: int, epoch: int, start: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[list[int]]:
+    """One rank's batches of an epoch from batch ``start`` on; the last samples that fill no batch are left out.
+
+    Global batch k is the slice ``[k B, (k + 1) B)`` of the epoch with B = batch_size * world, and rank r gets the r-th
+    of its equal pieces: laid side by side they are the batch of a single process with batch size B.
+
+    Raises:
+        UserError: the epoch does not fill one batch.
+    """
+    whole = batch_size * world
+    if order.length < whole:
+        raise UserError(f"{order.length} samples fill no batch of {whole}; use --batch-size {order.length // world}")
+    listed = order.epoch(seed, epoch)
+    for k in range(start, order.length // whole):
+        first = k * whole + rank * batch_size
+        yield listed[first : first + batch_size].tolist()

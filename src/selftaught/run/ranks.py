@@ -1,0 +1,35 @@
+"""Which of a run's processes this is, before any process group is up: Lightning's, torchrun's or SLURM's numbering."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+
+def process_rank(environ: Mapping[str, str] | None = None) -> int:
+    """Number of this process among all of the run, over all machines; 0 for a single one.
+
+    torchrun sets RANK; srun sets SLURM_PROCID for every task of a step; Lightning's own launcher sets LOCAL_RANK and
+    NODE_RANK for the processes that it starts.
+    """
+    env = os.environ if environ is None else environ
+    if "RANK" in env:
+        return int(env["RANK"])
+    if int(env.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in env:
+        return int(env["SLURM_PROCID"])
+    return int(env.get("LOCAL_RANK", "0")) + 1000 * int(env.get("NODE_RANK", "0"))
+
+
+def is_first(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether this is the process that makes folders, writes files and prints."""
+    return process_rank(environ) == 0
+
+
+def launch_id(environ: Mapping[str, str] | None = None) -> str | None:
+    """What all processes of one launch have in common, and no other launch; None for a single process."""
+    env = os.environ if environ is None else environ
+    if "TORCHELASTIC_RUN_ID" in env:
+        return f"torchrun-{env['TORCHELASTIC_RUN_ID']}-{env.get('MASTER_PORT', '')}"
+    if int(env.get("SLURM_NTASKS", "1")) > 1 and "SLURM_JOB_ID" in env:
+        return f"slurm-{env['SLURM_JOB_ID']}-{env.get('SLURM_STEP_ID', '0')}-{env.get('SLURM_RESTART_COUNT', '0')}"
+    return None
