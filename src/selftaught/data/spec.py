@@ -28,6 +28,13 @@ def parse(spec: str) -> tuple[str, dict[str, str]]:
     return spec[: match.start()], dict(pairs)
 
 
+def with_option(spec: str, name: str, value: Any) -> str:
+    """A source string with an option added at its end, unless it has that option or can't take any."""
+    where, options = parse(spec)
+    longer = f"{spec}{'&' if options else '?'}{name}={value}"
+    return longer if name not in options and parse(longer)[0] == where else spec
+
+
 def call(build: Callable[..., Any], where: str, options: dict[str, Any], *args: Any) -> Any:
     """Call `build` with `args` and the options as its keyword arguments, text turned into numbers where the default is
     one.

@@ -41,6 +41,7 @@ _CLASSES = {
     "LVMMed": "lvm_med",
     "SLA": "sla",
     "CoreTuning": "core_tuning",
+    "LAF": "laf",
 }
 
 __all__ = ["get", *_CLASSES]

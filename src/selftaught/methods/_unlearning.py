@@ -12,6 +12,7 @@ from torch import nn
 
 from selftaught.data.selection import rest, select
 from selftaught.data.source import Source
+from selftaught.data.spec import with_option
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Schedule
 from selftaught.errors import UserError
 from selftaught.views import Pipeline
@@ -47,22 +48,30 @@ class Unlearner(Method):
     roles = ("data", "forget", "remain")
 
     @classmethod
-    def inherits(cls, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Options that come from the run that is transformed, by its config.yaml.
+    def inherits(cls, original: Mapping[str, Any]) -> dict[str, Any]:
+        """The classifier's method and options, and how its data were divided.
 
         Raises:
-            UserError: it delivers no classes.
+            UserError: the run delivers no classes.
         """
         from selftaught import methods
 
-        method, options = content["method"], content["options"]
+        method, options, settings = original["method"], original["options"], original["settings"]
         kind = methods.get(method)
         if kind.output != "classes":
             raise UserError(f"--init: {method} delivers no classes; {cls.slug} needs a run that classifies")
         told = (
             options["original"] if issubclass(kind, Unlearner) else json.dumps({"method": method, "options": options})
         )
-        return {"original": told, "image_size": options.get("image_size", 0)}
+        found = {name: settings[name] for name in ("split", "by", "noise") if settings.get(name)}
+        return found | {"original": told, "image_size": options.get("image_size", 0)}
+
+    @classmethod
+    def default_source(cls, original: Mapping[str, Any] | None = None) -> str:
+        """What the original run learnt from, divided by that run's seed."""
+        if original is None:
+            return cls.default_data
+        return with_option(original["settings"]["data"], "seed", original["settings"]["seed"])
 
     @classmethod
     def streams(cls, source: Source, given: dict[str, Any], opened: Any) -> dict[str, Source]:

@@ -110,7 +110,7 @@ class LAF(Unlearner):
     slug = "laf"
     config_class = Config
     config: Config
-    stages = ("vae", "vae-forget", "forget", "repair")
+    stages: tuple[str, ...] = ("vae", "vae-forget", "forget", "repair")
 
     def build(self) -> None:
         """The classifier that forgets, a copy of it from before, and the autoencoders."""
@@ -224,7 +224,7 @@ class LAF(Unlearner):
             shown |= _named("ue", self.minimise(self.unlearning_terms(batch), "unlearn"))
         if c.mode != "ue":
             shown |= _named("ra", self.minimise(self.alignment_terms(batch), "align"))
-        return shown | {"loss": sum(shown[name] for name in ("ue", "ra") if name in shown)}  # type: ignore[dict-item]
+        return shown | {"loss": torch.stack([shown[name] for name in ("ue", "ra") if name in shown]).sum()}
 
     def embed(self, model: nn.Module, part: dict[str, Any]) -> Tensor:
         """(N, D) the layer that forgets, of one stream's batch."""

@@ -32,6 +32,8 @@ def judge(
     names = list(protocols or [])
     apart = [name for name in names if name in suites.NAMES]
     found = suites.evaluate(apart, bench) if apart else {}
+    if not names:
+        found = suites.usual(bench)
     rest = [name for name in names if name not in apart]
     if apart and not rest:
         return found, {}
