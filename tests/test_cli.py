@@ -217,7 +217,7 @@ def test_images_of_many_channels(
     code, out, err = run(capsys, "apply", "run", "images", "--out", "f.npy")
     assert code == 0, err
     assert out.splitlines() == ["60 written to f.npy", "1 could not be used, listed in f.npy.skipped.csv"]
-    assert '"broken.png"' in (tmp_path / "f.npy.skipped.csv").read_text()
+    assert "\nbroken.png," in (tmp_path / "f.npy.skipped.csv").read_text()
     write_photos(tmp_path / "rgb", 20)
     said = error(capsys, "apply", "run", "rgb", "--out", "f.npy")
     assert f"{channels}" in said

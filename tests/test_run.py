@@ -190,10 +190,10 @@ def test_apply_goes_on_where_it_was_cut_off(tiny_run, tmp_path: Path) -> None:
 
     source = applying.open_input(tmp_path / "images.npy", tiny_run.method)
     with pytest.raises(Cut):
-        applying.embeddings(tiny_run.method, source, out, workers=0, say=cut)
+        tiny_run.apply(tmp_path / "images.npy", out, workers=0, progress=cut)
     assert not out.exists()
     seen: list[int] = []
-    assert applying.embeddings(tiny_run.method, source, out, workers=0, say=seen.append) == 9000
+    assert tiny_run.apply(tmp_path / "images.npy", out, workers=0, progress=seen.append) == 9000
     assert seen[0] == 4096  # the finished part was not done again
     found = np.load(out)
     assert found.shape[0] == 9000
@@ -201,8 +201,8 @@ def test_apply_goes_on_where_it_was_cut_off(tiny_run, tmp_path: Path) -> None:
     np.testing.assert_allclose(found[4090:4110], features, rtol=1e-2, atol=1e-2)
     assert not (tmp_path / "e.npy.parts").exists()
     (tmp_path / "f.npy.parts").mkdir()
-    with pytest.raises(UserError, match="holds parts of another input"):
-        applying.embeddings(tiny_run.method, source, tmp_path / "f.npy", workers=0)
+    with pytest.raises(UserError, match="holds what this run did not write"):
+        tiny_run.apply(tmp_path / "images.npy", tmp_path / "f.npy", workers=0)
 
 
 def test_out_folder_in_use_is_refused_and_default_folders_are_numbered(

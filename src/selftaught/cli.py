@@ -98,7 +98,7 @@ def _parser() -> _Parser:
     sub = command("data", _data, "what is embedded, what is missing; check a source of your own")
     sub.add_argument("action", choices=["list", "fetch", "check"])
     sub.add_argument("source", nargs="?", help="a source (check) or an embedded name (fetch)")
-    sub.add_argument("--modality", choices=["image", "series"], help="kind of samples; default found out")
+    sub.add_argument("--modality", help="kind of samples (image, series, clip, volume ...); default found out")
     sub = command("doctor", _doctor, "this machine: cores, precision, measured throughput, what limits it")
     sub.add_argument("--data", help="a source to measure reading of; default photos")
     sub = command("demo", _demo, "the main job on the embedded photographs: train, evaluate, report")
@@ -146,19 +146,28 @@ def _several(kind: type) -> Callable[[str], list[Any]]:
 def _add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("evaluate", cli_evaluate.evaluate, "evaluate a run, beside an untrained encoder and the raw input")
     cli_evaluate.add_options(sub)
+    _add_partial(sub)
     sub = command("apply", _apply, "embeddings to a table, or restored images to a folder; resumable")
     sub.add_argument("run", help="folder of the run")
     sub.add_argument("input", help="source to apply it to")
     sub.add_argument("--out", required=True, help=".parquet or .npy file, or a folder for images")
     sub.add_argument("--workers", type=int, default=-1, help="loader processes; -1 chooses")
     sub.add_argument("--tile", type=int, default=512, help="largest side restored in one piece (default 512)")
+    sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
+    sub.add_argument("--adapt", action="store_true", help="let the method adapt to the samples first, where it can")
+    _add_partial(sub)
     sub = command("export", _export, "the encoder for use without selftaught")
     sub.add_argument("run", help="folder of the run")
     sub.add_argument("--format", default="safetensors", help="safetensors, timm or onnx")
     sub.add_argument("--out", help="file or folder; default inside the run")
+    _add_partial(sub)
     sub = command("report", _report, "the HTML page of a run, or several side by side")
     sub.add_argument("runs", nargs="+", metavar="run", help="folders of runs")
     sub.add_argument("--out", help="file to write; default RUN/report.html, or comparison.html")
+
+
+def _add_partial(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--partial", action="store_true", help="take an interrupted run as its last checkpoint left it")
 
 
 # ---- train -------------------------------------------------------------------------------------------------------
@@ -279,15 +288,12 @@ def _methods(options: argparse.Namespace) -> None:
 
 
 def _apply(options: argparse.Namespace) -> None:
-    from pathlib import Path
-
     from rich.console import Console
     from rich.progress import Progress
 
     import selftaught
-    from selftaught.run.applying import skipped_list
 
-    run = selftaught.load(options.run)
+    run = selftaught.load(options.run, partial=options.partial)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("apply", total=None)
         written = run.apply(
@@ -295,18 +301,19 @@ def _apply(options: argparse.Namespace) -> None:
             options.out,
             workers=options.workers,
             tile=options.tile,
-            say=lambda done: bar.update(task, completed=done),
+            overwrite=options.overwrite,
+            adapt=options.adapt,
+            progress=lambda done: bar.update(task, completed=done),
         )
-    print(f"{written} written to {options.out}")
-    listed = skipped_list(Path(options.out))
-    if listed.is_file():
-        print(f"{len(listed.read_text().splitlines()) - 1} could not be used, listed in {listed}")
+    print(f"{written} written to {options.out}" + (f" ({written.kept} were there already)" if written.kept else ""))
+    if written.skipped:
+        print(f"{len(written.skipped)} could not be used, listed in {written.listed}")
 
 
 def _export(options: argparse.Namespace) -> None:
     import selftaught
 
-    print(selftaught.load(options.run).export(options.format, options.out))
+    print(selftaught.load(options.run, partial=options.partial).export(options.format, options.out))
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-_MOST_COLUMNS = 8
 _SUITE = ("reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction")
 
 
@@ -48,7 +47,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Run the protocols, print their tables and write the report."""
     import selftaught
 
-    run = selftaught.load(options.run)
+    run = selftaught.load(options.run, partial=options.partial)
     found = run.evaluate(
         options.data,
         protocols=_names(options.protocol or "") or None,
@@ -58,14 +57,9 @@ def evaluate(options: argparse.Namespace) -> None:
         say=lambda line: print(line, file=sys.stderr, flush=True),
         **{name: value for name, value in vars(options).items() if name in _SUITE},
     )
-    from selftaught.evaluation import table
-
-    titles = {"this": "this model", "random": "untrained", "raw": "raw input"}
-    for name, kinds in found.items():
-        rows = {titles.get(kind, kind): result for kind, result in kinds.items()}
-        many = max(len(result.numbers) for result in kinds.values()) > _MOST_COLUMNS
-        print(f"\n{name}\n" + table(rows, upright=many))
-        notes = dict.fromkeys(result.note for result in kinds.values() if result.note)
-        print("\n".join(f"note: {note}" for note in notes))
+    print(f"\n{found}")
+    if run.partial:
+        print("\nthe run is not finished: this is not stored, and no report is written")
+        return
     run.report()
     print(f"report: {run.layout.report}")

@@ -9,8 +9,7 @@ import pytest
 
 from selftaught import methods
 from selftaught.benchmark import claims, demo
-from selftaught.benchmark.definitions import CLAIMS, Arm, Claim
-from selftaught.benchmark.facts import FACTS
+from selftaught.claims import Arm, Claim, claim_of, claimed, fact_of
 from selftaught.errors import UserError
 from tests.conftest import TINY
 
@@ -19,9 +18,10 @@ ARMS = (Arm("dcl", "dcl"), Arm("infonce", "dcl", {"objective": "infonce"}))
 
 
 def test_every_built_method_has_a_claim_whose_arms_differ_only_in_what_it_is_about() -> None:
-    assert sorted(CLAIMS) == methods.built()
-    for make in CLAIMS.values():
-        claim = make()
+    assert claimed() == methods.built()
+    for slug in claimed():
+        claim = claim_of(slug)
+        assert claim.method == slug
         assert len(claim.arms) >= 2
         assert claim.seeds >= 3
         shared = set(claim.common) - {"steps", "epochs"}
@@ -29,12 +29,14 @@ def test_every_built_method_has_a_claim_whose_arms_differ_only_in_what_it_is_abo
             assert not shared & set(arm.options), f"{claim.method}: {arm.name} overrides what is common"
 
 
-@pytest.mark.parametrize("slug", sorted(path.stem for path in STORED.glob("*.json") if path.stem in CLAIMS))
+@pytest.mark.parametrize("slug", sorted(path.stem for path in STORED.glob("*.json") if path.stem in claimed()))
 def test_stored_results_are_whole_and_from_the_definition_of_today(slug: str) -> None:
     stored = json.loads((STORED / f"{slug}.json").read_text())
-    claim = CLAIMS[slug]()
+    claim = claim_of(slug)
     assert stored["claim"] == claim.says
-    assert set(stored["arms"]) == {arm.name for arm in claim.arms}
+    assert stored["arms"] == {arm.name: {"method": arm.method} | arm.options for arm in claim.arms}
+    assert stored["data"] == claim.data
+    assert stored["score"] == " ".join(claim.score)
     assert stored["conditions"] == claim.conditions
     assert stored["options"] == claim.common
     assert stored["environment"]["cores"] >= 1
@@ -42,8 +44,9 @@ def test_stored_results_are_whole_and_from_the_definition_of_today(slug: str) ->
     for arms in stored["values"][stored["score"]].values():
         assert {len(values) for values in arms.values()} == {stored["seeds"]}
     assert (STORED / f"{slug}.svg").stat().st_size > 1000
-    if slug in FACTS:
-        assert stored["fact"]["says"] == FACTS[slug]().says
+    fact = fact_of(slug)
+    if fact is not None:
+        assert stored["fact"]["says"] == fact().says
     if not any("better" in verdict for verdict in stored["verdict"].split(";")):
         assert stored["fact"]["holds"], "where the effect doesn't show, the fact that does hold must stand beside"
 
@@ -55,7 +58,7 @@ def test_a_claim_is_measured_in_pairs_and_drawn(tmp_path: Path, monkeypatch: pyt
         "loggers": ["none"],
     }
     claim = Claim("dcl", "A claim.", "digits", ARMS, common, ("knn", "accuracy"), {"a": {}, "b": {"temperature": 0.5}})
-    monkeypatch.setitem(CLAIMS, "dcl", lambda: claim)
+    monkeypatch.setattr(claims, "claim_of", lambda slug: claim)
     (result,) = claims.run("dcl", seeds=2, out=tmp_path, say=lambda line: None)
     values = result["values"]["knn accuracy"]
     assert set(values) == {"a", "b"}

@@ -3,8 +3,9 @@
 import pytest
 
 from selftaught import catalog
-from selftaught.benchmark.definitions import CLAIMS
-from selftaught.benchmark.facts import FACTS
+from selftaught.claims import claimed, fact_of
+
+FACTS = {slug: fact for slug in claimed() if (fact := fact_of(slug)) is not None}
 
 
 @pytest.mark.parametrize("method", FACTS)
@@ -17,7 +18,7 @@ def test_it_holds(method):
 
 
 def test_facts_belong_to_claims():
-    assert set(FACTS) <= set(CLAIMS)
+    assert len(FACTS) >= 18
     assert all(catalog.card(method).built for method in FACTS)
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from selftaught.data import Concat, Grouped, Mapped, Pairs, by_field, check, open_source, split_source, take
+from selftaught.data import Concat, Grouped, Mapped, Pairs, by_field, check, open_source, pack, split_source, take
 from selftaught.data.fields import Field
 from selftaught.data.source import TEST, TRAIN, Source
 from selftaught.errors import SampleError, UserError
@@ -148,6 +148,7 @@ def test_a_broken_partner_is_a_sample_error_and_ranges_are_per_field(tmp_path: P
     with pytest.raises(SampleError, match=r"2\.png"):
         source.sample(1)
     assert source.sample(1, ["x"])["x"].shape == (20, 24, 3)
+    assert [name for name, _ in check(source).problems] == ["2.png"]
 
 
 def test_two_parts_must_not_bring_a_field_of_one_name() -> None:
@@ -176,6 +177,18 @@ def test_the_devices_of_one_wearer_are_fields() -> None:
         by_field(source, "(?P<field>wrist)")
 
 
+def test_a_pair_is_not_packed_without_its_other_half(tmp_path: Path) -> None:
+    images(tmp_path / "x", ["1.png"])
+    pairs = open_source({"a": tmp_path / "x", "b": tmp_path / "x"}, split="all")
+    with pytest.raises(UserError, match="its samples have b besides images; go without the cache"):
+        pack(pairs, 16, tmp_path / "packs")
+    with pytest.raises(UserError, match="only images are packed, not series"):
+        pack(series(), 16, tmp_path / "packs")
+    alone = images(tmp_path / "x", ["1.png"])
+    alone.values = {"age": np.ones(1)}
+    assert pack(alone, 16, tmp_path / "packs").sample(0)["age"] == 1
+
+
 # ---- one after the other ---------------------------------------------------------------------------------------------
 def test_classes_are_joined_by_name(tmp_path: Path) -> None:
     one = images(tmp_path / "one", ["cat/1.png", "dog/1.png"])
@@ -199,11 +212,21 @@ def test_names_stay_apart_where_two_sources_are_called_alike(tmp_path: Path) -> 
     assert Concat(parts).names == ["x/1.png", "x#2/1.png"]
 
 
-def test_one_source_without_labels_leaves_none() -> None:
+def test_a_source_without_labels_is_an_unlabelled_part() -> None:
     both = Concat([series(labels=[0, 1, 0, 1]), series()])
-    assert both.labels is None
-    assert both.classes is None
-    assert list(both.fields) == ["series"]
+    assert both.labels is not None
+    assert both.labels.tolist() == [0, 1, 0, 1, -1, -1, -1, -1]
+    assert both.classes == ["0", "1"]
+    train, test, pretrain = (split_source(both, split) for split in ("train", "test", "pretrain"))
+    assert train.labels is not None
+    assert train.labels.min() >= 0
+    assert len(train) + len(test) == 4
+    assert set(pretrain.names) == set(train.names) | set(both.names[4:])
+    assert pretrain.labels is None
+    again = Concat([both, series(labels=[0, 0, 0, 0], classes=["1"])])
+    assert again.labels is not None
+    assert again.labels.tolist() == [0, 1, 0, 1, -1, -1, -1, -1, 1, 1, 1, 1]
+    assert Concat([series(), series()]).labels is None
     numbered = Concat([series(labels=[0, 1, 0, 1]), series(labels=[2, 1, 2, 1])])
     assert numbered.classes == ["0", "1", "2"]
     assert numbered.labels is not None
@@ -226,7 +249,7 @@ def test_groups_stay_apart_and_given_splits_are_carried() -> None:
 def test_sources_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"series \(series\) and image \(images\)"):
         Concat([series(), images(tmp_path, ["1.png"])])
-    with pytest.raises(UserError, match="2 and 3 channels; open both with channels=N"):
+    with pytest.raises(UserError, match="2 and 3 channels; make them alike, files with channels=N"):
         Concat([series(), series(3)])
     slow, fast = series(), series()
     slow.rate, fast.rate = 10.0, 50.0

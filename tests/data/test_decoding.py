@@ -9,7 +9,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from selftaught.data.decoding import decode, header, jpeg_size, pil_to_array
+from selftaught.data.decoding import decode, header, pil_to_array
+from selftaught.data.integrity import jpeg_size
 from selftaught.errors import SampleError
 from tests.data.helpers import encode, picture
 

@@ -9,7 +9,8 @@ import tifffile
 from PIL import Image
 
 from selftaught.data import open_source
-from selftaught.data.files import layout, walk
+from selftaught.data.files import walk
+from selftaught.data.layout import layout
 from selftaught.errors import SampleError, UserError
 from tests.data.helpers import encode, folder_of, picture, write
 
@@ -54,8 +55,8 @@ def test_val_is_the_test_split_where_there_is_no_test(tmp_path):
 
 
 def test_a_lone_train_folder_is_no_given_split():
-    assert layout(["train/1.png", "train/2.png"])[2] is None
-    assert layout(["train/1.png", "other/2.png"])[2] is None
+    assert layout(["train/1.png", "train/2.png"]).given is None
+    assert layout(["train/1.png", "other/2.png"]).given is None
 
 
 def test_every_suffix_upper_or_lower_case(tmp_path):

@@ -50,6 +50,17 @@ def test_one_table_is_split_by_ratio_and_pickles(tmp_path):
     assert again.fingerprint() == train.fingerprint() == open_source(spec, by="ratio:0.34").fingerprint()
 
 
+def test_texts_beside_images_of_one_data_set(tmp_path):
+    folder = saved(tmp_path)
+    source = open_source(f"pairs:?image=hf:{folder}&text=hf:{folder}?column=note", split="test")
+    assert (len(source), source.classes) == (6, ["cat", "dog"])
+    sample = source.sample(3)
+    np.testing.assert_array_equal(sample["image"], picture(seed=13))
+    assert (sample["text"], sample["label"]) == ("d", 1)
+    with pytest.raises(UserError, match="can read image and series and text columns, not clip"):
+        open_source(f"hf:{folder}", modality="clip")
+
+
 def test_an_image_folder_through_hf(tmp_path, monkeypatch):
     monkeypatch.setattr(hub.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     folder_of(tmp_path / "pics", ["train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png"])

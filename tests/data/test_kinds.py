@@ -79,7 +79,7 @@ def test_stacking_keeps_the_values_where_they_belong() -> None:
         ("camera", Camera(np.eye(3), np.ones((4, 4))), "last row"),
         ("value", np.zeros((2, 2)), "2 axes"),
         ("value", np.nan, "NaN"),
-        ("label", -1, "-1"),
+        ("label", -2, "-2"),
         ("label", 1.5, "1.5"),
     ],
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from selftaught.data import ResumableBatchSampler, open_source, pack
+from selftaught.data import Grouped, Mapped, Pairs, ResumableBatchSampler, open_source, pack
 from selftaught.data.spec import call, literal, near, parse
 from selftaught.errors import UserError
 from tests.data.helpers import encode, folder_of, picture, write
@@ -41,7 +41,10 @@ def test_sources_in_loader_workers(tmp_path, context):
     np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).integers(0, 256, (9, 8, 8), dtype=np.uint8))
     tars = write_tar(tmp_path / "a.tar", [encode(picture(seed=k), "PNG") for k in range(9)])
     specs = [tmp_path / "files", tmp_path / "a.npz", tars, "photos?train=1&test=1", "watch"]
+    specs += [[tmp_path / "files", "photos?train=1&test=1"], "ultrasound?train=9&test=0&frames=2"]
     sources = [open_source(spec, split="all").subset(range(9)) for spec in specs]
+    pair = Pairs({"a": sources[0], "b": sources[0]})
+    sources += [pair, Mapped(pair, np.sqrt), Grouped(sources[0], r"\d")]
     sources.append(pack(sources[0], 16, tmp_path / "packs"))
     assert sums(sources, context) == sums(sources, None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_text_files_with_classes(tmp_path: Path) -> None:
         open_source(tmp_path / "empty", modality="text")
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json"])
 def test_captions_of_images(tmp_path: Path, suffix: str) -> None:
     folder_of(tmp_path / "photos", ["1.png", "2.png"])
     lines = {
@@ -36,6 +37,16 @@ def test_captions_of_images(tmp_path: Path, suffix: str) -> None:
         ".tsv": "file_name\tcaption\n1.png\ta cat, asleep\n2.png\ta dog\n2.png\tone dog\n",
         ".jsonl": '{"file_name": "1.png", "text": "a cat, asleep"}\n\n{"image": 0, "file_name": "2.png", '
         '"text": ["a dog", "one dog"]}\n',
+        ".json": json.dumps(
+            {
+                "images": [{"id": 7, "file_name": "1.png"}, {"id": 9, "file_name": "2.png"}],
+                "annotations": [
+                    {"image_id": 9, "caption": "a dog"},
+                    {"image_id": 7, "caption": "a cat, asleep"},
+                    {"image_id": 9, "caption": "one dog "},
+                ],
+            }
+        ),
     }
     (tmp_path / f"captions{suffix}").write_text(lines[suffix])
     source = open_source(f"pairs:{tmp_path}?image=photos&text=captions{suffix}", split="all")
@@ -60,6 +71,8 @@ def test_tables_that_do_not_say_what_is_what(tmp_path: Path) -> None:
         ("b.jsonl", "{", "line 1 is no JSON"),
         ("c.jsonl", "[1]", "no object"),
         ("d.csv", "", "no line"),
+        ("e.json", "{}", "has no images and annotations"),
+        ("f.json", "{", "can't be read as JSON"),
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=said):

@@ -121,6 +121,16 @@ def test_average_precision_by_hand() -> None:
     assert without["map"].mean == pytest.approx((1 / 2 + 2 / 3) / 2)
 
 
+def test_a_collapsed_encoder_finds_copies_by_chance() -> None:
+    same = np.ones((40, 8), np.float32)
+    result = copy_detection(same, np.arange(40) // 4, same[:10], np.arange(10))
+    assert result["map"].mean == pytest.approx(4 / 40)
+    assert result["precision@1"].mean == pytest.approx(4 / 40)
+    assert result["map_trapezoid"].mean < 0.25
+    turned = copy_detection(same, (np.arange(40) // 4)[::-1], same[:10], np.arange(10))
+    assert turned["map"].mean == pytest.approx(result["map"].mean)
+
+
 def test_exact_copies_are_found_and_distractors_never_count(rng) -> None:
     database, others = rng.standard_normal((30, 8)), rng.standard_normal((100, 8))
     result = copy_detection(database, np.arange(30), 3 * database, np.arange(30), distractors=others)

@@ -42,6 +42,15 @@ def test_fit_is_scikit_learns_optimum(rng, n, d):
         np.testing.assert_allclose(weight, reference.coef_.T, atol=2e-3 * np.abs(reference.coef_).max())
 
 
+def test_two_classes_are_scikit_learns_with_twice_the_strength(rng):
+    x, y = rng.normal(size=(60, 5)), np.repeat([0, 1], 30)
+    x[y == 1] += 0.7
+    solution = logistic.fit(torch.tensor(x), torch.tensor(y), 2, [0.3], tolerance=1e-16, max_iterations=2000)
+    reference = LogisticRegression(C=0.6, tol=1e-12, max_iter=20000).fit(x, y)
+    weight = solution.weight[:, 0].numpy()
+    np.testing.assert_allclose(weight[:, 1] - weight[:, 0], reference.coef_[0], rtol=1e-4)
+
+
 def test_gradient_is_zero_at_the_solution(rng):
     """Stationarity of the literal objective by autograd: nothing of the solver is trusted."""
     x, y = torch.tensor(rng.normal(size=(80, 6))), torch.tensor(rng.integers(0, 3, 80))

@@ -135,6 +135,47 @@ def test_retrieval_among_themselves_equals_scikit_learn(blobs):
     assert result["precision@1"].mean == pytest.approx((y[nearest_other] == y).mean())
 
 
+def test_a_collapsed_encoder_scores_chance_whatever_the_order(rng):
+    from sklearn.metrics import average_precision_score
+
+    y = np.sort(np.arange(90) % 9)
+    one = rng.normal(size=16).astype(np.float32)
+    noise = 1 + 1e-7 * rng.normal(size=(90, 1)).astype(np.float32)
+    chance = 9 / 89
+    for x in (np.tile(one, (90, 1)), noise * one, np.zeros((90, 3))):
+        result = retrieval(x, y)
+        assert result["map"].mean == pytest.approx(chance)
+        for k in (1, 5, 10):
+            assert result[f"precision@{k}"].mean == pytest.approx(chance)
+    coarse = rng.integers(0, 3, (90, 4)).astype(np.float64) + 0.5
+    unit = coarse / np.linalg.norm(coarse, axis=1, keepdims=True)
+    cosine = np.round(unit @ unit.T, 12)
+    others = ~np.eye(90, dtype=bool)
+    expected = [average_precision_score((y == y[i])[others[i]], cosine[i, others[i]]) for i in range(90)]
+    assert retrieval(coarse, y)["map"].mean == pytest.approx(np.mean(expected))
+    order = rng.permutation(90)
+    assert retrieval(coarse[order], y[order])["map"].mean == pytest.approx(np.mean(expected))
+
+
+def test_ties_count_with_their_mean_over_all_orders():
+    """Every order of the tied items by hand, for precision@k and the trapezoid; three places of which one is tied."""
+    from itertools import permutations
+
+    scores = np.array([0.9, 0.5, 0.5, 0.5, 0.2])
+    relevant = np.array([0, 1, 0, 1, 1])
+    areas, among = [], []
+    for middle in permutations([1, 2, 3]):
+        hit = relevant[[0, *middle, 4]]
+        precision = np.cumsum(hit) / np.arange(1, 6)
+        ahead = np.concatenate([[1.0], precision[:-1]])
+        areas.append((hit * (ahead + precision)).sum() / 2 / hit.sum())
+        among.append(hit[:2].mean())
+    ranked = neighbours.Ranking.of(torch.tensor(scores)[None], torch.tensor(relevant)[None].bool())
+    assert float(ranked.trapezoid()) == pytest.approx(np.mean(areas))
+    assert float(ranked.precision(2)) == pytest.approx(np.mean(among))
+    assert float(ranked.average_precision()) == pytest.approx((2 * 2 / 4 + 3 / 5) / 3)
+
+
 def test_retrieval_leaves_out_what_has_no_match_and_says_so():
     x = np.eye(5)[:4] + 0.1
     result = retrieval(x, [0, 0, 1, 2], ks=(1, 50))

@@ -7,7 +7,7 @@ from skimage.metrics import structural_similarity
 
 from selftaught.errors import UserError
 from selftaught.evaluation import restoration
-from selftaught.evaluation.restoration import psnr, ssim
+from selftaught.evaluation.restoration import luma, psnr, ssim
 
 
 def pictures(rng, count=4, channels=3, dtype=np.uint8):
@@ -128,3 +128,58 @@ def test_what_does_not_fit_is_said(rng):
         restoration([], [])
     with pytest.raises(UserError, match="data_range"):
         restoration(noisy, clean, data_range=0)
+
+
+@pytest.mark.parametrize("high", [1.0, 255, 65535])
+def test_luma_without_the_border_literally(rng, high):
+    """PSNR on Y = 16 + 65.481 R + 128.553 G + 24.966 B, four pixels shaved, number by number in float64."""
+    clean = rng.uniform(0, high, (20, 25, 3))
+    other = np.clip(clean + 0.05 * high * rng.normal(size=clean.shape), 0, high)
+    squared, count = 0.0, 0
+    for i in range(4, 16):
+        for j in range(4, 21):
+            y = [
+                16 + 65.481 * r / high + 128.553 * g / high + 24.966 * b / high
+                for r, g, b in (clean[i, j], other[i, j])
+            ]
+            squared, count = squared + (y[0] - y[1]) ** 2, count + 1
+    expected = 10 * math.log10(255**2 / (squared / count))
+    result = restoration([other], [clean], data_range=high, channel="y", shave=4)
+    assert result["psnr"].mean == pytest.approx(expected, rel=1e-12)
+    assert "on the Y channel; without 4 pixels at the border" in result.note
+    y = [(x @ [65.481, 128.553, 24.966] / 255 + 16 * high / 255)[4:-4, 4:-4] for x in (other, clean)]
+    structure = structural_similarity(
+        *y, data_range=high, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert result["ssim"].mean == pytest.approx(structure, rel=1e-9)
+
+
+def test_luma_of_black_white_and_grey():
+    assert luma(np.zeros((1, 1, 3)))[0, 0, 0] == 16
+    assert luma(np.full((1, 1, 3), 255))[0, 0, 0] == pytest.approx(235)
+    assert luma(np.full((1, 1, 1), 7))[0, 0, 0] == 7
+    with pytest.raises(UserError, match="4 channels have no luma"):
+        luma(np.zeros((2, 2, 4)))
+
+
+def test_a_wrong_border_is_not_counted(rng):
+    clean = rng.integers(0, 255, (30, 30, 3)).astype(np.uint8)
+    other = clean.copy()
+    other[:4], other[-4:], other[:, :4], other[:, -4:] = 0, 0, 0, 0
+    assert restoration([other], [clean], shave=4)["psnr"].mean == 100
+    assert restoration([other], [clean], shave=3)["psnr"].mean < 30
+    with pytest.raises(UserError, match="shave 15: leaves nothing of an image of 30 x 30"):
+        restoration([other], [clean], shave=15)
+    with pytest.raises(UserError, match="channel z: it may be rgb or y"):
+        restoration([other], [clean], channel="z")
+
+
+def test_the_worst_image_comes_first(rng):
+    clean = [rng.uniform(50, 200, (16, 16, 3)) for _ in range(3)]
+    off = [image + step for image, step in zip(clean, (2.0, 9.0, 4.0), strict=True)]
+    rows = restoration(off, clean, names=["a", "b", "c"]).figures["worst_first"]
+    assert [row["name"] for row in rows] == ["b", "c", "a"]
+    assert rows[0]["psnr"] == pytest.approx(20 * math.log10(255 / 9))
+    assert rows[0]["ssim"] < rows[2]["ssim"]
+    with pytest.raises(UserError, match="names: 1 for 3"):
+        restoration(off, clean, names=["a"])

@@ -27,6 +27,19 @@ def test_a_single_value_has_no_interval():
     assert Number.bootstrap([3.0]).low is None
 
 
+def test_equal_values_are_not_shown_as_certainty():
+    """Three seeds with the same result: the seed made no difference, which bounds nothing."""
+    number = Number.of([0.9, 0.9, 0.9])
+    assert (number.mean, number.low, number.high) == (0.9, None, None)
+    assert str(number) == "0.900"
+    assert Number.bootstrap([0.5] * 10).low is None
+    assert Number.bootstrap(np.full((4, 2), 3.0), lambda rows: float(rows.mean())).low is None
+    same = paired_difference([0.9, 0.8], [0.7, 0.6])
+    assert paired_difference([1.5, 2.5], [1.0, 2.0]).low is None
+    assert str(paired_difference([1.5, 2.5], [1.0, 2.0])) == "+0.500"
+    assert same.mean == pytest.approx(0.2)
+
+
 def test_no_values_is_an_error():
     with pytest.raises(UserError, match="at least one"):
         Number.of([])

@@ -11,7 +11,7 @@ import torch
 
 import selftaught
 from selftaught import methods, objectives
-from selftaught.run.evaluating import restore
+from selftaught.run.outputs.image import restore
 
 SMALL = {"width": 8, "modules": 2, "patch": 30, "stride_blind": 3}
 

@@ -80,7 +80,8 @@ def test_probabilities_and_classes_are_written(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     from selftaught.data import open_source
-    from selftaught.run import applying
+    from selftaught.run.applying import Job
+    from selftaught.run.outputs import of
 
     torch.manual_seed(0)
     images = np.random.default_rng(0).integers(0, 256, (7, 20, 20, 3), dtype=np.uint8)
@@ -88,10 +89,10 @@ def test_probabilities_and_classes_are_written(tmp_path: Path) -> None:
     method = Plain(classes=3, **SMALL).eval()
     names = ["ant", "bee", "cat"]
     out = tmp_path / "classes.parquet"
-    assert applying.embeddings(method, source, out, workers=0, classes=names) == 7
+    assert of("classes").apply(Job(method, source, out, workers=0, classes=names)) == 7
     table = pq.read_table(out).to_pydict()
     probabilities = np.array(table["probabilities"])
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
     assert table["class"] == [names[k] for k in probabilities.argmax(1)]
-    assert applying.embeddings(method, source, tmp_path / "p.npy", workers=0, classes=names) == 7
+    assert of("classes").apply(Job(method, source, tmp_path / "p.npy", workers=0, classes=names)) == 7
     np.testing.assert_allclose(np.load(tmp_path / "p.npy"), probabilities, rtol=1e-6)

@@ -12,7 +12,7 @@ from torch import nn
 
 from selftaught import networks, objectives
 from selftaught.errors import UserError
-from tests.objectives.test_contrastive import knn_accuracy, toy
+from tests.objectives.test_dcl import knn_accuracy, toy
 
 HEADS, ROWS, WIDTH = 3, 6, 5
 LIMITS = {"tau_lo": 0.08, "tau_hi": 0.7, "beta": 0.3}

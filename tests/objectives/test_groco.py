@@ -12,7 +12,7 @@ from torch import nn
 from selftaught import objectives
 from selftaught.errors import UserError
 from selftaught.objectives import groco as module_function
-from tests.objectives.test_contrastive import knn_accuracy, toy
+from tests.objectives.test_dcl import knn_accuracy, toy
 from tests.objectives.test_sorting import alpha, brick_layers, literal_sort
 
 

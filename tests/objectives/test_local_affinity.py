@@ -7,7 +7,7 @@ import torch
 
 from selftaught import objectives
 from selftaught.errors import UserError
-from selftaught.objectives import local_affinity
+from selftaught.objectives import _local_affinity
 
 
 def maps(n=3, d=4, rows=2, columns=3, seed=0):
@@ -75,7 +75,7 @@ def test_slices_change_neither_values_nor_gradients(monkeypatch):
     (whole * weights).sum().backward()
     expected = y1.grad.clone(), y2.grad.clone()
     y1.grad = y2.grad = None
-    monkeypatch.setattr(local_affinity, "_PAIRS_AT_ONCE", 2 * 5 * 36)  # two images at a time
+    monkeypatch.setattr(_local_affinity, "_PAIRS_AT_ONCE", 2 * 5 * 36)  # two images at a time
     sliced = objectives.local_similarity(y1, y2, gamma=3)
     (sliced * weights).sum().backward()
     torch.testing.assert_close(sliced, whole, rtol=0, atol=1e-12)

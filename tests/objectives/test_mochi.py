@@ -12,8 +12,8 @@ from torch import nn
 from selftaught import objectives
 from selftaught.errors import UserError
 from selftaught.objectives import MochiDraws
-from tests.objectives.test_contrastive import knn_accuracy, toy
-from tests.objectives.test_queue import dot, literal_moco, random_mask, triple, unit
+from tests.objectives.test_dcl import knn_accuracy, toy
+from tests.objectives.test_moco_v2 import dot, literal_moco, random_mask, triple, unit
 
 SIZES = {"N": 5, "s": 7, "s_prime": 4}
 

@@ -10,7 +10,7 @@ import torch
 
 from selftaught import objectives
 from selftaught.errors import UserError
-from selftaught.objectives.sorting import NETWORKS, RELAXATIONS
+from selftaught.objectives._sorting import NETWORKS, RELAXATIONS
 
 SIZES = [1, 2, 3, 4, 5, 7, 8, 11, 13]
 

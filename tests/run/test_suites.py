@@ -287,11 +287,13 @@ def test_fine_tuning_on_a_share_of_the_labels(run) -> None:
 def test_suites_stand_beside_other_protocols_in_store_and_report(run, places: Path, people: Path) -> None:
     found = run.evaluate(str(people), protocols=["fairness-retrieval", "diagnostics"], by=["skin"])
     assert list(found) == ["fairness-retrieval", "diagnostics"]
-    stored = json.loads((run.path / "evaluation.json").read_text())
+    (kept,) = (run.path / "evaluations").glob("people*/evaluation.json")
+    stored = json.loads(kept.read_text())
     assert stored["fairness-retrieval"]["this"]["numbers"]["precision@1: skin gap"]["mean"] == 1.0
     page = run.report().read_text()
     assert "precision@1: skin gap" in page
     assert "fairness-retrieval" in page
+    assert f"judged on {people.name}/" in page
 
 
 def test_the_command_prints_a_line_per_subgroup(run, people: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,6 @@ import torch
 
 from selftaught import views
 from selftaught.views import Op, Pipeline, cpu, device  # noqa: F401  (both declare their executors)
-from selftaught.views.clips.temporal import TemporalCrop
 from tests.views.helpers import photo
 
 INSTANCES: tuple[Op, ...] = (
@@ -23,8 +22,21 @@ INSTANCES: tuple[Op, ...] = (
     views.Grayscale(0.5),
     views.GaussianBlur(0.7),
     views.Solarize(0.5),
-    TemporalCrop(3, stride=2),
-    TemporalCrop(4, stride=3, jitter=True),
+    views.TemporalCrop(3, stride=2),
+    views.TemporalCrop(4, stride=3, jitter=True),
+    views.TubeMask(0.75, tubelet=1, patch=8),
+    views.TubeMask(0.5, tubelet=5, patch=(4, 10), count=3, fact="hidden"),
+    views.Downsample(4),
+    views.Downsample(1.7),
+    views.Upsample(2),
+    views.Upsample(3, method="nearest"),
+    views.GaussianNoise((0.01, 30.0)),
+    views.CorrelatedNoise(0.2, kernel=3),
+    views.JPEG(),
+    views.Blur(np.outer([1, 2, 5], [0, 1, 3, 2, 0.5]) / 52),
+    views.Blur(np.eye(15) / 15, border="wrap"),
+    views.MotionBlur(13),
+    views.MotionBlur(5, border="repeat"),
 )
 
 FRAMES, SIDE = 5, 40

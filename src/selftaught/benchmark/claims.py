@@ -9,10 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from selftaught.benchmark.comparison import Arm, Claim, fact_text
-from selftaught.benchmark.definitions import CLAIMS
-from selftaught.benchmark.facts import FACTS
-from selftaught.errors import UserError
+from selftaught.claims import Arm, Claim, claim_of, claimed, fact_of, fact_text
 from selftaught.evaluation import Number, paired_difference
 from selftaught.run import train
 from selftaught.run.layout import environment, write_json
@@ -41,14 +38,14 @@ def run(
     Raises:
         UserError: a method without a claim.
     """
-    if method is not None and method not in CLAIMS:
-        raise UserError(f"--method {method}: there are claims for {', '.join(CLAIMS)}")
+    if method is not None:
+        claim_of(method)
     checkout = Path("benchmarks/claims")
     folder = Path(out) if out is not None else checkout if checkout.is_dir() else Path("claims")
     folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for slug in [method] if method else list(CLAIMS):
-        claim = CLAIMS[slug]()
+    for slug in [method] if method else claimed():
+        claim = claim_of(slug)
         result = measure(claim, full=full, seeds=seeds or (claim.full_seeds if full else claim.seeds), say=say)
         name = f"{slug}-full" if full else slug
         write_json(folder / f"{name}.json", result)
@@ -91,7 +88,8 @@ def measure(claim: Claim, *, full: bool, seeds: int, say: Callable[[str], None])
         "seconds": round(time.monotonic() - began, 1),
         "environment": environment(),
     }
-    known = {"fact": FACTS[claim.method]().to_dict()} if claim.method in FACTS else {}
+    fact = fact_of(claim.method)
+    known = {"fact": fact().to_dict()} if fact is not None else {}
     return result | {"verdict": _verdict(result)} | known
 
 

@@ -8,14 +8,14 @@ from selftaught.data.cache import PackedSource, pack
 from selftaught.data.checking import CheckReport, check
 from selftaught.data.combining import Concat, Grouped, Mapped, Pairs, by_field
 from selftaught.data.copies import Copies, open_copies
-from selftaught.data.decoding import IMAGE_SUFFIXES, decode
+from selftaught.data.decoding import IMAGE_SUFFIXES, PictureFacts, decode, read_with_metadata
 from selftaught.data.embedded import EMBEDDED_NAMES, Embedded, fetch, list_embedded
 from selftaught.data.fields import Field
 from selftaught.data.kinds import KINDS, Camera, Kind, kind_of
 from selftaught.data.mapped import cache_folder
 from selftaught.data.metadata import LOCATIONS, METADATA, Metadata, read_metadata
 from selftaught.data.opening import open_source
-from selftaught.data.pixels import ValueRange, as_uint8
+from selftaught.data.pixels import ValueRange, as_uint8, from_unit, of_depth, to_unit
 from selftaught.data.sampler import ResumableBatchSampler
 from selftaught.data.source import Modality, Source, Subset, require_labels
 from selftaught.data.splits import split_source, take
@@ -39,6 +39,7 @@ __all__ = [
     "Modality",
     "PackedSource",
     "Pairs",
+    "PictureFacts",
     "ResumableBatchSampler",
     "Source",
     "Subset",
@@ -49,13 +50,17 @@ __all__ = [
     "check",
     "decode",
     "fetch",
+    "from_unit",
     "kind_of",
     "list_embedded",
+    "of_depth",
     "open_copies",
     "open_source",
     "pack",
     "read_metadata",
+    "read_with_metadata",
     "require_labels",
     "split_source",
     "take",
+    "to_unit",
 ]

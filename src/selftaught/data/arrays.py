@@ -90,6 +90,8 @@ class ImageArrays(ImageSource):
         self._layout = "hwc"
         if len(shape) == 3 and shape[2] != 1 and channel_axis(shape) == 0:
             self._layout = "chw"
+        kind = self._parts[0].open().dtype.newbyteorder("=")
+        self.depth = {np.dtype(bool): "uint8"}.get(kind, str(kind) if kind in (np.uint8, np.uint16) else "float32")
         self.convert = channels is not None
         self.channels = channels or (1 if len(shape) == 2 else shape[0] if self._layout == "chw" else shape[2])
 
@@ -99,7 +101,7 @@ class ImageArrays(ImageSource):
         return as_hwc(np.moveaxis(image, 0, 2) if self._layout == "chw" else image, self.names[i], "hwc")
 
     def _is_uint8(self) -> bool:
-        return all(p.open().dtype in (np.uint8, np.bool_) for p in self._parts)
+        return self.depth == "uint8"
 
     def origin(self) -> str:
         """The file, if there is one, and the name of the source."""

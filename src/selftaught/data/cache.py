@@ -24,6 +24,8 @@ import cv2
 import numpy as np
 from filelock import FileLock
 
+from selftaught.data.fields import LABEL
+from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import ValueRange, as_uint8
 from selftaught.data.source import Source, digest
 from selftaught.errors import SampleError, UserError
@@ -42,6 +44,7 @@ class PackedSource(Source):
         self.folder = folder
         self.name, self.labels, self.classes, self.groups = source.name, source.labels, source.classes, source.groups
         self.given, self.generated, self.channels = source.given, source.generated, source.channels
+        self.targets, self.notes, self.depth, self.values = source.targets, source.notes, "uint8", source.values
         head = json.loads((folder / "pack.json").read_text())
         samples = json.loads((folder / "samples.json").read_text())
         self.names = samples["names"]
@@ -114,11 +117,14 @@ def pack(
         progress: called with (samples packed, samples in all).
 
     Raises:
-        UserError: the source holds series, max_side is not positive, or the disk has too little room (how much is
-            wanted is said).
+        UserError: the source holds no images or has other fields to read, max_side is not positive, or the disk has
+            too little room (how much is wanted is said).
     """
     if source.modality != "image":
-        raise UserError(f"{source.name}: only images are packed, series are small enough to be read as they are")
+        raise UserError(f"{source.name}: only images are packed, not {kind_of(source.modality).plural}; go without")
+    others = [name for name in source.fields if name not in (source.main, LABEL, *source.values)]
+    if others:
+        raise UserError(f"{source.name}: its samples have {', '.join(others)} besides images; go without the cache")
     if max_side < 1:
         raise UserError(f"max_side={max_side} must be at least 1")
     fingerprint = source.fingerprint()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from selftaught.data.kinds import kind_of
 from selftaught.data.opening import open_source
-from selftaught.data.source import Source
+from selftaught.data.source import Source, Subset
 from selftaught.errors import SampleError
 
 Progress = Callable[[int, int], None]
@@ -33,6 +33,8 @@ class CheckReport:
         classes: samples that can be read, per class; empty without labels.
         groups: number of groups, or 0.
         value_range: [low, high] per channel that 16-bit and float data are scaled by, or None.
+        files: (name, what its columns were taken for, or why it can't be used) of each table.
+        notes: what was understood of the data, and what was left out.
     """
 
     source: str
@@ -46,6 +48,8 @@ class CheckReport:
     classes: dict[str, int] = field(default_factory=dict)
     groups: int = 0
     value_range: list[list[float]] | None = None
+    files: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> int:
@@ -78,6 +82,9 @@ class CheckReport:
             lines.append(f"classes: {len(self.classes)}, of {low:,} to {high:,} samples")
         if self.groups:
             lines.append(f"groups: {self.groups}")
+        if self.files:
+            return "\n".join([*lines, *(f"  {name}: {line}" for name, line in self.files)])
+        lines += self.notes
         lines += [f"  {name}: {reason}" for name, reason in self.problems]
         return "\n".join(lines)
 
@@ -104,7 +111,8 @@ def check(
         UserError: the source can't be opened at all.
     """
     source = open_source(spec, split=split, **options)
-    report = CheckReport(source.describe(), len(source))
+    report = CheckReport(source.describe(), len(source), notes=list(source.notes))
+    report.files = list(getattr(source.parent if isinstance(source, Subset) else source, "taken", []))
     sizes: Counter[str] = Counter()
     channels: Counter[int] = Counter()
     dtypes: Counter[str] = Counter()

@@ -55,7 +55,7 @@ class DatasetSource(ImageSource):
         self.convert = channels is not None
         first = self._first()
         self.channels = channels if channels is not None else kind_of(modality).channels(first)
-        self._dtype = first.dtype
+        self.depth = str(first.dtype) if modality != "series" else None
 
     def _item(self, i: int) -> Any:
         part = int(np.searchsorted(self._starts, i, side="right")) - 1
@@ -69,7 +69,7 @@ class DatasetSource(ImageSource):
         return kind_of(self.modality).adopt(value.detach().cpu() if hasattr(value, "detach") else value, self.names[i])
 
     def _is_uint8(self) -> bool:
-        return bool(self._dtype == np.uint8)
+        return self.depth == "uint8"
 
     def _first(self) -> np.ndarray:
         for i in range(min(len(self), 100)):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-import struct
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from selftaught.data.pixels import as_hwc, channel_axis
+from selftaught.data.integrity import PNG, check_whole, jpeg_size
+from selftaught.data.orientation import orientation_of, upright
+from selftaught.data.pixels import as_hwc, channel_axis, inverted, not_premultiplied
 from selftaught.errors import SampleError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
@@ -33,7 +33,12 @@ _SHOWN_AS = {
     "La": "RGBA",
     "RGBa": "RGBA",
 }
-_PNG = b"\x89PNG\r\n\x1a\n"
+_ORIENTATION, _ICC, _LARGEST = 274, 34675, 281
+_DESCRIBING = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432)
+_PARTS = (34665, 34853, 40965)
+"""EXIF tags that stay true of a picture whose pixels change, and the blocks of tags beside them."""
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""What TIFF and BigTIFF files begin with."""
 
 
 class Header(NamedTuple):
@@ -60,9 +65,10 @@ def read_bytes(path: str | Path, name: str) -> bytes:
 def decode(data: bytes, name: str, min_side: int | None = None) -> np.ndarray:
     """The image in `data`, told by its content and not by the suffix.
 
-    JPEG is turned upright by its EXIF orientation. Palettes are resolved, one bit becomes 0 and 255, CMYK becomes RGB;
-    alpha is kept. A TIFF may hold its channels last, first (planar) or as pages; types other than uint8 and uint16
-    become float32.
+    Every format is turned upright by its EXIF orientation. Palettes are resolved, one bit becomes 0 and 255, CMYK
+    becomes RGB; alpha is kept, and colours that were multiplied by it are divided again. Where 0 stands for white the
+    values are inverted. A TIFF may hold its channels last, first (planar) or as pages; types other than uint8 and
+    uint16 become float32.
 
     Args:
         data: a whole JPEG, PNG, WebP, TIFF, BMP or .npy file.
@@ -79,13 +85,14 @@ def decode(data: bytes, name: str, min_side: int | None = None) -> np.ndarray:
         raise SampleError(name, "empty file")
     if data[:6] == b"\x93NUMPY":
         return _decode_npy(data, name)
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if data[:4] in TIFF:
         return _decode_tiff(data, name)
     if data[:2] == b"\xff\xd8":
         image = _decode_jpeg(data, name, min_side)
     else:
-        _check_whole(data, name)
+        check_whole(data, name)
         image = _unchanged(data)
+        image = image if image is None else upright(image, orientation_of(data))
     return as_hwc(_pillow(data, name) if image is None else image, name, "hwc")
 
 
@@ -97,12 +104,12 @@ def header(data: bytes, name: str) -> Header:
     """
     from PIL import Image
 
-    if data[:8] == _PNG and len(data) > 26:
+    if data[:8] == PNG and len(data) > 26:
         depth, colour = data[24], data[25]
         clear = 4 if b"tRNS" in data[: data.find(b"IDAT")] else 3
         channels = {0: 1, 2: clear, 3: clear, 4: 4, 6: 4}.get(colour, 3)
         return Header(channels, "uint16" if depth == 16 else "uint8")
-    if data[:6] == b"\x93NUMPY" or data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if needs_all(data):
         array = decode(data, name)
         return Header(array.shape[2], str(array.dtype))
     try:
@@ -110,6 +117,11 @@ def header(data: bytes, name: str) -> Header:
             return Header({"1": 1, "L": 1, "I;16": 1, "F": 1, "RGBA": 4, "LA": 4}.get(image.mode, 3), "uint8")
     except Exception:
         raise SampleError(name, "not an image") from None
+
+
+def needs_all(data: bytes) -> bool:
+    """Whether `header` wants the whole file, told by its first bytes: TIFF and .npy."""
+    return data[:6] == b"\x93NUMPY" or data[:4] in TIFF
 
 
 def is_pillow(value: object) -> bool:
@@ -120,8 +132,13 @@ def is_pillow(value: object) -> bool:
 
 
 def pil_to_array(image: object) -> np.ndarray:
-    """A Pillow image as an array with the channels that it shows: palettes and CMYK become RGB, alpha stays."""
+    """A Pillow image, upright, with the channels that it shows: palettes and CMYK become RGB, alpha stays."""
+    from PIL import ImageOps
+
     picture: Any = image
+    picture.load()  # a TIFF is turned while it is loaded
+    if picture.getexif().get(_ORIENTATION, 1) != 1:
+        picture = ImageOps.exif_transpose(picture)
     mode = picture.mode
     if mode in ("P", "PA"):
         picture = picture.convert("RGBA" if "transparency" in picture.info or mode == "PA" else "RGB")
@@ -129,26 +146,6 @@ def pil_to_array(image: object) -> np.ndarray:
         picture = picture.convert(_SHOWN_AS[mode])
     array = np.asarray(picture)
     return array.astype(np.uint16) if mode.startswith("I;16") else array
-
-
-def jpeg_size(data: bytes) -> tuple[int, int, int] | None:
-    """(height, width, components) from the frame header of a JPEG, or None where there is none."""
-    at = 2
-    while at + 9 < len(data):
-        if data[at] != 0xFF:
-            at += 1
-            continue
-        marker = data[at + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            at += 1 if marker == 0xFF else 2
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return height, width, data[at + 9]
-        if marker == 0xDA:
-            return None
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
 
 
 def _decode_jpeg(data: bytes, name: str, min_side: int | None) -> np.ndarray | None:
@@ -190,46 +187,14 @@ def _unchanged(data: bytes) -> np.ndarray | None:
 
 
 def _pillow(data: bytes, name: str) -> np.ndarray:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return pil_to_array(ImageOps.exif_transpose(image) if data[:2] == b"\xff\xd8" else image)
+            return pil_to_array(image)
     except Exception as error:
         truncated = "truncated" in str(error)
         raise SampleError(name, "truncated" if truncated else "not an image that OpenCV or Pillow can read") from None
-
-
-def _check_whole(data: bytes, name: str) -> None:
-    """What a decoder might pass over in silence: the end of the file missing, or a PNG whose checksums don't hold."""
-    if data[:8] == _PNG:
-        _check_png(data, name)
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        if len(data) < 8 + int.from_bytes(data[4:8], "little"):
-            raise SampleError(name, "truncated WebP")
-    elif data[:2] == b"BM" and len(data) < 26:
-        raise SampleError(name, "truncated BMP")
-
-
-def _check_png(data: bytes, name: str) -> None:
-    at, view = 8, memoryview(data)
-    while at + 12 <= len(data):
-        length = int.from_bytes(view[at : at + 4], "big")
-        kind = bytes(view[at + 4 : at + 8])
-        end = at + 8 + length
-        if end + 4 > len(data):
-            break
-        if (
-            kind.isalpha()
-            and kind[:1].isupper()
-            and zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big")
-        ):
-            raise SampleError(name, f"damaged PNG (checksum of {kind.decode()})")
-        if kind == b"IEND":
-            return
-        at = end + 4
-    raise SampleError(name, "truncated PNG")
 
 
 def _decode_npy(data: bytes, name: str) -> np.ndarray:
@@ -249,38 +214,177 @@ def _decode_tiff(data: bytes, name: str) -> np.ndarray:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
             page, series = tiff.pages.first, tiff.series[0]
             axes, shape = series.axes, series.shape
-            plain = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
-            compression = getattr(page.compression, "name", str(page.compression))
-            array = series.asarray() if plain else None
+            facts = _TiffFacts.of(page)
+            array = series.asarray() if facts.plain else None
     except Exception as error:
         if "imagecodecs" not in str(error):
             raise SampleError(name, f"broken TIFF ({_short(error)})") from None
         array = None
     if array is None:
-        return _tiff_elsewhere(data, name, tuple(shape), compression)
+        return _tiff_elsewhere(data, name, tuple(shape), facts)
     squeezed = [(axis, n) for axis, n in zip(axes, shape, strict=True) if n != 1 or axis in "YX"]
     array, axes = array.reshape([n for _, n in squeezed]), "".join(axis for axis, _ in squeezed)
     if array.ndim == 3 and axes not in ("YXS", "YXC"):
         first = axes in ("SYX", "CYX") or channel_axis(array.shape, pages=True) == 0
         array = np.moveaxis(array, 0, 2) if first else array
-    return as_hwc(array, name, "hwc")
+    if facts.white_is_zero:
+        array = inverted(array, facts.bits)
+    array = not_premultiplied(array) if facts.premultiplied else array
+    return as_hwc(upright(array, facts.orientation), name, "hwc")
 
 
-def _tiff_elsewhere(data: bytes, name: str, shape: tuple[int, ...], compression: str) -> np.ndarray:
+class _TiffFacts(NamedTuple):
+    """What the tags of a TIFF say of its values."""
+
+    compression: str
+    plain: bool
+    white_is_zero: bool
+    premultiplied: bool
+    orientation: int
+    bits: int
+
+    @classmethod
+    def of(cls, page: Any) -> _TiffFacts:
+        import tifffile
+
+        light = tifffile.PHOTOMETRIC
+        tag = page.tags.get(_ORIENTATION)
+        return cls(
+            getattr(page.compression, "name", str(page.compression)),
+            page.photometric in (light.MINISBLACK, light.MINISWHITE, light.RGB),
+            page.photometric == light.MINISWHITE,
+            tuple(page.extrasamples) == (tifffile.EXTRASAMPLE.ASSOCALPHA,),
+            int(tag.value) if tag is not None and isinstance(tag.value, int) else 1,
+            int(page.bitspersample) if isinstance(page.bitspersample, int) else 8,
+        )
+
+
+def _tiff_elsewhere(data: bytes, name: str, shape: tuple[int, ...], facts: _TiffFacts) -> np.ndarray:
     """A TIFF that tifffile alone can't unpack (LZW, JPEG, palettes): OpenCV, then Pillow, if they find the same
-    pixels.
+    pixels. Both turn it upright; OpenCV inverts eight bits only, and leaves colours multiplied by alpha.
     """
     image = _unchanged(data)
-    if image is None and len(shape) <= 3:
+    if image is not None:
+        if facts.white_is_zero and image.dtype != np.uint8:
+            image = inverted(image, facts.bits)
+        image = not_premultiplied(image) if facts.premultiplied else image
+    elif len(shape) <= 3:
         try:
             image = _pillow(data, name)
         except SampleError:
             image = None
     bands = shape[channel_axis(shape, True)] if len(shape) == 3 else 1
     if image is None or (image.ndim == 2 and bands > 1) or len(shape) > 3:
-        raise SampleError(name, f"TIFF with {compression} compression and {bands} channels (pip install imagecodecs)")
+        raise SampleError(
+            name, f"TIFF with {facts.compression} compression and {bands} channels (pip install imagecodecs)"
+        )
     return as_hwc(image, name, "hwc")
 
 
 def _short(error: BaseException) -> str:
     return " ".join(str(error).split())[:80] or type(error).__name__
+
+
+class PictureFacts(NamedTuple):
+    """What a picture file holds besides the colours, so that a picture made from it can keep it.
+
+    Attributes:
+        alpha: (H, W) of the type of the colours, or None.
+        exif: EXIF data as bytes without the orientation, which has been applied; or None.
+        icc_profile: colour profile as bytes, or None.
+        mode: what Pillow calls the kind of pixels ("RGB", "LA", "I;16"), "" where it can't say.
+        bit_depth: bits of a value that are used: what the file declares (PNG's sBIT, TIFF's bits per sample or largest
+            value), else those of the type.
+        orientation: the EXIF orientation that the file had, 1 to 8.
+    """
+
+    alpha: np.ndarray | None
+    exif: bytes | None
+    icc_profile: bytes | None
+    mode: str
+    bit_depth: int
+    orientation: int
+
+
+def read_with_metadata(path: str | Path, name: str | None = None) -> tuple[np.ndarray, PictureFacts]:
+    """A picture file as (colours, what else it holds).
+
+    Args:
+        path: of the file.
+        name: for the errors; None: the path.
+
+    Returns:
+        (H, W, C) uint8, uint16 or float32, upright, without alpha (grey with alpha has one channel), and the facts.
+
+    Raises:
+        SampleError: as `decode`.
+    """
+    called = str(path) if name is None else name
+    data = read_bytes(path, called)
+    image = decode(data, called)
+    mode, exif, icc, orientation = _pillow_says(data)
+    has_alpha, bits = _declared(data, image)
+    if data[:4] in TIFF:
+        orientation, icc = _tiff_says(data, orientation, icc)
+    alpha = None
+    if has_alpha:
+        alpha = np.ascontiguousarray(image[:, :, -1])
+        image = np.ascontiguousarray(image[:, :, :1] if mode in ("LA", "La") else image[:, :, :-1])
+    return image, PictureFacts(alpha, exif, icc, mode, bits, orientation)
+
+
+def _pillow_says(data: bytes) -> tuple[str, bytes | None, bytes | None, int]:
+    """(mode, EXIF without the orientation, colour profile, orientation); nothing where Pillow can't open the file."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            found, icc, mode = image.getexif(), image.info.get("icc_profile"), image.mode
+            kept = Image.Exif()
+            for tag in _DESCRIBING:
+                if tag in found:
+                    kept[tag] = found[tag]
+            for part in _PARTS:
+                if inner := dict(found.get_ifd(part)):
+                    kept.get_ifd(part).update(inner)
+            whole = kept.tobytes() if len(kept) or any(kept.get_ifd(part) for part in _PARTS) else None
+            return mode, whole, icc, int(found.get(_ORIENTATION, 1))
+    except Exception:  # Pillow can't open it, or its EXIF data are broken: the pixels count
+        return "", None, None, 1
+
+
+def _tiff_says(data: bytes, orientation: int, icc: bytes | None) -> tuple[int, bytes | None]:
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        tags = tiff.pages.first.tags
+        turned, profile = tags.get(_ORIENTATION), tags.get(_ICC)
+        return (
+            int(turned.value) if turned is not None else orientation,
+            bytes(profile.value) if profile is not None else icc,
+        )
+
+
+def _declared(data: bytes, image: np.ndarray) -> tuple[bool, int]:
+    """(whether the last channel is alpha, bits of a value that are used)."""
+    bits = 8 * image.dtype.itemsize
+    if data[:4] in TIFF:
+        return _tiff_declares(data, image, bits)
+    if data[:8] == PNG and b"sBIT" in data[: max(data.find(b"IDAT"), 0)]:
+        at = data.find(b"sBIT")
+        declared = data[at + 4 : at + 4 + int.from_bytes(data[at - 4 : at], "big")]
+        bits = max(declared[: image.shape[2]], default=bits)
+    return image.shape[2] == 4 and data[:6] != b"\x93NUMPY", bits
+
+
+def _tiff_declares(data: bytes, image: np.ndarray, bits: int) -> tuple[bool, int]:
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        page = tiff.pages.first
+        largest, extra = page.tags.get(_LARGEST), page.extrasamples
+        alpha = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA} & set(extra)
+        declared = bits if page.bitspersample == 1 else min(int(page.bitspersample), bits)
+        if largest is not None and image.dtype.kind == "u":
+            declared = min(declared, int(np.max(largest.value)).bit_length())
+        return len(extra) == 1 and bool(alpha) and image.shape[2] in (2, 4), declared

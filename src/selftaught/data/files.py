@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header, read_bytes
-from selftaught.data.pixels import choose_channels
-from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, digest
+from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header, needs_all, read_bytes
+from selftaught.data.layout import Layout, layout
+from selftaught.data.pixels import choose_channels, common_depth
+from selftaught.data.source import ImageSource, class_values, digest
 from selftaught.errors import SampleError, UserError
 
-SPLIT_FOLDERS = {
-    "train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST, "testing": TEST,
-}  # fmt: skip
-"""Sub-folders directly under the source (any case) that make a given split, where "train" is among at least two of
-them.
-"""
-
+_UNREAD = (
+    ".heic", ".heif", ".gif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".pbm", ".psd", ".exr", ".hdr", ".svg", ".dng",
+    ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw", ".jfif", ".tga",
+)  # fmt: skip
+_ANNOTATIONS = "val_annotations.txt"
 _LOOKED_AT = 64
 _HEAD, _WHOLE_BYTES = 1 << 16, 1 << 26
 
@@ -29,14 +30,20 @@ _HEAD, _WHOLE_BYTES = 1 << 16, 1 << 26
 class ImageFiles(ImageSource):
     """Image files under a root, decoded when asked for."""
 
-    def __init__(self, root: Path, names: list[str], name: str, channels: int | None = None) -> None:
+    def __init__(
+        self, root: Path, names: list[str], name: str, channels: int | None = None, meant: Layout | None = None
+    ) -> None:
         """Args: the folder that `names` (relative, with "/") start from; what to call the source; channels to force or
-        None.
+        None; what the folders mean, None: see `layout`.
         """
-        self.root, self.names, self.name = root, names, name
+        self.root, self.name = root, name
         self.convert = channels is not None
-        self.labels, self.classes, self.given = layout(names)
-        self._all_uint8, found = _probe(root, names, name)
+        meant = layout(names, _annotated(root, names)) if meant is None else meant
+        names = names if len(meant.keep) == len(names) else [names[i] for i in meant.keep.tolist()]
+        self.names, self.labels, self.classes, self.given = names, meant.labels, meant.classes, meant.given
+        self.targets, self.notes = class_values(meant.labels, meant.classes), meant.notes
+        self.left_out = meant.left_out
+        self.depth, found = _probe(root, names)
         self.channels = channels if channels is not None else found
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
@@ -44,7 +51,7 @@ class ImageFiles(ImageSource):
         return decode(read_bytes(f"{self.root}/{name}", name), name, min_side)
 
     def _is_uint8(self) -> bool:
-        return self._all_uint8
+        return self.depth == "uint8"
 
     def origin(self) -> str:
         """The folder, and the name of the source."""
@@ -54,14 +61,17 @@ class ImageFiles(ImageSource):
         """Of the names, sizes and times of change of all files: a file rewritten in any way changes it, moving the
         folder does not.
         """
-        stats = np.zeros((len(self), 2), dtype=np.int64)
-        for i, name in enumerate(self.names):
-            try:
-                status = os.stat(self.root / name)
-                stats[i] = status.st_size, status.st_mtime_ns
-            except OSError:
-                stats[i] = -1
-        return digest("files", list(self.names), stats, self.channels, self.convert)
+        return digest("files", list(self.names), file_stamps(self.root, self.names), self.channels, self.convert)
+
+
+def file_stamps(root: Path, names: Sequence[str]) -> np.ndarray:
+    """(n, 2) int64, size and time of change of files in a folder; -1 where there is none."""
+    stats = np.full((len(names), 2), -1, dtype=np.int64)
+    for i, name in enumerate(names):
+        with contextlib.suppress(OSError):
+            status = os.stat(root / name)
+            stats[i] = status.st_size, status.st_mtime_ns
+    return stats
 
 
 def open_folder(folder: Path, name: str, *, channels: int | None = None) -> ImageFiles:
@@ -78,10 +88,17 @@ def open_folder(folder: Path, name: str, *, channels: int | None = None) -> Imag
     Raises:
         UserError: there is no image in it.
     """
-    names = walk(folder, IMAGE_SUFFIXES)
+    passed: Counter[str] = Counter()
+    names = walk(folder, IMAGE_SUFFIXES, passed)
+    said = ", ".join(f"{count:,} {kind}" for kind, count in passed.items())
     if not names:
-        raise UserError(f"{name}: no image in this folder or below; looked for {' '.join(IMAGE_SUFFIXES)}")
-    return ImageFiles(folder, names, name, channels)
+        there = f"; there are {said}, which can't be read" if said else ""
+        raise UserError(f"{name}: no image in this folder or below; looked for {' '.join(IMAGE_SUFFIXES)}{there}")
+    source = ImageFiles(folder, names, name, channels)
+    if passed:
+        source.left_out = {**source.left_out, **passed}
+        source.notes = [*source.notes, f"{said} can't be read and are left out; convert them to .png or .jpg"]
+    return source
 
 
 def open_glob(pattern: str, *, channels: int | None = None) -> ImageFiles:
@@ -116,14 +133,21 @@ def open_files(paths: Sequence[str | Path], name: str, *, channels: int | None =
     root = Path(os.path.commonpath([p.parent for p in resolved]))
     source = ImageFiles(root, [p.relative_to(root).as_posix() for p in resolved], name, channels)
     if len(resolved) == 1:
-        source.labels = source.classes = None
+        source.labels = source.classes = source.targets = None
     return source
 
 
-def walk(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+def walk(folder: Path, suffixes: tuple[str, ...], passed: Counter[str] | None = None) -> list[str]:
     """Relative names ("a/b.png") of the files below a folder with one of these suffixes, sorted; links are followed,
     never in circles.
+
+    Args:
+        folder: where to look.
+        suffixes: lower case.
+        passed: is filled with the number of pictures that can't be read, by suffix, and of folders that can't be
+            entered.
     """
+    passed = Counter() if passed is None else passed
     found: list[str] = []
     seen: set[str] = set()
 
@@ -135,14 +159,17 @@ def walk(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
         try:
             entries = list(os.scandir(path))
         except OSError:
+            passed["folders that can't be opened"] += 1
             return
-        for entry in entries:
+        for entry in sorted(entries, key=lambda e: e.name):
             if entry.name.startswith((".", "__MACOSX")):
                 continue
             if entry.is_dir():
                 enter(entry.path, f"{prefix}{entry.name}/")
             elif entry.name.lower().endswith(suffixes):
                 found.append(prefix + entry.name)
+            elif entry.name.lower().endswith(_UNREAD):
+                passed[os.path.splitext(entry.name.lower())[1]] += 1
 
     enter(str(folder), "")
     return sorted(found)
@@ -162,37 +189,38 @@ def holds_any(folder: Path, suffixes: tuple[str, ...]) -> bool:
     return any(p.is_symlink() and p.is_dir() for p in folder.iterdir()) and bool(walk(folder, suffixes))
 
 
-def layout(names: Sequence[str]) -> tuple[np.ndarray | None, list[str] | None, np.ndarray | None]:
-    """What the sub-folders of these names mean: (labels, classes, given split), None for what they don't say."""
-    parts = [name.split("/") for name in names]
-    tops = {p[0].lower() for p in parts if len(p) > 1}
-    given = None
-    if all(len(p) > 1 for p in parts) and tops <= set(SPLIT_FOLDERS) and "train" in tops and len(tops) > 1:
-        given = np.array([SPLIT_FOLDERS[p[0].lower()] for p in parts], dtype=np.int8)
-        parts = [p[1:] for p in parts]
-    folders = sorted({p[0] for p in parts})
-    if all(len(p) == 2 for p in parts) and len(folders) > 1:
-        code = {folder: k for k, folder in enumerate(folders)}
-        return np.array([code[p[0]] for p in parts], dtype=np.int64), folders, given
-    return None, None, given
+def _annotated(root: Path, names: Sequence[str]) -> dict[str, str]:
+    """The classes that Tiny-ImageNet's ``val_annotations.txt`` gives to files: name, tab, class, tab, ..."""
+    found: dict[str, str] = {}
+    for folder in {name.rpartition("/")[0] for name in names}:
+        for place in (folder, folder.rpartition("/")[0]):
+            try:
+                lines = (root / place / _ANNOTATIONS).read_text().splitlines()
+            except (OSError, UnicodeDecodeError):
+                continue
+            rows = [line.split("\t") for line in lines]
+            found |= {f"{folder}/{row[0]}": row[1] for row in rows if len(row) > 1}
+            break
+    return found
 
 
-def _probe(root: Path, names: list[str], name: str) -> tuple[bool, int]:
-    """Whether a sample of the files is all uint8, and the channels that most of them have."""
-    channels, types, budget = [], set(), _WHOLE_BYTES
+def _probe(root: Path, names: list[str]) -> tuple[str | None, int]:
+    """(type, channels) that most of a sample of the files have."""
+    channels, types, budget = [], [], _WHOLE_BYTES
     for i in np.unique(np.linspace(0, len(names) - 1, min(_LOOKED_AT, len(names))).astype(np.int64)):
-        path, whole = root / names[i], names[i].lower().endswith((".tif", ".tiff", ".npy"))
-        if whole and budget < 0:
-            continue
         try:
-            with path.open("rb") as file:
-                data = file.read(-1 if whole else _HEAD)
-            budget -= len(data) if whole else 0
+            with (root / names[i]).open("rb") as file:
+                data = file.read(_HEAD)
+                if needs_all(data):  # told by its content, whatever it is called
+                    if budget < 0:
+                        continue
+                    data += file.read()
+                    budget -= len(data)
             head = header(data, names[i])
         except (OSError, SampleError):
             continue
         channels.append(head.channels)
-        types.add(head.dtype)
+        types.append(head.dtype)
     if not channels:  # all of the sample is broken: reading reports it file by file
-        return True, 3
-    return types == {"uint8"}, choose_channels(channels)
+        return "uint8", 3
+    return common_depth(types), choose_channels(channels)

@@ -9,6 +9,7 @@ import numpy as np
 
 from selftaught.data.decoding import decode, read_bytes
 from selftaught.data.kinds import kind_of
+from selftaught.data.pixels import choose_channels, common_depth
 from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, Modality, class_labels, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError, require
@@ -17,6 +18,7 @@ _SPLITS = {"train": TRAIN, "validation": VAL, "valid": VAL, "val": VAL, "test": 
 _SAMPLES = {
     "image": ("image", "img", "images", "pixel_values", "picture"),
     "series": ("series", "x", "signal", "values", "data"),
+    "text": ("text", "caption", "captions", "sentence", "report"),
 }
 _LABELS = ("label", "labels", "fine_label", "target", "y", "class")
 
@@ -48,16 +50,19 @@ class HuggingFaceSource(ImageSource):
         self._probe(channels)
 
     def _probe(self, channels: int | None) -> None:
-        from selftaught.data.pixels import choose_channels
-
-        shapes, self._all_uint8 = [], True
+        kind = kind_of(self.modality)
+        if kind.channel_axis is None:
+            return
+        shapes: list[int] = []
+        types: list[str] = []
         for i in np.unique(np.linspace(0, len(self) - 1, min(16, len(self))).astype(np.int64)):
             try:
                 sample = self._load(int(i), None)
             except SampleError:
                 continue
-            shapes.append(kind_of(self.modality).channels(sample) or 1)
-            self._all_uint8 &= sample.dtype == np.uint8
+            shapes.append(kind.channels(sample) or 1)
+            types.append(str(sample.dtype))
+        self.depth = common_depth(types) if kind.pixels else None
         self.channels = channels if channels is not None else choose_channels(shapes or [3])
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
@@ -74,7 +79,7 @@ class HuggingFaceSource(ImageSource):
         return kind_of(self.modality).adopt(value, name)
 
     def _is_uint8(self) -> bool:
-        return self._all_uint8
+        return self.depth == "uint8"
 
     def fingerprint(self) -> str:
         """Of the fingerprints that the tables carry."""
@@ -95,7 +100,7 @@ def open_huggingface(
 
     Args:
         data: name on the hub, a path, or a ``Dataset`` or ``DatasetDict`` in memory.
-        modality: "image", or "series" for columns of numbers.
+        modality: "image", "series" for columns of numbers, or "text".
         config: which configuration of the data set.
         column: column of the samples; None: the one of type Image, else one with a usual name.
         label: column of the labels; None: the one of type ClassLabel, else one with a usual name, else no labels.

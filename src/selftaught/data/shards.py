@@ -17,7 +17,7 @@ import numpy as np
 
 from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header
 from selftaught.data.mapped import build_once, cache_folder
-from selftaught.data.pixels import choose_channels
+from selftaught.data.pixels import choose_channels, common_depth
 from selftaught.data.source import TEST, TRAIN, ImageSource, digest, label_codes
 from selftaught.errors import SampleError, UserError, require
 
@@ -55,15 +55,16 @@ class ShardSource(ImageSource):
         self._probe(channels)
 
     def _probe(self, channels: int | None) -> None:
-        found, types = [], set()
+        found: list[int] = []
+        types: list[str] = []
         for i in np.unique(np.linspace(0, len(self) - 1, min(32, len(self))).astype(np.int64)):
             try:
                 head = header(self._bytes(int(i)), self.names[i])
             except SampleError:
                 continue
             found.append(head.channels)
-            types.add(head.dtype)
-        self._all_uint8 = types <= {"uint8"}
+            types.append(head.dtype)
+        self.depth = common_depth(types) or "uint8"
         self.channels = channels if channels is not None else choose_channels(found or [3])
 
     def _bytes(self, i: int) -> bytes:
@@ -82,7 +83,7 @@ class ShardSource(ImageSource):
         return decode(self._bytes(i), self.names[i], min_side)
 
     def _is_uint8(self) -> bool:
-        return self._all_uint8
+        return self.depth == "uint8"
 
     def origin(self) -> str:
         """The first shard, and the pattern."""

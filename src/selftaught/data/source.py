@@ -10,14 +10,20 @@ import numpy as np
 
 from selftaught.data.fields import LABEL, Field, wanted_fields
 from selftaught.data.kinds import kind_of
-from selftaught.data.pixels import ValueRange, robust_range
+from selftaught.data.pixels import ValueRange, of_depth, robust_range
 from selftaught.errors import SampleError, UserError
 
 Modality = str
 """The name of a kind that a source's main field can have: "image", "series", "clip" ..."""
 
-TRAIN, VAL, TEST = 0, 1, 2
-"""Codes of a given split, as they stand in `Source.given`."""
+TRAIN, VAL, TEST, UNLABELLED = 0, 1, 2, 3
+"""Codes of a given split, as they stand in `Source.given`; UNLABELLED: to learn from, without labels beside labelled
+parts.
+"""
+
+
+PER_SAMPLE = ("labels", "groups", "given", "targets", "spacing")
+"""Attributes of a `Source` that are None or have an entry for each sample."""
 
 
 class Source:
@@ -29,15 +35,22 @@ class Source:
         name: what the source is called in reports ("photos", "holiday/").
         modality: the kind of the main field, one of `selftaught.data.kinds.KINDS`: "image", "series", "clip" ...
         names: n stable identifiers, one per sample ("cats/001.jpg", "train/00012").
-        labels: int64 (n,), or None where nothing is labelled.
+        labels: int64 (n,), -1 in an unlabelled part only; or None where nothing is labelled.
         classes: name of each label, or None.
         groups: int64 (n,), which subject or recording a sample comes from, or None. Samples of one group belong in one
             split.
-        given: int8 (n,) of `TRAIN`, `VAL`, `TEST` where the source brings its own split, else None.
+        given: int8 (n,) of `TRAIN`, `VAL`, `TEST`, `UNLABELLED` where the source brings its own split, else None.
         channels: channels of every sample that `read` returns, or None where they differ.
+        depth: type of the images ("uint8", "uint16", "float32"); one of another type is scaled by the range of its own
+            type (`of_depth`). None: any.
         generated: True where the program made the samples up; outputs must say so.
         rate: sampling rate of a series in Hz, frames a second of a clip, or None.
+        spacing: float32 (n, 3), millimetres between the voxels of each volume along D, H and W, or None.
         values: numbers that are known of each sample, name -> float32 (n,) or (n, K); each is a field of its own.
+        targets: float64 (n,) where samples have a number to predict (folders named by numbers, regression files), NaN
+            where it is not known; else None.
+        notes: what was understood of the data and what was left out, in lines for the user.
+        left_out: why files were left out ("beside the class folders", ".heic") with how many of them.
     """
 
     name: str = ""
@@ -48,8 +61,13 @@ class Source:
     groups: np.ndarray | None = None
     given: np.ndarray | None = None
     channels: int | None = None
+    depth: str | None = None
     generated: bool = False
     rate: float | None = None
+    spacing: np.ndarray | None = None
+    targets: np.ndarray | None = None
+    notes: Sequence[str] = ()
+    left_out: Mapping[str, int] = {}
     values: Mapping[str, np.ndarray] = {}
 
     @property
@@ -57,8 +75,11 @@ class Source:
         """What `sample` gives, name -> `Field`: the main field first, called by its kind; then ``values`` and the
         label.
         """
-        fields = {self.modality: Field(self.modality, self.channels)}
-        fields |= {name: Field("value") for name in self.values}
+        return {self.modality: Field(self.modality, self.channels)} | self._known_fields()
+
+    def _known_fields(self) -> dict[str, Field]:
+        """The fields that need no reading: ``values`` and the label."""
+        fields = {name: Field("value") for name in self.values}
         return fields | ({LABEL: Field(LABEL)} if self.labels is not None else {})
 
     @property
@@ -157,7 +178,7 @@ class Source:
         return Subset(self, np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices), tag)
 
     def describe(self) -> str:
-        """One line: name, how many samples of which kind, classes, groups."""
+        """One line: name, how many samples of which kind, classes, groups, the split it brings, what was left out."""
         parts = [f"{len(self):,} {kind_of(self.modality).plural}"]
         if self.channels is not None:
             parts.append(f"{self.channels} channel" + ("s" if self.channels != 1 else ""))
@@ -165,8 +186,14 @@ class Source:
             parts.append(f"{len(self.classes) if self.classes else int(self.labels.max(initial=-1)) + 1} classes")
         if self.groups is not None:
             parts.append(f"{len(np.unique(self.groups))} groups")
+        if self.given is not None and len(np.unique(self.given)) > 1:
+            called = ("to train", "to validate", "to test", "unlabelled")
+            counts = [(int((self.given == code).sum()), word) for code, word in enumerate(called)]
+            parts.append(" + ".join(f"{count:,} {word}" for count, word in counts if count))
         if self.generated:
             parts.append("generated by the program")
+        if self.left_out:
+            parts.append("left out: " + " and ".join(f"{count:,} {why}" for why, count in self.left_out.items()))
         return f"{self.name}: " + ", ".join(parts)
 
     def __repr__(self) -> str:
@@ -203,9 +230,9 @@ class ImageSource(Source):
 
     def _conformed(self, sample: np.ndarray, i: int) -> np.ndarray:
         kind = kind_of(self.modality)
-        if self.channels is None or kind.channels(sample) == self.channels:
-            return sample
-        return kind.conform(sample, self.channels, self.names[i], self.convert)
+        if self.channels is not None and kind.channels(sample) != self.channels:
+            sample = kind.conform(sample, self.channels, self.names[i], self.convert)
+        return of_depth(sample, self.depth, self.names[i])
 
     @property
     def value_range(self) -> ValueRange | None:
@@ -227,23 +254,31 @@ class Subset(Source):
         indices = np.asarray(indices, dtype=np.int64).reshape(-1)
         if len(indices) and (indices.min() < 0 or indices.max() >= len(parent)):
             raise IndexError(f"indices reach outside 0..{len(parent) - 1}")
+        nearest, chosen = parent, indices  # what is known of a subset's samples may have been changed or dropped
         if isinstance(parent, Subset):
             tag = ", ".join(t for t in (parent.tag, tag) if t)
             indices, parent = parent.indices[indices], parent.parent
         self.parent, self.indices, self.tag = parent, indices, tag
-        self.name, self.modality, self.classes = parent.name, parent.modality, parent.classes
+        self.name, self.modality, self.classes, self.notes = (
+            nearest.name,
+            parent.modality,
+            nearest.classes,
+            nearest.notes,
+        )
         self.channels, self.generated, self.rate = parent.channels, parent.generated, parent.rate
-        self.names = [parent.names[i] for i in indices.tolist()]
-        self.labels = None if parent.labels is None else parent.labels[indices]
-        self.groups = None if parent.groups is None else parent.groups[indices]
-        self.given = None if parent.given is None else parent.given[indices]
-        self.values = {name: rows[indices] for name, rows in parent.values.items()}
+        self.depth = parent.depth
+        self.names = [nearest.names[i] for i in chosen.tolist()]
+        for attribute in PER_SAMPLE:
+            rows = getattr(nearest, attribute)
+            setattr(self, attribute, None if rows is None else rows[chosen])
+        self.values = {name: rows[chosen] for name, rows in nearest.values.items()}
 
     @property
     def fields(self) -> dict[str, Field]:
-        """The parent's, with labels where this subset has them."""
-        fields = {name: field for name, field in self.parent.fields.items() if field.kind != LABEL}
-        return fields | ({LABEL: Field(LABEL)} if self.labels is not None else {})
+        """The parent's, with the values and the labels that this subset has."""
+        own = {LABEL, *self.parent.values}
+        fields = {name: field for name, field in self.parent.fields.items() if name not in own}
+        return fields | self._known_fields()
 
     def read(self, i: int, min_side: int | None = None, **which: Any) -> np.ndarray:
         """One sample of the parent; see `Source.read`."""
@@ -252,8 +287,9 @@ class Subset(Source):
     def sample(self, i: int, want: Any = None, min_side: int | None = None, frames: Any = None) -> dict[str, Any]:
         """The fields of one sample of the parent, its label from here; see `Source.sample`."""
         names = wanted_fields(self.fields, want, self.name)
-        found = self.parent.sample(int(self.indices[i]), [n for n in names if n != LABEL], min_side, frames)
-        return {n: self._field(n, i, None, None) if n == LABEL else found[n] for n in names}
+        known = self._known_fields()
+        found = self.parent.sample(int(self.indices[i]), [n for n in names if n not in known], min_side, frames)
+        return {n: found[n] if n in found else self._field(n, i, None, None) for n in names}
 
     def frames(self, i: int) -> int:
         """Of the parent's clip."""
@@ -309,9 +345,9 @@ def digest(*parts: Any) -> str:
             h.update(np.ascontiguousarray(part).view(np.uint8).reshape(-1).data if part.size else b"")
         elif isinstance(part, list):
             h.update(f"l{len(part)}".encode())
-            h.update("\0".join(map(str, part)).encode())
+            h.update("\0".join(map(str, part)).encode(errors="surrogateescape"))
         else:
-            h.update(f"s{part!r}".encode())
+            h.update(f"s{part!r}".encode(errors="surrogateescape"))
         h.update(b"\1")
     return h.hexdigest()
 
@@ -344,3 +380,16 @@ def label_codes(values: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, list[st
     if array.dtype.kind in "iu" and len(found) and found[0] >= 0 and found[-1] < 2 * len(found):
         return array.astype(np.int64), [str(k) for k in range(int(found[-1]) + 1)]
     return codes.reshape(-1).astype(np.int64), [str(v) for v in found]
+
+
+def class_values(labels: np.ndarray | None, classes: Sequence[str] | None) -> np.ndarray | None:
+    """The targets (n,) float64 of labels whose classes are all called by numbers ("2.5", "-3", "10"), NaN where the
+    label is -1; None where they are not.
+    """
+    if labels is None or not classes or len(classes) < 2:
+        return None
+    try:
+        values = np.array([float(name) for name in classes], dtype=np.float64)
+    except ValueError:
+        return None
+    return np.where(labels < 0, np.nan, values[np.maximum(labels, 0)]) if np.isfinite(values).all() else None

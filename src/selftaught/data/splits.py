@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from selftaught.data.source import TEST, TRAIN, VAL, Source
+from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, Source
+from selftaught.data.spec import near
 from selftaught.errors import UserError
 
-SPLITS = ("train", "test", "val", "all")
+SPLITS = ("train", "test", "val", "all", "pretrain")
 _DEFAULT_RATIO = 0.2
+_WAYS = ("auto", "given", "ratio", "group", "list")
 
 
 def split_source(source: Source, split: str = "train", by: str = "auto", seed: int = 0) -> Source:
@@ -18,7 +20,8 @@ def split_source(source: Source, split: str = "train", by: str = "auto", seed: i
 
     Args:
         source: the whole.
-        split: "train", "test", "val" (only where the source brings one) or "all".
+        split: "train", "test", "val" (only where the source brings one), "pretrain" (the training part and what has no
+            labels, without labels where some of it has none) or "all".
         by: "given": the source's own split. "ratio:0.2": that share for testing, drawn per class where there are
             labels. "group" or "group:0.2": whole groups (subjects, recordings), none of them in both; per class where
             each group has one class. "list:FILE": the names in FILE, one a line, are the test samples. "auto": given,
@@ -31,8 +34,14 @@ def split_source(source: Source, split: str = "train", by: str = "auto", seed: i
     if split not in SPLITS:
         raise UserError(f"split {split!r} is none of {', '.join(SPLITS)}")
     if split == "all":
-        return source
-    codes, how = _codes(source, by, seed)
+        if by != "auto":
+            _divided(source, by, seed)  # so that a wrong one is said here as well
+        return _without_labels(source, np.arange(len(source)), "") if _some_unlabelled(source) else source
+    codes, how = _divided(source, by, seed)
+    if split == "pretrain":
+        indices = np.flatnonzero((codes == TRAIN) | (codes == UNLABELLED))
+        bare = bool((codes == UNLABELLED).any())
+        return _without_labels(source, indices, "pretrain") if bare else source.subset(indices, f"pretrain by {how}")
     wanted = {"train": TRAIN, "val": VAL, "test": TEST}[split]
     indices = np.flatnonzero(codes == wanted)
     if not len(indices):
@@ -65,8 +74,45 @@ def take(source: Source, n: int, seed: int = 0) -> Source:
     return source.subset(np.sort(order[:n]), f"{n:,} of {len(source):,}")
 
 
+def _some_unlabelled(source: Source) -> bool:
+    return source.given is not None and bool((source.given == UNLABELLED).any())
+
+
+def _without_labels(source: Source, indices: np.ndarray, tag: str) -> Source:
+    part = source.subset(indices, tag)
+    part.labels = part.classes = part.targets = None
+    return part
+
+
+def _divided(source: Source, by: str, seed: int) -> tuple[np.ndarray, str]:
+    """The code of each sample. An unlabelled part stays apart; where nothing but it is beside the training part, the
+    latter is divided as if there were no split.
+    """
+    if source.given is None or not _some_unlabelled(source):
+        return _codes(source, by, seed)
+    rows = np.flatnonzero(source.given != UNLABELLED)
+    labelled = source.subset(rows)
+    if by == "auto" and (source.given[rows] == TRAIN).all():
+        by = "ratio" if source.groups is None else "group"
+    codes = np.full(len(source), UNLABELLED, dtype=np.int8)
+    codes[rows], how = _codes(labelled, by, seed)
+    return codes, how
+
+
+def _kind(by: str) -> tuple[str, str]:
+    """(how, with which value) of a way to split.
+
+    Raises:
+        UserError: there is no such way.
+    """
+    kind, _, value = str(by).partition(":")
+    if kind not in _WAYS:
+        raise UserError(f"by={by!r} is none of auto, given, ratio:0.2, group, list:FILE{near(kind, _WAYS)}")
+    return kind, value
+
+
 def _codes(source: Source, by: str, seed: int) -> tuple[np.ndarray, str]:
-    kind, _, value = by.partition(":")
+    kind, value = _kind(by)
     if kind == "auto":
         kind = "given" if source.given is not None else "group" if source.groups is not None else "ratio"
     if kind == "given":
@@ -75,8 +121,6 @@ def _codes(source: Source, by: str, seed: int) -> tuple[np.ndarray, str]:
         return _given(source.given), "given"
     if kind == "list":
         return _listed(source, value), by
-    if kind not in ("ratio", "group"):
-        raise UserError(f"by={by!r} is none of auto, given, ratio:0.2, group, list:FILE")
     share = _share(by, value)
     if kind == "ratio":
         return _by_ratio(source, share, seed), f"ratio:{share:g}"

@@ -22,19 +22,22 @@ def evaluation_batches(
     batch_size: int = 256,
     workers: int = -1,
     start: int = 0,
+    stop: int | None = None,
     value_range: Any = None,
 ) -> Iterator[dict[str, Any]]:
     """Batches of a source in its own order under one deterministic view; unusable samples are left out and named.
 
-    ``value_range`` scales 16-bit and float images as the run's training data were scaled; None takes the source's own.
+    Samples ``start`` to ``stop`` (the end if None) are given. ``value_range`` scales 16-bit and float images as the
+    run's training data were scaled; None takes the source's own.
 
     Yields:
         ``index (n,)``, ``views`` (one) or ``series``, ``label`` where there is one, ``skipped`` pairs.
     """
     workers = auto_workers(source) if workers < 0 else workers
-    if len(source) - start <= 2 * batch_size:
+    stop = len(source) if stop is None else stop
+    if stop - start <= 2 * batch_size:
         workers = 0
-    chunks = [list(range(i, min(i + batch_size, len(source)))) for i in range(start, len(source), batch_size)]
+    chunks = [list(range(i, min(i + batch_size, stop))) for i in range(start, stop, batch_size)]
     loader: DataLoader = DataLoader(
         _InOrder(source, pipeline, value_range),
         batch_size=None,

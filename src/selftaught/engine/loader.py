@@ -454,7 +454,7 @@ class DataModule(L.LightningDataModule):
         return max(1, min(self.batch_size, self.orders[role].length // world))
 
     def epoch_batches(self, world: int = 1) -> int:
-        """Batches per pass over the data on each of ``world`` processes; of the shortest stream where there are several."""
+        """Batches per pass over the data on each of ``world`` processes; of the shortest stream."""
         return max(1, min(self.orders[role].length // (self.rows(role, world) * world) for role in self.sources))
 
     def state_dict(self) -> dict[str, Any]:

@@ -38,11 +38,11 @@ from selftaught.evaluation.membership import (
     unlearning,
 )
 from selftaught.evaluation.neighbours import knn, nearest, retrieval
-from selftaught.evaluation.online import OnlineKNN
+from selftaught.evaluation.online import OnlineKNN, monitor, monitor_rows
 from selftaught.evaluation.ood import detection, energy, knn_distance, linear_head, mahalanobis, make_scorer, msp, ood
 from selftaught.evaluation.projection import Projection, project
 from selftaught.evaluation.regression import regression
-from selftaught.evaluation.restoration import restoration
+from selftaught.evaluation.restoration import luma, restoration
 from selftaught.evaluation.restricted import restricted
 from selftaught.evaluation.result import Difference, Number, Result, paired_difference, table
 from selftaught.evaluation.robustness import domains, fgsm, pgd, robustness
@@ -143,9 +143,12 @@ __all__ = [
     "linear",
     "linear_head",
     "linear_sgd",
+    "luma",
     "mahalanobis",
     "make_scorer",
     "membership",
+    "monitor",
+    "monitor_rows",
     "msp",
     "nearest",
     "ood",

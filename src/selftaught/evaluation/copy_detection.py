@@ -15,7 +15,7 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, as_labels, feature_pair
-from selftaught.evaluation.neighbours import chunks, normalise
+from selftaught.evaluation.neighbours import Ranking, chunks, normalise
 from selftaught.evaluation.result import Number, Result
 
 LEVELS = 3
@@ -175,7 +175,8 @@ def copy_detection(
         ``Result`` "copy-detection", with intervals over queries: ``map`` (mean average precision, ``AP = 1/R sum_r
         rel(r) precision(r)``), ``map_trapezoid`` (the area under straight lines between the points of the
         precision-recall curve, as INRIA's evaluation and hence the papers on Copydays count it; below ``map`` unless
-        all is right), ``precision@1``, and ``map: BLOCK`` and ``map_trapezoid: BLOCK`` where there are at least two
+        all is right), ``precision@1`` (pictures that are equally near
+        share a place, see `retrieval`), and ``map: BLOCK`` and ``map_trapezoid: BLOCK`` where there are at least two
         blocks. Queries without an original are left out, with a note.
 
     Raises:
@@ -210,13 +211,9 @@ def _rankings(gallery: Tensor, known: Tensor, asked: Tensor, wanted: Tensor) -> 
     """The measures of every query, (m,) each; 0 where nothing is relevant."""
     parts: dict[str, list[Tensor]] = {"map": [], "map_trapezoid": [], "precision@1": []}
     known, wanted = known.to(gallery.device), wanted.to(gallery.device)
-    rank = torch.arange(1, len(gallery) + 1, device=gallery.device, dtype=torch.float64)
     for rows in chunks(len(asked), 8 * len(gallery)):
-        order = (asked[rows] @ gallery.T).argsort(dim=1, descending=True, stable=True)
-        hit = (wanted[rows, None] == known).gather(1, order).double()
-        hits, total = hit.cumsum(1), hit.sum(1).clamp_min(1)
-        before = torch.where(rank > 1, (hits - 1) / (rank - 1).clamp_min(1), torch.ones_like(hits))
-        parts["map"].append((hit * hits / rank).sum(1) / total)
-        parts["map_trapezoid"].append((hit * (before + hits / rank)).sum(1) / 2 / total)
-        parts["precision@1"].append(hit[:, 0])
+        ranked = Ranking.of(asked[rows] @ gallery.T, wanted[rows, None] == known)
+        parts["map"].append(ranked.average_precision())
+        parts["map_trapezoid"].append(ranked.trapezoid())
+        parts["precision@1"].append(ranked.precision(1))
     return {name: torch.cat(values).cpu().numpy() for name, values in parts.items()}

@@ -120,7 +120,8 @@ def fit(
         z: ``(n, r)`` features, best from ``make_space``.
         y: ``(n,)`` int64 in 0..k-1.
         k: number of classes.
-        c: B inverse regularisation strengths, in scikit-learn's convention.
+        c: B inverse regularisation strengths: scikit-learn's C with three classes and more. With two, scikit-learn
+            fits the difference of our two weight vectors alone, and the same fit has C = 2 c there.
         energy: ``(r,)`` sum of squares of each feature (computed if not given); for the preconditioner only.
         sample_weight: ``(n, B)``, not negative; 0 leaves a sample out of a problem (a fold). All 1 if not given.
         tolerance: a problem is done when the estimated excess of its mean loss over the minimum is below this (nats).

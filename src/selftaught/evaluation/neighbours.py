@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -100,7 +101,10 @@ def retrieval(
 ) -> Result:
     """Retrieval by cosine: mean average precision over the whole ranking, and precision among the first k.
 
-    ``AP = 1/R * sum_r rel(r) * precision(r)`` with R the number of relevant items (same class) in the gallery.
+    ``AP = 1/R * sum_r rel(r) * precision(r)`` with R the number of relevant items (same class) in the gallery. Items
+    that are equally near are judged together, whatever their order in the gallery: AP is scikit-learn's
+    ``average_precision_score``, precision@k its mean over all orders of the tied items. An encoder that gives every
+    sample the same vector so scores the share of relevant items, which is chance.
 
     Args:
         x: ``(n, d)`` features of the gallery.
@@ -148,20 +152,87 @@ def _rankings(
     """Average precision, precision at the cuts and the number of relevant items of every query, on the CPU."""
     parts: dict[str, list[Tensor]] = {"map": [], **{f"precision@{k}": [] for k in cuts}}
     counts = []
-    rank = torch.arange(1, len(gallery) + 1, device=gallery.device)
-    for rows in chunks(len(queries), 4 * len(gallery)):
+    for rows in chunks(len(queries), 8 * len(gallery)):
         cosine, relevant = queries[rows] @ gallery.T, wanted[rows, None] == labels
         if alone:
             own = torch.arange(rows.start, rows.stop, device=gallery.device)[:, None]
             cosine.scatter_(1, own, -torch.inf)
             relevant.scatter_(1, own, False)
-        hit = relevant.gather(1, cosine.argsort(dim=1, descending=True, stable=True))
-        hits, total = hit.cumsum(1), hit.sum(1)
-        parts["map"].append(((hits / rank) * hit).sum(1).double() / total.clamp_min(1))
+        ranked = Ranking.of(cosine, relevant)
+        parts["map"].append(ranked.average_precision())
         for k, cut in cuts.items():
-            parts[f"precision@{k}"].append(hits[:, cut - 1].double() / cut)
-        counts.append(total)
+            parts[f"precision@{k}"].append(ranked.precision(cut))
+        counts.append(ranked.total)
     return {name: torch.cat(values).cpu() for name, values in parts.items()}, torch.cat(counts).cpu()
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A ranking of n items for each of m queries, the nearest first, in which equal scores share a place.
+
+    Attributes:
+        before: ``(m, n)`` items ranked strictly before the tied ones that the item at this position belongs to.
+        hits_before: ``(m, n)`` relevant ones among them.
+        tied: ``(m, n)`` how many items are tied at this position; 1 without ties.
+        hits_tied: ``(m, n)`` relevant ones among the tied.
+        total: ``(m,)`` relevant items.
+    """
+
+    before: Tensor
+    hits_before: Tensor
+    tied: Tensor
+    hits_tied: Tensor
+    total: Tensor
+
+    @classmethod
+    def of(cls, scores: Tensor, relevant: Tensor) -> Ranking:
+        """Rank by score, largest first.
+
+        Scores of unit vectors that differ by less than the rounding of their type are tied.
+
+        Args:
+            scores: ``(m, n)``, at most about 1 in size.
+            relevant: ``(m, n)`` bool.
+        """
+        ranked, order = scores.sort(dim=1, descending=True)
+        relevant = relevant.gather(1, order).long()
+        hits = relevant.cumsum(1)
+        n = scores.shape[1]
+        position = torch.arange(n, device=scores.device).expand_as(hits)
+        edge = ranked[:, :-1] - ranked[:, 1:] > 8 * torch.finfo(scores.dtype).eps
+        if bool(edge.all()):
+            return cls(position, hits - relevant, torch.ones_like(hits), relevant, hits[:, -1])
+        true = torch.ones_like(edge[:, :1])
+        first = torch.where(torch.cat([true, edge], 1), position, 0).cummax(1).values
+        last = torch.where(torch.cat([edge, true], 1), position, n).flip(1).cummin(1).values.flip(1)
+        hits_before = torch.where(first > 0, hits.gather(1, (first - 1).clamp_min(0)), 0)
+        return cls(first, hits_before, last - first + 1, hits.gather(1, last) - hits_before, hits[:, -1])
+
+    @property
+    def share(self) -> Tensor:
+        """``(m, n)`` how likely the item at a position is relevant, over all orders of the tied."""
+        return self.hits_tied.double() / self.tied
+
+    def average_precision(self) -> Tensor:
+        """``(m,)`` float64: mean over the relevant items of the precision at the last one that they are tied with."""
+        precision = (self.hits_before + self.hits_tied).double() / (self.before + self.tied)
+        return (self.share * precision).sum(1) / self.total.clamp_min(1)
+
+    def trapezoid(self) -> Tensor:
+        """``(m,)`` float64: area under straight lines between the points of the precision-recall curve.
+
+        ``1/R sum_r rel(r) (precision(r - 1) + precision(r)) / 2`` with ``precision(0) = 1``; its mean over all orders
+        of the tied items.
+        """
+        rank = torch.arange(1, self.before.shape[1] + 1, device=self.before.device, dtype=torch.float64)
+        others = (self.hits_tied - 1).clamp_min(0) / (self.tied - 1).clamp_min(1)  # relevant, given that this one is
+        hits = self.hits_before + (rank - 1 - self.before) * others
+        ahead = torch.where(rank > 1, hits / (rank - 1).clamp_min(1), 1.0)
+        return (self.share * (ahead + (hits + 1) / rank)).sum(1) / 2 / self.total.clamp_min(1)
+
+    def precision(self, k: int) -> Tensor:
+        """``(m,)`` float64: share of relevant items among the first k, its mean over all orders of the tied."""
+        return self.share[:, :k].sum(1) / k
 
 
 def nearest(x: Array, queries: Array, k: int = 8) -> np.ndarray:

@@ -1,14 +1,83 @@
-"""k-NN that is cheap enough to run while training."""
+"""Scores that are cheap enough to watch a training by, and that never stop it."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.evaluation._inputs import Array, as_features, as_labels
-from selftaught.evaluation.neighbours import normalise, vote
+from selftaught.evaluation._inputs import Array, as_features, as_labels, stratified_order
+from selftaught.evaluation.linear import linear
+from selftaught.evaluation.neighbours import knn, normalise, vote
+
+BANK, TEST = 2000, 1000
+
+
+def monitor_rows(
+    train_y: Array | None, test_y: Array | None, *, bank: int = BANK, test: int = TEST, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Which labelled samples to watch a training by: a bank and a test set, every class in the bank.
+
+    Args:
+        train_y: ``(n,)`` classes of the training samples, or None where there are none.
+        test_y: ``(m,)`` classes of the held-out samples.
+        bank: samples of the bank at most, drawn evenly over the classes as they are spread, but one of each at least.
+        test: samples of the test set at most; of classes that the bank has.
+        seed: of the draw.
+
+    Returns:
+        rows of the bank and of the test set, sorted; and why there is nothing to watch, "" where there is. Both are
+        empty then.
+    """
+    none = np.zeros(0, dtype=np.int64)
+    if train_y is None or test_y is None:
+        return none, none, "no labels"
+    labels, others = np.asarray(train_y).reshape(-1), np.asarray(test_y).reshape(-1)
+    known = np.unique(labels)
+    if len(known) < 2:
+        return none, none, f"{len(known)} class in the training samples, two are needed"
+    if len(known) > bank:
+        return none, none, f"{len(known)} classes, more than the {bank} samples that are looked at"
+    answerable = np.flatnonzero(np.isin(others, known))
+    if not len(answerable):
+        return none, none, "no held-out sample of a class that the training samples have"
+    rng = np.random.default_rng(seed)
+    return _spread(labels, bank, rng), answerable[_spread(others[answerable], test, rng)], ""
+
+
+def _spread(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """At most ``count`` sorted positions, each class in its share of them, the first of every class before all else."""
+    members = stratified_order(labels, rng)
+    position = np.concatenate(members)
+    first = np.concatenate([np.arange(len(m)) > 0 for m in members])
+    place = np.concatenate([(np.arange(len(m)) + 0.5) / len(m) for m in members])
+    return np.sort(position[np.lexsort((place, first))[:count]])
+
+
+def monitor(
+    x: Array, y: Array, test_x: Array, test_y: Array, *, by: Literal["knn", "linear"] = "knn", k: int = 20
+) -> tuple[float | None, str]:
+    """Accuracy of a k-NN or a linear probe, for a curve; data that it can't be measured on never raise.
+
+    Args:
+        x: ``(n, d)`` features of the bank.
+        y: ``(n,)`` classes.
+        test_x: ``(m, d)``.
+        test_y: ``(m,)``.
+        by: "knn" (default) or "linear".
+        k: neighbours, default 20, clipped to the bank.
+
+    Returns:
+        the accuracy, and ""; or None, and why not in one line (a class only, NaN features).
+    """
+    try:
+        found = knn(x, y, test_x, test_y, k=k) if by == "knn" else linear(x, y, test_x, test_y)
+    except UserError as error:
+        return None, str(error)
+    return found["accuracy"].mean, ""
 
 
 class OnlineKNN:

@@ -167,12 +167,9 @@ def ledoit_wolf(residuals: Tensor) -> float:
 
     s* = min(b, a) / a,  a = ||S - m I||^2 / d,  b = sum_i ||x_i x_i^T - S||^2 / (n^2 d),  m = tr S / d
     """
-    n, d = residuals.shape
-    covariance = residuals.T @ residuals / n
-    square = covariance.square().sum()
-    apart = (square - d * covariance.diagonal().mean() ** 2) / d
-    noise = (residuals.square().sum(1).square().sum() - n * square) / (n * n * d)
-    return float((noise.clamp_min(0) / apart).clamp(0, 1)) if float(apart) > 0 else 0.0
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    return float(ledoit_wolf_shrinkage(residuals.cpu().numpy(), assume_centered=True))
 
 
 def knn_distance(train_x: Array, *, k: int = NEIGHBOURS) -> Scorer:
@@ -272,13 +269,9 @@ def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
         score: ``(n,)``.
         positive: ``(n,)`` 1 for a positive, else 0.
     """
-    order = np.argsort(-score, kind="stable")
-    ranked, hits = score[order], np.cumsum(positive[order])
-    if not hits[-1]:
-        return float("nan")
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-    precision = hits[last] / (last + 1)
-    return float(np.sum(np.diff(hits[last], prepend=0) / hits[-1] * precision))
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(positive, score)) if positive.any() else float("nan")
 
 
 def false_positive_rate(score: np.ndarray, outside: np.ndarray, accepted: float = 0.95) -> float:

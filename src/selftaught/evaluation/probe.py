@@ -60,7 +60,7 @@ def fit_probe(
         y: ``(n,)`` indices in 0..k-1; not all need occur.
         test_x: ``(m, d)``.
         k: number of classes.
-        strengths: the grid of C (scikit-learn's convention); a single one is used as it is.
+        strengths: the grid of c (see `logistic.fit`); a single one is used as it is.
         folds: training samples are dealt into so many folds; below 2 nothing is chosen and ``DEFAULT_STRENGTH`` serves.
         use_folds: hold out only the first so many (1: a plain hold-out); all if not given.
         rng: deals the folds.

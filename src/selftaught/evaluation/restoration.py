@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -27,6 +27,9 @@ def restoration(
     data_range: float = 255,
     channels: Literal["auto", "first", "last"] = "auto",
     clip: bool = True,
+    channel: Literal["rgb", "y"] = "rgb",
+    shave: int = 0,
+    names: Sequence[str] | None = None,
 ) -> Result:
     """PSNR and SSIM of every image against its clean target, beside those of the input that it was made from.
 
@@ -38,25 +41,35 @@ def restoration(
         data_range: what white is worth: 255 for 8 bit, 65535 for 16 bit, 1 for float in [0, 1].
         channels: where the channels are; "auto" takes arrays as ``(H, W, C)`` and tensors as ``(C, H, W)``.
         clip: clip predictions and inputs to [0, data_range] before comparing, default on.
+        channel: "rgb" (default) compares all channels; "y" the luma of RGB images (see `luma`), as papers on
+            super-resolution do. Grey images are their own luma.
+        shave: rows and columns that are left out at every border, default 0; usually the factor of super-resolution.
+        names: what each image is called in ``worst_first``; their numbers from 0 if not given.
 
     Returns:
-        ``Result`` "restoration": each number with an interval over images; figure ``per_image`` with the lists. An
-        image that is restored exactly counts as 100 dB; for an image smaller than SSIM's 11-pixel window the window
-        shrinks. Both are said in the note.
+        ``Result`` "restoration": each number with an interval over images; figures ``per_image`` with the lists in the
+        order of the images, and ``worst_first``, a row ``{"name", "psnr", "ssim", ...}`` per image, the lowest PSNR
+        first. An image that is restored exactly counts as 100 dB; for an image smaller than SSIM's 11-pixel window the
+        window shrinks. Both are said in the note.
 
     Raises:
-        UserError: counts or sizes that do not match, NaN, or values that do not fit ``data_range``.
+        UserError: counts or sizes that do not match, NaN, values that do not fit ``data_range``, luma of images that
+            are neither grey nor RGB, or nothing left within the border.
     """
     restored, clean = _images(predictions, "predictions", channels), _images(targets, "targets", channels)
     inputs = None if noisy is None else _images(noisy, "noisy", channels)
+    if names is not None and len(names) != len(clean):
+        raise UserError(f"names: {len(names)} for {len(clean)} targets; pass one for each")
     for name, images in (("predictions", restored), ("noisy", inputs)):
         _check_sizes(name, images, clean)
     _check_range(clean, data_range)
     columns: dict[str, list[float]] = {}
+    clean = [_looked_at(image, channel, shave, data_range) for image in clean]
     for name, images in (("", restored), ("_input", inputs)):
         if images is None:
             continue
         fitted = [np.clip(image.astype(np.float64), 0, data_range) if clip else image for image in images]
+        fitted = [_looked_at(image, channel, shave, data_range) for image in fitted]
         columns["psnr" + name] = [psnr(a, b, data_range) for a, b in zip(fitted, clean, strict=True)]
         columns["ssim" + name] = [ssim(a, b, data_range) for a, b in zip(fitted, clean, strict=True)]
     exact = sum(value == np.inf for key, values in columns.items() if key.startswith("psnr") for value in values)
@@ -67,9 +80,47 @@ def restoration(
     note = join_notes(
         f"{exact} exact images counted as {CEILING:g} dB" if exact else "",
         f"{small} images smaller than SSIM's window of {WINDOW}" if small else "",
+        "on the Y channel" if channel == "y" else "",
+        f"without {shave} pixels at the border" if shave else "",
     )
     numbers = {key: Number.bootstrap(values) for key, values in per_image.items()}
-    return Result("restoration", numbers, {"per_image": per_image}, note)
+    called = list(names) if names is not None else [str(i) for i in range(len(clean))]
+    order = np.argsort(per_image["psnr"], kind="stable")
+    rows = [{"name": called[i]} | {key: float(values[i]) for key, values in per_image.items()} for i in order]
+    return Result("restoration", numbers, {"per_image": per_image, "worst_first": rows}, note)
+
+
+def luma(image: np.ndarray, data_range: float = 255) -> np.ndarray:
+    """Y of ITU-R BT.601 in the range of video, as Matlab's rgb2ycbcr and hence papers on super-resolution have it.
+
+    ``Y = 16 + 65.481 R + 128.553 G + 24.966 B`` for R, G, B in [0, 1] and white at 255, not rounded.
+
+    Args:
+        image: ``(H, W, 3)`` RGB, or ``(H, W, 1)`` grey, which is returned as it is.
+        data_range: what white is worth.
+
+    Returns:
+        ``(H, W, 1)`` float64 in the image's own units.
+
+    Raises:
+        UserError: another number of channels.
+    """
+    image = image.astype(np.float64)
+    if image.shape[2] == 1:
+        return image
+    if image.shape[2] != 3:
+        raise UserError(f"channel y: images of {image.shape[2]} channels have no luma; use channel rgb")
+    return (image @ np.array([65.481, 128.553, 24.966]) / 255 + 16 / 255 * data_range)[..., None]
+
+
+def _looked_at(image: np.ndarray, channel: str, shave: int, data_range: float) -> np.ndarray:
+    """What is compared of an image (H,W,C): its luma or all channels, without its border."""
+    if channel not in ("rgb", "y"):
+        raise UserError(f"channel {channel}: it may be rgb or y")
+    if shave < 0 or 2 * shave >= min(image.shape[:2]):
+        raise UserError(f"shave {shave}: leaves nothing of an image of {image.shape[1]} x {image.shape[0]} pixels")
+    inner = image[shave : image.shape[0] - shave, shave : image.shape[1] - shave]
+    return luma(inner, data_range) if channel == "y" else inner
 
 
 def psnr(prediction: np.ndarray, target: np.ndarray, data_range: float = 255) -> float:
@@ -94,29 +145,16 @@ def ssim(prediction: np.ndarray, target: np.ndarray, data_range: float = 255) ->
         data_range: what white is worth.
 
     Returns:
-        At most 1. Images of less than 11 pixels get the largest odd window that fits, those below 3 pixels the
-        global statistics.
+        At most 1. Borders that the window would reach beyond are left out; for images of less than 11 pixels these
+        are narrower, as if the window were the largest odd one that fits.
     """
-    import cv2
+    from skimage.metrics import structural_similarity
 
     a, b = (np.atleast_3d(image).astype(np.float64) for image in (prediction, target))
     side = min(a.shape[:2])
-    radius = min(WINDOW, side - 1 + side % 2) // 2
-    tap = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * SIGMA**2))
-    tap /= tap.sum()
-
-    def local_mean(image: np.ndarray) -> np.ndarray:
-        if side < 3:
-            return image.mean((0, 1), keepdims=True)
-        planes = [cv2.sepFilter2D(plane, -1, tap, tap) for plane in np.moveaxis(image, -1, 0)]
-        return np.stack(planes, -1)[radius : image.shape[0] - radius, radius : image.shape[1] - radius]
-
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    mean_a, mean_b = local_mean(a), local_mean(b)
-    variance = local_mean(a * a) - mean_a**2 + local_mean(b * b) - mean_b**2
-    covariance = local_mean(a * b) - mean_a * mean_b
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return float((luminance * (2 * covariance + c2) / (variance + c2)).mean())
+    window = min(WINDOW, side - 1 + side % 2)
+    wang: dict[str, Any] = {"gaussian_weights": True, "sigma": SIGMA, "use_sample_covariance": False}
+    return float(structural_similarity(a, b, win_size=window, data_range=data_range, channel_axis=-1, **wang))
 
 
 def _images(images: Images, name: str, channels: str) -> list[np.ndarray]:

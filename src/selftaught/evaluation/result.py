@@ -33,7 +33,8 @@ class Number:
         """Mean over seeds with Student's interval, ``mean +- t_{n-1} s / sqrt(n)`` (s with divisor n - 1).
 
         Args:
-            values: one value per seed; a single one has no interval.
+            values: one value per seed; a single one has no interval, nor have values that are all the same: they say
+                that the seed made no difference, not that the number is certain.
             level: coverage, default 0.95.
 
         Raises:
@@ -43,7 +44,7 @@ class Number:
         if not array.size:
             raise UserError("values: empty; a number needs at least one measured value")
         mean, kept = float(array.mean()), tuple(array.tolist())
-        if array.size == 1:
+        if array.size == 1 or bool((array == array[0]).all()):
             return cls(mean, values=kept)
         from scipy.special import stdtrit
 
@@ -70,8 +71,9 @@ class Number:
             seed: of the drawing.
 
         Returns:
-            The statistic of all items and the interval; a single item has none. When every item is right (or every
-            one wrong) resampling would claim certainty, so the exact binomial bound (Clopper-Pearson) is used.
+            The statistic of all items and the interval; a single item has none, nor have items that are all the same.
+            When every item is right (or every one wrong) resampling would claim certainty, so the exact binomial
+            bound (Clopper-Pearson) is used.
 
         Raises:
             UserError: no items.
@@ -86,6 +88,8 @@ class Number:
         if statistic is None and items.ndim == 1 and mean in (0.0, 1.0) and np.all(items == mean):
             slack = 1 - ((1 - level) / 2) ** (1 / n)
             return cls(mean, mean - slack if mean else 0.0, 1.0 if mean else slack, (mean,))
+        if bool((items == items[0]).all()):
+            return cls(mean, values=(mean,))
         draws = _resample(items, statistic, resamples, np.random.default_rng(seed))
         draws = draws[np.isfinite(draws)]
         if not len(draws):
@@ -130,7 +134,7 @@ class Difference(Number):
 
     def __str__(self) -> str:
         sign = "+" if self.mean > 0 else ""
-        return f"{sign}{super().__str__()}" + ("" if self.p is None else f", p = {self.p:.2g}")
+        return f"{sign}{super().__str__()}" + ("" if self.p is None or self.low is None else f", p = {self.p:.2g}")
 
 
 def paired_difference(
@@ -144,8 +148,9 @@ def paired_difference(
         level: coverage, default 0.95.
 
     Returns:
-        ``Difference``: interval and ``p`` are ``None`` with a single pair; ``p`` is 0 (or 1) when all differences are
-        the same and not zero (or zero).
+        ``Difference``: interval and ``p`` are ``None`` with a single pair. When all differences are the same there is
+        no spread to judge by: no interval either, and ``p`` is the formula's limit, 0 (or 1 where they are zero), which
+        is not printed.
 
     Raises:
         UserError: the two sides differ in length or are empty.
@@ -160,11 +165,11 @@ def paired_difference(
     from scipy.special import stdtr
 
     spread = (left - right).std(ddof=1) / math.sqrt(n)
-    p = float(number.mean == 0) if spread == 0 else float(2 * stdtr(n - 1, -abs(number.mean) / spread))
+    p = float(number.mean == 0) if number.low is None else float(2 * stdtr(n - 1, -abs(number.mean) / spread))
     return Difference(number.mean, number.low, number.high, number.values, p)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a protocol returns.
 
@@ -196,6 +201,9 @@ class Result:
         """The inverse of ``to_dict``."""
         numbers = {key: Number.from_dict(number) for key, number in data["numbers"].items()}
         return cls(data["name"], numbers, dict(data.get("figures", {})), data.get("note", ""))
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
     def __str__(self) -> str:
         shown = [f"{key} {number}" for key, number in list(self.numbers.items())[:6]]

@@ -1,4 +1,4 @@
-"""The methods, one file per system; imported when first used.
+"""The methods, one file per system, found by themselves and imported when first used.
 
 >>> from selftaught import methods
 >>> methods.DCL(encoder="resnet18", image_size=32)
@@ -7,44 +7,23 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from selftaught import catalog
+from selftaught._rooms import fill_room, room_names
 from selftaught.errors import UserError
 
-_CLASSES = {
-    "SimCLR": "simclr",
-    "DCL": "dcl",
-    "BarlowTwins": "barlow_twins",
-    "MixedBarlowTwins": "mixed_barlow_twins",
-    "VICReg": "vicreg",
-    "BYOL": "byol",
-    "SimSiam": "simsiam",
-    "SwAV": "swav",
-    "SEER": "seer",
-    "DINO": "dino",
-    "ReSSL": "ressl",
-    "GroCo": "groco",
-    "AMCL": "amcl",
-    "CACR": "cacr",
-    "ISogCLR": "isogclr",
-    "CBSN": "c_bsn",
-    "FrameProjections": "frame_projections",
-    "ScatSimCLR": "scatsimclr",
-    "ProjectionHead": "projection_head",
-    "MoCoV2": "moco_v2",
-    "MoCoV3": "moco_v3",
-    "MoCHi": "mochi",
-    "NNCLR": "nnclr",
-    "SupCon": "supcon",
-    "Supervised": "supervised",
-    "LVMMed": "lvm_med",
-    "SLA": "sla",
-    "CoreTuning": "core_tuning",
-    "LAF": "laf",
-}
+_NAMES = fill_room(__name__, __path__, globals(), lazy=True)
+__all__ = ["built", "get", *_NAMES]
 
-__all__ = ["get", *_CLASSES]
+
+def _classes() -> dict[str, str]:
+    """File of each method's class: module name (without the package) -> class name, the first of its ``__all__``."""
+    found: dict[str, str] = {}
+    for name, module in room_names(__name__, tuple(__path__)).items():
+        found.setdefault(module.rpartition(".")[2], name)
+    return found
 
 
 def get(slug: str) -> Any:
@@ -54,10 +33,10 @@ def get(slug: str) -> Any:
         UserError: no such method, or it is in the catalogue but not built yet.
     """
     card = catalog.card(slug)
-    module = slug.replace("-", "_")
-    for name, file in _CLASSES.items():
-        if file == module:
-            return getattr(import_module(f"selftaught.methods.{module}"), name)
+    module = card.slug.replace("-", "_")
+    classes = _classes()
+    if module in classes:
+        return getattr(import_module(f"{__name__}.{module}"), classes[module])
     if card.built:
         raise UserError(f"{card.slug} is no single method to train; run: {card.command}")
     raise UserError(f"{card.slug} is in the catalogue but not built yet; built: {', '.join(built())}")
@@ -65,10 +44,10 @@ def get(slug: str) -> Any:
 
 def built() -> list[str]:
     """Slugs of the methods that run."""
-    return sorted(file.replace("_", "-") for file in _CLASSES.values())
+    files = Path(__file__).parent.glob("[!_]*.py")
+    return sorted(file.stem.replace("_", "-") for file in files)
 
 
-def __getattr__(name: str) -> Any:
-    if name in _CLASSES:
-        return getattr(import_module(f"selftaught.methods.{_CLASSES[name]}"), name)
-    raise AttributeError(f"module 'selftaught.methods' has no attribute {name!r}")
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...

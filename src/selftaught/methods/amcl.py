@@ -26,6 +26,8 @@ from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
 from selftaught.methods._queue import fitted_queue
 from selftaught.views import ColorJitter, GaussianBlur, Grayscale, HorizontalFlip, Op, Pipeline, RandomResizedCrop
 
+__all__ = ["AMCL"]
+
 
 @dataclass
 class Config(MomentumConfig):

@@ -20,6 +20,8 @@ from selftaught.engine.optim import parameter_groups
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
 from selftaught.views import Pipeline
 
+__all__ = ["BarlowTwins"]
+
 
 @dataclass
 class Config(JointEmbeddingConfig):

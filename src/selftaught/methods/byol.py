@@ -18,6 +18,8 @@ from selftaught.engine.method import Optimizer
 from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
 from selftaught.views import Pipeline
 
+__all__ = ["BYOL"]
+
 
 @dataclass
 class Config(MomentumConfig):

@@ -24,6 +24,8 @@ from selftaught import networks, objectives, views
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Schedule
 from selftaught.views import Pipeline
 
+__all__ = ["CBSN"]
+
 
 @dataclass
 class Config(MethodConfig):

@@ -28,6 +28,8 @@ from selftaught.methods._multi_crop import MultiCrop, MultiCropConfig
 from selftaught.methods._queue import fitted_queue
 from selftaught.views import ColorJitter, Grayscale, HorizontalFlip, Pipeline, RandomResizedCrop
 
+__all__ = ["CACR"]
+
 
 @dataclass
 class Config(MultiCropConfig, MomentumConfig):

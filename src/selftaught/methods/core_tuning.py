@@ -27,6 +27,8 @@ from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod, accu
 from selftaught.objectives.core_tuning import draw_shares, soft_cross_entropy
 from selftaught.views import HorizontalFlip, Op, Pipeline, RandomCrop, RandomResizedCrop, Resize
 
+__all__ = ["CoreTuning"]
+
 
 @dataclass
 class Config(ClassifierConfig):

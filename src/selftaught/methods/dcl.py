@@ -23,6 +23,8 @@ from selftaught.engine.method import Optimizer
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
 from selftaught.views import Pipeline
 
+__all__ = ["DCL"]
+
 
 @dataclass
 class Config(JointEmbeddingConfig):

@@ -23,6 +23,8 @@ from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
 from selftaught.methods._multi_crop import MultiCrop, MultiCropConfig
 from selftaught.views import GaussianBlur, Pipeline, Solarize
 
+__all__ = ["DINO"]
+
 
 @dataclass
 class Config(MultiCropConfig, MomentumConfig):

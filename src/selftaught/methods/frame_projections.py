@@ -25,6 +25,8 @@ from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, 
 from selftaught.errors import UserError
 from selftaught.views import frames
 
+__all__ = ["FrameProjections"]
+
 
 @dataclass
 class Config(MethodConfig):

@@ -24,6 +24,8 @@ from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingCo
 from selftaught.methods._multi_crop import MultiCrop, MultiCropConfig
 from selftaught.views import GaussianBlur, Pipeline
 
+__all__ = ["GroCo"]
+
 
 @dataclass
 class Config(MultiCropConfig, JointEmbeddingConfig):

@@ -29,6 +29,8 @@ from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
 from selftaught.methods._queue import fitted_queue
 from selftaught.views import Pipeline
 
+__all__ = ["ISogCLR"]
+
 
 @dataclass
 class Config(MomentumConfig):

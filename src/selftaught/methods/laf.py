@@ -32,7 +32,7 @@ from selftaught.methods._unlearning import Unlearner, UnlearnerConfig
 from selftaught.networks.vae import EmbeddingVAE
 from selftaught.objectives import laf
 
-__all__ = ["LAF", "PRESETS", "Config"]
+__all__ = ["LAF"]
 
 WITHOUT_LABELS = ("laf", "ue", "ra", "bad-teacher")
 """Modes that never read a label."""

@@ -26,6 +26,8 @@ from selftaught.errors import UserError
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
 from selftaught.views import Pipeline
 
+__all__ = ["LVMMed"]
+
 
 @dataclass
 class Config(JointEmbeddingConfig):

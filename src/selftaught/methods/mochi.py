@@ -18,6 +18,8 @@ from torch import Tensor
 from selftaught import objectives
 from selftaught.methods import moco_v2
 
+__all__ = ["MoCHi"]
+
 
 @dataclass
 class Config(moco_v2.Config):

@@ -10,7 +10,7 @@ depend on the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from selftaught.engine.method import Optimizer
 from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
 from selftaught.methods._queue import fitted_queue, kinship, relatives
 from selftaught.views import Pipeline
+
+__all__ = ["MoCoV2"]
 
 
 @dataclass
@@ -96,7 +98,7 @@ class MoCoV2(MomentumEmbedding):
         xs, own = self.seen(batch), kinship(batch, self.config.mask)
         directions = [(0, 1), (1, 0)][: len(self.queues)]
         mixed, partner, share = self.mix_inputs([xs[a] for a, _ in directions])
-        queues = cast(list[networks.Queue], list(self.queues))
+        queues: list[Any] = list(self.queues)
         queries = [normalize(q.float()) for q in self.embed_views(mixed)]
         keys = [normalize(k.float()) for k in self.embed_views([xs[b] for _, b in directions], self.keys)]
         found = []

@@ -21,6 +21,8 @@ from selftaught.errors import UserError
 from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
 from selftaught.views import Pipeline
 
+__all__ = ["MoCoV3"]
+
 
 @dataclass
 class Config(MomentumConfig):

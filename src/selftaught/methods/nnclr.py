@@ -23,6 +23,8 @@ from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingCo
 from selftaught.methods._queue import fitted_queue, kinship, relatives
 from selftaught.views import Pipeline
 
+__all__ = ["NNCLR"]
+
 
 @dataclass
 class Config(JointEmbeddingConfig):

@@ -25,6 +25,8 @@ from selftaught.evaluation.layerwise import layer_features, layer_names
 from selftaught.methods._encoder import EncoderConfig, EncoderMethod, accuracy
 from selftaught.views import Pipeline
 
+__all__ = ["ProjectionHead"]
+
 SUPERVISED = ("supcon", "ce")
 
 

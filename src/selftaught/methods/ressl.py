@@ -20,6 +20,8 @@ from selftaught.engine.method import Optimizer
 from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
 from selftaught.views import HorizontalFlip, Pipeline, RandomResizedCrop
 
+__all__ = ["ReSSL"]
+
 
 @dataclass
 class Config(MomentumConfig):

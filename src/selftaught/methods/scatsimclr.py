@@ -27,6 +27,8 @@ from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingCo
 from selftaught.networks.adapter import ADAPTERS
 from selftaught.views import HorizontalFlip, Pipeline, jigsaw
 
+__all__ = ["ScatSimCLR"]
+
 TURNS = 4
 
 
@@ -105,7 +107,7 @@ class ScatSimCLR(JointEmbedding):
                 scat_bn=c.scat_bn,
                 colour=c.colour,
             )
-            self.projector = self.head([self.encoder.dim, *(int(width) for width in str(c.projector).split("-"))])
+            self.projector = self.head([int(self.encoder.dim), *(int(width) for width in str(c.projector).split("-"))])
         else:
             super().build()
         if c.pretext == "rotation":

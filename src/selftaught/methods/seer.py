@@ -14,6 +14,8 @@ from typing import Literal
 from selftaught.methods.swav import Config as SwAVConfig
 from selftaught.methods.swav import SwAV
 
+__all__ = ["SEER"]
+
 
 @dataclass
 class Config(SwAVConfig):

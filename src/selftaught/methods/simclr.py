@@ -16,6 +16,8 @@ from selftaught import networks, objectives
 from selftaught.engine.method import Optimizer
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
 
+__all__ = ["SimCLR"]
+
 
 @dataclass
 class Config(JointEmbeddingConfig):

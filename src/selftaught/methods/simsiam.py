@@ -19,6 +19,8 @@ from selftaught.engine.optim import parameter_groups
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
 from selftaught.views import Pipeline
 
+__all__ = ["SimSiam"]
+
 
 @dataclass
 class Config(JointEmbeddingConfig):

@@ -29,6 +29,8 @@ from selftaught.methods._sla_classifier import SLAClassifier, few_shot_split
 from selftaught.views import CenterCrop, ColorJitter, HorizontalFlip, Op, Pipeline, RandomResizedCrop, Resize
 from selftaught.views import transformations as tf
 
+__all__ = ["SLA"]
+
 _SMALL_IMAGE = 40
 _SHIFT = 4
 

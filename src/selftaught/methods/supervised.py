@@ -17,6 +17,8 @@ from selftaught.engine.method import Optimizer, Schedule
 from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod, accuracy
 from selftaught.views import HorizontalFlip, Pipeline, RandomResizedCrop
 
+__all__ = ["Supervised"]
+
 
 @dataclass
 class Config(ClassifierConfig):

@@ -22,6 +22,8 @@ from selftaught.engine.method import Optimizer
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
 from selftaught.methods._multi_crop import MultiCrop, MultiCropConfig
 
+__all__ = ["SwAV"]
+
 
 @dataclass
 class Config(MultiCropConfig, JointEmbeddingConfig):

@@ -16,6 +16,8 @@ from selftaught.errors import UserError
 from selftaught.networks.encoders import Encoder
 from selftaught.networks.scattering import Scattering2d
 
+__all__ = ["ADAPTERS", "JigsawHead", "rotation_head", "scattering_encoder"]
+
 CELLS = 4
 """The adapter's map is averaged to 4 x 4 cells, whatever the image's size."""
 

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from selftaught.errors import UserError
 
+__all__ = ["SmallAlexNet"]
+
 SMALL_ALEXNET = "alexnet-small"
 ABOUT = "five convolutions, two wide layers, 4096 features, 27 M parameters; CACR's network for small images"
 SMALLEST = 15  # pixels: a last map of 1 x 1

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from selftaught.errors import UserError
 
+__all__ = ["BlindSpotNetwork", "ConditionalMaskedConv"]
+
 
 class ConditionalMaskedConv(nn.Conv2d):
     """A k x k "same" convolution whose centre tap is there only when the caller wants to see the pixel itself.

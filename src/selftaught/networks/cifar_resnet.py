@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from selftaught.errors import UserError
 
+__all__ = ["CIFAR_RESNETS", "CIFARResNet"]
+
 CIFAR_RESNETS = ("cresnet20", "cresnet32", "cresnet44", "cresnet56", "cresnet110")
 
 

@@ -20,6 +20,8 @@ from selftaught.networks.small_cnn import ABOUT as ABOUT_CNN
 from selftaught.networks.small_cnn import SMALL_CNN, small_cnn
 from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords, own_resnet, small_stem
 
+__all__ = ["Encoder", "build", "encoder", "own_encoders"]
+
 Stem = Literal["auto", "small", "standard"]
 _PLAIN = {SMALL_ALEXNET: (small_alexnet, ABOUT_ALEXNET), SMALL_CNN: (small_cnn, ABOUT_CNN)}
 """Networks of torch's own layers, for small images."""

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from selftaught.errors import UserError
 
+__all__ = ["MessagePassing"]
+
 
 def normalised_adjacency(edges: Tensor, size: int) -> Tensor:
     """A~ = D^-1/2 (A + I) D^-1/2, D the degrees of A + I (Kipf and Welling, ICLR 2017, arXiv 1609.02907, eq. 2).

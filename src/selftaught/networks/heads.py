@@ -12,6 +12,8 @@ from torch.nn.functional import linear, normalize
 
 from selftaught.errors import UserError
 
+__all__ = ["DINOHead", "Prototypes", "dino_head", "mlp"]
+
 Norm = Literal["bn", "ln", "none"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

@@ -8,6 +8,8 @@ from torch.nn.functional import normalize
 
 from selftaught.errors import UserError
 
+__all__ = ["Queue"]
+
 
 class Queue(nn.Module):
     """The last ``size`` embeddings, first in first out; all buffers, so that checkpoints carry them.

@@ -21,6 +21,8 @@ import torch
 from selftaught.errors import UserError
 from selftaught.networks.encoders import Encoder, Stem, encoder
 
+__all__ = ["REGNETS", "RegNetY", "regnety", "timm_name"]
+
 STEM_WIDTH = 32
 SQUEEZE = 0.25
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from selftaught.errors import UserError
 from selftaught.networks.heads import mlp
 
+__all__ = ["HEADS", "Reweighting", "SymmetrisedReLU", "projection_head", "reweighting"]
+
 HEADS = ("none", "linear", "mlp", "mlp2", "identity-mlp", "reweight")
 
 

@@ -24,6 +24,8 @@ from torch.nn.functional import pad
 
 from selftaught.errors import UserError
 
+__all__ = ["Scattering2d"]
+
 COPIES = range(-2, 3)
 """Shifts of the padded grid over which a filter is summed, so that it is periodic."""
 PI_OF_THE_NORM = 3.1415

@@ -10,6 +10,17 @@ from torch.nn import functional as F
 
 from selftaught.errors import UserError
 
+__all__ = [
+    "ConvMapping",
+    "FourierEncoder",
+    "ResNet1d",
+    "SeriesEncoder",
+    "WaveletEncoder",
+    "build_series",
+    "mapper",
+    "series_encoder",
+]
+
 
 class SameConv1d(nn.Conv1d):
     """Convolution with "same" padding: ceil(T / stride) steps come out, an odd padding ends on the longer side."""

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+__all__ = ["kept_statistics"]
+
 
 @contextmanager
 def kept_statistics(*modules: nn.Module) -> Iterator[None]:

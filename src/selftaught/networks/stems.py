@@ -14,6 +14,8 @@ from torch import nn
 
 from selftaught.errors import UserError
 
+__all__ = ["OWN"]
+
 SMALL_IMAGE = 40  # pixels; a stem that divides the side by four leaves too little below it
 
 

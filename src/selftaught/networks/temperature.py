@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from selftaught.errors import UserError
 from selftaught.networks.heads import mlp
 
+__all__ = ["MultiHead", "PairScore", "TemperatureTable"]
+
 
 class MultiHead(nn.Module):
     """C heads of one shape, each with weights of its own: copies of one initialisation would learn one head C times.

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 
+__all__ = ["tiled"]
+
 
 def tiled(fn: Callable[[Tensor], Tensor], image: Tensor, *, tile: int, overlap: int) -> Tensor:
     """Apply an image-to-image function tile by tile.

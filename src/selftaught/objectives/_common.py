@@ -17,6 +17,9 @@ from selftaught.errors import UserError
 SHORTEST = 1e-8
 """Below this length a vector counts as longer than it is."""
 
+NO_NEGATIVES = " (one sample has no negatives); raise the batch size"
+"""Why a batch of one is too small."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -172,3 +175,8 @@ def mean_distance(output: Tensor, target: Tensor, kind: str) -> Tensor:
     """Mean absolute (``"l1"``) or mean squared (``"l2"``, also called ``"mse"``) difference over all entries."""
     difference = output - target
     return difference.abs().mean() if kind == "l1" else difference.square().mean()
+
+
+def mean_cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Mean cosine of the rows of two (N, D) matrices."""
+    return (unit(a) * unit(b)).sum(1).mean()

@@ -53,33 +53,43 @@ class _Problem(NamedTuple):
         for top in range(0, len(self.a), step):
             rows = slice(top, min(top + step, len(self.a)))
             queries = self.a[rows]
+            left_out = None if self.exclude is None else _LeftOut(self.exclude[rows])
             for left in range(top if self.mirrored else 0, len(self.b), step):
                 columns = slice(left, min(left + step, len(self.b)))
                 keys = self.b[columns]
                 logits = buffer[: len(queries) * len(keys)].view(len(queries), len(keys))
                 torch.addmm(logits, queries, keys.T, beta=0, alpha=self.scale, out=logits)
-                if self.exclude is not None:
-                    _leave_out(logits, self.exclude[rows] - left)
+                if left_out is not None:
+                    left_out.strike(logits, left)
                 if self.group is not None:
                     logits.masked_fill_(self.group[rows].unsqueeze(1) == self.group[columns], -math.inf)
                 yield rows, columns, logits
 
 
-def _leave_out(logits: Tensor, exclude: Tensor) -> None:
-    """Write -inf at the columns ``exclude`` (rows, k) of every row; indices outside the tile change nothing.
+class _LeftOut:
+    """The keys ``exclude`` (rows, k) that a block of queries leaves out, to be struck from one tile after the other."""
 
-    On a GPU gather and scatter at clamped positions rather than a search for the hits: no host synchronisation.
-    """
-    width = logits.shape[1]
-    if logits.device.type == "cpu":
-        row, column = ((exclude >= 0) & (exclude < width)).nonzero().unbind(1)
-        if len(row):
-            logits[row, exclude[row, column]] = -math.inf
-        return
-    for index in exclude.unbind(1):
-        outside = (index < 0) | (index >= width)
-        at = index.clamp(0, width - 1).unsqueeze(1)
-        logits.scatter_(1, at, logits.gather(1, at).masked_fill(~outside.unsqueeze(1), -math.inf))
+    def __init__(self, exclude: Tensor) -> None:
+        self.columns = exclude.unbind(1)
+        # where reading is free: the lowest and highest key of every column, so that most tiles need no work
+        self.spans = (
+            [tuple(int(x) for x in c.aminmax()) for c in self.columns] if exclude.device.type == "cpu" else None
+        )
+
+    def strike(self, logits: Tensor, left: int) -> None:
+        """Write -inf at the keys left out; ``left`` is the tile's first key, and keys outside it change nothing."""
+        width = logits.shape[1]
+        for number, keys in enumerate(self.columns):
+            low, high = self.spans[number] if self.spans is not None else (left - 1, left)
+            if high < left or low >= left + width:
+                continue
+            at = (keys - left).unsqueeze(1)
+            if low >= left and high < left + width:
+                logits.scatter_(1, at, -math.inf)
+            else:  # at clamped positions: a search for the hits would make the host wait for a GPU
+                inside = (at >= 0) & (at < width)
+                at = at.clamp(0, width - 1)
+                logits.scatter_(1, at, logits.gather(1, at).masked_fill(inside, -math.inf))
 
 
 class _Sums:

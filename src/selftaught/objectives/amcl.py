@@ -19,9 +19,21 @@ from torch.utils.checkpoint import checkpoint
 
 from selftaught.errors import UserError
 from selftaught.objectives._common import check_choice, in_float32, softplus
-from selftaught.objectives._temperature import Score, Temperature, check_heads, heads_of, unit_heads
+from selftaught.objectives._correlation import off_diagonal, standardise
+from selftaught.objectives._temperature import Score, Temperature, amcl_omega, check_heads, heads_of, unit_heads
 from selftaught.objectives._tiled import lse_rows
-from selftaught.objectives.redundancy import _off_diagonal, _standardise
+
+__all__ = [
+    "amcl",
+    "amcl_barlow_twins",
+    "amcl_barlow_twins_terms",
+    "amcl_moco",
+    "amcl_moco_terms",
+    "amcl_omega",
+    "amcl_simsiam",
+    "amcl_simsiam_terms",
+    "amcl_terms",
+]
 
 CHUNK = 2**22
 """Numbers of a tile of pairs; only one tile lives at a time, forward and backward."""
@@ -290,11 +302,11 @@ def amcl_barlow_twins_terms(
         scores = z1.new_zeros(heads, width, width)
     if scores.numel() != heads * width * width or scores.shape[-2:] != (width, width):
         raise UserError(f"scores need the shape {(heads, width, width)}, got {tuple(scores.shape)}")
-    a, b = (_standardise(z.reshape(rows, -1), "batch", False).view(rows, heads, width) for z in (z1, z2))
+    a, b = (standardise(z.reshape(rows, -1), "batch", False).view(rows, heads, width) for z in (z1, z2))
     correlation = torch.einsum("ncl,ncm->clm", a, b) / rows
     tau = temperature.between_limits(scores.reshape(heads, width, width))
     invariance = (1 - correlation.diagonal(0, 1, 2) / tau.diagonal(0, 1, 2)).square().sum()
-    redundancy = torch.stack([_off_diagonal(entries).sum() for entries in correlation.square() / tau]).sum()
+    redundancy = torch.stack([off_diagonal(entries).sum() for entries in correlation.square() / tau]).sum()
     omega = temperature.regulariser(tau, width)
     on_diagonal = omega.diagonal(0, 1, 2).sum()
     regulariser = 2 * on_diagonal - omega.sum()

@@ -15,6 +15,7 @@ from torch import Tensor
 from selftaught.errors import UserError
 from selftaught.objectives._blocks import by_rows
 from selftaught.objectives._common import (
+    NO_NEGATIVES,
     check_choice,
     check_positive,
     check_views,
@@ -24,7 +25,8 @@ from selftaught.objectives._common import (
     softplus,
 )
 from selftaught.objectives._tiled import lse_rows
-from selftaught.objectives.contrastive import NO_NEGATIVES
+
+__all__ = ["cacr", "cacr_momentum", "cacr_queue", "cacr_queue_terms", "cacr_supervised", "cacr_terms"]
 
 CHOICES = ("full", "without_w1", "without_w2", "none")
 COSTS = ("euclidean", "rbf")

@@ -24,6 +24,17 @@ from selftaught.objectives._common import (
     unit,
 )
 
+__all__ = [
+    "CoreTuningPool",
+    "HardPairs",
+    "core_tuning",
+    "core_tuning_pool",
+    "core_tuning_terms",
+    "focal_contrast",
+    "hard_pairs",
+    "semi_hard_partners",
+]
+
 MINING = ("paper", "official", "none")
 NORMALISATION = ("code", "per-positive")
 TOLERANCE = 1e-6

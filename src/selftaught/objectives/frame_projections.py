@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._common import check_choice, check_positive, check_views, in_float32, mean_distance, unit
-from selftaught.objectives.contrastive import simclr
+from selftaught.objectives.simclr import nt_xent
+
+__all__ = [
+    "frame_projections",
+    "frame_projections_mappers",
+    "frame_projections_mappers_terms",
+    "frame_projections_terms",
+]
 
 
 def frame_projections(
@@ -77,7 +85,9 @@ def frame_projections_terms(
     views = {name: unit(e) for name, e in raw.items()}
     pairs = [("time", "wavelet"), ("time", "fourier"), ("wavelet", "fourier")]
     terms = {
-        f"{a}_{b}": simclr(views[a], views[b], temperature=temperature) for a, b in pairs if a in views and b in views
+        f"{a}_{b}": nt_xent(torch.stack([views[a], views[b]]), temperature)
+        for a, b in pairs
+        if a in views and b in views
     }
     identity = sum(terms.values(), start=e_t.new_zeros(()))
     terms |= {"identity": identity, "loss": identity}

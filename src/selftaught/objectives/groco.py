@@ -9,8 +9,10 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._common import check_positive, check_views, in_float32, softplus, unit
+from selftaught.objectives._sorting import group_probability, relaxed_sort, sorting_network
 from selftaught.objectives._tiled import lse_rows
-from selftaught.objectives.sorting import group_probability
+
+__all__ = ["groco", "group_probability", "nt_xent_pairs", "relaxed_sort", "sorting_network"]
 
 TILE = 1024
 """Anchors whose similarities to the whole batch are held at a time."""
@@ -33,8 +35,8 @@ def groco(
 
     For anchor i of view a: its positives cos(z^a_i, z^p_i) in the other of the first ``n_pos_augs`` views p, m of them,
     and its negatives cos(z^a_i, z^a_j), j != i, of the *same* view, the k = ``topk_neg`` largest. They go, negatives
-    first, both groups ascending, through a relaxed sorting network (:mod:`~selftaught.objectives.sorting`) with n = k+m
-    wires. With r_i the relaxed probability of entry i to end among the m upper ranks and t_i = 1 for positives, else 0:
+    first, both groups ascending, through a relaxed sorting network (:func:`relaxed_sort`) with n = k + m wires. With
+    r_i the relaxed probability of entry i to end among the m upper ranks and t_i = 1 for positives, else 0:
 
         loss = mean over views a, anchors and entries of  -t_i log r_i - (1 - t_i) log(1 - r_i)
 

@@ -21,10 +21,23 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._blocks import by_rows
-from selftaught.objectives._common import check_choice, check_positive, check_views, expect_unit, in_float32, unit
-from selftaught.objectives.contrastive import NO_NEGATIVES
+from selftaught.objectives._common import NO_NEGATIVES, check_choice, check_views, expect_unit, in_float32, unit
+from selftaught.objectives._isogclr_bimodal import PairState, isogclr_bimodal, isogclr_bimodal_terms
+from selftaught.objectives._isogclr_rates import STARTS, check_rates
 
-STARTS = ("mean", "zero")
+__all__ = [
+    "PairState",
+    "isogclr",
+    "isogclr_bimodal",
+    "isogclr_bimodal_terms",
+    "isogclr_libauc",
+    "isogclr_libauc_terms",
+    "isogclr_queue",
+    "isogclr_queue_terms",
+    "isogclr_terms",
+    "sogclr",
+]
+
 SAFE_EXPONENT = 80.0
 """exp of plus or minus this is a normal float32, with room for sums."""
 
@@ -362,18 +375,3 @@ def _state(
             raise UserError(f"{name} must be one number per sample, ({rows},), got {tuple(value.shape)}")
     tau, s, u = (value.detach().to(z1.dtype) for value in found)
     return tau, s, u
-
-
-def check_rates(gamma: float, beta_u: float, rho: float, eta: float, tau_min: float, tau_max: float) -> None:
-    """Refuse rates of the state outside their ranges.
-
-    Raises:
-        UserError: it names the rate and its range.
-    """
-    check_positive(gamma=gamma, tau_min=tau_min)
-    if not (gamma <= 1 and 0 <= beta_u <= 1):
-        raise UserError(f"gamma must lie in (0, 1] and beta_u in [0, 1], got {gamma} and {beta_u}")
-    if not (rho >= 0 and eta >= 0):
-        raise UserError(f"rho and eta must be 0 or more, got {rho} and {eta}")
-    if not tau_min <= tau_max:
-        raise UserError(f"tau_min must not be above tau_max, got {tau_min} and {tau_max}")

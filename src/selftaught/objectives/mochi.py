@@ -10,7 +10,10 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._common import check_positive, check_range, expect_unit, in_float32, unit
-from selftaught.objectives.queue import CHUNK, check_queue, contrast, diagnostics, moco_v2_terms
+from selftaught.objectives._queue import CHUNK, check_queue, contrast, diagnostics
+from selftaught.objectives.moco_v2 import moco_v2_terms
+
+__all__ = ["MochiDraws", "draw_mochi", "mochi", "mochi_negatives", "mochi_terms"]
 
 
 class MochiDraws(NamedTuple):

@@ -13,6 +13,19 @@ from torch import Tensor
 from selftaught.errors import UserError
 from selftaught.objectives._common import check_choice, check_labels, check_positive, in_float32
 
+__all__ = [
+    "UNLABELLED",
+    "effective_weights",
+    "ldam_margins",
+    "sla",
+    "sla_aggregate",
+    "sla_da",
+    "sla_episode",
+    "sla_mt",
+    "sla_single",
+    "sla_terms",
+]
+
 UNLABELLED = -1
 """Label of an image whose class is not known."""
 

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from selftaught.data import Source, open_source
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator
 from selftaught.errors import UserError
-from selftaught.evaluation import Result
-from selftaught.run import applying, evaluating, exporting, reporting, suites, training
-from selftaught.run.layout import Layout, write_json
+from selftaught.run import applying, evaluations, outputs, reporting, samples, suites, training
+from selftaught.run.evaluations import Found
+from selftaught.run.layout import Layout
+from selftaught.run.ranks import is_first
 from selftaught.run_settings import Settings
 
 __all__ = ["Run", "compare", "load", "train"]
+
+Say = Callable[[str], None]
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
 
 
 def train(
@@ -30,6 +38,7 @@ def train(
     config: str | Path | None = None,
     resume: str | Path | None = None,
     quiet: bool = False,
+    report: bool = False,
     **options: Any,
 ) -> Run:
     """Train a method and return the run.
@@ -40,6 +49,7 @@ def train(
         config: a run's config.yaml to repeat.
         resume: folder of an interrupted run to go on with; everything else is then taken from it.
         quiet: no progress bar.
+        report: evaluate and write report.html at the end.
         **options: settings of the run (``epochs``, ``batch_size``, ``out``, ...) or options of the method.
 
     Returns:
@@ -51,17 +61,25 @@ def train(
     >>> selftaught.train("dcl", data="photos/", epochs=100).evaluate()
     """
     if resume is not None:
-        return load(training.go_on(resume, data, method=method, quiet=quiet, **options))
-    return load(training.start(method, data, config=config, quiet=quiet, **options))
+        run = load(training.go_on(resume, data, method=method, quiet=quiet, **options))
+    else:
+        run = load(training.start(method, data, config=config, quiet=quiet, **options))
+    if report and is_first():
+        run.report()
+    return run
 
 
-def load(path: str | Path) -> Run:
+def load(path: str | Path, *, partial: bool = False) -> Run:
     """Open a run's folder.
+
+    Args:
+        path: the folder.
+        partial: take an interrupted run as its last checkpoint left it; a finished one is taken as it is.
 
     Raises:
         UserError: not a run folder.
     """
-    return Run(path)
+    return Run(path, partial=partial)
 
 
 class Run:
@@ -69,21 +87,23 @@ class Run:
 
     Args:
         path: its folder.
+        partial: take an interrupted run as its last checkpoint left it.
 
     Attributes:
         path: its folder.
         config: its complete configuration, as in config.yaml.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, partial: bool = False) -> None:
         self.layout = Layout(path)
         self.path = self.layout.path
         self.config = self.layout.read_config()
+        self.partial = partial and not self.layout.weights.exists()
         self._method: Method | None = None
-        self._rows: list[dict[str, Any]] = []
 
     def __repr__(self) -> str:
-        return f"<Run {self.config['method']} on {self.config['data']['name']} in {self.path}>"
+        unfinished = " (not finished)" if self.partial else ""
+        return f"<Run {self.config['method']} on {self.config['data']['name']} in {self.path}{unfinished}>"
 
     # ---- the model -------------------------------------------------------------------------------------------
     @property
@@ -96,18 +116,49 @@ class Run:
         """The trained method, in evaluation mode, on the device that serves best.
 
         Raises:
-            UserError: the run was interrupted before its end.
+            UserError: the run was interrupted before its end and ``partial`` was not asked for; weights that are
+                missing, damaged, or not finite.
         """
         if self._method is None:
-            if not self.layout.weights.exists():
-                raise UserError(f"{self.path}: not finished; go on with: selftaught train --resume {self.path}")
-            self._method = self._build()
-            try:
-                self._method.deliverable().load_state_dict(load_file(self.layout.weights))
-            except (RuntimeError, OSError, ValueError) as error:
-                raise UserError(f"{self.layout.weights}: not this run's weights ({str(error)[:80]})") from error
-            self._method.to(accelerator(self.config["settings"].get("device", "auto"))).eval()
+            self._method = self._load()
         return self._method
+
+    def _load(self) -> Method:
+        method = self._build()
+        path = self.layout.weights
+        if not path.exists():
+            path = self._last_checkpoint(method)
+        try:
+            if path == self.layout.weights:
+                method.deliverable().load_state_dict(load_file(path))
+            else:
+                content = torch.load(path, map_location="cpu", weights_only=True)
+                method.load_state_dict(content.get("state_dict", content))
+        except (RuntimeError, OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
+            raise UserError(
+                f"{path}: not this run's weights, or damaged ({str(error).splitlines()[0][:80]})"
+            ) from error
+        for name, value in method.deliverable().state_dict().items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise UserError(f"{path}: NaN or infinity in {name}: the training diverged; train again, with --clip 1")
+        return method.to(accelerator(self.config["settings"].get("device", "auto"))).eval()
+
+    def _last_checkpoint(self, method: Method) -> Path:
+        """The checkpoint of the last stage that has one: what a finished stage ended with, else its last."""
+        several = len(method.stages) > 1
+        found = []
+        for stage in method.stages:
+            final = self.layout.stage(stage, several).final
+            found.append(final if final.exists() else self.layout.checkpoint(stage))
+        found = [path for path in found if path.exists()]
+        if not found:
+            raise UserError(f"{self.path}: interrupted before its first checkpoint; train again: nothing is lost")
+        if not self.partial:
+            raise UserError(
+                f"{self.path}: not finished; go on with: selftaught train --resume {self.path} "
+                "(or use what there is, with --partial)"
+            )
+        return found[-1]
 
     def _build(self, seed: int | None = None) -> Method:
         from selftaught import methods
@@ -119,6 +170,13 @@ class Run:
 
     def _untrained(self) -> Method:
         return self._build(self.config["settings"]["seed"] + 10_007).to(self.method.device).eval()
+
+    @property
+    def output(self) -> outputs.Output:
+        """The kind of thing that the run's method delivers."""
+        from selftaught import methods
+
+        return outputs.of(methods.get(self.config["method"]).output)
 
     @property
     def encoder(self) -> nn.Module:
@@ -135,10 +193,11 @@ class Run:
         seeds: int = 5,
         limit: int = 50,
         baselines: bool = True,
-        say: Callable[[str], None] = lambda line: None,
+        report: bool = False,
+        say: Say = _silent,
         **options: Any,
-    ) -> dict[str, dict[str, Result]]:
-        """Run evaluation protocols, always beside an untrained encoder and the raw input.
+    ) -> Found:
+        """Run evaluation protocols, always beside an untrained model and the raw input.
 
         Args:
             data: labelled source; None takes the run's own.
@@ -146,43 +205,47 @@ class Run:
             clean: folder of clean images of the same names (restoration).
             seeds: draws of labelled subsets.
             limit: images to restore at most (restoration).
-            baselines: judge an untrained encoder and the raw input as well; off only where they are known already.
+            baselines: judge an untrained model and the raw input as well; off only where they are known already.
+            report: write the report afterwards.
             say: called with a line before each part.
             **options: of single protocols, ``reference``, ``labels``, ``by``, ``fraction`` ...: see
                 :class:`selftaught.run.suites.Options`.
 
         Returns:
-            per protocol the Results of ``this``, ``random`` and ``raw``; also stored in evaluation.json.
+            per protocol the Results of ``this``, ``random`` (untrained) and ``raw``; a dict that prints as tables. It
+            is stored in the run's folder: evaluation.json for the run's own data, evaluations/NAME for any other. What
+            an unfinished run is worth is not stored.
+
+        Raises:
+            UserError: data that don't fit the run or the protocols.
         """
-        asked = suites.Options.of(options)
-        source = self.config["settings"]["data"] if data is None else data
-        if self.method.output == "image":
-            pictures: dict[str, Any] = {"data": source, "clean": clean, "limit": limit, "say": say}
-            found, self._rows = evaluating.restoration_protocol(self.method, self._settings(data), **pictures)
-        else:
-            bench = suites.Bench(
-                self.method,
-                self._untrained,
-                own=self.settings,
-                classes=self.config["data"].get("classes"),
-                settings=self._settings(data),
-                data=source,
-                options=asked,
-                baselines=baselines,
-                say=say,
-            )
-            found, kept = evaluating.judge(list(protocols) if protocols else None, bench, seeds=seeds)
-            if data is None and kept:
-                np.savez_compressed(self.layout.features, **kept)  # type: ignore[arg-type]
-        stored = json.loads(self.layout.evaluation.read_text()) if self.layout.evaluation.exists() else {}
-        stored |= {n: {k: result.to_dict() for k, result in kinds.items()} for n, kinds in found.items()}
-        write_json(self.layout.evaluation, stored)
-        return found
+        bench = suites.Bench(
+            self.method,
+            self._untrained,
+            own=self.settings,
+            classes=self.config["data"].get("classes"),
+            settings=self._settings(data),
+            data=self.config["settings"]["data"] if data is None else data,
+            options=suites.Options.of(options),
+            baselines=baselines,
+            say=say,
+            protocols=list(protocols or ()),
+            seeds=seeds,
+            clean=clean,
+            limit=limit,
+        )
+        judged = self.output.evaluate(bench)
+        if not self.partial:
+            place = evaluations.evaluation_on(self.layout, self.config["settings"]["data"], data)
+            place.add(judged.found, judged.features, judged.sections)
+            if report:
+                self.report(say)
+        return Found(judged.found)
 
     def _settings(self, data: Any) -> Settings:
         """The run's settings; on other data than its own, how that is divided is found out anew."""
         settings = self.settings
-        if data is not None:
+        if not evaluations.evaluation_on(self.layout, settings.data, data).own:
             settings.by, settings.noise = "auto", ""
         return settings
 
@@ -193,47 +256,100 @@ class Run:
         *,
         workers: int = -1,
         tile: int = 512,
-        say: Callable[[int], None] = lambda done: None,
-    ) -> int:
-        """Write embeddings (.parquet, .npy) or restored images (a folder); call again to go on where it was cut off.
+        overwrite: bool = False,
+        adapt: bool = False,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> applying.Applied:
+        """Write the run's result for every sample: a table (.parquet, .npy) or a folder of pictures, by its output.
+
+        The same call goes on where it was cut off, and leaves alone what is finished.
+
+        Args:
+            data: samples; any source.
+            out: file or folder to write.
+            workers: loader processes; -1 chooses.
+            tile: largest side of an image that is restored in one piece.
+            overwrite: replace what another run, or this one from other data, wrote to ``out``.
+            adapt: let the method adapt to the data first (test-time adaptation); the run itself stays as it is.
+            progress: called with the number of samples done so far.
 
         Returns:
-            how many samples were written.
+            how many samples were written; ``.skipped`` lists those that could not be used.
+
+        Raises:
+            UserError: data of other channels; results of another run in ``out``; another process at work there; a
+                method that doesn't adapt.
         """
-        source = applying.open_input(data, self.method)
-        if self.method.output == "image":
-            return applying.images(self.method, source, Path(out), tile=tile, say=say)
-        classes = self.config["data"].get("classes")
-        return applying.embeddings(self.method, source, Path(out), workers=workers, classes=classes, say=say)
+        method = self.method
+        source = applying.open_input(data, method)
+        key = applying.weights_digest(method)
+        if adapt:
+            method = self._load()
+            applying.adapt(method, source)
+        job = applying.Job(
+            method,
+            source,
+            Path(out),
+            run=str(self.path),
+            weights=key,
+            classes=self.config["data"].get("classes"),
+            options=self.config["options"] | {"adapt": adapt},
+            given=data,
+            overwrite=overwrite,
+            workers=workers,
+            tile=tile,
+            say=progress,
+        )
+        return self.output.apply(job)
 
     def export(self, format: str = "safetensors", out: str | Path | None = None) -> Path:
         """Write the encoder in a form that loads without selftaught; see :mod:`selftaught.run.exporting`."""
-        self.method  # noqa: B018 - an unfinished run says so before its card is looked for
-        card = json.loads(self.layout.card.read_text())
+        method = self.method
+        card = self.output.card(method, self.config["data"])
         default = self.path / "export" / ("timm" if format == "timm" else f"encoder.{format}")
-        device = self.method.device
+        device = method.device
         try:
-            return exporting.export(self.method, card, format, Path(out) if out is not None else default)
+            return self.output.export(method, card, format, Path(out) if out is not None else default)
         finally:
-            self.method.to(device)
+            method.to(device)
 
-    def report(self, say: Callable[[str], None] = lambda line: None) -> Path:
-        """Write report.html from what the run has stored; evaluates first where that was not done yet."""
-        if not self.layout.evaluation.exists() or (self.method.output == "image" and not self._rows):
+    def report(self, say: Say = _silent) -> Path:
+        """Write report.html from what the run has stored; evaluates first where that was not done yet.
+
+        It is about the latest evaluation that drew samples (its title says on which data); numbers of all others are
+        listed with the name of their data.
+        """
+        if not evaluations.all_evaluations(self.layout):
             try:
                 self.evaluate(say=say)
             except UserError as error:
                 say(f"not evaluated: {error}")
-                if self.method.output == "image":
-                    source = self.config["settings"]["data"]
-                    self._rows = evaluating.examples(self.method, self.settings, source)
-        return reporting.write(self.layout.report, [self._sections(say)], say)
+        return reporting.write(self.layout.report, [self._sections_of_report(say)], say)
 
-    def _sections(self, say: Callable[[str], None]) -> dict[str, Any]:
-        found = reporting.sections(self.layout, self.method, self.settings)
+    def _sections_of_report(self, say: Say) -> dict[str, Any]:
+        lead = evaluations.leading(self.layout)
+        found = reporting.sections(self.layout, lead, evaluations.all_evaluations(self.layout))
         say("drawing the report")
-        data = self.config["settings"]["data"]
-        return found | reporting.pictured(self.layout, self.method, self.settings, data, self._rows)
+        return found | self.output.draw(self._page(lead, say))
+
+    def _page(self, lead: evaluations.Evaluation, say: Say) -> outputs.Page:
+        """What the report's pictures are drawn from."""
+        settings, modality = self.settings, self.config["data"]["modality"]
+        data = settings.data if lead.own else lead.data
+        train: Source | None = None
+        test: Source | None = None
+        try:
+            train = samples.training_source(settings.data, modality, settings)
+        except UserError as error:  # gone since, or it had no name: what is stored is shown
+            say(f"without pictures of the training data: {error}")
+        if data is not None:
+            try:
+                test = open_source(
+                    data, modality=modality, split="test", by=settings.by if lead.own else "auto", seed=settings.seed
+                )
+            except UserError as error:
+                say(f"without pictures of {data}: {error}")
+        return outputs.Page(self.method, train, test, settings, lead.features(), lead.sections())
 
     def summary(self) -> list[str]:
         """Three lines: what was trained, how it did, where it lies."""
@@ -246,34 +362,26 @@ class Run:
             f"{self.config['method']} on {data['name']} ({data['samples']} samples): {steps} steps in {seconds:.0f} s"
             + (f", {skipped} unusable samples listed in {self.layout.skipped}" if skipped else "")
         ]
-        more = " --clean FOLDER" if self.method.output == "image" else " --data LABELLED"
-        lines.append(self._verdict() or f"to know how good it is: selftaught evaluate {self.path}{more}")
+        lines.append(self._headline() or f"to know how good it is: selftaught evaluate {self.path} {self.output.hint}")
         lines.append(f"report: {self.layout.report}" if self.layout.report.exists() else f"run: {self.path}")
         return lines
 
-    def _verdict(self) -> str:
-        if not self.layout.evaluation.exists():
-            return ""
-        stored = json.loads(self.layout.evaluation.read_text())
-        for protocol, number, label in (
-            ("classify", "accuracy", "accuracy"),
-            ("linear", "accuracy", "linear probe"),
-            ("knn", "accuracy", "k-NN"),
-            ("restoration", "psnr", "PSNR"),
-            ("diagnostics", "effective_rank", "effective rank"),
-        ):
+    def _headline(self) -> str:
+        """The first of the output's headline numbers that was measured, on the data that the report is about."""
+        lead = evaluations.leading(self.layout)
+        stored = lead.numbers()
+        for protocol, number, label in self.output.headlines:
             kinds = stored.get(protocol)
             if kinds and number in kinds["this"]["numbers"]:
-                names = {"this": "this model", "random": "untrained", "raw": "raw input"}
-                shown = [f"{names[k]} {r['numbers'][number]['mean']:.3f}" for k, r in kinds.items()]
-                return f"{label}: " + ", ".join(shown)
+                shown = [f"{evaluations.NAMES[k]} {r['numbers'][number]['mean']:.3f}" for k, r in kinds.items()]
+                return f"{label}{'' if lead.own else f' on {lead.name}'}: " + ", ".join(shown)
         return ""
 
 
-def compare(paths: Iterable[str | Path], out: str | Path, say: Callable[[str], None] = lambda line: None) -> Path:
+def compare(paths: Iterable[str | Path], out: str | Path, say: Say = _silent) -> Path:
     """One page that sets several runs side by side."""
     runs = [Run(path) for path in paths]
     for run in runs:
-        if not run.layout.evaluation.exists():
+        if not evaluations.all_evaluations(run.layout):
             run.report(say)
-    return reporting.write(Path(out), [run._sections(say) for run in runs], say)
+    return reporting.write(Path(out), [run._sections_of_report(say) for run in runs], say)

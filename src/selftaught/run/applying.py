@@ -1,24 +1,108 @@
-"""Applying a run to new samples: embeddings to a table, restored images to a folder; resumable, in bounded memory."""
+"""Applying a run to new samples: what every kind of output shares - the input, whose place it is, what was left out."""
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import hashlib
+import io
 import json
-import shutil
-from collections.abc import Callable
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 from selftaught.data import Source, open_source
-from selftaught.engine.loader import as_unit_float
 from selftaught.engine.method import Method
-from selftaught.errors import SampleError, UserError
-from selftaught.run.evaluating import restore
-from selftaught.run.features import stream
+from selftaught.errors import UserError
+from selftaught.run.layout import write_json
 
-_BATCH = 256
-_PART = 16  # batches per part file
+Progress = Callable[[int], None]
+Skipped = list[tuple[str, str]]
+"""Name and reason of each sample that could not be used."""
+
+
+class Applied(int):
+    """How many rows a table has, or how many files were written now: a number that also says where, and what is not.
+
+    Attributes:
+        out: the file or folder.
+        kept: files in a folder that were finished before, and are not counted.
+        skipped: name and reason of each sample that could not be used; also listed in ``listed``.
+        listed: the file of that list, None where nothing was left out.
+    """
+
+    out: Path
+    skipped: Skipped
+    kept: int
+
+    def __new__(cls, count: int, out: Path, skipped: Sequence[tuple[str, str]] = (), kept: int = 0) -> Applied:
+        """Make one; the count is the number's value."""
+        self = super().__new__(cls, count)
+        self.out, self.skipped, self.kept = out, list(skipped), kept
+        return self
+
+    @property
+    def listed(self) -> Path | None:
+        """Where the samples that were left out are listed."""
+        return skipped_list(self.out) if self.skipped else None
+
+    def __repr__(self) -> str:
+        more = f", {self.kept} kept" if self.kept else ""
+        more += f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"<{int(self)} written to {self.out}{more}>"
+
+    def __str__(self) -> str:
+        return int.__repr__(self)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is applied to, and where the result goes.
+
+    Attributes:
+        method: the trained method, in evaluation mode.
+        source: the samples, in the order that the results will have.
+        out: file or folder to write.
+        run: what the run is called in messages.
+        weights: digest of the run's weights (see `weights_digest`); "" takes that of ``method``.
+        classes: names of a classifier's classes.
+        options: what changes the result besides weights and input; part of the key of resuming.
+        given: the input as the user named it, to keep it from being overwritten.
+        overwrite: whether what another run wrote to ``out`` may be replaced.
+        workers: loader processes; -1 chooses.
+        tile: largest side of an image that is restored in one piece.
+        say: called with the number of samples done so far.
+    """
+
+    method: Method
+    source: Source
+    out: Path
+    run: str = "this run"
+    weights: str = ""
+    classes: Sequence[str] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    given: Any = None
+    overwrite: bool = False
+    workers: int = -1
+    tile: int = 512
+    say: Progress = lambda done: None
+
+    def key(self) -> dict[str, Any]:
+        """What makes two calls the same work: the kind of output, weights, options and input."""
+        return {
+            "output": self.method.output,
+            "method": self.method.slug,
+            "weights": self.weights or weights_digest(self.method),
+            "options": json.loads(json.dumps(self.options, default=str)),
+            "input": self.source.fingerprint(),
+            "origin": self.source.origin(),
+            "samples": len(self.source),
+        }
 
 
 def open_input(spec: Any, method: Method) -> Source:
@@ -33,262 +117,216 @@ def open_input(spec: Any, method: Method) -> Source:
     return source
 
 
-def embeddings(
-    method: Method,
-    source: Source,
-    out: Path,
-    *,
-    workers: int = -1,
-    classes: list[str] | None = None,
-    say: Callable[[int], None] = lambda n: None,
-) -> int:
-    """Embed a source into ``out`` (.parquet or .npy), in its order, going on where an earlier call was cut off.
-
-    A classifier writes class probabilities, and in Parquet the likeliest class, in place of embeddings.
-
-    Finished parts lie in ``OUT.parts`` until all are there. Broken samples have no row in Parquet, a row of NaN in .npy
-    (whose names stand in ``OUT.names.csv``); they are listed in ``OUT.skipped.csv``.
-
-    Args:
-        method: the trained method.
-        source: samples, in the order that the rows will have.
-        out: file to write.
-        workers: loader processes.
-        classes: names of a classifier's classes.
-        say: called with the number of samples done so far.
-
-    Returns:
-        how many samples were embedded.
+def adapt(method: Method, source: Source) -> None:
+    """Let a method adapt itself to a source before it is applied there.
 
     Raises:
-        UserError: another suffix; parts of another source lie there.
+        UserError: it has no ``adapt``.
     """
-    if out.suffix not in (".parquet", ".npy"):
-        raise UserError(f"--out {out}: embeddings go to a .parquet or .npy file")
-    parts = out.with_name(out.name + ".parts")
-    key = {"source": source.fingerprint(), "samples": len(source), "method": method.slug}
-    first = _begun(parts, key)
-    rows: list[tuple[np.ndarray, np.ndarray]] = []
-    skipped: list[tuple[int, str]] = []
-    done = first * _BATCH * _PART
-    say(min(done, len(source)))
-    for number, (features, index, bad) in enumerate(
-        stream(method, source, batch_size=_BATCH, workers=workers, start=done, predict=True), start=first * _PART
-    ):
-        rows.append((_probabilities(features) if method.output == "classes" else features, index))
-        skipped += bad
-        done = min((number + 1) * _BATCH, len(source))
-        if (number + 1) % _PART == 0 or done == len(source):
-            _write_part(parts, number // _PART, rows, skipped)
-            rows, skipped = [], []
-        say(done)
-    sink: Any = _Npy(out, len(source))
-    if out.suffix == ".parquet":
-        sink = _Classes(out, classes) if method.output == "classes" else _Parquet(out)
-    return _join(parts, out, source, sink)
+    own: Callable[[Source], None] | None = getattr(method, "adapt", None)
+    if own is None or getattr(own, "__func__", own) is getattr(Method, "adapt", None):
+        raise UserError(f"--adapt: {method.slug} does not adapt to the data that it is applied to; leave it out")
+    own(source)
+    method.eval()
 
 
-def _probabilities(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
-    return powers / powers.sum(1, keepdims=True)
+def weights_digest(method: Method) -> str:
+    """32 hexadecimal digits of all that a prediction comes from: what is delivered, and how pixels are normalised."""
+    found = hashlib.blake2b(digest_size=16)
+    tensors = method.deliverable().state_dict() | {" mean": method.pixel_mean, " std": method.pixel_std}
+    for name, value in tensors.items():
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    found.update(json.dumps(method.value_range).encode())
+    return found.hexdigest()
 
 
-def _begun(parts: Path, key: dict[str, Any]) -> int:
-    """Number of finished parts of the same work; a folder of other work is refused."""
-    mark = parts / "work.json"
-    if parts.exists():
-        if not mark.exists() or json.loads(mark.read_text()) != key:
-            raise UserError(f"{parts} holds parts of another input; delete it or choose another --out")
-        return len(list(parts.glob("*.npz")))
-    parts.mkdir(parents=True)
-    mark.write_text(json.dumps(key))
-    return 0
+# ---- whose place it is -------------------------------------------------------------------------------------------
+def begin(
+    job: Job, mark: Path, *, taken: bool, clear: Callable[[], None], growing: bool = False
+) -> dict[str, Any] | None:
+    """Take a place for this work.
 
-
-def _write_part(parts: Path, number: int, rows: list[tuple[np.ndarray, np.ndarray]], skipped: list[Any]) -> None:
-    kept = [(f, i) for f, i in rows if len(i)]
-    width = kept[0][0].shape[1] if kept else 0
-    features = np.concatenate([f for f, _ in kept]) if kept else np.zeros((0, width), np.float32)
-    index = np.concatenate([i for _, i in kept]) if kept else np.zeros(0, np.int64)
-    path = parts / f"{number:06d}.npz"
-    with path.with_suffix(".part").open("wb") as file:
-        np.savez(file, features=features, index=index, skipped=json.dumps([[int(i), r] for i, r in skipped]))
-    path.with_suffix(".part").replace(path)
-
-
-def _join(parts: Path, out: Path, source: Source, sink: Any) -> int:
-    files = sorted(parts.glob("*.npz"))
-    skipped: list[list[Any]] = []
-    written = 0
-    for path in files:
-        with np.load(path) as part:
-            features, index = part["features"], part["index"]
-            skipped += json.loads(str(part["skipped"]))
-        if len(index):
-            sink.add(features, index, [source.names[i] for i in index])
-            written += len(index)
-    sink.close(source)
-    _list_skipped(out, [(source.names[i], reason) for i, reason in skipped])
-    shutil.rmtree(parts)
-    return written
-
-
-class _Parquet:
-    """Columns: name, index, embedding (a list of float32 of fixed length)."""
-
-    def __init__(self, out: Path) -> None:
-        self.out, self.part = out, out.with_name(out.name + ".part")
-        self.writer: Any = None
-
-    def add(self, features: np.ndarray, index: np.ndarray, names: list[str]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        columns = {"name": pa.array(names), "index": pa.array(index)} | self.columns(features)
-        table = pa.table(columns)
-        self.writer = self.writer or pq.ParquetWriter(self.part, table.schema)
-        self.writer.write_table(table)
-
-    def columns(self, features: np.ndarray) -> dict[str, Any]:
-        """What the rows hold besides name and index."""
-        return {"embedding": _lists(features)}
-
-    def close(self, source: Source) -> None:
-        if self.writer is None:
-            raise UserError(f"{source.name}: none of its {len(source)} samples can be used")
-        self.writer.close()
-        self.part.replace(self.out)
-
-
-def _lists(rows: np.ndarray) -> Any:
-    import pyarrow as pa
-
-    return pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float32).ravel()), rows.shape[1])
-
-
-class _Classes(_Parquet):
-    """Columns: name, index, class (its name, or its number), probabilities (one float32 per class)."""
-
-    def __init__(self, out: Path, classes: list[str] | None) -> None:
-        super().__init__(out)
-        self.classes = classes
-
-    def columns(self, features: np.ndarray) -> dict[str, Any]:
-        import pyarrow as pa
-
-        likeliest = features.argmax(1)
-        names = [self.classes[k] if self.classes else str(k) for k in likeliest]
-        return {"class": pa.array(names), "probabilities": _lists(features)}
-
-
-class _Npy:
-    """float32 (n, D), a row for every sample of the source; rows of broken samples are NaN."""
-
-    def __init__(self, out: Path, rows: int) -> None:
-        self.out, self.part, self.rows = out, out.with_name(out.name + ".part"), rows
-        self.array: Any = None
-
-    def add(self, features: np.ndarray, index: np.ndarray, names: list[str]) -> None:
-        if self.array is None:
-            shape = (self.rows, features.shape[1])
-            self.array = np.lib.format.open_memmap(self.part, mode="w+", dtype=np.float32, shape=shape)
-            self.array[:] = np.nan
-        self.array[index] = features
-
-    def close(self, source: Source) -> None:
-        if self.array is None:
-            raise UserError(f"{source.name}: none of its {len(source)} samples can be used")
-        self.array.flush()
-        self.array = None
-        self.part.replace(self.out)
-        names = "\n".join(["name", *map(json.dumps, source.names)])
-        self.out.with_name(self.out.name + ".names.csv").write_text(names + "\n")
-
-
-def images(
-    method: Method, source: Source, out: Path, *, tile: int = 512, say: Callable[[int], None] = lambda n: None
-) -> int:
-    """Restore every image of a source into a folder: same names, sizes and bit depth; finished ones are kept.
+    Args:
+        job: the work.
+        mark: JSON file that says whose place it is.
+        taken: whether something lies there already.
+        clear: called to take away what lies there, where ``job.overwrite`` allows it.
+        growing: whether an input that has changed since (a folder with more files now) is still the same work.
 
     Returns:
-        how many images were restored now.
+        what ``mark`` held where the same work was begun before, else None.
+
+    Raises:
+        UserError: another run wrote there, or something else lies there.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    if not out.is_dir():
-        raise UserError(f"--out {out}: restored images go to a folder")
-    written = 0
-    skipped: list[tuple[str, str]] = []
-    for i, name in enumerate(source.names):
-        path = out / _safe(name)
-        if not path.exists():
-            try:
-                original = source.read(i)
-            except SampleError as error:
-                skipped.append((name, error.reason))
-                continue
-            write_image(path, as_type(restore(method, as_unit_float(original), tile), original.dtype))
-            written += 1
-        say(i + 1)
-    _list_skipped(out, skipped)
-    return written
+    key, known = job.key(), _read_mark(mark)
+    if known is not None and _same(key, known.get("key", {}), growing):
+        if known["key"] != key:
+            write_json(mark, {"key": key, "run": job.run, "input": job.source.name})
+        return known
+    if known is not None or taken:
+        if not job.overwrite:
+            raise UserError(_refusal(job.out, key, known))
+        clear()
+    write_json(mark, {"key": key, "run": job.run, "input": job.source.name})
+    return None
 
 
+_WORK = ("output", "method", "weights", "options")
+
+
+def _same(key: dict[str, Any], other: dict[str, Any], growing: bool) -> bool:
+    if any(key[part] != other.get(part) for part in _WORK):
+        return False
+    named = os.sep in key["origin"]  # an array has no place by which it is known again
+    return key["input"] == other.get("input") or (growing and named and key["origin"] == other.get("origin"))
+
+
+def finish(mark: Path, written: int, skipped: Skipped) -> None:
+    """Note in ``mark`` that the work is done."""
+    write_json(mark, (_read_mark(mark) or {}) | {"written": written, "skipped": skipped})
+
+
+def _read_mark(mark: Path) -> dict[str, Any] | None:
+    """The content of a mark; None where there is none, or what lies there is none (a full disk leaves it empty)."""
+    try:
+        found = json.loads(mark.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _refusal(out: Path, key: dict[str, Any], known: dict[str, Any] | None) -> str:
+    mend = "choose another --out, or replace it with --overwrite"
+    if known is None:
+        return f"--out {out}: holds what this run did not write; {mend}"
+    other = known.get("key", {})
+    what = "other data" if all(key[part] == other.get(part) for part in _WORK) else "another run"
+    if what == "another run" and (key["method"], key["weights"]) == (other.get("method"), other.get("weights")):
+        what = "other options"
+    return f"--out {out}: holds results of {what} ({known.get('run')} on {known.get('input')}); {mend}"
+
+
+@contextlib.contextmanager
+def held(path: Path, what: Path) -> Iterator[None]:
+    """Hold ``path`` as the lock of ``what``; it is let go when the process ends, however it ends.
+
+    Raises:
+        UserError: another process holds it; it is named.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = _locked(path, what)
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(handle)
+
+
+def _locked(path: Path, what: Path) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(handle)
+        except OSError:
+            holder = os.read(handle, 200).decode(errors="replace") or "another process"
+            os.close(handle)
+            raise UserError(f"--out {what}: {holder} is writing to it; wait for it, or choose another --out") from None
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(handle).st_ino == os.stat(path).st_ino:
+                return handle
+        os.close(handle)  # its holder took it away between our opening and our locking
+
+
+def _lock(handle: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        return
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong with the disk, in one line.
+
+    Raises:
+        UserError: full, read-only, or not permitted.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise UserError(f"{path}: can't be written ({reason}); make room, and the same command goes on") from error
+
+
+# ---- lists -------------------------------------------------------------------------------------------------------
 def skipped_list(out: Path) -> Path:
     """Where the samples that could not be used are listed: in a folder of images, or beside a table."""
     return out / "skipped.csv" if out.is_dir() else out.with_name(out.name + ".skipped.csv")
 
 
-def _list_skipped(out: Path, skipped: list[tuple[str, str]]) -> None:
+def list_skipped(out: Path, skipped: Skipped) -> None:
     """Write the list; without samples on it none is left from before."""
     path = skipped_list(out)
-    if not skipped:
+    if skipped:
+        write_csv(path, ("name", "reason"), skipped)
+    else:
         path.unlink(missing_ok=True)
-        return
-    lines = [f"{json.dumps(name)},{json.dumps(reason)}" for name, reason in skipped]
-    path.write_text("\n".join(["name,reason", *lines]) + "\n")
 
 
-def _safe(name: str) -> Path:
-    path = Path(name.lstrip("/"))
-    if ".." in path.parts:
-        path = Path(path.name)
-    return path if path.suffix else path.with_name(path.name + ".png")
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table of text, whole or not at all: names as they are on disk, bytes that are not UTF-8 included.
+
+    A cell that a spreadsheet would run (beginning with = + - @, a tab or a return) gets an apostrophe in front.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_inert(cell) for cell in row] for row in rows)
+    part = path.with_name(path.name + ".part")
+    with writing(path):
+        part.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+        part.replace(path)
 
 
-def as_type(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Float images in [0, 1] -> the given type, rounded."""
-    if np.issubdtype(dtype, np.integer):
-        top = np.iinfo(dtype).max
-        return np.clip(np.rint(image * top), 0, top).astype(dtype)
-    return image.astype(dtype)
+def _inert(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write (H,W,C) by the name's suffix, atomically; any number of channels through TIFF and npy.
+# ---- the input stays as it is ------------------------------------------------------------------------------------
+def refuse_input(job: Job) -> None:
+    """Refuse an ``out`` that is the input, or lies inside it.
 
     Raises:
-        UserError: it can't be written.
+        UserError: it does.
     """
-    import cv2
-    import tifffile
+    out = job.out.expanduser().resolve()
+    for path in input_paths(job.given):
+        inside = path.is_dir() and out.is_relative_to(path)
+        if out == path or inside:
+            where = "inside the input" if out != path else "the input itself"
+            raise UserError(f"--out {job.out} is {where} ({path}); choose a place outside it")
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(".part-" + path.name)
-    suffix = path.suffix.lower()
-    channels = image.shape[2]
-    if suffix == ".npy":
-        np.save(part.with_suffix(".npy"), image)
-        part = part.with_suffix(".npy")
-    elif suffix in (".tif", ".tiff") or channels not in (1, 3, 4) or image.dtype == np.float32:
-        path = path if suffix in (".tif", ".tiff") else path.with_suffix(".tif")
-        squeezed = image[..., 0] if channels == 1 else image
-        tifffile.imwrite(part, squeezed, photometric="rgb" if channels in (3, 4) else "minisblack")
-    else:
-        order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}.get(channels)
-        pixels = image if order is None else cv2.cvtColor(image, order)
-        quality = [cv2.IMWRITE_JPEG_QUALITY, 97] if suffix in (".jpg", ".jpeg") else []
-        done, buffer = cv2.imencode(suffix, pixels, quality)
-        if not done:
-            raise UserError(f"{path}: can't be encoded as {suffix}")
-        part.write_bytes(buffer.tobytes())
-    part.replace(path)
+
+def input_paths(given: Any) -> list[Path]:
+    """Files and folders that an input named by path is read from; what is no path has none."""
+    several = given if isinstance(given, list | tuple) else [given]
+    if not all(isinstance(one, str | Path) for one in several):
+        return []
+    found = []
+    for one in several:
+        text = str(one)
+        path = Path(text if Path(text).expanduser().exists() else text.partition("?")[0]).expanduser()
+        while any(sign in str(path) for sign in "*?["):
+            path = path.parent
+        if path.exists():
+            found.append(path.resolve())
+    return found

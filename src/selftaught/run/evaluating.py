@@ -1,8 +1,7 @@
-"""Evaluation of a run: every protocol on its encoder, on an untrained one and on the raw input."""
+"""Evaluation of an encoder: every protocol on its features, on an untrained one's and on the raw input."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,80 +10,63 @@ import torch
 from selftaught import evaluation
 from selftaught.data import Source, open_source
 from selftaught.engine.in_order import evaluation_batches
-from selftaught.engine.loader import as_unit_float
 from selftaught.engine.method import Method
-from selftaught.errors import SampleError, UserError
+from selftaught.errors import UserError
 from selftaught.evaluation import Result
 from selftaught.run import samples, suites
 from selftaught.run.contenders import some
 from selftaught.run.features import calibrate, channel_statistics, embed, raw
-from selftaught.run_settings import Settings
+from selftaught.run.suites import Bench
 
 LABELLED = ("knn", "linear", "fewlabel", "retrieval", "diagnostics")
 UNLABELLED = ("diagnostics",)
 _LIMIT_TRAIN, _LIMIT_TEST, _LIMIT_ATTACKED = 20_000, 10_000, 1000
 
+Found = dict[str, dict[str, Result]]
 
-def judge(
-    protocols: list[str] | None, bench: suites.Bench, *, seeds: int
-) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
-    """Suites and the protocols on features, each where it belongs; see `suites.evaluate`, `embedding_protocols`."""
-    names = list(protocols or [])
-    apart = [name for name in names if name in suites.NAMES]
-    found = suites.evaluate(apart, bench) if apart else {}
-    if not names:
-        found = suites.usual(bench)
-    rest = [name for name in names if name not in apart]
+
+def judge(bench: Bench, own: tuple[str, ...] = ()) -> tuple[Found, dict[str, np.ndarray]]:
+    """Suites and the protocols on features, each where it belongs.
+
+    Args:
+        bench: what is judged, on what.
+        own: protocols on the model's own predictions that it has besides, such as classify.
+
+    Returns:
+        per protocol the Results of ``this``, ``random`` and ``raw``; and the test features, labels and indices.
+    """
+    apart = [name for name in bench.protocols if name in suites.NAMES]
+    found = suites.evaluate(apart, bench) if apart else suites.usual(bench) if not bench.protocols else {}
+    rest = [name for name in bench.protocols if name not in apart]
     if apart and not rest:
         return found, {}
-    more, kept = embedding_protocols(
-        bench.method,
-        bench.untrained,
-        bench.settings,
-        data=bench.data,
-        protocols=rest or None,
-        seeds=seeds,
-        say=bench.say,
-        baselines=bench.baselines,
-        fraction=bench.options.fraction,
-    )
+    more, kept = embedding_protocols(bench, rest, own)
     return found | more, kept
 
 
-def embedding_protocols(
-    method: Method,
-    untrained: Callable[[], Method],
-    settings: Settings,
-    *,
-    data: Any,
-    protocols: list[str] | None,
-    seeds: int,
-    say: Callable[[str], None],
-    baselines: bool = True,
-    fraction: float = 1.0,
-) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+def embedding_protocols(bench: Bench, names: list[str], own: tuple[str, ...]) -> tuple[Found, dict[str, np.ndarray]]:
     """Run protocols on three kinds of features; fine-tuning on a ``fraction`` of every class's training labels.
 
     Returns:
         per protocol a dict with the Result of ``this`` encoder, a ``random`` one and the ``raw`` input (for fewlabel
         also of the channels' ``statistics``, the simplest features); and the test features, labels and indices.
     """
-    parts = samples.labelled_parts(data, method.modality, settings)
-    own = ("classify",) if method.output == "classes" else ()
-    names = list(protocols) if protocols else [*own, *LABELLED] if parts else list(UNLABELLED)
-    _check(names, parts is not None, data, bool(own))
+    method, settings, fraction, say = bench.method, bench.settings, bench.options.fraction, bench.say
+    parts = samples.labelled_parts(bench.data, method.modality, settings)
+    names = names or ([*own, *LABELLED] if parts else list(UNLABELLED))
+    _check(names, parts is not None, bench.data, bool(own))
     if parts is None:
-        whole = open_source(data, modality=method.modality, split="all", seed=settings.seed)
+        whole = open_source(bench.data, modality=method.modality, split="all", seed=settings.seed)
         parts = (some(whole, _LIMIT_TRAIN), some(whole, _LIMIT_TEST))
     train, test = some(parts[0], _LIMIT_TRAIN), some(parts[1], _LIMIT_TEST)
     taught = train if fraction == 1 else some(_fewer_labels(parts[0], fraction, settings.seed), _LIMIT_TRAIN)
     say(f"embedding {len(train)} + {len(test)} samples")
     kinds: dict[str, Any] = {"this": (method, embed)}
-    if baselines:
-        plain = untrained()
+    if bench.baselines:
+        plain = bench.untrained()
         calibrate(plain, train)
         kinds |= {"random": (plain, embed), "raw": (method, raw), "statistics": (method, channel_statistics)}
-    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    found: Found = {name: {} for name in names}
     kept: dict[str, np.ndarray] = {}
     for kind, (model, make) in kinds.items():
         if kind == "statistics" and "fewlabel" not in names:
@@ -93,6 +75,8 @@ def embedding_protocols(
         tx, ty, index = make(model, test)
         if kind == "this":
             kept = {"features": tx, "index": index} | ({"labels": ty} if ty is not None else {})
+            if ty is not None and test.classes:
+                kept["classes"] = np.array(test.classes)
         if kind == "random":
             kept["random"] = tx
         views = _second_view(model, test) if make is embed and "diagnostics" in names else None
@@ -107,7 +91,7 @@ def embedding_protocols(
             if kind == "raw" and evaluation.PROTOCOLS[name].inputs in ("encoder", "classifier"):
                 continue
             say(f"{name}: {kind}")
-            found[name][kind] = _run(name, model, (x, y, tx, ty), (taught, test), seeds, views)
+            found[name][kind] = _run(name, model, (x, y, tx, ty), (taught, test), bench.seeds, views)
     if fraction < 1 and "finetune" in found:
         found[f"finetune {100 * fraction:g}%"] = found.pop("finetune")
     return found, kept
@@ -176,73 +160,3 @@ def _as_classifier(protocol: evaluation.Protocol, model: Method, part: Source) -
         return model.predict({"views": [model.normalise(pixels)]})
 
     return protocol(scores, images, labels, device=model.device)
-
-
-def restoration_protocol(
-    method: Method, settings: Settings, *, data: Any, clean: Any, limit: int, say: Callable[[str], None]
-) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
-    """PSNR and SSIM of restored images against clean ones, beside the noisy input.
-
-    Clean images come from ``clean`` (a folder with the same names), or are known because the noise was added here.
-
-    Returns:
-        the Results, and some before/after/clean triples for the report.
-    """
-    noisy = open_source(data, modality="image", split="test" if clean is None else "all", by=settings.by)
-    noisy = samples.degraded(noisy, settings.noise)
-    reference = open_source(clean, modality="image", split="all") if clean is not None else None
-    if reference is None and not isinstance(noisy, samples.Degraded):
-        raise UserError("PSNR needs clean images of the same names: give --clean FOLDER (or train with --noise)")
-    where = {_stem(name): i for i, name in enumerate(reference.names)} if reference is not None else {}
-    rows: list[dict[str, Any]] = []
-    for i in range(min(len(noisy), limit)):
-        try:
-            image = as_unit_float(noisy.read(i))
-            target = as_unit_float(_clean(noisy, reference, where, i))
-        except SampleError as error:
-            say(f"skipped {error}")
-            continue
-        if target.shape != image.shape:
-            raise UserError(f"{noisy.names[i]} is {image.shape}, its clean image {target.shape}: sizes must agree")
-        say(f"restoring {noisy.names[i]}")
-        rows.append({"name": noisy.names[i], "noisy": image, "restored": restore(method, image), "clean": target})
-    result = {
-        kind: evaluation.restoration([r[key] for r in rows], [r["clean"] for r in rows], data_range=1.0)
-        for kind, key in (("this", "restored"), ("raw", "noisy"))
-    }
-    return {"restoration": result}, rows
-
-
-def examples(method: Method, settings: Settings, data: Any, count: int = 3) -> list[dict[str, Any]]:
-    """Some images before and after, for the report of a run that has no clean ones to compare with."""
-    noisy = samples.training_source(data, "image", settings)
-    rows: list[dict[str, Any]] = []
-    for i in np.linspace(0, len(noisy) - 1, min(3 * count, len(noisy))).astype(int):
-        if len(rows) == count:
-            break
-        try:
-            image = as_unit_float(noisy.read(int(i)))
-        except SampleError:
-            continue
-        rows.append({"name": noisy.names[int(i)], "noisy": image, "restored": restore(method, image)})
-    return rows
-
-
-def _stem(name: str) -> str:
-    return name.rsplit(".", 1)[0]
-
-
-def _clean(noisy: Source, reference: Source | None, where: dict[str, int], i: int) -> np.ndarray:
-    if reference is None:
-        return noisy.clean.read(i)  # type: ignore[attr-defined]
-    if _stem(noisy.names[i]) not in where:
-        raise UserError(f"--clean has no image named {noisy.names[i]}")
-    return reference.read(where[_stem(noisy.names[i])])
-
-
-def restore(method: Method, image: np.ndarray, tile: int = 512) -> np.ndarray:
-    """One image (H,W,C) float32 in [0, 1] through the method; large ones in tiles that leave no seam."""
-    x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(method.device)
-    with torch.inference_mode():
-        y = method.deliverable()(x, tile=tile)
-    return y[0].float().cpu().numpy().transpose(1, 2, 0)

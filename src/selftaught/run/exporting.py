@@ -47,14 +47,24 @@ if __name__ == "__main__":
 '''
 
 
-def export(method: Method, card: dict[str, Any], form: str, out: Path) -> Path:
+def export(
+    method: Method,
+    card: dict[str, Any],
+    form: str,
+    out: Path,
+    *,
+    example: Tensor,
+    free: dict[int, tuple[str, int, int]],
+) -> Path:
     """Write the deliverable of a run in a form that loads without selftaught.
 
     Args:
         method: the trained method.
-        card: content of the run's encoder.json.
+        card: what encoder.json says of it.
         form: safetensors, timm or onnx.
         out: file (safetensors, onnx) or folder (timm) to write.
+        example: a batch that the deliverable takes (onnx).
+        free: axes besides the batch that may have any size, as axis -> (name, least, most) (onnx).
 
     Raises:
         UserError: unknown form; timm for a network that timm does not have; an output that differs by over 1e-4.
@@ -63,7 +73,7 @@ def export(method: Method, card: dict[str, Any], form: str, out: Path) -> Path:
         raise UserError(f"--format {form}: it may be {', '.join(FORMATS)}")
     module = method.deliverable().eval().cpu().float()
     if form == "onnx":
-        return _onnx(module, method, card, out)
+        return _onnx(module, card, out, example, free)
     tensors, code = _bare(module, card)
     if form == "timm":
         if code is None:
@@ -97,16 +107,6 @@ def _timm(tensors: dict[str, Tensor], code: str, card: dict[str, Any], out: Path
     return out
 
 
-def example_input(method: Method, card: dict[str, Any], batch: int = 2) -> Tensor:
-    """A batch of the shape that the deliverable takes."""
-    generator = torch.Generator().manual_seed(0)
-    if card["modality"] == "series":
-        return torch.randn(batch, card["channels"], card["length"], generator=generator)
-    side = card["image_size"] or 64
-    sample = torch.rand(batch, card["channels"], side, side, generator=generator)
-    return sample if method.output == "image" else (sample - 0.5) / 0.25
-
-
 class _Plain(nn.Module):
     """The deliverable with one positional input, as ONNX wants it."""
 
@@ -118,23 +118,15 @@ class _Plain(nn.Module):
         return self.module(x)
 
 
-def _onnx(module: nn.Module, method: Method, card: dict[str, Any], out: Path) -> Path:
+def _onnx(module: nn.Module, card: dict[str, Any], out: Path, x: Tensor, free: dict[int, tuple[str, int, int]]) -> Path:
     onnx = require("onnx", "onnx")
     runtime: Any = require("onnxruntime", "onnx")
     require("onnxscript", "onnx")
     out = _with_suffix(out, ".onnx")
-    x = example_input(method, card)
     with torch.no_grad():
         expected = module(x).numpy()
-    dynamic: Any = {0: torch.export.Dim("batch", min=1, max=1 << 16)}
-    if method.output == "image":
-        dynamic |= {
-            2: torch.export.Dim("height", min=66, max=1 << 14),
-            3: torch.export.Dim("width", min=66, max=1 << 14),
-        }
-        x = torch.rand(2, card["channels"], 96, 104, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            expected = module(x).numpy()
+    axes = {0: ("batch", 1, 1 << 16)} | free
+    dynamic: Any = {axis: torch.export.Dim(name, min=low, max=high) for axis, (name, low, high) in axes.items()}
     _quiet_export(_Plain(module).eval(), x, out, dynamic)
     model = onnx.load(out)  # type: ignore[attr-defined]
     for key, value in (("selftaught", json.dumps(card)), ("normalise", json.dumps(card["normalise"]))):

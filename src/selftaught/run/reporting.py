@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,34 +11,42 @@ from typing import Any
 import numpy as np
 
 from selftaught import catalog, report
-from selftaught.data import Source, as_uint8, open_source
-from selftaught.engine.loader import as_unit_float
+from selftaught.data import Source, as_uint8
 from selftaught.engine.method import Method
-from selftaught.errors import SampleError, UserError
+from selftaught.errors import SampleError
 from selftaught.report import images as pictures
-from selftaught.run import samples
+from selftaught.run.evaluations import Evaluation
 from selftaught.run.layout import Layout
+from selftaught.run.outputs._base import Page
 from selftaught.run_settings import Settings
 from selftaught.views import render
 
 _TILE, _POINTS, _QUERIES, _HITS, _ROWS = 48, 600, 8, 8, 6
 
 
-def sections(layout: Layout, method: Method, settings: Settings) -> dict[str, Any]:
-    """All sections of one run, as :class:`selftaught.report.schema.Run` describes them."""
+def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """The sections of one run that need no samples, as :class:`selftaught.report.schema.Run` describes them.
+
+    Args:
+        layout: of the run.
+        lead: the evaluation that the page is about.
+        evaluations: all that there are; those on other data than ``lead`` are listed with its name.
+    """
     config, state = layout.read_config(), layout.read_state()
     card, facts = catalog.card(config["method"]), config["data"]
-    stored = json.loads(layout.evaluation.read_text()) if layout.evaluation.exists() else {}
     seconds = sum(stage.get("seconds", 0.0) for stage in state["stages"].values())
+    places = [layout, *(layout.stage(name) for name in state["stages"])]
+    skipped = list({row["name"]: row for place in places for row in _rows(place.skipped)}.values())
+    usable = facts["samples"] - len(skipped)
     found: dict[str, Any] = {
-        "title": f"{card.title} on {facts['name']}",
+        "title": f"{card.title} on {facts['name']}" + ("" if lead.own else f", judged on {lead.name}"),
         "method": config["method"],
         "method_title": card.title,
         "paper": {"title": card.paper, "year": card.year, "venue": card.venue, "url": f"arXiv {card.arxiv}"},
         "source": {k: facts.get(k) for k in ("name", "modality", "classes", "channels")}
-        | {"train": facts["samples"], "generated": bool(facts.get("generated"))},
+        | {"train": usable, "generated": bool(facts.get("generated"))},
         "seconds": seconds,
-        "created": f"{datetime.fromtimestamp(layout.config.stat().st_mtime):%Y-%m-%d %H:%M}",
+        "created": f"{datetime.now():%Y-%m-%d %H:%M}",
         "command": f"selftaught train --config {layout.config}",
         "config": config["settings"] | config["options"],
         "environment": config.get("environment"),
@@ -48,53 +55,48 @@ def sections(layout: Layout, method: Method, settings: Settings) -> dict[str, An
             {"name": name, "steps": stage["steps"], "seconds": stage.get("seconds")}
             for name, stage in state["stages"].items()
         ],
-        "metrics": _metrics(layout.metrics, facts),
-        "skipped": _skipped(layout.skipped),
+        "metrics": _metrics([row for place in places for row in _rows(place.metrics)], facts),
+        "skipped": skipped,
     }
-    found["label_efficiency"] = _label_efficiency(stored.get("fewlabel"), facts)
-    drawn = {"fewlabel"} if found["label_efficiency"] else set()
-    columns = ("this", "random", "raw")
-    found["protocols"] = [
-        {"name": name, "better": (kinds["this"]["figures"] or {}).get("better") or {}}
-        | {k: v for k, v in kinds.items() if k in columns}
-        for name, kinds in stored.items()
-        if name not in drawn
-    ]
-    found["confusion"] = _confusion(stored.get("linear"), facts)
-    found["spectrum"] = _spectrum(stored.get("diagnostics"))
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in (found | _judged(lead, evaluations, facts)).items() if value}
 
 
-def pictured(layout: Layout, method: Method, settings: Settings, data: Any, restored: list[Any]) -> dict[str, Any]:
-    """The sections that need the samples: views, map, gallery, windows, before and after.
+def _judged(lead: Evaluation, evaluations: Sequence[Evaluation], facts: dict[str, Any]) -> dict[str, Any]:
+    """What the evaluations say in numbers."""
+    stored, classes = lead.numbers(), lead.features().get("classes")
+    names = classes.tolist() if classes is not None else facts.get("classes") if lead.own else None
+    found: dict[str, Any] = {
+        "label_efficiency": _label_efficiency(stored.get("fewlabel"), names),
+        "confusion": _confusion(stored.get("linear"), names),
+        "spectrum": _spectrum(stored.get("diagnostics")),
+        "protocols": [],
+    }
+    for one in sorted(evaluations, key=lambda one: one.folder != lead.folder):
+        leads = one.folder == lead.folder
+        for name, kinds in one.numbers().items():
+            if leads and name == "fewlabel" and found["label_efficiency"]:
+                continue
+            shown = name if leads else f"{name} on {one.name or facts['name']}"
+            better = (kinds["this"]["figures"] or {}).get("better") or {}
+            columns = {kind: kinds[kind] for kind in ("this", "random", "raw") if kind in kinds}
+            found["protocols"].append({"name": shown, "better": better} | columns)
+    return found
 
-    ``restored`` holds before/after/clean triples where an evaluation made them; else test images are restored now.
-    """
-    modality = layout.read_config()["data"]["modality"]
-    try:
-        train = samples.training_source(data, modality, settings)
-        test = open_source(data, modality=modality, split="test", by=settings.by, seed=settings.seed)
-    except (UserError, TypeError):
-        return {}
-    if method.output == "image":
-        return {"restoration": [_restored(row) for row in restored]} if restored else {}
+
+def samples_and_map(page: Page) -> dict[str, Any]:
+    """The sections of an encoder that need the samples: views, map, gallery, windows."""
     found: dict[str, Any] = {}
-    if modality == "image":
-        found["views"] = _views(train, method, settings)
-    if layout.features.exists():
-        with np.load(layout.features) as kept:
-            arrays = {name: kept[name] for name in kept.files}
-        if int(arrays["index"].max(initial=-1)) < len(test):
-            found |= _embedding_sections(test, method, arrays, modality)
+    if page.train is not None and page.train.modality == "image":
+        found["views"] = _views(page.train, page.method, page.settings)
+    index = page.features.get("index")
+    if page.test is not None and index is not None and int(index.max(initial=-1)) < len(page.test):
+        found |= _embedding_sections(page.test, page.method, page.features, page.test.modality)
     return found
 
 
 # ---- numbers -----------------------------------------------------------------------------------------------------
-def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+def _metrics(rows: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Training curves, the stages one after another."""
     if not rows:
         return None
     offset, steps, last = 0, [], ("", 0)
@@ -108,7 +110,8 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
         return [float(row[name]) if row.get(name) else None for row in rows]
 
     known = {"stage", "step", "lr", "per_second", "knn", "loss"}
-    terms = {name: column(name) for name in rows[0] | rows[-1] if name not in known}
+    names = dict.fromkeys(name for row in rows for name in row)
+    terms = {name: column(name) for name in names if name not in known}
     traces: dict[str, Any] = {"loss": column("loss"), "lr": column("lr"), "throughput": column("per_second")}
     traces["terms"] = terms
     scores = column("knn") if any(row.get("knn") for row in rows) else []
@@ -118,14 +121,15 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     return {"step": steps, "series": traces, "unit": unit, "chance": chance}
 
 
-def _skipped(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a csv file that may not be there."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         return list(csv.DictReader(file))
 
 
-def _label_efficiency(stored: dict[str, Any] | None, facts: dict[str, Any]) -> dict[str, Any] | None:
+def _label_efficiency(stored: dict[str, Any] | None, classes: list[str] | None) -> dict[str, Any] | None:
     if not stored:
         return None
     names = {"this": "this encoder", "random": "untrained encoder", "raw": "raw input"}
@@ -139,18 +143,20 @@ def _label_efficiency(stored: dict[str, Any] | None, facts: dict[str, Any]) -> d
             numbers = [point["accuracy"] for point in points]
             role = kind if kind != "statistics" else "other"
             curves.append({"name": label, "role": role} | {k: [n[k] for n in numbers] for k in ("mean", "low", "high")})
-    chance = 1 / len(facts["classes"]) if facts.get("classes") else None
+    chance = 1 / len(classes) if classes else None
     note = "intervals over draws of the labelled samples (95 %)"
     return {"x": x, "curves": curves, "chance": chance, "note": note} if curves else None
 
 
-def _confusion(stored: dict[str, Any] | None, facts: dict[str, Any]) -> dict[str, Any] | None:
+def _confusion(stored: dict[str, Any] | None, classes: list[str] | None) -> dict[str, Any] | None:
     """Confusion matrix of the linear probe on this encoder, under the classes' names."""
     figures = ((stored or {}).get("this") or {}).get("figures", {})
-    matrix, classes = (figures.get("confusion") or {}).get("matrix"), facts.get("classes")
+    confusion = figures.get("confusion") or {}
+    matrix = confusion.get("matrix")
     if not matrix:
         return None
-    known = classes if classes and len(classes) == len(matrix) else [str(k) for k in range(len(matrix))]
+    codes = confusion.get("classes", range(len(matrix)))
+    known = [classes[k] if classes and 0 <= k < len(classes) else str(k) for k in codes]
     return {"matrix": matrix, "classes": known}
 
 
@@ -238,21 +244,6 @@ def _windows(source: Source, index: np.ndarray, labels: np.ndarray | None, rng: 
             window["label"] = source.classes[labels[k]] if source.classes else str(labels[k])
         rows.append(window)
     return rows
-
-
-def _restored(row: dict[str, Any]) -> dict[str, Any]:
-    side = 640
-
-    def picture(image: np.ndarray) -> str:
-        height, width = image.shape[:2]
-        top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-        part = np.clip(image, 0, 1)[top : top + side, left : left + side]
-        return pictures.encode((part * 255 + 0.5).astype(np.uint8), format="png")
-
-    found = {"name": row["name"], "noisy": picture(row["noisy"]), "restored": picture(row["restored"])}
-    if row.get("clean") is not None:
-        found["clean"] = picture(as_unit_float(row["clean"]))
-    return found
 
 
 def write(path: Path, runs: list[dict[str, Any]], say: Callable[[str], None] = lambda line: None) -> Path:

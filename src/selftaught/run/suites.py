@@ -87,6 +87,10 @@ class Bench:
         settings: how ``data``, the source to evaluate on, is divided.
         baselines: whether an untrained encoder and the raw input are judged as well.
         say: called with a line before each part.
+        protocols: those asked for; empty for those that the data admit.
+        seeds: draws of labelled subsets.
+        clean: source of clean images of the same names (restoration).
+        limit: images to restore at most (restoration).
     """
 
     method: Method
@@ -98,6 +102,10 @@ class Bench:
     options: Options
     baselines: bool
     say: Callable[[str], None]
+    protocols: Sequence[str] = ()
+    seeds: int = 5
+    clean: Any = None
+    limit: int = 50
     _plain: Method | None = field(default=None, init=False)
 
     def each(self, name: str, source: Source) -> Iterator[Contender]:

@@ -9,7 +9,7 @@ by tests/views/test_against_torchvision.py: torchvision drops the fraction after
 nearest, and rounds the grey image before it blends. In grey levels at most: brightness, contrast, grey and hue 1,
 saturation 2, blur with an equal kernel 2 (0.1 in the mean), solarise 0, enlarging 1. Shrinking averages 2x2 blocks and
 then interpolates where torchvision widens its triangle filter: 31 to 43 dB alike at 2 to 5 times (21 to 35 dB without
-averaging). torchvision's order of the four colour steps is always random, ours with ``order="random"``.
+averaging). The order of the four colour steps is random in both, unless ours is told one.
 On PIL images torchvision's hue has 8 bits, and lies up to 8 levels off (1 in the mean); PIL's blur is three box filters
 and repeats the edge, 0.6 levels off in the mean.
 """

@@ -294,8 +294,9 @@ def _blur_rows(x: Tensor, sigmas: np.ndarray, kernel_size: int | None) -> Tensor
     kernels = [arithmetic.blur_taps(sigma, kernel_size) for sigma in sigmas.tolist()]
     radius = max(len(taps) for taps in kernels) // 2
     table = np.stack([np.pad(taps, radius - len(taps) // 2) for taps in kernels])
-    taps = _to(table, x, torch.float32)[:, :, None, None, None]
-    total = x.to(torch.float32)
+    work = torch.float64 if x.dtype == torch.float64 else torch.float32
+    taps = _to(table, x, work)[:, :, None, None, None]
+    total = x.to(work)
     for axis in (3, 2):  # sums of whole numbers below 2**24: exact
         size = total.shape[axis]
         wide = total.index_select(axis, _to(_mirror(size, radius), x, torch.int64))
@@ -303,7 +304,8 @@ def _blur_rows(x: Tensor, sigmas: np.ndarray, kernel_size: int | None) -> Tensor
         for reach in range(1, radius + 1):
             both = wide.narrow(axis, radius - reach, size) + wide.narrow(axis, radius + reach, size)
             total = torch.addcmul(total, both, taps[:, radius - reach])
-    return _grey_levels(total / 65536)
+    total = total / 65536
+    return total.to(x.dtype) if x.is_floating_point() else _grey_levels(total)
 
 
 @executor(GaussianBlur, "image", device=True)

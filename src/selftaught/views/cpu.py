@@ -113,9 +113,11 @@ def _check_dtype(steps: tuple[Step, ...], dtype: np.dtype, kind: str) -> None:
             )
 
 
-def _plane(function: Executor, x: np.ndarray, op: Op, values: list[float]) -> np.ndarray:
+def _plane(function: Executor, x: np.ndarray, op: Op, values: list[float]) -> Any:
     made = function(x[:, :, None], op, values)
-    return made if made.ndim == 2 else made[:, :, 0]
+    if type(made) is tuple:
+        return made[0].reshape(made[0].shape[:2]), made[1]
+    return made.reshape(made.shape[:2])
 
 
 def _frames(function: Executor, x: np.ndarray, op: Op, values: list[float]) -> Any:

@@ -87,8 +87,9 @@ def _check_dtype(steps: tuple[Step, ...], dtype: torch.dtype, kind: str) -> None
             raise UserError(f"{type(op).__name__}: works on {takes} images, got {str(dtype).removeprefix('torch.')}")
 
 
-def _plane(function: Executor, x: Tensor, op: Op, values: np.ndarray) -> Tensor:
-    return function(x[:, None], op, values)[:, 0]
+def _plane(function: Executor, x: Tensor, op: Op, values: np.ndarray) -> Any:
+    made = function(x[:, None], op, values)
+    return (made[0][:, 0], made[1]) if type(made) is tuple else made[:, 0]
 
 
 def _frames(function: Executor, x: Tensor, op: Op, values: np.ndarray) -> Any:

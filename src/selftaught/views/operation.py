@@ -27,7 +27,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -181,7 +181,8 @@ def plain(value: Any) -> str:
 
 def checked_range(op: str, name: str, value: Any, low: float, high: float) -> Pair:
     """An ordered pair within [low, high], or a clear error."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+    two = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
+    if not two or not all(isinstance(one, Real) and not isinstance(one, bool) for one in value):
         raise UserError(f"{op}: {name} must be two numbers (low, high), got {value!r}")
     pair = (float(value[0]), float(value[1]))
     if not (low <= pair[0] <= pair[1] <= high):

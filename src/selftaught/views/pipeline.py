@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -219,16 +219,24 @@ class Pipeline:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Pipeline:
-        """Read what :meth:`to_dict` wrote.
+        """Read what :meth:`to_dict` wrote, or a shorter form of it.
+
+        An operation is ``{"op": "Grayscale", "p": 0.1}``, ``{"Grayscale": {"p": 0.1}}``, or ``"Grayscale"`` alone.
 
         Raises:
             UserError: an operation or option that does not exist, named with those that do.
         """
-        unknown = set(data) - {"name", "ops", "per_frame"}
-        if unknown or "ops" not in data:
-            raise UserError(f"Pipeline: a view is a mapping with 'ops' and, if you like, 'name'; got {sorted(data)}")
-        ops = tuple(_op_from_dict(op) for op in data["ops"])
-        return cls(ops, name=str(data.get("name", "view")), per_frame=bool(data.get("per_frame", False)))
+        if not isinstance(data, Mapping) or "ops" not in data or set(data) - {"name", "ops", "per_frame"}:
+            got = sorted(map(str, data)) if isinstance(data, Mapping) else data
+            raise UserError(
+                f"Pipeline: a view is a mapping with 'ops' and, if you like, 'name', 'per_frame'; got {got}"
+            )
+        if not isinstance(data["ops"], Sequence) or isinstance(data["ops"], str):
+            raise UserError(f"Pipeline: 'ops' is a list of operations, got {data['ops']!r}")
+        if not isinstance(data.get("per_frame", False), bool):
+            raise UserError(f"Pipeline: 'per_frame' is true or false, got {data['per_frame']!r}")
+        ops = read_each("ops", data["ops"], _op_from_dict)
+        return cls(tuple(ops), name=str(data.get("name", "view")), per_frame=data.get("per_frame", False))
 
     def __repr__(self) -> str:
         each = ", per frame" if self.per_frame else ""
@@ -269,8 +277,23 @@ def _op_to_dict(op: Op) -> dict[str, Any]:
     plain: dict[str, Any] = {"op": type(op).__name__}
     for field in dataclasses.fields(op):  # type: ignore[arg-type]
         value = getattr(op, field.name)
-        plain[field.name] = list(value) if isinstance(value, tuple) else value
+        plain[field.name] = _listed(value)
     return plain
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(one) for one in value] if isinstance(value, tuple) else value
+
+
+def read_each(key: str, values: Sequence[Any], read: Callable[[Any], Any]) -> list[Any]:
+    """Read every entry of a list; an error names the key and the place."""
+    found = []
+    for place, value in enumerate(values):
+        try:
+            found.append(read(value))
+        except UserError as error:
+            raise UserError(f"{key}[{place}]: {error}") from error
+    return found
 
 
 def _known() -> list[str]:
@@ -283,17 +306,35 @@ def _known() -> list[str]:
     return sorted(OPS)
 
 
-def _op_from_dict(data: Mapping[str, Any]) -> Op:
-    options = dict(data)
-    name = options.pop("op", None)
+def _named(data: Any) -> tuple[str, dict[str, Any]]:
+    """An operation's name and options, in any of the three ways to write them."""
+    if isinstance(data, str):
+        return data, {}
+    if isinstance(data, Mapping) and "op" in data:
+        name, options = data["op"], {key: value for key, value in data.items() if key != "op"}
+    elif isinstance(data, Mapping) and len(data) == 1:
+        ((name, options),) = data.items()
+    else:
+        raise UserError(f"Pipeline: an operation is a name, or a mapping with 'op' and its options; got {data!r}")
+    if not isinstance(options, Mapping | None):
+        raise UserError(f"{name}: options are a mapping such as {{p: 0.5}}, got {options!r}")
+    return str(name), dict(options or {})
+
+
+def _op_from_dict(data: Any) -> Op:
+    name, options = _named(data)
     if name not in OPS and name not in _known():
         raise UserError(f"Pipeline: no view operation {name!r}; there are {', '.join(_known())}")
     known = [field.name for field in dataclasses.fields(OPS[name])]  # type: ignore[arg-type]
     unknown = [option for option in options if option not in known]
     if unknown:
         raise UserError(f"{name}: no option {unknown[0]!r}; there are {', '.join(known) or 'none'}")
-    frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    frozen = {key: _frozen(value) for key, value in options.items()}
     try:
         return OPS[name](**frozen)
     except TypeError as error:
         raise UserError(f"{name}: {str(error).split(') ')[-1]}") from error
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

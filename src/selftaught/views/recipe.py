@@ -26,7 +26,7 @@ import numpy as np
 from selftaught.errors import UserError
 from selftaught.views._space import Shape, Space, columns_of, geometry, spaces_of
 from selftaught.views.operation import FRAMED, HEIGHT_AXIS, Op
-from selftaught.views.pipeline import Params, Pipeline
+from selftaught.views.pipeline import Params, Pipeline, read_each
 from selftaught.views.view import View
 
 if TYPE_CHECKING:
@@ -94,6 +94,22 @@ class Recipe:
         if len(set(names)) < len(names):
             names = [f"view {at + 1}" for at in range(len(names))]
         return cls(tuple(View(name, field, one) for name, one in zip(names, pipelines, strict=True)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as YAML and JSON write them; :meth:`from_dict` reads them back."""
+        plain: dict[str, Any] = {"views": [view.to_dict() for view in self.views]}
+        return plain | ({"kinds": dict(self.kinds)} if self.kinds else {})
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            UserError: it names the view and the operation.
+        """
+        if set(data) - {"views", "kinds"} or not isinstance(data.get("kinds", {}), Mapping):
+            raise UserError(f"Recipe: a mapping with 'views', or also 'kinds' of fields; got {', '.join(data)}")
+        return cls(tuple(read_each("views", data["views"], View.from_dict)), kinds=dict(data.get("kinds", {})))
 
     def with_kinds(self, kinds: Mapping[str, str]) -> Recipe:
         """The same recipe for a source that names its fields' kinds."""

@@ -280,7 +280,8 @@ class ColorJitter(Op):
         saturation: likewise.
         hue: strength h <= 0.5, shifts in [-h, h] turns of the colour circle, or a pair.
         p: probability that any of it happens (default 0.8).
-        order: ``"bcsh"`` (default) or another order of these letters, or ``"random"`` for a new one each time.
+        order: ``"random"`` (default), a new order for each sample, as SimCLR, BYOL and torchvision do; or a fixed order
+            of the letters, such as ``"bcsh"``.
     """
 
     brightness: float | Pair = 0.0
@@ -288,7 +289,7 @@ class ColorJitter(Op):
     saturation: float | Pair = 0.0
     hue: float | Pair = 0.0
     p: float = 0.8
-    order: str = "bcsh"
+    order: str = "random"
 
     columns: ClassVar = ("apply", "brightness", "contrast", "saturation", "hue", "order")
     skips: ClassVar = COLOURLESS
@@ -352,6 +353,7 @@ class GaussianBlur(Op):
     kernel_size: int | None = None
 
     columns: ClassVar = ("apply", "sigma")
+    floats: ClassVar = True
     skips: ClassVar = COLOURLESS
     draws: ClassVar = 2
 

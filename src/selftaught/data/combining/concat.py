@@ -11,7 +11,7 @@ import numpy as np
 from selftaught.data.fields import LABEL, Field, wanted_fields
 from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import ValueRange, robust_range
-from selftaught.data.source import TRAIN, Source, digest
+from selftaught.data.source import TRAIN, UNLABELLED, Source, digest
 from selftaught.errors import UserError
 
 __all__ = ["Concat"]
@@ -24,9 +24,10 @@ class Concat(Source):
         """Lay sources end to end.
 
         Labels are joined by the NAME of their class: the classes of the first source come first, new ones of the next
-        follow. Where one source has no labels, none of them count. Groups stay apart; a source without any puts each
-        sample in a group of its own where another has groups. Where a source brings its own split, the samples of one
-        that doesn't are for training. Fields that one of the sources lacks are left out.
+        follow. A source without labels beside labelled ones is an unlabelled part: its labels are -1, its samples are
+        `UNLABELLED` in the given split. Groups stay apart; a source without any puts each sample in a group of its own
+        where another has groups. Where a source brings its own split, the samples of one that doesn't are for
+        training. Fields that one of the sources lacks are left out.
 
         Args:
             parts: at least one source; all of one kind and of as many channels.
@@ -43,15 +44,20 @@ class Concat(Source):
         for part in self.parts[1:]:
             _same(first, part)
         self.modality, self.channels, self.rate = first.modality, first.channels, first.rate
+        self.depth = first.depth if len({p.depth for p in parts}) == 1 else None
         self.generated = any(p.generated for p in parts)
         self._starts = np.cumsum([0] + [len(p) for p in parts])
         stems = _distinct([p.name.rstrip("/") for p in parts])
         self.names = [f"{stem}/{n}" for stem, part in zip(stems, parts, strict=True) for n in part.names]
         self.labels, self.classes = _joined_labels(self.parts)
         self.groups = _joined_groups(self.parts)
-        if any(p.given is not None for p in parts):
-            codes = [p.given if p.given is not None else np.full(len(p), TRAIN, np.int8) for p in parts]
-            self.given = np.concatenate(codes)
+        self.given = _joined_given(self.parts)
+        if any(p.targets is not None for p in parts):
+            known = [np.full(len(p), np.nan) if p.targets is None else p.targets for p in parts]
+            self.targets = np.concatenate(known)
+        spacings = [p.spacing for p in parts if p.spacing is not None]
+        self.spacing = np.concatenate(spacings) if len(spacings) == len(parts) else None
+        self.notes = [f"{p.name}: {note}" for p in parts for note in p.notes]
         shared = set.intersection(*(set(p.values) for p in parts))
         self.values = {v: np.concatenate([p.values[v] for p in parts]) for v in first.values if v in shared}
         self._range: ValueRange | None = None
@@ -130,7 +136,9 @@ def _same(first: Source, other: Source) -> None:
         plurals = [kind_of(s.modality).plural for s in (first, other)]
         raise UserError(f"{both} don't go together: {first.main} ({plurals[0]}) and {other.main} ({plurals[1]})")
     if first.channels != other.channels:
-        raise UserError(f"{both} have {first.channels} and {other.channels} channels; open both with channels=N")
+        raise UserError(
+            f"{both} have {first.channels} and {other.channels} channels; make them alike, files with channels=N"
+        )
     if None not in (first.rate, other.rate) and first.rate != other.rate:
         raise UserError(f"{both} have {first.rate:g} and {other.rate:g} samples a second; resample one of them")
 
@@ -146,16 +154,32 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def _joined_labels(parts: list[Source]) -> tuple[np.ndarray | None, list[str] | None]:
-    """Labels by the name of their class, or (None, None) where a source has none."""
+    """Labels by the name of their class, -1 for a source without any; (None, None) where none has labels."""
     codes: dict[str, int] = {}
     labels = []
+    if all(part.labels is None for part in parts):
+        return None, None
     for part in parts:
         if part.labels is None:
-            return None, None
+            labels.append(np.full(len(part), -1, dtype=np.int64))
+            continue
         classes = part.classes or [str(k) for k in range(int(part.labels.max(initial=-1)) + 1)]
         recoded = np.array([codes.setdefault(name, len(codes)) for name in classes], dtype=np.int64)
-        labels.append(recoded[part.labels])
+        labels.append(np.where(part.labels < 0, -1, recoded[np.maximum(part.labels, 0)]))
     return np.concatenate(labels), list(codes)
+
+
+def _joined_given(parts: list[Source]) -> np.ndarray | None:
+    """The parts' own splits; None where none has one and all or none are labelled."""
+    bare = [part.labels is None for part in parts]
+    mixed = any(bare) and not all(bare)
+    if not mixed and all(part.given is None for part in parts):
+        return None
+    codes = []
+    for part, without in zip(parts, bare, strict=True):
+        own = np.full(len(part), TRAIN, dtype=np.int8) if part.given is None else part.given
+        codes.append(np.full(len(part), UNLABELLED, dtype=np.int8) if mixed and without else own)
+    return np.concatenate(codes)
 
 
 def _joined_groups(parts: list[Source]) -> np.ndarray | None:

@@ -10,7 +10,7 @@ import numpy as np
 from selftaught.data.files import natural
 from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import ValueRange
-from selftaught.data.source import Source, digest
+from selftaught.data.source import PER_SAMPLE, Source, digest
 from selftaught.errors import SampleError, UserError
 
 __all__ = ["Grouped"]
@@ -44,9 +44,10 @@ class Grouped(Source):
             found.setdefault(group, []).append(i)
         self.names = list(found)
         self.members = [np.array(sorted(rows, key=lambda i: natural(source.names[i]))) for rows in found.values()]
-        self.labels, self.classes = self._common(source.labels), source.classes
-        self.given = self._common(source.given)
-        self.groups = None if by == "group" else self._common(source.groups)
+        self.classes, self.notes, self.depth = source.classes, source.notes, source.depth
+        for attribute in PER_SAMPLE:
+            setattr(self, attribute, self._common(getattr(source, attribute)))
+        self.groups = None if by == "group" else self.groups
         kept = {name: self._common(rows) for name, rows in source.values.items()}
         self.values = {name: rows for name, rows in kept.items() if rows is not None}
 

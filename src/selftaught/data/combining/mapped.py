@@ -11,7 +11,7 @@ import numpy as np
 from selftaught.data.fields import LABEL, Field
 from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import ValueRange, robust_range
-from selftaught.data.source import Source, digest
+from selftaught.data.source import PER_SAMPLE, Source, digest
 from selftaught.errors import SampleError, UserError
 
 __all__ = ["Adopt", "Mapped"]
@@ -42,9 +42,15 @@ class Mapped(Source):
             ) from None
         self.source, self.function = source, function
         self.name, self.names, self.modality = source.name, source.names, kind or source.modality
-        self.labels, self.classes, self.groups = source.labels, source.classes, source.groups
-        self.given, self.generated, self.rate, self.values = source.given, source.generated, source.rate, source.values
-        self._dtype: Any = None
+        self.classes, self.generated, self.rate, self.notes = (
+            source.classes,
+            source.generated,
+            source.rate,
+            source.notes,
+        )
+        for attribute in PER_SAMPLE:
+            setattr(self, attribute, getattr(source, attribute))
+        self.values, self._dtype = source.values, None
         for i in range(min(len(source), _TRIED)):
             try:
                 first = self.read(i)

@@ -12,7 +12,7 @@ import numpy as np
 from selftaught.data.fields import LABEL, Field, wanted_fields
 from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import ValueRange
-from selftaught.data.source import Source, digest
+from selftaught.data.source import PER_SAMPLE, Source, digest
 from selftaught.errors import SampleError, UserError
 
 __all__ = ["JOINS", "MISSING", "Pairs", "by_field"]
@@ -69,8 +69,9 @@ class Pairs(Source):
         self._main, part = next(iter(self.parts.items()))
         self.names = [part.names[i] for i in self._rows[self._main].tolist()]
         self.modality, self.channels, self.rate = part.modality, part.channels, part.rate
-        self.generated = any(p.generated for p in self.parts.values())
-        for attribute in ("labels", "groups", "given"):
+        self.depth, self.generated = part.depth, any(p.generated for p in self.parts.values())
+        self.notes = [note for p in self.parts.values() for note in p.notes]
+        for attribute in PER_SAMPLE:
             owner = next((f for f, p in self.parts.items() if getattr(p, attribute) is not None), None)
             if owner is not None:
                 setattr(self, attribute, getattr(self.parts[owner], attribute)[self._rows[owner]])
@@ -88,8 +89,9 @@ class Pairs(Source):
         return self.parts[self._main].read(int(self._rows[self._main][i]), min_side, **which)
 
     def read_checked(self, i: int) -> np.ndarray:
-        """The main field of one sample, as its file has it."""
-        return self.parts[self._main].read_checked(int(self._rows[self._main][i]))
+        """The main field of one sample, as its file has it, after all other parts have been read too."""
+        found = {f: part.read_checked(int(self._rows[f][i])) for f, part in self.parts.items()}
+        return found[self._main]
 
     def sample(self, i: int, want: Any = None, min_side: int | None = None, frames: Any = None) -> dict[str, Any]:
         """The fields of one sample; where several lie on one grid, all are read at full size."""
@@ -175,10 +177,13 @@ def by_field(source: Source, pattern: str, *, missing: str = "refuse") -> Pairs:
 
 
 def _stem(name: str) -> str:
-    """A relative name without its suffix; "scan.nii.gz" has two."""
-    path = PurePosixPath(name)
+    """A relative name without its suffix; "scan.nii.gz" has two, the window "run.mp4@16" keeps its start."""
+    file, at, start = name.rpartition("@")
+    if not (at and start.isdecimal()):
+        file, at, start = name, "", ""
+    path = PurePosixPath(file)
     path = path.with_suffix("") if path.suffix == ".gz" else path
-    return str(path.with_suffix(""))
+    return f"{path.with_suffix('')}{at}{start}"
 
 
 def _whole(name: str) -> str:

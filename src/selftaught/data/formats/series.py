@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from selftaught.data.formats._format import Format
-from selftaught.data.series import TABLE_SUFFIXES, open_series_arrays, open_tables
+from selftaught.data.series import TABLE_SUFFIXES, open_series_arrays
+from selftaught.data.tabular import open_tables
 from selftaught.data.timeseries import open_ts
 
 __all__ = ["FORMATS"]

@@ -1,4 +1,4 @@
-"""Texts: folders of .txt files, and tables of captions (.csv, .tsv, .jsonl) with a line for each."""
+"""Texts: folders of .txt files, and tables of captions (.csv, .tsv, .jsonl, COCO's .json)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.files import layout, walk
+from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
+from selftaught.data.layout import arrange
 from selftaught.data.source import Source, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError
@@ -29,8 +30,8 @@ class TextFiles(Source):
 
     def __init__(self, root: Path, names: list[str], name: str) -> None:
         """Args: the folder that `names` start from; the files; what to call the source."""
-        self.root, self.names, self.name = root, names, name
-        self.labels, self.classes, self.given = layout(names)
+        self.root, self.name = root, name
+        self.names = arrange(self, names)
 
     def read(self, i: int, min_side: int | None = None) -> Any:
         """One text, without blanks around it; see `Source.read`."""
@@ -93,7 +94,8 @@ def open_text_file(path: Path, name: str) -> TextFiles:
 
 
 def open_text_table(path: Path, name: str, *, key: str | None = None, column: str | None = None) -> TextTable:
-    """A table of texts: .csv or .tsv whose first line names the columns, or .jsonl with an object in each line.
+    """A table of texts: .csv or .tsv whose first line names the columns, .jsonl with an object in each line, or .json
+    as COCO's captions are.
 
     Args:
         path: the file.
@@ -104,7 +106,7 @@ def open_text_table(path: Path, name: str, *, key: str | None = None, column: st
     Raises:
         UserError: it can't be read, or has no such columns.
     """
-    rows = _json_lines(path) if path.suffix.lower() == ".jsonl" else _csv_lines(path)
+    rows = _READERS.get(path.suffix.lower(), _csv_lines)(path)
     if not rows:
         raise UserError(f"{path}: there is no line in it")
     names = _column(path, rows[0], key, NAME_COLUMNS, "names", "key")
@@ -151,7 +153,22 @@ def _column(path: Path, row: dict[str, Any], asked: str | None, usual: Sequence[
     return found
 
 
+def _coco(path: Path) -> list[dict[str, Any]]:
+    """The captions of a file like COCO's: ``images`` (id, file_name) and ``annotations`` (image_id, caption)."""
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8-sig"))
+        files = {image["id"]: image["file_name"] for image in whole["images"]}
+        notes = whole["annotations"]
+        return [{"file_name": files[note["image_id"]], "caption": note["caption"]} for note in notes]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: can't be read as JSON ({error})") from None
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: has no images and annotations with captions as COCO has them ({error})") from None
+
+
+_READERS = {".jsonl": _json_lines, ".json": _coco}
+
 FORMATS = (
     Format("text", 9, (".txt",), file=open_text_file, folder=open_texts),
-    Format("text", 9, (".csv", ".tsv", ".jsonl"), file=open_text_table),
+    Format("text", 9, (".csv", ".tsv", ".jsonl", ".json"), file=open_text_table),
 )

@@ -13,15 +13,15 @@ __all__ = ["Label"]
 
 
 class Label(Kind):
-    """The number of a class, from 0."""
+    """The number of a class, from 0; -1 where a sample of a labelled source has none."""
 
     name, plural, description = "label", "labels", "a label"
     layout, batched = "()", "(N,)"
 
     def check(self, sample: Any, name: str) -> None:
-        """A whole number, 0 or more."""
-        if isinstance(sample, bool) or not isinstance(sample, int | np.integer) or sample < 0:
-            raise SampleError(name, f"{sample!r} where a label is a whole number from 0")
+        """A whole number from -1."""
+        if isinstance(sample, bool) or not isinstance(sample, int | np.integer) or sample < -1:
+            raise SampleError(name, f"{sample!r} where a label is a whole number from -1")
 
     def stack(self, samples: list[Any]) -> Any:
         """Labels as (N,) int64."""

@@ -24,6 +24,12 @@ class Text(Kind):
         if not all(one.strip() for one in several):
             raise SampleError(name, "empty text")
 
+    def adopt(self, sample: Any, name: str) -> Any:
+        """A string, or a list of strings as a tuple."""
+        text = tuple(sample) if isinstance(sample, list) else sample
+        self.check(text, name)
+        return text
+
     def stack(self, samples: list[Any]) -> list[Any]:
         """The list as it is: texts become numbers by a tokeniser."""
         return list(samples)

@@ -58,7 +58,7 @@ class TemporalCrop(Op):
     def draw_shape(self, u: Any, shape: tuple[int, ...], kind: str) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """Draw the start, and each frame's jitter; ``shape`` begins with the number of frames."""
         if kind not in FRAMED:
-            raise UserError(f"TemporalCrop: picks frames of a clip, and this field is a {kind}")
+            raise UserError(f"TemporalCrop: picks frames of a clip, not of a field of kind {kind!r}")
         count, room = shape[0], shape[0] - self.reach
         if room < 0:
             numbers = (2 * np.arange(self.frames) + 1) * count // (2 * self.frames)

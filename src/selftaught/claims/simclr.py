@@ -1,0 +1,21 @@
+"""The claim of simclr."""
+
+from __future__ import annotations
+
+from selftaught.claims._comparison import FASHION, LONGER, SMALL, Arm, Claim
+
+__all__ = ["claim"]
+
+
+def claim() -> Claim:
+    """What the paper says, and the smallest fair comparison that could show it."""
+    return Claim(
+        method="simclr",
+        says="Contrast between views of unlabelled images gives better features than an untrained encoder's.",
+        data=FASHION,
+        arms=(Arm("simclr", "simclr"), Arm("untrained", "simclr", {"steps": 1, "lr": 0.0}, kind="random")),
+        common=SMALL | {"epochs": 6, "batch_size": 128},
+        score=("linear", "accuracy"),
+        also=(("knn", "accuracy"),),
+        full=LONGER,
+    )

@@ -1,0 +1,223 @@
+"""Volumes: .npy files and stacks, and NIfTI files (``pip install 'selftaught[volumes]'``) with their spacing."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selftaught.data.arrays import IMAGE_KEYS, Pieces, collect
+from selftaught.data.files import walk
+from selftaught.data.formats._format import Format
+from selftaught.data.layout import arrange
+from selftaught.data.mapped import open_array
+from selftaught.data.pixels import finite, native
+from selftaught.data.source import ImageSource, digest
+from selftaught.errors import SampleError, UserError, require
+
+__all__ = ["FORMATS", "VolumeArrays", "VolumeFiles", "open_volume_arrays", "open_volume_files", "open_volumes"]
+
+NIFTI = (".nii", ".nii.gz")
+_SUFFIXES = (*NIFTI, ".npy")
+_MOST_CHANNELS = 4
+_DAMAGED = (OSError, EOFError, zlib.error, ValueError)
+_AXES = ("L", "P", "S")
+"""What the axes W, H and D of a NIfTI volume run towards: the patient's left, back and head, as DICOM has it."""
+
+
+class VolumeFiles(ImageSource):
+    """One volume in each file, (D, H, W, C) uint8, uint16 or float32.
+
+    NIfTI volumes are turned so that D runs from feet to head, H from front to back and W from the patient's right to
+    the left; `spacing` is turned with them.
+    """
+
+    modality = "volume"
+
+    def __init__(self, root: Path, names: list[str], name: str, channels: int | None = None) -> None:
+        """Args: the folder that `names` start from; the files; what to call the source; channels, None: the first's."""
+        self.root, self.name = root, name
+        self.names = names = arrange(self, names)
+        if any(n.lower().endswith(NIFTI) for n in names):
+            require("nibabel", "volumes")
+            self.spacing = np.array([self._spacing(i) for i in range(len(names))], dtype=np.float32)
+        self.channels = channels or self._probe()
+
+    def _probe(self) -> int:
+        for i in range(len(self)):
+            try:
+                return int(self._load(i, None).shape[3])
+            except SampleError:
+                continue
+        return 1
+
+    def _spacing(self, i: int) -> tuple[float, ...]:
+        """Millimetres between voxels along D, H and W; NaN where the file can't be read or doesn't say."""
+        if not self.names[i].lower().endswith(NIFTI):
+            return (np.nan,) * 3
+        try:
+            image, turn = self._nifti(i)
+        except SampleError:
+            return (np.nan,) * 3
+        steps = np.empty(3)
+        steps[turn[:, 0].astype(int)] = image.header.get_zooms()[:3]
+        return tuple(steps[::-1].tolist())
+
+    def _nifti(self, i: int) -> tuple[Any, np.ndarray]:
+        """The NIfTI image, its voxels not read yet, and how nibabel turns its axes to `_AXES`."""
+        nib: Any = require("nibabel", "volumes")
+        name = self.names[i]
+        try:
+            image = nib.load(self.root / name)
+        except OSError as error:
+            raise SampleError(name, f"can't be opened: {error.strerror or 'damaged'}") from None
+        except (nib.filebasedimages.ImageFileError, *_DAMAGED) as error:
+            raise SampleError(name, f"not a readable NIfTI file: {str(error)[:80]}") from None
+        if len(image.shape) not in (3, 4):
+            raise SampleError(name, f"{len(image.shape)} axes where a volume has 3, or 4 with channels")
+        directions = nib.orientations
+        have, wanted = directions.io_orientation(image.affine), directions.axcodes2ornt(_AXES)
+        return image, directions.ornt_transform(have, wanted)
+
+    def _load(self, i: int, min_side: int | None) -> np.ndarray:
+        name = self.names[i]
+        if not name.lower().endswith(NIFTI):
+            return one_volume(_read_npy(self.root / name, name), name)
+        nib: Any = require("nibabel", "volumes")
+        image, turn = self._nifti(i)
+        try:
+            voxels = np.asarray(image.dataobj)
+        except _DAMAGED as error:
+            raise SampleError(name, f"damaged: {str(error)[:80]}") from None
+        voxels = nib.orientations.apply_orientation(voxels, turn)
+        return one_volume(voxels[..., None] if voxels.ndim == 3 else voxels, name, (2, 1, 0, 3))
+
+    def fingerprint(self) -> str:
+        """Of the files' names, sizes and times of change."""
+        stats = [os.stat(self.root / name) for name in self.names]
+        sizes = np.array([(s.st_size, s.st_mtime_ns) for s in stats], dtype=np.int64)
+        return digest("volumes", list(self.names), sizes, self.channels)
+
+
+class VolumeArrays(ImageSource):
+    """Volumes that lie in arrays (N, D, H, W) or (N, D, H, W, C)."""
+
+    modality = "volume"
+
+    def __init__(self, pieces: Pieces, name: str) -> None:
+        """Args: the arrays; what to call them."""
+        self.name, self.names, self.given = name, pieces.names(), pieces.given()
+        self.labels, self.classes, self.groups = pieces.labels, pieces.classes, pieces.groups
+        self._parts = pieces.parts
+        self._starts = np.cumsum([0] + [len(p.open()) for p in pieces.parts])
+        shape = pieces.parts[0].open().shape
+        self.channels = 1 if len(shape) == 4 else shape[4]
+
+    def _load(self, i: int, min_side: int | None) -> np.ndarray:
+        part = int(np.searchsorted(self._starts, i, side="right")) - 1
+        return one_volume(np.array(self._parts[part].open()[i - self._starts[part]]), self.names[i])
+
+    def _is_uint8(self) -> bool:
+        return all(p.open().dtype in (np.uint8, np.bool_) for p in self._parts)
+
+    def fingerprint(self) -> str:
+        """Of the content in memory, or of the files' sizes and times of change."""
+        return digest("volume arrays", [p.stamp() for p in self._parts], self.labels, len(self))
+
+
+def one_volume(voxels: np.ndarray, name: str, order: Sequence[int] = (0, 1, 2, 3)) -> np.ndarray:
+    """An array (D, H, W) or (D, H, W, C) as (D, H, W, C) in uint8, uint16 or float32, its axes in another order first.
+
+    Raises:
+        SampleError: other axes, zero size, not numbers, NaN or infinite values.
+    """
+    if voxels.ndim not in (3, 4) or not voxels.size:
+        raise SampleError(
+            name, f"{'x'.join(map(str, voxels.shape))} where a volume is D x H x W, or with channels last"
+        )
+    voxels = voxels[..., None] if voxels.ndim == 3 else voxels
+    return finite(native(voxels.transpose(order), name), name)
+
+
+def open_volumes(folder: Path, name: str, *, channels: int | None = None) -> VolumeFiles:
+    """All .nii, .nii.gz and .npy volumes under a folder; one level of sub-folders is read as classes, ``train/`` beside
+    ``test/`` as a given split.
+
+    Args:
+        folder: where to look.
+        name: what to call the source.
+        channels: channels that every volume must have; None: those of the first.
+
+    Raises:
+        UserError: there is none, or nibabel is missing.
+    """
+    names = walk(folder, _SUFFIXES)
+    if not names:
+        raise UserError(f"{name}: no volume in this folder or below; looked for {' '.join(_SUFFIXES)}")
+    return VolumeFiles(folder, names, name, channels)
+
+
+def open_volume_files(paths: Sequence[str | Path], name: str, *, channels: int | None = None) -> VolumeFiles:
+    """Single volumes, in the order given; named relative to the folder they share.
+
+    Raises:
+        UserError: one of them is not there.
+    """
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+    resolved = [Path(os.path.abspath(p)) for p in paths]
+    root = Path(os.path.commonpath([p.parent for p in resolved]))
+    return VolumeFiles(root, [p.relative_to(root).as_posix() for p in resolved], name, channels)
+
+
+def open_volume(path: Path, name: str, *, channels: int | None = None) -> VolumeFiles | VolumeArrays:
+    """A file: a NIfTI volume, a .npy one (D, H, W) or (D, H, W, C) of 4 channels or less, or a .npy stack of them."""
+    if path.suffix.lower() == ".npy":
+        shape = open_array(path).shape
+        if len(shape) == 5 or (len(shape) == 4 and shape[3] > _MOST_CHANNELS):
+            return open_volume_arrays(path, name)
+    return open_volume_files([path], name, channels=channels)
+
+
+def open_volume_arrays(data: Any, name: str, *, labels: Any = None) -> VolumeArrays:
+    """Volumes of an array, a tensor, a dict of arrays, a .npy or an .npz file (MedMNIST's layout, or images and
+    labels).
+
+    Args:
+        data: (N, D, H, W) or (N, D, H, W, C), alone, in a dict or in a file.
+        name: what to call the source.
+        labels: (N,) for a plain array.
+
+    Raises:
+        UserError: no volumes in it, or labels of another length.
+    """
+    pieces = collect(data, name, "images", ("volumes", *IMAGE_KEYS), labels)
+    for piece in pieces.parts:
+        array = piece.open()
+        if array.ndim not in (4, 5) or array.dtype.kind not in "uifb":
+            raise UserError(
+                f"{name}: volumes must be numbers (N, D, H, W) or (N, D, H, W, C); these are {array.dtype} "
+                f"{array.shape}"
+            )
+    return VolumeArrays(pieces, name)
+
+
+def _read_npy(path: Path, name: str) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise SampleError(name, f"can't be opened: {error.strerror or 'damaged'}") from None
+    except (ValueError, EOFError):
+        raise SampleError(name, "not a readable .npy file") from None
+
+
+FORMATS = (
+    Format("volume", 4, NIFTI, file=open_volume, files=open_volume_files, folder=open_volumes),
+    Format("volume", 8, (".npy",), file=open_volume, files=open_volume_files, folder=open_volumes),
+    Format("volume", 8, (".npz",), file=open_volume_arrays, arrays=open_volume_arrays),
+)

@@ -1,0 +1,212 @@
+"""What the folders that files lie in mean: classes, a given split, and what belongs to neither."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, Source, class_values
+
+_SET = r"(?:[_-]?(?:images?|imgs?|pics|photos|set|data|split|\d{2,4}))?"
+_SPLITS = (
+    (re.compile(rf"(?:images?_|imgs?_|seg_)?(?:train|training){_SET}"), TRAIN),
+    (re.compile(rf"(?:images?_|imgs?_|seg_)?(?:val|valid|validation|dev){_SET}"), VAL),
+    (re.compile(rf"(?:images?_|imgs?_|seg_)?(?:test|testing|pred){_SET}"), TEST),
+    (re.compile(rf"(?:images?_)?(?:unlabell?ed|unsup|unsupervised|extra){_SET}"), UNLABELLED),
+)
+_PARTS_OF_A_SAMPLE = {
+    "image", "images", "img", "imgs", "jpegimages", "mask", "masks", "label", "labels", "annotation", "annotations",
+    "gt", "groundtruth", "ground_truth", "segmentation", "segmentations",
+}  # fmt: skip
+_STRAY = 0.25
+
+
+class Layout(NamedTuple):
+    """What a list of names means.
+
+    Attributes:
+        keep: (n,) positions of the names that are samples; the others belong to no class or no split.
+        labels: int64 (n,) of the kept ones, -1 in an unlabelled part; or None.
+        classes: name of each label, sorted; or None.
+        given: int8 (n,) of TRAIN, VAL, TEST, UNLABELLED; or None.
+        left_out: why names were left out, with how many of them.
+        notes: what was understood otherwise than the folders may suggest, a line each.
+    """
+
+    keep: np.ndarray
+    labels: np.ndarray | None
+    classes: list[str] | None
+    given: np.ndarray | None
+    left_out: dict[str, int]
+    notes: list[str]
+
+
+def unarranged(n: int) -> Layout:
+    """Of names whose folders mean neither classes nor a split."""
+    return Layout(np.arange(n), None, None, None, {}, [])
+
+
+def arrange(source: Source, names: Sequence[str]) -> list[str]:
+    """Give a source the labels, the split and the notes that the folders of its files mean.
+
+    Returns:
+        The names that are samples.
+    """
+    meant = layout(names)
+    source.labels, source.classes, source.given = meant.labels, meant.classes, meant.given
+    source.targets = class_values(meant.labels, meant.classes)
+    source.notes, source.left_out = meant.notes, meant.left_out
+    return [names[i] for i in meant.keep.tolist()]
+
+
+def layout(names: Sequence[str], listed: Mapping[str, str] | None = None) -> Layout:
+    """What the folders in these names mean.
+
+    Folders that all names share, and one of a single name inside every class (``CLASS/images/``), mean nothing.
+    ``train`` beside ``val``, ``test`` or ``unlabeled`` (any case, also ``train2017``, ``seg_train``) is a given split,
+    at the top or inside every class; what lies beside them is left out. Sub-folders, at least two of them, are classes
+    where all files lie directly in them; a few files beside them are left out. A test part without classes is left
+    out where the training part has some.
+
+    Args:
+        names: relative paths with "/" between folders.
+        listed: classes that a file of annotations gives to names.
+    """
+    parts = _unwrapped([name.split("/") for name in names])
+    listed = listed or {}
+    codes = _codes(parts)
+    notes: list[str] = []
+    if codes is None:
+        codes, parts = _split_inside(parts)
+    else:
+        others = Counter(p[0] + "/" if len(p) > 1 else "" for p, c in zip(parts, codes, strict=True) if c < 0)
+        notes += [
+            f"left out beside the folders of the split: {_files(count)}{f' of {folder}' if folder else ''}"
+            for folder, count in others.items()
+        ]
+        parts = [p[1:] if c >= 0 else p for p, c in zip(parts, codes, strict=True)]
+    chosen = np.zeros(len(parts), dtype=np.int8) if codes is None else codes
+    found, reasons = _classes_by_part(parts, chosen, [listed.get(name) for name in names])
+    return _finish(chosen, codes is not None, found, reasons, notes)
+
+
+def _unwrapped(parts: list[list[str]], known: set[str] | None = None) -> list[list[str]]:
+    """Without the folders that all share, down to the first that is a known class."""
+    while parts and parts[0][0] not in (known or ()) and all(len(p) > 1 and p[0] == parts[0][0] for p in parts):
+        parts = [p[1:] for p in parts]
+    return parts
+
+
+def _code(folder: str) -> int:
+    return next((code for pattern, code in _SPLITS if pattern.fullmatch(folder.lower())), -1)
+
+
+def _codes(parts: list[list[str]]) -> np.ndarray | None:
+    """The split of each name by its first folder, -1 where that is none; None where the folders are no split."""
+    by_folder = {folder: _code(folder) for folder in {p[0] for p in parts if len(p) > 1}}
+    found = set(by_folder.values())
+    if TRAIN not in found or len(found - {-1}) < 2:
+        return None
+    return np.array([by_folder[p[0]] if len(p) > 1 else -1 for p in parts], dtype=np.int8)
+
+
+def _split_inside(parts: list[list[str]]) -> tuple[np.ndarray | None, list[list[str]]]:
+    """``CLASS/train/x.png``: the split inside every class, and the names without it."""
+    if not all(len(p) == 3 for p in parts) or not parts:
+        return None, parts
+    codes = [_code(p[1]) for p in parts]
+    if min(codes) < 0 or TRAIN not in codes or len(set(codes)) < 2:
+        return None, parts
+    return np.array(codes, dtype=np.int8), [[p[0], p[2]] for p in parts]
+
+
+def _classes_by_part(
+    parts: list[list[str]], codes: np.ndarray, listed: list[str | None]
+) -> tuple[list[str | None], dict[int, str]]:
+    """The class of each name (None: it has none), and for each part of the split why it has no classes."""
+    found: list[str | None] = [None] * len(parts)
+    reasons: dict[int, str] = {}
+    known: set[str] | None = None
+    for code in (TRAIN, VAL, TEST, UNLABELLED):
+        at = np.flatnonzero(codes == code).tolist()
+        if not at or code == UNLABELLED:
+            continue
+        classes, why = _classes([parts[i] for i in at], known)
+        if why:
+            reasons[code] = why
+        for i, name in zip(at, classes, strict=True):
+            found[i] = name if name is not None else listed[i]
+        if code == TRAIN:
+            known = {name for name in found if name is not None} or None
+    return found, reasons
+
+
+def _classes(parts: list[list[str]], known: set[str] | None) -> tuple[list[str | None], str]:
+    """The class of each name of one part, and why there are none although folders are there."""
+    none: list[str | None] = [None] * len(parts)
+    parts = _unwrapped(parts, known)
+    deep = [p for p in parts if len(p) > 1]
+    if not deep:
+        return none, ""
+    if all(len(p) == 3 for p in deep) and len({p[1] for p in deep}) == 1:  # CLASS/images/x.png
+        parts = [[p[0], p[-1]] if len(p) == 3 else p for p in parts]
+        deep = [p for p in parts if len(p) > 1]
+    folders = {p[0] for p in deep}
+    strays = len(parts) - len(deep)
+    if len(folders) < 2 and not (known and folders <= known):
+        return none, "" if not strays else f"{_files(strays)} beside its one sub-folder"
+    if any(len(p) > 2 for p in deep):
+        return none, "its sub-folders have sub-folders of several names"
+    if {f.lower() for f in folders} <= _PARTS_OF_A_SAMPLE:
+        return none, f"its sub-folders {', '.join(sorted(folders))} are parts of a sample, not classes"
+    if strays > _STRAY * len(deep):
+        return none, f"{strays:,} of {_files(len(parts))} lie beside its sub-folders"
+    return [p[0] if len(p) > 1 else None for p in parts], ""
+
+
+def _finish(
+    codes: np.ndarray, split: bool, found: list[str | None], reasons: dict[int, str], notes: list[str]
+) -> Layout:
+    labelled = np.array([name is not None for name in found], dtype=bool)
+    keep = codes >= 0
+    left_out = {"beside the split": int((~keep).sum())} if not keep.all() else {}
+    notes = list(notes)
+    if not (labelled & (codes == TRAIN)).any():
+        why = next(iter(reasons.values()), "")
+        if why:
+            notes.append(f"no labels: {why}; put each class in one sub-folder of its own to have them")
+        elif labelled.any():
+            notes.append("labels dropped: the training part has none")
+        codes = np.where(codes == UNLABELLED, TRAIN, codes)[keep].astype(np.int8)  # all of it is unlabelled
+        return Layout(
+            np.flatnonzero(keep), None, None, codes if len(set(codes.tolist())) > 1 else None, left_out, notes
+        )
+    for code, called in ((TRAIN, "training"), (VAL, "validation"), (TEST, "test")):
+        part = keep & (codes == code)
+        bare = part & ~labelled
+        if not bare.any():
+            continue
+        count = int(bare.sum())
+        if (part & labelled).any():
+            left_out["beside the class folders"] = left_out.get("beside the class folders", 0) + count
+            notes.append(f"left out beside the class folders: {_files(count)}")
+        else:
+            left_out[f"{called} without classes"] = count
+            notes.append(f"left out: the {called} part, whose {_files(count)} have no classes")
+        keep &= ~bare
+    if (codes[keep] == UNLABELLED).any():
+        count = int((codes[keep] == UNLABELLED).sum())
+        notes.append(f"{count:,} samples have no labels: split=pretrain takes them too, split=train leaves them out")
+    classes = sorted({name for name in found if name is not None})
+    code_of = {name: k for k, name in enumerate(classes)}
+    labels = np.array([-1 if name is None else code_of[name] for name in found], dtype=np.int64)[keep]
+    given = codes[keep] if split and len(set(codes[keep].tolist())) > 1 else None
+    return Layout(np.flatnonzero(keep), labels, classes, given, left_out, notes)
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file" + ("s" if count != 1 else "")

@@ -1,0 +1,194 @@
+"""Results of one file per sample: a folder, written file by file, so that a call that was cut off goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from selftaught.data import Source
+from selftaught.errors import SampleError, UserError
+from selftaught.run import applying
+from selftaught.run.applying import Applied, Job, Skipped
+
+MARK, LOCK, DONE = "work.json", ".lock", ".done"
+_OWN = {MARK, LOCK, DONE, "skipped.csv"}
+_LONGEST = 251  # bytes of a file's name: the 255 that file systems take, less those of `spare`
+
+
+def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None]) -> Applied:
+    """Make the file of every sample that has none yet; those whose input has changed since are made again.
+
+    Args:
+        job: method, source and place, a folder.
+        paths: file of every sample, below ``job.out``; see `places`.
+        make: of a sample's number and its file: writes it, whole or not at all.
+
+    Returns:
+        how many files were written now, how many were kept, and which samples have none.
+
+    Raises:
+        UserError: a file in the folder's place; the input's folder, or one inside it; another run's results; another
+            process at work there.
+    """
+    out = job.out
+    if out.suffix.lower() in (".parquet", ".npy", ".npz", ".csv") or out.is_file():
+        raise UserError(f"--out {out}: {job.method.slug} writes a file per sample; give a folder")
+    applying.refuse_input(job)
+    if clash := {p.resolve() for p in applying.input_paths(job.given)} & {(out / path).resolve() for path in paths}:
+        raise UserError(f"--out {out}: would overwrite the input {sorted(clash)[0]}; choose another folder")
+    written = kept = 0
+    skipped: Skipped = []
+    with applying.writing(out):
+        taken = out.is_dir() and any(entry.name not in _OWN for entry in out.iterdir())
+        with applying.held(out / LOCK, out):
+            known = applying.begin(job, out / MARK, taken=taken, clear=lambda: _clear(out, paths), growing=True)
+            done = _Done(out / DONE, fresh=known is None)
+            stamp = _stamps(job.source)
+            for i, path in enumerate(paths):
+                try:
+                    there = (out / path).exists() or spare(out / path).exists()
+                    if not there or not done.holds(path, stamp(i)):
+                        (out / path).parent.mkdir(parents=True, exist_ok=True)
+                        make(i, out / path)
+                        done.add(path, stamp(i))
+                        written += 1
+                    else:
+                        kept += 1
+                except SampleError as error:
+                    skipped.append((job.source.names[i], error.reason))
+                job.say(i + 1)
+            applying.list_skipped(out, skipped)
+            applying.finish(out / MARK, written + kept, skipped)
+    return Applied(written, out, skipped, kept)
+
+
+class _Done:
+    """Which files are finished and from which state of the input: a file that only grows, a line for each."""
+
+    def __init__(self, path: Path, fresh: bool) -> None:
+        self.path = path
+        if fresh:
+            path.unlink(missing_ok=True)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self._stamps: dict[str, str] = {}
+        for line in lines:
+            try:
+                name, stamp = json.loads(line)
+            except ValueError:  # cut off while it was written: that picture is made again
+                continue
+            self._stamps[name] = stamp
+
+    def holds(self, path: Path, stamp: str) -> bool:
+        """Whether a file was finished from just this state of the input."""
+        return self._stamps.get(str(path)) == stamp
+
+    def add(self, path: Path, stamp: str) -> None:
+        """Note a finished file."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([str(path), stamp]) + "\n")
+
+
+def _stamps(source: Source) -> Callable[[int], str]:
+    """What changes when a sample changes: size and time of its file, or, without files, the whole source's."""
+    root = getattr(source, "root", None)
+    if root is None:
+        whole = source.fingerprint()
+        return lambda i: whole
+
+    def stamp(i: int) -> str:
+        try:
+            status = os.stat(Path(root) / source.names[i])
+        except OSError:
+            return "gone"
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    return stamp
+
+
+def _clear(out: Path, paths: Sequence[Path]) -> None:
+    for path in paths:
+        (out / path).unlink(missing_ok=True)
+        spare(out / path).unlink(missing_ok=True)
+
+
+def places(names: Sequence[str], suffix: Callable[[str], str]) -> list[Path]:
+    """A relative path for every sample's file: its name, kept inside the folder, no two alike.
+
+    ``..`` and a leading ``/`` are left out; where two names then meet, the later one gets ``~2``; a name that the file
+    system would refuse for its length loses the end of its stem.
+
+    Args:
+        names: of the samples.
+        suffix: of a name's own suffix (".jpg", or "" without one): that of the file.
+    """
+    found: list[Path] = []
+    taken: set[str] = set(_OWN)
+    for name in names:
+        parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..", ".")] or ["sample"]
+        last = PurePosixPath(parts[-1])
+        stem, end = (last.stem, last.suffix) if last.suffix else (last.name, "")
+        path, number = Path(*parts[:-1], _short(stem, suffix(end))), 1
+        while str(path) in taken:
+            number += 1
+            path = path.with_name(_short(stem, f"~{number}{suffix(end)}"))
+        taken.add(str(path))
+        found.append(path)
+    return found
+
+
+def spare(path: Path) -> Path:
+    """Where an image goes that its own suffix can't hold: NAME.jpg.tif."""
+    return path.with_name(path.name + ".tif")
+
+
+def _short(stem: str, end: str) -> str:
+    room = _LONGEST - len(os.fsencode(end))
+    return os.fsdecode(os.fsencode(stem)[:room]) + end
+
+
+def replaced(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file under a short name of its own beside ``path``, then put it there; the suffix stays."""
+    part = path.with_name(f".part-{os.getpid()}{path.suffix}")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write (H,W,C) by the path's suffix, whole or not at all; as `spare` where that can't hold its channels or type.
+
+    Raises:
+        UserError: it can't be encoded.
+    """
+    import cv2
+    import tifffile
+
+    suffix, channels = path.suffix.lower(), image.shape[2]
+    deepest = {".npy": 4, ".tif": 4, ".tiff": 4, ".png": 2}.get(suffix, 1)  # bytes of a value
+    if image.dtype.itemsize > deepest or (deepest < 4 and channels not in (1, 3, 4)):
+        path, suffix = spare(path), ".tif"
+
+    def write(part: Path) -> None:
+        if suffix == ".npy":
+            np.save(part, image)
+            return
+        if suffix in (".tif", ".tiff"):
+            squeezed = image[..., 0] if channels == 1 else image
+            tifffile.imwrite(part, squeezed, photometric="rgb" if channels in (3, 4) else "minisblack")
+            return
+        order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}.get(channels)
+        pixels = image if order is None else cv2.cvtColor(image, order)
+        lossless = {".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
+        quality = lossless.get(suffix, [cv2.IMWRITE_JPEG_QUALITY, 97] if suffix in (".jpg", ".jpeg") else [])
+        done, buffer = cv2.imencode(suffix, pixels, quality)
+        if not done:
+            raise UserError(f"{path}: can't be encoded as {suffix}")
+        part.write_bytes(buffer.tobytes())
+
+    replaced(path, write)

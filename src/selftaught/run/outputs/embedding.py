@@ -1,0 +1,37 @@
+"""Embeddings: a vector per sample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from selftaught.run import evaluating, reporting
+from selftaught.run.applying import Applied, Job
+from selftaught.run.outputs import _table
+from selftaught.run.outputs._base import Judged, Output, Page
+
+if TYPE_CHECKING:
+    from selftaught.run.suites import Bench
+
+__all__ = ["Embedding"]
+
+
+class Embedding(Output):
+    """(N, D) float32; judged by probes and neighbours, shown as a map with neighbours."""
+
+    headlines: ClassVar[tuple[tuple[str, str, str], ...]] = (
+        ("linear", "accuracy", "linear probe"),
+        ("knn", "accuracy", "k-NN"),
+        ("diagnostics", "effective_rank", "effective rank"),
+    )
+
+    def apply(self, job: Job) -> Applied:
+        """Column ``embedding``; .npy holds (n, D)."""
+        return _table.write(job, lambda batch: {"embedding": job.method.predict(batch)}, main="embedding")
+
+    def evaluate(self, bench: Bench) -> Judged:
+        """Protocols on features and suites, beside an untrained encoder and the raw input."""
+        return Judged(*evaluating.judge(bench))
+
+    def draw(self, page: Page) -> dict[str, Any]:
+        """The views, and the map, neighbours or windows of the samples that were judged."""
+        return reporting.samples_and_map(page) | page.sections

@@ -1,0 +1,77 @@
+"""Normal numbers that NumPy and torch make alike, from a seed and a place: noise that both executors agree on.
+
+A counter is hashed with the seed by MurmurHash3's 32-bit finaliser, twice; pairs of hashes become pairs of normal
+numbers by Box and Muller's transform, in float32 (so no number lies beyond 5.8 deviations).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SEEDS = 2.0**53
+"""A seed is a whole number below this, which a float64 parameter holds exactly."""
+
+_ONE, _TWO, _WORD = 0x85EBCA6B, 0xC2B2AE35, 0xFFFFFFFF
+
+
+def _words(seed: float) -> tuple[int, int]:
+    return int(seed) & _WORD, int(seed) >> 32
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    x ^= x >> np.uint32(16)
+    x *= np.uint32(_ONE)
+    x ^= x >> np.uint32(13)
+    x *= np.uint32(_TWO)
+    x ^= x >> np.uint32(16)
+    return x
+
+
+def normals(seed: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Independent N(0, 1) numbers.
+
+    Args:
+        seed: whole number, 0 to 2**53 - 1.
+        shape: of the result.
+
+    Returns:
+        ``shape`` float32.
+    """
+    low, high = _words(seed)
+    count = math.prod(shape)
+    half = (count + 1) // 2
+    hashed = _mixed(_mixed(np.arange(2 * half, dtype=np.uint32) ^ np.uint32(low)) + np.uint32(high))
+    unit = (hashed >> np.uint32(8)).astype(np.float32)
+    radius = np.sqrt(np.float32(-2) * np.log((unit[:half] + np.float32(1)) * np.float32(2**-24)))
+    angle = unit[half:] * np.float32(2 * math.pi * 2**-24)
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count].reshape(shape)
+
+
+def normals_batch(seeds: np.ndarray, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """:func:`normals` of several seeds (N,) on the device of ``like``: (N, *shape) float32."""
+    import torch
+
+    count = math.prod(shape)
+    half = (count + 1) // 2
+    words = torch.tensor([_words(seed) for seed in seeds.tolist()], dtype=torch.int64).to(like.device)
+    counter = torch.arange(2 * half, device=like.device)
+    hashed = _mixed_tensor(_mixed_tensor(counter ^ words[:, :1]) + words[:, 1:])
+    unit = (hashed >> 8).to(torch.float32)
+    radius = (-2 * torch.log((unit[:, :half] + 1) * 2**-24)).sqrt()
+    angle = unit[:, half:] * (2 * math.pi * 2**-24)
+    both = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)
+    return both[:, :count].reshape(len(seeds), *shape)
+
+
+def _mixed_tensor(x: Tensor) -> Tensor:
+    """The same on 32-bit words kept in int64."""
+    x = x & _WORD
+    x = ((x ^ (x >> 16)) * _ONE) & _WORD
+    x = ((x ^ (x >> 13)) * _TWO) & _WORD
+    return x ^ (x >> 16)

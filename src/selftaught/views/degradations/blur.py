@@ -1,0 +1,196 @@
+"""Blur by kernels: a given one, or that of a moving camera drawn for each sample."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+
+from selftaught.errors import UserError
+from selftaught.views.degradations._normals import SEEDS
+from selftaught.views.operation import Drawn, Op, Pair, executor, freeze
+
+__all__ = ["Blur", "MotionBlur", "motion_kernel"]
+
+_PAD = {"mirror": "reflect", "repeat": "edge", "wrap": "wrap"}
+_STEPS = 256
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Blur(Op):
+    """The image convolved with a kernel: y[p] = sum over q of kernel[q] x[p - q], the kernel's middle at 0.
+
+    Tells ``kernel``, (height, width) float32. Whole-number images are rounded and clipped.
+
+    Args:
+        kernel: an array or nested lists with odd sides, taken as it is (one that sums to 1 keeps the brightness).
+        border: what lies outside: "mirror" (default, the edge not repeated), "repeat" (the edge) or "wrap" (circular).
+    """
+
+    kernel: Any
+    border: str = "mirror"
+
+    floats: ClassVar = True
+    facts: ClassVar = ("kernel",)
+
+    def __post_init__(self) -> None:
+        try:
+            kernel = np.asarray(self.kernel, np.float64)
+        except (TypeError, ValueError):
+            kernel = np.zeros(0)
+        if kernel.ndim != 2 or not all(side % 2 for side in kernel.shape) or not np.isfinite(kernel).all():
+            raise UserError(f"Blur: kernel is a table of finite numbers with odd sides, got shape {kernel.shape}")
+        freeze(self, kernel=tuple(map(tuple, kernel.tolist())), border=_checked_border("Blur", self.border))
+
+    def __repr__(self) -> str:
+        return f"Blur({len(self.kernel)}x{len(self.kernel[0])}, border={self.border!r})"
+
+    def kernel_of(self, values: Any) -> np.ndarray:
+        """The kernel that a sample's parameters stand for, (height, width) float32."""
+        return np.asarray(self.kernel, np.float32)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class MotionBlur(Op):
+    """The blur of a camera that moves while the shutter is open: :func:`motion_kernel`, drawn for each sample.
+
+    Once per clip, as all operations; in a pipeline that draws ``per_frame``, for each frame. Tells ``kernel``.
+
+    Args:
+        size: side of the kernel in pixels, odd (default 21).
+        length: range of the path's length in pixels, at most size - 1 (default 2 to size - 1).
+        roughness: 0 moves straight, 1 trembles (default 0.3).
+        border: as of :class:`Blur`.
+    """
+
+    size: int = 21
+    length: float | Pair | None = None
+    roughness: float = 0.3
+    border: str = "mirror"
+
+    columns: ClassVar = ("length", "seed")
+    draws: ClassVar = 2
+    floats: ClassVar = True
+    facts: ClassVar = ("kernel",)
+
+    def __post_init__(self) -> None:
+        from selftaught.views.degradations.noise import drawn_range
+
+        _checked_side(self.size)
+        most = self.size - 1
+        span = drawn_range("MotionBlur", "length", (2, most) if self.length is None else self.length, 0, most)
+        if not 0 <= self.roughness <= 1:
+            raise UserError(f"MotionBlur: roughness lies between 0 and 1, got {self.roughness!r}")
+        freeze(self, length=span, border=_checked_border("MotionBlur", self.border))
+
+    def coarser(self, scale: int) -> Op:
+        """Itself: its size is the kernel's, not the image's."""
+        return self
+
+    def draw(self, u: Any, height: Any, width: Any) -> Drawn:
+        """Draw the path's length and its seed."""
+        low, high = self.length  # type: ignore[misc]
+        return (low + u[0] * (high - low), np.floor(u[1] * SEEDS)), height, width
+
+    def kernel_of(self, values: Any) -> np.ndarray:
+        """The kernel that a sample's parameters stand for, (size, size) float32."""
+        return motion_kernel(self.size, float(values[0]), int(values[1]), roughness=self.roughness)
+
+
+def motion_kernel(size: int, length: float, rng: np.random.Generator | int, *, roughness: float = 0.3) -> np.ndarray:
+    """The path of a hand-held camera during one exposure, as a blur kernel.
+
+    A point moves at even speed; its direction wanders (steps of a normal random walk, whose spread over the whole path
+    is ``roughness`` times a half turn) and, with probability ``roughness``, jumps once to an even-drawn one. Its path,
+    centred at its mean and drawn with bilinear weights, is normalised to sum 1. (After the random trajectories of
+    Boracchi and Foi 2012, without their impulses of force.)
+
+    Args:
+        size: side in pixels, odd.
+        length: of the path in pixels, 0 (no blur) to size - 1: no curve of that length leaves the kernel.
+        rng: generator or seed.
+        roughness: 0 (default 0.3) is a straight line in an even-drawn direction.
+
+    Returns:
+        (size, size) float32, sum 1.
+
+    Raises:
+        UserError: an even size, a length that doesn't fit.
+    """
+    _checked_side(size)
+    if not 0 <= length <= size - 1:
+        raise UserError(f"motion_kernel: a path of {length!r} pixels in a kernel of {size}; give 0 to {size - 1}")
+    rng = np.random.default_rng(rng)
+    turns = rng.standard_normal(_STEPS) * (roughness * np.pi / _STEPS**0.5)
+    turns[0] = rng.uniform(0, 2 * np.pi)
+    jump, at, angle = rng.random(), rng.integers(1, _STEPS), rng.uniform(0, 2 * np.pi)
+    if jump < roughness:
+        turns[at] += angle
+    heading = np.cumsum(turns)
+    step = length / _STEPS
+    path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], 1) * step, axis=0)
+    place = path - path.mean(0) + (size - 1) / 2
+    place = np.clip(place, 0, size - 1)  # only against the last digit of a float
+    corner = np.minimum(np.floor(place).astype(int), max(size - 2, 0))
+    part = place - corner
+    kernel = np.zeros((size, size))
+    for down in (0, 1):
+        for right in (0, 1):
+            weight = np.abs(1 - down - part[:, 0]) * np.abs(1 - right - part[:, 1])
+            rows, columns = (np.minimum(corner[:, axis] + more, size - 1) for axis, more in ((0, down), (1, right)))
+            np.add.at(kernel, (rows, columns), weight)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def _checked_side(size: Any) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % 2 == 0:
+        raise UserError(f"motion blur: size is an odd number of pixels, got {size!r}")
+
+
+def _checked_border(op: str, border: str) -> str:
+    if border not in _PAD:
+        raise UserError(f"{op}: border is one of {', '.join(_PAD)}, got {border!r}")
+    return border
+
+
+def _places(size: int, radius: int, border: str) -> np.ndarray:
+    """Where the pixels of a padded axis come from."""
+    return np.pad(np.arange(size), radius, mode=_PAD[border])  # type: ignore[call-overload]
+
+
+@executor(Blur, "image")
+@executor(MotionBlur, "image")
+def _blur(x: np.ndarray, op: Blur | MotionBlur, values: list[float]) -> tuple[np.ndarray, dict[str, Any]]:
+    import cv2
+
+    kernel = op.kernel_of(values)
+    down, right = kernel.shape[0] // 2, kernel.shape[1] // 2
+    work = np.float64 if x.dtype == np.float64 else np.float32
+    rows, columns = _places(x.shape[0], down, op.border), _places(x.shape[1], right, op.border)
+    wide = x[rows[:, None], columns].astype(work, copy=False)
+    planes = [cv2.filter2D(np.ascontiguousarray(wide[:, :, c]), -1, kernel[::-1, ::-1]) for c in range(x.shape[2])]
+    made = np.stack(planes, 2)[down : down + x.shape[0], right : right + x.shape[1]]
+    if x.dtype == np.uint8:
+        made = np.clip(np.rint(made), 0, 255)
+    return made.astype(x.dtype, copy=False), {"kernel": kernel}
+
+
+@executor(Blur, "image", device=True)
+@executor(MotionBlur, "image", device=True)
+def _blur_batch(x: Any, op: Blur | MotionBlur, values: np.ndarray) -> tuple[Any, dict[str, Any]]:
+    import torch
+
+    count, channels, height, width = x.shape
+    kernels = torch.from_numpy(np.stack([op.kernel_of(row) for row in values])).to(x.device)
+    down, right = kernels.shape[1] // 2, kernels.shape[2] // 2
+    rows = torch.from_numpy(_places(height, down, op.border)).to(x.device)
+    columns = torch.from_numpy(_places(width, right, op.border)).to(x.device)
+    work = x.dtype if x.is_floating_point() else torch.float32
+    wide = x.index_select(2, rows).index_select(3, columns).to(work)
+    wide = wide.reshape(1, count * channels, len(rows), len(columns))
+    flipped = kernels.flip(1, 2).to(work).repeat_interleave(channels, 0)[:, None]
+    made = torch.nn.functional.conv2d(wide, flipped, groups=count * channels).view(x.shape)
+    if not x.is_floating_point():
+        made = made.round().clamp(0, 255)
+    return made.to(x.dtype), {"kernel": kernels}

@@ -1,0 +1,78 @@
+"""What compression leaves of an image."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+
+from selftaught.errors import UserError
+from selftaught.views.operation import Drawn, Op, executor, freeze, whole
+
+__all__ = ["JPEG"]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class JPEG(Op):
+    """The image as JPEG of a quality gives it back (libjpeg, colours at half resolution).
+
+    One or three channels; floats in [0, 1] pass through 8 bits. The device executor hands each image to the same codec
+    on the host: exact, but it waits for the device. Tells ``quality``.
+
+    Args:
+        quality: 1 to 100, or (low, high) of an even draw (default 30 to 95).
+
+    Raises:
+        UserError: a quality out of range; when rendering, images of other channels, floats outside [0, 1].
+    """
+
+    quality: int | tuple[int, int] = (30, 95)
+
+    columns: ClassVar = ("quality",)
+    draws: ClassVar = 1
+    floats: ClassVar = True
+    facts: ClassVar = ("quality",)
+
+    def __post_init__(self) -> None:
+        pair = (self.quality, self.quality) if isinstance(self.quality, int) else self.quality
+        known = isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(one, int) for one in pair)
+        if not known or not 1 <= pair[0] <= pair[1] <= 100:
+            raise UserError(f"JPEG: quality is a whole number from 1 to 100, or (low, high), got {self.quality!r}")
+        freeze(self, quality=tuple(pair))
+
+    def draw(self, u: Any, height: Any, width: Any) -> Drawn:
+        """Draw the quality."""
+        low, high = self.quality  # type: ignore[misc]
+        return (low + whole(u[0], high - low),), height, width
+
+
+@executor(JPEG, "image")
+def _compress(x: np.ndarray, op: JPEG, values: list[float]) -> tuple[np.ndarray, dict[str, Any]]:
+    import cv2
+
+    if x.shape[2] not in (1, 3):
+        raise UserError(f"JPEG: images have 1 or 3 channels, got {x.shape[2]}")
+    floats = x.dtype != np.uint8
+    if floats and not (x.min() >= 0 and x.max() <= 1):
+        raise UserError(
+            f"JPEG: float images lie in [0, 1], got {x.min():.4g} to {x.max():.4g}; scale or clip them first"
+        )
+    levels = np.rint(x * 255).astype(np.uint8) if floats else x
+    grey = x.shape[2] == 1
+    file = cv2.imencode(".jpg", levels if grey else levels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(values[0])])[1]
+    made = cv2.imdecode(file, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
+    assert made is not None
+    made = made[:, :, None] if grey else made[:, :, ::-1]
+    done = made.astype(x.dtype) / x.dtype.type(255) if floats else np.ascontiguousarray(made)
+    return done, {"quality": np.float32(values[0])}
+
+
+@executor(JPEG, "image", device=True)
+def _compress_batch(x: Any, op: JPEG, values: np.ndarray) -> tuple[Any, dict[str, Any]]:
+    import torch
+
+    images = x.permute(0, 2, 3, 1).cpu().numpy()
+    made = np.stack([_compress(image, op, row)[0] for image, row in zip(images, values.tolist(), strict=True)])
+    told = torch.from_numpy(values[:, 0].astype(np.float32)).to(x.device)
+    return torch.from_numpy(made).permute(0, 3, 1, 2).to(x.device), {"quality": told}

@@ -1,0 +1,212 @@
+"""Down- and up-sampling as restoration papers mean them: bicubic with antialiasing, as MATLAB's imresize."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from selftaught.errors import UserError
+from selftaught.views.operation import Drawn, Op, executor, freeze
+
+__all__ = ["Downsample", "Upsample", "bicubic"]
+
+_BLOCK = 64
+"""Output rows that are made by one matrix product: wide enough for BLAS, narrow enough to touch few input rows."""
+
+
+def bicubic(x: Any, scale: float | tuple[float, float] | None = None, *, size: tuple[int, int] | None = None) -> Any:
+    """Resize by Keys' cubic kernel (a = -1/2), antialiased when shrinking: MATLAB's ``imresize(x, scale, "bicubic")``.
+
+    An image of side n becomes ceil(scale n). Output pixel i (from 1) lies at u = i / s + (1 - 1 / s) / 2 in the input,
+    and is the sum of pixels j weighted by h(u - j), normalised to sum 1. When shrinking, h(d) = s k(s d): the kernel is
+    widened by 1 / s. The border is mirrored with its edge repeated. The axis that shrinks more goes first, rows before
+    columns; whole-number images are rounded (halves up) and clipped after each axis, as there.
+
+    Args:
+        x: (H, W) or (H, W, C) array, or (..., H, W) tensor, of whole or floating numbers. Gradients flow
+            through tensors.
+        scale: s, one number or (rows, columns): 1/4 shrinks four times, 4 enlarges.
+        size: (height, width) to make instead; s is then the ratio of the sides.
+
+    Returns:
+        The resized image, in the type that was given. Float images may leave their range a little (the kernel has
+        negative lobes).
+
+    Raises:
+        UserError: neither scale nor size, or both; not positive; an array of other axes, an empty image.
+    """
+    tensor = not isinstance(x, np.ndarray)
+    if (tensor and x.ndim < 2) or (not tensor and x.ndim not in (2, 3)) or 0 in x.shape:
+        raise UserError(f"bicubic: an image is (H, W), (H, W, C) as an array, (..., H, W) as a tensor, got {x.shape}")
+    first = x.ndim - 2 if tensor else 0
+    return _resized(x, first, *_target((x.shape[first], x.shape[first + 1]), scale, size))
+
+
+def _target(
+    sides: tuple[int, int], scale: float | tuple[float, float] | None, size: tuple[int, int] | None
+) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Size and scale of the output."""
+    if (scale is None) == (size is None):
+        raise UserError("bicubic: give either scale or size")
+    if size is not None:
+        out = (int(size[0]), int(size[1]))
+        scales = (out[0] / sides[0], out[1] / sides[1])
+    else:
+        scales = (float(scale), float(scale)) if isinstance(scale, int | float) else (scale[0], scale[1])  # type: ignore[index]
+        if not all(math.isfinite(one) and one > 0 for one in scales):
+            raise UserError(f"bicubic: scale must be above 0, got {scale!r}")
+        out = (_length(sides[0], scales[0]), _length(sides[1], scales[1]))
+    if min(out) < 1:
+        raise UserError(f"bicubic: size must be 1 or more, got {size!r}")
+    return out, scales
+
+
+def _length(side: int, scale: float) -> int:
+    return max(1, math.ceil(side * scale - 1e-9))
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' kernel with a = -1/2 (Keys 1981, eq. 15)."""
+    x = np.abs(x)
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+@lru_cache(maxsize=256)
+def _bands(side: int, out: int, scale: float) -> tuple[tuple[int, np.ndarray], ...]:
+    """The resizing matrix (out, side) in blocks of rows: the first input row that a block reads, and its weights."""
+    shrink = min(scale, 1.0)
+    place = (np.arange(out) + 0.5) / scale - 0.5  # from 0
+    reach = math.ceil(4 / shrink) + 2
+    taps = np.floor(place - 2 / shrink).astype(np.int64)[:, None] + np.arange(reach)
+    weights = _cubic((place[:, None] - taps) * shrink)
+    weights /= weights.sum(1, keepdims=True)
+    folded = taps % (2 * side)
+    folded = np.where(folded >= side, 2 * side - 1 - folded, folded)
+    bands = []
+    for start in range(0, out, _BLOCK):
+        rows, values = folded[start : start + _BLOCK], weights[start : start + _BLOCK]
+        used = rows[values != 0]
+        low, high = int(used.min()), int(used.max()) + 1
+        band = np.zeros((len(rows), high - low))
+        at = np.broadcast_to(np.arange(len(rows))[:, None], rows.shape)
+        np.add.at(band, (at[values != 0], used - low), values[values != 0])
+        band.setflags(write=False)
+        bands.append((low, band))
+    return tuple(bands)
+
+
+def _resized(x: Any, first: int, out: tuple[int, int], scales: tuple[float, float]) -> Any:
+    """Resize axes ``first`` and ``first + 1`` of an array or a tensor."""
+    along = _along_array if isinstance(x, np.ndarray) else _along_tensor
+    for axis in sorted((0, 1), key=lambda axis: scales[axis]):
+        if scales[axis] != 1 or out[axis] != x.shape[first + axis]:
+            x = along(x, first + axis, _bands(x.shape[first + axis], out[axis], scales[axis]))
+    return x
+
+
+def _along_array(x: np.ndarray, axis: int, bands: tuple[tuple[int, np.ndarray], ...]) -> np.ndarray:
+    whole = not np.issubdtype(x.dtype, np.floating)
+    work = np.float64 if whole else max(x.dtype, np.dtype(np.float32))
+    lines = np.moveaxis(x, axis, 0)
+    flat = np.ascontiguousarray(lines).reshape(len(lines), -1)
+    made = [band.astype(work) @ flat[low : low + band.shape[1]].astype(work, copy=False) for low, band in bands]
+    done = np.concatenate(made).reshape(-1, *lines.shape[1:])
+    if whole:
+        limits = np.iinfo(x.dtype)
+        done = np.clip(np.floor(done + 0.5), limits.min, limits.max)
+    return np.ascontiguousarray(np.moveaxis(done, 0, axis)).astype(x.dtype, copy=False)
+
+
+def _along_tensor(x: Any, axis: int, bands: tuple[tuple[int, np.ndarray], ...]) -> Any:
+    import torch
+
+    whole = not x.is_floating_point()
+    if whole:
+        work = torch.float32 if x.device.type == "mps" else torch.float64
+    else:
+        work = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    made = []
+    for low, band in bands:
+        weights = torch.from_numpy(band.copy()).to(x.device, work)
+        part = x.narrow(axis, low, band.shape[1]).to(work)
+        made.append(part @ weights.T if axis == x.ndim - 1 else weights @ part)
+    done = torch.cat(made, axis)
+    if whole:
+        limits = torch.iinfo(x.dtype)
+        done = (done + 0.5).floor().clamp(limits.min, limits.max)
+    return done.to(x.dtype)
+
+
+def _checked_scale(op: str, scale: Any) -> int | float:
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 1 <= scale <= 64:
+        raise UserError(f"{op}: scale is how many times, from 1 to 64, got {scale!r}")
+    return scale
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Downsample(Op):
+    """The image ``scale`` times smaller by :func:`bicubic`: side n becomes ceil(n / scale).
+
+    Args:
+        scale: how many times (default 4).
+    """
+
+    scale: float = 4
+
+    floats: ClassVar = True
+
+    def __post_init__(self) -> None:
+        freeze(self, scale=_checked_scale("Downsample", self.scale))
+
+    def draw(self, u: Any, height: Any, width: Any) -> Drawn:
+        """Nothing is drawn."""
+        return (), _sides(height, 1 / self.scale), _sides(width, 1 / self.scale)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Upsample(Op):
+    """The image ``scale`` times larger.
+
+    Args:
+        scale: how many times (default 4); a whole number for "nearest".
+        method: "bicubic" (default, :func:`bicubic`) or "nearest" (each pixel a square).
+    """
+
+    scale: float = 4
+    method: str = "bicubic"
+
+    floats: ClassVar = True
+
+    def __post_init__(self) -> None:
+        freeze(self, scale=_checked_scale("Upsample", self.scale))
+        if self.method not in ("bicubic", "nearest"):
+            raise UserError(f"Upsample: method is 'bicubic' or 'nearest', got {self.method!r}")
+        if self.method == "nearest" and self.scale != int(self.scale):
+            raise UserError(f"Upsample: scale is a whole number for 'nearest', got {self.scale!r}")
+
+    def draw(self, u: Any, height: Any, width: Any) -> Drawn:
+        """Nothing is drawn."""
+        return (), _sides(height, self.scale), _sides(width, self.scale)
+
+
+def _sides(side: Any, scale: float) -> Any:
+    return _length(side, scale) if np.ndim(side) == 0 else np.maximum(1, np.ceil(side * scale - 1e-9))
+
+
+@executor(Downsample, "image", "clip", "volume")
+@executor(Upsample, "image", "clip", "volume")
+@executor(Downsample, "image", "clip", "volume", device=True)
+@executor(Upsample, "image", "clip", "volume", device=True)
+def _resample(x: Any, op: Downsample | Upsample, values: Any) -> Any:
+    first = x.ndim - 3 if isinstance(x, np.ndarray) else x.ndim - 2
+    scale = 1 / op.scale if isinstance(op, Downsample) else float(op.scale)
+    if isinstance(op, Upsample) and op.method == "nearest":
+        for axis in (first, first + 1):
+            x = x.repeat(int(op.scale), axis) if isinstance(x, np.ndarray) else x.repeat_interleave(int(op.scale), axis)
+        return x
+    return _resized(x, first, *_target((x.shape[first], x.shape[first + 1]), scale, None))

@@ -1,0 +1,105 @@
+"""Volumes: arrays, files, and NIfTI's spacing and orientation."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selftaught.data import check, open_source
+from selftaught.data.fields import Field
+from selftaught.errors import SampleError, UserError
+
+
+def voxels(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 1000, shape).astype(np.int16)
+
+
+def test_files_of_one_volume_each(tmp_path: Path) -> None:
+    for k, name in enumerate(("a/1.npy", "a/2.npy", "b/1.npy")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / name, voxels(4, 5, 6) + k)
+    source = open_source(tmp_path, modality="volume", split="all")
+    assert source.fields == {"volume": Field("volume", 1), "label": Field("label")}
+    assert source.describe().endswith("3 volumes, 1 channel, 2 classes")
+    assert source.read(1).shape == (4, 5, 6, 1)
+    np.testing.assert_array_equal(source.read(1)[..., 0], voxels(4, 5, 6) + 1)
+    assert source.value_range is not None
+    assert source.value_range[0][1] > 900
+    assert len(source.fingerprint()) == 32
+    (tmp_path / "a/1.npy").write_bytes(b"x")
+    np.save(tmp_path / "a/2.npy", np.full((2, 2, 2), np.nan))
+    np.save(tmp_path / "b/2.npy", voxels(4, 5))
+    np.save(tmp_path / "b/3.npy", voxels(4, 5, 6, 2))
+    problems = dict(check(tmp_path, modality="volume").problems)
+    assert problems["a/1.npy"] == "not a readable .npy file"
+    assert problems["a/2.npy"].startswith("NaN")
+    assert problems["b/2.npy"].startswith("4x5 where a volume is")
+    assert problems["b/3.npy"] == "2 channels where the source has 1"
+    (tmp_path / "b/3.npy").unlink()
+    (tmp_path / "b/1.npy").unlink()
+    with pytest.raises(SampleError, match="can't be opened"):
+        source.read(2)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="no volume in this folder"):
+        open_source(tmp_path / "none", modality="volume")
+
+
+def test_one_file_is_a_volume_or_a_stack_by_its_axes(tmp_path: Path) -> None:
+    for shape, expected in (
+        ((4, 5, 6), [(4, 5, 6, 1)]),
+        ((4, 5, 6, 3), [(4, 5, 6, 3)]),
+        ((2, 4, 5, 6), [(4, 5, 6, 1)] * 2),
+        ((2, 4, 5, 6, 3), [(4, 5, 6, 3)] * 2),
+    ):
+        np.save(tmp_path / "x.npy", voxels(*shape))
+        source = open_source(tmp_path / "x.npy", modality="volume", split="all")
+        assert [source.read(i).shape for i in range(len(source))] == expected
+    (tmp_path / "x.npy").write_bytes(b"x")
+    with pytest.raises(UserError, match="not a readable array"):
+        open_source(tmp_path / "x.npy", modality="volume")
+
+
+def test_arrays_with_labels_and_splits(tmp_path: Path) -> None:
+    table = {"train_images": voxels(4, 3, 4, 5).astype(np.uint8), "train_labels": np.array([[0], [1], [0], [1]])}
+    table |= {"test_images": voxels(2, 3, 4, 5).astype(np.uint8), "test_labels": np.array([[1], [0]])}
+    np.savez(tmp_path / "a.npz", **table)
+    for spec in (table, tmp_path / "a.npz"):
+        source = open_source(spec, modality="volume", split="test")
+        assert (len(source), source.read(1).shape, source.value_range) == (2, (3, 4, 5, 1), None)
+        assert source.labels is not None
+        assert source.labels.tolist() == [1, 0]
+    assert len(open_source(table, modality="volume").fingerprint()) == 32
+    with pytest.raises(UserError, match=r"volumes must be numbers \(N, D, H, W\)"):
+        open_source(voxels(3, 4, 5), modality="volume")
+    with pytest.raises(UserError, match=r"arrays hold .* samples, not points"):
+        open_source(voxels(3, 4, 5), modality="points")
+
+
+def test_nifti_is_turned_and_keeps_its_spacing(tmp_path: Path) -> None:
+    nib = pytest.importorskip("nibabel")
+    data = voxels(3, 4, 5)
+    (tmp_path / "x").mkdir()
+    # stored with axes towards the head, the right and the front, 2, 0.5 and 3 mm apart
+    affine = np.array([[0, 0.5, 0, 0], [0, 0, 3, 0], [2, 0, 0, 0], [0, 0, 0, 1]], dtype=float)
+    nib.save(nib.Nifti1Image(data, affine), tmp_path / "x" / "a.nii.gz")
+    nib.save(nib.Nifti1Image(voxels(3, 4, 5, 2), np.eye(4)), tmp_path / "b.nii")
+    one = open_source(tmp_path / "x", split="all")
+    assert one.modality == "volume"
+    np.testing.assert_allclose(one.spacing, [[2, 3, 0.5]])
+    # D to the head as stored, H to the back: front reversed, W to the left: right reversed
+    np.testing.assert_array_equal(one.read(0)[..., 0], data[:, ::-1, ::-1].transpose(0, 2, 1))
+    assert pickle.loads(pickle.dumps(one)).fingerprint() == one.fingerprint()
+    np.testing.assert_allclose(one.subset([0, 0]).spacing, [[2, 3, 0.5]] * 2)
+    two = open_source(tmp_path / "b.nii", split="all")
+    assert two.read(0).shape == (5, 4, 3, 2)
+    whole = (tmp_path / "x" / "a.nii.gz").read_bytes()
+    (tmp_path / "x" / "c.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "x" / "d.nii").write_bytes(b"nothing")
+    (tmp_path / "x" / "e.nii.gz").write_bytes(b"nothing")
+    report = check(tmp_path / "x")
+    assert [name for name, _ in report.problems] == ["c.nii.gz", "d.nii", "e.nii.gz"]
+    pairs = open_source({"volume": one, "twin": one}, split="all")
+    np.testing.assert_allclose(pairs.spacing, one.spacing)

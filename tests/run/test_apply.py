@@ -1,0 +1,265 @@
+"""``apply``: what is whose, what goes on, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import selftaught
+from selftaught import UserError
+from selftaught.cli import main
+from selftaught.run import applying
+from selftaught.run.outputs import _table
+from tests.conftest import TINY, write_photos
+
+SIDE = 12
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine thousand images: three parts."""
+    path = tmp_path_factory.mktemp("images") / "images.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (9000, SIDE, SIDE), dtype=np.uint8))
+    return path
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of ten grey images, one of them broken."""
+    folder = tmp_path_factory.mktemp("few") / "in"
+    write_photos(folder, count=9, classes=1, channels=1)
+    (folder / 'broken, "quoted".png').write_bytes(b"\x89PNG nothing")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def other(tiny_run: selftaught.Run, tmp_path_factory: pytest.TempPathFactory) -> selftaught.Run:
+    """The same method with other weights."""
+    out = tmp_path_factory.mktemp("other") / "run"
+    return selftaught.train("simclr", "digits", out=str(out), augment="grey", **TINY | {"steps": 1}, seed=3)
+
+
+@pytest.fixture(scope="module")
+def denoiser(tmp_path_factory: pytest.TempPathFactory) -> selftaught.Run:
+    """A restorer after two steps, of grey images."""
+    folder = tmp_path_factory.mktemp("denoiser")
+    write_photos(folder / "in", count=8, classes=1, channels=1)
+    options = {"patch": 24, "width": 16, "modules": 1, "steps": 2, "batch_size": 4, "workers": 0, "quiet": True}
+    return selftaught.train("c-bsn", str(folder / "in"), out=str(folder / "run"), **options)
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_after(samples: int):
+    def progress(done: int) -> None:
+        if done >= samples:
+            raise Cut
+
+    return progress
+
+
+# ---- tables ------------------------------------------------------------------------------------------------------
+def test_the_count_says_what_was_skipped(tiny_run, few: Path, tmp_path: Path) -> None:
+    found = tiny_run.apply(few, tmp_path / "e.parquet", workers=0)
+    assert found == 9
+    assert f"{found}" == "9"
+    assert found + 1 == 10
+    assert found.listed == tmp_path / "e.parquet.skipped.csv"
+    ((name, reason),) = found.skipped
+    assert name == 'broken, "quoted".png'
+    with found.listed.open(newline="") as file:
+        assert list(csv.reader(file)) == [["name", "reason"], [name, reason]]
+    names = pq.read_table(found.out).column("name").to_pylist()
+    assert names == sorted(p.name for p in few.glob("0*.png"))
+    rows = tiny_run.apply(few, tmp_path / "e.npy", workers=0)
+    assert rows == 9
+    with (tmp_path / "e.npy.names.csv").open(newline="") as file:
+        listed = [row[0] for row in csv.reader(file)][1:]
+    array = np.load(tmp_path / "e.npy")
+    assert len(listed) == len(array) == 10
+    assert np.isnan(array[listed.index(name)]).all()
+    assert np.isfinite(np.delete(array, listed.index(name), 0)).all()
+
+
+def test_a_finished_table_is_left_alone(tiny_run, few: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.parquet"
+    first = tiny_run.apply(few, out, workers=0)
+    stamp = out.stat().st_mtime_ns
+    again = tiny_run.apply(few, out, workers=0)
+    assert (again, again.skipped) == (first, first.skipped)
+    assert out.stat().st_mtime_ns == stamp
+    assert {p.name for p in tmp_path.iterdir()} == {"e.parquet", "e.parquet.work.json", "e.parquet.skipped.csv"}
+
+
+@pytest.mark.parametrize("name", ["e.parquet", "e.npy"])
+def test_what_another_run_began_or_finished_is_refused(tiny_run, other, images: Path, tmp_path: Path, name) -> None:
+    out = tmp_path / name
+    with pytest.raises(Cut):
+        tiny_run.apply(images, out, workers=0, progress=cut_after(5000))
+    with pytest.raises(UserError, match=r"holds results of another run .*simclr on images.npy.*--overwrite") as error:
+        other.apply(images, out, workers=0)
+    assert "\n" not in str(error.value)
+    assert other.apply(images, out, workers=0, overwrite=True) == 9000
+    with pytest.raises(UserError, match="holds results of another run"):
+        tiny_run.apply(images, out, workers=0)
+    mine = other.apply(images, tmp_path / f"fresh-{name}", workers=0)
+    read = np.load if name.endswith("npy") else lambda p: np.stack(pq.read_table(p)["embedding"].to_numpy())
+    np.testing.assert_array_equal(read(out), read(mine.out))
+
+
+def test_other_data_and_strange_files_are_refused(tiny_run, few: Path, images: Path, tmp_path: Path) -> None:
+    tiny_run.apply(few, tmp_path / "e.parquet", workers=0)
+    with pytest.raises(UserError, match="holds results of other data"):
+        tiny_run.apply(images, tmp_path / "e.parquet", workers=0)
+    (tmp_path / "mine.npy").write_bytes(b"precious")
+    with pytest.raises(UserError, match="holds what this run did not write"):
+        tiny_run.apply(few, tmp_path / "mine.npy", workers=0)
+    assert (tmp_path / "mine.npy").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut", "empty", "flipped", "short"])
+def test_a_part_that_is_missing_or_damaged_is_made_again(tiny_run, images: Path, tmp_path: Path, harm: str) -> None:
+    out = tmp_path / "e.npy"
+    with pytest.raises(Cut):
+        tiny_run.apply(images, out, workers=0, progress=cut_after(8500))
+    part = tmp_path / "e.npy.parts/000000.npz"
+    content = part.read_bytes()
+    if harm == "gone":
+        part.unlink()
+    elif harm == "short":  # whole, but with a sample less than it should have
+        with np.load(part) as found:
+            arrays = {name: found[name] for name in found.files}
+        arrays |= {"index": arrays["index"][:-1], "column embedding": arrays["column embedding"][:-1]}
+        np.savez(part, **arrays)
+    else:
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 8]) + content[middle + 1 :]
+        part.write_bytes({"cut": content[:middle], "empty": b"", "flipped": flipped}[harm])
+    seen: list[int] = []
+    assert tiny_run.apply(images, out, workers=0, progress=seen.append) == 9000
+    assert seen[0] == _table.PART
+    assert np.isfinite(np.load(out)).all()
+
+
+def test_an_empty_mark_does_not_block_the_next_try(tiny_run, few: Path, tmp_path: Path) -> None:
+    (tmp_path / "e.npy.work.json").write_text("")
+    assert tiny_run.apply(few, tmp_path / "e.npy", workers=0) == 9
+
+
+def test_a_second_process_is_told_who_is_at_work(tiny_run, few: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.npy"
+    with (
+        applying.held(tmp_path / "e.npy.lock", out),
+        pytest.raises(UserError, match=rf"process {os.getpid()} on .* is writing to it"),
+    ):
+        tiny_run.apply(few, out, workers=0)
+    assert not (tmp_path / "e.npy.lock").exists()
+    assert tiny_run.apply(few, out, workers=0) == 9
+
+
+def test_nan_is_refused_in_weights_and_in_results(tiny_run, few: Path, tmp_path: Path, monkeypatch) -> None:
+    method = tiny_run.method
+    monkeypatch.setattr(type(method), "predict", lambda self, batch: torch.full((len(batch["index"]), 4), torch.nan))
+    with pytest.raises(UserError, match=r"NaN or infinity for 000.png"):
+        tiny_run.apply(few, tmp_path / "e.npy", workers=0)
+    assert not (tmp_path / "e.npy").exists()
+
+
+def test_a_full_disk_is_one_line(tiny_run, few: Path, tmp_path: Path, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "savez", full)
+        with pytest.raises(UserError, match=r"can't be written .No space left on device.*the same command goes on"):
+            tiny_run.apply(few, tmp_path / "e.npy", workers=0)
+    assert tiny_run.apply(few, tmp_path / "e.npy", workers=0) == 9
+
+
+def test_the_input_is_never_the_output(tiny_run, images: Path, denoiser, few: Path, tmp_path: Path) -> None:
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="is the input itself"):
+            tiny_run.apply(images, images, workers=0, overwrite=overwrite)
+        for out in (few, few / "deeper"):
+            with pytest.raises(UserError, match="choose a place outside it"):
+                denoiser.apply(few, out, overwrite=overwrite)
+        one = next(few.glob("000.png"))
+        with pytest.raises(UserError, match="would overwrite the input"):
+            denoiser.apply(one, few, overwrite=overwrite)
+    assert not (few / "deeper").exists()
+
+
+# ---- folders -----------------------------------------------------------------------------------------------------
+def test_restored_pictures_go_to_a_folder_and_are_kept(denoiser, few: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = denoiser.apply(few, out)
+    assert found == 9
+    assert found.listed == out / "skipped.csv"
+    picture = out / "000.png"
+    assert cv2.imread(str(picture), cv2.IMREAD_UNCHANGED).shape == (48, 48)
+    stamp = picture.stat().st_mtime_ns
+    (out / "001.png").unlink()
+    again = denoiser.apply(few, out)
+    assert (again, again.kept) == (1, 8)
+    assert picture.stat().st_mtime_ns == stamp
+    assert (out / "001.png").is_file()
+    assert not list(out.glob(".part*"))
+
+
+def test_a_folder_that_grew_or_changed_is_caught_up_with(denoiser, tmp_path: Path) -> None:
+    write_photos(tmp_path / "in", count=3, classes=1, channels=1)
+    out = tmp_path / "out"
+    assert denoiser.apply(tmp_path / "in", out) == 3
+    stamps = {p.name: p.stat().st_mtime_ns for p in out.glob("*.png")}
+    cv2.imwrite(str(tmp_path / "in/001.png"), np.full((30, 30), 99, np.uint8))
+    cv2.imwrite(str(tmp_path / "in/new.png"), np.full((20, 20), 99, np.uint8))
+    caught = denoiser.apply(tmp_path / "in", out)
+    assert (caught, caught.kept) == (2, 2)
+    again = {p.name: p.stat().st_mtime_ns for p in out.glob("*.png")}
+    assert [name for name in stamps if again[name] == stamps[name]] == ["000.png", "002.png"]
+    assert cv2.imread(str(out / "001.png")).shape[:2] == (30, 30)
+    write_photos(tmp_path / "other", count=3, classes=1, channels=1)
+    with pytest.raises(UserError, match="holds results of other data"):
+        denoiser.apply(tmp_path / "other", out)
+
+
+def test_a_table_is_no_place_for_pictures(denoiser, few: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="writes a file per sample; give a folder"):
+        denoiser.apply(few, tmp_path / "x.parquet")
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_pictures_of_another_run_are_refused_and_replaced_on_request(denoiser, few: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    denoiser.apply(few, out)
+    mark = json.loads((out / "work.json").read_text())
+    mark["key"]["weights"] = "0" * 32
+    (out / "work.json").write_text(json.dumps(mark))
+    stale = np.zeros((48, 48), np.uint8)
+    cv2.imwrite(str(out / "000.png"), stale)
+    with pytest.raises(UserError, match="holds results of another run"):
+        denoiser.apply(few, out)
+    assert denoiser.apply(few, out, overwrite=True) == 9
+    assert cv2.imread(str(out / "000.png"), cv2.IMREAD_UNCHANGED).any()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("precious")
+    with pytest.raises(UserError, match="holds what this run did not write"):
+        denoiser.apply(few, tmp_path / "mine")
+
+
+def test_the_command_says_what_was_written_and_left_out(tiny_run, few: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "e.parquet"
+    assert main(["apply", str(tiny_run.path), str(few), "--out", str(out), "--workers", "0"]) == 0
+    said = capsys.readouterr().out
+    assert f"9 written to {out}" in said
+    assert f"1 could not be used, listed in {out}.skipped.csv" in said

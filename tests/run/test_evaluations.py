@@ -1,0 +1,139 @@
+"""Evaluations on several sources stand beside one another, each under the name of its data."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import selftaught
+from selftaught import UserError, evaluation
+from selftaught.cli import main
+from selftaught.run import evaluations
+from selftaught.run.layout import Layout
+from tests.conftest import TINY, write_photos
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unlabelled images to train on, and two labelled folders of the same name."""
+    root = tmp_path_factory.mktemp("data")
+    write_photos(root / "plain", count=40, classes=1)
+    write_photos(root / "a/labelled", count=40)
+    write_photos(root / "b/labelled", count=30, classes=3)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(folders: Path) -> selftaught.Run:
+    return selftaught.train("simclr", str(folders / "plain"), out=str(folders / "run"), augment="small", **TINY)
+
+
+def test_each_is_kept_under_its_name_and_the_page_says_which(run, folders: Path) -> None:
+    own = run.evaluate(protocols=["diagnostics"])
+    first = run.evaluate(str(folders / "a/labelled"), protocols=["knn"])
+    second = run.evaluate(folders / "b/labelled", protocols=["knn", "linear"])
+    made = evaluations.all_evaluations(run.layout)
+    assert [one.own for one in made] == [True, False, False]
+    assert made[1].name == "labelled/"
+    assert made[2].name == str(folders / "b/labelled")
+    stored = [one.numbers() for one in made]
+    assert [list(numbers) for numbers in stored] == [["diagnostics"], ["knn"], ["knn", "linear"]]
+    for found, numbers in zip((first, second), stored[1:], strict=True):
+        assert numbers["knn"]["this"]["numbers"]["accuracy"]["mean"] == found["knn"]["this"]["accuracy"].mean
+    assert own["diagnostics"]["this"].name == "diagnostics"
+    page = run.report().read_text()
+    title = re.search(r"<title>(.*?)</title>", page, re.DOTALL).group(1)
+    assert "plain/" in title
+    assert "b/labelled" in title
+    assert "knn on labelled/" in page
+    assert "diagnostics on plain/" in page
+    assert "class2" in page  # the map's legend has the judged source's classes
+
+
+def test_the_runs_own_data_by_any_name_is_its_own(run, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, own = Layout(run.path), run.config["settings"]["data"]
+    monkeypatch.chdir(folders)
+    for data in (None, own, "plain", "./plain/", folders / "plain"):
+        assert evaluations.evaluation_on(layout, own, data).own
+    other = evaluations.evaluation_on(layout, own, "a/labelled")
+    assert other.folder == evaluations.evaluation_on(layout, own, folders / "a/labelled").folder
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    assert (
+        evaluations.evaluation_on(layout, own, images).folder
+        != evaluations.evaluation_on(layout, own, images + 1).folder
+    )
+
+
+def test_a_second_evaluation_adds_to_the_first(run, folders: Path) -> None:
+    data = str(folders / "a/labelled")
+    run.evaluate(data, protocols=["knn"], baselines=False)
+    run.evaluate(data, protocols=["retrieval"], baselines=False)
+    place = evaluations.evaluation_on(run.layout, run.config["settings"]["data"], data)
+    assert {"knn", "retrieval"} <= set(place.numbers())
+
+
+def test_a_damaged_file_is_named(run, folders: Path, tmp_path: Path) -> None:
+    place = evaluations.Evaluation(tmp_path, "other", None)
+    (tmp_path / "evaluation.json").write_text('{"knn": ')
+    (tmp_path / "features.npz").write_bytes(b"PK nothing")
+    for read in (place.numbers, place.features):
+        with pytest.raises(UserError, match="damaged; delete it and evaluate again"):
+            read()
+
+
+def test_what_is_printed_is_rounded_and_says_untrained(run, folders: Path, capsys) -> None:
+    found = run.evaluate(str(folders / "a/labelled"), protocols=["knn"])
+    text = f"{found}"
+    assert "untrained" in text
+    assert "random" not in text
+    assert not re.search(r"\d\.\d{5}", text)
+    assert set(found["knn"]) == {"this", "random", "raw"}
+    assert main(["evaluate", str(run.path), "--data", str(folders / "a/labelled"), "--protocol", "knn"]) == 0
+    said = capsys.readouterr().out
+    assert text in said
+    assert not re.search(r"\d\.\d{5}", str(found["knn"]["this"]))
+    assert "0.833" in str(evaluation.Number(0.8333333333))
+
+
+def test_an_interrupted_run_can_be_used(tmp_path: Path, folders: Path, capsys) -> None:
+    """Before its end a run has checkpoints, but no encoder."""
+    run = selftaught.train("simclr", "digits", out=str(tmp_path / "run"), augment="grey", **TINY)
+    trained = run.encoder.state_dict()
+    for name in ("encoder.safetensors", "encoder.json"):
+        (run.path / name).unlink()
+    with pytest.raises(UserError, match=r"--resume .* .or use what there is, with --partial"):
+        selftaught.load(run.path).evaluate(protocols=["knn"])
+    partial = selftaught.load(run.path, partial=True)
+    assert all((partial.encoder.state_dict()[k] == v).all() for k, v in trained.items())
+    assert "not finished" in repr(partial)
+    assert partial.evaluate(protocols=["knn"], baselines=False)["knn"]["this"]["accuracy"].mean > 0.1
+    assert not (run.path / "evaluation.json").exists()
+    assert partial.apply("digits?n=20", tmp_path / "e.npy") == 20
+    assert json.loads(partial.export("safetensors", tmp_path / "x").with_suffix(".json").read_text())["channels"] == 1
+    assert main(["evaluate", str(run.path), "--partial", "--protocol", "knn"]) == 0
+    assert "not finished" in capsys.readouterr().out
+    for path in (run.path / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="interrupted before its first checkpoint"):
+        selftaught.load(run.path, partial=True).encoder  # noqa: B018
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    run = selftaught.train("simclr", "digits", out=str(tmp_path / "run"), augment="grey", **TINY | {"steps": 1})
+    path = run.path / "encoder.safetensors"
+    weights = load_file(path)
+    name = next(name for name, value in weights.items() if value.is_floating_point())
+    weights[name].flatten()[0] = float("nan")
+    save_file(weights, path)
+    with pytest.raises(UserError, match=f"NaN or infinity in {re.escape(name)}: the training diverged"):
+        selftaught.load(run.path).encoder  # noqa: B018
+    path.write_bytes(b"\x00" * 100)
+    with pytest.raises(UserError, match="not this run's weights, or damaged") as error:
+        selftaught.load(run.path).encoder  # noqa: B018
+    assert "\n" not in str(error.value)
