@@ -206,7 +206,10 @@ def test_the_terms_are_the_objectives_of_the_embeddings() -> None:
 
     method = made()
     method.enter_stage("forget")
-    batch = {role: {"views": [torch.randn(n, 1, 16, 16)]} for role, n in (("forget", 3), ("remain", 5))}
+    batch = {
+        role: {"index": torch.arange(n), "views": [torch.randn(n, 1, 16, 16)]}
+        for role, n in (("forget", 3), ("remain", 5))
+    }
     assert float(method.alignment_terms(batch)["loss"]) == pytest.approx(-5 * np.log(3), abs=1e-4)  # student = teacher
     with torch.no_grad():
         method.model.encoder.model[-1].weight.mul_(1.3).add_(0.01)  # type: ignore[index, union-attr, operator]

@@ -230,6 +230,19 @@ class LAF(Unlearner):
         """(N, D) the layer that forgets, of one stream's batch."""
         return model.predict(part) if self.config.embedding == "logits" else model.features(part)  # type: ignore[operator]
 
+    def _embeddings(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Embeddings of what stays and of what goes: in one pass, unless BatchNorm would see them together."""
+        remain, forget = batch["remain"], batch["forget"]
+        if model.training:
+            return self.embed(model, remain), self.embed(model, forget)
+        if "views" in remain:
+            both: dict[str, Any] = {"views": [torch.cat([remain["views"][0], forget["views"][0]])]}
+        else:
+            both = {name: torch.cat([remain[name], forget[name]]) for name in remain if name not in ("index", "label")}
+        e = self.embed(model, both)
+        rows = len(remain["index"])
+        return e[:rows], e[rows:]
+
     def _reconstruct(self, vae: EmbeddingVAE, part: dict[str, Any]) -> dict[str, Tensor]:
         with torch.no_grad():
             e = self.embed(self.model, part)
@@ -239,15 +252,15 @@ class LAF(Unlearner):
 
     def unlearning_terms(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """L_UE: what stays is reconstructed by h, what goes no longer by h_f; the codes are drawn."""
-        kept, gone = (self.embed(self.model, batch[role]) for role in ("remain", "forget"))
+        kept, gone = self._embeddings(self.model, batch)
         again, other = self.h(kept).reconstruction, self.h_forget(gone).reconstruction
         return laf.laf_ue_terms(kept, again, gone, other, squash=self.config.squash)
 
     def alignment_terms(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """L_RA: what stays is embedded as before, what goes elsewhere."""
-        kept, gone = (self.embed(self.model, batch[role]) for role in ("remain", "forget"))
+        kept, gone = self._embeddings(self.model, batch)
         with torch.no_grad():
-            before, past = (self.embed(self.teacher, batch[role]) for role in ("remain", "forget"))
+            before, past = self._embeddings(self.teacher, batch)
         return laf.laf_ra_terms(kept, before, gone, past, temperature=self.config.temperature)
 
     def _baseline(self, batch: dict[str, Any]) -> dict[str, Tensor]:

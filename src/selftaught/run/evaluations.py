@@ -17,7 +17,10 @@ from selftaught.evaluation import Result, table
 from selftaught.run.layout import Layout, write_json
 
 _MOST_COLUMNS = 8
-NAMES = {"this": "this model", "random": "untrained", "raw": "raw input", "statistics": "channel statistics"}
+NAMES = {
+    "this": "this model", "random": "untrained", "raw": "raw input", "statistics": "channel statistics",
+    "original": "original model", "retrained": "retrained model",
+}  # fmt: skip
 """What a reader is told: whose numbers they are."""
 
 

@@ -21,6 +21,7 @@ class Classes(Embedding):
     """Logits (N, K) of the classes of the training data; the features below them are judged as embeddings are."""
 
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = (
+        ("unlearning", "balance", "forgetting and keeping"),
         ("classify", "accuracy", "accuracy"),
         *Embedding.headlines,
     )
