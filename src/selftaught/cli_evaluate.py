@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-_SUITE = ("reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction")
+_SUITE = ("reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave")
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
@@ -35,6 +35,9 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     add("--by", "columns of metadata.csv to part the images by", type=_names, metavar="A,B")
     add("--attribute", "column that neighbours should share (fairness-retrieval; default gender)", metavar="COLUMN")
     add("--threshold", "least confidence of a label (fairness-labels; default 0.1)", type=float, metavar="X")
+    add("--channel", "compare the luma (y) or all channels (rgb) (restoration; default the method's custom)",
+        choices=["y", "rgb"])  # fmt: skip
+    add("--shave", "pixels left out at every border (restoration; default the method's custom)", type=int, metavar="N")
     add("--size", "shorter side at which images are embedded; default the run's own", type=int, metavar="N")
     add("--grid", "cells of a map that are averaged apart (layerwise), such as 2x1; default 1x1", metavar="RxC")
 

@@ -103,3 +103,42 @@ def test_a_missing_image_is_a_bad_sample(tmp_path):
     for i in (1, 2):
         with pytest.raises(SampleError, match="missing"):
             source.read(i)
+
+
+def test_a_streamed_set_is_refused_in_one_line():
+    stream = hub.Dataset.from_dict({"image": [1, 2]}).to_iterable_dataset()
+    for data in (stream, hub.IterableDatasetDict({"train": stream})):
+        with pytest.raises(UserError, match="is streamed, and samples must be read in any order") as error:
+            open_source(data)
+        assert "\n" not in str(error.value)
+
+
+def test_columns_of_images_and_labels_by_name():
+    features = hub.Features(
+        {"front": hub.Image(), "back": hub.Image(), "label": hub.Value("int64"), "age": hub.Value("float32")}
+    )
+    cells = [{"bytes": encode(picture(seed=k), "PNG"), "path": None} for k in range(8)]
+    columns = {"front": cells[:4], "back": cells[4:], "label": [0, 1, -1, 1], "age": [1.5, 2.0, 30.25, 4.0]}
+    table = hub.Dataset.from_dict(columns, features=features)
+    source = open_source(table, image="back", label="age", split="all")
+    np.testing.assert_array_equal(source.read(1), picture(seed=5))
+    assert (source.labels, source.targets.tolist()) == (None, [1.5, 2.0, 30.25, 4.0])
+    assert open_source(table, split="train", by="ratio:0.5").classes == ["0", "1"]
+    with pytest.raises(UserError, match=r"no column 'frond' \(did you mean front"):
+        open_source(table, image="frond")
+    with pytest.raises(UserError, match="give one of them"):
+        open_source(table, image="front", column="front")
+
+
+def test_names_are_those_on_disk_and_other_splits_are_said(tmp_path):
+    folder_of(tmp_path, ["a/1.png", "b/2.png"])
+    rows = [{"bytes": None, "path": str(tmp_path / n)} for n in ("a/1.png", "b/2.png")]
+    table = hub.Dataset.from_dict({"image": rows}, features=hub.Features({"image": hub.Image()}))
+    source = open_source(hub.DatasetDict({"train": table, "extra": table}), split="all")
+    assert list(source.names) == ["train/a/1.png", "train/b/2.png"]
+    assert list(source.notes) == ["left out: 2 samples in the split extra"]
+    before = source.fingerprint()
+    write(tmp_path / "a" / "1.png", picture(seed=7))
+    assert open_source(hub.DatasetDict({"train": table, "extra": table}), split="all").fingerprint() != before
+    wide = open_source(hub.DatasetDict({"train": table, "unsupervised": table}), split="pretrain", by="ratio:0.5")
+    assert len(wide) == 3

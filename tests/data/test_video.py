@@ -9,10 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from selftaught.data import check, open_source
+from selftaught.data import Source, check, open_source
 from selftaught.data.fields import Field
-from selftaught.data.formats.video import reduced_size
+from selftaught.data.formats._pyav import reduced_size
 from selftaught.errors import SampleError, UserError
 from tests.data.helpers import folder_of, picture
 
@@ -85,11 +86,11 @@ def test_any_frames_in_any_order_are_those_of_a_plain_decoding(tmp_path: Path, n
 
 
 def test_only_the_frames_near_the_wanted_ones_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from selftaught.data.formats import video
+    from selftaught.data.formats import _pyav
 
     path = write_video(tmp_path / "a.mp4")
     decoded: list[int] = []
-    go = video._Reader._go
+    go = _pyav._Reader._go
 
     def counted(self: object, key: int, stamp: int) -> None:
         go(self, key, stamp)
@@ -102,7 +103,7 @@ def test_only_the_frames_near_the_wanted_ones_are_decoded(tmp_path: Path, monkey
 
         self.decoded = count()
 
-    monkeypatch.setattr(video._Reader, "_go", counted)
+    monkeypatch.setattr(_pyav._Reader, "_go", counted)
     source = open_source(path, split="all")
     source.read(0, frames=np.array([17, 28]))
     assert len(decoded) <= 8
@@ -227,19 +228,19 @@ def test_what_is_broken_is_listed_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_the_index_of_a_large_file_is_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from selftaught.data.formats import video
+    from selftaught.data.formats import _pyav
 
     path = write_video(tmp_path / "a.mp4")
     plainly = open_source(path, split="all").read(0)
     monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(video, "_STORED_ABOVE", 100)
-    video.video_index.cache_clear()
+    monkeypatch.setattr(_pyav, "_STORED_ABOVE", 100)
+    _pyav.video_index.cache_clear()
     np.testing.assert_array_equal(open_source(path, split="all").read(0), plainly)
     assert len(list((tmp_path / "cache" / "video-index").glob("*.npz"))) == 1
-    video.video_index.cache_clear()
-    monkeypatch.delattr(video, "_read_index")
+    _pyav.video_index.cache_clear()
+    monkeypatch.delattr(_pyav, "_read_index")
     np.testing.assert_array_equal(open_source(path, split="all").read(0), plainly)
-    video.video_index.cache_clear()
+    _pyav.video_index.cache_clear()
 
 
 def test_windows_of_two_videos_are_partners(tmp_path: Path) -> None:
@@ -287,3 +288,27 @@ def test_long_videos_are_checked_by_some_of_their_frames(tmp_path: Path) -> None
     report = check(path)
     assert report.ok == 1
     assert report.shapes == {"256x16x16": 1}
+
+
+@pytest.mark.slow
+def test_loader_workers_read_the_same_clips(tmp_path: Path) -> None:
+    for k in range(4):
+        write_video(tmp_path / f"{k}.mp4", count=9 + k)
+    source = open_source(f"{tmp_path}?window=3", split="all")
+    source.read(0)  # the parent has used the decoder before it forks
+    alone = [int(source.read(i).sum()) for i in range(len(source))]
+    loader = torch.utils.data.DataLoader(
+        Sums(source), batch_size=None, num_workers=2, multiprocessing_context="fork", shuffle=False
+    )
+    assert [int(total) for total in loader] == alone
+
+
+class Sums(torch.utils.data.Dataset):
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> int:
+        return int(self.source.read(i).sum())

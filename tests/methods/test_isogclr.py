@@ -260,3 +260,18 @@ def test_it_learns_photographs(tmp_path: Path) -> None:
     assert found["this"]["accuracy"].mean > found["random"]["accuracy"].mean + 0.05
     assert found["this"]["accuracy"].mean > found["raw"]["accuracy"].mean + 0.15
     assert math.isfinite(temperatures(tmp_path / "run/checkpoints/train.ckpt").mean())
+
+
+def test_the_official_start_is_too_small_by_gamma_after_the_first_epoch(monkeypatch) -> None:
+    found = {}
+    for start in ("mean", "official"):
+        for epochs in (0.5, 1.0):
+            torch.manual_seed(0)
+            method = methods.ISogCLR(start=start, gamma=0.6, **SMALL)
+            monkeypatch.setattr(type(method), "epochs_done", epochs)
+            method.loss(batch_for(method))
+            found[start, epochs] = method.state.s[10:16]
+    torch.testing.assert_close(found["official", 0.5], found["mean", 0.5])
+    torch.testing.assert_close(found["official", 1.0], 0.6 * found["mean", 1.0])
+    with pytest.raises(UserError, match="start=official goes with form=official"):
+        methods.ISogCLR(start="official", form="libauc", **SMALL)

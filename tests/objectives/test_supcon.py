@@ -1,6 +1,7 @@
 """SupCon in both forms and cross-entropy against their formulas, by loops in float64."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -145,3 +146,15 @@ def test_nan_is_passed_on():
     assert objectives.supcon(z, labels=LABELS).isnan()
     assert objectives.supcon(z, labels=LABELS, form="in").isnan()
     assert objectives.supervised(z, LABELS).isnan()
+
+
+@pytest.mark.parametrize("form", ["out", "in"])
+def test_groups_too_large_for_a_matrix_go_tile_by_tile(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    z, labels = unit(40), torch.arange(40) % 3 % 2
+    found = []
+    for largest in (64, 8):
+        monkeypatch.setattr(sys.modules["selftaught.objectives.supcon"], "LARGEST", largest)
+        x = z.clone().requires_grad_()
+        loss = objectives.supcon(x, x.roll(3, 1), labels=labels, form=form)
+        found.append((loss, *torch.autograd.grad(loss, x)))
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)

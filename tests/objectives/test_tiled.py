@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from selftaught.objectives import _tiled
 from selftaught.objectives._tiled import lse_rows, lse_rows_and_columns, lse_self
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
@@ -185,3 +186,27 @@ def test_no_matrix_is_kept_for_the_backward_pass():
         lse_self(z, scale=10.0, tile=256).sum().backward()
     largest = max(event.self_cpu_memory_usage for event in profile.events())
     assert largest < 4 * 256 * 256 * 4 < 3000 * 3000 * 4 / 10
+
+
+@pytest.mark.parametrize("tile", [3, 8, 64])
+def test_left_out_keys_are_the_same_where_they_may_not_be_read(tile, monkeypatch):
+    """On a GPU the host doesn't wait for indices: every tile is treated as if it held some, every tile is masked."""
+    x, _, _, _, _ = example(torch.float64, n=24)
+    itself = torch.arange(24).unsqueeze(1)
+    exclude = torch.cat([itself, (itself + 12) % 24, torch.full_like(itself, -1)], 1)
+    group = torch.arange(24) // 5
+    read = lse_self(x, exclude=exclude, tile=tile), lse_self(x, group=group, tile=tile)
+    original = _tiled._LeftOut.__init__
+
+    def blind(self, exclude):
+        original(self, exclude)
+        self.spans = None
+
+    monkeypatch.setattr(_tiled._LeftOut, "__init__", blind)
+    monkeypatch.setattr(_tiled._Problem, "_share_a_group", lambda self, rows, columns: True)
+    unread = lse_self(x, exclude=exclude, tile=tile), lse_self(x, group=group, tile=tile)
+    torch.testing.assert_close(unread, read, rtol=0, atol=1e-14)
+    torch.testing.assert_close(read[0], plain(x, x, 1.0, exclude)[0], rtol=0, atol=1e-12)
+    of_group = [[j for j in range(24) if group[j] == g] for g in group.tolist()]
+    padded = torch.tensor([row + [-1] * (5 - len(row)) for row in of_group])
+    torch.testing.assert_close(read[1], plain(x, x, 1.0, padded)[0], rtol=0, atol=1e-12)

@@ -17,6 +17,7 @@ from selftaught.data import open_source
 from selftaught.run import outputs
 from selftaught.run.applying import Job
 from selftaught.run.outputs import _folder
+from selftaught.run.outputs._pictures import write_image
 
 WEIGHT = '''
 """A weight per sample."""
@@ -168,7 +169,7 @@ def test_every_file_lies_inside_the_folder_and_no_two_meet() -> None:
 def test_no_picture_loses_depth_or_channels_to_its_suffix(tmp_path: Path, name, dtype, channels, written) -> None:
     image = np.random.default_rng(0).integers(0, 250, (40, 50, channels)).astype(dtype)
     image = image * 200 if dtype == np.uint16 else image
-    _folder.write_image(tmp_path / name, image)
+    write_image(tmp_path / name, image)
     assert [p.name for p in tmp_path.iterdir()] == [written]
     if written.endswith(".npy"):
         np.testing.assert_array_equal(np.load(tmp_path / written), image)

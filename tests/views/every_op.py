@@ -63,7 +63,7 @@ def unbatched(batch: torch.Tensor, kind: str) -> np.ndarray:
     return (batch if kind in ("mask", "depth") else batch.movedim(1, -1)).numpy()
 
 
-def by_both(op: Op | Pipeline, kind: str, dtype: type, n: int = 12, seed: int = 0):
+def by_both(op: Op | Pipeline, kind: str, dtype: type, n: int = 6, seed: int = 0):
     """Pixels (N, ...) and facts of both executors with the same parameters."""
     pipeline = op if isinstance(op, Pipeline) else Pipeline((op,))
     samples = [sample_of(kind, dtype, which) for which in range(n)]

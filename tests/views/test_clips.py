@@ -55,6 +55,10 @@ def test_frames_are_picked_before_they_are_cropped() -> None:
     view = views.render(clip, pipeline, params, kind="clip")
     assert view.shape == shape == (5, 8, 8, 3)
     np.testing.assert_array_equal(view[:, 0, 0, 0], TemporalCrop(5, stride=2).indices(params))
+    assert pipeline.size == (8, 8)
+    assert pipeline.enough == RandomResizedCrop(8).enough
+    with pytest.raises(UserError, match="needs the number of frames"):
+        pipeline.sample(RNG(0), 20, 20)
     with pytest.raises(UserError, match=r"frame \d+ of a clip of 4"):
         views.render(clip[:4], pipeline, params, kind="clip")
     with pytest.raises(UserError, match="not of a field of kind 'image'"):

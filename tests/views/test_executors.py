@@ -16,7 +16,7 @@ from selftaught.views import Pipeline, executor
 from selftaught.views.clips.temporal import TemporalCrop
 from selftaught.views.operation import OPS, Op, below, find_executor
 from selftaught.views.pipeline import _known
-from tests.views.every_op import INSTANCES, by_both, sample_of
+from tests.views.every_op import INSTANCES, batched, by_both, sample_of
 
 KINDS = ("image", "mask", "depth", "clip", "volume")
 
@@ -155,9 +155,9 @@ def test_an_operation_of_one_s_own_is_one_class_and_two_functions() -> None:
             one, many, alone, together = by_both(op, kind, np.float32)
             np.testing.assert_allclose(one, many, rtol=1e-6)
             np.testing.assert_allclose(alone["factor"], together["factor"], rtol=1e-6)
-            assert alone["factor"].shape == (12,)
+            assert alone["factor"].shape == (6,)
     rows = by_both(Pipeline((Shade(),), per_frame=True), "clip", np.float32)
-    assert rows[2]["factor"].shape == rows[3]["factor"].shape == (12, 5)
+    assert rows[2]["factor"].shape == rows[3]["factor"].shape == (6, 5)
     assert Pipeline.from_dict({"ops": [{"op": "Shade", "p": 0.25}]}).ops == (Shade(0.25),)
     with pytest.raises(UserError, match="Shade: can't be done to a field of kind 'mask'"):
         by_both(Shade(), "mask", np.float32)
@@ -169,7 +169,7 @@ def test_telling_an_unnamed_fact_is_a_bug() -> None:
     class Silent(Shade):
         facts: ClassVar = ()
 
-    with pytest.raises(TypeError, match="Silent told 'factor'"):
+    with pytest.raises(TypeError, match="Silent reported 'factor'"):
         by_both(Silent(), "image", np.float32)
 
 
@@ -194,3 +194,23 @@ def test_kinds_without_pixels_and_wrong_layouts_are_refused() -> None:
         views.render(image, pipeline, params, kind="mask")
     with pytest.raises(UserError, match=r"clips are \(N, C, T, H, W\)"):
         views.render_batch(torch.zeros(1, 3, 40, 40), pipeline, params[None], kind="clip")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("op", INSTANCES, ids=repr)
+def test_a_gpu_makes_the_pixels_of_the_cpu(op: Op) -> None:
+    for kind in KINDS:
+        for dtype in (np.uint8, np.float32):
+            if not takes(op, kind, dtype):
+                continue
+            samples, pipeline = [sample_of(kind, dtype, which) for which in range(6)], Pipeline((op,))
+            rng = np.random.default_rng(0)
+            params = np.stack([pipeline.sample_shape(rng, sample.shape, kind)[0] for sample in samples])
+            here, there = ({}, {})
+            batch = batched(samples, kind)
+            one = views.render_batch(batch, pipeline, params, kind=kind, facts=here).double()
+            many = views.render_batch(batch.cuda(), pipeline, params, kind=kind, facts=there).cpu().double()
+            limit = 2 if dtype == np.uint8 else 1e-4 * max(1, float(one.abs().max()))
+            assert (one - many).abs().max() <= limit, (kind, dtype)
+            for name, fact in here.items():
+                np.testing.assert_allclose(fact, there[name].cpu(), atol=1e-5)

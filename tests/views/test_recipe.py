@@ -108,6 +108,8 @@ def test_grids_that_do_not_cover_the_same_ground_are_refused() -> None:
         recipe(RandomCrop(8)).sample(RNG(0), sizes((20, 20), (43, 40)))
     with pytest.raises(UserError, match="don't cover the same ground"):
         recipe(HorizontalFlip()).sample(RNG(0), sizes((20, 20), (40, 41)))
+    with pytest.raises(UserError, match="don't cover the same ground"):
+        joint().sample(RNG(0), {"image": (40, 40, 3), "mask": (40, 41), "depth": (40, 40)})
     with pytest.raises(UserError, match="RandomCrop: the image is 7x9"):
         recipe(RandomCrop(8)).sample(RNG(0), sizes((7, 9), (14, 18)))
 
@@ -219,7 +221,7 @@ def test_clips_of_one_space_show_the_same_frames() -> None:
             lambda: Recipe((View("a", "x", (RandomCrop(8),), "s"), View("b", "a", (RandomCrop(8),), "s"))),
             "which moved in space 's'",
         ),
-        (lambda: Recipe((View("a", "x", (Shade(), Shade())),)), "two operations of view 'a' tell 'factor'"),
+        (lambda: Recipe((View("a", "x", (Shade(), Shade())),)), "two operations of view 'a' report 'factor'"),
         (
             lambda: Recipe((View("a", "x", Pipeline((HorizontalFlip(),), per_frame=True), "s"),)),
             "can't share space 's'",

@@ -89,6 +89,15 @@ def test_half_precision_and_gradients_pass() -> None:
     np.testing.assert_allclose(half, views.bicubic(x.detach(), 0.5), atol=2e-3)
 
 
+def test_what_was_used_in_inference_mode_serves_training_too() -> None:
+    x = torch.rand(1, 1, 23, 29)
+    with torch.inference_mode():
+        views.bicubic(x, 0.31)
+    x.requires_grad_()
+    views.bicubic(x, 0.31).square().sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
 def test_shrinking_keeps_out_what_the_small_grid_can_not_show() -> None:
     stripes = np.tile(np.array([0.0, 1.0]), (64, 32))
     np.testing.assert_allclose(views.bicubic(stripes, 0.25)[:, 3:-3], 0.5, atol=0.02)
@@ -105,6 +114,9 @@ def test_sizes_of_the_operations() -> None:
         pipeline = Pipeline((op,))
         params, drawn = pipeline.sample_shape(np.random.default_rng(0), image.shape)
         assert views.render(image, pipeline, params).shape == shape == drawn
+    batch = Pipeline((Downsample(4), views.CenterCrop(8)))
+    corners = batch.sample_batch(np.random.default_rng(0), 2, np.array([37, 64]), np.array([50, 40]))
+    np.testing.assert_array_equal(corners, [[1, 2], [4, 1]])
     nearest = views.render(image, Pipeline((Upsample(2, "nearest"),)), np.zeros(0))
     np.testing.assert_array_equal(nearest[1::2, ::2], image)
 

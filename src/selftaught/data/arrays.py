@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from selftaught.data.labelling import Labelling, labelling
 from selftaught.data.mapped import members, open_array
 from selftaught.data.pixels import as_hwc, channel_axis
-from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, digest, label_codes
+from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, digest
 from selftaught.errors import UserError
 
 IMAGE_KEYS = ("images", "image", "x", "X", "data", "arr_0")
@@ -51,6 +52,9 @@ class Pieces(NamedTuple):
     labels: np.ndarray | None
     classes: list[str] | None
     groups: np.ndarray | None
+    targets: np.ndarray | None = None
+    parted: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         """ "train/00012" where there are splits, else "00012"."""
@@ -62,6 +66,8 @@ class Pieces(NamedTuple):
 
     def given(self) -> np.ndarray | None:
         """The given split, or None where the arrays bring none."""
+        if self.parted is not None:
+            return self.parted
         if len({piece.split for piece in self.parts}) < 2:
             return None
         return np.concatenate([np.full(len(p.open()), _SPLITS[p.split or "train"], dtype=np.int8) for p in self.parts])
@@ -81,6 +87,7 @@ class ImageArrays(ImageSource):
             pieces.groups,
             pieces.given(),
         )
+        self.targets, self.notes = pieces.targets, pieces.notes
         self._parts, self._stamp = pieces.parts, stamp
         self._starts = np.cumsum([0] + [len(p.open()) for p in pieces.parts])
         shapes = {p.open().shape[1:] for p in pieces.parts}
@@ -110,7 +117,7 @@ class ImageArrays(ImageSource):
     def fingerprint(self) -> str:
         """Of the content in memory, or of the files' sizes and times of change."""
         content = [self._stamp] if self._stamp else [p.stamp() for p in self._parts]
-        return digest("arrays", content, self.labels, self.channels, len(self))
+        return digest("arrays", content, self.labels, self.classes or [], self.targets, self.channels, len(self))
 
 
 def open_image_arrays(data: Any, name: str, *, channels: int | None = None, labels: Any = None) -> ImageArrays:
@@ -208,25 +215,23 @@ def _finish(
     sizes = [len(p.open()) if p.open().ndim else 0 for p in parts]
     if not sum(sizes):
         raise UserError(f"{name}: there is no sample in it")
-    codes = groups = None
+    found, groups = Labelling(), None
     rows = [to_numpy(labels)] if labels is not None else extras.get("labels", [None])
     if rows and all(r is not None for r in rows):
         flat = [_column(r, n, name) for r, n in zip(rows, sizes, strict=True)]
-        codes, found = label_codes(np.concatenate(flat))
-        classes = classes if classes is not None and len(classes) > codes.max(initial=0) else found
+        found = labelling(np.concatenate(flat), classes, Pieces(parts, None, None, None).given())
     rows = extras.get("groups", [None])
     if rows and all(r is not None for r in rows):
-        groups = label_codes(np.concatenate([_column(r, n, name) for r, n in zip(rows, sizes, strict=True)]))[0]
-    return Pieces(parts, codes, classes if codes is not None else None, groups)
+        flat = [_column(r, n, name).reshape(n, -1) for r, n in zip(rows, sizes, strict=True)]
+        groups = np.unique(np.concatenate(flat), axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return Pieces(parts, found.labels, found.classes, groups, found.targets, found.given, found.notes)
 
 
 def _column(values: np.ndarray, n: int, name: str) -> np.ndarray:
-    """Labels (n,) or (n, 1) as (n,); several columns (MedMNIST's multi-label sets) become the text of their row."""
+    """Labels or groups, one or a row of them for each of n samples."""
     if len(values) != n:
         raise UserError(f"{name}: {len(values)} labels or groups for {n} samples")
-    if values.ndim == 2 and values.shape[1] > 1:
-        return np.array(["".join(map(str, row)) for row in values.tolist()])
-    return values.reshape(n)
+    return values if values.ndim == 2 and values.shape[1] > 1 else values.reshape(n)
 
 
 def labelled_arrays(images: np.ndarray, labels: np.ndarray, classes: list[str], name: str, stamp: str) -> ImageArrays:

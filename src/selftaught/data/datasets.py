@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,16 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from selftaught.data.files import file_stamps
 from selftaught.data.kinds import kind_of
+from selftaught.data.labelling import labelling
 from selftaught.data.mapped import cache_folder
-from selftaught.data.source import TEST, TRAIN, ImageSource, Modality, class_labels, digest
+from selftaught.data.source import TEST, TRAIN, ImageSource, Modality, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError
 
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")
 _SAMPLE_KEYS = ("image", "img", "images", "pixel_values", "series", "x")
 _LABEL_KEYS = ("label", "labels", "target", "y", "fine_label")
-_TIMEOUT_S = 15.0
+_TIMEOUT_S, _LOOKED_AT = 15.0, 64
 
 
 class DatasetSource(ImageSource):
@@ -45,9 +48,7 @@ class DatasetSource(ImageSource):
         self.parts, self.name, self.modality = parts, name, modality
         self._starts = np.cumsum([0] + [len(p) for p in parts.values()])
         self._splits = list(parts)
-        self.names = [
-            f"{split}/{i:05d}" if split else f"{i:05d}" for split, part in parts.items() for i in range(len(part))
-        ]
+        self.names = [f"{split}/{name}" if split else name for split, part in parts.items() for name in _names(part)]
         if len(parts) > 1:
             codes = {"train": TRAIN, "test": TEST}
             self.given = np.concatenate([np.full(len(p), codes[s], dtype=np.int8) for s, p in parts.items()])
@@ -83,11 +84,13 @@ class DatasetSource(ImageSource):
         found = [labels_of(part) for part in self.parts.values()] if labels is None else [np.asarray(labels)]
         if any(f is None for f in found):
             found = [self._scan_labels()]
-        if all(f is not None and np.asarray(f).ndim == 1 for f in found):
+        if all(f is not None for f in found):
             values = np.concatenate([np.asarray(f) for f in found])
             if len(values) != len(self):
                 raise UserError(f"{self.name}: {len(values)} labels for {len(self)} samples")
-            self.labels, self.classes = class_labels(values, getattr(next(iter(self.parts.values())), "classes", None))
+            names = getattr(next(iter(self.parts.values())), "classes", None)
+            meant = labelling(values, names, self.given, combine=False)
+            self.labels, self.classes, self.targets, self.given, self.notes = meant
 
     def _scan_labels(self) -> np.ndarray | None:
         values: list[Any] = []
@@ -106,16 +109,42 @@ class DatasetSource(ImageSource):
         return np.asarray(values)
 
     def fingerprint(self) -> str:
-        """Of the names, the labels and the first and last few samples: a data set's class can't say more about its
-        content.
+        """Of the names, the labels and the content: of arrays and files that the data set lists all, else of 64 samples
+        spread over it, since a data set's class can't say more.
         """
-        content = []
-        for i in sorted({*range(min(4, len(self))), *range(max(0, len(self) - 4), len(self))}):
-            try:
-                content.append(digest(self._load(i, None)))
-            except SampleError as error:
-                content.append(error.reason)
-        return digest("dataset", self.name, len(self), self.labels, content, self.channels)
+        content: list[str] = []
+        for part in self.parts.values():
+            held = getattr(part, "data", None)
+            if isinstance(held, np.ndarray) or hasattr(held, "detach"):
+                content.append(digest(np.asarray(held)))
+            elif paths := _files(part):
+                content.append(digest(file_stamps(Path("/"), [os.path.abspath(path) for path in paths])))
+        if len(content) < len(self.parts):
+            for i in np.unique(np.linspace(0, len(self) - 1, min(_LOOKED_AT, len(self))).astype(np.int64)).tolist():
+                try:
+                    content.append(digest(self._load(i, None)))
+                except SampleError as error:
+                    content.append(error.reason)
+        names = [*self.names, *(self.classes or [])]
+        return digest("dataset", self.name, names, self.labels, self.targets, content, self.channels)
+
+
+def _files(dataset: Any) -> list[str] | None:
+    """The files of a data set that lists them as torchvision's do, (path, class) pairs; None of any other."""
+    listed = getattr(dataset, "samples", None)
+    if not isinstance(listed, list) or len(listed) != len(dataset):
+        return None
+    paths = [row[0] if isinstance(row, tuple) else row for row in listed]
+    return [str(path) for path in paths] if all(isinstance(path, str | Path) for path in paths) else None
+
+
+def _names(dataset: Any) -> list[str]:
+    """The names on disk where the data set lists its files, from the folder that all share, else numbers."""
+    paths = _files(dataset)
+    if not paths or len(set(paths)) < len(paths):
+        return [f"{i:05d}" for i in range(len(dataset))]
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    return [Path(os.path.relpath(path, root)).as_posix() for path in paths]
 
 
 def sample_of(item: Any) -> Any:

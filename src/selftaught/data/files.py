@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header, needs_all, read_bytes
-from selftaught.data.layout import Layout, layout
+from selftaught.data.layout import understand
 from selftaught.data.pixels import choose_channels, common_depth
-from selftaught.data.source import ImageSource, class_values, digest
+from selftaught.data.source import ImageSource, digest
 from selftaught.errors import SampleError, UserError
 
 _UNREAD = (
@@ -31,18 +31,17 @@ class ImageFiles(ImageSource):
     """Image files under a root, decoded when asked for."""
 
     def __init__(
-        self, root: Path, names: list[str], name: str, channels: int | None = None, meant: Layout | None = None
+        self, root: Path, names: list[str], name: str, channels: int | None = None, arranged: bool = True
     ) -> None:
         """Args: the folder that `names` (relative, with "/") start from; what to call the source; channels to force or
-        None; what the folders mean, None: see `layout`.
+        None; whether the folders mean classes and a split (see `layout`), or nothing.
         """
         self.root, self.name = root, name
         self.convert = channels is not None
-        meant = layout(names, _annotated(root, names)) if meant is None else meant
-        names = names if len(meant.keep) == len(names) else [names[i] for i in meant.keep.tolist()]
-        self.names, self.labels, self.classes, self.given = names, meant.labels, meant.classes, meant.given
-        self.targets, self.notes = class_values(meant.labels, meant.classes), meant.notes
-        self.left_out = meant.left_out
+        self.names = names
+        if arranged:
+            understand(self, names, _annotated(root, names))
+            names = list(self.names)
         self.depth, found = _probe(root, names)
         self.channels = channels if channels is not None else found
 

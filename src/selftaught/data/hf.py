@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from selftaught.data.decoding import decode, read_bytes
+from selftaught.data.files import file_stamps
 from selftaught.data.kinds import kind_of
+from selftaught.data.labelling import labelling
 from selftaught.data.pixels import choose_channels, common_depth
-from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, Modality, class_labels, digest
+from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, ImageSource, Modality, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError, require
 
-_SPLITS = {"train": TRAIN, "validation": VAL, "valid": VAL, "val": VAL, "test": TEST}
+_SPLITS = {
+    "train": TRAIN, "validation": VAL, "valid": VAL, "val": VAL, "test": TEST, "unlabeled": UNLABELLED,
+    "unlabelled": UNLABELLED, "unsupervised": UNLABELLED,
+}  # fmt: skip
 _SAMPLES = {
     "image": ("image", "img", "images", "pixel_values", "picture"),
     "series": ("series", "x", "signal", "values", "data"),
@@ -39,13 +45,15 @@ class HuggingFaceSource(ImageSource):
         self.tables, self.name, self.modality, self._column = tables, name, modality, sample
         self._order = list(tables)
         self._starts = np.cumsum([0] + [len(t) for t in tables.values()])
-        self.names = [f"{split}/{i:05d}" for split, table in tables.items() for i in range(len(table))]
+        self._paths = {split: _paths(table, sample) for split, table in tables.items()}
+        self.names = [n for split, table in tables.items() for n in _names(split, self._paths[split], len(table))]
         if len(tables) > 1:
             self.given = np.concatenate([np.full(len(t), _SPLITS[s], dtype=np.int8) for s, t in tables.items()])
         if label is not None:
             values = np.concatenate([np.asarray(table[label][:]) for table in tables.values()])
             names = getattr(next(iter(tables.values())).features[label], "names", None)
-            self.labels, self.classes = class_labels(values, names)
+            found = labelling(values, names, self.given, combine=False)
+            self.labels, self.classes, self.targets, self.given, self.notes = found
         self.convert = channels is not None
         self._probe(channels)
 
@@ -82,8 +90,11 @@ class HuggingFaceSource(ImageSource):
         return self.depth == "uint8"
 
     def fingerprint(self) -> str:
-        """Of the fingerprints that the tables carry."""
-        return digest("hf", [str(t._fingerprint) for t in self.tables.values()], len(self), self.labels, self.channels)
+        """Of the fingerprints that the tables carry, the labels, and the files that lie beside them."""
+        tables = [str(t._fingerprint) for t in self.tables.values()]
+        stamps = [file_stamps(Path("/"), paths) for paths in self._paths.values() if paths]
+        names = [*self.names, *(self.classes or [])]
+        return digest("hf", tables, names, self.labels, self.targets, self.channels, *stamps)
 
 
 def open_huggingface(
@@ -92,6 +103,7 @@ def open_huggingface(
     *,
     config: str | None = None,
     column: str | None = None,
+    image: str | None = None,
     label: str | None = None,
     channels: int | None = None,
 ) -> HuggingFaceSource:
@@ -103,30 +115,66 @@ def open_huggingface(
         modality: "image", "series" for columns of numbers, or "text".
         config: which configuration of the data set.
         column: column of the samples; None: the one of type Image, else one with a usual name.
+        image: the same as `column`, for images.
         label: column of the labels; None: the one of type ClassLabel, else one with a usual name, else no labels.
         channels: channels that every image shall have.
 
     Raises:
-        UserError: no such data set, no such column, or the package is missing.
+        UserError: no such data set, no such column, one that is streamed, or the package is missing.
     """
+    if column is not None and image is not None:
+        raise UserError(f"hf: column={column} and image={image} name the same thing; give one of them")
     if modality not in _SAMPLES:
         raise UserError(f"hf: can read {' and '.join(_SAMPLES)} columns, not {modality}")
     hub: Any = require("datasets", "hf")
     name = data if isinstance(data, str) else type(data).__name__
     loaded = _load_any(hub, data, config) if isinstance(data, str) else data
-    tables = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
-    tables = {split: table for split, table in tables.items() if split in _SPLITS} or {
-        "train": next(iter(tables.values()))
-    }
+    found = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    if any(not hasattr(table, "__len__") for table in found.values()):
+        raise UserError(
+            f"hf:{name} is streamed, and samples must be read in any order; load it without streaming=True, or save "
+            "some of it with Dataset.from_list(list(stream.take(10000))).save_to_disk(FOLDER)"
+        )
+    first = next(iter(found))
+    tables = {split: t for split, t in found.items() if split in _SPLITS and len(t)} or {"train": found[first]}
+    used = [split for split in found if split in tables] or [first]
     features = next(iter(tables.values())).features
-    sample = _pick(name, column, features, hub.Image if modality == "image" else None, _SAMPLES[modality], "samples")
+    sample = _pick(
+        name, column or image, features, hub.Image if modality == "image" else None, _SAMPLES[modality], "samples"
+    )
     assert sample is not None
     labels = _pick(name, label, features, hub.ClassLabel, _LABELS, None)
     if isinstance(features[sample], hub.Image):
         tables = {split: table.cast_column(sample, hub.Image(decode=False)) for split, table in tables.items()}
     keep = [sample] if labels is None else [sample, labels]
     tables = {split: table.select_columns(keep) for split, table in tables.items()}
-    return HuggingFaceSource(tables, f"hf:{name}", modality, sample, labels, channels)
+    source = HuggingFaceSource(tables, f"hf:{name}", modality, sample, labels, channels)
+    lost = {f"in the split {split}": len(table) for split, table in found.items() if split not in used and len(table)}
+    if lost:
+        source.left_out = lost
+        source.notes = [*source.notes, *(f"left out: {count:,} samples {where}" for where, count in lost.items())]
+    return source
+
+
+def _paths(table: Any, column: str) -> list[str] | None:
+    """Where the images of a column lie on this machine, absolute, or None where some lie in the table itself."""
+    cells = table.data.column(column)
+    kind = cells.type
+    if table._indices is not None or not hasattr(kind, "get_field_index") or kind.get_field_index("path") < 0:
+        return None
+    import pyarrow.compute as pc
+
+    paths = pc.struct_field(cells, "path").to_pylist()
+    return paths if paths and all(p is not None and Path(p).is_absolute() for p in paths) else None
+
+
+def _names(split: str, paths: list[str] | None, n: int) -> list[str]:
+    """The names on disk, from the folder that all share, where there are some; else numbers."""
+    if not paths or len(set(paths)) < n:
+        return [f"{split}/{i:05d}" for i in range(n)]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    below = [os.path.relpath(path, root) for path in paths]
+    return [f"{split}/{Path(name).as_posix()}" for name in below]
 
 
 def _load_any(hub: Any, name: str, config: str | None) -> Any:

@@ -45,24 +45,6 @@ class Layout(NamedTuple):
     notes: list[str]
 
 
-def unarranged(n: int) -> Layout:
-    """Of names whose folders mean neither classes nor a split."""
-    return Layout(np.arange(n), None, None, None, {}, [])
-
-
-def arrange(source: Source, names: Sequence[str]) -> list[str]:
-    """Give a source the labels, the split and the notes that the folders of its files mean.
-
-    Returns:
-        The names that are samples.
-    """
-    meant = layout(names)
-    source.labels, source.classes, source.given = meant.labels, meant.classes, meant.given
-    source.targets = class_values(meant.labels, meant.classes)
-    source.notes, source.left_out = meant.notes, meant.left_out
-    return [names[i] for i in meant.keep.tolist()]
-
-
 def layout(names: Sequence[str], listed: Mapping[str, str] | None = None) -> Layout:
     """What the folders in these names mean.
 
@@ -92,6 +74,21 @@ def layout(names: Sequence[str], listed: Mapping[str, str] | None = None) -> Lay
     chosen = np.zeros(len(parts), dtype=np.int8) if codes is None else codes
     found, reasons = _classes_by_part(parts, chosen, [listed.get(name) for name in names])
     return _finish(chosen, codes is not None, found, reasons, notes)
+
+
+def understand(source: Source, names: list[str], listed: Mapping[str, str] | None = None) -> None:
+    """Give a source of files its names, labels, classes, split, targets and notes, by what `layout` makes of its names.
+
+    Args:
+        source: whose samples are the files.
+        names: of all files, relative, with "/" between folders.
+        listed: as `layout`.
+    """
+    meant = layout(names, listed)
+    source.names = names if len(meant.keep) == len(names) else [names[i] for i in meant.keep.tolist()]
+    source.labels, source.classes, source.given = meant.labels, meant.classes, meant.given
+    source.targets = class_values(meant.labels, meant.classes)
+    source.notes, source.left_out = meant.notes, meant.left_out
 
 
 def _unwrapped(parts: list[list[str]], known: set[str] | None = None) -> list[list[str]]:

@@ -29,11 +29,13 @@ class SeriesArrays(Source):
             pieces.groups,
             pieces.given(),
         )
+        self.targets = pieces.targets
         self._parts = pieces.parts
         self._starts = np.cumsum([0] + [len(p.open()) for p in pieces.parts])
         shape = pieces.parts[0].open().shape
         self._flip = len(shape) == 3 and (axes == "ntc" or (axes is None and time_axis(shape) == 1))
         self.channels = 1 if len(shape) == 2 else shape[2 if self._flip else 1]
+        self.notes = [*pieces.notes, *_axes_note(shape, self._flip, axes)]
 
     def read(self, i: int, min_side: int | None = None) -> np.ndarray:
         """One series (C, T) float32; see `Source.read`."""
@@ -43,7 +45,8 @@ class SeriesArrays(Source):
 
     def fingerprint(self) -> str:
         """Of the content in memory, or of the files' sizes and times of change."""
-        return digest("series", [p.stamp() for p in self._parts], self.labels, self._flip, len(self))
+        content = [p.stamp() for p in self._parts]
+        return digest("series", content, self.labels, self.classes or [], self.targets, self._flip, len(self))
 
 
 class RaggedSeries(Source):
@@ -71,7 +74,7 @@ class RaggedSeries(Source):
 
     def fingerprint(self) -> str:
         """Of the content."""
-        return digest("ragged", self._flat, self._ends, self.length, self.labels)
+        return digest("ragged", self._flat, self._ends, self.length, self.labels, self.classes or [], self.targets)
 
 
 class Windows(Source):
@@ -98,12 +101,23 @@ class Windows(Source):
 
     def fingerprint(self) -> str:
         """Of the recordings and the windows."""
-        return digest("windows", *[digest(r) for r in self._recordings], self.places, self.window, self.labels)
+        return digest(
+            "windows", *[digest(r) for r in self._recordings], self.places, self.window, self.labels, self.classes or []
+        )
 
 
 def time_axis(shape: tuple[int, ...]) -> int:
-    """Which axis of (N, a, b) is time: the longer one; the last where they are equal. Returns 1 or 2."""
-    return 1 if shape[1] > shape[2] else 2
+    """Which axis of (N, a, b) is time: the last one, unless the other is at least twice as long. Returns 1 or 2."""
+    return 1 if shape[1] >= 2 * shape[2] else 2
+
+
+def _axes_note(shape: tuple[int, ...], turned: bool, axes: Axes | None) -> list[str]:
+    """What was taken for time, where the shape alone had to tell and might mean either."""
+    if len(shape) < 3 or axes is not None or not (turned or shape[1] > shape[2]):
+        return []
+    channels, time = (shape[2], shape[1]) if turned else (shape[1], shape[2])
+    other = "nct" if turned else "ntc"
+    return [f"{shape[1]} x {shape[2]} is taken as {channels} channels of {time} instants; else say layout={other}"]
 
 
 def window_places(lengths: list[int], window: int, step: int) -> np.ndarray:
@@ -134,7 +148,7 @@ def open_series_arrays(
             ``test_x``), ``y`` or
             ``labels``, and ``subject`` or ``group``; or the path of such a file.
         name: what to call the source.
-        layout: "nct" or "ntc"; None: the longer of the two axes is time, the last where they are equal.
+        layout: "nct" or "ntc"; None: the last axis is time, unless the other is at least twice as long.
         labels: (N,) for a plain array.
         groups: (N,) for a plain array.
         rate: sampling rate in Hz.

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header
+from selftaught.data.labelling import labelling
 from selftaught.data.mapped import build_once, cache_folder
 from selftaught.data.pixels import choose_channels, common_depth
-from selftaught.data.source import TEST, TRAIN, ImageSource, digest, label_codes
+from selftaught.data.source import TEST, TRAIN, ImageSource, digest
 from selftaught.errors import SampleError, UserError, require
 
 _IMAGES = tuple(s[1:] for s in IMAGE_SUFFIXES)
@@ -47,10 +48,11 @@ class ShardSource(ImageSource):
             else [f"{self.shards[p[0]].stem}/{n}" for n, p in zip(names, places, strict=True)]
         )
         self._places = np.array(places, dtype=np.int64)
-        if all(label is not None for label in labels):
-            self.labels, self.classes = label_codes(_same_type(labels))
         if test:
             self.given = np.where(self._places[:, 0] < len(train), TRAIN, TEST).astype(np.int8)
+        if any(label is not None for label in labels):
+            found = labelling(_same_type(labels), None, self.given)
+            self.labels, self.classes, self.targets, self.given, self.notes = found
         self.convert = channels is not None
         self._probe(channels)
 

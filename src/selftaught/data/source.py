@@ -16,9 +16,9 @@ from selftaught.errors import SampleError, UserError
 Modality = str
 """The name of a kind that a source's main field can have: "image", "series", "clip" ..."""
 
-TRAIN, VAL, TEST, UNLABELLED = 0, 1, 2, 3
-"""Codes of a given split, as they stand in `Source.given`; UNLABELLED: to learn from, without labels beside labelled
-parts.
+TRAIN, VAL, TEST, UNLABELLED, LEFT_OUT = 0, 1, 2, 3, 4
+"""Codes of a given split, as they stand in `Source.given`. UNLABELLED: to learn from, without labels beside labelled
+parts; LEFT_OUT: of no part, such as test samples whose labels are not known.
 """
 
 
@@ -39,7 +39,7 @@ class Source:
         classes: name of each label, or None.
         groups: int64 (n,), which subject or recording a sample comes from, or None. Samples of one group belong in one
             split.
-        given: int8 (n,) of `TRAIN`, `VAL`, `TEST`, `UNLABELLED` where the source brings its own split, else None.
+        given: int8 (n,) of `TRAIN`, `VAL`, `TEST`, `UNLABELLED`, `LEFT_OUT` where the source brings a split, else None.
         channels: channels of every sample that `read` returns, or None where they differ.
         depth: type of the images ("uint8", "uint16", "float32"); one of another type is scaled by the range of its own
             type (`of_depth`). None: any.
@@ -187,7 +187,7 @@ class Source:
         if self.groups is not None:
             parts.append(f"{len(np.unique(self.groups))} groups")
         if self.given is not None and len(np.unique(self.given)) > 1:
-            called = ("to train", "to validate", "to test", "unlabelled")
+            called = ("to train", "to validate", "to test", "unlabelled", "without label left out")
             counts = [(int((self.given == code).sum()), word) for code, word in enumerate(called)]
             parts.append(" + ".join(f"{count:,} {word}" for count, word in counts if count))
         if self.generated:
@@ -350,22 +350,6 @@ def digest(*parts: Any) -> str:
             h.update(f"s{part!r}".encode(errors="surrogateescape"))
         h.update(b"\1")
     return h.hexdigest()
-
-
-def class_labels(values: Sequence[Any] | np.ndarray, names: Sequence[str] | None) -> tuple[Any, list[str] | None]:
-    """Labels as a data set lists them, with the names of its classes if it has some, as (labels int64 (n,), names).
-
-    Whole numbers keep their value where there are names for them. Negative ones stand for "not labelled" and make all
-    of it (None, None), and so do numbers that aren't whole.
-    """
-    array = np.asarray(values)
-    if array.ndim != 1 or (array.dtype.kind == "f" and not np.array_equal(array, np.round(array))):
-        return None, None
-    if array.dtype.kind in "if" and len(array) and array.min() < 0:
-        return None, None
-    if names is not None and array.dtype.kind in "iu" and int(array.max(initial=0)) < len(names):
-        return array.astype(np.int64), [str(name) for name in names]
-    return label_codes(array)
 
 
 def label_codes(values: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, list[str]]:

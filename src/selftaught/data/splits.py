@@ -75,7 +75,7 @@ def take(source: Source, n: int, seed: int = 0) -> Source:
 
 
 def _some_unlabelled(source: Source) -> bool:
-    return source.given is not None and bool((source.given == UNLABELLED).any())
+    return source.given is not None and bool((source.given >= UNLABELLED).any())
 
 
 def _without_labels(source: Source, indices: np.ndarray, tag: str) -> Source:
@@ -90,11 +90,11 @@ def _divided(source: Source, by: str, seed: int) -> tuple[np.ndarray, str]:
     """
     if source.given is None or not _some_unlabelled(source):
         return _codes(source, by, seed)
-    rows = np.flatnonzero(source.given != UNLABELLED)
+    rows = np.flatnonzero(source.given < UNLABELLED)
     labelled = source.subset(rows)
     if by == "auto" and (source.given[rows] == TRAIN).all():
         by = "ratio" if source.groups is None else "group"
-    codes = np.full(len(source), UNLABELLED, dtype=np.int8)
+    codes = source.given.astype(np.int8)
     codes[rows], how = _codes(labelled, by, seed)
     return codes, how
 

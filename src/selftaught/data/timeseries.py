@@ -13,16 +13,19 @@ from typing import NamedTuple
 import numpy as np
 
 from selftaught.data.series import RaggedSeries
-from selftaught.data.source import TEST, TRAIN
+from selftaught.data.source import TEST, TRAIN, class_values
 from selftaught.errors import UserError
 
 
 class TsFile(NamedTuple):
-    """What stands in one file: series (C, T_i), the text of each label (or none), the classes that the header lists."""
+    """What stands in one file: series (C, T_i), the text of each label (or none), the classes that the header lists,
+    whether the labels are numbers to predict.
+    """
 
     series: list[np.ndarray]
     labels: list[str]
     classes: list[str]
+    regression: bool
 
 
 def read_ts(path: Path) -> TsFile:
@@ -35,12 +38,14 @@ def read_ts(path: Path) -> TsFile:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from None
-    labelled, stamped, classes, start = False, False, [], None
+    labelled, stamped, regression, start = False, False, False, None
+    classes: list[str] = []
     for number, line in enumerate(lines):
         words = line.strip().split()
         key = words[0].lower() if words else ""
         if key in ("@classlabel", "@targetlabel") and len(words) > 1:
             labelled, classes = words[1].lower() == "true", words[2:] if key == "@classlabel" else []
+            regression = labelled and key == "@targetlabel"
         elif key == "@timestamps" and len(words) > 1:
             stamped = words[1].lower() == "true"
         elif key == "@data":
@@ -61,7 +66,7 @@ def read_ts(path: Path) -> TsFile:
             labels.append(label)
     if not series:
         raise UserError(f"{path}: there is no series after @data")
-    return TsFile(series, labels if labelled else [], classes)
+    return TsFile(series, labels if labelled else [], classes, regression)
 
 
 def open_ts(path: Path, name: str, *, length: int | None = None, rate: float | None = None) -> RaggedSeries:
@@ -87,17 +92,28 @@ def open_ts(path: Path, name: str, *, length: int | None = None, rate: float | N
     if length is not None and length < 1:
         raise UserError(f"{name}: length={length} must be at least 1")
     source = RaggedSeries(rows, length or max(row.shape[1] for row in rows), name, rate)
-    if all(part.labels for part in parsed):
-        labels = [label for part in parsed for label in part.labels]
+    labels = [label for part in parsed for label in part.labels] if all(part.labels for part in parsed) else []
+    if labels and any(part.regression for part in parsed):
+        source.targets = _numbers(labels, name)
+    elif labels:
         classes = parsed[0].classes or sorted(set(labels))
         classes = classes + sorted(set(labels) - set(classes))
         source.classes = classes
         source.labels = np.array([classes.index(label) for label in labels], dtype=np.int64)
+        source.targets = class_values(source.labels, classes)
     if len(parsed) == 2:
         sizes = [len(part.series) for part in parsed]
         source.given = np.repeat(np.array([TRAIN, TEST], dtype=np.int8), sizes)
         source.names = [f"{split}/{i:05d}" for split, n in zip(("train", "test"), sizes, strict=True) for i in range(n)]
     return source
+
+
+def _numbers(labels: list[str], name: str) -> np.ndarray:
+    """The targets of a regression file, NaN where one is missing."""
+    try:
+        return np.array([np.nan if v in ("?", "NaN") else float(v) for v in labels], dtype=np.float64)
+    except ValueError as error:
+        raise UserError(f"{name}: @targetLabel true, but a target is no number ({error})") from None
 
 
 def _pair(path: Path, name: str) -> list[Path]:

@@ -252,4 +252,4 @@ class CACR(MomentumEmbedding, MultiCrop):
 
 def unit(z: Tensor) -> Tensor:
     """The gathered projections, scaled to length 1 in float32."""
-    return normalize(gather(z).float())
+    return normalize(gather(z).float(), eps=1e-8)

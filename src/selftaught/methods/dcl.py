@@ -93,7 +93,7 @@ class DCL(JointEmbedding):
     def objective(self, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
         """The loss, the positives' similarity, and the coupling q that InfoNCE would have."""
         c = self.config
-        z1, z2 = normalize(z1.float()), normalize(z2.float())
+        z1, z2 = normalize(z1.float(), eps=1e-8), normalize(z2.float(), eps=1e-8)
         loss = objectives.dcl(
             z1,
             z2,

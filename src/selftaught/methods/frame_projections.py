@@ -136,7 +136,7 @@ class FrameProjections(Method):
         if self.stage == "map":
             return self._mapping_loss(batch)
         c, found = self.config, self.representations(batch)
-        e = {n: gather(normalize(self.projectors[n](r).float())) for n, r in found.items()}
+        e = {n: gather(normalize(self.projectors[n](r).float(), eps=1e-8)) for n, r in found.items()}
         mapped = {n: self.embedding_mappers[n](e["time"]).float() for n in self.names}
         return objectives.frame_projections_terms(
             e["time"],

@@ -56,6 +56,9 @@ class Config(MomentumConfig):
     """Weight of the new value in the moving average; 1 looks at the batch alone."""
     gamma_schedule: Literal["constant", "cosine"] = "constant"
     """cosine: from 1 down to gamma over the first half of the run."""
+    start: Literal["mean", "official"] = "mean"
+    """Moving average of an image at its first visit: the batch's mean; official: gamma times it after the first epoch,
+    as in the authors' code."""
     tau_min: float = 0.05
     """Lowest temperature."""
     tau_max: float = 1.0
@@ -107,6 +110,8 @@ class ISogCLR(MomentumEmbedding):
         c = self.config
         if c.form == "libauc" and c.host == "queue":
             raise UserError("option form=libauc goes with host=batch; the queue has the authors' form only")
+        if c.form == "libauc" and c.start != "mean":
+            raise UserError(f"option start={c.start} goes with form=official; LibAUC has a rule of its own")
         if not c.tau_min <= c.temperature <= c.tau_max and c.temperatures != "fixed":
             raise UserError(f"option temperature is {c.temperature}: it must lie between tau_min and tau_max")
         if c.host == "queue":
@@ -180,16 +185,18 @@ class ISogCLR(MomentumEmbedding):
             options |= {"tau": self.shared_tau.expand_as(kept["s"]), "eta": 0.0}
         if c.temperatures == "fixed":
             options |= {"tau_min": c.temperature, "tau_max": c.temperature}
+        if c.start == "official" and self.epochs_done >= 1:
+            options["start"] = "zero"
         if c.host == "queue":
             return self.against_queue(batch, options)
-        z1, z2 = (normalize(gather(z).float()) for z in self.embed(batch))
+        z1, z2 = (normalize(gather(z).float(), eps=1e-8) for z in self.embed(batch))
         step = objectives.isogclr_libauc_terms if c.form == "libauc" else objectives.isogclr_terms
         return step(z1, z2, **options)
 
     def against_queue(self, batch: dict[str, Any], options: dict[str, Any]) -> dict[str, Tensor]:
         """The first view's projections against the second's keys and the queue; the keys enter it afterwards."""
         x1, x2 = self.seen(batch)
-        q, k = normalize(gather(self.project(x1)).float()), normalize(gather(self.target(x2)).float())
+        q, k = (normalize(gather(z).float(), eps=1e-8) for z in (self.project(x1), self.target(x2)))
         terms = objectives.isogclr_queue_terms(q, k, self.queue.items.clone(), **options)
         if self.training:
             self.queue.push(k)

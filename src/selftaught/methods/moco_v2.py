@@ -99,7 +99,7 @@ class MoCoV2(MomentumEmbedding):
         directions = [(0, 1), (1, 0)][: len(self.queues)]
         mixed, partner, share = self.mix_inputs([xs[a] for a, _ in directions])
         queues: list[Any] = list(self.queues)
-        queries = [normalize(q.float()) for q in self.embed_views(mixed)]
+        queries = [normalize(q.float(), eps=1e-8) for q in self.embed_views(mixed)]
         keys = [normalize(k.float()) for k in self.embed_views([xs[b] for _, b in directions], self.keys)]
         found = []
         for q, k, queue in zip(queries, keys, queues, strict=True):

@@ -99,7 +99,7 @@ class SwAV(JointEmbedding, MultiCrop):
         The loss is a mean over local rows; over processes only the prototypes' masses are summed.
         """
         crops = self.embed_crops(self.seen(batch), self.encoder, self.projector)
-        z = [normalize(crop.to(torch.promote_types(crop.dtype, torch.float32))) for crop in crops]
+        z = [normalize(crop.to(torch.promote_types(crop.dtype, torch.float32)), eps=1e-8) for crop in crops]
         with torch.autocast(z[0].device.type, enabled=False):
             terms = [self._terms(head, z) for head in self.prototypes]
         if self.queues and self.epochs_done >= self.config.queue_start:

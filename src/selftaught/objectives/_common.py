@@ -35,7 +35,7 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate an objective so that it computes in float32 whatever autocast says.
 
     Half-precision inputs are raised to float32 and float64 inputs keep float64; mixed inputs are raised to the widest.
-    The gradients come back in each input's own type.
+    Tensors without dimension (a learnt temperature) follow the others. Gradients come back in each input's own type.
     """
 
     @wraps(function)
@@ -43,7 +43,8 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
         floating = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.is_floating_point()]
         if not floating:
             return function(*args, **kwargs)
-        dtype = reduce(torch.promote_types, (t.dtype for t in floating), torch.float32)
+        deciding = [t for t in floating if t.dim()] or floating
+        dtype = reduce(torch.promote_types, (t.dtype for t in deciding), torch.float32)
 
         def raised(value: Any) -> Any:
             return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

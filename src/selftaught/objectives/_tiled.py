@@ -61,13 +61,18 @@ class _Problem(NamedTuple):
                 torch.addmm(logits, queries, keys.T, beta=0, alpha=self.scale, out=logits)
                 if left_out is not None:
                     left_out.strike(logits, left)
-                if self.group is not None:
+                if self.group is not None and self._share_a_group(rows, columns):
                     logits.masked_fill_(self.group[rows].unsqueeze(1) == self.group[columns], -math.inf)
                 yield rows, columns, logits
 
+    def _share_a_group(self, rows: slice, columns: slice) -> bool:
+        """Whether a tile on the diagonal or right of it holds pairs of one group; always, where reading costs."""
+        assert self.group is not None
+        return self.group.device.type != "cpu" or bool(self.group[columns.start] <= self.group[rows.stop - 1])
+
 
 class _LeftOut:
-    """The keys ``exclude`` (rows, k) that a block of queries leaves out, to be struck from one tile after the other."""
+    """The keys ``exclude`` (rows, k) that a block of queries leaves out, tile by tile."""
 
     def __init__(self, exclude: Tensor) -> None:
         self.columns = exclude.unbind(1)
@@ -303,7 +308,7 @@ def lse_self(
         x: (N, D) float32 or float64.
         scale: as in :func:`lse_rows`; a tensor must be above 0 and of shape ().
         exclude: (N, k), mutual: where i leaves out j, j leaves out i.
-        group: (N,) int64; the vectors of a query's own group are left out, itself among them.
+        group: (N,) int64, rising; the vectors of a query's own group are left out, itself among them.
         bound: as in :func:`lse_rows`.
         tile: as in :func:`lse_rows`.
     """

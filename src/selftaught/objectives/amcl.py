@@ -1,4 +1,4 @@
-"""AMCL: several heads, a temperature for every pair (Wang et al., ECCV 2024, arXiv 2310.05615), on four hosts.
+"""AMCL: several heads, a temperature for every pair (Wang et al., ECCV 2024, arXiv 2310.05615), in four frameworks.
 
 With unit vectors z, a score phi(a, b) of a pair from a small network (:class:`selftaught.networks.PairScore`), and the
 width d of a head:

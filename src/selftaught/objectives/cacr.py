@@ -71,8 +71,8 @@ def cacr(
         cost: of the negatives; ``"rbf"`` replaces L_CR by the mean over v<u of beta log mean_i sum_j exp(-t d) pi_j,
             with the same weights.
         t: of the rbf cost.
-        tau_plus: debiasing, the chance that a negative is of the query's class: the repulsion r_i of a query becomes
-            (-tau_plus d(z_i^v, z_i^u) + r_i) / (1 - tau_plus), sign as in the authors' code. 0 turns it off.
+        tau_plus: debiasing, the probability that a negative is of the query's class: the repulsion r_i of a query
+            becomes (-tau_plus d(z_i^v, z_i^u) + r_i) / (1 - tau_plus), sign as in the authors' code. 0 turns it off.
         detach_weights: treat the softmax weights as constants.
         symmetric: repulsion over both orders of each pair of views (mean), not only v < u.
 
@@ -294,11 +294,11 @@ def cacr_momentum(
     cost: str = "rbf",
     reduction: str | None = None,
 ) -> Tensor:
-    """CACR in MoCo v3's wiring (arXiv 2105.03746, large-scale experiments): one target view, a list of queries.
+    """CACR as in MoCo v3 (arXiv 2105.03746, large-scale experiments): one target view, a list of queries.
 
     With the positives' weights p_i^m = softmax_m(||q_i^m - k_i||^2 / T), constants, of the M queries of sample i:
 
-        rbf:        2T sum_m sum_i p_i^m * cross-entropy( q_i^m . k / T, i )          all keys below the line
+        rbf:        2T sum_m sum_i p_i^m * cross-entropy( q_i^m . k / T, i )          all keys in the denominator
         euclidean:  sum_m sum_i p_i^m [ (1 - q_i^m.k_i) - sum_{j != i} w_ij (1 - q_i^m.k_j) ],
                     w = softmax_j( -(1 - q_i^m.k_j) / T ), constants
 

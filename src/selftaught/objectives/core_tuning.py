@@ -117,7 +117,7 @@ def semi_hard_partners(labels: Tensor, *, mining: str = "paper", generator: torc
         labels: (B,) int64, or (B, C) one-hot.
         mining: ``"paper"``: uniform among the samples of other classes, i itself where there is none.
             ``"official"``: a random permutation of the batch, classes ignored.
-        generator: source of chance on the labels' device; None takes torch's own.
+        generator: random generator on the labels' device; None takes torch's global one.
 
     Returns:
         (B,) int64.

@@ -31,7 +31,9 @@ def dcl(
     negatives: str = "both_views",
     include_positive: bool = False,
 ) -> Tensor:
-    """Decoupled contrastive learning (Yeh et al., ECCV 2022, arXiv 2110.06848, eq. 5-6): no positive below the line.
+    """Decoupled contrastive learning (Yeh et al., ECCV 2022, arXiv 2110.06848, eq. 5-6).
+
+    The positive is left out of the denominator.
 
     For the anchor i of view k, with s_i = <z_i^1, z_i^2>:
 
@@ -39,7 +41,7 @@ def dcl(
         U_{i,k} = sum_{l in {1,2}} sum_{j != i} exp(<z_i^k, z_j^l> / temperature)
         w_i = 1 (DCL),  or with ``sigma``  w_i = 2 - exp(s_i/sigma) / mean_m exp(s_m/sigma)  (DCLW)
 
-    Reduced as in the field's code: the mean over i, the *sum* of the two directions.
+    Reduced as in the usual implementations: the mean over i, the *sum* of the two directions.
 
     Args:
         z1: (B, D) projections of the first view, **unit vectors already**: nothing is normalised here, and a warning

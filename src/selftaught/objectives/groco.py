@@ -40,7 +40,7 @@ def groco(
 
         loss = mean over views a, anchors and entries of  -t_i log r_i - (1 - t_i) log(1 - r_i)
 
-    The order within a group isn't asked for. For k = m = 1 it is -log(1/2 + atan(steepness (pos - neg)) / pi).
+    The order within a group doesn't matter. For k = m = 1 it is -log(1/2 + atan(steepness (pos - neg)) / pi).
 
     Args:
         z1: (B, D) projections of the first view, not normalised (the cosine is in here). With several processes:

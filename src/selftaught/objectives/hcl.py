@@ -33,7 +33,7 @@ def hcl(
         z1: (B, D) unit vectors of the first view: nothing is normalised here.
         z2: (B, D) unit vectors of the second view; row i belongs to the same sample.
         temperature: T, above 0; a tensor of one number gets a gradient.
-        tau_plus: chance that a negative is of the anchor's class, in [0, 1).
+        tau_plus: probability that a negative is of the anchor's class, in [0, 1).
         beta: concentration on hard negatives, 0 or more. The weights carry gradient.
 
     Returns:

@@ -157,7 +157,7 @@ def sogclr(
     """SogCLR (Yuan et al., ICML 2022, arXiv 2202.12387): :func:`isogclr` with one temperature that stays.
 
     The new ``s`` is that of ``isogclr_terms(..., tau=temperature, eta=0)``. ``gamma=1`` is the fixed-temperature
-    contrastive loss of the batch alone (without the positive below the line, times the temperature).
+    contrastive loss of the batch alone (without the positive in the denominator, times the temperature).
     Arguments, result and errors as there.
     """
     return isogclr(

@@ -47,7 +47,7 @@ def lvm_med(
         L    = sum [vhat (1 - v*) + (1 - vhat) v*] / (2N)            the share of wrong matches; v* the identity
 
     The solver sees c + gumbel_scale times Gumbel(0, 1) noise; for the gradient see :func:`graph_matching`. It is that
-    of the Hamming distance divided by N, so that the learning rate doesn't hang on N.
+    of the Hamming distance divided by N, so that the learning rate doesn't depend on N.
 
     Args:
         z1: (N, F) vertex embeddings of the first view, after message passing. Normalised here.
@@ -60,8 +60,8 @@ def lvm_med(
         edge_weight: factor on c^e. The paper has 1, with which a vertex's dozen edges outweigh it; 0.1 balances them.
         solver: "ipfp", "assignment" (of the vertices alone) or "exhaustive" (up to 8 vertices).
         starts: of ipfp.
-        gumbel_scale: of the noise; 0 is deterministic, but a batch that is matched then teaches nothing any more. (The
-            paper's unit noise would swamp cosines.)
+        gumbel_scale: of the noise; 0 is deterministic, but then a batch that is matched already has no gradient. (The
+            paper's unit noise would drown cosines.)
         lam: how far the second solve is pushed to the truth, above 0; infinite makes it the truth.
         kappa: scale of the gradient: 1 (implicit maximum likelihood) or 1/lam (black-box).
         margin: subtracted from the true matches' affinity before the first solve.

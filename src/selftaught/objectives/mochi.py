@@ -17,7 +17,7 @@ __all__ = ["MochiDraws", "draw_mochi", "mochi", "mochi_negatives", "mochi_terms"
 
 
 class MochiDraws(NamedTuple):
-    """The chance in MoCHi: which of its hardest negatives a query mixes, and in what shares.
+    """The random draws of MoCHi: which of its hardest negatives a query mixes, and with which coefficients.
 
     Attributes:
         first: (B, s) int64, i of n_i as a rank: 0 is the query's hardest negative.
@@ -51,7 +51,7 @@ def draw_mochi(
         s_prime: number of mixtures with the query.
         alpha_range: alpha is uniform in it.
         beta_max: beta is uniform in [0, beta_max).
-        generator: source of chance on the device of ``count``; None takes torch's own.
+        generator: random generator on the device of ``count``; None takes torch's global one.
     """
     rows, last = len(count), (count - 1).clamp_min(0).unsqueeze(1)
 
@@ -113,7 +113,7 @@ def mochi(
         include_positive: the positive's own term in the denominator; off is the decoupled form.
         mask: (B, K) bool, True where a queue entry is no negative of the query; it isn't mixed either.
         draws: what :func:`draw_mochi` gave, of these B, s, s' and N; None draws.
-        generator: source of chance for that; None takes torch's own.
+        generator: random generator for that; None takes torch's global one.
 
     Returns:
         A scalar, above that of :func:`moco_v2` on the same queue. A query whose negatives are all masked adds 0.

@@ -31,7 +31,7 @@ def moco_v2(
 
         L = mean_i -log( exp(q_i.k_i / t) / ( exp(q_i.k_i / t) + sum_{n in queue} exp(q_i.n / t) ) )
 
-    With ``include_positive=False`` the first term below the line is left out: MoCo + DCL (arXiv 2110.06848).
+    With ``include_positive=False`` the positive's term in the denominator is left out: MoCo + DCL (arXiv 2110.06848).
     Memory is linear in B + K, except with a ``mask``: then B x K similarities are held.
 
     Args:

@@ -1,4 +1,4 @@
-"""ScatSimCLR's objective: contrast, and the answer to a question about the image (its rotation, its shuffled tiles)."""
+"""ScatSimCLR: NT-Xent and a pretext task (predicting the rotation, or the permutation of a jigsaw)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def scatsimclr(
     Args:
         z1: (B, D) projections of the first view, normalised here. With several processes: gathered.
         z2: (B, D) projections of the second view.
-        logits: (M, K) answers of the pretext head: M = 4B rotated images and K = 4, or B sets of tiles and
+        logits: (M, K) predictions of the pretext head: M = 4B rotated images and K = 4, or B sets of tiles and
             K permutations. None leaves the pretext task out, which is SimCLR. Need not be gathered: a mean over rows.
-        labels: (M,) int64 right answers.
+        labels: (M,) int64 targets.
         temperature: tau, above 0; a tensor of one number gets a gradient.
         lambda_: weight of the pretext loss.
 

@@ -25,7 +25,7 @@ def seer(
     """SEER's objective (Goyal et al. 2022, arXiv 2202.08360): :func:`swav` with sharper codes and more rounds.
 
     ``power_law`` above 0 gives up the equal partition for cluster sizes that fall as (k + 1)^(-a), as they may in
-    images that nobody selected. Arguments, result and errors as in :func:`swav`.
+    uncurated images. Arguments, result and errors as in :func:`swav`.
     """
     return swav(
         *scores, crops_for_assign=crops_for_assign, temperature=temperature, eps=eps, iters=iters,

@@ -19,8 +19,8 @@ from selftaught.objectives._tiled import lse_self
 
 __all__ = ["supcon"]
 
-_LARGEST = 256
-"""Rows of a group whose similarities are held as a matrix."""
+LARGEST = 64
+"""Rows of a class whose similarities are held as a matrix; classes up to this size have a loss that is exact near 0."""
 
 
 @in_float32
@@ -61,13 +61,20 @@ def supcon(
     rows, _ = check_views(*views, minimum=2 if len(views) == 1 else 1, why=" (one row has nothing to compare with)")
     z, scale = unit(torch.cat(views)), 1 / temperature
     _, group, size = _labels(labels, rows, z).repeat(len(views)).unique(return_inverse=True, return_counts=True)
-    others = lse_self(z, scale=scale, group=group, bound=scale)
-    own, gap = _positives(z, group, size, scale)
-    kept = size[group] > 1
-    if form == "out":
-        loss = softplus(others - own) + gap
+    group, order = group.sort()  # classes side by side; the mean over the rows has no order
+    z, kept, others = z[order], size[group] > 1, (size[group] - 1).clamp_min(1)
+    if int(size.max()) <= LARGEST:
+        own, gap = _positives(z, size, scale)
+        negatives = lse_self(z, scale=scale, group=group, bound=scale)
+        loss = softplus(negatives - own) + (gap if form == "out" else others.to(z.dtype).log())
     else:
-        loss = softplus(others - own) + (size[group] - 1).clamp_min(1).to(z.dtype).log()
+        itself = torch.arange(len(z), device=z.device).unsqueeze(1)
+        partition = lse_self(z, scale=scale, exclude=itself, bound=scale)
+        if form == "out":
+            sums = z.new_zeros(len(size), z.shape[1]).index_add(0, group, z)
+            loss = partition - ((sums[group] - z) * z).sum(1) * scale / others
+        else:
+            loss = partition - _positives(z, size, scale)[0] + others.to(z.dtype).log()
     total = torch.where(kept, loss, 0.0).sum() / kept.sum().clamp_min(1)
     return total if base_temperature is None else total * (one_number(temperature) / base_temperature)
 
@@ -82,36 +89,38 @@ def _labels(labels: Tensor | None, rows: int, like: Tensor) -> Tensor:
     return labels
 
 
-def _positives(z: Tensor, group: Tensor, size: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
-    """Log-sum-exp (N,) of each row's logits with the others of its group, and that less their mean (N,); alone: 0.
+def _positives(z: Tensor, size: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp (N,) of each row's logits with the others of its class, and that less their mean (N,); alone: 0.
 
-    Groups of equal size go together as one batched product, large ones one by one: no N x N matrix is held.
+    Rows of a class stand side by side. Classes of equal size go together as one batched product, large ones one by one:
+    no N x N matrix is held.
     """
-    order = group.argsort(stable=True)
     first = size.cumsum(0) - size
     sums, gaps = z.new_zeros(len(z)), z.new_zeros(len(z))
     for count in size.unique().tolist():
         if count == 1:
             continue
-        members = order[first[size == count].unsqueeze(1) + torch.arange(count, device=z.device)]
-        for part in members.split(max(1, _LARGEST // count)):
-            found = _within(z[part], scale) if count <= _LARGEST else _within_large(z[part[0]], scale)
+        members = first[size == count].unsqueeze(1) + torch.arange(count, device=z.device)
+        for part in members.split(max(1, 4096 // count)) if count <= LARGEST else members.split(1):
+            found = _within(z[part], scale) if count <= LARGEST else (_within_large(z[part[0]], scale), None)
             sums = sums.index_put((part.flatten(),), found[0].flatten())
-            gaps = gaps.index_put((part.flatten(),), found[1].flatten())
+            if found[1] is not None:
+                gaps = gaps.index_put((part.flatten(),), found[1].flatten())
     return sums, gaps
 
 
 def _within(z: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
-    """The same of groups (G, n, D): (G, n) twice."""
+    """The same of classes (G, n, D): (G, n) twice."""
     logits = z @ z.transpose(1, 2) * scale
     itself = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
     apart = logits.clone()  # both parts of the gap's gradient meet here first: of one positive they cancel exactly
-    gaps = apart.masked_fill(itself, -torch.inf).logsumexp(2) - apart.masked_fill(itself, 0.0).sum(2) / (z.shape[1] - 1)
-    return logits.masked_fill(itself, -torch.inf).logsumexp(2), gaps
+    mean = apart.masked_fill(itself, 0.0).sum(2) / (z.shape[1] - 1)
+    return logits.masked_fill(itself, -torch.inf).logsumexp(2), apart.masked_fill(itself, -torch.inf).logsumexp(
+        2
+    ) - mean
 
 
-def _within_large(z: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
-    """The same of one group (n, D), with memory linear in n."""
+def _within_large(z: Tensor, scale: float | Tensor) -> Tensor:
+    """The log-sum-exp of one class (n, D), with memory linear in n."""
     itself = torch.arange(len(z), device=z.device).unsqueeze(1)
-    sums = lse_self(z, scale=scale, exclude=itself, bound=scale)
-    return sums, sums - ((z.sum(0) - z) * z).sum(1) * scale / (len(z) - 1)
+    return lse_self(z, scale=scale, exclude=itself, bound=scale)

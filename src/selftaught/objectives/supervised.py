@@ -1,4 +1,4 @@
-"""Cross-entropy, the yardstick of what labels give."""
+"""Cross-entropy, the supervised baseline."""
 
 from __future__ import annotations
 

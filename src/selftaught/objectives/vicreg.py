@@ -35,7 +35,7 @@ def vicreg(
         invariance: weight lambda of the mean squared difference (a mean over N and D; the paper's eq. 5 sums over D).
         variance: weight mu of the hinge on the deviations.
         covariance: weight nu of the squared covariances.
-        gamma: the deviation asked of every feature.
+        gamma: target of every feature's standard deviation.
         eps: inside the square root.
         std_reduction: V of the two views: ``"sum"`` (paper, solo-learn) or ``"mean"`` (the official code).
 

@@ -19,6 +19,7 @@ import torch
 from selftaught.data import Source, open_source
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
+from selftaught.run.features import check_channels
 from selftaught.run.layout import write_json
 
 Progress = Callable[[int], None]
@@ -109,11 +110,10 @@ def open_input(spec: Any, method: Method) -> Source:
     """The samples to apply a run to, checked against what it was trained on.
 
     Raises:
-        UserError: other channels, or series of another length, than the run's.
+        UserError: other channels than the run's (see `features.check_channels`).
     """
     source = open_source(spec, modality=method.modality, split="all")
-    if source.channels is not None and source.channels != method.channels:
-        raise UserError(f"{source.name} has {source.channels} channels, the run was trained on {method.channels}")
+    check_channels(method, source)
     return source
 
 

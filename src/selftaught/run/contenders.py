@@ -123,9 +123,28 @@ class Contender:
         try:
             with torch.inference_mode():
                 maps_of(self.model, blank)
-        except (AssertionError, RuntimeError, ValueError):
+        except (AssertionError, RuntimeError, ValueError) as error:
+            if not about_shape(error):
+                raise
             return False
         return True
+
+
+def about_shape(error: Exception) -> bool:
+    """Whether an encoder says that it doesn't take images of this size; a full memory or a bug of ours is not that."""
+    text = str(error).lower()
+    if isinstance(error, torch.OutOfMemoryError) or "memory" in text:
+        return False
+    return any(word in text for word in _OF_SHAPES)
+
+
+_OF_SHAPES = (
+    "size of tensor", "sizes of tensors", "doesn't match model", "should be divisible", "kernel size can't be greater",
+    "output size is too small", "invalid for input of size", "mat1 and mat2 shapes", "must match the size",
+    "padding size should be less", "input height", "input width", "input size", "image size",
+    "expected more than 1 spatial element", "too small",
+)  # fmt: skip
+"""How torch, timm and our own networks say that an input has the wrong size."""
 
 
 def calibrated(kind: str, model: Method, size: int, source: Source) -> Contender:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,17 +11,18 @@ import torch
 
 from selftaught import evaluation
 from selftaught.data import Source, open_source
-from selftaught.engine.in_order import evaluation_batches
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
+from selftaught.evaluation.restricted import matching
 from selftaught.run import samples, suites
 from selftaught.run.contenders import some
-from selftaught.run.features import calibrate, channel_statistics, embed, raw
+from selftaught.run.features import batches_of, calibrate, channel_statistics, embed, raw
 from selftaught.run.suites import Bench
 
 LABELLED = ("knn", "linear", "fewlabel", "retrieval", "diagnostics")
 UNLABELLED = ("diagnostics",)
+NUMERIC = ("regression", "diagnostics")
 _LIMIT_TRAIN, _LIMIT_TEST, _LIMIT_ATTACKED = 20_000, 10_000, 1000
 
 Found = dict[str, dict[str, Result]]
@@ -52,12 +55,10 @@ def embedding_protocols(bench: Bench, names: list[str], own: tuple[str, ...]) ->
         also of the channels' ``statistics``, the simplest features); and the test features, labels and indices.
     """
     method, settings, fraction, say = bench.method, bench.settings, bench.options.fraction, bench.say
-    parts = samples.labelled_parts(bench.data, method.modality, settings)
-    names = names or ([*own, *LABELLED] if parts else list(UNLABELLED))
-    _check(names, parts is not None, bench.data, bool(own))
-    if parts is None:
-        whole = open_source(bench.data, modality=method.modality, split="all", seed=settings.seed)
-        parts = (some(whole, _LIMIT_TRAIN), some(whole, _LIMIT_TEST))
+    parts, labelled, numeric = _parts(bench)
+    usual = (*(own if labelled else ()), *(LABELLED if labelled else NUMERIC if numeric else UNLABELLED))
+    names = names or list(usual)
+    _check(names, labelled, numeric, bench.data, bool(own))
     train, test = some(parts[0], _LIMIT_TRAIN), some(parts[1], _LIMIT_TEST)
     taught = train if fraction == 1 else some(_fewer_labels(parts[0], fraction, settings.seed), _LIMIT_TRAIN)
     say(f"embedding {len(train)} + {len(test)} samples")
@@ -71,30 +72,86 @@ def embedding_protocols(bench: Bench, names: list[str], own: tuple[str, ...]) ->
     for kind, (model, make) in kinds.items():
         if kind == "statistics" and "fewlabel" not in names:
             continue
-        x, y, _ = make(model, train)
-        tx, ty, index = make(model, test)
+        sides = _Sides(train, test, make(model, train), make(model, test))
         if kind == "this":
-            kept = {"features": tx, "index": index} | ({"labels": ty} if ty is not None else {})
-            if ty is not None and test.classes:
-                kept["classes"] = np.array(test.classes)
+            kept = sides.kept()
         if kind == "random":
-            kept["random"] = tx
+            kept["random"] = sides.test[0]
         views = _second_view(model, test) if make is embed and "diagnostics" in names else None
         for name in names:
-            if (kind == "statistics" and name != "fewlabel") or (kind == "raw" and name == "classify"):
+            inputs = evaluation.PROTOCOLS[name].inputs
+            if (kind == "statistics" and name != "fewlabel") or (
+                kind == "raw" and inputs in ("scores", "encoder", "classifier")
+            ):
                 continue
-            if name == "classify":
-                say(f"{name}: {kind}")
-                logits, truth, _ = embed(model, test, predict=True)
-                found[name][kind] = evaluation.classify(logits, truth)  # type: ignore[arg-type]
-                continue
-            if kind == "raw" and evaluation.PROTOCOLS[name].inputs in ("encoder", "classifier"):
-                continue
-            say(f"{name}: {kind}")
-            found[name][kind] = _run(name, model, (x, y, tx, ty), (taught, test), bench.seeds, views)
+            say(f"{name}: {evaluation_name(kind)}")
+            found[name][kind] = _run(name, model, sides, (taught, test), bench, views)
     if fraction < 1 and "finetune" in found:
         found[f"finetune {100 * fraction:g}%"] = found.pop("finetune")
     return found, kept
+
+
+def evaluation_name(kind: str) -> str:
+    """What a reader is told of a kind of features."""
+    return {"random": "untrained"}.get(kind, kind)
+
+
+def _parts(bench: Bench) -> tuple[tuple[Source, Source], bool, bool]:
+    """Training and test samples, whether they have classes, and whether they have numbers to predict."""
+    method, settings = bench.method, bench.settings
+    parts = samples.labelled_parts(bench.data, method.modality, settings)
+    if parts is not None:
+        return parts, True, all(numbers_of(part) is not None for part in parts)
+    options: dict[str, Any] = {"modality": method.modality, "seed": settings.seed}
+    whole = open_source(bench.data, split="all", **options)
+    if numbers_of(whole) is None:
+        return (some(whole, _LIMIT_TRAIN), some(whole, _LIMIT_TEST)), False, False
+    train, test = (open_source(bench.data, split=split, by=settings.by, **options) for split in ("train", "test"))
+    return (train, test), False, True
+
+
+def numbers_of(source: Source) -> np.ndarray | None:
+    """The number that each sample stands for, float64 (n,) or (n, m), NaN where there is none; None without numbers.
+
+    Numbers of a table are taken as they are. Classes count by the value that their names are ("60", "72.5"), never by
+    their place in the list.
+    """
+    given = getattr(source, "targets", None)
+    if given is not None:
+        return np.asarray(given, dtype=np.float64)
+    if source.labels is None or not source.classes:
+        return None
+    try:
+        return np.array([float(name) for name in source.classes])[np.asarray(source.labels)]
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Features (n, D), labels (n,) or None and indices (n,) of the training and the test samples."""
+
+    train_source: Source
+    test_source: Source
+    train: tuple[np.ndarray, np.ndarray | None, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray | None, np.ndarray]
+
+    def kept(self) -> dict[str, np.ndarray]:
+        """What is kept to draw from."""
+        x, y, index = self.test
+        found = {"features": x, "index": index} | ({"labels": y} if y is not None else {})
+        return found | ({"classes": np.array(self.test_source.classes)} if self.test_source.classes else {})
+
+    def numbers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Features and numbers of both sides, samples without a number left out."""
+        found: list[np.ndarray] = []
+        for source, (x, _, index) in ((self.train_source, self.train), (self.test_source, self.test)):
+            values = numbers_of(source)
+            assert values is not None
+            values = values[index]
+            known = np.isfinite(values.reshape(len(values), -1)).all(1)
+            found += [x[known], values[known]]
+        return found[0], found[1], found[2], found[3]
 
 
 def _fewer_labels(source: Source, fraction: float, seed: int) -> Source:
@@ -102,29 +159,75 @@ def _fewer_labels(source: Source, fraction: float, seed: int) -> Source:
     return source.subset(evaluation.subset(np.asarray(source.labels), fraction=fraction, seed=seed))
 
 
-def _check(names: list[str], labelled: bool, data: Any, classifies: bool) -> None:
+def _check(names: list[str], labelled: bool, numeric: bool, data: Any, classifies: bool) -> None:
     unfit = {"images"} if classifies else {"images", "scores", "classifier"}
     for name in names:
         fitting = [known for known, p in evaluation.PROTOCOLS.items() if p.inputs not in unfit]
         if name not in fitting:
             raise UserError(f"--protocol {name}: it may be {', '.join(fitting)}")
-        if not labelled and name not in UNLABELLED:
+        if name == "regression" and not numeric:
+            raise UserError(f"--protocol regression needs a number for each sample, {data} has none")
+        if not labelled and name not in (*UNLABELLED, *(NUMERIC if numeric else ())):
             raise UserError(f"--protocol {name} needs labels, {data} has none: give --data with class folders")
 
 
-def _run(
-    name: str, model: Method, arrays: tuple[Any, ...], parts: tuple[Source, Source], seeds: int, views: Any
-) -> Result:
-    x, y, tx, ty = arrays
+def _run(name: str, model: Method, sides: _Sides, parts: tuple[Source, Source], bench: Bench, views: Any) -> Result:
+    (x, y, _), (tx, ty, _) = sides.train, sides.test
     protocol = evaluation.PROTOCOLS[name]
+    if protocol.inputs == "scores":
+        return _own_classes(protocol, model, parts[1], bench)
     if protocol.inputs == "encoder":
         return _finetune(model, parts)
     if protocol.inputs == "classifier":
-        return _as_classifier(protocol, model, parts[1])
+        return _as_classifier(protocol, model, parts[1], bench)
+    if name == "regression":
+        return protocol(*sides.numbers())
     if name == "diagnostics" and views is not None and len(views) == len(tx):
         return protocol(tx, views)
     inputs = {"features": (tx,), "labelled": (tx, ty), "split": (x, y, tx, ty)}[protocol.inputs]
-    return protocol(*inputs, **({"seeds": seeds} if name == "fewlabel" else {}))
+    return protocol(*inputs, **({"seeds": bench.seeds} if name == "fewlabel" else {}))
+
+
+def _own_classes(protocol: evaluation.Protocol, model: Method, part: Source, bench: Bench) -> Result:
+    """The model's own classes, compared with the source's by name."""
+    known, note = _of_known_classes(protocol.name, part, bench)
+    logits, _, index = embed(model, part.subset(known.rows), predict=True)
+    return noted(protocol(logits, known.labels[index]), note)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Samples whose class the model knows: their positions, and the model's number of that class."""
+
+    rows: np.ndarray
+    labels: np.ndarray
+
+
+def _of_known_classes(name: str, part: Source, bench: Bench) -> tuple[_Known, str]:
+    """The samples of classes that the model was trained on, by the names of the classes, and what was left out."""
+    assert part.labels is not None
+    codes = np.asarray(part.labels)
+    called = part.classes or [str(k) for k in range(int(codes.max(initial=-1)) + 1)]
+    classes = list(bench.classes or map(str, range(bench.method.classes)))
+    if called == classes:
+        return _Known(np.arange(len(codes)), codes), ""
+    known = np.array([k[0] if len(k) == 1 else -1 for k in (matching(classes, [other]) for other in called)])
+    labels = known[codes]
+    rows = np.flatnonzero(labels >= 0)
+    if not len(rows):
+        raise UserError(
+            f"--protocol {name}: {part.name} has none of the run's classes ({', '.join(classes[:3])} ...); rename its "
+            "folders, or take --protocol restricted with --labels FILE"
+        )
+    strange = sorted({called[k] for k in np.unique(codes) if known[k] < 0})
+    lost = len(codes) - len(rows)
+    note = f"{lost} samples of classes that the run does not know ({', '.join(strange[:5])}) left out" if lost else ""
+    return _Known(rows, labels[rows]), note
+
+
+def noted(result: Result, note: str) -> Result:
+    """The result with one more note."""
+    return dataclasses.replace(result, note="; ".join(n for n in (result.note, note) if n))
 
 
 def _second_view(model: Method, source: Source) -> np.ndarray | None:
@@ -138,25 +241,25 @@ def _second_view(model: Method, source: Source) -> np.ndarray | None:
 def _finetune(model: Method, parts: tuple[Source, Source]) -> Result:
     arrays: list[Any] = []
     for part in (some(parts[0], 5000), some(parts[1], 2000)):
-        batches = list(evaluation_batches(part, model.evaluation_view(), value_range=model.value_range))
+        batches = [batch for batch in batches_of(model, part, model.evaluation_view()) if len(batch["index"])]
         with torch.inference_mode():
-            inputs = torch.cat(
-                [b["series"] if "series" in b else model.normalise(b["views"][0]) for b in batches if len(b["index"])]
-            )
+            inputs = torch.cat([model.inputs(model.prepare(batch)) for batch in batches])
         arrays += [inputs.clone(), torch.cat([b["label"] for b in batches]).numpy()]
     return evaluation.finetune(model.deliverable(), *arrays)
 
 
-def _as_classifier(protocol: evaluation.Protocol, model: Method, part: Source) -> Result:
+def _as_classifier(protocol: evaluation.Protocol, model: Method, part: Source, bench: Bench) -> Result:
     """A protocol that changes the pixels of test images and asks the model for their classes."""
     pipeline = model.evaluation_view()
     if pipeline is None:
         raise UserError(f"--protocol {protocol.name} changes pixels: it needs a classifier of images, not of series")
-    batches = list(evaluation_batches(some(part, _LIMIT_ATTACKED), pipeline, value_range=model.value_range))
-    images = torch.cat([b["views"][0] for b in batches if len(b["index"])])
-    labels = torch.cat([b["label"] for b in batches])
+    known, note = _of_known_classes(protocol.name, part, bench)
+    drawn = np.sort(np.random.default_rng(0).permutation(len(known.rows))[:_LIMIT_ATTACKED])
+    batches = [b for b in batches_of(model, part.subset(known.rows[drawn]), pipeline) if len(b["index"])]
+    images = torch.cat([b["views"][0] for b in batches])
+    truth = torch.from_numpy(known.labels[drawn])[torch.cat([b["index"] for b in batches])]
 
     def scores(pixels: torch.Tensor) -> torch.Tensor:
         return model.predict({"views": [model.normalise(pixels)]})
 
-    return protocol(scores, images, labels, device=model.device)
+    return noted(protocol(scores, images, truth, device=model.device), note)

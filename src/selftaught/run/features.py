@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
 
 from selftaught.data import Source
 from selftaught.engine.in_order import evaluation_batches
 from selftaught.engine.method import Method
 from selftaught.engine.precision import autocast_dtype
+from selftaught.errors import UserError
 
 _RAW_SIDE = 16
 
@@ -44,12 +45,12 @@ def through(
     device = method.device
     dtype = autocast_dtype(precision, device.type)
     pipeline = pipeline or method.evaluation_view()
-    for batch in evaluation_batches(source, pipeline, value_range=method.value_range, **options):
+    for batch in batches_of(method, source, pipeline, **options):
         skipped, index = batch.pop("skipped"), batch["index"].numpy()
         if not len(index):
             yield None, index, skipped
             continue
-        moved = {k: [x.to(device) for x in v] if k == "views" else v.to(device) for k, v in batch.items()}
+        moved = {name: _on(device, value) for name, value in batch.items()}
         with torch.inference_mode(), torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             found = function(method.on_after_batch_transfer(moved))
         yield found, index, skipped
@@ -91,45 +92,77 @@ def embed(
     """Features (n, D), labels (n,) or None, and indices (n,) of a whole source; broken samples are left out."""
     options: dict[str, Any] = {"workers": workers, "batch_size": batch_size, "pipeline": pipeline, "predict": predict}
     parts = [(f, i) for f, i, _ in stream(method, source, **options) if len(i)]
-    features = np.concatenate([f for f, _ in parts])
-    index = np.concatenate([i for _, i in parts])
-    labels = np.asarray(source.labels)[index] if source.labels is not None else None
-    return features, labels, index
+    return _whole(source, [f for f, _ in parts], [i for _, i in parts])
 
 
 def raw(method: Method, source: Source) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """The input itself as features: pixels of the evaluation view, averaged to at most 16 x 16; or the whole window."""
-    parts, indices = [], []
-    for batch in evaluation_batches(source, method.evaluation_view(), value_range=method.value_range):
-        if not len(batch["index"]):
-            continue
-        if "series" in batch:
-            parts.append(batch["series"].flatten(1).numpy())
-        else:
-            parts.append(small_pixels(batch["views"][0]).flatten(1).numpy())
-        indices.append(batch["index"].numpy())
-    index = np.concatenate(indices)
-    labels = np.asarray(source.labels)[index] if source.labels is not None else None
-    return np.concatenate(parts), labels, index
+    return _plain(method, source, lambda x: (small_pixels(x) if x.dtype == torch.uint8 else x).flatten(1))
 
 
 def channel_statistics(method: Method, source: Source) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Mean and deviation of every channel as features: what colour and contrast alone can tell."""
+
+    def statistics(x: Tensor) -> Tensor:
+        x = (x.float() / 255 if x.dtype == torch.uint8 else x).flatten(2)
+        return torch.cat([x.mean(2), x.std(2, correction=0)], dim=1)
+
+    return _plain(method, source, statistics)
+
+
+def _plain(
+    method: Method, source: Source, function: Callable[[Tensor], Tensor]
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     parts, indices = [], []
-    for batch in evaluation_batches(source, method.evaluation_view(), value_range=method.value_range):
-        if not len(batch["index"]):
-            continue
-        x = (batch["series"] if "series" in batch else batch["views"][0].float() / 255).flatten(2)
-        parts.append(torch.cat([x.mean(2), x.std(2, correction=0)], dim=1).numpy())
-        indices.append(batch["index"].numpy())
+    for batch in batches_of(method, source, method.evaluation_view()):
+        if len(batch["index"]):
+            parts.append(function(method.inputs(batch)).numpy())
+            indices.append(batch["index"].numpy())
+    return _whole(source, parts, indices)
+
+
+def _whole(
+    source: Source, parts: list[np.ndarray], indices: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    if not parts:
+        raise UserError(f"{source.name}: none of its {len(source)} samples can be used; run: selftaught data check")
     index = np.concatenate(indices)
     labels = np.asarray(source.labels)[index] if source.labels is not None else None
     return np.concatenate(parts), labels, index
 
 
+def batches_of(method: Method, source: Source, view: Any, **options: Any) -> Iterator[dict[str, Any]]:
+    """Batches of a source as a method looks at it: its range of values, its channels; see `evaluation_batches`."""
+    check_channels(method, source)
+    fixed = {"value_range": method.value_range, "channels": method.channels}
+    return evaluation_batches(source, view, **fixed, **options)
+
+
+def check_channels(method: Method, source: Source) -> None:
+    """Whether a run can look at a source: of its channels, or grey where it takes RGB, or RGBA, which is laid on white.
+
+    Raises:
+        UserError: other channels.
+    """
+    have, wanted = source.channels, method.channels
+    if have is None or have == wanted or (source.modality == "image" and wanted == 3 and have in (1, 4)):
+        return
+    asked = f"; ask for grey: {source.name.rstrip('/')}?channels=1" if (have, wanted) == (3, 1) else ""
+    raise UserError(f"{source.name} has {have} channels, the run was trained on {wanted}{asked}")
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_on(device, one) for one in value]
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
 def small_pixels(images: Tensor) -> Tensor:
-    """uint8 (N,C,H,W) -> float32 in [0, 1], averaged to at most 16 x 16."""
+    """uint8 (N,C,...,H,W) -> float32 in [0, 1], averaged to at most 16 x 16, and to 8 frames of a clip."""
     images = images.float() / 255
+    if images.dim() == 5:
+        frames, height, width = images.shape[2:]
+        return adaptive_avg_pool3d(images, (min(8, frames), min(_RAW_SIDE, height), min(_RAW_SIDE, width)))
     return adaptive_avg_pool2d(images, _RAW_SIDE) if max(images.shape[2:]) > _RAW_SIDE else images
 
 

@@ -38,6 +38,8 @@ class Options:
         size: shorter side at which images are embedded; 0 is the run's own.
         grid: cells of a map that are averaged apart, such as 2x1 (layerwise).
         fraction: share of every class's training labels (finetune).
+        channel: "y" compares the luma of RGB images, "rgb" all channels; None as the method's papers do (restoration).
+        shave: rows and columns left out at every border; None as the method's papers do (restoration).
     """
 
     reference: Any = None
@@ -48,6 +50,12 @@ class Options:
     size: int = 0
     grid: str = "1x1"
     fraction: float = 1.0
+    channel: str | None = None
+    shave: int | None = None
+
+    def compared(self) -> dict[str, Any]:
+        """Those of restoration that were given, as `evaluation.restoration` takes them."""
+        return {name: value for name in ("channel", "shave") if (value := getattr(self, name)) is not None}
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
@@ -114,7 +122,7 @@ class Bench:
         self.say(f"{name}: this")
         yield Contender("this", self.method, size)
         if self.baselines:
-            self.say(f"{name}: random")
+            self.say(f"{name}: untrained")
             self._plain = self._plain or self.untrained()
             yield contenders.calibrated("random", self._plain, size, source)
             self.say(f"{name}: raw")

@@ -5,7 +5,7 @@ An image view is *described* once, by a :class:`Pipeline` of operations, and *ex
 parameters gives the same pixels from both. Ready-made sets of views are functions::
 
     x1, x2 = views.simclr(96)(image)                                   # an array, a tensor, a PIL image, or a path
-    params = pipeline.sample(rng, height, width)                       # all chance is here
+    params = pipeline.sample(rng, height, width)                       # all randomness is here
     view = views.render(image, pipeline, params)                       # (h, w, C) uint8
     batch = views.render_batch(images, pipeline, views.stack_params([params] * len(images)))   # (N, C, h, w) uint8
 

@@ -49,8 +49,8 @@ def _function(op: Op, kind: str, device: bool, rows: bool, wrappers: Wrappers) -
 
 
 def add_facts(facts: dict[str, Any] | None, told: Mapping[str, Any], op: Op) -> None:
-    """Take in what an operation told, refusing what it had not announced."""
+    """Take in what an operation reports, refusing what it had not announced."""
     if unknown := set(told) - set(op.facts):
-        raise TypeError(f"{type(op).__name__} told {min(unknown)!r}, which its `facts` do not name")
+        raise TypeError(f"{type(op).__name__} reported {min(unknown)!r}, which its `facts` do not name")
     if facts is not None:
         facts.update(told)

@@ -70,7 +70,7 @@ def geometry(space: Space, rng: np.random.Generator, grids: Mapping[str, Grid], 
 
     Args:
         space: whose operations are drawn.
-        rng: source of chance.
+        rng: random generator.
         grids: view -> height and width before its operations.
         frames: of its clips, where an operation picks some.
 
@@ -90,12 +90,16 @@ def geometry(space: Space, rng: np.random.Generator, grids: Mapping[str, Grid], 
 
 
 def _coarsest(space: Space, grids: Mapping[str, Grid]) -> Grid:
-    """Height and width of the coarsest grid; finer ones may have up to one of its pixels more."""
+    """Height and width of the coarsest grid.
+
+    Where grids differ in fineness, sides may be up to one coarse pixel longer: a side of 339 is 84 or 85 at a quarter.
+    """
     ground = {view.name: tuple(side // view.scale for side in grids[view.name]) for view in space.views}
     height, width = (min(grid[axis] for grid in ground.values()) for axis in (0, 1))
+    finest = max(view.scale for view in space.views)
     moves_all = next((not op.pixels for op in space.ops if not op.temporal), False)
     for view in space.views:
-        spare = 0 if moves_all else view.scale
+        spare = 0 if moves_all or finest == 1 else view.scale
         for side, least in zip(grids[view.name], (height, width), strict=True):
             if side - least * view.scale > spare:
                 sizes = ", ".join(f"{one.name!r} {'x'.join(map(str, grids[one.name]))}" for one in space.views)

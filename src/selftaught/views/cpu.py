@@ -43,7 +43,7 @@ def render(
         pipeline: the view's description.
         params: (P,) from ``pipeline.sample(rng, H, W)``; (T, P) for a clip where the pipeline draws per frame.
         kind: "image" (default), "mask", "depth", "clip" or "volume".
-        facts: a dict that takes up what operations tell besides the pixels (a kernel, a mask).
+        facts: a dict that takes up what operations report besides the pixels (a kernel, a mask).
 
     Returns:
         (h, w, C) or the kind's layout, a new contiguous array of the image's dtype.

@@ -51,7 +51,7 @@ def render_batch(
         params: (N, P) from ``pipeline.sample_batch(rng, N, H, W)`` or ``stack_params``, on the host; (N, T, P)
             for clips where the pipeline draws per frame.
         kind: "image" (default), "mask", "depth", "clip" or "volume".
-        facts: a dict that takes up what operations tell besides the pixels, a tensor (N, ...) each.
+        facts: a dict that takes up what operations report besides the pixels, a tensor (N, ...) each.
 
     Returns:
         (N, C, h, w) or the kind's layout, on the images' device, of their dtype.

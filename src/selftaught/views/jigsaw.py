@@ -52,7 +52,7 @@ def permutations(count: int = 35, tiles: int = 9) -> Tensor:
 
 
 def cut(images: Tensor, grid: int = 3, size: int | None = None) -> Tensor:
-    """Cut images into grid x grid tiles and enlarge each, bilinearly, by itself: nothing leaks over an edge.
+    """Cut images into grid x grid tiles and enlarge each, bilinearly and on its own: nothing leaks over an edge.
 
     Args:
         images: (N, C, H, W) float; what is left of sides that ``grid`` does not divide is cut off at the far end.

@@ -45,7 +45,7 @@ Drawn = tuple[tuple[Any, ...], Any, Any]
 
 
 OPS: dict[str, type[Op]] = {}
-"""The operations whose files were imported, by name; they enter by themselves."""
+"""The operations whose files were imported, by name; each enters when its class is made."""
 
 Executor = Callable[[Any, Any, Any], Any]
 _EXECUTORS: dict[tuple[type[Op], str, bool], Executor] = {}
@@ -72,7 +72,7 @@ class Op:
     - ``any_dtype``: it only moves pixels, and so takes any dtype; ``floats``: it takes float32 and float64 images as
       well as uint8. Without either it takes uint8 alone.
     - ``skips``: kinds of fields that it leaves as they are (a mask has no colour to change).
-    - ``facts``: what its executors tell besides the pixels.
+    - ``facts``: names of what its executors report besides the pixels.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
@@ -147,7 +147,7 @@ def executor(op: type[Op], *kinds: str, device: bool = False) -> Callable[[Execu
 
     Args:
         op: the operation; what derives from it inherits the function.
-        kinds: "image", "mask", "depth", "clip", "volume", or "any" for an operation that does not care.
+        kinds: "image", "mask", "depth", "clip", "volume", or "any" for one that acts on all alike.
         device: False for the CPU's, one sample at a time: ``(array, op, list of its parameters)``; True for the
             device's, batched: ``(tensor, op, (N, columns) array of its parameters)``. Layouts as in :mod:`cpu
             <selftaught.views.cpu>` and :mod:`device <selftaught.views.device>`.

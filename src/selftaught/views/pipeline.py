@@ -28,8 +28,8 @@ a clip; of a batch, ``(N, ...)``."""
 class Pipeline:
     """One view of an image, described: a sequence of operations that an executor applies in order.
 
-    All chance is in :meth:`sample`; ``render(image, pipeline, params)`` and ``render_batch(images, pipeline, params)``
-    are functions of pixels and parameters alone and give the same pixels.
+    All randomness is in :meth:`sample`; ``render(image, pipeline, params)`` and
+    ``render_batch(images, pipeline, params)`` are functions of pixels and parameters alone and give the same pixels.
 
     Args:
         ops: operations from :mod:`selftaught.views.spec`, in the order in which they are applied.
@@ -74,6 +74,9 @@ class Pipeline:
     @property
     def size(self) -> tuple[int, int] | None:
         """(height, width) of the view where the operations fix it, else None (it follows the image)."""
+        moving = tuple(op for op in self.ops if not op.temporal)
+        if len(moving) < len(self.ops):
+            return Pipeline(moving).size
         try:
             first, second = (self._walk([0.5] * self.draws, side, side)[1:] for side in (2**14, 2**15))
             other = self._walk([0.5] * self.draws, 2**14, 2**15)[1:]
@@ -88,7 +91,8 @@ class Pipeline:
         None where every pixel counts. A JPEG decoder that reduces by 2, 4 or 8 down to this side is several times
         faster (``Source.read(i, min_side)``).
         """
-        return self.ops[0].enough if self.ops else None
+        first = next((op for op in self.ops if not op.temporal), None)
+        return None if first is None else first.enough
 
     @property
     def spans(self) -> tuple[tuple[Op, int, int], ...]:
@@ -99,7 +103,7 @@ class Pipeline:
         """Draw the parameters of one view of one image.
 
         Args:
-            rng: source of chance; exactly one call of ``rng.random(self.draws)`` is made.
+            rng: random generator; exactly one call of ``rng.random(self.draws)`` is made.
             height: the image's height in pixels.
             width: the image's width in pixels.
 
@@ -122,7 +126,7 @@ class Pipeline:
         """Draw the parameters of one view of one sample of any kind.
 
         Args:
-            rng: source of chance; an image draws as by :meth:`sample`.
+            rng: random generator; an image draws as by :meth:`sample`.
             shape: the sample's: (H, W, C), (H, W), (T, H, W, C)...
             kind: of the field.
             given: place of an operation -> its columns, where they are drawn elsewhere.
@@ -162,7 +166,7 @@ class Pipeline:
         """Draw the parameters of ``n`` views at once: the same as ``n`` calls of :meth:`sample`, vectorised.
 
         Args:
-            rng: source of chance.
+            rng: random generator.
             n: number of samples.
             height: one height for all, or (n,) heights in pixels.
             width: likewise.

@@ -49,8 +49,8 @@ def simclr(
 ) -> ViewSet:
     """Two equal views of SimCLR (Chen et al. 2020, appendix A).
 
-    Crop, flip, colour jitter (0.8, 0.8, 0.8, 0.2) times ``strength`` with p 0.8, grey with p 0.2, blur with sigma from
-    0.1 to 2 pixels.
+    Crop, flip, colour jitter (0.8, 0.8, 0.8, 0.2) times ``strength`` with p 0.8, its four steps in random order, grey
+    with p 0.2, blur with sigma from 0.1 to 2 pixels.
 
     Args:
         size: side of a view, or (height, width), in pixels.
@@ -129,7 +129,7 @@ def grey(
 
 
 def plain(size: int, *, resize: int | None = None) -> ViewSet:
-    """One view without chance, for evaluation: the shorter side resized, then the middle cut out.
+    """One deterministic view, for evaluation: the shorter side resized, then the middle cut out.
 
     Args:
         size: side of the view in pixels.

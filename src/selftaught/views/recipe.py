@@ -11,14 +11,15 @@
         View("mask", of="mask", pipeline=simclr(96)[0], space="frame"),          # nearest; colour leaves masks alone
     ))
 
-All chance is in :meth:`Recipe.sample`, which takes one generator per sample; :meth:`Recipe.render` (one sample, NumPy)
-and :meth:`Recipe.render_batch` (a batch, torch) make the same pixels of one set of parameters.
+All randomness is in :meth:`Recipe.sample`, which takes one generator per sample; :meth:`Recipe.render` (one sample,
+NumPy) and :meth:`Recipe.render_batch` (a batch, torch) make the same pixels of one set of parameters.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class Recipe:
             its axes: two a mask, three an image, four a clip.
 
     Raises:
-        UserError: no view, two of one name, facts that would get one name, or a space whose views don't fit.
+        UserError: no view, two of one name, two facts of one name, or a space whose views don't fit.
     """
 
     views: tuple[View, ...]
@@ -71,18 +72,28 @@ class Recipe:
         if not views or not all(isinstance(view, View) for view in views):
             raise UserError("Recipe: give one View or more")
         object.__setattr__(self, "views", views)
-        roots: dict[str, str] = {}
         for at, view in enumerate(views):
-            if view.name in roots:
+            before, after = ({one.name for one in part} for part in (views[:at], views[at + 1 :]))
+            if view.name in before:
                 raise UserError(f"Recipe: two views are named {view.name!r}; rename one")
-            if view.of != view.name and any(view.of == other.name for other in views[at:]) and view.of not in roots:
+            if view.of in after - before:
                 raise UserError(
                     f"Recipe: view {view.name!r} is made of {view.of!r}, a later view's name; put that first"
                 )
-            roots[view.name] = roots.get(view.of, view.of)
             _check_facts(view)
-        object.__setattr__(self, "_roots", roots)
-        object.__setattr__(self, "_spaces", spaces_of(views))
+        self._spaces  # noqa: B018  (its checks)
+
+    @cached_property
+    def _roots(self) -> dict[str, str]:
+        """View -> the field that it goes back to."""
+        roots: dict[str, str] = {}
+        for view in self.views:
+            roots[view.name] = roots.get(view.of, view.of)
+        return roots
+
+    @cached_property
+    def _spaces(self) -> dict[str, Space]:
+        return spaces_of(self.views)
 
     @classmethod
     def of(cls, pipelines: Sequence[Pipeline], field: str = "image") -> Recipe:
@@ -118,7 +129,7 @@ class Recipe:
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields that it needs, in order of first use."""
-        return tuple(dict.fromkeys(self._roots.values()))  # type: ignore[attr-defined]
+        return tuple(dict.fromkeys(self._roots.values()))
 
     @property
     def enough(self) -> dict[str, int | None]:
@@ -126,19 +137,19 @@ class Recipe:
 
         None where a view needs every pixel, or shares its space with another field, which must keep its own grid.
         """
-        found: dict[str, int | None] = {}
+        enough: dict[str, int | None] = {}
         for field in self.fields:
             views = [view for view in self.views if self._parent(view) is None and view.of == field]
             sides = [None if self._shared(view) else view.pipeline.enough for view in views]
             known = [side for side in sides if side is not None]
-            found[field] = max(known) if known and len(known) == len(sides) else None
-        return found
+            enough[field] = max(known) if known and len(known) == len(sides) else None
+        return enough
 
     def frames(self, rng: np.random.Generator, counts: Mapping[str, int]) -> ChosenFrames:
         """Draw which frames of each clip are needed, before it is decoded.
 
         Args:
-            rng: the sample's source of chance, to be handed on to :meth:`sample`.
+            rng: the sample's random generator, to be handed on to :meth:`sample`.
             counts: field -> number of its frames. Fields without a view that picks frames may be left out.
 
         Returns:
@@ -171,7 +182,7 @@ class Recipe:
         """Draw the parameters of every view of one sample.
 
         Args:
-            rng: source of chance; the result depends on its state, the sizes and the recipe alone.
+            rng: random generator; the result depends on its state, the sizes and the recipe alone.
             sizes: field -> shape of its value, (H, W, C), (H, W), (T, H, W, C)...
             frames: what :meth:`frames` drew for this sample, where only those frames were read; None (default) draws
                 them here. Both ways give the same views.
@@ -209,7 +220,7 @@ class Recipe:
             params: from :meth:`sample`.
 
         Returns:
-            View -> array in the same layout, and ``"<view>.<fact>"`` -> what its operations told.
+            View -> array in the same layout, and ``"<view>.<fact>"`` -> what its operations report.
         """
         from selftaught.views.cpu import render
 
@@ -223,7 +234,7 @@ class Recipe:
             params: view -> parameters of all samples, from :meth:`stack_params`.
 
         Returns:
-            View -> tensor in the same layout, and ``"<view>.<fact>"`` -> what its operations told, (N, ...).
+            View -> tensor in the same layout, and ``"<view>.<fact>"`` -> what its operations report, (N, ...).
         """
         from selftaught.views.device import render_batch
 
@@ -238,22 +249,22 @@ class Recipe:
 
     def _made(self, values: Mapping[str, Any], params: Mapping[str, Any], axes: Any, render: Any) -> dict[str, Any]:
         made: dict[str, Any] = {}
-        found: dict[str, Any] = {}
+        batch: dict[str, Any] = {}
         for view in self.views:
             if view.of not in made and view.of not in values:
                 raise UserError(f"Recipe: no field {view.of!r} in the sample; it has {', '.join(values) or 'none'}")
             value = made[view.of] if view.of in made else values[view.of]
             if view.pipeline.ops:
-                kind = self._kind(self._roots[view.name], axes(value))  # type: ignore[attr-defined]
+                kind = self._kind(self._roots[view.name], axes(value))
                 facts: dict[str, Any] = {}
                 value = render(value, view.pipeline, params[view.name], kind=kind, facts=facts)
             else:
                 facts = {}
             made[view.name] = value
             if not view.name.startswith("_"):
-                found[view.name] = value
-                found |= {f"{view.name}.{name}": fact for name, fact in facts.items()}
-        return found
+                batch[view.name] = value
+                batch |= {f"{view.name}.{name}": fact for name, fact in facts.items()}
+        return batch
 
     def kind_of(self, view: str, axes: int) -> str:
         """The kind of a view's values, which have ``axes`` axes in one sample; "value" for what views don't know.
@@ -261,9 +272,9 @@ class Recipe:
         Raises:
             UserError: no view of that name.
         """
-        if view not in self._roots:  # type: ignore[attr-defined]
-            raise UserError(f"Recipe: no view {view!r}; there are {', '.join(self._roots)}")  # type: ignore[attr-defined]
-        return self._kind(self._roots[view], axes)  # type: ignore[attr-defined]
+        if view not in self._roots:
+            raise UserError(f"Recipe: no view {view!r}; there are {', '.join(self._roots)}")
+        return self._kind(self._roots[view], axes)
 
     def _kind(self, field: str, axes: int) -> str:
         return self.kinds.get(field) or _BY_AXES.get(axes, "value")
@@ -278,17 +289,17 @@ class Recipe:
         return None
 
     def _space(self, view: View) -> Space | None:
-        return self._spaces.get(view.space)  # type: ignore[attr-defined]
+        return self._spaces.get(view.space)
 
     def _shared(self, view: View) -> bool:
         """Whether another field moves together with this view's."""
         space = self._space(view)
-        return space is not None and len({self._roots[one.name] for one in space.views}) > 1  # type: ignore[attr-defined]
+        return space is not None and len({self._roots[one.name] for one in space.views}) > 1
 
     def _before(self, view: View, shapes: Mapping[str, Shape], sizes: Mapping[str, Shape]) -> tuple[Shape, str]:
         """The shape and kind of what a view is made of; ``shapes`` are those of the views so far."""
         shape = shapes[view.of] if self._parent(view) is not None else tuple(sizes[view.of])
-        return shape, self._kind(self._roots[view.name], len(shape))  # type: ignore[attr-defined]
+        return shape, self._kind(self._roots[view.name], len(shape))
 
     def _geometry(
         self, space: Space, rng: np.random.Generator, shapes: Mapping[str, Shape], sizes: Mapping[str, Shape]
@@ -313,7 +324,7 @@ class Recipe:
         """Each view's frames as places among those that were read."""
         places = {}
         for name, numbers in frames.params.items():
-            read = frames.read.get(self._roots[name])  # type: ignore[attr-defined]
+            read = frames.read.get(self._roots[name])
             places[name] = numbers if read is None else np.searchsorted(read, numbers).astype(np.float64)
         return places
 
@@ -328,4 +339,4 @@ def _check_facts(view: View) -> None:
     names = [name for op in view.pipeline.ops for name in op.facts]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"Recipe: two operations of view {view.name!r} tell {twice!r}; make two views of them")
+        raise UserError(f"Recipe: two operations of view {view.name!r} report {twice!r}; make two views of them")

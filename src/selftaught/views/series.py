@@ -1,4 +1,4 @@
-"""Augmentations of sensor series, batched: (N, C, T) tensors in, the same shape out, each sample with its own chance.
+"""Augmentations of sensor series, batched: (N, C, T) tensors in, the same shape out, drawn for each sample.
 
 Every function takes a ``generator`` for repeatable results; it may live on another device than the series. The family
 follows Um et al. 2017 (wearable sensors) and the SimCLR recipes built on it (Tang et al. 2020).
@@ -45,7 +45,7 @@ def jitter(x: Tensor, sigma: float = 0.05, *, generator: torch.Generator | None 
     Args:
         x: (N, C, T).
         sigma: standard deviation in the series' units (default 0.05, for series standardised to unit variance).
-        generator: source of chance.
+        generator: random generator.
     """
     _check(x, "jitter")
     return x + sigma * _normal(x, tuple(x.shape), generator).to(x.dtype)
@@ -57,7 +57,7 @@ def scaling(x: Tensor, sigma: float = 0.1, *, generator: torch.Generator | None 
     Args:
         x: (N, C, T).
         sigma: spread of the factors (default 0.1).
-        generator: source of chance.
+        generator: random generator.
     """
     _check(x, "scaling")
     return x * (1 + sigma * _normal(x, (*x.shape[:2], 1), generator)).to(x.dtype)
@@ -89,7 +89,7 @@ def magnitude_warp(
         x: (N, C, T).
         sigma: spread of the knots (default 0.2).
         knots: inner knots, besides the two ends (default 4).
-        generator: source of chance.
+        generator: random generator.
     """
     _check(x, "magnitude_warp")
     return x * _smooth_curve(x, x.shape[1], sigma, knots, generator).to(x.dtype)
@@ -115,7 +115,7 @@ def time_warp(x: Tensor, sigma: float = 0.2, knots: int = 4, *, generator: torch
         x: (N, C, T).
         sigma: spread of the speed's knots (default 0.2).
         knots: inner knots (default 4).
-        generator: source of chance.
+        generator: random generator.
     """
     _check(x, "time_warp")
     if x.shape[2] < 2:
@@ -132,7 +132,7 @@ def permutation(x: Tensor, segments: int = 5, *, generator: torch.Generator | No
     Args:
         x: (N, C, T).
         segments: the most pieces (default 5), at most T.
-        generator: source of chance.
+        generator: random generator.
     """
     _check(x, "permutation")
     n, channels, length = x.shape
@@ -157,7 +157,7 @@ def rotation(x: Tensor, *, axes: int = 3, generator: torch.Generator | None = No
     Args:
         x: (N, C, T); channels 0-2, 3-5, ... are the x, y, z of one sensor.
         axes: 3 (default) or 1.
-        generator: source of chance.
+        generator: random generator.
     """
     _check(x, "rotation")
     n, channels, length = x.shape
@@ -182,7 +182,7 @@ def channel_dropout(x: Tensor, p: float = 0.1, *, generator: torch.Generator | N
     Args:
         x: (N, C, T).
         p: probability per channel (default 0.1).
-        generator: source of chance.
+        generator: random generator.
     """
     _check(x, "channel_dropout")
     if not 0 <= p <= 1:
@@ -200,7 +200,7 @@ def crop_resize(
     Args:
         x: (N, C, T).
         scale: range of the stretch's share of the length (default 0.5 to 1).
-        generator: source of chance.
+        generator: random generator.
     """
     _check(x, "crop_resize")
     low, high = scale

@@ -1,6 +1,6 @@
 """What one view is made of: small frozen descriptions of image operations, and how each draws its parameters.
 
-An operation holds what the user chose (sizes, probabilities, ranges). All of its chance is in :meth:`Op.draw`, which
+An operation holds what the user chose (sizes, probabilities, ranges). Its randomness is in :meth:`Op.draw`, which
 turns uniform numbers into a few plain columns per sample (a crop box, a flip, a factor...). What those columns do to
 pixels is written twice, in ``_cpu_pixels.py`` and ``_device_pixels.py``, with the same meaning.
 

@@ -29,7 +29,7 @@ class View:
 
     name: str
     of: str
-    pipeline: Pipeline = dataclasses.field(default_factory=lambda: Pipeline(()))
+    pipeline: Any = ()
     space: str = ""
     scale: int = 1
 

@@ -25,7 +25,7 @@ class ViewSet(Sequence[Pipeline]):
 
     Args:
         pipelines: at least one :class:`Pipeline`.
-        seed: fixes the chance of all later calls; None (default) draws it from the system.
+        seed: makes all later calls repeatable; None (default) takes a seed from the system.
 
     Raises:
         UserError: no pipeline given, or something else than pipelines.

@@ -12,7 +12,7 @@ import numpy as np
 
 from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
-from selftaught.data.layout import arrange
+from selftaught.data.layout import understand
 from selftaught.data.source import Source, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError
@@ -31,7 +31,7 @@ class TextFiles(Source):
     def __init__(self, root: Path, names: list[str], name: str) -> None:
         """Args: the folder that `names` start from; the files; what to call the source."""
         self.root, self.name = root, name
-        self.names = arrange(self, names)
+        understand(self, names)
 
     def read(self, i: int, min_side: int | None = None) -> Any:
         """One text, without blanks around it; see `Source.read`."""

@@ -13,7 +13,7 @@ import numpy as np
 from selftaught.data.arrays import IMAGE_KEYS, Pieces, collect
 from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
-from selftaught.data.layout import arrange
+from selftaught.data.layout import understand
 from selftaught.data.mapped import open_array
 from selftaught.data.pixels import finite, native
 from selftaught.data.source import ImageSource, digest
@@ -41,10 +41,10 @@ class VolumeFiles(ImageSource):
     def __init__(self, root: Path, names: list[str], name: str, channels: int | None = None) -> None:
         """Args: the folder that `names` start from; the files; what to call the source; channels, None: the first's."""
         self.root, self.name = root, name
-        self.names = names = arrange(self, names)
-        if any(n.lower().endswith(NIFTI) for n in names):
+        understand(self, names)
+        if any(n.lower().endswith(NIFTI) for n in self.names):
             require("nibabel", "volumes")
-            self.spacing = np.array([self._spacing(i) for i in range(len(names))], dtype=np.float32)
+            self.spacing = np.array([self._spacing(i) for i in range(len(self))], dtype=np.float32)
         self.channels = channels or self._probe()
 
     def _probe(self) -> int:

@@ -26,7 +26,8 @@ class Series(Kind):
 
 
 def as_ct(series: np.ndarray, name: str) -> np.ndarray:
-    """A single series (T,), (C, T) or (T, C) as (C, T) float32: time is the longer axis.
+    """A single series (T,), (C, T) or (T, C) as (C, T) float32: time is the last axis, unless the first is at least
+    twice as long.
 
     Raises:
         SampleError: other axes, zero length, not numbers, NaN or infinite values.
@@ -36,5 +37,5 @@ def as_ct(series: np.ndarray, name: str) -> np.ndarray:
     if not series.size:
         raise SampleError(name, "zero length")
     series = np.atleast_2d(series)
-    series = series.T if series.shape[0] > series.shape[1] else series
+    series = series.T if series.shape[0] >= 2 * series.shape[1] else series
     return finite(np.ascontiguousarray(series, dtype=np.float32), name)

@@ -7,12 +7,11 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from selftaught.data import Source
 from selftaught.errors import SampleError, UserError
 from selftaught.run import applying
 from selftaught.run.applying import Applied, Job, Skipped
+from selftaught.run.outputs._pictures import spare
 
 MARK, LOCK, DONE = "work.json", ".lock", ".done"
 _OWN = {MARK, LOCK, DONE, "skipped.csv"}
@@ -140,55 +139,6 @@ def places(names: Sequence[str], suffix: Callable[[str], str]) -> list[Path]:
     return found
 
 
-def spare(path: Path) -> Path:
-    """Where an image goes that its own suffix can't hold: NAME.jpg.tif."""
-    return path.with_name(path.name + ".tif")
-
-
 def _short(stem: str, end: str) -> str:
     room = _LONGEST - len(os.fsencode(end))
     return os.fsdecode(os.fsencode(stem)[:room]) + end
-
-
-def replaced(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file under a short name of its own beside ``path``, then put it there; the suffix stays."""
-    part = path.with_name(f".part-{os.getpid()}{path.suffix}")
-    try:
-        write(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write (H,W,C) by the path's suffix, whole or not at all; as `spare` where that can't hold its channels or type.
-
-    Raises:
-        UserError: it can't be encoded.
-    """
-    import cv2
-    import tifffile
-
-    suffix, channels = path.suffix.lower(), image.shape[2]
-    deepest = {".npy": 4, ".tif": 4, ".tiff": 4, ".png": 2}.get(suffix, 1)  # bytes of a value
-    if image.dtype.itemsize > deepest or (deepest < 4 and channels not in (1, 3, 4)):
-        path, suffix = spare(path), ".tif"
-
-    def write(part: Path) -> None:
-        if suffix == ".npy":
-            np.save(part, image)
-            return
-        if suffix in (".tif", ".tiff"):
-            squeezed = image[..., 0] if channels == 1 else image
-            tifffile.imwrite(part, squeezed, photometric="rgb" if channels in (3, 4) else "minisblack")
-            return
-        order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}.get(channels)
-        pixels = image if order is None else cv2.cvtColor(image, order)
-        lossless = {".webp": [cv2.IMWRITE_WEBP_QUALITY, 101]}
-        quality = lossless.get(suffix, [cv2.IMWRITE_JPEG_QUALITY, 97] if suffix in (".jpg", ".jpeg") else [])
-        done, buffer = cv2.imencode(suffix, pixels, quality)
-        if not done:
-            raise UserError(f"{path}: can't be encoded as {suffix}")
-        part.write_bytes(buffer.tobytes())
-
-    replaced(path, write)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,16 +13,20 @@ import torch
 from torch import Tensor
 
 from selftaught import evaluation
-from selftaught.data import Source, open_source
+from selftaught.data import Source, from_unit, open_source, to_unit
+from selftaught.data.decoding import read_with_metadata
+from selftaught.data.pixels import conform
 from selftaught.engine.loader import as_unit_float
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.networks import tiled
 from selftaught.report import images as pictures
 from selftaught.run import samples
-from selftaught.run.applying import Applied, Job
+from selftaught.run.applying import Applied, Job, Skipped
+from selftaught.run.evaluating import noted
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
+from selftaught.run.outputs._pictures import Beside, write_image
 
 if TYPE_CHECKING:
     from selftaught.run.suites import Bench
@@ -42,29 +47,44 @@ class Image(Output):
         """A folder of pictures: same names and bit depth; finished ones are kept."""
 
         def make(i: int, path: Path) -> None:
-            original = job.source.read(i)
-            image = restore(job.method, as_unit_float(original), job.tile)
+            original, beside = read_picture(job.source, i, job.method.channels)
+            limits = job.method.value_range
+            image = restore(job.method, to_unit(original, limits), job.tile, job.source.names[i])
             if not np.isfinite(image).all():
                 raise UserError(f"{job.run}: NaN in the picture for {job.source.names[i]}; the model diverged")
-            _folder.write_image(path, as_type(image, original.dtype))
+            write_image(path, from_unit(image, original.dtype, limits), resized(beside, image.shape[:2]))
 
         bare = ".png" if job.source.channels in (1, 3, 4) and job.source.value_range is None else ".tif"
         return _folder.write(job, _folder.places(job.source.names, lambda own: own or bare), make)
 
     def evaluate(self, bench: Bench) -> Judged:
-        """PSNR and SSIM against clean images of the same names, or against those that noise was added to here."""
+        """PSNR, SSIM and sharpness against clean images: of the same names, or those that were degraded here.
+
+        A method that makes its inputs of clean images says so by ``degraded(clean) -> (input, target)``; then the data
+        are clean. One whose output has another size says by ``simplest(input)`` what to compare it with, and one with
+        customs of its own by ``judged() -> options of evaluation.restoration``.
+        """
         if bench.protocols and set(bench.protocols) != {"restoration"}:
             wrong = next(name for name in bench.protocols if name != "restoration")
             raise UserError(f"--protocol {wrong}: {bench.method.slug} restores images; it may be restoration")
-        rows = list(_restored(bench))
+        lost: Skipped = []
+        rows = list(_restored(bench, lost))
         if not rows:
-            raise UserError(f"{bench.data}: no image with a clean one of its name can be read")
-        clean = [row.clean for row in rows]
+            first = f" ({lost[0][0]}: {lost[0][1]})" if lost else ""
+            raise UserError(f"{bench.data}: no image can be judged{first}; --clean needs images of the same names")
+        clean, names = [row.clean for row in rows], [row.name for row in rows]
+        method: Any = bench.method
+        options = (method.judged() if hasattr(method, "judged") else {}) | bench.options.compared()
         result = {
-            kind: evaluation.restoration([getattr(row, kind) for row in rows], clean, data_range=1.0)
+            kind: evaluation.restoration(
+                [getattr(row, kind) for row in rows], clean, data_range=1.0, names=names, **options
+            )
             for kind in ("this", "raw")
         }
-        return Judged({"restoration": result}, sections={"restoration": [_shown(row) for row in rows[:_SHOWN]]})
+        result = {kind: noted(one, _left_out(lost)) for kind, one in result.items()}
+        worst = np.argsort(result["this"].figures["per_image"]["psnr"], kind="stable")[:_SHOWN]
+        shown = [_shown(rows[i]) | _measured(result, i) for i in worst]
+        return Judged({"restoration": result}, sections={"restoration": shown})
 
     def draw(self, page: Page) -> dict[str, Any]:
         """Before, after and clean; of a run that was not judged, before and after."""
@@ -82,13 +102,18 @@ class Image(Output):
         return {2: ("height", 66, 1 << 14), 3: ("width", 66, 1 << 14)}
 
 
-def restore(method: Method, image: np.ndarray, tile: int = 512) -> np.ndarray:
+def restore(method: Method, image: np.ndarray, tile: int = 512, name: str = "image") -> np.ndarray:
     """One image (H,W,C) float32 in [0, 1] through the method -> (sH,sW,C); large ones in tiles that leave no seam.
 
     A deliverable that says its ``receptive_radius`` (pixels of the input that an output pixel sees to each side) is
-    given tiles that overlap by as much; one whose ``forward`` takes ``tile`` makes them itself.
+    given tiles that overlap by as much; one whose ``forward`` takes ``tile`` makes them itself. Grey images go through
+    a model of colours three times alike, and come back grey.
+
+    Raises:
+        SampleError: channels that the method does not take.
     """
-    x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(method.device)
+    seen = conform(image, method.channels, name)
+    x = torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1)))[None].to(method.device)
     network: Any = method.deliverable()
     radius = getattr(network, "receptive_radius", None)
     with torch.inference_mode():
@@ -98,15 +123,35 @@ def restore(method: Method, image: np.ndarray, tile: int = 512) -> np.ndarray:
             y = tiled(network, x, tile=max(tile, 4 * radius), overlap=radius)
         else:
             y = network(x)
-    return y[0].float().cpu().numpy().transpose(1, 2, 0)
+    found = y[0].float().cpu().numpy().transpose(1, 2, 0)
+    return found.mean(2, keepdims=True) if image.shape[2] == 1 < found.shape[2] else found
 
 
-def as_type(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Float images in [0, 1] -> the given type, rounded."""
-    if np.issubdtype(dtype, np.integer):
-        top = np.iinfo(dtype).max
-        return np.clip(np.rint(image * top), 0, top).astype(dtype)
-    return image.astype(dtype)
+def read_picture(source: Source, i: int, channels: int) -> tuple[np.ndarray, Beside]:
+    """An image (H,W,C) in its file's own units, and what its file holds besides, where it comes from one.
+
+    Alpha is no colour, unless the method was trained on four channels.
+    """
+    root = getattr(source, "root", None)
+    if root is None or channels not in (1, 3):
+        return source.read(i), Beside()
+    image, facts = read_with_metadata(Path(root) / source.names[i], source.names[i])
+    if facts.alpha is None and image.shape[2] not in (1, channels):
+        return source.read(i), Beside()
+    return image, Beside(facts.alpha, facts.exif, facts.icc_profile)
+
+
+def resized(beside: Beside, size: tuple[int, ...]) -> Beside:
+    """The same with its alpha brought to the size (H, W) of a result, by cubic interpolation."""
+    import cv2
+
+    alpha = beside.alpha
+    if alpha is None or alpha.shape == size:
+        return beside
+    high = np.iinfo(alpha.dtype).max if alpha.dtype.kind == "u" else 1.0
+    larger = cv2.resize(alpha.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
+    larger = np.clip(np.rint(larger) if alpha.dtype.kind == "u" else larger, 0, high)
+    return dataclasses.replace(beside, alpha=larger.astype(alpha.dtype))
 
 
 # ---- evaluation --------------------------------------------------------------------------------------------------
@@ -120,55 +165,109 @@ class _Row:
     clean: np.ndarray
 
 
-def _restored(bench: Bench) -> Iterator[_Row]:
-    noisy = open_source(
-        bench.data, modality="image", split="test" if bench.clean is None else "all", by=bench.settings.by
-    )
-    noisy = samples.degraded(noisy, bench.settings.noise)
-    reference = open_source(bench.clean, modality="image", split="all") if bench.clean is not None else None
-    if reference is None and not isinstance(noisy, samples.Degraded):
-        raise UserError("PSNR needs clean images of the same names: give --clean FOLDER (or train with --noise)")
-    where = {_stem(name): i for i, name in enumerate(reference.names)} if reference is not None else {}
-    for i in range(min(len(noisy), bench.limit)):
+def _restored(bench: Bench, lost: Skipped) -> Iterator[_Row]:
+    """The test images, restored; those that can't be are added to ``lost``."""
+    for name, image, target in _pairs(bench, lost):
+        bench.say(f"restoring {name}")
         try:
-            image = as_unit_float(noisy.read(i))
-            target = as_unit_float(_clean(noisy, reference, where, i))
+            yield _row(bench.method, name, image, target)
         except SampleError as error:
             bench.say(f"skipped {error}")
+            lost.append((name, error.reason))
+
+
+def _left_out(lost: Skipped) -> str:
+    if not lost:
+        return ""
+    shown = ", ".join(f"{name}: {reason}" for name, reason in lost[:3])
+    more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+    return f"{len(lost)} images left out ({shown}{more})"
+
+
+def _row(method: Any, name: str, image: np.ndarray, target: np.ndarray) -> _Row:
+    simplest = method.simplest(image) if hasattr(method, "simplest") else image
+    if target.size and simplest.shape != target.shape:
+        made, wanted = ("x".join(map(str, picture.shape)) for picture in (simplest, target))
+        raise SampleError(name, f"is made {made}, its clean image is {wanted}")
+    return _Row(name, simplest, restore(method, image, name=name), target)
+
+
+def _pairs(bench: Bench, lost: Skipped) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Names, inputs and clean images, as float32 in [0, 1]."""
+    method: Any = bench.method
+    source = open_source(
+        bench.data, modality="image", split="test" if bench.clean is None else "all", by=bench.settings.by
+    )
+    noisy = samples.degraded(source, bench.settings.noise)
+    reference = open_source(bench.clean, modality="image", split="all") if bench.clean is not None else None
+    paired = getattr(method, "pair_fields", ())
+    known = isinstance(noisy, samples.Degraded) or (paired and set(paired) <= set(source.fields))
+    if reference is None and not known and not hasattr(method, "degraded"):
+        raise UserError("PSNR needs clean images of the same names: give --clean FOLDER (or train with --noise)")
+    limits = method.value_range
+    for i in range(min(len(noisy), bench.limit)):
+        try:
+            if reference is None and paired and set(paired) <= set(source.fields):
+                sample = source.sample(i, want=paired)
+                image, target = (to_unit(sample[name], limits) for name in paired)
+            elif reference is None and not known:
+                image, target = method.degraded(to_unit(noisy.read(i), limits))
+            elif isinstance(noisy, samples.Degraded):
+                image, target = as_unit_float(noisy.read(i)), as_unit_float(noisy.clean.read(i))
+            else:
+                assert reference is not None
+                image, target = to_unit(noisy.read(i), limits), to_unit(_clean(reference, noisy.names[i]), limits)
+        except SampleError as error:
+            bench.say(f"skipped {error}")
+            lost.append((noisy.names[i], error.reason))
             continue
-        bench.say(f"restoring {noisy.names[i]}")
-        yield _Row(noisy.names[i], image, restore(bench.method, image), target)
+        yield noisy.names[i], image, target
 
 
-def _examples(method: Method, source: Source, count: int = 3) -> Iterator[_Row]:
+def _examples(method: Any, source: Source, count: int = 3) -> Iterator[_Row]:
     """Some images before and after."""
     found = 0
     for i in np.linspace(0, len(source) - 1, min(3 * count, len(source))).astype(int):
         if found == count:
             return
         try:
-            image = as_unit_float(source.read(int(i)))
+            image = to_unit(source.read(int(i)), method.value_range)
         except SampleError:
             continue
         found += 1
-        yield _Row(source.names[int(i)], image, restore(method, image), np.zeros(0))
+        target = np.zeros(0)
+        if hasattr(method, "degraded"):
+            image, target = method.degraded(image)
+        yield _row(method, source.names[int(i)], image, target)
+
+
+def _clean(reference: Source, name: str) -> np.ndarray:
+    """The clean image of a name, or of the same name with another suffix.
+
+    Raises:
+        SampleError: there is none, or several; it can't be read.
+    """
+    found = [i for i, other in enumerate(reference.names) if other == name]
+    found = found or [i for i, other in enumerate(reference.names) if _stem(other) == _stem(name)]
+    if len(found) != 1:
+        raise SampleError(name, "several clean images of its name" if found else "no clean image of its name")
+    return reference.read(found[0])
 
 
 def _stem(name: str) -> str:
-    return name.rsplit(".", 1)[0]
-
-
-def _clean(noisy: Source, reference: Source | None, where: dict[str, int], i: int) -> np.ndarray:
-    if reference is None:
-        return noisy.clean.read(i)  # type: ignore[attr-defined]
-    if _stem(noisy.names[i]) not in where:
-        raise UserError(f"--clean has no image named {noisy.names[i]}")
-    return reference.read(where[_stem(noisy.names[i])])
+    return str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).name else name
 
 
 def _shown(row: _Row) -> dict[str, Any]:
     found = {"name": row.name, "noisy": _picture(row.raw), "restored": _picture(row.this)}
     return found | ({"clean": _picture(row.clean)} if row.clean.size else {})
+
+
+def _measured(result: dict[str, evaluation.Result], i: int) -> dict[str, float]:
+    """PSNR and SSIM of one picture, restored and before."""
+    before = {"psnr_noisy": "psnr", "ssim_noisy": "ssim"}
+    found = {name: float(result["this"].figures["per_image"][name][i]) for name in ("psnr", "ssim")}
+    return found | {key: float(result["raw"].figures["per_image"][name][i]) for key, name in before.items()}
 
 
 def _picture(image: np.ndarray) -> str:

@@ -20,16 +20,16 @@ _SEEDS = 2.0**53
 class TubeMask(Op):
     """Masks over the tokens of a clip, one spatial pattern each, repeated over time (VideoMAE, Tong et al. 2022).
 
-    The pixels stay as they are. Tells the masks, (count, N) bool, True where a token is hidden, with N = (T / tubelet)
-    (H / patch) (W / patch) tokens in the order time, row, column. Of the P tokens of a time step exactly int(ratio P)
-    are hidden. An image is a clip of one time step.
+    The pixels stay as they are. Reports the masks, (count, N) bool, True where a token is hidden, with N =
+    (T / tubelet) (H / patch) (W / patch) tokens in the order time, row, column. Of the P tokens of a time step exactly
+    int(ratio P) are hidden. An image is a clip of one time step.
 
     Args:
         ratio: share of tokens that are hidden, 0 to below 1 (default 0.9).
         tubelet: frames per token (default 2; an image has one).
         patch: side of a token in pixels, or (height, width) (default 16).
         count: how many masks, independently drawn (default 1).
-        fact: the name under which they are told (default "mask"), where one view has several of these.
+        fact: the name under which they are reported (default "mask"), where one view has several of these.
 
     Raises:
         UserError: values that make no sense; clips whose sides the tokens don't divide.

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from selftaught.errors import UserError
-from selftaught.views.operation import FRAMED, Op, executor, freeze
+from selftaught.views.operation import FRAMED, Drawn, Op, executor, freeze
 
 __all__ = ["TemporalCrop"]
 
@@ -55,10 +55,18 @@ class TemporalCrop(Op):
         """The frame numbers (frames,) int64 that parameters stand for."""
         return np.asarray(params, np.float64)[: self.frames].astype(np.int64)
 
+    def draw(self, u: Any, height: Any, width: Any) -> Drawn:
+        """Refuse: the number of frames is needed.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError("TemporalCrop: needs the number of frames; draw with Pipeline.sample_shape(rng, shape, 'clip')")
+
     def draw_shape(self, u: Any, shape: tuple[int, ...], kind: str) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """Draw the start, and each frame's jitter; ``shape`` begins with the number of frames."""
         if kind not in FRAMED:
-            raise UserError(f"TemporalCrop: picks frames of a clip, not of a field of kind {kind!r}")
+            raise UserError(f"{type(self).__name__}: picks frames of a clip, not of a field of kind {kind!r}")
         count, room = shape[0], shape[0] - self.reach
         if room < 0:
             numbers = (2 * np.arange(self.frames) + 1) * count // (2 * self.frames)

@@ -21,7 +21,7 @@ _STEPS = 256
 class Blur(Op):
     """The image convolved with a kernel: y[p] = sum over q of kernel[q] x[p - q], the kernel's middle at 0.
 
-    Tells ``kernel``, (height, width) float32. Whole-number images are rounded and clipped.
+    Reports ``kernel``, (height, width) float32. Whole-number images are rounded and clipped.
 
     Args:
         kernel: an array or nested lists with odd sides, taken as it is (one that sums to 1 keeps the brightness).
@@ -55,7 +55,7 @@ class Blur(Op):
 class MotionBlur(Op):
     """The blur of a camera that moves while the shutter is open: :func:`motion_kernel`, drawn for each sample.
 
-    Once per clip, as all operations; in a pipeline that draws ``per_frame``, for each frame. Tells ``kernel``.
+    Once per clip, as all operations; in a pipeline that draws ``per_frame``, for each frame. Reports ``kernel``.
 
     Args:
         size: side of the kernel in pixels, odd (default 21).

@@ -18,7 +18,7 @@ class JPEG(Op):
     """The image as JPEG of a quality gives it back (libjpeg, colours at half resolution).
 
     One or three channels; floats in [0, 1] pass through 8 bits. The device executor hands each image to the same codec
-    on the host: exact, but it waits for the device. Tells ``quality``.
+    on the host: exact, but it waits for the device. Reports ``quality``.
 
     Args:
         quality: 1 to 100, or (low, high) of an even draw (default 30 to 95).

@@ -24,7 +24,7 @@ def drawn_range(op: str, name: str, value: Any, low: float, high: float) -> Pair
 class GaussianNoise(Op):
     """White Gaussian noise: image + sigma n, n ~ N(0, 1) for each value. Every frame of a clip has its own.
 
-    Whole-number images are rounded and clipped to their type's range, floats are not clipped. Tells ``sigma``.
+    Whole-number images are rounded and clipped to their type's range, floats are not clipped. Reports ``sigma``.
 
     Args:
         sigma: standard deviation in the image's own values (25 of 255 is 25/255 of 1), or its range (low, high).

@@ -105,11 +105,12 @@ def _resized(x: Any, first: int, out: tuple[int, int], scales: tuple[float, floa
     along = _along_array if isinstance(x, np.ndarray) else _along_tensor
     for axis in sorted((0, 1), key=lambda axis: scales[axis]):
         if scales[axis] != 1 or out[axis] != x.shape[first + axis]:
-            x = along(x, first + axis, _bands(x.shape[first + axis], out[axis], scales[axis]))
+            x = along(x, first + axis, out[axis], scales[axis])
     return x
 
 
-def _along_array(x: np.ndarray, axis: int, bands: tuple[tuple[int, np.ndarray], ...]) -> np.ndarray:
+def _along_array(x: np.ndarray, axis: int, out: int, scale: float) -> np.ndarray:
+    bands = _bands(x.shape[axis], out, scale)
     whole = not np.issubdtype(x.dtype, np.floating)
     work = np.float64 if whole else max(x.dtype, np.dtype(np.float32))
     lines = np.moveaxis(x, axis, 0)
@@ -122,7 +123,16 @@ def _along_array(x: np.ndarray, axis: int, bands: tuple[tuple[int, np.ndarray], 
     return np.ascontiguousarray(np.moveaxis(done, 0, axis)).astype(x.dtype, copy=False)
 
 
-def _along_tensor(x: Any, axis: int, bands: tuple[tuple[int, np.ndarray], ...]) -> Any:
+@lru_cache(maxsize=64)
+def _bands_on(side: int, out: int, scale: float, device: Any, dtype: Any) -> tuple[tuple[int, Any], ...]:
+    """:func:`_bands` as tensors, so that a training step uploads them once."""
+    import torch
+
+    with torch.inference_mode(False):  # a tensor made in inference mode could never serve a training step
+        return tuple((low, torch.from_numpy(band.copy()).to(device, dtype)) for low, band in _bands(side, out, scale))
+
+
+def _along_tensor(x: Any, axis: int, out: int, scale: float) -> Any:
     import torch
 
     whole = not x.is_floating_point()
@@ -131,9 +141,8 @@ def _along_tensor(x: Any, axis: int, bands: tuple[tuple[int, np.ndarray], ...]) 
     else:
         work = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
     made = []
-    for low, band in bands:
-        weights = torch.from_numpy(band.copy()).to(x.device, work)
-        part = x.narrow(axis, low, band.shape[1]).to(work)
+    for low, weights in _bands_on(x.shape[axis], out, scale, x.device, work):
+        part = x.narrow(axis, low, weights.shape[1]).to(work)
         made.append(part @ weights.T if axis == x.ndim - 1 else weights @ part)
     done = torch.cat(made, axis)
     if whole:
@@ -195,7 +204,7 @@ class Upsample(Op):
 
 
 def _sides(side: Any, scale: float) -> Any:
-    return _length(side, scale) if np.ndim(side) == 0 else np.maximum(1, np.ceil(side * scale - 1e-9))
+    return _length(side, scale) if np.ndim(side) == 0 else np.maximum(1, np.ceil(side * scale - 1e-9)).astype(np.int64)
 
 
 @executor(Downsample, "image", "clip", "volume")

@@ -1,0 +1,197 @@
+"""Restored pictures: what their files keep, how they are judged, and what is left out and said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+from torch import nn
+
+import selftaught
+from selftaught import UserError, methods
+from selftaught.cli import main
+from selftaught.data import open_source
+from selftaught.data.decoding import read_with_metadata
+from selftaught.run import outputs
+from selftaught.run.applying import Job
+from selftaught.run.outputs._pictures import Beside, write_image
+from tests.conftest import write_photos
+
+
+class Double(nn.Module):
+    """Every pixel four times."""
+
+    scale, receptive_radius = 2, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+class Enlarge(methods.SimCLR):
+    """A method that delivers twice the pixels a side."""
+
+    output, pixels = "image", "float32"
+
+    def build(self) -> None:
+        self.network = Double()
+
+    def deliverable(self) -> nn.Module:
+        return self.network
+
+
+def enlarged(folder: Path, out: Path, channels: int = 3) -> Path:
+    method = Enlarge(channels=channels, encoder="resnet10-narrow", image_size=16, projector="8-4").eval()
+    job = Job(method, open_source(str(folder), split="all"), out)
+    outputs.of("image").apply(job)
+    return out
+
+
+@pytest.fixture(scope="module")
+def denoiser(tmp_path_factory: pytest.TempPathFactory) -> selftaught.Run:
+    folder = tmp_path_factory.mktemp("denoiser")
+    write_photos(folder / "in", count=8, classes=1)
+    options = {"patch": 24, "width": 16, "modules": 1, "steps": 2, "batch_size": 4, "workers": 0, "quiet": True}
+    return selftaught.train("c-bsn", str(folder / "in"), out=str(folder / "run"), **options)
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_exif_and_colour_profile_are_kept(tmp_path: Path, suffix: str) -> None:
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Pillow.Exif()
+    exif[0x010F] = "Maker"  # the camera's
+    (tmp_path / "in").mkdir()
+    picture = Pillow.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8))
+    picture.save(tmp_path / f"in/a{suffix}", exif=exif.tobytes(), icc_profile=profile)
+    found = Pillow.open(enlarged(tmp_path / "in", tmp_path / "out") / f"a{suffix}")
+    assert found.size == (60, 40)
+    assert found.getexif()[0x010F] == "Maker"
+    assert found.info["icc_profile"] == profile
+
+
+@pytest.mark.parametrize(("dtype", "suffix"), [(np.uint8, ".png"), (np.uint16, ".png"), (np.uint8, ".webp")])
+@pytest.mark.parametrize("colours", [3, 1])
+def test_alpha_is_carried_and_enlarged(tmp_path: Path, dtype: type, suffix: str, colours: int) -> None:
+    if (colours, suffix) == (1, ".webp") or (colours, dtype) == (1, np.uint16):
+        pytest.skip("no such file")
+    top = np.iinfo(dtype).max
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, top, (20, 24, colours)).astype(dtype)
+    alpha = np.full((20, 24), top, dtype)
+    alpha[:, :12] = 0
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / f"in/a{suffix}", image, Beside(alpha))
+    path = enlarged(tmp_path / "in", tmp_path / "out") / f"a{suffix}"
+    found, facts = read_with_metadata(path)
+    assert found.shape == (40, 48, colours)
+    assert found.dtype == dtype
+    assert facts.alpha is not None
+    assert facts.alpha.shape == (40, 48)
+    assert (facts.alpha[:, :20] == 0).all()
+    assert (facts.alpha[:, 28:] == top).all()
+    np.testing.assert_array_equal(found[::2, ::2], image)
+
+
+def test_a_deep_png_keeps_its_profile_and_depth(tmp_path: Path) -> None:
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Pillow.Exif()
+    exif[0x010F] = "Maker"
+    image = np.random.default_rng(0).integers(0, 65535, (9, 11, 3), dtype=np.uint16)
+    write_image(tmp_path / "a.png", image, Beside(None, exif.tobytes(), profile))
+    found, facts = read_with_metadata(tmp_path / "a.png")
+    np.testing.assert_array_equal(found, image)
+    assert facts.icc_profile == profile
+    assert Pillow.open(tmp_path / "a.png").getexif()[0x010F] == "Maker"
+
+
+def test_grey_pictures_through_a_model_of_colours_stay_grey(denoiser, tmp_path: Path) -> None:
+    write_photos(tmp_path / "grey", count=2, classes=1, channels=1)
+    assert denoiser.apply(tmp_path / "grey", tmp_path / "out") == 2
+    assert cv2.imread(str(tmp_path / "out/000.png"), cv2.IMREAD_UNCHANGED).ndim == 2
+
+
+# ---- judging -----------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noisy and clean pictures; one without a partner, one of another size, one that is broken."""
+    folder = tmp_path_factory.mktemp("pairs")
+    write_photos(folder / "clean", count=6, classes=1)
+    rng = np.random.default_rng(0)
+    (folder / "noisy").mkdir()
+    for k, path in enumerate(sorted((folder / "clean").iterdir())):
+        image = cv2.imread(str(path)).astype(float)
+        noisy = np.clip(image + rng.normal(0, 5 + 5 * k, image.shape), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / "noisy" / path.with_suffix(".bmp").name), noisy)
+    (folder / "clean/005.png").unlink()
+    cv2.imwrite(str(folder / "clean/004.png"), np.zeros((20, 20, 3), np.uint8))
+    (folder / "noisy/003.bmp").write_bytes(b"BM nothing")
+    return folder
+
+
+def test_what_has_no_reference_is_left_out_and_listed(denoiser, pairs: Path) -> None:
+    said: list[str] = []
+    found = denoiser.evaluate(str(pairs / "noisy"), clean=str(pairs / "clean"), say=said.append)["restoration"]
+    assert len(found["this"].figures["per_image"]["psnr"]) == 3
+    for part in ("3 images left out", "005.bmp: no clean image of its name", "004.bmp: is made 48x48x3"):
+        assert part in found["this"].note
+    assert sum(line.startswith("skipped ") for line in said) == 3
+    rows = found["raw"].figures["worst_first"]
+    assert [row["name"] for row in rows] == ["002.bmp", "001.bmp", "000.bmp"]
+    (pairs / "none").mkdir(exist_ok=True)
+    cv2.imwrite(str(pairs / "none/other.png"), np.zeros((48, 48, 3), np.uint8))
+    with pytest.raises(UserError, match=r"no image can be judged .*no clean image of its name"):
+        denoiser.evaluate(str(pairs / "noisy"), clean=str(pairs / "none"))
+
+
+def test_luma_and_border_on_request(denoiser, pairs: Path, capsys) -> None:
+    data, clean = str(pairs / "noisy"), str(pairs / "clean")
+    plain = denoiser.evaluate(data, clean=clean)["restoration"]["raw"]
+    luma = denoiser.evaluate(data, clean=clean, channel="y", shave=4)["restoration"]["raw"]
+    assert luma["psnr"].mean > plain["psnr"].mean + 1
+    assert "on the Y channel; without 4 pixels at the border" in luma.note
+    arguments = ["evaluate", str(denoiser.path), "--data", data, "--clean", clean, "--channel", "y", "--shave", "4"]
+    assert main(arguments) == 0
+    assert f"{luma['psnr'].mean:.2f}" in capsys.readouterr().out
+    with pytest.raises(UserError, match="shave 30: leaves nothing"):
+        denoiser.evaluate(data, clean=clean, shave=30)
+
+
+def test_a_restorer_has_no_other_protocol(denoiser) -> None:
+    with pytest.raises(UserError, match="--protocol knn: c-bsn restores images; it may be restoration"):
+        denoiser.evaluate(protocols=["knn"])
+
+
+def test_the_worst_pictures_stay_on_the_page(denoiser, pairs: Path) -> None:
+    found = denoiser.evaluate(str(pairs / "noisy"), clean=str(pairs / "clean"))
+    page = selftaught.load(denoiser.path).report().read_text()
+    order = [page.index(row["name"]) for row in found["restoration"]["this"].figures["worst_first"]]
+    assert order == sorted(order)
+    assert "judged on noisy/" in page
+
+
+def test_adapting_is_refused_where_the_method_does_not(denoiser, pairs: Path, tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(UserError, match="--adapt: c-bsn does not adapt"):
+        denoiser.apply(pairs / "noisy", tmp_path / "out", adapt=True)
+    seen: list[int] = []
+
+    def adapt(self: methods.CBSN, source: object) -> None:
+        seen.append(len(source))  # type: ignore[arg-type]
+        with torch.no_grad():
+            for parameter in self.network.parameters():
+                parameter.zero_()
+
+    monkeypatch.setattr(methods.CBSN, "adapt", adapt, raising=False)
+    before = {k: v.clone() for k, v in denoiser.encoder.state_dict().items()}
+    assert denoiser.apply(pairs / "noisy", tmp_path / "out", adapt=True) == 5
+    assert seen == [6]
+    assert all(torch.equal(v, before[k]) for k, v in denoiser.encoder.state_dict().items())
+    with pytest.raises(UserError, match="holds results of other options"):
+        denoiser.apply(pairs / "noisy", tmp_path / "out")
