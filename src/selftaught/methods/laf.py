@@ -99,7 +99,7 @@ PRESETS = {
         "batch_size": 32, "precision": "32",
     },
     "laptop": {
-        "lr_ue": 1e-4, "lr_ra": 3e-4, "lr": 1e-3, "vae_epochs": 30.0, "steps": 200, "batch_size": 32, "precision": "32",
+        "lr_ue": 1e-4, "lr_ra": 3e-4, "lr": 1e-3, "steps": 300, "batch_size": 32, "precision": "32",
     },
 }  # fmt: skip
 

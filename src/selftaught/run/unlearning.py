@@ -28,10 +28,10 @@ def judge(bench: Bench) -> dict[str, Result]:
         UserError: the run forgot nothing; there are no samples that it never saw; a reference of other classes.
     """
     parts = _parts(bench)
-    models = {"this": bench.method} | _others(bench)
+    models = _others(bench) | {"this": bench.method}
     found: dict[str, Result] = {}
     reference: Result | None = None
-    for kind in sorted(models, key=lambda kind: kind != "retrained"):
+    for kind in models:
         bench.say(f"{NAME}: {kind}")
         sides = [_labelled(models[kind], source) for source in parts]
         found[kind] = unlearning(*sides, reference=reference)
@@ -64,22 +64,22 @@ def _parts(bench: Bench) -> tuple[Source, Source, Source]:
 
 
 def _others(bench: Bench) -> dict[str, Method]:
-    """The original run, where it is still there, and the reference."""
+    """The reference, where one is named, and the original run, where it is still there."""
     from selftaught.run import load
 
-    found = {}
+    found: dict[str, Method] = {}
     init, reference = bench.own.init, bench.options.reference
-    if init and bench.baselines:
-        if Layout(init).weights.exists():
-            found["original"] = load(init).method
-        else:
-            bench.say(f"{NAME}: the original run {init} is gone")
     if reference is not None:
         if not isinstance(reference, str | Path) or not Layout(reference).config.exists():
             raise UserError(f"--reference {reference}: no run; give the folder of one trained without these samples")
         found["retrained"] = load(reference).method
         if found["retrained"].classes != bench.method.classes:
             raise UserError(f"--reference {reference}: a run of other classes")
+    if init and bench.baselines:
+        if Layout(init).weights.exists():
+            found["original"] = load(init).method
+        else:
+            bench.say(f"{NAME}: the original run {init} is gone")
     return found
 
 
