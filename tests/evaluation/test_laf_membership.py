@@ -87,7 +87,8 @@ def test_numbers_of_a_class_that_is_gone() -> None:
 
 
 def test_tug_of_war_is_one_beside_itself_and_less_beside_another() -> None:
-    ideal = unlearning(**sides(), attack="logistic")
+    ideal = unlearning(**sides(), attack=None)
+    assert "attack" not in ideal.numbers
     again = unlearning(**sides(), reference=ideal, attack="logistic")
     other = unlearning(**sides(forgotten=False), reference=ideal, attack="logistic")
     assert again["tug_of_war"].mean == 1.0

@@ -32,7 +32,7 @@ def claim() -> Claim:
             Arm("random label", "laf", {"mode": "random-label"}),
             Arm("bad teacher (no labels)", "laf", {"mode": "bad-teacher"}),
         ),
-        common={"steps": 300},
+        common={"steps": 200},
         conditions={
             "a class": {"forget": "class=3"},
             "40 % of five classes": {"forget": "class=5,6,7,8,9:0.4"},

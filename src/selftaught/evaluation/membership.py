@@ -139,7 +139,7 @@ def unlearning(
     test: Labelled,
     *,
     reference: Result | None = None,
-    attack: AttackKind = "trees",
+    attack: AttackKind | None = "trees",
     seed: int = 0,
 ) -> Result:
     """What a classifier still knows of the samples that it was to forget, and of the others (arXiv 2404.00506).
@@ -150,32 +150,34 @@ def unlearning(
         test: samples that it never saw; half of them, drawn at random, teach the membership attack, the others are
             what the samples to forget are told from.
         reference: this function's result for the model trained without the samples to forget, on the same samples.
-        attack: ``"trees"`` or ``"logistic"``, see :func:`fit_attack`.
+        attack: ``"trees"`` or ``"logistic"``, see :func:`fit_attack`; None makes no attack.
         seed: of the attack and the draws.
 
     Returns:
         where there are labels, ``balance`` (below) first, then the accuracies ``remain`` and ``forget`` on training
         samples and ``test``; where a class occurs in ``forget`` and not in ``remain``, ``test_remain`` and
         ``test_forget``, over the other classes and over such ones, and ``balance``, the harmonic mean of
-        ``test_remain`` and of ``1 - forget``. Always ``attack``, the success rate of :func:`membership`, and
+        ``test_remain`` and of ``1 - forget``. ``attack``, the success rate of :func:`membership`, and
         ``attack_auc``. With a reference ``tug_of_war``, the product of 1 - |difference to it| over ``remain``,
         ``forget`` and ``test_remain`` (else ``test``): 1 is the same as training anew (arXiv 2406.01257).
 
     Raises:
         UserError: fewer than four test samples; labels outside the classes; a reference without the same numbers.
     """
-    numbers = _accuracies({"remain": remain, "forget": forget, "test": test})
-    scores = as_features(test.scores, "test scores")
-    if len(scores) < 4:
-        raise UserError(f"the membership attack needs at least four test samples, got {len(scores)}")
-    order = np.random.default_rng([seed, 2]).permutation(len(scores))
-    taught, unseen = scores[np.sort(order[: len(order) // 2])], scores[np.sort(order[len(order) // 2 :])]
-    members = as_features(remain.scores, "remain scores")
-    found = membership(members, taught, forget.scores, unseen, attack=attack, seed=seed)
-    numbers |= {"attack": found["success"], "attack_auc": found["auc"]}
+    numbers, note = _accuracies({"remain": remain, "forget": forget, "test": test}), ""
+    if attack is not None:
+        scores = as_features(test.scores, "test scores")
+        if len(scores) < 4:
+            raise UserError(f"the membership attack needs at least four test samples, got {len(scores)}")
+        order = np.random.default_rng([seed, 2]).permutation(len(scores))
+        taught, unseen = scores[np.sort(order[: len(order) // 2])], scores[np.sort(order[len(order) // 2 :])]
+        members = as_features(remain.scores, "remain scores")
+        found = membership(members, taught, forget.scores, unseen, attack=attack, seed=seed)
+        numbers |= {"attack": found["success"], "attack_auc": found["auc"]}
+        note = found.note
     if reference is not None and "forget" in numbers:
         numbers["tug_of_war"] = Number(_tug_of_war(numbers, reference.numbers))
-    return Result("unlearning", numbers, note=found.note)
+    return Result("unlearning", numbers, note=note)
 
 
 def _accuracies(sides: Mapping[str, Labelled]) -> dict[str, Number]:

@@ -34,10 +34,12 @@ def judge(bench: Bench) -> dict[str, Result]:
     for kind in models:
         bench.say(f"{NAME}: {kind}")
         sides = [_labelled(models[kind], source) for source in parts]
-        found[kind] = unlearning(*sides, reference=reference)
+        shown = bench.baselines or kind == "this"
+        found[kind] = unlearning(*sides, reference=reference, attack="trees" if shown else None)
         if kind == "retrained":
             reference = found[kind]
-    return {kind: found[kind] for kind in ("this", "original", "retrained") if kind in found}
+    kinds = ("this", "original", "retrained") if bench.baselines else ("this",)
+    return {kind: found[kind] for kind in kinds if kind in found}
 
 
 def _parts(bench: Bench) -> tuple[Source, Source, Source]:
