@@ -17,15 +17,15 @@ from selftaught.errors import UserError
 from selftaught.methods.laf import LAF
 
 QUIET: dict[str, Any] = {"quiet": True, "loggers": ["none"], "workers": 0, "knn_every": 0}
-DIGITS = "digits?n=500"
-SHORT: dict[str, Any] = QUIET | {"steps": 4, "vae_epochs": 1.0}
+DIGITS = "digits"
+SHORT: dict[str, Any] = QUIET | {"steps": 4, "vae_epochs": 0.1}
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> selftaught.Run:
     """A classifier of digits that knows most of them."""
     out = tmp_path_factory.mktemp("laf") / "original"
-    options = {"encoder": "cnn-small", "image_size": 16, "augment": "grey", "crop": 0.8, "steps": 80, "batch_size": 50}
+    options = {"encoder": "cnn-small", "image_size": 16, "augment": "grey", "crop": 0.8, "steps": 150, "batch_size": 64}
     return selftaught.train("supervised", DIGITS, out=str(out), seed=3, **QUIET | options)
 
 
@@ -33,7 +33,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> selftaught.Run:
 def edited(original: selftaught.Run) -> selftaught.Run:
     """The same, made to forget the threes."""
     out = str(original.path.parent / "edited")
-    options = {"lr_ue": 3e-4, "lr_ra": 1e-3, "steps": 60, "vae_epochs": 10.0}
+    options = {"steps": 200, "vae_epochs": 4.0}
     return selftaught.train("laf", init=str(original.path), forget="class=3", out=out, **QUIET | options)
 
 
@@ -45,7 +45,7 @@ def weights(run: selftaught.Run) -> dict[str, torch.Tensor]:
 def test_it_forgets_the_class_keeps_the_others_and_is_judged_beside_the_original(edited: selftaught.Run) -> None:
     found = edited.evaluate(protocols=["unlearning"])["unlearning"]
     this, before = found["this"], found["original"]
-    assert before["forget"].mean > 0.9
+    assert before["forget"].mean > 0.8
     assert this["forget"].mean < 0.1
     assert this["test_forget"].mean < 0.2
     assert this["remain"].mean > before["remain"].mean - 0.05
@@ -63,8 +63,8 @@ def test_only_the_encoder_changes_and_it_is_used_as_any_classifier_is(
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.startswith("0.") for name in changed), "the head moved"
-    assert edited.apply(DIGITS, tmp_path / "found.npy") == 500
-    assert np.load(tmp_path / "found.npy").shape == (500, 10)
+    assert edited.apply("digits?n=50", tmp_path / "found.npy") == 50
+    assert np.load(tmp_path / "found.npy").shape == (50, 10)
     exported = edited.export("safetensors", tmp_path / "model")
     assert exported.exists()
     assert edited.method.deliverable_spec() == original.method.deliverable_spec()
@@ -133,22 +133,6 @@ def test_a_run_that_is_cut_in_its_third_stage_ends_in_the_same_weights(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["retrain", "fine-tune", "negative-gradient", "random-label", "ue", "ra"])
-def test_other_modes_move_the_model_the_way_they_say(mode: str, original: selftaught.Run, tmp_path: Path) -> None:
-    options = SHORT | {"steps": 25, "lr": 1e-3, "lr_ue": 1e-3, "lr_ra": 1e-3, "mode": mode}
-    run = selftaught.train("laf", init=str(original.path), forget="class=3", out=str(tmp_path / "run"), **options)
-    known = run.evaluate(protocols=["unlearning"])["unlearning"]
-    before, after = known["original"], known["this"]
-    if mode == "fine-tune":
-        assert after["remain"].mean >= before["remain"].mean - 0.02
-    elif mode == "retrain":
-        assert after["forget"].mean == 0
-        assert after["remain"].mean > 0.3
-    else:
-        assert after["forget"].mean < before["forget"].mean
-
-
-@pytest.mark.slow
 def test_a_reference_adds_the_tug_of_war_and_repair_uses_a_few_labels(
     original: selftaught.Run, edited: selftaught.Run, tmp_path: Path
 ) -> None:
@@ -159,8 +143,9 @@ def test_a_reference_adds_the_tug_of_war_and_repair_uses_a_few_labels(
     a, b = weights(original), weights(repaired)
     assert any(not torch.equal(a[name], b[name]) for name in a if name.startswith("1.")), "the head was not repaired"
     found = edited.evaluate(protocols=["unlearning"], reference=str(repaired.path))["unlearning"]
-    assert found["retrained"]["tug_of_war"].mean == 1
-    assert 0 < found["this"]["tug_of_war"].mean <= 1
+    assert list(found) == ["this", "original", "retrained"]
+    parts = (1 - abs(found["this"][n].mean - found["retrained"][n].mean) for n in ("remain", "forget", "test_remain"))
+    assert found["this"]["tug_of_war"].mean == pytest.approx(np.prod(list(parts)))
 
 
 def test_the_repair_takes_as_many_samples_of_every_class() -> None:
@@ -210,7 +195,8 @@ def test_the_terms_are_the_objectives_of_the_embeddings() -> None:
         role: {"index": torch.arange(n), "views": [torch.randn(n, 1, 16, 16)]}
         for role, n in (("forget", 3), ("remain", 5))
     }
-    assert float(method.alignment_terms(batch)["loss"]) == pytest.approx(-5 * np.log(3), abs=1e-4)  # student = teacher
+    same = method.alignment_terms(batch)["loss"].detach()  # the student is the teacher
+    assert float(same) == pytest.approx(-5 * np.log(3), abs=1e-4)
     with torch.no_grad():
         method.model.encoder.model[-1].weight.mul_(1.3).add_(0.01)  # type: ignore[index, union-attr, operator]
         er, ef = (method.model.encoder(batch[role]["views"][0]) for role in ("remain", "forget"))
@@ -220,10 +206,43 @@ def test_the_terms_are_the_objectives_of_the_embeddings() -> None:
     torch.manual_seed(0)
     assert torch.allclose(got, laf_ue(er, method.h(er).reconstruction, ef, method.h_forget(ef).reconstruction))
     assert torch.allclose(method.alignment_terms(batch)["loss"], laf_ra(er, tr, ef, tf, temperature=20.0))
-    grads = torch.autograd.grad(
-        method.unlearning_terms(batch)["loss"], list(method.model.classifier.parameters()), allow_unused=True
-    )
-    assert all(g is None for g in grads)
+    head = list(method.model.classifier.requires_grad_(True).parameters())  # type: ignore[union-attr, operator]
+    for terms in (method.unlearning_terms(batch), method.alignment_terms(batch)):
+        assert all(g is None for g in torch.autograd.grad(terms["loss"], head, allow_unused=True))
+
+
+@pytest.mark.parametrize("mode", ["fine-tune", "retrain", "negative-gradient", "random-label", "bad-teacher"])
+def test_the_baselines_minimise_what_they_say(mode: str) -> None:
+    from selftaught.objectives import laf
+
+    method = made(mode=mode, forget_weight=0.5)
+    before = {name: value.clone() for name, value in method.model.state_dict().items()}
+    method.enter_stage("forget")
+    fresh = any(not torch.equal(value, before[name]) for name, value in method.model.state_dict().items())
+    assert fresh == (mode == "retrain"), "only retraining begins anew"
+    method.eval()
+    labels = {"remain": torch.tensor([1, 2, 3, 1, 2]), "forget": torch.tensor([0, 0, 0])}
+    batch = {role: {"index": y, "label": y, "views": [torch.randn(len(y), 1, 16, 16)]} for role, y in labels.items()}
+    kept, gone = (method.predict(batch[role]) for role in ("remain", "forget"))
+    torch.manual_seed(0)
+    got = method._baseline(batch if mode not in ("fine-tune", "retrain") else batch["remain"])["loss"]
+    torch.manual_seed(0)
+    y, z = labels["remain"], labels["forget"]
+    if mode == "negative-gradient":
+        wanted = laf.negative_gradient(kept, y, gone, z, weight=0.5)
+    elif mode == "random-label":
+        wanted = laf.random_label(kept, y, gone, laf.random_other_labels(z, 4), weight=0.5)
+    elif mode == "bad-teacher":
+        assert not torch.equal(method.stranger.predict(batch["forget"]), method.teacher.predict(batch["forget"]))
+        wanted = laf.bad_teacher(kept, kept, gone, method.stranger.predict(batch["forget"]))
+    else:
+        wanted = torch.nn.functional.cross_entropy(kept, y)
+    assert torch.allclose(got, wanted)
+    if mode != "bad-teacher":
+        for part in batch.values():
+            del part["label"]
+        with pytest.raises(UserError, match=f"--mode {mode} reads labels"):
+            method._baseline(batch if mode not in ("fine-tune", "retrain") else batch["remain"])
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_zeros_are_forgotten_and_little_else() -> None:
             coded = vae(e[i])
             return laf_vae(e[i], coded.reconstruction, coded.mean, coded.log_variance)
 
-        fit(vae, loss, len(e), epochs=30)
+        fit(vae, loss, len(e), epochs=12)
         return vae.requires_grad_(False)
 
     h, h_forget, teacher = learnt(x), learnt(x[gone]), copy.deepcopy(net.g).requires_grad_(False)
