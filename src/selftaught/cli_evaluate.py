@@ -64,5 +64,9 @@ def evaluate(options: argparse.Namespace) -> None:
     if run.partial:
         print("\nthe run is not finished: this is not stored, and no report is written")
         return
+    place = run.evaluation(options.data)
+    for name in found:
+        if place.items(name).exists():
+            print(f"{name}, each sample, the worst first: {place.items(name)}")
     run.report()
     print(f"report: {run.layout.report}")

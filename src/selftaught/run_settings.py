@@ -14,8 +14,9 @@ class Settings:
     """Source of the samples: a folder, glob, file, embedded name, hf:, torchvision: or wds: name."""
     streams: dict[str, str] = field(default_factory=dict)
     """Sources of the further streams that a method reads, by role (each has an option of its own)."""
-    split: Literal["auto", "train", "test", "all"] = "auto"
-    """Part of the source to train on; auto: train where it has labels, groups or given parts, else all."""
+    split: Literal["auto", "train", "pretrain", "test", "all"] = "auto"
+    """Part of the source to train on; auto: train where it has labels, groups or given parts, else all; pretrain: train
+    and what has no label beside it, which auto takes where there is some."""
     by: str = "auto"
     """How train and test are told apart: auto, given, ratio:0.2, group or list:FILE."""
     out: str | None = None

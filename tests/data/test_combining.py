@@ -359,3 +359,12 @@ def test_the_other_fields_of_a_mapped_source_stay(tmp_path: Path) -> None:
     sample = half.sample(0)
     np.testing.assert_array_equal(sample["x"], pairs.read(0)[::2, ::2])
     np.testing.assert_array_equal(sample["y"], pairs.sample(0)["y"])
+
+
+def test_samples_without_label_stay_so_when_sources_are_joined(tmp_path):
+    folder_of(tmp_path / "one", ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "x.png"])
+    folder_of(tmp_path / "two", ["b/1.png", "c/1.png"])
+    source = open_source([tmp_path / "one", tmp_path / "two"], split="all")
+    assert source.classes == ["a", "b", "c"]
+    assert source.labels.tolist() == [0, 0, 1, 1, -1, 1, 2]
+    assert any(note.startswith("one/: 1 file beside") for note in source.notes)

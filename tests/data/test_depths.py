@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import copy
 import io
 import itertools
+import json
+import pickle
 
 import cv2
 import numpy as np
@@ -10,7 +13,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from selftaught.data import as_uint8, open_source
+from selftaught.data import Scale, as_uint8, open_source
 from selftaught.data.decoding import decode, header, read_with_metadata
 from selftaught.data.orientation import upright
 from selftaught.data.pixels import from_unit, not_premultiplied, of_depth, to_unit
@@ -67,6 +70,7 @@ def test_values_outside_the_range_and_flat_channels_survive():
     np.testing.assert_array_equal(from_unit(to_unit(image, [[3.0, 3.0]]), np.float32, [[3.0, 3.0]]), image)
     assert from_unit(np.array([[1.7, -0.3]], np.float32), np.uint16).tolist() == [[65535, 0]]
     assert from_unit(np.array([[0.5]], np.float32), np.uint8).tolist() == [[128]]
+    assert from_unit(np.array([[-0.001, 0.5]]), np.int16, [[-1000.0, 3000.0]]).tolist() == [[-1004, 1000]]
     with pytest.raises(ValueError, match="2 channels, the image 3"):
         to_unit(np.zeros((2, 2, 3), np.float32), [[0, 1], [0, 1]])
 
@@ -230,6 +234,47 @@ def test_eight_bits_and_floats_among_sixteen_are_scaled_by_their_own_type(tmp_pa
     eight = source.read(source.names.index("eight.png"))
     np.testing.assert_array_equal(as_uint8(eight, source.value_range), picture(24, 30, 1))
     assert (as_uint8(source.read(source.names.index("unit.npy")), source.value_range) == 128).all()
+
+
+def test_a_run_scales_a_file_alike_in_any_folder(tmp_path):
+    """The same three files beside 8-bit and beside 12-bit neighbours, for runs of 8 bits, 12 bits and floats."""
+    twelve = (picture(24, 30, 1, seed=7)[..., 0].astype(np.uint16) * 4095) // 255
+    files = {"wide.png": png16(picture(24, 30, 1, seed=9)[..., 0].astype(np.uint16) * 257), "twelve.png": png16(twelve)}
+    files["eight.png"] = encode(picture(24, 30, 1, seed=8), "PNG")
+    for folder, top in (("a", 255), ("b", 4095)):
+        for k in range(6):
+            image = picture(24, 30, 1, seed=k)[..., 0].astype(np.uint16) * top // 255
+            write(tmp_path / folder / f"{k}.png", png16(image) if top > 255 else encode(image.astype(np.uint8), "PNG"))
+        for name, data in files.items():
+            write(tmp_path / folder / name, data)
+    for run in (Scale(None, "uint8"), Scale([[0.0, 4095.0]], "uint16"), Scale([[-1.0, 2.0]], "float32")):
+        found = []
+        for folder in "ab":
+            source = open_source(tmp_path / folder, split="all").subset(range(9))
+            by, seen = source.scaled_as(run), {}
+            for name in files:
+                try:
+                    seen[name] = as_uint8(source.read(source.names.index(name)), by).tobytes()
+                except SampleError as error:
+                    seen[name] = error.reason.partition(" ")[0]
+            found.append(seen)
+        assert found[0] == found[1]
+        assert found[0]["eight.png"] == picture(24, 30, 1, seed=8).tobytes()
+        if run.depth == "uint16":
+            np.testing.assert_allclose(
+                np.frombuffer(found[0]["twelve.png"], np.uint8), twelve.ravel() / 4095 * 255, atol=1
+            )
+        else:
+            assert found[0]["twelve.png"] == "16-bit"
+            assert found[0]["wide.png"] == picture(24, 30, 1, seed=9).tobytes()
+
+
+def test_a_scale_goes_wherever_a_value_range_goes():
+    scale = Scale([[1, 2], [3, 4.5]], "uint16")
+    assert json.loads(json.dumps(scale)) == [[1.0, 2.0], [3.0, 4.5]] == scale
+    for again in (pickle.loads(pickle.dumps(scale)), copy.deepcopy(scale)):
+        assert (again, again.depth) == (scale, "uint16")
+    assert Scale() == []
 
 
 def described(kind: str, image: Image.Image, path, **options: object) -> bytes:

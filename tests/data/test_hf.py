@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from selftaught.data import open_source
 from selftaught.errors import SampleError, UserError
@@ -142,3 +143,16 @@ def test_names_are_those_on_disk_and_other_splits_are_said(tmp_path):
     assert open_source(hub.DatasetDict({"train": table, "extra": table}), split="all").fingerprint() != before
     wide = open_source(hub.DatasetDict({"train": table, "unsupervised": table}), split="pretrain", by="ratio:0.5")
     assert len(wide) == 3
+
+
+def test_pictures_of_hf_stand_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    cells = [encode(picture(20, 30), kind, exif=exif) for kind in ("PNG", "TIFF")]
+    write(tmp_path / "a.png", cells[0])
+    rows = [{"bytes": cells[0], "path": None}, {"bytes": cells[1], "path": None}]
+    rows.append({"bytes": None, "path": str(tmp_path / "a.png")})
+    table = hub.Dataset.from_dict({"image": rows}, features=hub.Features({"image": hub.Image()}))
+    source = open_source(table, split="all")
+    for i in range(3):
+        np.testing.assert_array_equal(source.read(i), np.rot90(picture(20, 30)))

@@ -5,21 +5,18 @@ import os
 import numpy as np
 import pytest
 
-from selftaught.data import check, open_source
+from selftaught.data import check, open_source, require_labels
 from selftaught.data.layout import layout
-from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL
+from selftaught.data.source import LEFT_OUT, TEST, TRAIN, UNLABELLED, VAL
 from selftaught.errors import UserError
 from tests.data.helpers import folder_of, write
 
 
 def meant(names, listed=None):
-    """(kept names, their class names, their split) of a layout."""
+    """(class of each name or None, its split) of a layout."""
     found = layout(names, listed)
-    kept = [names[i] for i in found.keep]
-    classes = None
-    if found.labels is not None:
-        classes = [found.classes[k] if k >= 0 else None for k in found.labels]
-    return kept, classes, None if found.given is None else found.given.tolist()
+    classes = None if found.labels is None else [found.classes[k] if k >= 0 else None for k in found.labels]
+    return classes, None if found.given is None else found.given.tolist()
 
 
 def test_tiny_imagenet(tmp_path):
@@ -37,32 +34,42 @@ def test_tiny_imagenet(tmp_path):
     whole = open_source(tmp_path, split="all")
     assert whole.notes == ["left out: the test part, whose 2 files have no classes"]
     assert whole.describe().endswith(
-        "/: 8 images, 3 channels, 2 classes, 6 to train + 2 to validate, left out: 2 test without classes"
+        "/: 10 images, 3 channels, 2 classes, 6 to train + 2 to validate + 2 in none of these parts"
     )
+    assert dict(zip(whole.names, whole.labels.tolist(), strict=True))["test/images/test_0.JPEG"] == -1
 
 
 def test_a_stray_file_beside_class_folders(tmp_path):
     names = ["cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png", "overview.png"]
     folder_of(tmp_path, names)
     source = open_source(tmp_path, split="all")
-    assert list(source.names) == names[:4]
-    assert source.labels.tolist() == [0, 0, 1, 1]
-    assert source.notes == ["left out beside the class folders: 1 file"]
-    assert "left out: 1 beside the class folders" in source.describe()
-    assert "left out beside the class folders: 1 file" in str(check(tmp_path))
+    assert (list(source.names), source.classes) == (names, ["cat", "dog"])
+    assert source.labels.tolist() == [0, 0, 1, 1, -1]
+    note = "1 file beside the class folders, without label"
+    assert source.notes[0] == note
+    assert "4 to train + 1 without label" in source.describe()
+    assert note in str(check(tmp_path))
+    assert check(tmp_path).classes == {"cat": 2, "dog": 2}
+    train, test, wide = (open_source(tmp_path, split=s, by="ratio:0.5") for s in ("train", "test", "pretrain"))
+    assert sorted([*train.names, *test.names]) == names[:4]
+    assert set(train.labels) == set(test.labels) == {0, 1}
+    assert sorted(wide.names) == sorted([*train.names, "overview.png"])
+    with pytest.raises(UserError, match="1 samples have no label; take split=train"):
+        require_labels(source)
 
 
 def test_strays_inside_and_beside_a_split():
     names = [f"{s}/{c}/{i}.png" for s in ("train", "test") for c in "ab" for i in range(3)]
-    kept, classes, given = meant([*names, "train/x.png", "readme.png", "docs/logo.png"])
-    assert kept == names
-    assert classes == ["a"] * 3 + ["b"] * 3 + ["a"] * 3 + ["b"] * 3
-    assert given == [TRAIN] * 6 + [TEST] * 6
-    notes = layout([*names, "train/x.png", "readme.png", "docs/logo.png"]).notes
-    assert notes == [
-        "left out beside the folders of the split: 1 file",
-        "left out beside the folders of the split: 1 file of docs/",
-        "left out beside the class folders: 1 file",
+    strays = ["train/x.png", "test/x.png", "readme.png", "docs/logo.png"]
+    classes, given = meant([*names, *strays])
+    assert classes == ["a"] * 3 + ["b"] * 3 + ["a"] * 3 + ["b"] * 3 + [None] * 4
+    assert given == [TRAIN] * 6 + [TEST] * 6 + [UNLABELLED] + [LEFT_OUT] * 3
+    assert layout([*names, *strays]).notes == [
+        "left out: 1 file beside the folders of the split",
+        "left out: 1 file of docs/ beside the folders of the split",
+        "1 file beside the class folders, without label",
+        "left out: 1 file beside the class folders of the test part",
+        "1 file without label: split=pretrain takes them too, split=train leaves them out",
     ]
 
 
@@ -77,23 +84,18 @@ def test_stl10(tmp_path):
     assert list(wide.names) == names[4:8] + names[8:]
     assert wide.labels is None
     assert wide.subset([0, 1]).labels is None
-    assert (len(whole), whole.labels) == (13, None)
-    assert "4 to train + 4 to test + 5 unlabelled" in whole.describe()
-    assert any("5 samples have no labels" in note for note in train.notes)
+    assert whole.labels.tolist() == [0, 0, 1, 1] * 2 + [-1] * 5
+    assert "4 to train + 4 to test + 5 without label" in whole.describe()
+    assert any("5 files without label: split=pretrain" in note for note in train.notes)
     halves = [open_source(tmp_path, split=s, by="ratio:0.5") for s in ("train", "test")]
     assert not any(n.startswith("unlabeled") for half in halves for n in half.names)
 
 
 def test_unlabelled_beside_train_only_is_divided_by_ratio():
     names = [f"train/{c}/{i}.png" for c in "ab" for i in range(5)] + ["unlabelled/1.png"]
-    kept, _, given = meant(names)
-    assert kept == names
+    _, given = meant(names)
     assert given == [TRAIN] * 10 + [UNLABELLED]
-    assert meant(["train/1.png", "train/2.png", "unlabeled/3.png"]) == (
-        ["train/1.png", "train/2.png", "unlabeled/3.png"],
-        None,
-        None,
-    )
+    assert meant(["train/1.png", "train/2.png", "unlabeled/3.png"]) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -111,31 +113,30 @@ def test_unlabelled_beside_train_only_is_divided_by_ratio():
 @pytest.mark.parametrize("outer", ["", "data/", "a/b/"])
 def test_names_of_split_folders(folders, codes, outer):
     names = [f"{outer}{f}/{c}/{i}.png" for f in folders for c in "xy" for i in range(2)]
-    assert meant(names) == (names, ["x", "x", "y", "y"] * 2, [codes[0]] * 4 + [codes[1]] * 4)
+    assert meant(names) == (["x", "x", "y", "y"] * 2, [codes[0]] * 4 + [codes[1]] * 4)
 
 
 def test_doubled_folders_and_a_class_missing_from_the_test_part():
     names = [f"seg_train/seg_train/{c}/{i}.png" for c in "xy" for i in range(2)] + ["seg_test/seg_test/y/1.png"]
-    assert meant(names) == (names, ["x", "x", "y", "y", "y"], [TRAIN] * 4 + [TEST])
+    assert meant(names) == (["x", "x", "y", "y", "y"], [TRAIN] * 4 + [TEST])
     names = [f"train/{c}/{i}.png" for c in "xy" for i in range(2)] + ["test/y/1.png", "test/y/2.png"]
-    assert meant(names) == (names, ["x", "x", "y", "y", "y", "y"], [TRAIN] * 4 + [TEST] * 2)
+    assert meant(names) == (["x", "x", "y", "y", "y", "y"], [TRAIN] * 4 + [TEST] * 2)
 
 
 def test_a_test_part_without_classes_is_never_trained_on():
     names = [f"train/{c}/{i}.png" for c in "xy" for i in range(3)] + ["test/1.png", "test/2.png"]
-    found = layout(names)
-    assert meant(names) == (names[:6], ["x"] * 3 + ["y"] * 3, None)
-    assert found.left_out == {"test without classes": 2}
+    assert meant(names) == (["x"] * 3 + ["y"] * 3 + [None] * 2, [TRAIN] * 6 + [LEFT_OUT] * 2)
+    assert layout(names).notes == ["left out: the test part, whose 2 files have no classes"]
 
 
 def test_splits_inside_classes():
     names = [f"{c}/{s}/{i}.png" for c in ("cup", "nut") for s in ("test", "train") for i in range(2)]
-    assert meant(names) == (names, ["cup"] * 4 + ["nut"] * 4, [TEST, TEST, TRAIN, TRAIN] * 2)
+    assert meant(names) == (["cup"] * 4 + ["nut"] * 4, [TEST, TEST, TRAIN, TRAIN] * 2)
 
 
 def test_outer_and_inner_folders_of_one_name_mean_nothing():
     names = [f"images/{c}/img/{i}.png" for c in ("a", "b") for i in range(2)]
-    assert meant(names) == (names, ["a", "a", "b", "b"], None)
+    assert meant(names) == (["a", "a", "b", "b"], None)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,6 @@ def test_outer_and_inner_folders_of_one_name_mean_nothing():
 def test_labels_that_are_dropped_are_said(names, said):
     found = layout(names)
     assert found.labels is None
-    assert len(found.keep) == len(names)
     assert len(found.notes) == 1
     assert said in found.notes[0]
 
@@ -168,7 +168,7 @@ def test_pictures_that_cannot_be_read_are_counted(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     source = open_source(tmp_path, split="all")
     assert source.left_out == {".heic": 3, ".gif": 3}
-    assert "left out: 3 .heic and 3 .gif" in source.describe()
+    assert "not read: 3 .heic and 3 .gif" in source.describe()
     assert source.notes == ["3 .heic, 3 .gif can't be read and are left out; convert them to .png or .jpg"]
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "1.gif").write_bytes(b"x")

@@ -11,6 +11,7 @@ import threading
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from selftaught.data import open_source
 from selftaught.data.shards import expand
@@ -145,3 +146,17 @@ def test_remote_shards_are_fetched_once(shards, tmp_path, monkeypatch):
         assert not list((tmp_path / "cache" / "shards").glob("*.part*"))
     finally:
         server.shutdown()
+
+
+def test_pictures_stand_upright_and_missing_labels_are_no_class(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rows = [
+        {"": f"{k}", "png": encode(picture(20, 30, seed=k), "PNG", exif=exif)}
+        | ({"cls": b"ab"[k % 2 :][:1]} if k < 4 else {})
+        for k in range(6)
+    ]
+    shard(tmp_path / "a.tar", rows)
+    source = open_source(f"wds:{tmp_path}/a.tar", split="all")
+    np.testing.assert_array_equal(source.read(2), np.rot90(picture(20, 30, seed=2), 3))
+    assert (source.classes, source.labels.tolist()) == (["a", "b"], [0, 1, 0, 1, -1, -1])

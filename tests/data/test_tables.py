@@ -59,6 +59,8 @@ def test_stamps_to_seconds():
     assert seconds_of_text(pa.array(["23:59:59", "00:00:01"])).tolist() == [86399, 86401]
     assert np.diff(seconds_of_text(pa.array(["1/31/2024 1:00", "2/1/2024 1:00"]))).tolist() == [86400]
     assert np.diff(seconds_of_text(pa.array(["31/1/2024 1:00", "1/2/2024 1:00"]))).tolist() == [86400]
+    assert np.diff(seconds_of_text(pa.array(["2024-05-01 12:00:00+02", "2024-05-01 10:00:00 GMT"]))).tolist() == [0]
+    assert np.diff(seconds_of_text(pa.array(["2024-05-01 12:00-05:30", "2024-05-01 12:00Z"]))).tolist() == [-19800]
     assert np.diff(seconds_of_text(pa.array(["12:30 AM", "12:30 PM"]))).tolist() == [43200]
     for cells in (["walk", "run"], ["12:00", "walk"], ["2024-13-01", "2024-13-02"], [""]):
         assert seconds_of_text(pa.array(cells)) is None
@@ -74,6 +76,7 @@ def test_stamps_to_seconds():
         ("time_us", 1e6),
         ("seconds_elapsed", 1.0),
         ("unix", 1.0),
+        ("zeit [s]", 1.0),
     ],
 )
 def test_numeric_time_is_no_channel_and_tells_the_rate(tmp_path, name, scale):
@@ -89,6 +92,12 @@ def test_epochs_tell_their_unit_by_their_size():
         assert unit_of("timestamp", digits + np.arange(9.0)) == factor
     assert unit_of("timestamp", np.arange(9.0) * 20) is None
     assert unit_of("time", np.arange(9.0) * 20, "ms") == 1e-3
+
+
+def test_a_unix_time_is_time_whatever_it_is_called(tmp_path):
+    write(tmp_path / "a.csv", "x,moment,y", [[x, 1700000000000 + 40 * i, y] for i, (x, y, _) in enumerate(XYZ)])
+    source = opened(tmp_path / "a.csv")
+    assert (source.channels, source.rate) == (2, 25.0)
 
 
 def test_time_without_a_header_and_windows_that_cannot_tell_the_recording(tmp_path):
@@ -371,3 +380,32 @@ def test_a_stray_quote_is_no_crash(tmp_path):
     source = opened(tmp_path, window=5)
     with pytest.raises(SampleError):
         source.read(0)
+
+
+def test_time_and_subject_without_a_header(tmp_path):
+    """As WISDM lists them: subject, activity, time in ns, values, a semicolon at the end."""
+    for k in (33, 7):
+        rows = [f"{k},Jogging,{49105962326000 + 10**7 * k + i * 50000000},{x},{y};" for i, (x, y, _) in enumerate(XYZ)]
+        (tmp_path / f"{k}.txt").write_text("\n".join(rows))
+    source = opened(tmp_path, unit="ns")
+    assert (source.channels, source.rate) == (2, 20.0)
+    np.testing.assert_allclose(source.read(0), XYZ[:, :2].T, rtol=1e-6)
+    assert "left out '0' (constant), '1' (text)" in source.taken[0][1]
+
+
+def test_what_is_constant_in_every_file_but_differs_between_them_is_no_channel(tmp_path):
+    for k, weight in enumerate((60, 82.5)):
+        write(tmp_path / f"{k}.csv", "x,weight,zero,y", [[x, weight, 0, y] for x, y, _ in XYZ])
+    source = opened(tmp_path)
+    assert source.channels == 3
+    assert "left out 'weight' (constant)" in source.taken[0][1]
+    assert opened(tmp_path, columns="x,weight").read(1)[1].tolist() == [82.5] * 60
+    for k in range(2):
+        write(tmp_path / "flat" / f"{k}.csv", None, [[k, k]] * 9)
+    assert opened(tmp_path / "flat").read(1).tolist() == [[1.0] * 9] * 2
+
+
+def test_a_header_alone_has_no_rows(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y\n")
+    write(tmp_path / "b.csv", "x,y", XYZ[:, :2])
+    assert opened(tmp_path).taken[0] == ("a.csv", "no rows")

@@ -11,9 +11,9 @@ import torch
 from skimage import data as photographs
 
 from selftaught import DataModule, UserError, methods, views
-from selftaught.data import open_source
+from selftaught.data import Scale, open_source
 from selftaught.engine.in_order import evaluation_batches
-from selftaught.engine.loader import Batches, SkipLog, _Stream
+from selftaught.engine.loader import Batches, SkipLog, _Stream, training_part
 from selftaught.engine.orders import Shuffled
 from tests.conftest import write_photos
 
@@ -143,3 +143,23 @@ def test_evaluation_views_of_a_folder_of_many_sizes_are_each_image_rendered_alon
             image = source.read(i)
             drawn = pipeline.sample(np.random.Generator(np.random.PCG64([0, i])), *image.shape[:2])
             np.testing.assert_array_equal(got.numpy().transpose(1, 2, 0), views.render(image, pipeline, drawn))
+
+
+def test_samples_without_label_are_trained_on_and_test_samples_are_not():
+    x = np.zeros((12, 8, 8), np.uint8)
+    table = {"train_x": x, "train_y": [0, 1, -1] * 4, "test_x": x, "test_y": [0, 1] * 6}
+    part = training_part(table)
+    assert (len(part), part.labels) == (12, None)
+    assert all(name.startswith("train/") for name in part.names)
+
+
+def test_a_run_of_eight_bits_scales_sixteen_by_their_type():
+    wide = np.random.default_rng(0).integers(20_000, 65536, (6, 32, 32, 3)).astype(np.uint16)
+    pipeline = methods.SimCLR(**SMALL).evaluation_view()
+    by_type = open_source((wide // 257).astype(np.uint8), split="all")
+    own = open_source(wide, split="all")
+    assert own.value_range[0][0] > 19_000
+    for source in (own, own.subset(range(6))):
+        (batch,) = evaluation_batches(source, pipeline, value_range=Scale(None, "uint8"), workers=0)
+        (wanted,) = evaluation_batches(by_type, pipeline, value_range=Scale(None, "uint8"), workers=0)
+        assert (batch["views"][0].int() - wanted["views"][0].int()).abs().max() <= 1

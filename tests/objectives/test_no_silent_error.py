@@ -268,6 +268,15 @@ REFUSED: dict[str, tuple[str, Callable[[], object]]] = {
     "several temperatures": ("temperature must be one number", lambda: objectives.simclr(H, H, temperature=H[:, 0])),
     "a negative tensor temperature": ("temperature must be above 0, got -1", lambda: objectives.clip(
         H, H, temperature=torch.tensor(-1.0))),
+    "a negative clip": ("clip must be above 0", lambda: objectives.isogclr(H, H, clip=-1.0)),
+    "an infinite margin": ("margin and kappa must be finite", lambda: objectives.lvm_med(H, H, margin=math.inf)),
+    "an empty queue": ("1 entry or more", lambda: objectives.isogclr_queue(H, H, H[:0])),
+    "broadcast deviations": ("mean and std need the shape", lambda: objectives.denormalise_patch(
+        torch.rand(2, 1, 4, 4), torch.rand(1, 1, 1, 1), torch.rand(2, 1, 1, 1))),
+    "integer logits": ("logits needs floating-point values", lambda: objectives.supervised(
+        LABELS.view(2, 3), LABELS[:2])),
+    "an integer queue": ("queue needs floating-point values", lambda: objectives.moco_v2(
+        H, H, LABELS.view(1, 6)[:, :4])),
     "a mask of floats": ("bool", lambda: objectives.nearest(H, H, mask=torch.zeros(6, 6))),
 }  # fmt: skip
 

@@ -251,7 +251,7 @@ def test_crosshair_reads_the_values(visit: Any, folder: Path) -> None:
         said = page.locator("#live").text_content()
         assert said.startswith("10 labels per class: ")
         assert "this encoder 0.810 (0.791 to 0.829)" in said
-        assert "random encoder 0.460 (0.441 to 0.479)" in said
+        assert "untrained encoder 0.460 (0.441 to 0.479)" in said
         box = chart.bounding_box()
         page.mouse.move(box["x"] + box["width"] - 20, box["y"] + 60)
         assert page.locator("#tip .tip-head").text_content() == "100 labels per class"

@@ -142,14 +142,14 @@ def test_hover_data_says_what_is_drawn() -> None:
     found = str(draw(chart, 700, 400))
     raw = re.search(r'data-chart="([^"]+)"', found).group(1)
     data = json.loads(raw.replace("&#34;", '"'))
-    assert [name for name, _ in data["names"]] == ["raw pixels", "random encoder", "this encoder"]
+    assert [name for name, _ in data["names"]] == ["raw pixels", "untrained encoder", "this encoder"]
     assert [point[1] for point in data["points"]][:2] == ["1 label per class", "2 labels per class"]
     assert data["points"][3][2][2][2] == "0.810 (0.791 to 0.829)"
     assert "this encoder: 0.490 at 1, 0.900 at 100" in describe(chart)
 
 
 def test_label_curves_take_their_roles_from_their_names() -> None:
-    assert [curves.role_of({"name": n}) for n in ("Raw pixels", "random encoder", "DCL", "")] == [
+    assert [curves.role_of({"name": n}) for n in ("Raw pixels", "untrained encoder", "DCL", "")] == [
         "raw",
         "random",
         "this",

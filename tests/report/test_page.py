@@ -233,7 +233,7 @@ def test_comparison_marks_the_best_and_what_is_level_with_it() -> None:
     assert list(groups) == ["Label efficiency", "k-NN", "Linear probe", "Retrieval", "Collapse", "Training"]
     ten = next(row for row in groups["Label efficiency"] if row["name"] == "10 labels per class")
     assert [cell["mark"] for cell in ten["cells"]] == ["best", "level", ""]
-    assert ten["cells"][0]["refs"] == "random 0.460 · raw 0.390"
+    assert ten["cells"][0]["refs"] == "untrained 0.460 · raw 0.390"
     assert [row["name"] for row in groups["Label efficiency"]][-1] == "100 labels per class"
     assert all(cell["mark"] == "" for row in groups["Training"] if row["name"] == "loss, last" for cell in row["cells"])
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from selftaught import report
+from selftaught.report.images import encode
 from selftaught.report.verdict import Score, compare, judge, verdict_of_many
 from tests.report import samples
 
@@ -14,7 +15,7 @@ def labels(
     this: float, random: float, raw: float, half: float | None = 0.02, x: list[float] | None = None, **more: Any
 ) -> dict[str, Any]:
     curves = []
-    for name, mean in (("raw pixels", raw), ("random encoder", random), ("this encoder", this)):
+    for name, mean in (("raw pixels", raw), ("untrained encoder", random), ("this encoder", this)):
         curve: dict[str, Any] = {"name": name, "mean": [mean]}
         if half is not None:
             curve |= {"low": [mean - half], "high": [mean + half]}
@@ -28,27 +29,27 @@ def verdict(run: dict[str, Any]) -> report.Verdict:
 
 def test_a_gain_names_the_numbers() -> None:
     found = verdict(labels(0.81, 0.46, 0.39))
-    against = "against 0.46 for a random encoder and 0.39 for raw pixels (chance 0.06)."
+    against = "against 0.46 for an untrained encoder and 0.39 for raw pixels (chance 0.06)."
     assert found.sentence == f"At 10 labels per class: accuracy 0.81, {against}"
-    assert found.judgement == "Better than a random encoder and raw pixels, by more than the intervals."
+    assert found.judgement == "Better than an untrained encoder and raw pixels, by more than the intervals."
     assert found.tone == "gain"
 
 
 def test_no_gain_is_said_as_such() -> None:
     found = verdict(labels(0.47, 0.46, 0.39))
-    assert found.judgement == "Better than raw pixels, but no better than a random encoder (the intervals overlap)."
+    assert found.judgement == "Better than raw pixels, but no better than an untrained encoder (the intervals overlap)."
     assert found.tone == "mixed"
     found = verdict(labels(0.40, 0.41, 0.39))
-    assert found.judgement == "No better than a random encoder and raw pixels (the intervals overlap)."
+    assert found.judgement == "No better than an untrained encoder and raw pixels (the intervals overlap)."
     assert found.tone == "none"
 
 
 def test_a_loss_is_said_as_such() -> None:
-    assert verdict(labels(0.30, 0.46, 0.39)).judgement == "Worse than a random encoder and raw pixels."
-    assert verdict(labels(0.42, 0.50, 0.30)).judgement == "Better than raw pixels, but worse than a random encoder."
+    assert verdict(labels(0.30, 0.46, 0.39)).judgement == "Worse than an untrained encoder and raw pixels."
+    assert verdict(labels(0.42, 0.50, 0.30)).judgement == "Better than raw pixels, but worse than an untrained encoder."
     assert (
         verdict(labels(0.42, 0.50, 0.41)).judgement
-        == "No better than raw pixels (the intervals overlap) and worse than a random encoder."
+        == "No better than raw pixels (the intervals overlap) and worse than an untrained encoder."
     )
     assert verdict(labels(0.30, 0.46, 0.39)).tone == "none"
 
@@ -62,7 +63,7 @@ def test_chance_level_is_said_first() -> None:
 def test_without_intervals_no_gain_is_certified() -> None:
     found = verdict(labels(0.81, 0.46, 0.39, None))
     assert found.tone == "unknown"
-    assert found.judgement.startswith("Better than a random encoder and raw pixels. Not every value has an interval")
+    assert found.judgement.startswith("Better than an untrained encoder and raw pixels. Not every value has an interv")
 
 
 def test_baselines_are_called_what_the_run_calls_them() -> None:
@@ -115,7 +116,7 @@ def test_protocols_speak_where_there_is_no_label_efficiency() -> None:
     found = verdict({"protocols": samples.protocols()})
     assert (
         found.sentence
-        == "k-NN: accuracy 0.794 (0.773–0.815), against 0.452 for a random encoder and 0.387 for raw input."
+        == "k-NN: accuracy 0.794 (0.773–0.815), against 0.452 for an untrained encoder and 0.387 for raw input."
     )
     assert found.tone == "gain"
     diagnostics = [{"name": "Collapse", "numbers": {"effective rank": {"mean": 3.0}}}]
@@ -163,7 +164,7 @@ def test_of_several_runs_the_leader_is_named_only_when_clear() -> None:
     runs = [labels(0.5, 0.2, 0.1), labels(0.8, 0.2, 0.1), labels(0.79, 0.2, 0.1)]
     found = verdict_of_many([report.validate(run) for run in runs], ["a", "b", "c"])
     assert found.sentence.startswith(
-        "At 10 labels per class: b 0.80, c 0.79, a 0.50; beside the first, a random encoder 0.20"
+        "At 10 labels per class: b 0.80, c 0.79, a 0.50; beside the first, an untrained encoder 0.20"
     )
     assert found.judgement == "The two best overlap: no clear winner."
     found = verdict_of_many([report.validate(run) for run in runs[:2]], ["a", "b"])
@@ -173,3 +174,18 @@ def test_of_several_runs_the_leader_is_named_only_when_clear() -> None:
     assert "no label-efficiency measurement" in found.sentence
     found = verdict_of_many([report.validate(labels(v, 0.1, 0.1, None)) for v in (0.3, 0.9)], ["a", "b"])
     assert found.judgement == "Without intervals this order may be chance."
+
+
+def test_a_restoration_is_judged_by_all_pictures_not_by_those_shown() -> None:
+    picture = encode(np.zeros((4, 4, 3), np.uint8))
+    shown = {"name": "worst", "psnr": 20.0, "psnr_noisy": 21.0, "noisy": picture, "restored": picture}
+    sides = {"this": [20.0, 30.0, 31.0], "raw": [21.0, 25.0, 25.0]}
+    results = {
+        kind: {"name": "restoration", "numbers": {"psnr": {"mean": 1.0}}, "figures": {"per_image": {"psnr": values}}}
+        for kind, values in sides.items()
+    }
+    run = {"restoration": [shown], "protocols": [{"name": "restoration", **results}]}
+    found = verdict(run)
+    assert found.sentence == "On 3 pictures: 27.00 dB PSNR after restoration, against 23.67 dB before."
+    assert found.tone == "mixed"
+    assert "on 2 of 3; gain -1.00 to 6.00 dB" in found.judgement.replace("\u2212", "-").replace("−", "-")

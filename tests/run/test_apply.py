@@ -23,11 +23,17 @@ from tests.conftest import TINY, write_photos
 SIDE = 12
 
 
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_table, "BATCH", 16)
+    monkeypatch.setattr(_table, "PART", 64)
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine thousand images: three parts."""
+    """A hundred and fifty images: three parts."""
     path = tmp_path_factory.mktemp("images") / "images.npy"
-    np.save(path, np.random.default_rng(0).integers(0, 256, (9000, SIDE, SIDE), dtype=np.uint8))
+    np.save(path, np.random.default_rng(0).integers(0, 256, (150, SIDE, SIDE), dtype=np.uint8))
     return path
 
 
@@ -105,11 +111,11 @@ def test_a_finished_table_is_left_alone(tiny_run, few: Path, tmp_path: Path) -> 
 def test_what_another_run_began_or_finished_is_refused(tiny_run, other, images: Path, tmp_path: Path, name) -> None:
     out = tmp_path / name
     with pytest.raises(Cut):
-        tiny_run.apply(images, out, workers=0, progress=cut_after(5000))
+        tiny_run.apply(images, out, workers=0, progress=cut_after(80))
     with pytest.raises(UserError, match=r"holds results of another run .*simclr on images.npy.*--overwrite") as error:
         other.apply(images, out, workers=0)
     assert "\n" not in str(error.value)
-    assert other.apply(images, out, workers=0, overwrite=True) == 9000
+    assert other.apply(images, out, workers=0, overwrite=True) == 150
     with pytest.raises(UserError, match="holds results of another run"):
         tiny_run.apply(images, out, workers=0)
     mine = other.apply(images, tmp_path / f"fresh-{name}", workers=0)
@@ -131,7 +137,7 @@ def test_other_data_and_strange_files_are_refused(tiny_run, few: Path, images: P
 def test_a_part_that_is_missing_or_damaged_is_made_again(tiny_run, images: Path, tmp_path: Path, harm: str) -> None:
     out = tmp_path / "e.npy"
     with pytest.raises(Cut):
-        tiny_run.apply(images, out, workers=0, progress=cut_after(8500))
+        tiny_run.apply(images, out, workers=0, progress=cut_after(140))
     part = tmp_path / "e.npy.parts/000000.npz"
     content = part.read_bytes()
     if harm == "gone":
@@ -146,7 +152,7 @@ def test_a_part_that_is_missing_or_damaged_is_made_again(tiny_run, images: Path,
         flipped = content[:middle] + bytes([content[middle] ^ 8]) + content[middle + 1 :]
         part.write_bytes({"cut": content[:middle], "empty": b"", "flipped": flipped}[harm])
     seen: list[int] = []
-    assert tiny_run.apply(images, out, workers=0, progress=seen.append) == 9000
+    assert tiny_run.apply(images, out, workers=0, progress=seen.append) == 150
     assert seen[0] == _table.PART
     assert np.isfinite(np.load(out)).all()
 
@@ -209,6 +215,7 @@ def test_restored_pictures_go_to_a_folder_and_are_kept(denoiser, few: Path, tmp_
     assert cv2.imread(str(picture), cv2.IMREAD_UNCHANGED).shape == (48, 48)
     stamp = picture.stat().st_mtime_ns
     (out / "001.png").unlink()
+    (out / ".part-99.png").write_bytes(b"half a picture of a process that was killed")
     again = denoiser.apply(few, out)
     assert (again, again.kept) == (1, 8)
     assert picture.stat().st_mtime_ns == stamp
@@ -263,3 +270,55 @@ def test_the_command_says_what_was_written_and_left_out(tiny_run, few: Path, tmp
     said = capsys.readouterr().out
     assert f"9 written to {out}" in said
     assert f"1 could not be used, listed in {out}.skipped.csv" in said
+
+
+# ---- killed anywhere ---------------------------------------------------------------------------------------------
+class Killed(BaseException):
+    """What no handler takes for an error."""
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, moment: int, after: bool) -> None:
+    """Kill before or after the file system's n-th replacement of a file."""
+    calls, replace = [0], Path.replace
+
+    def deadly(self: Path, target: object) -> Path:
+        calls[0] += 1
+        if calls[0] == moment and not after:
+            raise Killed
+        done = replace(self, target)  # type: ignore[arg-type]
+        if calls[0] == moment:
+            raise Killed
+        return done
+
+    monkeypatch.setattr(Path, "replace", deadly)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("kind", ["e.npy", "e.parquet", "folder"])
+def test_killed_at_every_seam_it_goes_on_to_the_same(
+    tiny_run, denoiser, few: Path, tmp_path: Path, monkeypatch, kind: str, after: bool
+) -> None:
+    monkeypatch.setattr(_table, "BATCH", 2)
+    monkeypatch.setattr(_table, "PART", 4)
+    run = denoiser if kind == "folder" else tiny_run
+
+    def content(place: Path) -> dict[str, bytes]:
+        files = [place, *place.parent.glob(f"{place.name}.*")] if place.is_file() else sorted(place.rglob("*"))
+        return {p.name.replace(place.name, "OUT"): p.read_bytes() for p in files if p.is_file()}
+
+    run.apply(few, tmp_path / "whole" / kind, workers=0)
+    expected = content(tmp_path / "whole" / kind)
+    moment, kills = 1, 0
+    while True:
+        out = tmp_path / f"{moment}" / kind
+        with monkeypatch.context() as patched:
+            killed_at(patched, moment, after)
+            try:
+                run.apply(few, out, workers=0)
+                break
+            except Killed:
+                kills += 1
+        assert run.apply(few, out, workers=0).skipped
+        assert content(out) == expected
+        moment += 1
+    assert kills > 5

@@ -84,6 +84,23 @@ def test_numbers_are_predicted_by_their_value(tmp_path: Path) -> None:
         run.evaluate(str(words), protocols=["regression"])
 
 
+def test_numbers_of_a_table_are_the_targets(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (60, 16, 16, 3), dtype=np.uint8)
+    y = images.mean((1, 2, 3)) / 7 + 0.25
+    y[3] = np.nan
+    np.savez(tmp_path / "data.npz", images=images, y=y)
+    options = TINY | {"steps": 2, "batch_size": 16}
+    run = selftaught.train("simclr", str(tmp_path / "data.npz"), out=str(tmp_path / "run"), augment="small", **options)
+    found = run.evaluate()
+    assert list(found) == ["regression", "diagnostics"]
+    truth = np.ravel(found["regression"]["raw"].figures["scatter"]["truth"])
+    assert np.isin(np.round(truth, 6), np.round(y, 6)).all()
+    assert found["regression"]["raw"]["rho"].mean > found["regression"]["random"]["rho"].mean - 1
+    with pytest.raises(UserError, match="--protocol knn needs labels"):
+        run.evaluate(protocols=["knn"])
+
+
 # ---- channels ----------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> selftaught.Run:

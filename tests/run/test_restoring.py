@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import cv2
@@ -159,7 +160,15 @@ def test_luma_and_border_on_request(denoiser, pairs: Path, capsys) -> None:
     assert "on the Y channel; without 4 pixels at the border" in luma.note
     arguments = ["evaluate", str(denoiser.path), "--data", data, "--clean", clean, "--channel", "y", "--shave", "4"]
     assert main(arguments) == 0
-    assert f"{luma['psnr'].mean:.2f}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{luma['psnr'].mean:.2f}" in said
+    table = denoiser.evaluation(data).items("restoration")
+    assert f"the worst first: {table}" in said
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    decibels = [float(row["psnr"]) for row in rows]
+    assert decibels == sorted(decibels)
     with pytest.raises(UserError, match="shave 30: leaves nothing"):
         denoiser.evaluate(data, clean=clean, shave=30)
 

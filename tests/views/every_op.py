@@ -1,6 +1,12 @@
-"""One or more instances of every operation, and samples of every kind: what the tests of the executors go through."""
+"""Instances of every operation, and samples of every kind: what the tests of the executors go through.
+
+A new operation brings a file of its own in ``tests/views/instances``, with a tuple ``INSTANCES``.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,17 +32,11 @@ INSTANCES: tuple[Op, ...] = (
     views.TemporalCrop(4, stride=3, jitter=True),
     views.TubeMask(0.75, tubelet=1, patch=8),
     views.TubeMask(0.5, tubelet=5, patch=(4, 10), count=3, fact="hidden"),
-    views.Downsample(4),
-    views.Downsample(1.7),
-    views.Upsample(2),
-    views.Upsample(3, method="nearest"),
-    views.GaussianNoise((0.01, 30.0)),
-    views.CorrelatedNoise(0.2, kernel=3),
-    views.JPEG(),
-    views.Blur(np.outer([1, 2, 5], [0, 1, 3, 2, 0.5]) / 52),
-    views.Blur(np.eye(15) / 15, border="wrap"),
-    views.MotionBlur(13),
-    views.MotionBlur(5, border="repeat"),
+)
+INSTANCES += tuple(
+    one
+    for file in sorted((Path(__file__).parent / "instances").glob("[!_]*.py"))
+    for one in import_module(f"tests.views.instances.{file.stem}").INSTANCES
 )
 
 FRAMES, SIDE = 5, 40

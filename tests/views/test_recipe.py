@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -190,6 +192,18 @@ def test_frames_drawn_before_decoding_give_the_same_views() -> None:
     assert whole.frames(RNG(0), {"clip": 40}).read == {}
     with pytest.raises(UserError, match="say how many 'clip' has"):
         recipe.frames(RNG(0), {})
+
+
+def test_recipes_travel_to_other_processes_after_use() -> None:
+    recipe, sizes = joint(), {"image": (50, 60, 3), "mask": (50, 60), "depth": (50, 60)}
+    sample = {name: np.zeros(shape, np.uint8) for name, shape in sizes.items()}
+    recipe.render(sample, recipe.sample(RNG(0), sizes))
+    copy = pickle.loads(pickle.dumps(recipe))
+    assert copy == recipe
+    assert hash(copy) == hash(recipe)
+    np.testing.assert_array_equal(copy.sample(RNG(1), sizes)["image"], recipe.sample(RNG(1), sizes)["image"])
+    with pytest.raises(UserError, match="no parameters for view 'mask'"):
+        recipe.render(sample, {"image": recipe.sample(RNG(0), sizes)["image"]})
 
 
 def test_clips_of_one_space_show_the_same_frames() -> None:

@@ -15,10 +15,10 @@ from selftaught.data.kinds import KINDS, Camera, Kind, kind_of
 from selftaught.data.mapped import cache_folder
 from selftaught.data.metadata import LOCATIONS, METADATA, Metadata, read_metadata
 from selftaught.data.opening import open_source
-from selftaught.data.pixels import ValueRange, as_uint8, from_unit, of_depth, to_unit
+from selftaught.data.pixels import Scale, ValueRange, as_uint8, from_unit, of_depth, to_unit
 from selftaught.data.sampler import ResumableBatchSampler
 from selftaught.data.source import Modality, Source, Subset, require_labels
-from selftaught.data.splits import split_source, take
+from selftaught.data.splits import EmptyPartError, split_source, take
 
 __all__ = [
     "EMBEDDED_NAMES",
@@ -31,6 +31,7 @@ __all__ = [
     "Concat",
     "Copies",
     "Embedded",
+    "EmptyPartError",
     "Field",
     "Grouped",
     "Kind",
@@ -41,6 +42,7 @@ __all__ = [
     "Pairs",
     "PictureFacts",
     "ResumableBatchSampler",
+    "Scale",
     "Source",
     "Subset",
     "ValueRange",

@@ -138,6 +138,8 @@ def check(
     if source.labels is not None:
         names = source.classes or [str(k) for k in range(int(source.labels.max(initial=-1)) + 1)]
         counts = Counter(source.labels[readable].tolist())
+        if (source.labels < 0).any():
+            report.notes.append(f"{int((source.labels < 0).sum()):,} samples have no label")
         report.classes = {name: counts.get(k, 0) for k, name in enumerate(names)}
     if source.groups is not None:
         report.groups = len(set(source.groups.tolist()))

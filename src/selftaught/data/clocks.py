@@ -10,7 +10,7 @@ import numpy as np
 _STAMP = (
     r"^(?:(?P<a>\d{1,4})[-/.](?P<b>\d{1,2}|[A-Za-z]{3})[-/.](?P<c>\d{1,4}),?)?[ T_]*"
     r"(?:(?P<h>\d{1,2}):(?P<m>\d{2})(?::(?P<s>\d{2})(?:[.,:](?P<f>\d{1,9}))?)?)?"
-    r" *(?P<half>[AaPp][Mm])? *(?P<zone>Z|UTC|[+-]\d{2}:?\d{2})?$"
+    r" *(?P<half>[AaPp][Mm])? *(?P<zone>Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?$"
 )
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAY = 86_400.0
@@ -96,7 +96,8 @@ def _whole(text: np.ndarray) -> np.ndarray:
 
 
 def _zones(text: np.ndarray) -> np.ndarray:
-    plain = np.char.replace(np.where(np.char.str_len(text) > 3, text, "+0000"), ":", "")
+    numeric = np.char.startswith(text, "+") | np.char.startswith(text, "-")
+    plain = np.char.ljust(np.char.replace(np.where(numeric, text, "+0000"), ":", ""), 5, "0")
     found, which = np.unique(plain, return_inverse=True)
     shift = [(-1 if z[0] == "-" else 1) * (int(z[1:3]) * 3600 + int(z[3:5]) * 60) for z in found.tolist()]
     return np.array(shift, dtype=np.float64)[which]

@@ -41,7 +41,6 @@ class ImageFiles(ImageSource):
         self.names = names
         if arranged:
             understand(self, names, _annotated(root, names))
-            names = list(self.names)
         self.depth, found = _probe(root, names)
         self.channels = channels if channels is not None else found
 

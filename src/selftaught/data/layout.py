@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, Source, class_values
+from selftaught.data.source import LEFT_OUT, TEST, TRAIN, UNLABELLED, VAL, Source, class_values
 
 _SET = r"(?:[_-]?(?:images?|imgs?|pics|photos|set|data|split|\d{2,4}))?"
 _SPLITS = (
@@ -29,19 +29,15 @@ class Layout(NamedTuple):
     """What a list of names means.
 
     Attributes:
-        keep: (n,) positions of the names that are samples; the others belong to no class or no split.
-        labels: int64 (n,) of the kept ones, -1 in an unlabelled part; or None.
+        labels: int64 (n,), -1 where a name has no class; or None.
         classes: name of each label, sorted; or None.
-        given: int8 (n,) of TRAIN, VAL, TEST, UNLABELLED; or None.
-        left_out: why names were left out, with how many of them.
+        given: int8 (n,) of TRAIN, VAL, TEST, UNLABELLED, LEFT_OUT; or None.
         notes: what was understood otherwise than the folders may suggest, a line each.
     """
 
-    keep: np.ndarray
     labels: np.ndarray | None
     classes: list[str] | None
     given: np.ndarray | None
-    left_out: dict[str, int]
     notes: list[str]
 
 
@@ -50,9 +46,9 @@ def layout(names: Sequence[str], listed: Mapping[str, str] | None = None) -> Lay
 
     Folders that all names share, and one of a single name inside every class (``CLASS/images/``), mean nothing.
     ``train`` beside ``val``, ``test`` or ``unlabeled`` (any case, also ``train2017``, ``seg_train``) is a given split,
-    at the top or inside every class; what lies beside them is left out. Sub-folders, at least two of them, are classes
-    where all files lie directly in them; a few files beside them are left out. A test part without classes is left
-    out where the training part has some.
+    at the top or inside every class; what lies beside them is in none of its parts. Sub-folders, at least two of them,
+    are classes where all files lie directly in them; a few files beside them have no label. A test part without
+    classes is in no part where the training part has some: it can't be tested on, and must not be trained on.
 
     Args:
         names: relative paths with "/" between folders.
@@ -67,17 +63,19 @@ def layout(names: Sequence[str], listed: Mapping[str, str] | None = None) -> Lay
     else:
         others = Counter(p[0] + "/" if len(p) > 1 else "" for p, c in zip(parts, codes, strict=True) if c < 0)
         notes += [
-            f"left out beside the folders of the split: {_files(count)}{f' of {folder}' if folder else ''}"
+            f"left out: {_files(count)}{f' of {folder}' if folder else ''} beside the folders of the split"
             for folder, count in others.items()
         ]
         parts = [p[1:] if c >= 0 else p for p, c in zip(parts, codes, strict=True)]
     chosen = np.zeros(len(parts), dtype=np.int8) if codes is None else codes
     found, reasons = _classes_by_part(parts, chosen, [listed.get(name) for name in names])
-    return _finish(chosen, codes is not None, found, reasons, notes)
+    return _finish(chosen, found, reasons, notes)
 
 
 def understand(source: Source, names: list[str], listed: Mapping[str, str] | None = None) -> None:
     """Give a source of files its names, labels, classes, split, targets and notes, by what `layout` makes of its names.
+
+    All names become samples; those that belong to no part of the split lie in none.
 
     Args:
         source: whose samples are the files.
@@ -85,10 +83,9 @@ def understand(source: Source, names: list[str], listed: Mapping[str, str] | Non
         listed: as `layout`.
     """
     meant = layout(names, listed)
-    source.names = names if len(meant.keep) == len(names) else [names[i] for i in meant.keep.tolist()]
+    source.names, source.notes = names, meant.notes
     source.labels, source.classes, source.given = meant.labels, meant.classes, meant.given
     source.targets = class_values(meant.labels, meant.classes)
-    source.notes, source.left_out = meant.notes, meant.left_out
 
 
 def _unwrapped(parts: list[list[str]], known: set[str] | None = None) -> list[list[str]]:
@@ -165,44 +162,39 @@ def _classes(parts: list[list[str]], known: set[str] | None) -> tuple[list[str |
     return [p[0] if len(p) > 1 else None for p in parts], ""
 
 
-def _finish(
-    codes: np.ndarray, split: bool, found: list[str | None], reasons: dict[int, str], notes: list[str]
-) -> Layout:
+def _finish(codes: np.ndarray, found: list[str | None], reasons: dict[int, str], notes: list[str]) -> Layout:
     labelled = np.array([name is not None for name in found], dtype=bool)
-    keep = codes >= 0
-    left_out = {"beside the split": int((~keep).sum())} if not keep.all() else {}
-    notes = list(notes)
+    codes = np.where(codes < 0, LEFT_OUT, codes).astype(np.int8)
     if not (labelled & (codes == TRAIN)).any():
         why = next(iter(reasons.values()), "")
         if why:
             notes.append(f"no labels: {why}; put each class in one sub-folder of its own to have them")
         elif labelled.any():
             notes.append("labels dropped: the training part has none")
-        codes = np.where(codes == UNLABELLED, TRAIN, codes)[keep].astype(np.int8)  # all of it is unlabelled
-        return Layout(
-            np.flatnonzero(keep), None, None, codes if len(set(codes.tolist())) > 1 else None, left_out, notes
-        )
+        codes[codes == UNLABELLED] = TRAIN  # all of it is unlabelled
+        return Layout(None, None, _several(codes), notes)
     for code, called in ((TRAIN, "training"), (VAL, "validation"), (TEST, "test")):
-        part = keep & (codes == code)
-        bare = part & ~labelled
+        bare = (codes == code) & ~labelled
         if not bare.any():
             continue
-        count = int(bare.sum())
-        if (part & labelled).any():
-            left_out["beside the class folders"] = left_out.get("beside the class folders", 0) + count
-            notes.append(f"left out beside the class folders: {_files(count)}")
+        if not (labelled & (codes == code)).any():
+            notes.append(f"left out: the {called} part, whose {_files(int(bare.sum()))} have no classes")
+        elif code != TRAIN:
+            notes.append(f"left out: {_files(int(bare.sum()))} beside the class folders of the {called} part")
         else:
-            left_out[f"{called} without classes"] = count
-            notes.append(f"left out: the {called} part, whose {_files(count)} have no classes")
-        keep &= ~bare
-    if (codes[keep] == UNLABELLED).any():
-        count = int((codes[keep] == UNLABELLED).sum())
-        notes.append(f"{count:,} samples have no labels: split=pretrain takes them too, split=train leaves them out")
+            notes.append(f"{_files(int(bare.sum()))} beside the class folders, without label")
+        codes[bare] = UNLABELLED if code == TRAIN else LEFT_OUT
+    if (codes == UNLABELLED).any():
+        count = _files(int((codes == UNLABELLED).sum()))
+        notes.append(f"{count} without label: split=pretrain takes them too, split=train leaves them out")
     classes = sorted({name for name in found if name is not None})
     code_of = {name: k for k, name in enumerate(classes)}
-    labels = np.array([-1 if name is None else code_of[name] for name in found], dtype=np.int64)[keep]
-    given = codes[keep] if split and len(set(codes[keep].tolist())) > 1 else None
-    return Layout(np.flatnonzero(keep), labels, classes, given, left_out, notes)
+    labels = np.array([-1 if name is None else code_of[name] for name in found], dtype=np.int64)
+    return Layout(labels, classes, _several(codes), notes)
+
+
+def _several(codes: np.ndarray) -> np.ndarray | None:
+    return codes if len(np.unique(codes)) > 1 else None
 
 
 def _files(count: int) -> str:

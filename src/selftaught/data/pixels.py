@@ -12,6 +12,24 @@ from selftaught.errors import SampleError
 ValueRange = list[list[float]]
 """[[low, high], ...], one pair per channel: plain lists, so that a run can record them."""
 
+
+class Scale(list[list[float]]):
+    """What a run scales images by: the value range of its training data, and the type that they had.
+
+    It is a value range as `as_uint8` takes it, so that it goes wherever one goes; empty where the type's own range is
+    meant. An image of another type than `depth` is scaled by its own type's range (see `of_depth`), whatever data it is
+    found among.
+
+    Args:
+        pairs: the value range, or None.
+        depth: "uint8", "uint16" or "float32"; None: not known, any image is scaled by the range.
+    """
+
+    def __init__(self, pairs: Sequence[Sequence[float]] | None = None, depth: str | None = None) -> None:
+        super().__init__([float(low), float(high)] for low, high in pairs or ())
+        self.depth = depth
+
+
 Layout = Literal["hwc", "guess", "pages"]
 
 _SAMPLED_FILES, _SAMPLED_PIXELS = 32, 40_000
@@ -23,21 +41,30 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 def as_uint8(image: np.ndarray, value_range: Sequence[Sequence[float]] | None = None) -> np.ndarray:
     """An image in eight bits; a uint8 image comes back untouched, whatever the range.
 
+    A `Scale` leaves an image of another type than its own to that type's range.
+
     y = round(255 * clip((x - low_c) / (high_c - low_c), 0, 1)), per channel c; a channel with high = low becomes 0.
 
     Args:
         image: (H, W, C), (H, W), or a clip or volume with channels last; uint8, uint16 or float.
-        value_range: [[low, high]] per channel, or one pair for all. None: 0..65535 for uint16, 0..1 for floats.
+        value_range: [[low, high]] per channel, or one pair for all. None or empty: 0..65535 for uint16, 0..1 for
+            floats.
 
     Returns:
         uint8 of the same shape.
 
     Raises:
         ValueError: the range has another number of channels than the image.
+        SampleError: the image has another type than a `Scale`, and does not use that type's range.
     """
     if image.dtype == np.uint8:
         return image
-    if value_range is None:
+    depth = getattr(value_range, "depth", None)
+    if depth is not None and depth != str(image.dtype):
+        image, value_range = of_depth(image, depth, "this image"), None
+        if image.dtype == np.uint8:
+            return image
+    if value_range is None or not len(value_range):
         value_range = [[0.0, _TOP.get(str(image.dtype), 1.0)]]
     pairs = np.asarray(value_range, dtype=np.float64).reshape(-1, 2)
     channels = image.shape[-1] if image.ndim > 2 else 1
@@ -79,14 +106,14 @@ def from_unit(
 
     Args:
         image: (H, W, C) or (H, W), in units of the range.
-        dtype: of the file: uint8, uint16 or float32.
+        dtype: of the file: uint8, uint16, int16 or float32.
         value_range: the one that `to_unit` was given.
     """
     kind = np.dtype(dtype)
     low, span = _low_and_span(kind, value_range, image.shape)
     values = image.astype(np.float64) * span + low
-    if kind.kind == "u":
-        values = np.clip(np.rint(values), 0, np.iinfo(kind).max)
+    if kind.kind in "ui":
+        values = np.clip(np.rint(values), np.iinfo(kind).min, np.iinfo(kind).max)
     return values.astype(kind)
 
 

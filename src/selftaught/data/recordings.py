@@ -24,7 +24,7 @@ _TAGS = (
     "id", "label", "labels", "class", "target", "activity", "subject", "subject_id", "subjectid", "user", "user_id",
     "userid", "person", "participant", "session", "trial", "recording", "activity_id", "activityid", "class_id",
 )  # fmt: skip
-_SAME_RATE, _SWAPPED = 0.02, 20.0
+_SAME_RATE, _SWAPPED, _LIKE_UNIX = 0.02, 20.0, 1e8
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,12 @@ class Recording(NamedTuple):
 
 @dataclass
 class Roles:
-    """What each column of one file is: "time", "counter", "tag", "text", "empty" or "channel"."""
+    """What each column of one file is ("time", "counter", "tag", "constant", "text", "empty" or "channel"), and the
+    value of those channels that have only one.
+    """
 
     by_name: dict[str, str] = field(default_factory=dict)
+    constant: dict[str, float] = field(default_factory=dict)
     time: Column | None = None
     clock: Clock | None = None
 
@@ -76,9 +79,9 @@ class Roles:
 def roles_of(table: Table, wanted: Wanted, name: str) -> Roles:
     """What the columns of a file are taken for.
 
-    The time is the column asked for, else one of text stamps, else a rising one whose name says so, else, without a
-    header, a first column that rises all the way. What counts rows or names the subject, the session or the class is
-    no channel, and neither are further columns of time.
+    The time is the column asked for, else one of text stamps, else a rising one that is called so or as large as a Unix
+    time, else, without a header, the first that changes, if it rises all the way. What counts rows or
+    names the subject, the session or the class is no channel, and neither are further columns of time.
 
     Raises:
         SampleError: the time column asked for is not there or doesn't rise.
@@ -93,6 +96,8 @@ def roles_of(table: Table, wanted: Wanted, name: str) -> Roles:
     guess = wanted.time is None or wanted.time.lower() != "none"
     for c, column in enumerate(table.columns):
         roles.by_name[column.name] = "time" if column.name == asked else _role(column, c, table, guess)
+    channels = [c for c in table.columns if roles.by_name[c.name] == "channel"]
+    roles.constant = {c.name: float(c.values[0]) for c in channels if (c.values == c.values[0]).all()}
     if len(table.columns) > 1 and set(roles.by_name.values()) <= {"time"} and asked is None and not table.header:
         roles.by_name = dict.fromkeys(names, "channel")  # nothing but ramps: they are the data
     roles.time, roles.clock = _clock(table, roles, wanted, asked)
@@ -106,15 +111,17 @@ def _role(column: Column, c: int, table: Table, guess: bool) -> str:
         return column.kind
     if column.kind == "stamp":
         return "time"
-    called = column.name.strip().casefold()
+    called = column.name.strip().casefold().rstrip("#. ") or column.name.strip()
     if table.header:
         if called in _COUNTERS and len(table.columns) > 1 and rising(column.values):
             return "counter"
         if called in _TAGS and len(table.columns) > 1:
             return "tag"
-        return "time" if guess and like_time(called) and rising(column.values) else "channel"
-    if guess and c == 0 and len(table.columns) > 1 and table.rows > 3 and rising(column.values, strictly=True):
-        return "time"
+        clock = like_time(called) or np.nanmedian(column.values) > _LIKE_UNIX
+        return "time" if guess and clock and rising(column.values) else "channel"
+    if guess and len(table.columns) > 1 and table.rows > 3 and rising(column.values, strictly=True):
+        before = [other for other in table.columns[:c] if other.kind == "number" and np.ptp(other.values) > 0]
+        return "time" if not before or np.nanmedian(column.values) > _LIKE_UNIX else "channel"
     return "channel"
 
 
@@ -150,6 +157,7 @@ def plan(name: str, tables: Sequence[tuple[Table, Roles]], wanted: Wanted) -> Pl
         UserError: no file has the columns asked for, or none has a channel.
     """
     names = {c.name: None for table, _ in tables for c in table.columns}
+    _tag_constants([roles for _, roles in tables])
     header = Counter(table.header for table, _ in tables).most_common(1)[0][0]
     if wanted.columns is not None:
         channels = _asked(name, tables, wanted.columns, list(names))
@@ -165,6 +173,20 @@ def plan(name: str, tables: Sequence[tuple[Table, Roles]], wanted: Wanted) -> Pl
         if rates and max(rates) > (1 + _SAME_RATE) * min(rates):
             rate = min(times, key=lambda r: (-times[r], r))
     return Plan(tuple(channels), header, rate)
+
+
+def _tag_constants(found: Sequence[Roles]) -> None:
+    """What never changes within a file, but from file to file, tells who or what was recorded: it is no channel, unless
+    nothing else is.
+    """
+    if all(role != "channel" or name in roles.constant for roles in found for name, role in roles.by_name.items()):
+        return
+    for name in {name for roles in found for name in roles.constant}:
+        files = [roles for roles in found if roles.by_name.get(name) == "channel"]
+        values = {roles.constant.get(name) for roles in files}
+        if None not in values and len(values) > 1:
+            for roles in files:
+                roles.by_name[name] = "constant"
 
 
 def _asked(name: str, tables: Sequence[tuple[Table, Roles]], columns: Sequence[str], names: list[str]) -> list[str]:
@@ -333,9 +355,10 @@ def _line(
     """What was taken for what in one file, in one line."""
     parts = ["channels " + " ".join(channels)] if table.header else [f"{len(channels)} channels"]
     time = roles.time.name if roles.time is not None and clock is not None else None
-    if time is not None:
+    if time is not None and clock is not None:
         known = f" ({rate:.4g} Hz)" if rate is not None else ""
-        was = f", resampled from {'uneven steps' if clock is None or clock.rate is None else f'{clock.rate:.4g} Hz'}"
+        before = f"{clock.rate:.4g} Hz" if clock.even and clock.rate is not None else "uneven steps"
+        was = f", resampled from {before}"
         parts.append(f"time {time!r}{known}{was if resampled else ''}")
     out = {}
     for column, role in roles.by_name.items():

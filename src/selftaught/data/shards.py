@@ -208,10 +208,13 @@ def _label_of_json(text: str) -> Any:
 
 
 def _same_type(labels: list[Any]) -> np.ndarray:
+    """Whole numbers where all labels are, else text; None stays missing."""
+    found = np.empty(len(labels), dtype=object)
     try:
-        return np.array([int(v) for v in labels], dtype=np.int64)
+        found[:] = [None if v is None else int(v) for v in labels]
     except ValueError:
-        return np.array([str(v) for v in labels])
+        found[:] = [None if v is None else str(v) for v in labels]
+    return found
 
 
 def _fetch(url: str) -> Path:

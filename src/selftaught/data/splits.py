@@ -10,6 +10,11 @@ from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, Source
 from selftaught.data.spec import near
 from selftaught.errors import UserError
 
+
+class EmptyPartError(UserError):
+    """A source whose training or test part would be empty, by a way to split that is right in itself."""
+
+
 SPLITS = ("train", "test", "val", "all", "pretrain")
 _DEFAULT_RATIO = 0.2
 _WAYS = ("auto", "given", "ratio", "group", "list")
@@ -21,7 +26,8 @@ def split_source(source: Source, split: str = "train", by: str = "auto", seed: i
     Args:
         source: the whole.
         split: "train", "test", "val" (only where the source brings one), "pretrain" (the training part and what has no
-            labels, without labels where some of it has none) or "all".
+            labels, without labels where some of it has none) or "all" (with label -1
+            where a sample has none).
         by: "given": the source's own split. "ratio:0.2": that share for testing, drawn per class where there are
             labels. "group" or "group:0.2": whole groups (subjects, recordings), none of them in both; per class where
             each group has one class. "list:FILE": the names in FILE, one a line, are the test samples. "auto": given,
@@ -36,7 +42,7 @@ def split_source(source: Source, split: str = "train", by: str = "auto", seed: i
     if split == "all":
         if by != "auto":
             _divided(source, by, seed)  # so that a wrong one is said here as well
-        return _without_labels(source, np.arange(len(source)), "") if _some_unlabelled(source) else source
+        return source
     codes, how = _divided(source, by, seed)
     if split == "pretrain":
         indices = np.flatnonzero((codes == TRAIN) | (codes == UNLABELLED))
@@ -47,7 +53,7 @@ def split_source(source: Source, split: str = "train", by: str = "auto", seed: i
     if not len(indices):
         if split == "val":
             raise UserError(f"{source.name} has no val split; use train, test or all")
-        raise UserError(
+        raise EmptyPartError(
             f"{source.name} ({len(source)} samples, by {how}) leaves nothing to {split}; use another by= or more data"
         )
     return source.subset(indices, f"{split} by {how}")
@@ -182,7 +188,7 @@ def _by_group(source: Source, share: float, seed: int) -> np.ndarray:
         raise UserError(f"{source.name} has no groups (subjects or recordings); use by=ratio:0.2 or list:FILE")
     found, member = np.unique(source.groups, return_inverse=True)
     if len(found) < 2:
-        raise UserError(f"{source.name} has a single group, which can't be split; use by=ratio:0.2")
+        raise EmptyPartError(f"{source.name} has a single group, which can't be split; use by=ratio:0.2")
     rng = np.random.default_rng([seed, 0])
     order = rng.permutation(len(found))
     sizes = np.bincount(member)

@@ -120,6 +120,8 @@ def _dialect(lines: list[str]) -> tuple[str | None, str, list[str]]:
     """(what parts the columns, None: blanks; what parts a number's fraction; the lines without Excel's ``sep=``)."""
     if lines[0].lower().startswith("sep=") and len(lines) > 1:
         return (*_decimal(lines[1:], lines[0][4:5] or ","), lines[1:])
+    if all(line.rstrip().endswith(";") and ";" not in line.rstrip()[:-1] and "," in line for line in lines):
+        lines = [line.rstrip()[:-1] for line in lines]  # WISDM ends its lines so
     tail = lines[len(lines) // 2 :][:_LOOKED_AT]
     for delimiter in ("\t", ";", "|"):
         if all(delimiter in line for line in tail):
@@ -196,7 +198,7 @@ def _header(
     width = max(set(map(len, cells)), key=[len(row) for row in cells].count)
     numeric = [len(row) == width and any(_is_number(w, decimal) for w in row) for row in cells]
     if not any(numeric):  # nothing but words: the first line names them
-        return (1, cells[0]) if len(cells) > 1 else (0, None)
+        return 1, cells[0]
     top = numeric.index(True)
     while top and len(cells[top - 1]) == width and all(w.lower() in ("", "nan", "na", "null") for w in cells[top - 1]):
         top -= 1  # a row without any value is a row

@@ -47,7 +47,6 @@ class Tables(Source):
         columns; whether what is shorter is filled up with zeros.
         """
         meant = layout(files)
-        files = [files[i] for i in meant.keep.tolist()]
         self.name, self.root, self._files, self._wanted = name, root, files, wanted
         self._kept: dict[int, np.ndarray] = {}
         found = self._take_all()
@@ -55,6 +54,7 @@ class Tables(Source):
         lengths = [stop - start for r in found if not isinstance(r, str) for _, start, stop in r.pieces]
         self.window = window if window is not None else _one_length(lengths, name, pad)
         self._place(found, self.window if step is None else step, pad, window is None)
+        self.taken = [(f, self._faults.get(r, line)) for r, (f, line) in enumerate(self.taken)]
         if window is not None and lengths and max(lengths) < window and not pad:
             raise UserError(
                 f"{name}: no recording is as long as the window of {window} samples; the longest has {max(lengths)}; "
@@ -63,7 +63,7 @@ class Tables(Source):
         rates = {float(f"{r.rate:.3g}") for r in found if not isinstance(r, str) and r.rate is not None}
         self.rate = wanted.rate or (rates.pop() if len(rates) == 1 else None)
         of = self.places[:, 0]
-        self.classes, self.left_out = meant.classes, meant.left_out
+        self.classes = meant.classes
         self.labels = None if meant.labels is None else meant.labels[of]
         self.given = None if meant.given is None else meant.given[of]
         self.targets = class_values(self.labels, self.classes)

@@ -81,7 +81,7 @@ class _InOrder(Dataset):
             self.recipe = view.with_kinds({name: field.kind for name, field in source.fields.items()})
         self.pipeline = view if isinstance(view, Pipeline) else None
         self.min_side = enough_for([self.pipeline]) if self.pipeline is not None else None
-        self.value_range = source.value_range if value_range is None else value_range
+        self.value_range = source.scaled_as(value_range)
         self._by_size: dict[tuple[int, ...], Params] = {}
 
     def __len__(self) -> int:

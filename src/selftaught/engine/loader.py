@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from selftaught.data import Modality, Source, as_uint8, open_source
 from selftaught.data.kinds import kind_of
+from selftaught.data.source import UNLABELLED
 from selftaught.engine.orders import Order, Shuffled, batches_of
 from selftaught.engine.precision import cores
 from selftaught.errors import SampleError, UserError
@@ -73,6 +74,10 @@ class Batches(Dataset):
         self.pipelines = views if not isinstance(views, Recipe) else None
         self.min_side = None if on_device else enough_for(self.pipelines)
         if self.recipe is not None:
+            missing = [name for name in self.recipe.fields if name not in source.fields]
+            if missing:
+                has = ", ".join(source.fields)
+                raise UserError(f"{source.name} has no field {missing[0]!r}, which the views are made of; it has {has}")
             self.recipe = self.recipe.with_kinds({name: field.kind for name, field in source.fields.items()})
 
     def __len__(self) -> int:
@@ -150,18 +155,22 @@ def render_sample(
     Raises:
         SampleError: the sample can't be read, or is too small for a view.
     """
-    name = source.names[index]
+    clips = [f for f in recipe.fields if kind_of(source.fields[f].kind).framed]
     try:
-        clips = [f for f in recipe.fields if f in source.fields and source.fields[f].kind == "clip"]
         frames = recipe.frames(rng, {f: source.frames(index) for f in clips}) if clips else None
-        read = dict(frames.read) if frames is not None else {}
-        side = recipe.enough.get(source.main) if len(recipe.fields) == 1 else None
-        values = source.sample(index, want=recipe.fields, min_side=side, frames=next(iter(read.values()), None))
-        values = {key: _pixels(source, key, value, pixels) for key, value in values.items()}
-        params = recipe.sample(rng, {key: np.shape(value) for key, value in values.items()}, frames)
-        return recipe.render(values, params)
     except UserError as error:
-        raise SampleError(name, str(error)) from error
+        raise SampleError(source.names[index], str(error)) from error
+    read = dict(frames.read) if frames is not None else {}
+    if len({tuple(numbers) for numbers in read.values()}) > 1:
+        raise UserError(f"{source.name}: views pick different frames of {' and '.join(read)}; give them one space")
+    side = recipe.enough.get(source.main) if len(recipe.fields) == 1 else None
+    values = source.sample(index, want=recipe.fields, min_side=side, frames=next(iter(read.values()), None))
+    values = {key: _pixels(source, key, value, pixels) for key, value in values.items()}
+    try:
+        params = recipe.sample(rng, {key: np.shape(value) for key, value in values.items()}, frames)
+    except UserError as error:
+        raise SampleError(source.names[index], str(error)) from error
+    return recipe.render(values, params)
 
 
 def _pixels(source: Source, field: str, value: Any, pixels: str) -> Any:
@@ -170,7 +179,7 @@ def _pixels(source: Source, field: str, value: Any, pixels: str) -> Any:
         return value
     if pixels == "float32":
         return as_unit_float(value)
-    return as_uint8(value, source.value_range if field == source.main else None)
+    return as_uint8(value, source.range_of(field))
 
 
 def stack_views(rows: list[dict[str, Any]], recipe: Recipe) -> dict[str, torch.Tensor]:
@@ -320,7 +329,7 @@ def worker_init(_: int) -> None:
 
 def auto_workers(source: Source) -> int:
     """Loader processes that pay here: none for what lies in memory in small pieces, else up to two per four cores."""
-    return min(8, max(1, cores() // 2)) if source.modality == "image" else 0
+    return min(8, max(1, cores() // 2)) if kind_of(source.modality).pixels else 0
 
 
 def training_part(
@@ -332,7 +341,7 @@ def training_part(
         divided = by != "auto" or any(known is not None for known in (whole.labels, whole.groups, whole.given))
         if not divided:
             return whole
-        split = "train"
+        split = "pretrain" if whole.given is not None and (whole.given == UNLABELLED).any() else "train"
     return open_source(spec, modality=modality, split=split, by=by, seed=seed)
 
 

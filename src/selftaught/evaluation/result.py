@@ -217,7 +217,7 @@ def table(
     """Results side by side as a Markdown table, one row each.
 
     Args:
-        rows: row name ("this encoder", "random encoder", "raw input") -> result.
+        rows: row name ("this encoder", "untrained encoder", "raw input") -> result.
         columns: names of the numbers to show; all that occur, in order of appearance, if not given.
         corner: heading of the first column.
         upright: one line per number and one column per result, for many numbers.

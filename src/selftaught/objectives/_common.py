@@ -72,6 +72,30 @@ def check_views(*views: Tensor, minimum: int = 1, why: str = "") -> tuple[int, i
     return rows, width
 
 
+def check_floats(**tensors: Tensor | None) -> None:
+    """Refuse tensors (those that aren't None) of integers or booleans.
+
+    Raises:
+        UserError: it names the first one and its type.
+    """
+    for name, tensor in tensors.items():
+        if tensor is not None and not tensor.is_floating_point():
+            raise UserError(f"{name} needs floating-point values, got {tensor.dtype}; call .float() on it")
+
+
+def check_entries(queue: Tensor, width: int, minimum: int = 1) -> None:
+    """Refuse a queue that isn't (K, width) floating-point values with K of ``minimum`` or more.
+
+    Raises:
+        UserError: it says what was given and what is needed.
+    """
+    if queue.dim() != 2 or queue.shape[1] != width:
+        raise UserError(f"the queue needs the shape (entries, {width}), got {tuple(queue.shape)}")
+    if len(queue) < minimum:
+        raise UserError(f"the queue needs the shape (entries, {width}), {minimum} entry or more; it is empty")
+    check_floats(queue=queue)
+
+
 def check_positive(**values: float | Tensor) -> None:
     """Refuse a hyper-parameter that must be one number above zero.
 

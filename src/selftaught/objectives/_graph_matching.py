@@ -15,7 +15,15 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._assignment import Problem, edge_numbers, solve
-from selftaught.objectives._common import SHORTEST, check_choice, check_positive, check_views, in_float32, unit
+from selftaught.objectives._common import (
+    SHORTEST,
+    check_choice,
+    check_floats,
+    check_positive,
+    check_views,
+    in_float32,
+    unit,
+)
 
 SOLVERS = ("ipfp", "assignment", "exhaustive")
 _SHORT = 1e-2
@@ -63,8 +71,10 @@ def graph_matching(
     """
     check_choice("solver", solver, SOLVERS)
     check_positive(lam=lam, starts=starts)
-    if not gumbel_scale >= 0:
-        raise UserError(f"gumbel_scale must be at least 0, got {gumbel_scale}")
+    if not 0 <= gumbel_scale < math.inf:
+        raise UserError(f"gumbel_scale must be at least 0 and finite, got {gumbel_scale}")
+    if not (math.isfinite(margin) and math.isfinite(kappa)):
+        raise UserError(f"margin and kappa must be finite, got {margin} and {kappa}")
     edge, source, target = _edges(vertex, edge, source, target)
     _check_graph(vertex, edge, source, target)
     return _Matching.apply(
@@ -186,6 +196,7 @@ def _check_graph(vertex: Tensor, edge: Tensor, source: Tensor, target: Tensor) -
     if source.shape[1:] != (2,) or target.shape[1:] != (2,) or edge.shape != (len(source), len(target)):
         found = f"{tuple(edge.shape)}, {tuple(source.shape)}, {tuple(target.shape)}"
         raise UserError(f"edge affinities (E, F) need edges (E, 2) and (F, 2), got {found}")
+    check_floats(vertex=vertex, edge=edge)
     for edges in (source, target):
         _check_ends(edges, size)
 

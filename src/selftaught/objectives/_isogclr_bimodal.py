@@ -150,7 +150,7 @@ def isogclr_bimodal_terms(
     check_choice("form", form, FORMS)
     check_choice("start", start, STARTS)
     check_positive(tau=tau)
-    check_rates(gamma, beta_u, rho, eta, tau_min, tau_max)
+    check_rates(gamma, beta_u, rho, eta, tau_min, tau_max, clip)
     check_views(image, text, minimum=2, why=NO_NEGATIVES)
     expect_unit("isogclr_bimodal", image, text)
     rates = _Rates(gamma, beta_u, rho, eta, tau_min, tau_max, clip, start)

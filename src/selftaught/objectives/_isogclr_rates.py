@@ -8,13 +8,15 @@ from selftaught.objectives._common import check_positive
 STARTS = ("mean", "zero")
 
 
-def check_rates(gamma: float, beta_u: float, rho: float, eta: float, tau_min: float, tau_max: float) -> None:
+def check_rates(
+    gamma: float, beta_u: float, rho: float, eta: float, tau_min: float, tau_max: float, clip: float
+) -> None:
     """Refuse rates of the state outside their ranges.
 
     Raises:
         UserError: it names the rate and its range.
     """
-    check_positive(gamma=gamma, tau_min=tau_min)
+    check_positive(gamma=gamma, tau_min=tau_min, clip=clip)
     if not (gamma <= 1 and 0 <= beta_u <= 1):
         raise UserError(f"gamma must lie in (0, 1] and beta_u in [0, 1], got {gamma} and {beta_u}")
     if not (rho >= 0 and eta >= 0):

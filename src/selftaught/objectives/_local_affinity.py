@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, in_float32, unit
+from selftaught.objectives._common import check_floats, check_positive, in_float32, unit
 
 _PAIRS_AT_ONCE = 2**24  # location pairs held at a time: 64 MiB in float32
 
@@ -45,6 +45,7 @@ def local_similarity(
     if maps1.ndim != 4 or maps2.ndim != 4 or maps1.shape[:2] != maps2.shape[:2]:
         raise UserError(f"feature maps must be (N, D, R, S), got {tuple(maps1.shape)} and {tuple(maps2.shape)}")
     check_positive(gamma=gamma)
+    check_floats(maps1=maps1, maps2=maps2)
     first, second = (m.flatten(2).transpose(1, 2) for m in (maps1, maps2))
     rows, here, there = len(first), first.shape[1], second.shape[1]
     step = max(1, min(rows, _PAIRS_AT_ONCE // (rows * here * there)))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, check_views, softplus, unit
+from selftaught.objectives._common import check_entries, check_positive, check_views, softplus, unit
 from selftaught.objectives._tiled import lse_rows, lse_self
 
 CHUNK = 2**22
@@ -68,7 +68,6 @@ def diagnostics(q: Tensor, k: Tensor, hardest: Tensor) -> dict[str, Tensor]:
 def check_queue(q: Tensor, k: Tensor, queue: Tensor, mask: Tensor | None) -> None:
     """Refuse queries and keys (B, D), a queue (K, D) and a mask (B, K) that don't fit together."""
     rows, width = check_views(q, k)
-    if queue.dim() != 2 or queue.shape[1] != width or not len(queue):
-        raise UserError(f"the queue needs the shape (entries, {width}) with 1 entry or more, got {tuple(queue.shape)}")
+    check_entries(queue, width)
     if mask is not None and (mask.shape != (rows, len(queue)) or mask.dtype != torch.bool):
         raise UserError(f"mask must be bool of shape ({rows}, {len(queue)}), got {mask.dtype} {tuple(mask.shape)}")

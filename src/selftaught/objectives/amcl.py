@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, in_float32, softplus
+from selftaught.objectives._common import check_choice, check_floats, in_float32, softplus
 from selftaught.objectives._correlation import off_diagonal, standardise
 from selftaught.objectives._temperature import Score, Temperature, amcl_omega, check_heads, heads_of, unit_heads
 from selftaught.objectives._tiled import lse_rows
@@ -171,6 +171,7 @@ def amcl_moco_terms(
 ) -> dict[str, Tensor]:
     """:func:`amcl_moco` with its terms, named as those of :func:`amcl_terms`."""
     check_heads(q, k, minimum=1)
+    check_floats(queue=queue)
     if queue.shape[1:] != q.shape[1:] or not len(queue):
         raise UserError(f"the queue needs the shape (entries, *{tuple(q.shape[1:])}), got {tuple(queue.shape)}")
     temperature = Temperature.of(phi, tau_lo, tau_hi, beta, detach_phi)
@@ -236,6 +237,7 @@ def amcl_simsiam_terms(
     check_heads(p1, p2, minimum=1)
     if z1.shape != p1.shape or z2.shape != p1.shape:
         raise UserError(f"projections {tuple(z1.shape)} must have the shape {tuple(p1.shape)} of the predictions")
+    check_floats(z1=z1, z2=z2)
     temperature = Temperature.of(phi, tau_lo, tau_hi, beta, detach_phi)
     predictions = torch.cat([unit_heads(p1), unit_heads(p2)], 1)
     targets = torch.cat([unit_heads(z2.detach()), unit_heads(z1.detach())], 1)
@@ -300,7 +302,8 @@ def amcl_barlow_twins_terms(
     temperature = Temperature.of(None, tau_lo, tau_hi, beta, False)
     if scores is None:
         scores = z1.new_zeros(heads, width, width)
-    if scores.numel() != heads * width * width or scores.shape[-2:] != (width, width):
+    check_floats(scores=scores)
+    if scores.shape not in ((heads, width, width), (width, width) if heads == 1 else None):
         raise UserError(f"scores need the shape {(heads, width, width)}, got {tuple(scores.shape)}")
     a, b = (standardise(z.reshape(rows, -1), "batch", False).view(rows, heads, width) for z in (z1, z2))
     correlation = torch.einsum("ncl,ncm->clm", a, b) / rows

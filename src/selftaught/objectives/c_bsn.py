@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, check_range, in_float32, mean_distance
+from selftaught.objectives._common import check_choice, check_floats, check_range, in_float32, mean_distance
 
 __all__ = [
     "b2s",
@@ -127,7 +127,20 @@ def normalise_patch(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @in_float32
 def denormalise_patch(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Undo :func:`normalise_patch`: std * x + mean."""
+    """Undo :func:`normalise_patch`: std * x + mean.
+
+    Args:
+        x: (B, C, H, W) normalised images.
+        mean: (B, C, 1, 1).
+        std: (B, C, 1, 1).
+
+    Raises:
+        UserError: (a ``ValueError``) other shapes.
+    """
+    batch, channels, _, _ = _check_image(x, 1)
+    if not mean.shape == std.shape == (batch, channels, 1, 1):
+        given = f"{tuple(mean.shape)} and {tuple(std.shape)}"
+        raise UserError(f"mean and std need the shape {(batch, channels, 1, 1)}, got {given}")
     return x * std + mean
 
 
@@ -186,6 +199,7 @@ def c_bsn_terms(
     if not blind_full.shape == unmasked.shape == x.shape:
         shapes = ", ".join(str(tuple(t.shape)) for t in (blind_full, unmasked, x))
         raise UserError(f"blind_full, unmasked and x need one shape (B, C, H, W), got {shapes}")
+    check_floats(blind_full=blind_full, unmasked=unmasked, blind_sub=blind_sub, x=x)
     if m.ndim != 3 or x.ndim != 4 or not m.numel() or x.shape[2] % m.shape[1]:
         raise UserError(f"m must be (B, H/r, W/r) for x {tuple(x.shape)}, got {tuple(m.shape)}")
     sub = random_subsample(unmasked, m, x.shape[2] // m.shape[1])
@@ -210,6 +224,7 @@ def blind_spot(blind_full: Tensor, x: Tensor, *, loss: str = "l1") -> Tensor:
         loss: ``"l1"`` or ``"l2"``.
     """
     check_choice("loss", loss, ("l1", "l2"))
+    check_floats(blind_full=blind_full, x=x)
     if blind_full.shape != x.shape or not x.numel():
         raise UserError(f"blind_full and x need one shape, got {tuple(blind_full.shape)} and {tuple(x.shape)}")
     return mean_distance(blind_full, x, loss)

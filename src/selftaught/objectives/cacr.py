@@ -17,6 +17,7 @@ from selftaught.objectives._blocks import by_rows
 from selftaught.objectives._common import (
     NO_NEGATIVES,
     check_choice,
+    check_entries,
     check_positive,
     check_views,
     expect_unit,
@@ -253,8 +254,7 @@ def cacr_queue_terms(
         raise UserError(f"give queries and keys of the same two or more views, got {len(queries)} and {len(keys)}")
     _check(choice, "euclidean", tau_pos, tau_neg)
     _, width = check_views(*queries, *keys)
-    if queue.dim() != 2 or queue.shape[1] != width:
-        raise UserError(f"the queue needs the shape (entries, {width}), got {tuple(queue.shape)}")
+    check_entries(queue, width, minimum=0)
     expect_unit("cacr", *queries, *keys, queue)
     q, k, negatives = _stack_in_float32(queries), _stack_in_float32(keys).detach(), queue.detach()
     return _queue_terms(q, k, negatives, tau_pos, tau_neg, alpha, beta, choice, intra_batch)

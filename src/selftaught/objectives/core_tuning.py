@@ -16,6 +16,7 @@ from selftaught.errors import UserError
 from selftaught.objectives._blocks import by_rows
 from selftaught.objectives._common import (
     check_choice,
+    check_floats,
     check_labels,
     check_positive,
     check_range,
@@ -126,7 +127,7 @@ def semi_hard_partners(labels: Tensor, *, mining: str = "paper", generator: torc
         UserError: (a ``ValueError``) mining not ``"paper"`` or ``"official"``.
     """
     check_choice("mining", mining, ("paper", "official"))
-    rows, device = len(labels), labels.device
+    rows, device = labels.shape[0] if labels.dim() else 0, labels.device
     code = _codes(labels, rows)
     if mining == "official":
         return torch.randperm(rows, device=device, generator=generator)
@@ -279,6 +280,7 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if logits.dim() != 2 or not len(logits) or targets.shape not in (logits.shape, logits.shape[:1]):
         raise UserError(f"need logits (M, C) and targets (M, C) or (M,), got {_shape(logits)} and {_shape(targets)}")
+    check_floats(logits=logits)
     if targets.dim() == 1:
         check_labels(targets, *logits.shape)
         return F.cross_entropy(logits, targets)
@@ -298,6 +300,8 @@ def core_tuning_terms(
     """:func:`core_tuning` as its terms: ``loss``, ``cross_entropy``, ``contrast`` (before eta)."""
     if not eta >= 0:
         raise UserError(f"eta must be at least 0, got {eta}")
+    if logits.dim() != 2 or targets.dim() not in (1, 2):
+        raise UserError(f"need logits (M, C) and targets (M, C) or (M,), got {_shape(logits)} and {_shape(targets)}")
     cross_entropy = soft_cross_entropy(logits, targets[: len(logits)])
     contrast = focal_contrast(z, targets, tau=tau, focal=focal, normalisation=normalisation)
     return {"loss": cross_entropy + eta * contrast, "cross_entropy": cross_entropy, "contrast": contrast}
@@ -345,7 +349,7 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
 
 def _codes(labels: Tensor, rows: int) -> Tensor:
     """(B,) class numbers of labels that may be one-hot."""
-    if labels.dim() not in (1, 2) or len(labels) != rows:
+    if labels.dim() not in (1, 2) or not rows or len(labels) != rows:
         raise UserError(f"labels must be ({rows},) or ({rows}, C), one per sample, got {_shape(labels)}")
     if labels.dim() == 1:
         check_labels(labels, rows)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, check_views, in_float32
+from selftaught.objectives._common import check_floats, check_positive, check_views, in_float32
 
 __all__ = ["dino", "dino_center", "dino_terms"]
 
@@ -74,6 +74,7 @@ def dino_terms(
     if s.shape[1:] != t.shape[1:] or (center is not None and center.shape != s.shape[2:]):
         shapes = [tuple(x.shape[1:]) for x in (s, t)] + ([] if center is None else [tuple(center.shape)])
         raise UserError(f"student, teacher and centre need shapes (N, K), (N, K) and (K,), got {shapes}")
+    check_floats(center=center)
     return _dino(s, t.detach(), t.new_zeros(()) if center is None else center, student_temperature, teacher_temperature)
 
 
@@ -96,6 +97,7 @@ def _stack(crops: Crops, name: str) -> Tensor:
     if not isinstance(crops, Tensor):
         check_views(*crops)
         crops = torch.stack(list(crops))
+    check_floats(**{f"the {name}": crops})
     if crops.dim() != 3 or not len(crops) or not crops.shape[1]:
         raise UserError(f"the {name}'s logits need the shape (crops, batch, prototypes), got {tuple(crops.shape)}")
     return crops
@@ -119,6 +121,7 @@ def dino_center(center: Tensor, teacher: Crops, *, momentum: float = 0.9) -> Ten
     logits = _stack(teacher, "teacher")
     if not 0 <= momentum <= 1:
         raise UserError(f"the centre's momentum must lie in [0, 1], got {momentum}")
+    check_floats(center=center)
     if center.shape != logits.shape[2:]:
         raise UserError(f"a centre of shape {tuple(center.shape)} for logits of width {logits.shape[2]}")
     return momentum * center + (1 - momentum) * logits.to(center.dtype).mean((0, 1))

@@ -21,7 +21,15 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._blocks import by_rows
-from selftaught.objectives._common import NO_NEGATIVES, check_choice, check_views, expect_unit, in_float32, unit
+from selftaught.objectives._common import (
+    NO_NEGATIVES,
+    check_choice,
+    check_entries,
+    check_views,
+    expect_unit,
+    in_float32,
+    unit,
+)
 from selftaught.objectives._isogclr_bimodal import PairState, isogclr_bimodal, isogclr_bimodal_terms
 from selftaught.objectives._isogclr_rates import STARTS, check_rates
 
@@ -233,8 +241,7 @@ def isogclr_queue_terms(
     """:func:`isogclr_queue` with the terms and the state of :func:`isogclr_terms`."""
     rates = _Rates(gamma, beta_u, rho, eta, tau_min, tau_max, clip, start)
     tau, s, u = _state(q, k, tau, s, u, rates, minimum=1, lowest=2 / SAFE_EXPONENT)
-    if queue.dim() != 2 or queue.shape[1] != q.shape[1]:
-        raise UserError(f"the queue needs the shape (entries, {q.shape[1]}), got {tuple(queue.shape)}")
+    check_entries(queue, q.shape[1])
     expect_unit("isogclr", q, k, queue)
     k, queue = k.detach(), queue.detach()
 
@@ -358,7 +365,7 @@ def _state(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The state (B,) of the batch in the embeddings' type, without gradient; checked."""
     rows, _ = check_views(z1, z2, minimum=minimum, why=NO_NEGATIVES)
-    check_rates(rates.gamma, rates.beta_u, rates.rho, rates.eta, rates.tau_min, rates.tau_max)
+    check_rates(*rates[:-1])
     if rates.tau_min < lowest:
         raise UserError(
             f"a temperature must be at least {lowest:g} here (exp(1/tau) overflows), got tau_min {rates.tau_min}"

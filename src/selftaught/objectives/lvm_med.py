@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, check_views, in_float32, unit
+from selftaught.objectives._common import check_floats, check_positive, check_views, in_float32, unit
 from selftaught.objectives._graph_matching import edge_affinity, graph_matching, knn_edges, match_graphs
 from selftaught.objectives._local_affinity import grid_centres, local_similarity
 
@@ -104,6 +104,7 @@ def lvm_med_terms(
         raise UserError(f"alpha must lie in [0, 1], got {alpha}")
     vertex = unit(z1) @ unit(z2).T
     if local is not None:
+        check_floats(local=local)
         if local.shape != (rows, rows):
             raise UserError(f"local affinities must be ({rows}, {rows}), got {tuple(local.shape)}")
         vertex = alpha * local + (1 - alpha) * vertex

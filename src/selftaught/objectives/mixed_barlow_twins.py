@@ -1,4 +1,4 @@
-"""Mixed Barlow Twins: and a mixed batch embeds as the mixture of the embeddings."""
+"""Mixed Barlow Twins: Barlow Twins, and a mixed batch embeds as the mixture of the embeddings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, check_positive, check_range, check_views, in_float32, unit
+from selftaught.objectives._common import (
+    check_choice,
+    check_floats,
+    check_positive,
+    check_range,
+    check_views,
+    in_float32,
+    unit,
+)
 from selftaught.objectives._correlation import STATISTICS, off_diagonal_squares, squared_product
 
 __all__ = ["mixed_barlow_twins", "mixed_barlow_twins_terms"]
@@ -129,6 +137,7 @@ def _mixture(alpha: float | Tensor | None, pi: Tensor | None, rows: int) -> tupl
         return alpha, pi.long()
     if alpha.ndim and tuple(alpha.shape) != (rows,):
         raise UserError(f"alpha must be one number or ({rows},), got {tuple(alpha.shape)}")
+    check_floats(alpha=alpha)
     if alpha.device.type == "cpu" and not bool(((alpha >= 0) & (alpha <= 1)).all()):
         raise UserError(f"alpha must lie in [0, 1], got {alpha.min().item():g} .. {alpha.max().item():g}")
     return (alpha.unsqueeze(1) if alpha.ndim else alpha), pi.long()

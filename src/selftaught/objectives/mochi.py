@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, check_range, expect_unit, in_float32, unit
+from selftaught.objectives._common import check_floats, check_positive, check_range, expect_unit, in_float32, unit
 from selftaught.objectives._queue import CHUNK, check_queue, contrast, diagnostics
 from selftaught.objectives.moco_v2 import moco_v2_terms
 
@@ -52,7 +52,13 @@ def draw_mochi(
         alpha_range: alpha is uniform in it.
         beta_max: beta is uniform in [0, beta_max).
         generator: random generator on the device of ``count``; None takes torch's global one.
+
+    Raises:
+        UserError: (a ``ValueError``) a count that isn't (B,) int64, a range that :func:`mochi` refuses.
     """
+    if count.dim() != 1 or count.dtype != torch.int64:
+        raise UserError(f"count must be (B,) int64, got {tuple(count.shape)} {count.dtype}")
+    _check_shares(s, s_prime, alpha_range, beta_max)
     rows, last = len(count), (count - 1).clamp_min(0).unsqueeze(1)
 
     def uniform(width: int) -> Tensor:
@@ -257,7 +263,7 @@ def _mixture_lengths(queue: Tensor, index: Tensor, draws: MochiDraws, alpha: Ten
 
 def _sizes(draws: MochiDraws | None, s: int | None, s_prime: int | None) -> tuple[int, int]:
     """How many mixtures of each kind: as asked, else as drawn, else the paper's."""
-    drawn = (1024, 128) if draws is None else (draws.first.shape[-1], draws.partner.shape[-1])
+    drawn = (1024, 128) if draws is None else tuple(x.shape[-1] if x.dim() else 0 for x in (draws.first, draws.partner))
     return drawn[0] if s is None else s, drawn[1] if s_prime is None else s_prime
 
 
@@ -270,6 +276,8 @@ def _check_draws(draws: MochiDraws, rows: int, s: int, s_prime: int, n: int) -> 
             if value.dtype != torch.int64:
                 raise UserError(f"draws.{name} must be int64, got {value.dtype}")
             check_range(f"draws.{name}", value, 0, n)
+        else:
+            check_floats(**{f"draws.{name}": value})
 
 
 def _check_mixing(
@@ -277,6 +285,10 @@ def _check_mixing(
 ) -> None:
     if not 1 <= n <= entries:
         raise UserError(f"N must lie in 1 to the queue's {entries} entries, got {n}")
+    _check_shares(s, s_prime, alpha_range, beta_max)
+
+
+def _check_shares(s: int, s_prime: int, alpha_range: tuple[float, float], beta_max: float) -> None:
     if s < 0 or s_prime < 0:
         raise UserError(f"s and s_prime must be 0 or more, got {s} and {s_prime}")
     if not 0 < beta_max <= 1:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_views, in_float32, unit
+from selftaught.objectives._common import check_floats, check_views, in_float32, unit
 from selftaught.objectives._queue import CHUNK, batch_infonce
 
 __all__ = ["nearest", "nnclr"]
@@ -77,6 +77,7 @@ def nearest(z: Tensor, queue: Tensor, *, mask: Tensor | None = None) -> tuple[Te
         raise UserError(
             f"nearest needs (N, D) and a queue (K, D) that isn't empty, got {tuple(z.shape)} and {tuple(queue.shape)}"
         )
+    check_floats(z=z, queue=queue)
     if mask is not None and (mask.shape != (len(z), len(queue)) or mask.dtype != torch.bool):
         raise UserError(
             f"mask must have the shape ({len(z)}, {len(queue)}), bool, got {tuple(mask.shape)} {mask.dtype}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import NO_NEGATIVES, check_choice, check_views, in_float32
+from selftaught.objectives._common import NO_NEGATIVES, check_choice, check_floats, check_views, in_float32
 from selftaught.objectives.simclr import simclr
 from selftaught.objectives.supcon import supcon
 from selftaught.objectives.supervised import supervised
@@ -65,6 +65,7 @@ def spectral_population(weight: Tensor, signal: Tensor, noise: Tensor) -> Tensor
     if weight.dim() != 2 or signal.shape != weight.shape[1:] or noise.shape != signal.shape:
         shapes = ", ".join(str(tuple(t.shape)) for t in (weight, signal, noise))
         raise UserError(f"spectral_population needs W (P, F), phi (F,) and sigma (F,), got {shapes}")
+    check_floats(weight=weight, signal=signal, noise=noise)
     shared = signal.square()
     covariance = (weight * (shared + noise.square())) @ weight.T
     return covariance.square().sum() - 2 * (weight.square() @ shared).sum()

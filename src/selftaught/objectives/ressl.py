@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, check_views, in_float32, unit
+from selftaught.objectives._common import check_entries, check_positive, check_views, in_float32, unit
 
 __all__ = ["ressl", "ressl_terms"]
 
@@ -45,8 +44,7 @@ def ressl_terms(
     """:func:`ressl` with ``relation_entropy``: the mean entropy of the teacher's relations in nats, up to log K."""
     _, width = check_views(q, k)
     check_positive(temperature_q=temperature_q, temperature_k=temperature_k)
-    if queue.dim() != 2 or not len(queue) or queue.shape[1] != width:
-        raise UserError(f"the queue needs the shape (entries, {width}), got {tuple(queue.shape)}")
+    check_entries(queue, width)
     others = unit(queue.detach())
     relations = (unit(k.detach()) @ others.T / temperature_k).softmax(1)
     log_relations = (unit(q) @ others.T / temperature_q).log_softmax(1)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, check_labels, check_positive, in_float32
+from selftaught.objectives._common import check_choice, check_floats, check_labels, check_positive, in_float32
 
 __all__ = [
     "UNLABELLED",
@@ -177,6 +177,7 @@ def sla_mt(
     if transformation.shape != (len(logits), copies):
         found = tuple(transformation.shape)
         raise UserError(f"transformation logits must be ({len(logits)}, {copies}), one per copy, got {found}")
+    check_floats(transformation=transformation)
     _check_labels(labels, logits.shape[1])
     _check_per_class(logits.shape[1], class_weights, margins)
     which = torch.arange(copies, device=labels.device).repeat(len(labels))
@@ -224,6 +225,7 @@ def sla_episode(
             f"episode: support {tuple(support.shape)}, labels {tuple(labels.shape)} and query {tuple(query.shape)} "
             f"don't fit {copies} copies of every image"
         )
+    check_floats(support=support, query=query)
     check_labels(labels, len(labels), classes)
     if not set(range(classes)) <= set(labels.tolist()):
         raise UserError(f"episode: each of the {classes} classes needs a support image")
@@ -275,6 +277,7 @@ def ldam_margins(counts: Tensor, *, largest: float = 0.5) -> Tensor:
         UserError: counts that aren't (N,) or are negative.
     """
     counts = _counts(counts)
+    check_positive(largest=largest)
     margins = counts.clamp_min(1).pow(-0.25)
     return margins * (largest / margins.max())
 
@@ -287,6 +290,7 @@ def _counts(counts: Tensor) -> Tensor:
 
 # ---- parts --------------------------------------------------------------------------------------------------------
 def _copies(logits: Tensor, labels: Tensor) -> int:
+    check_floats(logits=logits)
     if logits.ndim != 2 or labels.ndim != 1 or not len(labels) or len(logits) % len(labels) or not len(logits):
         found = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
         raise UserError(f"logits (B*M, ...) and labels (B,) are needed, an image's copies side by side; got {found}")
@@ -320,6 +324,7 @@ def _sizes(joint: Tensor, labels: Tensor) -> tuple[int, int]:
 
 def _table(joint: Tensor, copies: int) -> Tensor:
     """(B*M, N*M) -> (B, j, c, k)."""
+    check_floats(joint=joint)
     classes = _check_columns(joint, copies)
     if len(joint) % copies:
         raise UserError(f"joint logits of {len(joint)} rows aren't {copies} copies of every image")
@@ -330,6 +335,7 @@ def _identity_rows(single: Tensor, images: int, copies: int, classes: int) -> Te
     if single.ndim != 2 or single.shape[1] != classes or len(single) not in (images, images * copies):
         found = tuple(single.shape)
         raise UserError(f"single logits must be ({images * copies}, {classes}) or ({images}, {classes}), got {found}")
+    check_floats(single=single)
     return single if len(single) == images else single[::copies]
 
 

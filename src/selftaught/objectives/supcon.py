@@ -48,7 +48,8 @@ def supcon(
         base_temperature: the loss is multiplied by temperature / base_temperature (the authors' code: 0.07); None: 1.
 
     Returns:
-        A scalar >= 0. Rows without a positive are left out of the mean; with none left it is 0, gradient included.
+        A scalar >= 0, exact near 0 where classes have few rows. Rows without a positive are left out of the mean; with
+        none left it is 0, gradient included.
 
     Raises:
         UserError: (a ``ValueError``) no views, shapes differ, one row in all, labels of another length, an unknown

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_labels, in_float32
+from selftaught.objectives._common import check_floats, check_labels, in_float32
 
 __all__ = ["supervised"]
 
@@ -29,6 +29,7 @@ def supervised(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Ten
     """
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or not len(logits):
         raise UserError(f"need logits (N, K) and labels (N,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
+    check_floats(logits=logits)
     check_labels(labels, *logits.shape)
     if not 0 <= smoothing < 1:
         raise UserError(f"smoothing must lie in [0, 1), got {smoothing}")

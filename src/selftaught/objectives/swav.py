@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, check_views, in_float32
+from selftaught.objectives._common import check_floats, check_positive, check_views, in_float32
 
 __all__ = ["sinkhorn", "swapped_prediction", "swav", "swav_terms"]
 
@@ -97,6 +97,7 @@ def swapped_prediction(
     check_views(*scores)
     check_positive(temperature=temperature)
     _check_crops(len(scores), crops_for_assign)
+    check_floats(codes=codes)
     if codes.shape != (len(crops_for_assign), *scores[0].shape):
         expected = (len(crops_for_assign), *scores[0].shape)
         raise UserError(f"the codes need the shape {expected}, got {tuple(codes.shape)}")
@@ -183,6 +184,7 @@ def swav_terms(
     for place, crop in enumerate(crops_for_assign):
         together = scores[crop].detach()
         if queue is not None:
+            check_floats(queue=queue[place])
             if queue[place].dim() != 2 or queue[place].shape[1] != scores[crop].shape[1]:
                 expected = f"(entries, {scores[crop].shape[1]})"
                 raise UserError(f"a queue of scores needs the shape {expected}, got {tuple(queue[place].shape)}")

@@ -17,7 +17,7 @@ from selftaught.report.verdict import compare as weigh
 
 Cell = dict[str, Any]
 
-_SHORT = {"random": "random", "raw": "raw"}
+_SHORT = {"random": "untrained", "raw": "raw"}
 
 
 def unique_titles(runs: Sequence[Mapping[str, Any]]) -> list[str]:

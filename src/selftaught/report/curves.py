@@ -12,13 +12,13 @@ from selftaught.report.text import known
 
 _ORDER = {"raw": 0, "random": 1, "other": 2, "this": 3}
 #: Names of the three things every number is shown for.
-ROLE_NAMES = {"this": "this encoder", "random": "random encoder", "raw": "raw input"}
+ROLE_NAMES = {"this": "this encoder", "random": "untrained encoder", "raw": "raw input"}
 
 
 def role_of(curve: Mapping[str, Any]) -> str:
     """The role of a label-efficiency curve: as given, else by its name, else this encoder."""
     name = str(curve.get("name", "")).lower()
-    guess = "random" if "random" in name else "raw" if "raw" in name else "this"
+    guess = "random" if "random" in name or "untrained" in name else "raw" if "raw" in name else "this"
     return str(curve.get("role") or guess)
 
 

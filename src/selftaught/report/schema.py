@@ -74,7 +74,7 @@ class Metrics(TypedDict, total=False):
 
 
 class Curve(TypedDict, total=False):
-    """One label-efficiency curve. ``role`` is "this", "random" or "raw"; without it the name decides."""
+    """One label-efficiency curve. ``role`` is "this", "random" (untrained) or "raw"; without it the name decides."""
 
     name: str
     role: str

@@ -1,4 +1,4 @@
-"""Numbers by protocol: this encoder always beside a random encoder and raw input."""
+"""Numbers by protocol: this encoder always beside an untrained one and raw input."""
 
 from __future__ import annotations
 

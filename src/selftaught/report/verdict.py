@@ -74,7 +74,7 @@ def judge(this: Score, rivals: Sequence[Score], chance: float | None = None, bet
     """The sentence that says what a comparison with the baselines amounts to, and its tone."""
     if not rivals:
         return (
-            "Nothing to compare it with: a random encoder and raw input were not measured, so it says little.",
+            "Nothing to compare it with: an untrained encoder and raw input were not measured, so it says little.",
             "unknown",
         )
     outcome = {rival.name: compare(this, rival, better) for rival in rivals}
@@ -109,7 +109,7 @@ def _and(names: Sequence[str]) -> str:
 
 
 def with_article(name: str, role: str) -> str:
-    """``a random encoder``, ``raw pixels``, ``the supervised encoder``: how a contender is called in a sentence."""
+    """``an untrained encoder``, ``raw pixels``, ``the supervised encoder``: how a contender is called in a sentence."""
     words = name[:1].lower() + name[1:] if name[1:2].islower() else name
     if role != "random" or words.startswith(("a ", "an ", "the ")):
         return words
@@ -169,7 +169,7 @@ def _from_restoration(run: Mapping[str, Any]) -> Verdict | None:
     items = run.get("restoration") or []
     if not items:
         return None
-    pairs = [
+    pairs = _judged_pairs(run) or [
         (i["psnr"], i["psnr_noisy"]) for i in items if i.get("psnr") is not None and i.get("psnr_noisy") is not None
     ]
     if not pairs:
@@ -193,6 +193,18 @@ def _from_restoration(run: Mapping[str, Any]) -> Verdict | None:
     judgement = f"Closer to the clean picture on {better} of {len(pairs)}; gain {reach}."
     clear = better == len(pairs) and after - before >= _SEEN_DB
     return Verdict(sentence, judgement, "gain" if clear else "mixed" if better else "none")
+
+
+def _judged_pairs(run: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """PSNR after and before of every picture that was judged, of which the page may show a few only."""
+    for protocol in run.get("protocols") or []:
+        if protocol.get("name") == "restoration":
+            sides = [
+                ((protocol.get(role) or {}).get("figures") or {}).get("per_image") or {} for role in ("this", "raw")
+            ]
+            after, before = (side.get("psnr") or [] for side in sides)
+            return list(zip(after, before, strict=True)) if len(after) == len(before) else []
+    return []
 
 
 def _from_protocols(run: Mapping[str, Any]) -> Verdict | None:

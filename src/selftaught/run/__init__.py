@@ -233,19 +233,24 @@ class Run:
             seeds=seeds,
             clean=clean,
             limit=limit,
+            classifies=self.output.classifies,
         )
         judged = self.output.evaluate(bench)
         if not self.partial:
-            place = evaluations.evaluation_on(self.layout, self.config["settings"]["data"], data)
+            place = self.evaluation(data)
             place.add(judged.found, judged.features, judged.sections)
             if report:
                 self.report(say)
         return Found(judged.found)
 
+    def evaluation(self, data: Any = None) -> evaluations.Evaluation:
+        """What is stored of the evaluation on a source; None is the run's own data."""
+        return evaluations.evaluation_on(self.layout, self.config["settings"]["data"], data)
+
     def _settings(self, data: Any) -> Settings:
         """The run's settings; on other data than its own, how that is divided is found out anew."""
         settings = self.settings
-        if not evaluations.evaluation_on(self.layout, settings.data, data).own:
+        if not self.evaluation(data).own:
             settings.by, settings.noise = "auto", ""
         return settings
 

@@ -58,8 +58,7 @@ class Contender:
         def tapped(batch: dict[str, Any]) -> dict[str, Tensor]:
             if own is not None and grid == (1, 1):
                 return own(batch)
-            x = batch["series"] if "series" in batch else batch["views"][0]
-            return evaluation.layer_features(encoder_of(self.model), x, grid=grid)
+            return evaluation.layer_features(encoder_of(self.model), self.model.inputs(batch), grid=grid)
 
         parts = list(mapped(self.model, source, tapped, self.view()))
         stacked = evaluation.stack_layers([found for found, _ in parts])

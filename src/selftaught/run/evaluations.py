@@ -14,6 +14,7 @@ import numpy as np
 from selftaught.data import open_source
 from selftaught.errors import UserError
 from selftaught.evaluation import Result, table
+from selftaught.run.applying import write_csv
 from selftaught.run.layout import Layout, write_json
 
 _MOST_COLUMNS = 8
@@ -80,6 +81,10 @@ class Evaluation:
         """Per protocol the stored Results (see `Result.to_dict`)."""
         return _read(self._numbers)
 
+    def items(self, protocol: str) -> Path:
+        """The table of a protocol that judges each sample by itself, the worst first; it may not be there."""
+        return self.folder / f"{protocol}.csv"
+
     def sections(self) -> dict[str, Any]:
         """Ready sections of the report."""
         return _read(self._sections)
@@ -118,6 +123,10 @@ class Evaluation:
                 raise UserError(f"{self._features}: can't be written ({error.strerror})") from error
         if sections:
             write_json(self._sections, sections)
+        for protocol, kinds in found.items():
+            rows = kinds["this"].figures.get("worst_first") if "this" in kinds else None
+            if rows:
+                write_csv(self.items(protocol), list(rows[0]), [list(row.values()) for row in rows])
         write_json(self._numbers, stored)
 
 

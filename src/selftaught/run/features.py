@@ -36,7 +36,7 @@ def through(
         function: of a batch as training sees it; called without gradient.
         pipeline: view of images; None is the method's evaluation view.
         precision: as in training.
-        **options: of `evaluation_batches`: ``batch_size``, ``workers``, ``start``.
+        **options: of `evaluation_batches`: ``batch_size``, ``workers``, ``start``, ``stop``.
 
     Yields:
         what it returned (None for a batch without a sample that can be read), the samples' indices (n,), and what was

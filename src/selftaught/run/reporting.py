@@ -12,6 +12,9 @@ import numpy as np
 
 from selftaught import catalog, report
 from selftaught.data import Source, as_uint8
+from selftaught.data.kinds import kind_of
+from selftaught.data.pixels import conform
+from selftaught.engine.loader import draw, render_sample
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError
 from selftaught.report import images as pictures
@@ -19,7 +22,7 @@ from selftaught.run.evaluations import Evaluation
 from selftaught.run.layout import Layout
 from selftaught.run.outputs._base import Page
 from selftaught.run_settings import Settings
-from selftaught.views import render
+from selftaught.views import Pipeline, render
 
 _TILE, _POINTS, _QUERIES, _HITS, _ROWS = 48, 600, 8, 8, 6
 
@@ -86,7 +89,7 @@ def _judged(lead: Evaluation, evaluations: Sequence[Evaluation], facts: dict[str
 def samples_and_map(page: Page) -> dict[str, Any]:
     """The sections of an encoder that need the samples: views, map, gallery, windows."""
     found: dict[str, Any] = {}
-    if page.train is not None and page.train.modality == "image":
+    if page.train is not None and kind_of(page.train.modality).pixels:
         found["views"] = _views(page.train, page.method, page.settings)
     index = page.features.get("index")
     if page.test is not None and index is not None and int(index.max(initial=-1)) < len(page.test):
@@ -172,28 +175,50 @@ def _spectrum(stored: dict[str, Any] | None) -> dict[str, Any] | None:
 
 # ---- pictures ----------------------------------------------------------------------------------------------------
 def _views(source: Source, method: Method, settings: Settings) -> dict[str, Any]:
-    pipelines = method.views()
-    plain = method.evaluation_view()
+    """Some samples as they are evaluated, and the views that training makes of them."""
     rng = np.random.default_rng(settings.seed)
-    rows, names = [], []
+    rows, names, columns = [], [], []
     for i in rng.permutation(len(source))[:_ROWS]:
         try:
-            image = as_uint8(source.read(int(i)), method.value_range)
-            seen = [render(image, p, p.sample(rng, *image.shape[:2])) for p in [plain, *pipelines] if p is not None]
-        except (SampleError, ValueError):
+            seen = {"original": _thumbnail(source, method, int(i))} | _views_of(source, method, int(i), rng)
+        except SampleError:
             continue
-        rows.append([pictures.encode(picture) for picture in seen])
+        columns = list(seen)
+        rows.append([pictures.encode(picture) for picture in seen.values()])
         names.append(str(source.names[int(i)]))
-    columns = ["original", *[f"view {k + 1}" for k in range(len(pipelines))]]
     return {"columns": columns, "rows": rows, "names": names} if rows else {}
 
 
+def _views_of(source: Source, method: Method, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Each view of a sample as a picture, by its name."""
+    recipe = method.recipe()
+    if recipe is not None:
+        recipe = recipe.with_kinds({name: field.kind for name, field in source.fields.items()})
+        found = render_sample(source, i, recipe, rng)
+        return {name: _still(value) for name, value in found.items() if "." not in name and np.ndim(value) in (3, 4)}
+    image = _conformed(source, method, i)
+    size = image.shape[:2]
+    made = (render(image, p, draw(p, rng, size[0], size[1], source.names[i])) for p in method.views())
+    return {f"view {k}": view for k, view in enumerate(made, start=1)}
+
+
+def _still(sample: np.ndarray) -> np.ndarray:
+    """A picture of a sample: itself, or the middle frame of a clip or slice of a volume; uint8 (H,W,C)."""
+    return as_uint8(sample[len(sample) // 2] if sample.ndim == 4 else sample)
+
+
+def _conformed(source: Source, method: Method, i: int) -> np.ndarray:
+    """A sample as the method sees it before its views, as a uint8 picture."""
+    sample = source.read(i)
+    sample = sample[len(sample) // 2] if sample.ndim == 4 else sample
+    return as_uint8(conform(sample, method.channels, source.names[i]), method.value_range)
+
+
 def _thumbnail(source: Source, method: Method, i: int) -> np.ndarray:
-    plain = method.evaluation_view()
-    image = as_uint8(source.read(i), method.value_range)
-    if plain is None:
+    plain, image = method.evaluation_view(), _conformed(source, method, i)
+    if not isinstance(plain, Pipeline):
         return image
-    return render(image, plain, plain.sample(np.random.default_rng(0), *image.shape[:2]))
+    return render(image, plain, draw(plain, np.random.default_rng(0), image.shape[0], image.shape[1], source.names[i]))
 
 
 def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarray], modality: str) -> dict[str, Any]:
@@ -212,7 +237,7 @@ def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarr
             "names": names,
         }
     }
-    if modality == "series":
+    if not kind_of(modality).pixels:
         found["series"] = {"windows": _windows(source, index, labels, rng)}
         return found
     thumbs = [_thumbnail(source, method, int(i)) for i in index]

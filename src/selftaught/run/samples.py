@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data import Modality, Source, open_source, split_source
+from selftaught.data import EmptyPartError, Modality, Source, open_source, split_source
 from selftaught.data.kinds import kind_of
 from selftaught.engine.loader import as_unit_float, training_part
 from selftaught.engine.method import Method
@@ -26,13 +26,17 @@ def training_source(data: Any, modality: Modality, settings: Settings) -> Source
 
 
 def labelled_parts(data: Any, modality: Modality, settings: Settings) -> tuple[Source, Source] | None:
-    """(train, test) of a source with labels, None where it has none."""
+    """(train, test) of a source with labels, None where it has none.
+
+    Raises:
+        UserError: the source can't be opened, or not be split as asked.
+    """
     try:
         parts = [
             open_source(data, modality=modality, split=split, by=settings.by, seed=settings.seed)
             for split in ("train", "test")
         ]
-    except UserError:
+    except EmptyPartError:  # too few samples to test on; a wrong --by or a missing list is the user's to mend
         return None
     if any(part.labels is None or len(part) == 0 for part in parts) or len(np.unique(parts[0].labels)) < 2:  # type: ignore[arg-type]
         return None
@@ -163,4 +167,5 @@ def _statistics(source: Source, samples: list[np.ndarray]) -> dict[str, Any]:
         "mean": [round(float(m), 4) for m in mean],
         "std": [round(float(s), 4) for s in std],
         "value_range": np.asarray(value_range, dtype=float).tolist() if value_range is not None else None,
+        "depth": source.depth,
     }

@@ -99,6 +99,7 @@ class Bench:
         seeds: draws of labelled subsets.
         clean: source of clean images of the same names (restoration).
         limit: images to restore at most (restoration).
+        classifies: whether the method gives classes of its own.
     """
 
     method: Method
@@ -114,6 +115,7 @@ class Bench:
     seeds: int = 5
     clean: Any = None
     limit: int = 50
+    classifies: bool = False
     _plain: Method | None = field(default=None, init=False)
 
     def each(self, name: str, source: Source) -> Iterator[Contender]:
@@ -149,7 +151,7 @@ class Bench:
 
         A classifier gives its own; every other contender learns a linear head on the reference's labels.
         """
-        own = self.method.output == "classes" and self.options.reference is None
+        own = self.classifies and self.options.reference is None
         learnt = self.reference_classes(name) if self.baselines or not own else None
         for contender in self.each(name, source):
             if own and contender.kind == "this":
@@ -308,6 +310,8 @@ def _labels_of_another(name: str, bench: Bench) -> tuple[Source, list[Any]]:
             return source, list(about.lists("labels"))
     if source.labels is None:
         raise UserError(f"--protocol {name}: {source.name} has no class folders, and no {METADATA} with labels")
+    source = source.subset(np.flatnonzero(source.labels >= 0))  # a file beside the class folders has none
+    assert source.labels is not None
     classes = source.classes or [str(k) for k in range(int(source.labels.max()) + 1)]
     return source, [classes[k] for k in source.labels]
 

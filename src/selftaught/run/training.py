@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from selftaught import catalog
 from selftaught import data as data_room
-from selftaught.data import Source
+from selftaught.data import Scale, Source
 from selftaught.engine.fit import fit
 from selftaught.engine.loader import check_batch_size
 from selftaught.engine.method import Method
@@ -212,7 +212,7 @@ def build(kind: type[Method], config: Any, facts: dict[str, Any]) -> Method:
     if "mean" in facts:
         method.pixel_mean.copy_(torch.tensor(facts["mean"]))
         method.pixel_std.copy_(torch.tensor(facts["std"]))
-    method.value_range = facts.get("value_range")
+        method.value_range = Scale(facts.get("value_range"), facts.get("depth"))
     return method
 
 

@@ -25,8 +25,8 @@ def chain(pipeline: Pipeline, kind: str, device: bool, wrappers: Wrappers) -> tu
     kept = pipeline._chains  # type: ignore[attr-defined]
     if (kind, device) not in kept:
         rows = pipeline.per_frame and kind in FRAMED
-        found = [(_function(op, kind, device, rows, wrappers), op, start, stop) for op, start, stop in pipeline.spans]
-        kept[kind, device] = tuple(step for step in found if step[0] is not None)
+        steps = [(_function(op, kind, device, rows, wrappers), op, start, stop) for op, start, stop in pipeline.spans]
+        kept[kind, device] = tuple(step for step in steps if step[0] is not None)
     return kept[kind, device]
 
 

@@ -291,13 +291,13 @@ def _listed(value: Any) -> Any:
 
 def read_each(key: str, values: Sequence[Any], read: Callable[[Any], Any]) -> list[Any]:
     """Read every entry of a list; an error names the key and the place."""
-    found = []
+    entries = []
     for place, value in enumerate(values):
         try:
-            found.append(read(value))
+            entries.append(read(value))
         except UserError as error:
             raise UserError(f"{key}[{place}]: {error}") from error
-    return found
+    return entries
 
 
 def _known() -> list[str]:

@@ -255,6 +255,8 @@ class Recipe:
                 raise UserError(f"Recipe: no field {view.of!r} in the sample; it has {', '.join(values) or 'none'}")
             value = made[view.of] if view.of in made else values[view.of]
             if view.pipeline.ops:
+                if view.name not in params:
+                    raise UserError(f"Recipe: no parameters for view {view.name!r}; sample them from this recipe")
                 kind = self._kind(self._roots[view.name], axes(value))
                 facts: dict[str, Any] = {}
                 value = render(value, view.pipeline, params[view.name], kind=kind, facts=facts)

@@ -260,7 +260,7 @@ class Dihedral(Op):
 def _around_one(op: str, name: str, value: Any) -> Pair:
     """A strength b means factors in [max(0, 1 - b), 1 + b]; a pair is taken as it is."""
     if isinstance(value, int | float):
-        if not 0 <= value <= 30:
+        if isinstance(value, bool) or not 0 <= value <= 30:
             raise UserError(f"{op}: {name} must be between 0 and 30, got {value!r}")
         return max(0.0, 1.0 - value), 1.0 + value
     return checked_range(op, name, value, 0.0, 31.0)
@@ -299,7 +299,8 @@ class ColorJitter(Op):
         name = "ColorJitter"
         for factor in ("brightness", "contrast", "saturation"):
             freeze(self, **{factor: _around_one(name, factor, getattr(self, factor))})
-        hue = (-self.hue, self.hue) if isinstance(self.hue, int | float) else self.hue
+        number = isinstance(self.hue, int | float) and not isinstance(self.hue, bool)
+        hue = (-self.hue, self.hue) if number else self.hue  # type: ignore[operator]
         freeze(self, hue=checked_range(name, "hue", hue, -0.5, 0.5), p=checked_probability(name, self.p))
         if self.order != "random" and self.order not in ORDERS:
             raise UserError(f"ColorJitter: order must be 'random' or an arrangement of 'bcsh', got {self.order!r}")
@@ -383,7 +384,7 @@ class Solarize(Op):
 
     def __post_init__(self) -> None:
         freeze(self, p=checked_probability("Solarize", self.p))
-        if not isinstance(self.threshold, int) or not 0 <= self.threshold <= 256:
+        if isinstance(self.threshold, bool) or not isinstance(self.threshold, int) or not 0 <= self.threshold <= 256:
             raise UserError(f"Solarize: threshold must be a whole number from 0 to 256, got {self.threshold!r}")
 
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:

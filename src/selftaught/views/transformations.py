@@ -115,16 +115,16 @@ def transformations(name: str | Sequence[Transformation]) -> tuple[Transformatio
     if not colon:
         raise UserError(f"transform={name}: choose {', '.join(_SETS)}, or give module:name of your own list")
     try:
-        found = getattr(import_module(module), attribute)
+        own = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"transform={name}: can't be imported ({error}); give module:name of a list") from error
-    return _checked(found() if callable(found) else found, name)
+    return _checked(own() if callable(own) else own, name)
 
 
-def _checked(found: object, name: str) -> tuple[Transformation, ...]:
-    if not isinstance(found, Sequence) or not found or not all(callable(one) for one in found):
+def _checked(chosen: object, name: str) -> tuple[Transformation, ...]:
+    if not isinstance(chosen, Sequence) or not chosen or not all(callable(one) for one in chosen):
         raise UserError(f"transform={name}: a list of one or more callables is needed, the identity first")
-    return tuple(found)
+    return tuple(chosen)
 
 
 def copies(images: Tensor, transform: str | Sequence[Transformation]) -> Tensor:
@@ -186,12 +186,12 @@ def random_shift(images: Tensor, pixels: int = 4, fill: Tensor | float = 0.0) ->
     rows = torch.arange(height, device=device) + down[:, None]
     columns = torch.arange(width, device=device) + right[:, None]
     sample = torch.arange(count, device=device)[:, None, None]
-    found = images.permute(0, 2, 3, 1)[
+    shifted = images.permute(0, 2, 3, 1)[
         sample, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
     ].permute(0, 3, 1, 2)
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     border = fill.view(-1, 1, 1) if isinstance(fill, Tensor) else images.new_tensor(fill)
-    return torch.where(inside[:, None], found, border.to(images))
+    return torch.where(inside[:, None], shifted, border.to(images))
 
 
 def cutout(images: Tensor, side: int) -> Tensor:
@@ -273,5 +273,5 @@ def ten_crop(images: Tensor, share: float = 0.875) -> Tensor:
     h, w = max(1, round(height * share)), max(1, round(width * share))
     corners = [(0, 0), (0, width - w), (height - h, 0), (height - h, width - w), ((height - h) // 2, (width - w) // 2)]
     crops = torch.stack([images[..., top : top + h, left : left + w] for top, left in corners], 1)
-    found = torch.cat([crops, crops.flip(-1)], 1).flatten(0, 1)
-    return torch.nn.functional.interpolate(found, (height, width), mode="bilinear", align_corners=False)
+    ten = torch.cat([crops, crops.flip(-1)], 1).flatten(0, 1)
+    return torch.nn.functional.interpolate(ten, (height, width), mode="bilinear", align_corners=False)

@@ -46,6 +46,7 @@ class Concat(Source):
         self.modality, self.channels, self.rate = first.modality, first.channels, first.rate
         self.depth = first.depth if len({p.depth for p in parts}) == 1 else None
         self.generated = any(p.generated for p in parts)
+        self.notes = [f"{p.name}: {note}" for p in parts for note in p.notes]
         self._starts = np.cumsum([0] + [len(p) for p in parts])
         stems = _distinct([p.name.rstrip("/") for p in parts])
         self.names = [f"{stem}/{n}" for stem, part in zip(stems, parts, strict=True) for n in part.names]
@@ -98,6 +99,12 @@ class Concat(Source):
         """Of the part's clip."""
         part, k = self._find(i)
         return part.frames(k)
+
+    def any_depth(self) -> None:
+        """Of every part."""
+        super().any_depth()
+        for part in self.parts:
+            part.any_depth()
 
     @property
     def value_range(self) -> ValueRange | None:

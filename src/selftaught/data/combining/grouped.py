@@ -71,6 +71,11 @@ class Grouped(Source):
         """Images in the group."""
         return len(self.members[i])
 
+    def any_depth(self) -> None:
+        """Of the source."""
+        super().any_depth()
+        self.source.any_depth()
+
     @property
     def value_range(self) -> ValueRange | None:
         """The images'."""

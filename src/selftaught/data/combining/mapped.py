@@ -87,6 +87,11 @@ class Mapped(Source):
         """Of the source's clip, where the function makes clips of clips."""
         return self.source.frames(i) if kind_of(self.modality).framed else super().frames(i)
 
+    def any_depth(self) -> None:
+        """Of the source."""
+        super().any_depth()
+        self.source.any_depth()
+
     @property
     def value_range(self) -> ValueRange | None:
         """Chosen over the results, where they are pixels other than uint8."""

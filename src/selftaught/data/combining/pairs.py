@@ -116,6 +116,12 @@ class Pairs(Source):
             raise SampleError(self.names[i], "clips of " + " and ".join(f"{n} frames ({f})" for f, n in counts.items()))
         return next(iter(counts.values())) if counts else super().frames(i)
 
+    def any_depth(self) -> None:
+        """Of every part."""
+        super().any_depth()
+        for part in self.parts.values():
+            part.any_depth()
+
     @property
     def value_range(self) -> ValueRange | None:
         """The main part's."""

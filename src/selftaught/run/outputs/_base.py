@@ -66,12 +66,12 @@ class Output:
     Attributes:
         hint: the option that an evaluation needs to say how good the model is.
         headlines: (protocol, number, its name), the first that was measured is the run's summary.
-        takes_unit_range: whether the deliverable takes values in [0, 1] as they are; else normalised ones.
+        classifies: whether the prediction is logits of the classes of the training data.
     """
 
     hint: ClassVar[str] = "--data LABELLED"
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = ()
-    takes_unit_range: ClassVar[bool] = False
+    classifies: ClassVar[bool] = False
 
     def apply(self, job: Job) -> Applied:
         """Write the method's result for every sample of a source; called again it goes on where it was cut off.
@@ -113,15 +113,17 @@ class Output:
             "normalise": {"mean": facts.get("mean"), "std": facts.get("std"), "value_range": facts.get("value_range")},
             "image_size": getattr(method.config, "image_size", None),
             "length": facts.get("length"),
+            "frames": getattr(method.config, "frames", None),
         }
 
     def example(self, card: dict[str, Any]) -> Tensor:
         """A batch of the shape that the deliverable takes."""
         generator = torch.Generator().manual_seed(0)
-        if card["modality"] == "series":
+        if card["length"]:
             return torch.randn(2, card["channels"], card["length"], generator=generator)
-        side = card["image_size"] or 64
-        return (torch.rand(2, card["channels"], side, side, generator=generator) - 0.5) / 0.25
+        side, frames = card["image_size"] or 64, card["frames"]
+        sizes = (frames, side, side) if frames else (side, side)
+        return (torch.rand(2, card["channels"], *sizes, generator=generator) - 0.5) / 0.25
 
     def free_axes(self) -> dict[int, tuple[str, int, int]]:
         """Axes besides the batch that may have any size, as axis -> (name, least, most)."""

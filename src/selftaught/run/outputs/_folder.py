@@ -11,7 +11,7 @@ from selftaught.data import Source
 from selftaught.errors import SampleError, UserError
 from selftaught.run import applying
 from selftaught.run.applying import Applied, Job, Skipped
-from selftaught.run.outputs._pictures import spare
+from selftaught.run.outputs._pictures import is_part, spare
 
 MARK, LOCK, DONE = "work.json", ".lock", ".done"
 _OWN = {MARK, LOCK, DONE, "skipped.csv"}
@@ -42,9 +42,11 @@ def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None]) ->
     written = kept = 0
     skipped: Skipped = []
     with applying.writing(out):
-        taken = out.is_dir() and any(entry.name not in _OWN for entry in out.iterdir())
+        taken = out.is_dir() and any(entry.name not in _OWN and not is_part(entry) for entry in out.iterdir())
         with applying.held(out / LOCK, out):
             known = applying.begin(job, out / MARK, taken=taken, clear=lambda: _clear(out, paths), growing=True)
+            for left in [path for path in out.rglob("*.part*") if is_part(path)]:
+                left.unlink()  # of a process that was killed; no other is at work here
             done = _Done(out / DONE, fresh=known is None)
             stamp = _stamps(job.source)
             for i, path in enumerate(paths):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -142,6 +143,14 @@ def _tiff(image: np.ndarray, beside: Beside) -> bytes:
 def spare(path: Path) -> Path:
     """Where an image goes that its own suffix can't hold: NAME.jpg.tif."""
     return path.with_name(path.name + ".tif")
+
+
+_PART = re.compile(r"\.part-\d+(\.[^.]*)?|(work\.json|skipped\.csv)\.part")
+
+
+def is_part(path: Path) -> bool:
+    """Whether this is a file that was being written when its process was killed."""
+    return _PART.fullmatch(path.name) is not None
 
 
 def replaced(path: Path, write: Callable[[Path], object]) -> None:

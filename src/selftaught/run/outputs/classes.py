@@ -20,6 +20,7 @@ __all__ = ["Classes"]
 class Classes(Embedding):
     """Logits (N, K) of the classes of the training data; the features below them are judged as embeddings are."""
 
+    classifies: ClassVar[bool] = True
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = (
         ("unlearning", "balance", "forgetting and keeping"),
         ("classify", "accuracy", "accuracy"),

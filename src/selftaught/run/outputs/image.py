@@ -41,7 +41,6 @@ class Image(Output):
 
     hint: ClassVar[str] = "--clean FOLDER"
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = (("restoration", "psnr", "PSNR"),)
-    takes_unit_range: ClassVar[bool] = True
 
     def apply(self, job: Job) -> Applied:
         """A folder of pictures: same names and bit depth; finished ones are kept."""
