@@ -78,8 +78,8 @@ class Config(UnlearnerConfig):
     """Labelled samples to keep, even over the classes, that repair the head at the end (LAF+R); 0: no repair."""
     repair_steps: int = 100
     """Steps of the repair."""
-    forget_weight: float = 1.0
-    """Weight of the samples to forget in negative-gradient and random-label."""
+    forget_weight: float | None = None
+    """Weight of the samples to forget; None: 1 in random-label, 0.05 in negative-gradient (NegGrad+, 2302.09880)."""
 
 
 PRESETS = {
@@ -129,8 +129,10 @@ class LAF(Unlearner):
 
     def _check(self) -> None:
         c = self.config
-        if not c.temperature > 0 or not c.kl_weight >= 0 or not c.forget_weight >= 0 or not c.vae_epochs > 0:
-            raise UserError("temperature and vae_epochs must be above 0, kl_weight and forget_weight at least 0")
+        if not c.temperature > 0 or not c.kl_weight >= 0 or not c.vae_epochs > 0:
+            raise UserError("temperature and vae_epochs must be above 0, kl_weight at least 0")
+        if c.forget_weight is not None and not c.forget_weight >= 0:
+            raise UserError(f"forget_weight must be at least 0, got {c.forget_weight}")
         if c.repair_labels < 0 or c.repair_steps < 1:
             raise UserError("repair_labels must be 0 or more, repair_steps 1 or more")
 
@@ -274,10 +276,12 @@ class LAF(Unlearner):
                 able, unable = self.teacher.predict(batch["remain"]), self.stranger.predict(batch["forget"])
             return {"loss": laf.bad_teacher(kept, able, gone, unable)}
         labels, wrong = self._label(batch["remain"]), self._label(batch["forget"])
+        usual = {"negative-gradient": 0.05, "random-label": 1.0}[c.mode]
+        weight = usual if c.forget_weight is None else c.forget_weight
         if c.mode == "negative-gradient":
-            return {"loss": laf.negative_gradient(kept, labels, gone, wrong, weight=c.forget_weight)}
+            return {"loss": laf.negative_gradient(kept, labels, gone, wrong, weight=weight)}
         wrong = laf.random_other_labels(wrong, self.classes)
-        return {"loss": laf.random_label(kept, labels, gone, wrong, weight=c.forget_weight)}
+        return {"loss": laf.random_label(kept, labels, gone, wrong, weight=weight)}
 
     def _cross_entropy(self, part: dict[str, Any]) -> dict[str, Tensor]:
         return {"loss": objectives.supervised(self.model.predict(part), self._label(part))}
