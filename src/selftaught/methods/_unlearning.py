@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
+from selftaught.catalog.rules import Natural
 from selftaught.data.selection import rest, select
 from selftaught.data.source import Source
 from selftaught.data.spec import with_option
@@ -31,7 +32,7 @@ class UnlearnerConfig(MethodConfig):
     """Views to forget and keep by: the plain image, or the augmented view that the original run learnt from."""
     original: str = ""
     """Method and options of the run that forgets, as JSON; taken from --init."""
-    image_size: int = 0
+    image_size: Natural = 0
     """Side of the images in pixels; taken from --init."""
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught import objectives
+from selftaught.catalog.rules import Count, Natural, NonNegative, Positive
 from selftaught.data.source import Source, require_labels
 from selftaught.engine.method import Optim, Stage
 from selftaught.engine.orders import ActiveSet, Order
@@ -48,19 +49,19 @@ class Config(UnlearnerConfig):
         "laf", "ue", "ra", "retrain", "fine-tune", "negative-gradient", "random-label", "bad-teacher"
     ] = "laf"  # fmt: skip
     """LAF; one of its two losses alone; or a baseline: all but bad-teacher read labels."""
-    lr_ue: float = 5e-5
+    lr_ue: NonNegative = 5e-5
     """Learning rate of extractor unlearning."""
-    lr_ra: float = 1e-4
+    lr_ra: NonNegative = 1e-4
     """Learning rate of representation alignment."""
-    temperature: float = 20.0
+    temperature: Positive = 20.0
     """T of representation alignment, in the denominator only."""
-    latent: int = 8
+    latent: Count = 8
     """Width of the autoencoders' code."""
-    vae_epochs: float = 10.0
+    vae_epochs: Positive = 10.0
     """Passes over its data that each autoencoder learns for."""
-    vae_lr: float = 1e-3
+    vae_lr: NonNegative = 1e-3
     """Learning rate of the autoencoders (Adam)."""
-    kl_weight: float = 0.025
+    kl_weight: NonNegative = 0.025
     """Weight of the divergence in the autoencoders' loss."""
     vae_output: Literal["sigmoid", "linear"] = "sigmoid"
     """Last layer of the autoencoders: the paper's sigmoid stays within (0, 1), linear reaches any value."""
@@ -74,11 +75,11 @@ class Config(UnlearnerConfig):
     """eval leaves BatchNorm's statistics as they are, as the paper does; train lets them follow."""
     pairing: Literal["zip", "cycle"] = "zip"
     """An epoch ends with the shorter of the two streams, as in the paper, or with the longer, the shorter cycled."""
-    repair_labels: int = 0
+    repair_labels: Natural = 0
     """Labelled samples to keep, even over the classes, that repair the head at the end (LAF+R); 0: no repair."""
-    repair_steps: int = 100
+    repair_steps: Count = 100
     """Steps of the repair."""
-    forget_weight: float | None = None
+    forget_weight: NonNegative | None = None
     """Weight of the samples to forget; None: 1 in random-label, 0.05 in negative-gradient (NegGrad+, 2302.09880)."""
 
 
@@ -115,7 +116,6 @@ class LAF(Unlearner):
     def build(self) -> None:
         """The classifier that forgets, a copy of it from before, and the autoencoders."""
         c = self.config
-        self._check()
         super().build()
         if c.mode in ("laf", "ra", "bad-teacher"):
             self.teacher = copy.deepcopy(self.model)
@@ -126,15 +126,6 @@ class LAF(Unlearner):
             self.h, self.h_forget = (EmbeddingVAE(width, c.latent, output=c.vae_output) for _ in range(2))
         wanted = [("vae", hasattr(self, "h")), ("vae-forget", hasattr(self, "h")), ("forget", True)]
         self.stages = tuple(stage for stage, asked in [*wanted, ("repair", c.repair_labels > 0)] if asked)
-
-    def _check(self) -> None:
-        c = self.config
-        if not c.temperature > 0 or not c.kl_weight >= 0 or not c.vae_epochs > 0:
-            raise UserError("temperature and vae_epochs must be above 0, kl_weight at least 0")
-        if c.forget_weight is not None and not c.forget_weight >= 0:
-            raise UserError(f"forget_weight must be at least 0, got {c.forget_weight}")
-        if c.repair_labels < 0 or c.repair_steps < 1:
-            raise UserError("repair_labels must be 0 or more, repair_steps 1 or more")
 
     # ---- stages ----------------------------------------------------------------------------------------------
     def order(self, source: Source, role: str) -> Order | None:
