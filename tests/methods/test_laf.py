@@ -137,7 +137,7 @@ def test_a_reference_adds_the_tug_of_war_and_repair_uses_a_few_labels(
     original: selftaught.Run, edited: selftaught.Run, tmp_path: Path
 ) -> None:
     repaired = selftaught.train(
-        "laf", init=str(original.path), forget="class=3", out=str(tmp_path / "repaired"),
+        "laf", init=str(original.path), forget="class=3:0.1", out=str(tmp_path / "repaired"),
         **SHORT | {"repair_labels": 18, "repair_steps": 3, "lr": 1e-2},
     )  # fmt: skip
     a, b = weights(original), weights(repaired)
@@ -158,14 +158,31 @@ def test_the_repair_takes_as_many_samples_of_every_class() -> None:
         _evenly(labels, 76)
 
 
+def _told(slug: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What LAF takes over from a run of a method with these options; how its data were divided is no option."""
+    told = LAF.inherits({"method": slug, "options": options, "settings": {"split": "all", "by": "auto", "noise": ""}})
+    assert (told.pop("split"), told.pop("by")) == ("all", "auto")
+    return told
+
+
 def made(**options: Any) -> LAF:
-    told = LAF.inherits({
-        "method": "supervised", "options": vars(methods.Supervised.config_class(encoder="cnn-small", image_size=16)),
-        "settings": {"split": "all", "by": "auto", "noise": ""},
-    })  # fmt: skip
-    assert told.pop("split") == "all"
-    told.pop("by")
-    return LAF(channels=1, classes=4, samples=40, **told | options)
+    config = methods.get("supervised").config_class(encoder="cnn-small", image_size=16)
+    return LAF(channels=1, classes=4, samples=40, **_told("supervised", vars(config)) | options)
+
+
+@pytest.mark.parametrize("slug", ["supervised", "sla", "core-tuning"])
+def test_any_classifier_is_rebuilt_as_it_was_and_split_into_encoder_and_head(slug: str) -> None:
+    kind = methods.get(slug)
+    config = kind.config_class(encoder="cnn-small", image_size=16)
+    before = kind(config, channels=1, classes=4, samples=40)
+    method = LAF(channels=1, classes=4, samples=40, **_told(slug, vars(config)))
+    method.deliverable().load_state_dict(before.deliverable().state_dict())
+    batch = {"index": torch.arange(3), "views": [torch.randn(3, 1, 16, 16)]}
+    before.eval()
+    method.eval()
+    assert torch.allclose(method.predict(batch), before.predict(batch))
+    assert method.features(batch).shape == (3, method.h.dim) == (3, 256)
+    assert method.deliverable_spec() == before.deliverable_spec()
 
 
 def test_what_each_stage_trains_and_in_which_mode() -> None:
