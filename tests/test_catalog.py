@@ -305,7 +305,7 @@ def test_card_text_says_everything_in_aligned_columns(toy: Path, monkeypatch: py
     assert max(map(len, lines)) <= 80
     assert lines[0] == "LAF   (laf)"
     assert "ICLR 2024, arXiv 2404.00506" in text
-    assert lines[-1] == "selftaught train laf --data photos/"
+    assert lines[-1] == "selftaught train laf --init RUN --forget class=NAME"
     start = lines.index("options of its own")
     assert lines[start + 1] == "  --mode    none        Which. [a | 2]"
     assert "  paper  epochs 100, lr 0.25" in lines
@@ -435,6 +435,7 @@ def test_both_guides_name_the_same_ten_steps() -> None:
 def test_flags_in_the_docs_exist() -> None:
     """A flag in the pages is a setting, an option of a built method, or one of the other commands' (listed here)."""
     known = {o.flag for slug in BUILT for o in catalog.options(slug)} | {o.flag for o in catalog.settings()}
+    known |= {f"--{role}" for slug in BUILT for role in catalog.roles(slug)}
     other = {
         "check", "clean", "config", "debug", "format", "full", "job", "method", "name", "no-name", "protocol", "resume",
         "site-dir", "strict",
