@@ -126,6 +126,7 @@ def test_teachers_start_as_copies_and_move_before_the_step() -> None:
         ({"target": "mlp"} | ALONE, {"scd", "used_prototypes"}),
         ({"scd_weight": 0.0, "image_weight": 0.0}, {"video", "video_entropy"}),
         ({"scd_weight": 0.0, "video_weight": 0.0}, {"image", "image_entropy"}),
+        ({"mask": "region"}, {"scd", "video", "image"}),
         ({"class_token": False, "mask": "random", "augment": "resize"}, {"scd", "video", "image"}),
     ],
 )

@@ -11,7 +11,8 @@ def claim() -> Claim:
     """What the paper's ablation says, and the smallest fair comparison that could show it, on generated clips."""
     return Claim(
         method="discovr",
-        says="With clusters from an image branch a video encoder knows weak hearts better than with the video term alone.",
+        says="With clusters from an image branch a video encoder knows weak hearts better "
+        "than with the video term alone.",
         data="ultrasound?label=ejection&train=600&test=400",
         arms=(
             Arm("discovr", "discovr"),

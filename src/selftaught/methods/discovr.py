@@ -21,7 +21,7 @@ from selftaught.engine.distributed import gather_labels, is_distributed
 from selftaught.engine.ema import MovingAverage
 from selftaught.engine.method import Method, MethodConfig, Optim
 from selftaught.errors import UserError
-from selftaught.networks.tokens import keep_from_mask, largest_patch, patchify, random_keep, visible_first
+from selftaught.networks.tokens import keep_from_mask, largest_patch, patchify, random_keep, region_keep, visible_first
 from selftaught.networks.transformer import MaskedDecoder
 from selftaught.networks.video import CLIP_ENCODERS, FramewiseEncoder, clip_encoder
 from selftaught.objectives.discovr import (
@@ -60,8 +60,8 @@ class Config(MethodConfig):
     """Blocks of the image encoder; 0 takes as many as the video encoder has."""
     class_token: bool = True
     """Whether the encoders have a class token; without it the mean of the tokens stands for the clip."""
-    mask: Literal["tube", "random"] = "tube"
-    """Masks of clips: one pattern repeated over time, or another one at every time step."""
+    mask: Literal["tube", "random", "region"] = "tube"
+    """Masks of clips: one pattern repeated over time, another one at every time step, or one region at all times."""
     mask_ratio: float = 0.9
     """Share of tokens hidden from the video encoder before the decoder."""
     local_mask_ratio: float = 0.9
@@ -119,7 +119,7 @@ class Config(MethodConfig):
     beta2: float = 0.95
     """Second beta of AdamW."""
     weight_decay: float = 0.05
-    final_lr: float = 2 / 3
+    final_lr: float = 0.6667
     warmup_epochs: float = 40.0
 
 
@@ -239,12 +239,12 @@ class DISCOVR(Method):
     def masks(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Visible tokens before the decoder (N, L), and of the local views (V N, L'), view after view."""
         c, rows = self.config, len(batch["clip"])
-        if c.mask == "random":
-            count, device = self.encoder.count, batch["clip"].device
-            return tuple(  # type: ignore[return-value]
-                random_keep(n * rows, count, ratio, device=device)
-                for n, ratio in ((1, c.mask_ratio), (c.local_views, c.local_mask_ratio))
-            )
+        if c.mask != "tube":
+            device, net = batch["clip"].device, self.encoder
+            shape = net.grid if c.mask == "region" else net.count
+            draw: Any = region_keep if c.mask == "region" else random_keep
+            keep = draw(rows, shape, c.mask_ratio, device=device)
+            return keep, draw(c.local_views * rows, shape, c.local_mask_ratio, device=device)
         local = batch["clip.local"].transpose(0, 1).flatten(0, 1)
         return keep_from_mask(batch["clip.mask"][:, 0]), keep_from_mask(local)
 
