@@ -25,6 +25,8 @@ _TONE_WORDS = {
     "mixed": "Mixed result",
     "none": "No gain",
     "unknown": "",
+    "sound": "No sign of collapse",
+    "collapsed": "Signs of collapse",
 }
 _LEAD_WORDS = {"gain": "Clear lead", "mixed": "No clear lead", "none": "", "unknown": ""}
 
