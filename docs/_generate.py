@@ -79,8 +79,8 @@ def option_table(fields: list[catalog.Option]) -> str:
     """Markdown table of options: name, default, what it may be, what it means."""
     rows = []
     for option in fields:
-        choices = ("on", "off") if option.type == "bool" else option.choices
-        may_be = " ".join(f"`{text.show(choice)}`" for choice in choices) or f"`{_cell(option.type)}`"
+        choices = ("on", "off") if option.rule.type == "bool" else option.choices
+        may_be = " ".join(f"`{text.show(choice)}`" for choice in choices) or _cell(option.kind)
         rows.append(
             f"| `{option.flag}` | `{_cell(text.show(option.default) or '(empty)')}` | {may_be} | {_cell(option.help)} |"
         )

@@ -13,9 +13,11 @@ from types import ModuleType
 
 import pytest
 
-from selftaught import catalog
+from selftaught import catalog, methods
 from selftaught.catalog import cards as cards_module
+from selftaught.catalog.rules import rules_of
 from selftaught.errors import UserError
+from selftaught.run_settings import Settings
 
 SYSTEMS = """
 gopro clip-baselines c-bsn projection-head masked-scene-modeling scatsimclr selfdrsc rrformer prodepth
@@ -266,10 +268,18 @@ def test_what_the_tree_says_is_what_the_class_has(slug: str) -> None:
     made = module.Config()
     assert {o.name: o.default for o in read} == {f.name: getattr(made, f.name) for f in fields}
     assert all(o.help for o in read), [o.name for o in read if not o.help]
+    assert {o.name: o.rule for o in read} == rules_of(module.Config)
+    kind = methods.get(slug)
+    assert catalog.stages(slug) == list(kind.stages)
+    assert catalog.roles(slug) == list(kind.roles)
+    assert catalog.changes_a_run(slug) == kind.transforms
+    assert catalog.default_data(slug) == kind.default_data
     assert catalog.presets(slug) == module.PRESETS
-    known = {o.name for o in read} | {o.name for o in catalog.settings()}
+    rules = {o.name: o.rule for o in (*read, *catalog.settings())}
     for name, recipe in catalog.presets(slug).items():
-        assert set(recipe) <= known, f"preset {name} sets what nothing has"
+        for option, value in recipe.items():
+            assert option in rules, f"preset {name} sets {option}, which nothing has"
+            assert rules[option].check(value) == value, f"preset {name}"
 
 
 def test_settings_of_a_run_are_listed_with_their_explanation() -> None:
@@ -277,6 +287,14 @@ def test_settings_of_a_run_are_listed_with_their_explanation() -> None:
     assert {"data", "out", "epochs", "steps", "batch_size", "seed"} <= set(found)
     assert all(o.help for o in found.values())
     assert "bf16" in found["precision"].choices
+    assert {name: o.rule for name, o in found.items()} == rules_of(Settings)
+
+
+@pytest.mark.parametrize("slug", BUILT)
+def test_every_number_of_a_method_has_its_limits(slug: str) -> None:
+    """A number without a range takes any value without a word."""
+    open_ended = [o.name for o in catalog.options(slug) if o.rule.type in ("int", "float") and o.rule.range is None]
+    assert not open_ended
 
 
 def test_card_text_says_everything_in_aligned_columns(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,7 +440,7 @@ def test_flags_in_the_docs_exist() -> None:
         "site-dir", "strict",
         "cluster", "data", "encoders", "fractions", "initialisations", "methods", "probe", "quick", "scorers", "seeds",
         "sets", "size", "workers", "write",
-        "attribute", "by", "fraction", "grid", "labels", "reference", "threshold",
+        "attribute", "by", "fraction", "grid", "labels", "modality", "reference", "threshold",
     }  # fmt: skip
     for page in [*(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"]:
         used = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", page.read_text()))

@@ -51,7 +51,7 @@ def test_help_and_catalogue_load_nothing_heavy() -> None:
     code = (
         "import sys; from selftaught.cli import main\n"
         "for a in (['methods'], ['methods', 'dcl'], ['methods', 'denoise', '--job', 'restore']): assert main(a) == 0\n"
-        "try: main(['train', 'dcl', '--help'])\n"
+        "try: main(['train', 'dcl', '--device', 'cpu', '--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'cv2', 'timm', 'lightning', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy"
@@ -213,11 +213,13 @@ def test_images_of_many_channels(
     code, _, err = run(capsys, "apply", "run", "images", "--out", "e.npy")
     assert code == 0, err
     assert np.isfinite(np.load("e.npy")).all()
-    (tmp_path / "images/broken.png").write_bytes(b"not an image")
+    (tmp_path / "images/class0/broken.png").write_bytes(b"not an image")
+    (tmp_path / "images/stray.png").write_bytes((tmp_path / "images/class0/broken.png").read_bytes())
     code, out, err = run(capsys, "apply", "run", "images", "--out", "f.npy")
     assert code == 0, err
-    assert out.splitlines() == ["60 written to f.npy", "1 could not be used, listed in f.npy.skipped.csv"]
-    assert "\nbroken.png," in (tmp_path / "f.npy.skipped.csv").read_text()
+    stray, skipped = "1 left out: beside the class folders", "1 could not be used, listed in f.npy.skipped.csv"
+    assert out.splitlines() == ["60 written to f.npy", stray, skipped]
+    assert "\nclass0/broken.png," in (tmp_path / "f.npy.skipped.csv").read_text()
     write_photos(tmp_path / "rgb", 20)
     said = error(capsys, "apply", "run", "rgb", "--out", "f.npy")
     assert f"{channels}" in said

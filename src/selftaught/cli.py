@@ -6,9 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from selftaught import __version__, cli_evaluate
+from selftaught.catalog.rules import Count, Range
+from selftaught.cli_options import Parser, checked, parse_train, peek
 from selftaught.errors import UserError
 
 _EXAMPLES = """examples:
@@ -51,13 +53,6 @@ def _resume_line() -> str:
     return f"selftaught train --resume {os.environ.get('SELFTAUGHT_RUN_FOLDER', 'RUN')}"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line that names the option."""
-
-    def error(self, message: str) -> Any:
-        raise UserError(f"{message} (see {self.prog} --help)")
-
-
 def _dispatch(arguments: list[str]) -> int:
     parser = _parser()
     if not arguments:
@@ -73,8 +68,8 @@ def _dispatch(arguments: list[str]) -> int:
     return int(options.call(options) or 0)
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="selftaught",
         description="Learning without labels: train, evaluate, apply, export and report.",
         epilog=_EXAMPLES,
@@ -82,7 +77,7 @@ def _parser() -> _Parser:
     )
     parser.add_argument("--version", action="version", version=f"selftaught {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
 
     def command(name: str, call: Callable[[argparse.Namespace], Any], help: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
@@ -103,7 +98,7 @@ def _parser() -> _Parser:
     sub.add_argument("--data", help="a source to measure reading of; default photos")
     sub = command("demo", _demo, "the main job on the embedded photographs: train, evaluate, report")
     sub.add_argument("--out", help="folder of the run")
-    sub.add_argument("--steps", type=int, help="shorter or longer than the default")
+    checked(sub, "--steps", Count, "shorter or longer than the default")
     _add_benchmark(command("benchmark", _benchmark, "a grid of runs, MedMNIST's protocol, or the papers' claims"))
     return parser
 
@@ -112,15 +107,15 @@ def _add_benchmark(sub: argparse.ArgumentParser) -> None:
     built_in = "medmnist | claims | projection-study"
     sub.add_argument("what", metavar=f"GRID.yaml | {built_in}", help="a grid's file, or one of those built in")
     sub.add_argument("--out", help="folder for results; a grid goes on there")
-    sub.add_argument("--workers", type=int, help="cells at a time on this machine (grids)")
+    checked(sub, "--workers", Count, "cells at a time on this machine (grids)")
     sub.add_argument("--cluster", help="slurm: every cell a job, through submitit (grids)")
-    sub.add_argument("--seeds", type=int, help="repetitions; default the claim's own (claims, medmnist)")
+    checked(sub, "--seeds", Count, "repetitions; default the claim's own (claims, medmnist)")
     sub.add_argument("--method", help="one method; default all that are built (claims)")
     sub.add_argument("--full", action="store_true", help="the longer form (claims)")
     sub.add_argument("--quick", action="store_true", help="the small form, offline, half an hour on 2 cores (medmnist)")
     sub.add_argument("--data", help="folder with MedMNIST's .npz files; default downloads them (medmnist)")
-    sub.add_argument("--size", type=int, help="side of the images: 28, 64, 128 or 224 (medmnist)")
-    sub.add_argument("--steps", type=int, help="steps in place of the recipes' (medmnist, projection-study)")
+    checked(sub, "--size", Literal[28, 64, 128, 224], "side of the images (medmnist)")
+    checked(sub, "--steps", Count, "steps in place of the recipes' (medmnist, projection-study)")
     sub.add_argument("--probe", help="linear, linear-sgd, knn or finetune (medmnist)")
     sub.add_argument("--write", metavar="FILE", help="write the grid as YAML to edit, and do no more (medmnist)")
     for name, kind in _LISTS.items():
@@ -151,8 +146,8 @@ def _add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("run", help="folder of the run")
     sub.add_argument("input", help="source to apply it to")
     sub.add_argument("--out", required=True, help=".parquet or .npy file, or a folder for images")
-    sub.add_argument("--workers", type=int, default=-1, help="loader processes; -1 chooses")
-    sub.add_argument("--tile", type=int, default=512, help="largest side restored in one piece (default 512)")
+    checked(sub, "--workers", Annotated[int, Range(-1)], "loader processes; -1 chooses", default=-1)
+    checked(sub, "--tile", Count, "largest side restored in one piece (default 512)", default=512)
     sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
     sub.add_argument("--adapt", action="store_true", help="let the method adapt to the samples first, where it can")
     _add_partial(sub)
@@ -173,7 +168,7 @@ def _add_partial(sub: argparse.ArgumentParser) -> None:
 # ---- train -------------------------------------------------------------------------------------------------------
 def _train(arguments: list[str]) -> int:
     slug = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    resume, config = _peek(arguments, "--resume"), _peek(arguments, "--config")
+    resume, config = peek(arguments, "--resume"), peek(arguments, "--config")
     if slug is None:
         slug = _method_of(resume, config)
     else:
@@ -183,7 +178,7 @@ def _train(arguments: list[str]) -> int:
             slug = "simclr"
         else:
             raise UserError("which method? selftaught train METHOD --data SOURCE (see selftaught methods)")
-    given = _parse_train(slug, arguments)
+    given = parse_train(slug, arguments)
     quiet, report = given.pop("quiet", False), given.pop("report", True)
     data, resume, config = given.pop("data", None), given.pop("resume", None), given.pop("config", None)
     if resume:
@@ -199,15 +194,6 @@ def _train(arguments: list[str]) -> int:
     return 0
 
 
-def _peek(arguments: list[str], name: str) -> str | None:
-    for k, argument in enumerate(arguments):
-        if argument == name and k + 1 < len(arguments):
-            return arguments[k + 1]
-        if argument.startswith(name + "="):
-            return argument.split("=", 1)[1]
-    return None
-
-
 def _method_of(resume: str | None, config: str | None) -> str | None:
     if resume is None and config is None:
         return None
@@ -219,48 +205,6 @@ def _method_of(resume: str | None, config: str | None) -> str | None:
     if "method" not in content:
         raise UserError(f"{config}: names no method")
     return str(content["method"])
-
-
-def _parse_train(slug: str, arguments: list[str]) -> dict[str, Any]:
-    """Options of the run and of the method, typed by their declarations; only those given are returned."""
-    from selftaught import catalog
-
-    card = catalog.card(slug)
-    parser = _Parser(
-        prog=f"selftaught train {slug}",
-        description=card.summary,
-        epilog=f"presets: {', '.join(catalog.presets(slug)) or 'none'}",
-        argument_default=argparse.SUPPRESS,
-    )
-    parser.add_argument("--config", metavar="FILE", help="a run's config.yaml to repeat")
-    parser.add_argument("--resume", metavar="RUN", help="folder of an interrupted run to go on with")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    text = "evaluate and write the report at the end (default yes)"
-    parser.add_argument("--report", action=argparse.BooleanOptionalAction, help=text)
-    for role in catalog.roles(slug)[0 if catalog.changes_a_run(slug) else 1 :]:
-        parser.add_argument(f"--{role}", metavar="SOURCE", help=f"the samples that {slug} reads as {role}")
-    for title, found in (("run", catalog.settings()), (slug, catalog.options(slug))):
-        group = parser.add_argument_group(f"options of {title}" if title == slug else "options of the run")
-        for option in found:
-            if not option.type.startswith("dict"):
-                _add_option(group, option)
-    return vars(parser.parse_args(arguments))
-
-
-def _add_option(group: Any, option: Any) -> None:
-    flag = "--" + option.name.strip("_").replace("_", "-")
-    kind = option.type.replace(" ", "").removesuffix("|None")
-    text = f"{option.help} (default {option.default})".replace("%", "%%")
-    extra: dict[str, Any] = {"help": text, "dest": option.name}
-    if kind == "bool":
-        group.add_argument(flag, action=argparse.BooleanOptionalAction, **extra)
-    elif kind.startswith("list"):
-        group.add_argument(flag, type=lambda text: [part for part in text.split(",") if part], metavar="A,B", **extra)
-    elif option.choices:
-        group.add_argument(flag, choices=list(option.choices), **extra)
-    else:
-        number = {"int": int, "float": float}.get(kind, str)
-        group.add_argument(flag, type=number, metavar={"int": "N", "float": "X"}.get(kind, "TEXT"), **extra)
 
 
 # ---- the other commands ------------------------------------------------------------------------------------------
@@ -305,6 +249,8 @@ def _apply(options: argparse.Namespace) -> None:
             progress=lambda done: bar.update(task, completed=done),
         )
     print(f"{written} written to {options.out}" + (f" ({written.kept} were there already)" if written.kept else ""))
+    for why, count in written.left_out.items():
+        print(f"{count} left out: {why}")
     if written.skipped:
         print(f"{len(written.skipped)} could not be used, listed in {written.listed}")
 

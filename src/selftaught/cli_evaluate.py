@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from selftaught.catalog.rules import Count
+from selftaught.cli_options import checked
+
 _SUITE = ("reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave")
 
 
@@ -20,8 +23,8 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         "restricted, layerwise; default those that the data admit",
     )
     sub.add_argument("--clean", help="folder of clean images of the same names (restoration)")
-    sub.add_argument("--seeds", type=int, default=5, help="draws of labelled subsets (default 5)")
-    sub.add_argument("--limit", type=int, default=50, help="images to restore at most (default 50)")
+    checked(sub, "--seeds", Count, "draws of labelled subsets (default 5)", default=5)
+    checked(sub, "--limit", Count, "images to restore at most (default 50)", default=50)
     group = sub.add_argument_group("options of single protocols")
 
     def add(name: str, text: str, **extra: object) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Range, Share, check_options
 
 
 @dataclass
@@ -27,21 +29,21 @@ class Settings:
     """Noise to add to clean images first: gaussian:SIGMA or correlated:SIGMA[:KERNEL], SIGMA in grey levels of 255."""
     init: str | None = None
     """Run folder whose weights to start from."""
-    epochs: float | None = None
+    epochs: Positive | None = None
     """Passes over the data; the preset's when neither epochs nor steps are given."""
-    steps: int | None = None
+    steps: Count | None = None
     """Optimiser steps; overrides epochs."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Samples per step and process."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Batches per optimiser step."""
-    clip: float = 0.0
+    clip: NonNegative = 0.0
     """Largest gradient norm; 0 does not clip."""
-    ema: float = 0.0
+    ema: Annotated[float, Range(0, below=1)] = 0.0
     """Decay of the averaged weights that the exported model takes; 0 averages nothing."""
-    seed: int = 0
+    seed: Natural = 0
     """Fixes weights, order and views."""
-    workers: int = -1
+    workers: Annotated[int, Range(-1)] = -1
     """Loader processes; -1 chooses by the machine."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     """auto: bf16 autocast where the processor or GPU has it."""
@@ -49,25 +51,28 @@ class Settings:
     """Compile the networks (torch.compile); needs a C++ compiler, or Triton on a GPU, and a minute or two first."""
     device: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """Where to train."""
-    devices: int = 1
+    devices: Count = 1
     """Devices (on a CPU: processes) per node."""
-    nodes: int = 1
+    nodes: Count = 1
     """Machines; torchrun and SLURM environments are recognised."""
     strategy: str = "auto"
     """Lightning strategy, such as ddp or fsdp."""
     view_device: Literal["auto", "cpu", "model"] = "auto"
     """Where views are made: in the loader's processes (cpu) or batched on the model's device."""
-    max_skip: float = 0.05
+    max_skip: Share = 0.05
     """Largest share of unusable samples before the run stops."""
-    checkpoint_minutes: float = 5.0
+    checkpoint_minutes: NonNegative = 5.0
     """Minutes between checkpoints."""
-    checkpoint_steps: int = 0
+    checkpoint_steps: Natural = 0
     """Steps between checkpoints; 0 leaves it to checkpoint_minutes."""
-    knn_every: float = 0.1
+    knn_every: Share = 0.1
     """Share of the run between online k-NN scores (when labels exist); 0 turns them off."""
     loggers: list[str] | None = None
     """Besides metrics.csv: tensorboard (default), wandb, mlflow; none for nothing more."""
-    log_every: int = 10
+    log_every: Count = 10
     """Steps between lines of metrics.csv."""
     cache: bool = False
     """Pack the decoded source once into a memory-mapped file and train from that."""
+
+    def __post_init__(self) -> None:
+        check_options(self)

@@ -163,9 +163,9 @@ def test_views_presets_channels_and_series() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"neg_threshold": 1.2}, "neg_threshold in"),
-        ({"alpha": 0.0}, "alpha and tau above 0"),
-        ({"adversarial": 5, "epsilon": 0.0}, "epsilon in"),
+        ({"neg_threshold": 1.2}, "neg_threshold=1.2; it may be: a number from 0 to 1"),
+        ({"alpha": 0.0}, "alpha=0.0; it may be: a number above 0"),
+        ({"adversarial": 5, "epsilon": 0.0}, "epsilon=0.0; it may be: a number above 0 and at most 1"),
         ({"mode": "linear", "adversarial": 5}, "mode=linear"),
         ({"mode": "probe"}, "it may be"),
         ({"classes": 0}, "learns from labels"),

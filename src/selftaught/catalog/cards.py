@@ -193,6 +193,22 @@ def presets(slug: str) -> dict[str, dict[str, Any]]:
     return dict(read_literal(file, "PRESETS", PACKAGE.parent) or {}) if file else {}
 
 
+def default_preset(slug: str, modality: str, on_cpu: bool) -> str | None:
+    """The preset of a run that names none: laptop on a CPU (laptop-series for series), else the paper's first one."""
+    recipes = presets(slug)
+    own = f"laptop-{modality}"
+    if on_cpu or not any("epochs" in p or "steps" in p for p in recipes.values()):
+        return own if own in recipes else "laptop" if "laptop" in recipes else None
+    return own if own in recipes and modality != "image" else next(iter(recipes))
+
+
+def default_data(slug: str) -> str | None:
+    """The built-in data set that a method learns from where none is named; None if it isn't built or needs one."""
+    file = _built_file(slug)
+    named = read_class_literal(file, "default_data", PACKAGE.parent) if file else None
+    return str(named) if named else None
+
+
 def stages(slug: str) -> list[str]:
     """Names of the stages that a method trains in, one after another: ``stages`` of its class, or ["train"]."""
     file = _built_file(slug)

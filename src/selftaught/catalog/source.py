@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Optional, Union
+
+from selftaught.catalog.rules import ANY, Form, Range, Rule
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class Option:
-    """One field of a config: its name, annotation as written, default, explanation and, for a Literal, its choices.
+    """One field of a config: its name, annotation as written, default, explanation, and what it may be.
 
     ``inherited`` says that another file than the method's introduces it: an option that several methods share.
     """
@@ -24,7 +26,7 @@ class Option:
     type: str
     default: Any
     help: str
-    choices: tuple[Any, ...] = ()
+    rule: Rule = ANY
     inherited: bool = False
 
     @property
@@ -33,9 +35,16 @@ class Option:
         return "--" + self.name.strip("_").replace("_", "-")
 
     @property
+    def choices(self) -> tuple[Any, ...]:
+        """The values of a Literal."""
+        return self.rule.choices
+
+    @property
     def kind(self) -> str:
-        """The choices as "a | b", or the type."""
-        return " | ".join(str(c) for c in self.choices) if self.choices else self.type
+        """What it may be: the choices as "a | b", "a number above 0", or the annotation where that says it all."""
+        if self.choices:
+            return " | ".join(str(c) for c in self.choices)
+        return self.rule.words.removesuffix(" or None") if self.rule.type else self.type
 
 
 class Expression(str):
@@ -58,10 +67,12 @@ def read_literal(file: Path, name: str, root: Path = PACKAGE.parent) -> Any:
 
 
 def read_class_literal(file: Path, name: str, root: Path = PACKAGE.parent) -> Any:
-    """Value of the class attribute ``name`` of the first class in the file that has it, inherited or not; else None."""
+    """Value of the class attribute ``name`` in the first class, no config, that has or inherits it; else None."""
     module = _module(file, root)
     for node in module.tree.body:
-        for ancestor, home in _ancestors(module, node) if isinstance(node, ast.ClassDef) else ():
+        if not isinstance(node, ast.ClassDef) or node.name.endswith("Config"):
+            continue
+        for ancestor, home in _ancestors(module, node):
             found = _assignments(ancestor.body).get(name)
             if found is not None:
                 return home.literal(found, name)
@@ -93,7 +104,12 @@ def read_options(file: Path, class_name: str, root: Path = PACKAGE.parent) -> li
             if earlier is None:
                 option = replace(option, inherited=home.file != file)
             else:
-                option = replace(option, help=option.help or earlier.help, inherited=earlier.inherited)
+                option = replace(
+                    option,
+                    help=option.help or earlier.help,
+                    rule=option.rule.after(earlier.rule),
+                    inherited=earlier.inherited,
+                )
             fields[option.name] = option
     return list(fields.values())
 
@@ -114,6 +130,8 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "float": float,
     "int": int,
 }
+_TYPES: dict[str, Any] = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "dict": dict}
+_NOTES: dict[str, Callable[..., Any]] = {"Range": Range, "Form": Form}
 
 
 class _Module:
@@ -243,8 +261,8 @@ def _own_fields(node: ast.ClassDef, home: _Module) -> Iterator[Option]:
         follower = node.body[place + 1] if place + 1 < len(node.body) else None
         described = isinstance(follower, ast.Expr) and isinstance(follower.value, ast.Constant)
         text = follower.value.value if described else ""  # type: ignore[union-attr]
-        choices = _choices(ast.parse(annotation, mode="eval").body, home)
-        yield Option(field.target.id, annotation, _default(field.value, home), " ".join(str(text).split()), choices)
+        rule = Rule.of(_hint(field.annotation, home))
+        yield Option(field.target.id, annotation, _default(field.value, home), " ".join(str(text).split()), rule)
 
 
 def _default(node: ast.expr | None, home: _Module) -> Any:
@@ -262,17 +280,47 @@ def _default(node: ast.expr | None, home: _Module) -> Any:
         return Expression(ast.unparse(node))
 
 
-def _choices(annotation: ast.AST, home: _Module) -> tuple[Any, ...]:
-    """Values of a ``Literal[...]``, also behind ``| None``, ``Optional`` or a name for it."""
-    match annotation:
-        case ast.Subscript(value=ast.Name(id=name) | ast.Attribute(attr=name)) if name == "Literal":
-            inner = annotation.slice
-            return tuple(home.value(e) for e in (inner.elts if isinstance(inner, ast.Tuple) else [inner]))
-        case ast.Subscript(value=ast.Name(id=name) | ast.Attribute(attr=name)) if name == "Optional":
-            return _choices(annotation.slice, home)
-        case ast.BinOp(left=left, op=ast.BitOr(), right=ast.Constant(value=None)):
-            return _choices(left, home)
+def _hint(node: ast.AST, home: _Module) -> Any:
+    """The type that an annotation stands for, its names followed through imports; Any where they lead nowhere."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return _hint(ast.parse(text, mode="eval").body, home)
+        case ast.Constant(value=None):
+            return None
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return Union[_hint(left, home), _hint(right, home)]  # noqa: UP007
+        case ast.Subscript(value=outer, slice=inner):
+            return _subscript(ast.unparse(outer).rpartition(".")[2], _several(inner), home)
         case ast.Name() | ast.Attribute():
-            found = home.find(ast.unparse(annotation))
-            return _choices(found[1], found[0]) if found is not None and isinstance(found[1], ast.Subscript) else ()
-    return ()
+            found = home.find(ast.unparse(node))
+            if found is None:
+                return _TYPES.get(ast.unparse(node), Any)
+            return Any if isinstance(found[1], ast.ClassDef) else _hint(found[1], found[0])
+    return Any
+
+
+def _subscript(outer: str, inner: list[ast.expr], home: _Module) -> Any:
+    match outer:
+        case "Literal":
+            return Literal[tuple(home.value(part) for part in inner)]  # type: ignore[valid-type]
+        case "Optional":
+            return Optional[_hint(inner[0], home)]  # noqa: UP045
+        case "Annotated":
+            return Annotated[(_hint(inner[0], home), *(_note(part, home) for part in inner[1:]))]
+    return _TYPES.get(outer, Any)
+
+
+def _note(node: ast.AST, home: _Module) -> Any:
+    """``Range(...)`` or ``Form(...)`` of an Annotated, written there or under a name."""
+    match node:
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in _NOTES:
+            given = {word.arg: home.value(word.value) for word in node.keywords if word.arg}
+            return _NOTES[name](*map(home.value, node.args), **given)
+        case ast.Name() | ast.Attribute():
+            found = home.find(ast.unparse(node))
+            return _note(found[1], found[0]) if found is not None else None
+    return None
+
+
+def _several(node: ast.expr) -> list[ast.expr]:
+    return node.elts if isinstance(node, ast.Tuple) else [node]

@@ -76,7 +76,8 @@ def option_lines(fields: Sequence[Option], width: int = 100) -> list[str]:
     defaults = min(24, max(map(len, shown)))
     rows = []
     for option, default in zip(fields, shown, strict=True):
-        text = f"{option.help} [{option.kind}]" if option.choices else option.help or option.type
+        telling = option.choices or option.rule.range or option.rule.form
+        text = f"{option.help} [{option.kind}]" if telling else option.help or option.type
         rows.append((f"{option.flag:{names}}  {default:{defaults}}", text))
     return _aligned(rows, width, 2)
 

@@ -40,18 +40,13 @@ def stage_steps(settings: Settings, epoch_batches: int) -> int:
     """Optimiser steps that the settings ask for: ``steps``, else ``epochs`` over the data.
 
     Raises:
-        UserError: neither is given, or the length is not positive.
+        UserError: neither is given.
     """
-    steps = settings.steps
-    if steps is None:
-        if settings.epochs is None:
-            raise UserError("how long to train is not given: use --epochs or --steps")
-        steps = round(settings.epochs * epoch_batches / settings.accumulate)
-        if settings.epochs > 0:
-            steps = max(1, steps)
-    if steps <= 0:
-        raise UserError("--epochs and --steps must be above 0")
-    return steps
+    if settings.steps is not None:
+        return settings.steps
+    if settings.epochs is None:
+        raise UserError("how long to train is not given: use --epochs or --steps")
+    return max(1, round(settings.epochs * epoch_batches / settings.accumulate))
 
 
 def make_loggers(settings: Settings, folder: Path) -> list[Any]:
@@ -176,6 +171,7 @@ def fit(
         L.seed_everything(settings.seed + 7919 * method.stages.index(method.stage), verbose=False)
     elif stopped := _stopped_early(checkpoint):
         data.total_batches = stopped
+    method.train()
     trainer.fit(method, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     progress.stop()
     release_networks(compiled)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
+from selftaught.catalog.rules import NonNegative, Positive, Range, Share, check_options
 from selftaught.data.kinds import kind_of
 from selftaught.engine.config import configure
 from selftaught.engine.distributed import average_gradients, is_distributed
@@ -34,28 +36,31 @@ class MethodConfig:
 
     optimizer: Optimizer = "adamw"
     """Optimiser; biases and norms are left out of weight decay and of LARS' adaptation."""
-    lr: float = 1e-3
+    lr: NonNegative = 1e-3
     """Base learning rate, for a batch of 256 when lr_scaling is linear."""
     lr_scaling: LearningRateScaling = "linear"
     """linear: lr times (batch over all processes) / 256."""
-    weight_decay: float = 1e-4
+    weight_decay: NonNegative = 1e-4
     """Weight decay (decoupled in AdamW)."""
-    momentum: float = 0.9
+    momentum: Annotated[float, Range(0, below=1)] = 0.9
     """Momentum of SGD and LARS, first beta of Adam."""
-    lars_eta: float = 0.001
+    lars_eta: Positive = 0.001
     """Trust coefficient of LARS."""
     lars_clip: bool = False
     """LARS never steps further than plain SGD would."""
-    warmup_epochs: float = 0.0
+    warmup_epochs: NonNegative = 0.0
     """Epochs of linear warm-up from 0, at most a fifth of the run."""
     schedule: Schedule = "cosine"
     """What the learning rate does after the warm-up."""
-    final_lr: float = 0.0
+    final_lr: Share = 0.0
     """Share of the learning rate that the cosine ends at."""
-    decay_every: float = 0.2
+    decay_every: Share = 0.2
     """Share of the run between decays of the step schedule."""
-    decay_factor: float = 0.5
+    decay_factor: Share = 0.5
     """Factor of each decay of the step schedule."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 class Method(L.LightningModule):
@@ -66,7 +71,7 @@ class Method(L.LightningModule):
     accumulation, clipping, schedules, momentum copies, progress and exact resume then work as they do for one.
 
     Args:
-        config: an instance of the class's ``config_class``; None takes the paper's defaults.
+        config: an instance of the class's ``config_class``, or a dict of its fields; None takes the paper's defaults.
         channels: channels C of a sample.
         length: samples T of a series window (series only).
         samples: size of the training set, for methods that keep a state per sample; 0 where it is not known.
@@ -79,7 +84,7 @@ class Method(L.LightningModule):
         steps: steps of the current stage that are done.
 
     Raises:
-        UserError: an option that the config does not have, or a value outside its choices.
+        UserError: an option that the config does not have, or a value of another type or outside its range or choices.
     """
 
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
@@ -99,7 +104,7 @@ class Method(L.LightningModule):
 
     def __init__(
         self,
-        config: MethodConfig | None = None,
+        config: MethodConfig | Mapping[str, Any] | None = None,
         *,
         channels: int = 3,
         length: int | None = None,
@@ -417,7 +422,15 @@ class Method(L.LightningModule):
 
     # ---- checkpoints -----------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Which stage this is, and how many steps and batches of it are done."""
+        """Which stage this is, how far it has come, and all that ``load_from_checkpoint`` needs."""
+        options = dataclasses.asdict(self.config)
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = {
+            "config": options | ({"pretrained": False} if "pretrained" in options else {}),  # the weights are in here
+            "channels": self.channels,
+            "length": self.length,
+            "samples": self.samples,
+            "classes": self.classes,
+        }
         checkpoint[_STATE] = {"stage": self.stage, "steps": self.steps, "batches": self._batches}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

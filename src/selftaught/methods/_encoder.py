@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import Tensor, cat, nn
 
 from selftaught import networks, views
+from selftaught.catalog.rules import Count, Natural, PositiveShare
 from selftaught.engine.method import Method, MethodConfig
 from selftaught.views import Pipeline
 
@@ -20,17 +21,17 @@ class EncoderConfig(MethodConfig):
 
     encoder: str = "resnet50"
     """Any timm name, one of our small ones, or SEER's (regnety-400mf ...); for series: resnet1d."""
-    features: int = 128
+    features: Count = 128
     """Width of a series encoder's output (an image encoder has its own)."""
     stem: Literal["auto", "small", "standard"] = "auto"
     """First layers of a ResNet; small keeps full resolution (3x3, no max-pool), auto takes it up to 40 pixels."""
     pretrained: bool = False
     """Start the encoder from timm's weights (needs the network or timm's cache)."""
-    image_size: int = 224
+    image_size: Natural = 224
     """Side of the square views in pixels; 0 chooses by the data (32 for small images, else 64)."""
     augment: Literal["paper", "small", "grey"] = "paper"
     """Views: the paper's, small (no blur), grey (crop, flip, brightness, contrast: also where colour must stay)."""
-    crop: float = 0.08
+    crop: PositiveShare = 0.08
     """Smallest share of the image that a crop keeps."""
     one_forward: bool = False
     """Send views of one size through the encoder in one call; BatchNorm then sees them together."""

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from selftaught import networks
+from selftaught.catalog.rules import Widths
 from selftaught.engine.distributed import gather
 from selftaught.methods._encoder import EncoderConfig, EncoderMethod
 
@@ -17,7 +18,7 @@ from selftaught.methods._encoder import EncoderConfig, EncoderMethod
 class JointEmbeddingConfig(EncoderConfig):
     """Options of methods that compare the embeddings of two views."""
 
-    projector: str = "2048-128"
+    projector: Widths = "2048-128"
     """Widths of the projector's layers."""
 
 

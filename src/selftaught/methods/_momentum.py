@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from selftaught.catalog.rules import Share
 from selftaught.engine.ema import MovingAverage, cosine_decay
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
 
@@ -16,9 +17,9 @@ from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingCo
 class MomentumConfig(JointEmbeddingConfig):
     """Options of methods with a momentum copy of encoder and projector."""
 
-    target_decay: float = 0.99
+    target_decay: Share = 0.99
     """Decay of the momentum copy at the start; 0 makes it the trained network itself, one step behind."""
-    target_final: float = 1.0
+    target_final: Share = 1.0
     """Decay at the end of the run, with the cosine schedule."""
     target_schedule: Literal["cosine", "constant"] = "cosine"
     """How the decay goes from target_decay to target_final; constant keeps it."""

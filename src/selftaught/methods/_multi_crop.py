@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, cat, nn
 from torch.optim import SGD
 
+from selftaught.catalog.rules import Natural, PositiveShare
 from selftaught.errors import UserError
 from selftaught.methods._encoder import EncoderConfig, EncoderMethod
 from selftaught.views import Pipeline, RandomResizedCrop
@@ -22,11 +23,11 @@ class MultiCropConfig(EncoderConfig):
     """Options of methods that see some large and several small crops of every image."""
 
     one_forward: bool = True
-    local_crops: int = 6
+    local_crops: Natural = 6
     """Small crops per image, beside the two large ones; 0 for none."""
-    local_size: int = 0
+    local_size: Natural = 0
     """Side of the small crops in pixels; 0 takes 3/7 of image_size (96 for 224), at least 24."""
-    local_crop: float = 0.05
+    local_crop: PositiveShare = 0.05
     """Smallest share of the image that a small crop keeps; the largest is the option crop, where large ones begin."""
 
 

@@ -33,7 +33,7 @@ def kinship(batch: dict[str, Any], mask: str) -> Tensor | None:
     if mask == "image":
         return batch["index"]
     if "label" not in batch:
-        raise UserError("option mask is 'class' but the data have no labels: give class folders, or take mask=image")
+        raise UserError("mask=class but the data have no labels: give class folders, or take mask=image")
     return batch["label"]
 
 

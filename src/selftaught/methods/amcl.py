@@ -12,21 +12,22 @@ Barlow Twins the pairs are features. The encoder is used as the host's is; heads
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from selftaught import networks, objectives
+from selftaught.catalog.rules import Count, Form, NonNegative, Widths
 from selftaught.engine.distributed import gather
 from selftaught.engine.method import Optimizer
-from selftaught.errors import UserError
 from selftaught.methods._joint_embedding import JointEmbedding
 from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
 from selftaught.methods._queue import fitted_queue
 from selftaught.views import ColorJitter, GaussianBlur, Grayscale, HorizontalFlip, Op, Pipeline, RandomResizedCrop
 
 __all__ = ["AMCL"]
+Transforms = Annotated[str, Form(r"(?=.*a)[abcde]+", "a (crop) and any of b blur, c grey, d colour, e flip, as acde")]
 
 
 @dataclass
@@ -41,20 +42,20 @@ class Config(MomentumConfig):
     target_schedule: Literal["cosine", "constant"] = "constant"
     host: Literal["simclr", "moco", "simsiam", "barlow"] = "simclr"
     """Method that gets several heads and temperatures."""
-    heads: int = 3
+    heads: Count = 3
     """Projection heads C."""
     head_norm: Literal["none", "hidden", "all"] = "none"
     """BatchNorm in the heads: none, after hidden layers, or also at the end without scale and shift."""
     temp_net: Literal["dot", "concat", "fixed"] = "dot"
     """How a pair's temperature is predicted (dot: <phi(a), phi(b)>; concat: phi([a, b]), slow), or that it is fixed.
     On barlow every entry of the correlation has a score of its own instead of phi."""
-    tau_lo: float = 0.0
+    tau_lo: NonNegative = 0.0
     """Lowest temperature; 0 takes 0.05 (simclr, moco) or 0.5 (simsiam, barlow)."""
-    tau_hi: float = 0.0
+    tau_hi: NonNegative = 0.0
     """Highest temperature; 0 takes 0.2 (simclr, moco) or 2 (simsiam, barlow)."""
-    temperature: float = 0.0
+    temperature: NonNegative = 0.0
     """The fixed temperature; 0 takes 0.1 (simclr, moco) or 1 (simsiam, barlow)."""
-    beta: float = 0.1
+    beta: NonNegative = 0.1
     """Weight of the temperatures' regulariser; 0 leaves it out."""
     detach_phi: bool = False
     """No gradient from the temperatures into the heads."""
@@ -62,13 +63,13 @@ class Config(MomentumConfig):
     """Log-sum-exp over all negatives, or the paper's hardest one, which collapses with wide limits (simclr, moco)."""
     include_positive: bool = False
     """Count the positive among the negatives, as LGP and CAN do (simclr, moco)."""
-    queue: int = 4096
+    queue: Count = 4096
     """Keys in the queue (moco); at most half the training set is taken."""
-    predictor: str = "128"
+    predictor: Widths = "128"
     """Widths of the predictors' hidden layers (simsiam)."""
-    lambda_: float = 5e-3
+    lambda_: NonNegative = 5e-3
     """Weight of the redundancy term (barlow)."""
-    transforms: str = "acde"
+    transforms: Transforms = "acde"
     """What the paper's views are made of: a crop (always), b blur, c grey, d colour distortion, e flip."""
 
 
@@ -141,10 +142,6 @@ class AMCL(MomentumEmbedding):
     def paper_views(self) -> list[Pipeline]:
         """Two equal views of the chosen transforms, in SimCLR's order."""
         c = self.config
-        if "a" not in c.transforms or set(c.transforms) - set("abcde"):
-            raise UserError(
-                f"transforms={c.transforms!r}: a (crop) and any of b blur, c grey, d colour, e flip, as acde"
-            )
         ops: dict[str, Op] = {
             "a": RandomResizedCrop(c.image_size, (c.crop, 1.0)),
             "e": HorizontalFlip(),

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import NonNegative, Positive
 from selftaught.engine.method import Optimizer
 from selftaught.engine.optim import parameter_groups
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
@@ -29,13 +30,13 @@ class Config(JointEmbeddingConfig):
 
     optimizer: Optimizer = "lars"
     lr: float = 0.2
-    lr_biases: float = 0.0048
+    lr_biases: NonNegative = 0.0048
     """Base learning rate of biases and norms; 0 takes lr."""
     weight_decay: float = 1e-6
     warmup_epochs: float = 10.0
     final_lr: float = 0.001
     projector: str = "8192-8192-8192"
-    lambda_: float = 0.0051
+    lambda_: NonNegative = 0.0051
     """Weight of the redundancy-reduction term."""
     normalize: Literal["batch", "feature", "none"] = "batch"
     """What the embeddings are standardised over."""
@@ -45,7 +46,7 @@ class Config(JointEmbeddingConfig):
     """Off-diagonal target -1 instead of 0."""
     centre_only: bool = False
     """Take out the mean but do not divide by the deviation (ablation)."""
-    loss_scale: float = 1.0
+    loss_scale: Positive = 1.0
     """Factor on the loss; 0.1 or less with Adam or SGD."""
     stop_grad: bool = False
     """Stop the gradient through the second view (symmetry ablation)."""

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import WidthsOrNone
 from selftaught.engine.method import Optimizer
 from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
 from selftaught.views import Pipeline
@@ -30,7 +31,7 @@ class Config(MomentumConfig):
     weight_decay: float = 1.5e-6
     warmup_epochs: float = 10.0
     projector: str = "4096-256"
-    predictor: str = "4096"
+    predictor: WidthsOrNone = "4096"
     """Widths of the predictor's hidden layers; none leaves the predictor out (ablation: it collapses)."""
     target_decay: float = 0.996
     symmetric: bool = True

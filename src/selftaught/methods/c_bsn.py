@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import Count, NonNegative, Share
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Schedule
 from selftaught.views import Pipeline
 
@@ -36,19 +37,19 @@ class Config(MethodConfig):
     lr_scaling: LearningRateScaling = "none"
     weight_decay: float = 0.0
     schedule: Schedule = "step"
-    width: int = 128
+    width: Count = 128
     """Feature channels C of the network."""
-    modules: int = 9
+    modules: Count = 9
     """Dilated modules N per branch."""
-    patch: int = 120
+    patch: Count = 120
     """Side of the training patches; a multiple of both strides."""
-    stride_blind: int = 5
+    stride_blind: Count = 5
     """Phases of the blind loss; 1 is the ordinary blind-spot network, right for white noise."""
-    stride_inv: int = 2
+    stride_inv: Count = 2
     """Cell of the downsampled invariance loss."""
-    lambda_: float = 2.0
+    lambda_: NonNegative = 2.0
     """Weight of the invariance term."""
-    ramp: float = 0.4
+    ramp: Share = 0.4
     """Share of the run over which the two unmasked terms are brought in."""
     terms: Literal["all", "blind"] = "all"
     """blind: only the blind loss (the BSN and AP-BSN baselines)."""
@@ -58,7 +59,7 @@ class Config(MethodConfig):
     """random cells, or one regular phase (ablation)."""
     inference: Literal["unmasked", "masked"] = "unmasked"
     """Which of the two networks denoises."""
-    stride_test: int = 1
+    stride_test: Count = 1
     """Phases at test time (AP-BSN's downsampling; masked inference)."""
 
 

@@ -12,13 +12,14 @@ the batch, against a queue of a momentum copy's keys, and against the copy itsel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import Count, NonNegative, Positive, Range, Widths
 from selftaught.engine.distributed import gather, gather_labels
 from selftaught.engine.method import Optimizer
 from selftaught.errors import UserError
@@ -48,23 +49,23 @@ class Config(MultiCropConfig, MomentumConfig):
     """Negatives from the batch, from a queue of keys, or the momentum copy's keys of the batch (as MoCo v3)."""
     objective: Literal["cacr", "supervised", "simclr", "hcl"] = "cacr"
     """supervised: positives are all images of the class; baselines: simclr, hcl (beta 0: debiased). Host batch only."""
-    positives: int = 4
+    positives: Count = 4
     """Positives K of every view; K + 1 views are made of an image."""
-    tau_pos: float = 1.0
+    tau_pos: NonNegative = 1.0
     """Inverse temperature t+ of the positives' weights."""
-    tau_neg: float = 2.0
+    tau_neg: NonNegative = 2.0
     """Inverse temperature t- of the negatives' weights."""
-    alpha: float = 1.0
+    alpha: NonNegative = 1.0
     """Factor of the attraction."""
-    beta: float = 1.0
+    beta: NonNegative = 1.0
     """Factor of the repulsion."""
     choice: Literal["full", "without_w1", "without_w2", "none"] = "full"
     """Uniform weights of the positives (without_w1), the negatives (without_w2) or both (hosts batch and queue)."""
     cost: Literal["euclidean", "rbf"] = "euclidean"
     """Cost of the negatives (hosts batch and momentum)."""
-    t: float = 2.0
+    t: Positive = 2.0
     """Width of the rbf cost (host batch)."""
-    tau_plus: float = 0.0
+    tau_plus: Annotated[float, Range(0, below=1)] = 0.0
     """Debiasing: chance that a negative is of the query's class (host batch, Euclidean cost)."""
     detach_weights: bool = False
     """No gradient through the weights (host batch; the others never have it)."""
@@ -72,13 +73,13 @@ class Config(MultiCropConfig, MomentumConfig):
     """Repulsion in both orders of each pair of views (host batch)."""
     intra_batch: bool = True
     """The batch's own queries are negatives beside the queue."""
-    queue: int = 65536
+    queue: Count = 65536
     """Keys in the queue; at most half the training set is taken."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Temperature of the host momentum, or of the baselines' softmax."""
     reduction: Literal["default", "mean", "sum"] = "default"
     """Over samples with host momentum: default is the authors' mean for rbf, sum for Euclidean costs."""
-    predictor: str = "4096-256"
+    predictor: Widths = "4096-256"
     """Widths of the predictor's layers (host momentum)."""
     target_decay: float = 0.999
     target_schedule: Literal["cosine", "constant"] = "constant"
@@ -140,7 +141,7 @@ class CACR(MomentumEmbedding, MultiCrop):
             return
         widths = [int(w) for w in str(c.predictor).split("-")]
         if widths[-1] != width:
-            raise UserError(f"option predictor is {c.predictor!r}: it must end with the projector's width {width}")
+            raise UserError(f"predictor={c.predictor}: it must end with the projector's width {width}")
         self.predictor = networks.mlp([width, *widths], hidden_bias=False, out_bias=False)
 
     def check_options(self) -> None:
@@ -150,20 +151,18 @@ class CACR(MomentumEmbedding, MultiCrop):
             UserError: it names the option and the mend.
         """
         c = self.config
-        if c.positives < 1:
-            raise UserError(f"option positives is {c.positives}: an image needs at least 1")
         if c.objective != "cacr" and c.host != "batch":
-            raise UserError(f"option objective={c.objective} goes with host=batch, not {c.host}")
+            raise UserError(f"objective={c.objective} goes with host=batch, not {c.host}")
         if c.objective == "hcl" and c.positives != 1:
-            raise UserError("option objective=hcl compares two views: use positives=1")
+            raise UserError("objective=hcl compares two views: use positives=1")
         if c.objective == "supervised" and self.classes < 2:
             raise UserError("objective=supervised learns from labels: give data with at least two classes")
         if c.cost == "rbf" and (c.host == "queue" or c.objective == "supervised"):
-            raise UserError("option cost=rbf goes with the hosts batch and momentum, without classes")
+            raise UserError("cost=rbf goes with the hosts batch and momentum, without classes")
         if c.choice != "full" and c.host == "momentum":
-            raise UserError(f"option choice={c.choice} goes with the hosts batch and queue")
+            raise UserError(f"choice={c.choice} goes with the hosts batch and queue")
         if c.local_crops and c.host != "momentum":
-            raise UserError("option local_crops goes with host=momentum")
+            raise UserError("local_crops goes with host=momentum")
 
     def head(self, widths: list[int]) -> nn.Module:
         """The projector of the host: MoCo v2's without BatchNorm, MoCo v3's, or Linear-BN-ReLU-Linear."""

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught import networks, objectives
+from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, PositiveShare, Share
 from selftaught.engine.distributed import gather, gather_labels
 from selftaught.engine.method import LearningRateScaling, Optimizer
 from selftaught.errors import UserError
@@ -42,15 +43,15 @@ class Config(ClassifierConfig):
     """Nesterov's form of SGD's momentum."""
     mode: Literal["core-tuning", "ce", "ce+supcon", "mixup", "linear"] = "core-tuning"
     """The method; cross-entropy; with SupCon on the projections; with mixed images; classifier on a frozen encoder."""
-    eta: float = 0.1
+    eta: NonNegative = 0.1
     """Weight of the contrastive term (the paper tries 0.1, 1, 10); its size depends on normalisation."""
-    alpha: float = 1.0
+    alpha: Positive = 1.0
     """Shares are drawn from Beta(alpha, alpha), of mixup too."""
-    neg_threshold: float = 0.8
+    neg_threshold: Share = 0.8
     """Smallest share of the other sample in a hard negative."""
-    tau: float = 0.07
+    tau: Positive = 0.07
     """Temperature of the contrastive term."""
-    head_dim: int = 256
+    head_dim: Count = 256
     """Width of the contrastive head's output."""
     mining: Literal["paper", "official", "none"] = "paper"
     """Hard pairs by the paper's rule, as the released code finds them, or no mixing."""
@@ -65,13 +66,13 @@ class Config(ClassifierConfig):
     crop: float = 0.08
     crops: Literal["area", "window"] = "area"
     """Random resized crops, or a window of 16/17 of the resized image (CIFAR)."""
-    rotation: float = 0.0
+    rotation: NonNegative = 0.0
     """Largest angle of a random rotation in degrees."""
-    adversarial: int = 0
+    adversarial: Natural = 0
     """Steps of a PGD attack on every training image (images only); 0 trains on clean ones."""
-    epsilon: float = 0.0314
+    epsilon: PositiveShare = 0.0314
     """Largest change of a pixel by the attack, of 1 (8/255)."""
-    attack_step: float = 0.0
+    attack_step: NonNegative = 0.0
     """Size of one step of the attack; 0: 2.5 epsilon / steps."""
 
 
@@ -117,10 +118,6 @@ class CoreTuning(ClassifierMethod):
 
     def _check(self) -> None:
         c = self.config
-        if not 0 <= c.neg_threshold <= 1 or not c.alpha > 0 or not c.tau > 0 or not c.eta >= 0:
-            raise UserError("core-tuning needs neg_threshold in [0, 1], alpha and tau above 0, eta of at least 0")
-        if c.adversarial < 0 or (c.adversarial and not 0 < c.epsilon <= 1):
-            raise UserError(f"adversarial={c.adversarial}, epsilon={c.epsilon}: steps of 0 or more, epsilon in (0, 1]")
         if not self.spatial and (c.adversarial or c.rotation):
             raise UserError("adversarial and rotation are for images; leave them out for series")
         if c.mode == "linear" and c.adversarial:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import Positive
 from selftaught.engine.method import Optimizer
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
 from selftaught.views import Pipeline
@@ -35,9 +36,9 @@ class Config(JointEmbeddingConfig):
     weight_decay: float = 1e-4
     objective: Literal["dcl", "dclw", "infonce"] = "dcl"
     """dcl: the positive left out of the denominator; dclw: positives weighted besides; infonce: the baseline."""
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """Temperature tau."""
-    sigma: float = 0.5
+    sigma: Positive = 0.5
     """Width of DCLW's weighting."""
     detach_weight: bool = False
     """Stop the gradient through DCLW's weights."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import Count, NonNegative, Positive, Share
 from selftaught.engine.distributed import gather_labels
 from selftaught.engine.ema import cosine_decay
 from selftaught.errors import UserError
@@ -33,7 +34,7 @@ class Config(MultiCropConfig, MomentumConfig):
     encoder: str = "vit_small_patch16_224"
     lr: float = 5e-4
     weight_decay: float = 0.04
-    final_weight_decay: float = 0.4
+    final_weight_decay: NonNegative = 0.4
     """Weight decay at the end of the run, reached along half a cosine."""
     warmup_epochs: float = 10.0
     final_lr: float = 0.002
@@ -43,22 +44,22 @@ class Config(MultiCropConfig, MomentumConfig):
     """Widths of the head's layers: equal hidden ones, then the bottleneck before the prototypes."""
     head_norm: Literal["none", "bn"] = "none"
     """Normalisation after the head's hidden layers; bn helps small convolutional networks."""
-    prototypes: int = 65536
+    prototypes: Count = 65536
     """Outputs K of the head."""
     target_decay: float = 0.996
-    student_temperature: float = 0.1
+    student_temperature: Positive = 0.1
     """Temperature tau_s of the student."""
-    teacher_temperature: float = 0.04
+    teacher_temperature: Positive = 0.04
     """Temperature tau_t of the teacher; 0.07 after a warm-up in the long recipes."""
-    teacher_temperature_start: float = 0.04
+    teacher_temperature_start: Positive = 0.04
     """The teacher's temperature at the start."""
-    teacher_warmup_epochs: float = 0.0
+    teacher_warmup_epochs: NonNegative = 0.0
     """Epochs over which the teacher's temperature goes from its start to its value."""
     centering: bool = True
     """Take the centre out of the teacher's logits; off: one prototype takes all (ablation)."""
-    center_momentum: float = 0.9
+    center_momentum: Share = 0.9
     """Share of the old centre that a step keeps."""
-    freeze_epochs: float = 1.0
+    freeze_epochs: NonNegative = 1.0
     """Epochs before the prototypes begin to learn."""
     keep: Literal["teacher", "student"] = "teacher"
     """Whose encoder is judged and delivered; in short runs the teacher lags far behind the student."""

@@ -13,13 +13,14 @@ At inference no transform is computed: f = [ Phi_h^F(r_t), r_t, Phi_h^W(r_t) ], 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, cat, nn
 from torch.nn.functional import normalize
 
 from selftaught import networks, objectives
+from selftaught.catalog.rules import Count, Positive, Range
 from selftaught.engine.distributed import gather
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Stage
 from selftaught.errors import UserError
@@ -36,15 +37,15 @@ class Config(MethodConfig):
     lr: float = 3e-3
     lr_scaling: LearningRateScaling = "none"
     weight_decay: float = 1e-6
-    temperature: float = 0.15
+    temperature: Positive = 0.15
     """Temperature of the three NT-Xent terms."""
     views: Literal["both", "fourier", "wavelet"] = "both"
     """Which transforms are views besides the signal."""
     frame: Literal["cwt", "stft", "dwt"] = "cwt"
     """Frame of the wavelet view: continuous Morlet, short-time Fourier or Haar bases."""
-    scales: int = 48
+    scales: Count = 48
     """Scales of the wavelet view, geometric from 1 to max_scale."""
-    max_scale: float = 128.0
+    max_scale: Annotated[float, Range(1)] = 128.0
     """Largest wavelet scale, in samples."""
     mapper: Literal["conv", "linear", "mlp"] = "conv"
     """Kind of the four mappers."""

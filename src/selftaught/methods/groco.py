@@ -12,12 +12,13 @@ much. The projector ends in a BatchNorm without scale and shift: without it, sma
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import Count, Positive, Range
 from selftaught.engine.distributed import gather
 from selftaught.engine.method import Optimizer
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
@@ -39,11 +40,11 @@ class Config(MultiCropConfig, JointEmbeddingConfig):
     crop: float = 0.14
     one_forward: bool = False
     local_crops: int = 0
-    n_pos_augs: int = 2
+    n_pos_augs: Annotated[int, Range(2)] = 2
     """Large crops per image, 2 or more: anchors and positives; small ones are anchors only."""
-    topk_neg: int = 10
+    topk_neg: Count = 10
     """Hardest negatives of every anchor; a batch needs one image more."""
-    steepness: float = 1.0
+    steepness: Positive = 1.0
     """Steepness of the relaxed swaps."""
     relaxation: Literal["cauchy", "logistic", "reciprocal", "optimal"] = "cauchy"
     """Distribution function of a swap."""
@@ -55,7 +56,7 @@ class Config(MultiCropConfig, JointEmbeddingConfig):
     """Sort positives and negatives among themselves before the network."""
     objective: Literal["groco", "nt_xent", "nt_xent_top"] = "groco"
     """nt_xent: the baseline over all pairs of views; nt_xent_top: with topk_neg and stop_grad."""
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """Temperature of the baselines."""
 
 

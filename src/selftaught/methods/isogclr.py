@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import Count, NonNegative, Positive, Share
 from selftaught.engine.distributed import gather, gather_labels
 from selftaught.engine.ema import cosine_decay
 from selftaught.engine.method import LearningRateScaling, Optimizer
@@ -44,30 +45,30 @@ class Config(MomentumConfig):
     projector: str = "8192-8192-8192"
     temperatures: Literal["individual", "global", "fixed"] = "individual"
     """A temperature for every image; one that is learnt; one that stays (SogCLR)."""
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """Temperature at the start."""
-    rho: float = 0.4
+    rho: NonNegative = 0.4
     """Radius of the KL ball around uniform weights; larger makes temperatures smaller (0.1 to 0.5)."""
-    eta: float = 0.03
+    eta: NonNegative = 0.03
     """Step size of the temperatures."""
-    beta_u: float = 0.5
+    beta_u: Share = 0.5
     """Weight of the new value in the momentum of the temperatures' gradient."""
-    gamma: float = 0.8
+    gamma: Share = 0.8
     """Weight of the new value in the moving average; 1 looks at the batch alone."""
     gamma_schedule: Literal["constant", "cosine"] = "constant"
     """cosine: from 1 down to gamma over the first half of the run."""
     start: Literal["mean", "official"] = "mean"
     """Moving average of an image at its first visit: the batch's mean; official: gamma times it after the first epoch,
     as in the authors' code."""
-    tau_min: float = 0.05
+    tau_min: Positive = 0.05
     """Lowest temperature."""
-    tau_max: float = 1.0
+    tau_max: Positive = 1.0
     """Highest temperature."""
     form: Literal["official", "libauc"] = "official"
     """Details after the authors' code or after LibAUC (no clipping, other projector)."""
     host: Literal["batch", "queue"] = "batch"
     """Negatives from the batch, or from a queue of a momentum copy's keys (MoCo variant)."""
-    queue: int = 65536
+    queue: Count = 65536
     """Keys in the queue; at most half the training set is taken."""
     target_decay: float = 0.999
     target_schedule: Literal["cosine", "constant"] = "constant"
@@ -109,11 +110,11 @@ class ISogCLR(MomentumEmbedding):
         """Encoder and projector; for the queue the momentum copy, too; the table, where the samples are known."""
         c = self.config
         if c.form == "libauc" and c.host == "queue":
-            raise UserError("option form=libauc goes with host=batch; the queue has the authors' form only")
+            raise UserError("form=libauc goes with host=batch; the queue has the authors' form only")
         if c.form == "libauc" and c.start != "mean":
-            raise UserError(f"option start={c.start} goes with form=official; LibAUC has a rule of its own")
+            raise UserError(f"start={c.start} goes with form=official; LibAUC has a rule of its own")
         if not c.tau_min <= c.temperature <= c.tau_max and c.temperatures != "fixed":
-            raise UserError(f"option temperature is {c.temperature}: it must lie between tau_min and tau_max")
+            raise UserError(f"temperature={c.temperature}: it must lie between tau_min and tau_max")
         if c.host == "queue":
             super().build()
             self.queue = fitted_queue(c.queue, int(str(c.projector).split("-")[-1]), self.samples)

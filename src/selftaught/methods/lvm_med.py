@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, cat, nn
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import Count, NonNegative, Positive, Range, Share
 from selftaught.engine.method import LearningRateScaling
 from selftaught.errors import UserError
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
@@ -39,31 +40,31 @@ class Config(JointEmbeddingConfig):
     crop: float = 0.2
     second_order: bool = True
     """Match edges too; off is the first-order baseline."""
-    edge_weight: float = 1.0
+    edge_weight: NonNegative = 1.0
     """Factor on the edges' affinity; 0.1 gives a vertex's dozen edges about the weight of the vertex itself."""
-    alpha: float = 0.8
+    alpha: Share = 0.8
     """Weight of the local affinity against the global one."""
     use_local: Literal["both", "feature", "location", "none"] = "both"
     """Local affinity by nearest features, by place in the image (where the loader passes the crops), both or none."""
-    gamma: int = 20
+    gamma: Count = 20
     """Location pairs to keep per pair of images."""
-    k: int = 5
+    k: Count = 5
     """Neighbours of a vertex in its graph."""
     use_mpn: bool = True
     """Pass messages along the edges before matching."""
-    graph: int = 64
+    graph: Annotated[int, Range(2)] = 64
     """Vertices of a graph at most; a batch is divided into equal graphs."""
     solver: Literal["ipfp", "assignment", "exhaustive"] = "ipfp"
     """ipfp: integer projected fixed point; assignment: vertices alone; exhaustive: up to 8 vertices."""
-    starts: int = 4
+    starts: Count = 4
     """Starts of ipfp."""
-    gumbel_scale: float = 0.1
+    gumbel_scale: NonNegative = 0.1
     """Scale of the noise on the affinities; 0 is deterministic."""
-    lam: float = 80.0
+    lam: Positive = 80.0
     """Push towards the truth in the second solve."""
-    kappa: float = 1.0
+    kappa: Positive = 1.0
     """Scale of the gradient: 1, or 1/lam for black-box differentiation."""
-    margin: float = 0.0
+    margin: NonNegative = 0.0
     """Taken from the true matches' affinity in the first solve."""
 
 
@@ -89,8 +90,6 @@ class LVMMed(JointEmbedding):
         """The encoder f, the projector h and the message passing g."""
         super().build()
         c = self.config
-        if c.graph < 2:
-            raise UserError(f"graph={c.graph}: a matching needs at least 2 vertices")
         width = int(str(c.projector).split("-")[-1])
         self.messages = networks.MessagePassing(width) if c.use_mpn else None
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import NonNegative, Positive, Share
 from selftaught.engine.distributed import gather, gather_labels, rank, world_size
 from selftaught.engine.method import Optimizer
 from selftaught.engine.optim import parameter_groups
@@ -35,7 +36,7 @@ class Config(JointEmbeddingConfig):
     image_size: int = 32
     optimizer: Optimizer = "adam"
     lr: float = 0.01
-    lr_biases: float = 0.0
+    lr_biases: NonNegative = 0.0
     """Base learning rate of biases and norms; 0 takes lr."""
     weight_decay: float = 1e-6
     warmup_epochs: float = 10.0
@@ -43,17 +44,17 @@ class Config(JointEmbeddingConfig):
     projector: str = "512-1024"
     script: Literal["small-image", "imagenet"] = "small-image"
     """Which of the two official scripts gives the views and the projector's last layer (with a bias, or without)."""
-    grey_probability: float = 0.2
+    grey_probability: Share = 0.2
     """How often the small-image recipe takes the colour out of a view."""
-    lambda_bt: float = 0.0078125
+    lambda_bt: NonNegative = 0.0078125
     """Weight of the redundancy-reduction term."""
-    lambda_reg: float = 4.0
+    lambda_reg: NonNegative = 4.0
     """Weight of the mixed-sample term; 0 is plain Barlow Twins, without the third batch."""
-    reg_warmup_epochs: float = 0.0
+    reg_warmup_epochs: NonNegative = 0.0
     """Epochs over which lambda_reg rises from 0, at most a fifth of the run."""
     reg_half: bool = False
     """Halve the mixed-sample term, as the ImageNet script does."""
-    mix_alpha: float = 1.0
+    mix_alpha: Positive = 1.0
     """Parameter of the Beta distribution of the mixing share; 1 is uniform."""
     per_sample_alpha: bool = False
     """Draw a mixing share for every image; off: one for the batch."""

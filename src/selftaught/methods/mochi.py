@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from selftaught import objectives
+from selftaught.catalog.rules import Natural, NonNegative, Share
 from selftaught.methods import moco_v2
 
 __all__ = ["MoCHi"]
@@ -25,19 +26,19 @@ __all__ = ["MoCHi"]
 class Config(moco_v2.Config):
     """MoCHi's options; the defaults are the paper's ImageNet recipe, MoCHi (1024, 1024, 128)."""
 
-    N: int = 1024
+    N: Natural = 1024
     """Hardest keys of the queue to mix, per query; at most the queue. All of the queue: mixed at random (ablation)."""
-    s: int = 1024
+    s: Natural = 1024
     """Negatives mixed from two hard keys, per query; with s and s_prime 0 this is MoCo v2."""
-    s_prime: int = 128
+    s_prime: Natural = 128
     """Negatives mixed from the query and a hard key, per query."""
-    beta_max: float = 0.5
+    beta_max: Share = 0.5
     """Largest share of the query in those."""
-    alpha_low: float = 0.0
+    alpha_low: Share = 0.0
     """Smallest share of the first of two hard keys."""
-    alpha_high: float = 1.0
+    alpha_high: Share = 1.0
     """Largest share of the first of two hard keys."""
-    mix_warmup_epochs: float = 15.0
+    mix_warmup_epochs: NonNegative = 15.0
     """Epochs before negatives are mixed, at most a fifth of the run."""
     normalize_mixed: bool = True
     """Bring mixtures back to length 1; off makes them easier (ablation)."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import Count, NonNegative, Positive
 from selftaught.engine.distributed import gather, gather_labels, rank, world_size
 from selftaught.engine.method import Optimizer
 from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
@@ -36,9 +37,9 @@ class Config(MomentumConfig):
     crop: float = 0.2
     target_decay: float = 0.999
     target_schedule: Literal["cosine", "constant"] = "constant"
-    temperature: float = 0.2
+    temperature: Positive = 0.2
     """Temperature tau."""
-    queue: int = 65536
+    queue: Count = 65536
     """Keys in the queue; at most half the training set is taken."""
     objective: Literal["infonce", "dcl"] = "infonce"
     """dcl: the positive left out of the denominator."""
@@ -48,7 +49,7 @@ class Config(MomentumConfig):
     """Queue entries that are no negatives: of the same image, or of the same class (an oracle; needs labels)."""
     shuffle: bool = True
     """Several processes: mix the keys' batches, so that BatchNorm's statistics don't give the positive away."""
-    input_mix: float = 0.0
+    input_mix: NonNegative = 0.0
     """Mix pairs of query images, with shares from Beta(a, a) of this a (i-Mix, a baseline); 0 mixes none."""
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import Positive, WidthsOrNone
 from selftaught.engine.distributed import gather
 from selftaught.engine.method import Optimizer
 from selftaught.errors import UserError
@@ -34,11 +35,11 @@ class Config(MomentumConfig):
     warmup_epochs: float = 10.0
     crop: float = 0.2
     projector: str = "4096-256"
-    predictor: str = "4096"
+    predictor: WidthsOrNone = "4096"
     """Widths of the predictor's hidden layers; none leaves the predictor out."""
     predictor_norm: bool = False
     """BatchNorm after the predictor's last layer, too (the recipes of transformers)."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Temperature tau."""
     symmetric: bool = True
     """Both directions; off predicts the second view from the first alone."""

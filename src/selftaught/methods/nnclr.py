@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import Count, Positive, Widths
 from selftaught.engine.distributed import gather, gather_labels
 from selftaught.engine.method import Optimizer
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
@@ -35,11 +36,11 @@ class Config(JointEmbeddingConfig):
     weight_decay: float = 1e-6
     warmup_epochs: float = 10.0
     projector: str = "2048-2048-256"
-    predictor: str = "4096"
+    predictor: Widths = "4096"
     """Widths of the predictor's hidden layers."""
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """Temperature tau."""
-    queue: int = 98304
+    queue: Count = 98304
     """Embeddings in the queue; at most half the training set is taken."""
     objective: Literal["infonce", "dcl"] = "infonce"
     """dcl: the positive left out of the denominator."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught import networks, objectives
+from selftaught.catalog.rules import Positive, Share
 from selftaught.engine.distributed import gather, gather_labels
 from selftaught.engine.method import Optimizer
 from selftaught.errors import UserError
@@ -36,19 +37,19 @@ class Config(EncoderConfig):
 
     head: Literal["none", "linear", "mlp", "mlp2", "identity-mlp", "reweight"] = "mlp"
     """What sits on the encoder while it is trained; all heads keep the width."""
-    kappa: float = 1.05
+    kappa: Positive = 1.05
     """Fixed reweighting: weight i is kappa^-i; 1 is no head."""
     normalise_weights: bool = False
     """Fixed reweighting: scale the weights so that the mean of their squares is 1."""
     objective: Literal["simclr", "spectral", "supcon", "ce"] = "simclr"
     """simclr and spectral compare two views; supcon and ce (cross-entropy) learn from labels."""
-    temperature: float = 0.5
+    temperature: Positive = 0.5
     """Temperature of simclr and supcon."""
     supcon_views: Literal[1, 2] = 1
     """Views of each image that supcon compares."""
     coarse: str = ""
     """Coarse class of every class, as 0-0-1-1: trained with these, judged with the fine ones; empty: no change."""
-    frozen: float = 0.0
+    frozen: Share = 0.0
     """Share of the run at its start in which only head and classifier learn (fine-tuning of pretrained encoders)."""
     layer: Literal["pre", "post", "block"] = "pre"
     """What evaluate and apply take: before the head, after it, or one stage of the encoder earlier."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from selftaught import networks, objectives
+from selftaught.catalog.rules import Count, Positive
 from selftaught.engine.distributed import gather
 from selftaught.engine.method import Optimizer
 from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
@@ -37,11 +38,11 @@ class Config(MomentumConfig):
     """Normalisation after the projector's hidden layer."""
     target_decay: float = 0.999
     target_schedule: Literal["cosine", "constant"] = "constant"
-    temperature_q: float = 0.1
+    temperature_q: Positive = 0.1
     """Temperature of the student's relations."""
-    temperature_k: float = 0.04
+    temperature_k: Positive = 0.04
     """Temperature of the teacher's relations, the lower one."""
-    queue: int = 131072
+    queue: Count = 131072
     """Embeddings in the queue; at most half the training set is taken."""
     teacher_view: Literal["weak", "strong"] = "weak"
     """What the teacher sees: crop and flip alone, or a view as strong as the student's (ablation)."""

@@ -12,13 +12,14 @@ as the first view is; or its nine tiles in one of 35 orders (which one?).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Range
 from selftaught.engine.distributed import gather
 from selftaught.engine.method import LearningRateScaling, Optimizer, Schedule
 from selftaught.errors import UserError
@@ -45,11 +46,11 @@ class Config(JointEmbeddingConfig):
     lr_scaling: LearningRateScaling = "none"
     weight_decay: float = 1e-5
     schedule: Schedule = "cosine"
-    temperature: float = 0.5
+    temperature: Positive = 0.5
     """Temperature tau."""
-    scales: int = 2
+    scales: Count = 2
     """J of the scattering transform: averages over 2^J pixels; the image's side must be a multiple."""
-    angles: int = 16
+    angles: Count = 16
     """L of the scattering transform: orientations of the wavelets."""
     max_order: Literal[1, 2] = 2
     """Order of the scattering transform."""
@@ -59,11 +60,11 @@ class Config(JointEmbeddingConfig):
     """Colour space that the scattering transform sees."""
     pretext: Literal["none", "rotation", "jigsaw"] = "rotation"
     """The second task."""
-    lambda_: float = 0.3
+    lambda_: NonNegative = 0.3
     """Weight of the second task."""
-    pretext_start_epoch: int = 0
+    pretext_start_epoch: Natural = 0
     """Epochs without the second task: 0 as the authors' code, 40 as the paper."""
-    permutations: int = 35
+    permutations: Annotated[int, Range(2)] = 35
     """Orders that the jigsaw task tells apart."""
     embedding: Literal["h", "z", "concat"] = "h"
     """What evaluate and apply take: features, projection, or both; the delivered encoder always gives h."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from selftaught import networks, objectives
+from selftaught.catalog.rules import Positive
 from selftaught.engine.method import Optimizer
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
 
@@ -27,7 +28,7 @@ class Config(JointEmbeddingConfig):
     lr: float = 0.3
     weight_decay: float = 1e-6
     warmup_epochs: float = 10.0
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """Temperature tau of the softmax."""
     one_forward: bool = True
 

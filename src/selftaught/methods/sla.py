@@ -14,12 +14,13 @@ transformation as two tasks). arXiv 1910.05872.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from selftaught import networks, objectives
+from selftaught.catalog.rules import Count, Form, Natural, NonNegative, Positive, PositiveShare, Range
 from selftaught.engine.distributed import gather_labels
 from selftaught.engine.method import LearningRateScaling, Optim, Optimizer, Schedule
 from selftaught.engine.optim import parameter_groups
@@ -33,6 +34,7 @@ __all__ = ["SLA"]
 
 _SMALL_IMAGE = 40
 _SHIFT = 4
+Shares = Annotated[str, Form(r"(0|1|0?\.\d+)(-(0|1|0?\.\d+))*", "shares of the run joined by dashes, as 0.5-0.75")]
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Config(ClassifierConfig):
     lr_scaling: LearningRateScaling = "none"
     schedule: Schedule = "step"
     decay_factor: float = 0.1
-    milestones: str = "0.5-0.75"
+    milestones: Shares = "0.5-0.75"
     """Shares of the run after which the step schedule decays."""
     mode: Literal["sla", "sla+sd", "da", "mt", "baseline"] = "sla"
     """sla; with self-distillation; data augmentation; multi-task; plain supervised."""
@@ -53,31 +55,31 @@ class Config(ClassifierConfig):
     """rotation, rotation2, color_perm, color_perm3, rot_color_perm6, ...12, ...24, or module:name of your own list."""
     inference: Literal["auto", "aggregate", "single", "distilled", "ten-crop"] = "auto"
     """How to predict; auto: distilled for sla+sd, aggregate for sla, else single."""
-    T: float = 1.0
+    T: Positive = 1.0
     """Temperature of the distillation."""
-    beta: float = 1.0
+    beta: NonNegative = 1.0
     """Weight of the single head's cross-entropy."""
     large_loss: bool = False
     """Sum over the transformations instead of their mean (the paper's choice on large sets)."""
     imbalance: Literal["none", "reweight", "drw", "ldam", "ldam-drw"] = "none"
     """For uneven classes: weights by effective number, the same in the last fifth only (drw), margins (ldam), both."""
-    labelled: float = 1.0
+    labelled: PositiveShare = 1.0
     """Share of the samples whose label is used; the others teach their transformation only (semi-supervised)."""
     episodes: Literal["none", "prototypes", "ridge"] = "none"
     """Few-shot training in episodes drawn from each batch: ProtoNet's head, or MetaOptNet's with ridge regression."""
-    ways: int = 5
+    ways: Annotated[int, Range(2)] = 5
     """Classes of an episode."""
-    shots: int = 5
+    shots: Count = 5
     """Support images per class of an episode."""
-    jitter: float = 0.0
+    jitter: NonNegative = 0.0
     """Strength of colour jitter (0.4 on iNaturalist)."""
-    cutout: int = 0
+    cutout: Natural = 0
     """Side of Cutout's square in pixels."""
-    cutmix: float = 0.0
+    cutmix: NonNegative = 0.0
     """Alpha of CutMix; 0 mixes nothing."""
     autoaugment: bool = False
     """torchvision's AutoAugment with the CIFAR-10 policy, on images of 1 or 3 channels."""
-    ensemble: int = 1
+    ensemble: Count = 1
     """Independent networks trained side by side, mode baseline only: the comparison at equal inference cost."""
 
 
@@ -134,14 +136,14 @@ class SLA(ClassifierMethod):
 
     def _check(self) -> None:
         c = self.config
-        if c.ensemble < 1 or (c.ensemble > 1 and c.mode != "baseline"):
-            raise UserError(f"ensemble={c.ensemble}: 1 or more, and more than 1 only with mode=baseline")
+        if c.ensemble > 1 and c.mode != "baseline":
+            raise UserError(f"ensemble={c.ensemble}: more than 1 only with mode=baseline")
         if c.inference == "distilled" and c.mode != "sla+sd":
             raise UserError(f"inference=distilled needs the second head: use mode=sla+sd, not {c.mode}")
-        if not 0 < c.labelled <= 1 or (c.labelled < 1 and self.samples < 1):
-            raise UserError(f"labelled={c.labelled}: a share above 0 and up to 1 of a training set of known size")
-        if c.episodes != "none" and (c.mode not in ("sla", "baseline") or c.ways < 2 or c.shots < 1):
-            raise UserError("episodes need mode=sla or baseline, at least 2 ways and 1 shot")
+        if c.labelled < 1 and self.samples < 1:
+            raise UserError(f"labelled={c.labelled}: a share of a training set of known size; give samples=len(source)")
+        if c.episodes != "none" and c.mode not in ("sla", "baseline"):
+            raise UserError(f"episodes need mode=sla or baseline, not {c.mode}")
         if c.episodes != "none" and (c.imbalance != "none" or c.labelled < 1 or c.cutmix or c.ensemble > 1):
             raise UserError("episodes go without imbalance, labelled, cutmix and ensemble")
         if c.autoaugment and self.channels not in (1, 3):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import NonNegative, Positive
 from selftaught.engine.distributed import gather, gather_labels
 from selftaught.engine.method import Optimizer
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
@@ -32,9 +33,9 @@ class Config(JointEmbeddingConfig):
     weight_decay: float = 1e-6
     warmup_epochs: float = 10.0
     crop: float = 0.2
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """Temperature tau."""
-    base_temperature: float = 0.0
+    base_temperature: NonNegative = 0.0
     """The loss is multiplied by temperature / base_temperature (the authors' code: 0.07); 0 leaves it."""
     form: Literal["out", "in"] = "out"
     """Where the mean over the positives stands: out of the logarithm, or in it."""

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from selftaught import objectives
+from selftaught.catalog.rules import Share
 from selftaught.engine.method import Optimizer, Schedule
 from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod, accuracy
 from selftaught.views import HorizontalFlip, Pipeline, RandomResizedCrop
@@ -30,7 +31,7 @@ class Config(ClassifierConfig):
     schedule: Schedule = "step"
     decay_every: float = 0.3333
     decay_factor: float = 0.1
-    smoothing: float = 0.0
+    smoothing: Share = 0.0
     """Share of a label that is spread evenly over all classes."""
 
 

@@ -10,13 +10,14 @@ answer is none. No gradient flows through codes. For small batches a queue of ea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from selftaught import networks, objectives
+from selftaught.catalog.rules import Form, Natural, NonNegative, Positive
 from selftaught.engine.distributed import gather, is_distributed, rank, world_size
 from selftaught.engine.method import Optimizer
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
@@ -37,24 +38,24 @@ class Config(MultiCropConfig, JointEmbeddingConfig):
     crop: float = 0.14
     head_norm: Literal["bn", "none"] = "bn"
     """Normalisation after the projector's hidden layers."""
-    prototypes: str = "3000"
+    prototypes: Annotated[str, Form(r"[1-9]\d*(-[1-9]\d*)*", "one number or several, as 300-300-300")] = "3000"
     """Number K of prototypes; several numbers, as 300-300-300, make several heads. At most half the samples that codes
     are made from (batch and queue)."""
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """Temperature tau of the predictions."""
-    eps: float = 0.05
+    eps: Positive = 0.05
     """Smoothness of the codes."""
-    iters: int = 3
+    iters: Natural = 3
     """Rounds of Sinkhorn's algorithm; 0 leaves out the equal partition (ablation: it collapses)."""
-    power_law: float = 0.0
+    power_law: NonNegative = 0.0
     """Exponent of a power law over the prototypes' sizes; 0 makes them equal."""
-    hard_steps: int = 0
+    hard_steps: Natural = 0
     """Optimiser steps with one-hot codes at the start."""
-    queue: int = 0
+    queue: Natural = 0
     """Earlier embeddings of each large crop that take part in the codes; 0 for none. For batches below K."""
-    queue_start: float = 15.0
+    queue_start: NonNegative = 15.0
     """Epoch from which the queue is filled; it is used once it is full."""
-    freeze_steps: int = 313
+    freeze_steps: Natural = 313
     """Optimiser steps before the prototypes begin to learn."""
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from selftaught import networks, objectives, views
+from selftaught.catalog.rules import NonNegative
 from selftaught.engine.method import Optimizer
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
 from selftaught.views import Pipeline
@@ -32,13 +33,13 @@ class Config(JointEmbeddingConfig):
     warmup_epochs: float = 10.0
     final_lr: float = 0.001
     projector: str = "8192-8192-8192"
-    invariance: float = 25.0
+    invariance: NonNegative = 25.0
     """Weight lambda of the term that brings two views together."""
-    variance: float = 25.0
+    variance: NonNegative = 25.0
     """Weight mu of the term that keeps every feature's spread; at 0 the embedding collapses."""
-    covariance: float = 1.0
+    covariance: NonNegative = 1.0
     """Weight nu of the term against repetition between features."""
-    gamma: float = 1.0
+    gamma: NonNegative = 1.0
     """Deviation that is asked of every feature."""
     std_reduction: Literal["sum", "mean"] = "sum"
     """Variance terms of the two views: their sum (paper), or their mean (official code)."""

@@ -29,7 +29,7 @@ def resolve(
         config: the content of a run's config.yaml.
 
     Raises:
-        UserError: unknown option or preset; a value outside its choices.
+        UserError: unknown option or preset; a value of another type, or outside its range or choices.
     """
     merged: dict[str, Any] = {}
     preset = given.get("preset") or (None if config else default_preset(kind.slug, modality, given.get("device")))
@@ -54,12 +54,7 @@ def resolve(
 
 def default_preset(slug: str, modality: str, device: str | None) -> str | None:
     """laptop on a CPU (laptop-series for series), else the paper's defaults."""
-    presets = catalog.presets(slug)
-    series = f"laptop-{modality}"
-    if accelerator(device or "auto") == "cpu" or not any("epochs" in p or "steps" in p for p in presets.values()):
-        return series if series in presets else "laptop" if "laptop" in presets else None
-    first = next(iter(presets))
-    return series if series in presets and modality != "image" else first
+    return catalog.default_preset(slug, modality, accelerator(device or "auto") == "cpu")
 
 
 def _preset(slug: str, name: str) -> dict[str, Any]:

@@ -135,10 +135,8 @@ def go_on(
     if fixed:
         raise UserError(f"--resume goes on as the run was begun; leave out --{fixed[0].replace('_', '-')}")
     kind = methods.get(content["method"])
-    settings = Settings(**content["settings"])
-    for name in free:
-        if options.get(name) is not None:
-            setattr(settings, name, options[name])
+    changed = {name: options[name] for name in free if options.get(name) is not None}
+    settings = Settings(**content["settings"] | changed)
     data = settings.data if data is None else data
     sources = samples.streams(kind, data, content["data"]["modality"], settings, dict(settings.streams))
     _same_data(sources, content["data"], settings)

@@ -1,0 +1,218 @@
+"""Options and settings: their type, range, form and choices hold in Python and on the command line alike."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pytest
+
+from selftaught import methods
+from selftaught.catalog.rules import (
+    Count,
+    Form,
+    NonNegative,
+    Positive,
+    PositiveShare,
+    Range,
+    Rule,
+    Share,
+    Widths,
+    WidthsOrNone,
+    check_options,
+)  # fmt: skip
+from selftaught.cli import main
+from selftaught.errors import UserError
+from selftaught.run_settings import Settings
+
+GOOD: list[tuple[Any, Any, Any]] = [
+    (float, 1, 1.0), (float, np.float32(0.5), 0.5), (Positive, 1e-9, 1e-9), (Share, 0, 0.0), (Share, 1, 1.0),
+    (int, np.int64(3), 3), (Count, 1, 1), (Count | None, None, None), (Positive | None, 2, 2.0),
+    (bool, True, True), (bool, np.bool_(False), False), (str, "x", "x"), (str | None, Path("a"), "a"),
+    (Widths, "2048-128", "2048-128"), (Widths, 64, "64"), (WidthsOrNone, "none", "none"),
+    (Literal["a", "b"], "b", "b"), (Literal[1, 2], 2, 2), (list[str] | None, ("a", "b"), ["a", "b"]),
+    (Annotated[float, Range(0, below=1)], 0, 0.0), (Annotated[str, Form("a+", "some a")], "aa", "aa"),
+    (dict[str, str], {"a": "b"}, {"a": "b"}), (tuple[int, ...], (1, 2), (1, 2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hint", "value", "expected"), GOOD)
+def test_what_fits_comes_back_in_its_plain_type(hint: Any, value: Any, expected: Any) -> None:
+    found = Rule.of(hint).check(value)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+BAD: list[tuple[Any, Any, str]] = [
+    (float, "abc", "a number"), (float, "1", "a number"), (float, True, "a number"), (float, float("nan"), "a number"),
+    (float, float("inf"), "a number"), (float, None, "a number"), (Positive, 0, "a number above 0"),
+    (Positive | None, -1, "a number above 0 or None"), (NonNegative, -1e-9, "a number of at least 0"),
+    (Share, 1.01, "a number from 0 to 1"), (PositiveShare, 0, "a number above 0 and at most 1"),
+    (Annotated[float, Range(0, below=1)], 1, "a number from 0 on and below 1"),
+    (int, 1.0, "a whole number"), (int, True, "a whole number"), (int, "2", "a whole number"), (Count, 0, "above 0"),
+    (bool, 1, "True or False"), (bool, "yes", "True or False"), (str, 3, "text"), (str, None, "text"),
+    (Widths, "2048-", "widths such as 2048-128"), (Widths, "0-8", "widths"), (Widths, True, "widths"),
+    (Widths, "none", "widths"), (Literal["a", "b"], "c", "a, b"), (Literal[1, 2], True, "1, 2"),
+    (Literal[1, 2, 3], 4, "1, 2, 3"), (list[str], "a", "a list of names"), (dict[str, str], [], "a mapping"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hint", "value", "words"), BAD)
+def test_what_does_not_fit_is_refused_with_what_would(hint: Any, value: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Rule.of(hint).check(value)
+
+
+def test_texts_of_the_command_line_become_values() -> None:
+    assert Rule.of(Literal[1, 2]).parse("2") == 2
+    assert Rule.of(Positive | None).parse("1e-3") == 1e-3
+    assert Rule.of(list[str] | None).parse("a,b") == ["a", "b"]
+    assert Rule.of(Widths).parse("64") == "64"
+    for hint, text, words in (
+        (Positive | None, "-1", "a number above 0$"),
+        (int, "2.5", "whole"),
+        (Widths, "a", "widths"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Rule.of(hint).parse(text)
+
+
+@dataclass
+class Base:
+    lr: Positive = 0.1
+    width: Widths = "8"
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass
+class Derived(Base):
+    lr: float = 1.0
+    width: str | None = None  # type: ignore[assignment]
+
+
+def test_an_override_keeps_the_limits_that_it_does_not_say_again() -> None:
+    assert (Derived().lr, Derived().width) == (1.0, None)
+    with pytest.raises(UserError, match="lr=-1; it may be: a number above 0"):
+        Derived(lr=-1)
+    with pytest.raises(UserError, match="width='x'; it may be: widths such as 2048-128 or None"):
+        Derived(width="x")
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("dcl", {"lr": "abc"}, "a number of at least 0"),
+    ("dcl", {"temperature": -1}, "a number above 0"),
+    ("simclr", {"crop": 2}, "a number above 0 and at most 1"),
+    ("simclr", {"crop": 0}, "a number above 0 and at most 1"),
+    ("dcl", {"projector": "2048,128"}, "widths such as 2048-128"),
+    ("byol", {"target_decay": 1.2}, "a number from 0 to 1"),
+    ("sla", {"milestones": "50-75"}, "shares of the run"),
+    ("amcl", {"transforms": "cde"}, "a .crop. and any of"),
+    ("simclr", {"stem": "big"}, "auto, small, standard"),
+    ("dcl", {"momentum": 1}, "from 0 on and below 1"),
+]
+
+
+@pytest.mark.parametrize(("slug", "options", "words"), REFUSED)
+def test_a_method_refuses_by_name(
+    slug: str, options: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(UserError, match=f"^{name}={value!r}; it may be: .*{words}"):
+        methods.get(slug)(classes=2, **options)
+    assert main(["train", slug, "--data", "digits", f"--{name.replace('_', '-')}={value}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"selftaught: --{name.replace('_', '-')} {value}; it may be: ")
+    assert words.replace(".crop.", "(crop)") in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", 0), ("ema", 1.5), ("max_skip", -1), ("clip", -1), ("accumulate", 0), ("steps", 0),
+        ("epochs", -2),
+        ("seed", -1), ("workers", -2), ("devices", 0), ("knn_every", 2), ("precision", "64"), ("batch_size", "many"),
+    ],
+)  # fmt: skip
+def test_a_setting_is_refused_by_name(name: str, value: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import selftaught
+
+    with pytest.raises(UserError, match=f"^{name}={value!r}; it may be: "):
+        Settings(**{name: value})
+    with pytest.raises(UserError, match=f"^{name}={value!r}; it may be: "):
+        selftaught.train("dcl", "digits", **{name: value})
+    assert main(["train", "dcl", "--data", "digits", f"--{name.replace('_', '-')}={value}"]) == 2
+    assert capsys.readouterr().err.startswith(f"selftaught: --{name.replace('_', '-')} {value}; it may be: ")
+
+
+def test_the_config_of_another_method_is_refused() -> None:
+    other = methods.get("byol").config_class()
+    with pytest.raises(
+        UserError, match=r"config=selftaught\.methods\.byol\.Config; it may be: selftaught\.methods\.dcl\.Config"
+    ):
+        methods.DCL(config=other)
+
+
+MISTAKES = [
+    (["train", "dcl", "--data", "x", "--tempratur", "0.1"], "no option --tempratur: did you mean --temperature?"),
+    (["train", "dcl", "--lr", "fast"], "--lr fast; it may be: a number"),
+    (["train", "dcl", "--batch-size", "0"], "--batch-size 0; it may be: a whole number above 0"),
+    (["train", "dlc", "--data", "x"], "no method 'dlc'; nearest: dcl"),
+    (["apply", "run", "x", "--ouT", "y"], "no option --ouT: did you mean --out?"),
+    (["evaluate", "run", "--protocl", "knn"], "no option --protocl: did you mean --protocol?"),
+    (["train", "dcl", "--zzzzzz"], "no option --zzzzzz (see selftaught train dcl --help)"),
+    (["methods", "--jbo", "restore"], "no option --jbo: did you mean --job?"),
+]
+
+
+def test_mistakes_are_answered_without_torch() -> None:
+    code = (
+        "import sys, json, io, contextlib\n"
+        "from selftaught.cli import main\n"
+        "for arguments, said in json.loads(sys.argv[1]):\n"
+        "    err = io.StringIO()\n"
+        "    with contextlib.redirect_stderr(err): code = main(arguments)\n"
+        "    text = err.getvalue()\n"
+        "    assert code == 2 and said in text and text.count('\\n') == 1, (arguments, text)\n"
+        "heavy = {'torch', 'numpy', 'lightning', 'timm', 'cv2'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    import json
+
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(MISTAKES)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def _help(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *arguments, "--help"])
+    assert stop.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_shows_the_values_that_a_run_here_would_use(capsys: pytest.CaptureFixture[str]) -> None:
+    said = _help(capsys, "dcl", "--device", "cpu")
+    laptop = _presets("dcl")["laptop"]
+    assert f"(a whole number above 0; default {laptop['batch_size']})" in said
+    assert f"Temperature tau. (a number above 0; default {laptop['temperature']})" in said
+    assert "--stem {auto,small,standard}" in said
+    assert "(default )" not in said
+    assert "default None" not in said
+    assert "(defaults of preset laptop)" in said
+    said = _help(capsys, "dcl", "--preset", "imagenet")
+    assert f"default {_presets('dcl')['imagenet']['epochs']})" in said
+    assert "(defaults of preset imagenet)" in said
+    series = _help(capsys, "frame-projections", "--device", "cpu")
+    assert "(defaults of preset laptop" in series
+
+
+def _presets(slug: str) -> dict[str, dict[str, Any]]:
+    from selftaught import catalog
+
+    return catalog.presets(slug)
