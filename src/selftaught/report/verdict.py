@@ -50,7 +50,7 @@ class Score:
 
 
 def verdict(run: Mapping[str, Any]) -> Verdict:
-    """The verdict on a validated run: from label efficiency, restoration, protocols, collapse or loss, the first there is.
+    """The verdict on a validated run: from label efficiency, restoration, protocols, collapse or loss.
 
     It is never "gain" where any baseline of the page is better than the model at anything.
     """
