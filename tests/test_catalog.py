@@ -24,7 +24,10 @@ text-erasing mixed-barlow-twins perceptual-ssim core-tuning seer gaussian2scene 
 infwide srgan sit dadeblur medmnist-benchmark retfiner cacr laf frame-projections uni4eye groco discovr dcl
 video-ssl-benchmark infinite-lr ssl-vit-survey robust-depth dynamic-curation
 """.split()  # noqa: SIM905
-BASELINES = ["bicubic", "byol", "dino", "espcn", "moco-v2", "moco-v3", "nnclr", "ressl", "simclr", "simsiam", "srcnn", "srresnet", "supcon", "supervised", "swav", "vicreg"]  # fmt: skip
+BASELINES = [
+    "bicubic", "byol", "dino", "espcn", "moco-v2", "moco-v3", "nnclr", "ressl", "simclr",
+    "simsiam", "srcnn", "srresnet", "supcon", "supervised", "swav", "vicreg",
+]  # fmt: skip
 MODALITIES = {"any", "image", "image-text", "points", "series", "text", "video", "volume"}
 JOBS = {"adapt", "benchmark", "classify", "curate", "depth", "edit", "forget", "represent", "restore", "segment"}
 FAMILIES = {
