@@ -20,6 +20,8 @@ CHANNELS, CLASSES, EACH = 4, 3, 16
 SERIES = {"frame-projections"}
 OPTIONS = {
     "c-bsn": {"patch": 24, "width": 16, "modules": 1},
+    "srgan": {"patch": 16, "pretrain_steps": 2, "content": "features", "discriminator_width": 4},
+    **{slug: {"patch": 16} for slug in ("srresnet", "srcnn", "espcn", "bicubic")},
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
     "laf": {"forget": "class=down", "vae_epochs": 1.0},
 }
@@ -66,7 +68,8 @@ def test_it_trains_evaluates_applies_exports_and_reports(
         cleaned = tmp_path / "clean"
         assert run.apply(folder, cleaned) == CLASSES * EACH
         found = np.load(next(cleaned.rglob("*.npy")))
-        assert found.shape == (32, 32, CHANNELS)
+        side = 32 * getattr(run.method.config, "scale", 1)
+        assert found.shape == (side, side, CHANNELS)
         assert found.dtype == np.uint16
     else:
         judged = run.evaluate(protocols=["classify" if output == "classes" else "knn"])
