@@ -71,14 +71,14 @@ FLAGS = (
 def card_page(slug: str, claims: Path = CLAIMS) -> str:
     """Markdown page of one method: what for, when not, paper, command; presets, options and claim of a built one."""
     c = catalog.card(slug)
-    arxiv = f", [arXiv {c.arxiv}](https://arxiv.org/abs/{c.arxiv})" if c.arxiv else ""
+    preprint = f", [arXiv {c.arxiv}](https://arxiv.org/abs/{c.arxiv})" if c.arxiv else ""
     parts = [
         f"# {c.title}",
         f"`{c.slug}` · {c.modality} · {c.job} · {c.family} · **{c.state}**",
         f"**What it is for.** {c.summary}",
         f"**When not to use it.** {c.avoid}",
         f"**Data it needs.** {c.needs}",
-        f"**Paper.** {c.paper}. {c.venue} {c.year}{arxiv}.",
+        f"**Paper.** {c.paper}. {c.venue} {c.year}{preprint}.",
     ]
     if not c.built:
         return "\n\n".join(

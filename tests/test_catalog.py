@@ -26,9 +26,10 @@ text-erasing mixed-barlow-twins perceptual-ssim core-tuning seer gaussian2scene 
 infwide srgan sit dadeblur medmnist-benchmark retfiner cacr laf frame-projections uni4eye groco discovr dcl
 video-ssl-benchmark infinite-lr ssl-vit-survey robust-depth dynamic-curation
 """.split()  # noqa: SIM905
-BASELINES = """
-bicubic byol dino espcn moco-v2 moco-v3 nnclr ressl simclr simsiam srcnn srresnet supcon supervised swav vicreg
-""".split()  # noqa: SIM905
+BASELINES = [
+    "bicubic", "byol", "dino", "espcn", "moco-v2", "moco-v3", "nnclr", "ressl", "simclr",
+    "simsiam", "srcnn", "srresnet", "supcon", "supervised", "swav", "vicreg",
+]  # fmt: skip
 MODALITIES = {"any", "image", "image-text", "points", "series", "text", "video", "volume"}
 JOBS = {"adapt", "benchmark", "classify", "curate", "depth", "edit", "forget", "represent", "restore", "segment"}
 FAMILIES = {
@@ -51,10 +52,12 @@ def test_all_systems_are_listed_in_their_order_before_the_baselines() -> None:
 @pytest.mark.parametrize("card", catalog.all_cards(), ids=lambda c: c.slug)
 def test_every_card_is_complete(card: catalog.Card) -> None:
     assert all(getattr(card, name) for name in ("title", "paper", "venue", "needs"))
-    old = {"bicubic": 1981, "perceptual-ssim": 2017}
-    assert re.fullmatch(r"\d{4}\.\d{5}", card.arxiv) or card.slug in old
-    assert old.get(card.slug, 2015) <= card.year <= 2026
-    assert not card.arxiv or int(card.arxiv[:2]) + 2000 <= card.year, "the venue can't be earlier than the preprint"
+    if card.slug == "bicubic":
+        assert (card.year, card.arxiv) == (1981, "")
+    else:
+        assert re.fullmatch(r"\d{4}\.\d{5}", card.arxiv) or card.slug == "perceptual-ssim"
+        assert 2015 <= card.year <= 2026
+        assert int(card.arxiv[:2]) + 2000 <= card.year, "the venue can't be earlier than the preprint"
     assert set(card.modalities) <= MODALITIES
     assert card.job in JOBS
     assert card.family in FAMILIES
@@ -308,7 +311,7 @@ def test_card_text_says_everything_in_aligned_columns(toy: Path, monkeypatch: py
     assert max(map(len, lines)) <= 80
     assert lines[0] == "LAF   (laf)"
     assert "ICLR 2024, arXiv 2404.00506" in text
-    assert lines[-1] == "selftaught train laf --data photos/"
+    assert lines[-1] == "selftaught train laf --init RUN --forget class=NAME"
     start = lines.index("options of its own")
     assert lines[start + 1] == "  --mode    none        Which. [a | 2]"
     assert "  paper  epochs 100, lr 0.25" in lines
@@ -362,7 +365,7 @@ def test_every_card_has_a_page_and_a_place_in_the_navigation(generate: ModuleTyp
         page = pages[f"methods/{card.slug}.md"]
         assert card.summary in page
         assert card.avoid in page
-        assert (f"arxiv.org/abs/{card.arxiv}" in page) == bool(card.arxiv)
+        assert ("arxiv.org/abs/" in page) == bool(card.arxiv)
         assert f"{card.venue} {card.year}" in page
         assert ("Not built yet" in page) != card.built
         assert ("| option | default |" in page) == bool(catalog.options(card.slug))

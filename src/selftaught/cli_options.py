@@ -101,7 +101,8 @@ def parse_train(slug: str, arguments: Sequence[str]) -> dict[str, Any]:
     text = "evaluate and write the report at the end (default on)"
     parser.add_argument("--report", action=argparse.BooleanOptionalAction, help=text)
     for role in catalog.roles(slug)[0 if catalog.changes_a_run(slug) else 1 :]:
-        parser.add_argument(f"--{role}", metavar="SOURCE", help=f"the samples that {slug} reads as {role}")
+        if role != "data":  # an option of every run
+            parser.add_argument(f"--{role}", metavar="SOURCE", help=f"the samples that {slug} reads as {role}")
     for title, found in (("the run", catalog.settings()), (slug, catalog.options(slug))):
         group = parser.add_argument_group(f"options of {title}")
         for option in found:

@@ -126,6 +126,7 @@ def test_teachers_start_as_copies_and_move_before_the_step() -> None:
         ({"target": "mlp"} | ALONE, {"scd", "used_prototypes"}),
         ({"scd_weight": 0.0, "image_weight": 0.0}, {"video", "video_entropy"}),
         ({"scd_weight": 0.0, "video_weight": 0.0}, {"image", "image_entropy"}),
+        ({"mask": "region"}, {"scd", "video", "image"}),
         ({"class_token": False, "mask": "random", "augment": "resize"}, {"scd", "video", "image"}),
     ],
 )
@@ -157,10 +158,10 @@ def test_the_teachers_temperature_rises_with_the_epochs() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     for options, message in (
         ({"encoder": "resnet18"}, "choose vit-nano-video"),
-        ({"scd_weight": 0.0} | ALONE, "not all 0"),
-        ({"video_weight": -1.0}, "0 or more"),
+        ({"scd_weight": 0.0} | ALONE, "can't all be 0"),
+        ({"video_weight": -1.0}, "video_weight"),
         ({"head": "32-16-8"}, "one width"),
-        ({"decoder": "16-1"}, "decoder=16-1"),
+        ({"decoder": "16-1"}, "width, blocks and heads"),
         ({"frames": 5}, "multiple of tubelet"),
     ):
         with pytest.raises(UserError, match=message):

@@ -50,6 +50,7 @@ def read(page: str) -> Reader:
 
 RUNS = {
     "image": lambda: [samples.image_run()],
+    "unlabelled": lambda: [samples.unlabelled_run()],
     "restoration": lambda: [samples.restoration_run()],
     "series": lambda: [samples.series_run()],
     "comparison": samples.comparison_runs,
@@ -121,6 +122,16 @@ def test_every_section_of_a_full_run_is_there() -> None:
     first = ["Label efficiency", "Before and after", "Evaluation", "Embedding map", "Nearest neighbours"]
     second = ["Confusion matrix", "Windows", "What the model saw", "Training", "Spectrum"]
     assert headings == [*first, *second, "Skipped samples", "How to repeat it"]
+
+
+def test_without_labels_the_page_leads_with_what_can_be_looked_at() -> None:
+    page = report.render([samples.unlabelled_run()])
+    headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", page)
+    assert headings[:4] == ["Nearest neighbours", "Embedding map", "What the model saw", "Evaluation"]
+    assert page.index("No sign of collapse") < page.index("<section")
+    assert "No gain" not in page
+    assert page.count('<p class="whose">untrained encoder</p>') == len(samples.unlabelled_run()["neighbours"])
+    assert "class as the query" not in page
 
 
 def test_protocols_stand_beside_their_baselines() -> None:

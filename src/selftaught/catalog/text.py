@@ -18,10 +18,12 @@ def command(c: Card) -> str:
 
 
 def reference(c: Card) -> str:
-    """The paper in one line: title, venue and year, arXiv number where there is one."""
-    if not c.arxiv:
-        return f"{c.paper}. {c.venue} {c.year}"
-    place = f"arXiv {c.arxiv} ({c.year})" if c.venue == "arXiv" else f"{c.venue} {c.year}, arXiv {c.arxiv}"
+    """The paper in one line: title, venue and year, arXiv number."""
+    place = (
+        f"arXiv {c.arxiv} ({c.year})"
+        if c.venue == "arXiv"
+        else f"{c.venue} {c.year}{f', arXiv {c.arxiv}' if c.arxiv else ''}"
+    )
     return f"{c.paper}. {place}"
 
 

@@ -18,6 +18,7 @@ from selftaught.data.embedded import EMBEDDED_NAMES, embedded_builder, embedded_
 from selftaught.data.formats import FORMATS, Build
 from selftaught.data.imbalance import long_tail
 from selftaught.data.kinds import KINDS, kind_of
+from selftaught.data.label_noise import mislabelled
 from selftaught.data.source import Modality, Source
 from selftaught.data.spec import call, near, parse
 from selftaught.data.splits import split_source, take
@@ -58,7 +59,9 @@ def open_source(
         n: at most so many samples of the split, evenly over the classes.
         **options: of the kind of source; an unknown one is an error that lists them. ``channels`` (images),
             ``window``, ``step`` ... Every labelled source takes ``imbalance``: 0.01, linear or exponential makes the
-            classes of its training part uneven, after `n`; see `selftaught.data.imbalance.long_tail`.
+            classes of its training part uneven, after `n`; see `selftaught.data.imbalance.long_tail`. ``wrong_labels``:
+            0.2, or 0.6:0,1,2 for some classes, makes labels of its training part wrong; see
+            `selftaught.data.label_noise.mislabelled`.
 
     Returns:
         A source that `len`, `read(i)` and a DataLoader worker can take.
@@ -75,14 +78,17 @@ def open_source(
         n = _whole(where, "n", text.pop("n")) if n is None and "n" in text else n
         spec = where
     merged = {**text, **options}
-    imbalance = merged.pop("imbalance", None)
+    imbalance, wrong = merged.pop("imbalance", None), merged.pop("wrong_labels", None)
     source = _open(spec, modality, merged)
     _same_modality(source.name, source.modality, modality)
     if not len(source):
         raise UserError(f"{source.name}: there is no sample in it")
     chosen = split_source(source, split, by, seed)
     chosen = chosen if n is None else take(chosen, n, seed)
-    return long_tail(chosen, imbalance, seed) if imbalance is not None and split in ("train", "all") else chosen
+    if split in ("train", "all"):
+        chosen = chosen if imbalance is None else long_tail(chosen, imbalance, seed)
+        chosen = chosen if wrong is None else mislabelled(chosen, str(wrong), seed)
+    return chosen
 
 
 def _open(spec: Any, modality: Modality | None, options: dict[str, Any]) -> Source:

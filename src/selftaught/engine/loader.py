@@ -456,7 +456,8 @@ class DataModule(L.LightningDataModule):
             role: SkipLog(s, max_skip, _listed(skipped, role, self.sources)) for role, s in self.sources.items()
         }
         self.orders = {role: method.order(s, role) or Shuffled(len(s)) for role, s in self.sources.items()}
-        check_batch_size(self.source, batch_size, method.compares)
+        if next(iter(self.sources)) == method.roles[0]:  # a further stream may be small: its batches are, too
+            check_batch_size(self.source, batch_size, method.compares)
 
     def rows(self, role: str, world: int = 1) -> int:
         """Samples of a stream in a batch of one process."""

@@ -96,7 +96,8 @@ class Method(L.LightningModule):
     needs_labels: ClassVar[bool] = False
     transforms: ClassVar[bool] = False
     compares: ClassVar[bool] = True
-    stages: ClassVar[tuple[str, ...]] = ("train",)
+    judged_by: ClassVar[tuple[str, ...]] = ()
+    stages: tuple[str, ...] = ("train",)
     roles: ClassVar[tuple[str, ...]] = ("data",)
     pixels: ClassVar[Literal["uint8", "float32"]] = "uint8"
     pixel_mean: Tensor
@@ -136,8 +137,20 @@ class Method(L.LightningModule):
         """Make the networks."""
 
     @classmethod
-    def default_source(cls, init: Any = None) -> str:
-        """The built-in data set to learn from where none is named; ``init`` is the run that it starts from."""
+    def inherits(cls, original: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings and options that a method which ``transforms`` a run takes over from it.
+
+        Args:
+            original: the content of that run's config.yaml.
+
+        Raises:
+            UserError: a run that this method can't transform.
+        """
+        return {}
+
+    @classmethod
+    def default_source(cls, original: Mapping[str, Any] | None = None) -> str:
+        """What to learn from where no data are named: a built-in data set; ``original`` as in :meth:`inherits`."""
         return cls.default_data
 
     @classmethod

@@ -25,6 +25,8 @@ _TONE_WORDS = {
     "mixed": "Mixed result",
     "none": "No gain",
     "unknown": "",
+    "sound": "No sign of collapse",
+    "collapsed": "Signs of collapse",
 }
 _LEAD_WORDS = {"gain": "Clear lead", "mixed": "No clear lead", "none": "", "unknown": ""}
 
@@ -118,7 +120,6 @@ def _environment() -> Environment:
 
 
 def _run_context(run: Mapping[str, Any], title: str, prefix: str) -> dict[str, Any]:
-    built = [{"key": key, "title": heading, "data": make(run)} for key, heading, make in sections.ALL]
     return {
         "title": title,
         "prefix": prefix,
@@ -129,7 +130,7 @@ def _run_context(run: Mapping[str, Any], title: str, prefix: str) -> dict[str, A
         "tone_words": _TONE_WORDS,
         "lines": (run.get("summary") or {}).get("lines") or [],
         "tiles": _tiles(run),
-        "sections": [section for section in built if section["data"] is not None],
+        "sections": sections.ordered(run),
     }
 
 

@@ -149,21 +149,24 @@ class Map(TypedDict, total=False):
 
 
 class Hit(TypedDict, total=False):
-    """One neighbour: its picture, class and similarity to the query."""
+    """One neighbour: its picture, class and similarity to the query; ``point`` is its row in the map."""
 
     png: Picture
     label: str | None
     similarity: Real
     name: str
+    point: int
 
 
 class Neighbours(TypedDict, total=False):
-    """A query and its nearest neighbours, nearest first."""
+    """A query and its nearest neighbours, nearest first: to this encoder, and to an untrained one."""
 
     query: Picture
     label: str | None
     name: str
+    point: int
     hits: list[Hit]
+    untrained: list[Hit] | None
 
 
 class Views(TypedDict, total=False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from selftaught.report import curves, plates, restored
@@ -105,35 +105,65 @@ def embedding_map(run: Mapping[str, Any]) -> Section:
         "legend": plate.legend if many else [],
         "search": len(plate.legend) > 24,
         "method": section.get("method") or "two dimensions",
+        "labelled": bool(section.get("label")),
     }
 
 
 def neighbours(run: Mapping[str, Any]) -> Section:
     """Queries with their nearest neighbours, and how often the classes agree."""
     rows = []
-    agree = of = 0
     for query in run.get("neighbours") or []:
-        hits = []
-        for hit in query.get("hits") or []:
-            both = query.get("label") is not None and hit.get("label") is not None
-            same = both and query["label"] == hit["label"]
-            agree, of = agree + bool(same), of + both
-            near = hit.get("similarity")
-            hits.append(
-                {
-                    "uri": data_uri(hit["png"]),
-                    "label": hit.get("label") or "",
-                    "state": ("same" if same else "other") if both else "unknown",
-                    "similarity": number(near, 2) if near is not None else "",
-                    "name": hit.get("name") or "",
-                }
-            )
         label = query.get("label") or ""
-        rows.append({"uri": data_uri(query["query"]), "label": label, "name": query.get("name") or "", "hits": hits})
+        row = {
+            "uri": data_uri(query["query"]),
+            "label": label,
+            "name": query.get("name") or "",
+            "point": query.get("point"),
+        }
+        row |= {key: [_hit(query, hit) for hit in query.get(key) or []] for key in ("hits", "untrained")}
+        rows.append(row)
     if not rows:
         return None
-    said = f"{number(agree)} of {number(of)} neighbours shown ({agree / of:.0%}) have the query's class." if of else ""
-    return {"rows": rows, "said": said, "most": max(len(row["hits"]) for row in rows)}
+    agreed = {key: _agreement([hit["state"] for row in rows for hit in row[key]]) for key in ("hits", "untrained")}
+    said = f"{agreed['hits']} of the neighbours shown have the query's class" if agreed["hits"] else ""
+    if said:
+        said += f"; {agreed['untrained']} of those of an untrained encoder." if agreed["untrained"] else "."
+    beside = any(row["untrained"] for row in rows)
+    most = max(len(row[key]) for row in rows for key in ("hits", "untrained"))
+    return {
+        "rows": rows,
+        "said": said,
+        "most": most,
+        "labelled": bool(agreed["hits"]),
+        "beside": beside,
+        "narrow": _columns(most),
+    }
+
+
+def _hit(query: Mapping[str, Any], hit: Mapping[str, Any]) -> dict[str, Any]:
+    """One neighbour for the template; whether it has the query's class, where both are known."""
+    near = hit.get("similarity")
+    both = query.get("label") is not None and hit.get("label") is not None
+    return {
+        "uri": data_uri(hit["png"]),
+        "label": hit.get("label") or "",
+        "state": ("same" if query["label"] == hit["label"] else "other") if both else "unknown",
+        "similarity": number(near, 2) if near is not None else "",
+        "name": hit.get("name") or "",
+        "point": hit.get("point"),
+    }
+
+
+def _columns(count: int) -> int:
+    """To how many columns a narrow screen lays out tiles so that they fill their rows, if any of 5, 4 and 3 does."""
+    return count if count <= 5 else next((n for n in (5, 4, 3) if count % n == 0), 4)
+
+
+def _agreement(states: Sequence[str]) -> str:
+    """``12 of 40 (30%)``; nothing where no class is known."""
+    of = sum(state != "unknown" for state in states)
+    agree = sum(state == "same" for state in states)
+    return f"{number(agree)} of {number(of)} ({agree / of:.0%})" if of else ""
 
 
 def views(run: Mapping[str, Any]) -> Section:
@@ -256,3 +286,23 @@ ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
     ("skipped", "Skipped samples", skipped),
     ("recipe", "How to repeat it", recipe),
 )
+
+
+#: Where nothing has a label, what can be looked at comes before the numbers.
+_UNLABELLED_FIRST = ("restoration", "neighbours", "map", "series", "views")
+
+
+def ordered(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sections that have something to show, in the order of the page."""
+    built = [{"key": key, "title": heading, "data": make(run)} for key, heading, make in ALL]
+    shown = [section for section in built if section["data"] is not None]
+    if labelled(run):
+        return shown
+    first = {key: place for place, key in enumerate(_UNLABELLED_FIRST)}
+    return sorted(shown, key=lambda section: first.get(section["key"], len(first)))
+
+
+def labelled(run: Mapping[str, Any]) -> bool:
+    """Whether any part of the run speaks of classes."""
+    spoken = (run.get("map") or {}).get("label") or (run.get("label_efficiency") or {}).get("curves")
+    return bool(spoken) or any(query.get("label") is not None for query in run.get("neighbours") or [])

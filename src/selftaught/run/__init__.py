@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -343,6 +343,7 @@ class Run:
         """What the report's pictures are drawn from."""
         settings, modality = self.settings, self.config["data"]["modality"]
         data = settings.data if lead.own else lead.data
+        kept = lead.features()
         train: Source | None = None
         test: Source | None = None
         try:
@@ -351,12 +352,12 @@ class Run:
             say(f"without pictures of the training data: {error}")
         if data is not None:
             try:
-                test = open_source(
-                    data, modality=modality, split="test", by=settings.by if lead.own else "auto", seed=settings.seed
-                )
+                split: Literal["all", "test"] = "all" if "whole" in kept else "test"
+                by = settings.by if lead.own else "auto"
+                test = open_source(data, modality=modality, split=split, by=by, seed=settings.seed)
             except UserError as error:
                 say(f"without pictures of {data}: {error}")
-        return outputs.Page(self.method, train, test, settings, lead.features(), lead.sections())
+        return outputs.Page(self.method, train, test, settings, kept, lead.sections())
 
     def summary(self) -> list[str]:
         """Three lines: what was trained, how it did, where it lies."""

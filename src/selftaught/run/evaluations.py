@@ -18,7 +18,10 @@ from selftaught.run.applying import write_csv
 from selftaught.run.layout import Layout, write_json
 
 _MOST_COLUMNS = 8
-NAMES = {"this": "this model", "random": "untrained", "raw": "raw input", "statistics": "channel statistics"}
+NAMES = {
+    "this": "this model", "random": "untrained", "raw": "raw input", "statistics": "channel statistics",
+    "original": "original model", "retrained": "retrained model",
+}  # fmt: skip
 """What a reader is told: whose numbers they are."""
 
 

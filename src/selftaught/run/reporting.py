@@ -18,6 +18,8 @@ from selftaught.engine.loader import draw, render_sample
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError
 from selftaught.report import images as pictures
+from selftaught.run import evaluating
+from selftaught.run.contenders import some
 from selftaught.run.evaluations import Evaluation
 from selftaught.run.layout import Layout
 from selftaught.run.outputs._base import Page
@@ -97,8 +99,9 @@ def samples_and_map(page: Page) -> dict[str, Any]:
     if page.train is not None and kind_of(page.train.modality).pixels:
         found["views"] = _views(page.train, page.method, page.settings)
     index = page.features.get("index")
-    if page.test is not None and index is not None and int(index.max(initial=-1)) < len(page.test):
-        found |= _embedding_sections(page.test, page.method, page.features, page.test.modality)
+    test = None if page.test is None else some(page.test, evaluating.LIMIT_TEST)  # as it was drawn to be judged
+    if test is not None and index is not None and int(index.max(initial=-1)) < len(test):
+        found |= _embedding_sections(test, page.method, page.features, test.modality)
     return found
 
 
@@ -230,9 +233,10 @@ def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarr
     from selftaught import evaluation
 
     rng = np.random.default_rng(0)
-    some = np.sort(rng.permutation(len(kept["index"]))[:_POINTS])
-    index, features = kept["index"][some], kept["features"][some]
-    labels = kept["labels"][some] if "labels" in kept else None
+    shown = np.sort(rng.permutation(len(kept["index"]))[:_POINTS])
+    index, features = kept["index"][shown], kept["features"][shown]
+    labels = kept["labels"][shown] if "labels" in kept else None
+    untrained = kept["random"][shown] if len(kept.get("random", ())) == len(kept["index"]) else None
     names = [str(source.names[i]) for i in index]
     found: dict[str, Any] = {
         "map": {
@@ -251,19 +255,43 @@ def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarr
     def label(k: int) -> str | None:
         return None if labels is None else source.classes[labels[k]] if source.classes else str(labels[k])
 
-    queries = rng.permutation(len(index))[:_QUERIES]
-    hits = evaluation.nearest(features, features[queries], k=_HITS + 1)
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    rows = []
-    for query, found_hits in zip(queries, hits, strict=True):
-        others = [int(h) for h in found_hits if h != query][:_HITS]
-        row = [
-            {"png": pictures.encode(thumbs[h]), "label": label(h), "similarity": float(unit[query] @ unit[h])}
-            for h in others
+    def gallery(of: np.ndarray, query: int) -> list[dict[str, Any]]:
+        unit = of / np.maximum(np.linalg.norm(of, axis=1, keepdims=True), 1e-12)
+        return [
+            {
+                "png": tiles[h],
+                "label": label(h),
+                "name": names[h],
+                "similarity": float(unit[query] @ unit[h]),
+                "point": h,
+            }
+            for h in evaluation.nearest(of, np.array([query]), k=_HITS)[0].tolist()
         ]
-        rows.append({"query": pictures.encode(thumbs[query]), "label": label(query), "hits": row})
+
+    if len(index) < 2:
+        return found
+    rows = []
+    tiles = _Encoded(thumbs)
+    for query in rng.permutation(len(index))[:_QUERIES].tolist():
+        row = {"query": tiles[query], "label": label(query), "name": names[query], "point": query}
+        row["hits"] = gallery(features, query)
+        if untrained is not None:
+            row["untrained"] = gallery(untrained, query)
+        rows.append(row)
     found["neighbours"] = rows
     return found
+
+
+class _Encoded(dict[int, str]):
+    """Thumbnails as text, each made once."""
+
+    def __init__(self, thumbs: list[np.ndarray]) -> None:
+        super().__init__()
+        self.thumbs = thumbs
+
+    def __missing__(self, k: int) -> str:
+        self[k] = pictures.encode(self.thumbs[k])
+        return self[k]
 
 
 def _windows(source: Source, index: np.ndarray, labels: np.ndarray | None, rng: Any) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from selftaught.errors import UserError
 from selftaught.run import configuration, outputs, samples
 from selftaught.run.announcing import plan_lines
 from selftaught.run.features import embed
-from selftaught.run.initialising import encoder_options, start_from
+from selftaught.run.initialising import encoder_options, original_facts, start_from, transformed
 from selftaught.run.layout import Layout, environment, new_folder, read_yaml, write_json, write_yaml
 from selftaught.run.ranks import is_first
 from selftaught.run_settings import Settings
@@ -70,10 +70,12 @@ def start(
     base = read_yaml(Path(config)) if isinstance(config, str | Path) else config
     streams = dict((base or {}).get("settings", {}).get("streams") or {})
     streams |= {role: given.pop(role) for role in kind.roles if role in given}
-    if kind.transforms and not given.get("init"):
-        raise UserError(f"{method} changes a trained model: give it with --init RUN")
+    original = transformed(kind, given.get("init") or (base or {}).get("settings", {}).get("init"))
+    if original is not None and base is None:
+        given = kind.inherits(original) | given
+    unnamed = data is None
     if data is None:
-        data = (base or {}).get("settings", {}).get("data") or kind.default_source(given.get("init"))
+        data = (base or {}).get("settings", {}).get("data") or kind.default_source(original)
     modality = configuration.modality_of(kind, data)
     name = data if isinstance(data, str | Path) else getattr(data, "name", type(data).__name__)
     if given.get("init") and base is None and hasattr(kind.config_class, "encoder") and "encoder" not in given:
@@ -84,6 +86,8 @@ def start(
     sources = samples.streams(kind, data, modality, settings, streams)
     source = next(iter(sources.values()))
     facts = samples.facts(source, kind.pixels)
+    if original is not None:
+        facts |= original_facts(kind, original, source, same=unnamed)
     facts["fingerprints"] = {role: one.fingerprint() for role, one in sources.items()}
     _fit_to_data(method_config, facts)
     if given.get("batch_size") is None and "batch_size" not in (base or {}).get("settings", {}):
