@@ -197,7 +197,7 @@ def _views_of(source: Source, method: Method, i: int, rng: np.random.Generator) 
     recipe = method.recipe()
     if recipe is not None:
         recipe = recipe.with_kinds({name: field.kind for name, field in source.fields.items()})
-        found = render_sample(source, i, recipe, rng)
+        found = render_sample(source, i, recipe, rng, value_range=method.value_range)
         return {name: _still(value) for name, value in found.items() if "." not in name and np.ndim(value) in (3, 4)}
     image = _conformed(source, method, i)
     size = image.shape[:2]
