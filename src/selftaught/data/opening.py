@@ -40,8 +40,8 @@ def open_source(
     Args:
         spec: what to open. A string may end in options, ``watch?window=100&step=50``; those given as arguments win.
 
-            - an embedded name (`EMBEDDED_NAMES`); where a file or folder of that name is at hand, that is meant, and
-            ``embedded:photos`` is the embedded one;
+            - the name of a built-in data set (`EMBEDDED_NAMES`); where a file or folder of that name is at hand, it is
+            meant, and ``embedded:photos`` is the built-in one;
             - a folder, a glob pattern or a file of images (jpg png webp tiff bmp npy), or a list of files;
             - a .npz file or a dict of arrays (MedMNIST's layout, or ``images``/``x`` and ``labels``/``y``), a .npy
               file, an array, a tensor;
@@ -226,7 +226,7 @@ def _known(slot: str) -> str:
 def _not_found(spec: str) -> str:
     bare = spec.rstrip("/")
     if bare in EMBEDDED_NAMES:
-        return f"{spec}: no such file or folder; for the embedded data set write {bare}"
+        return f"{spec}: no such file or folder; for the built-in data set write {bare}"
     if "/" in bare or "\\" in bare or "." in bare:
         parent = Path(bare).expanduser().parent
         try:
@@ -236,7 +236,7 @@ def _not_found(spec: str) -> str:
         return f"{spec}: no such file or folder{beside}"
     found = near(bare, EMBEDDED_NAMES)
     there = ", ".join(EMBEDDED_NAMES)
-    return f"{spec}: no such file or folder, and no embedded data set of that name{found}; there are {there}"
+    return f"{spec}: no such file or folder, and no built-in data set of that name{found}; there are {there}"
 
 
 def _same_modality(name: str, held: Modality, wanted: Modality | None) -> None:

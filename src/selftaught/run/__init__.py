@@ -45,7 +45,7 @@ def train(
 
     Args:
         method: slug of the method, such as "dcl" (``selftaught methods`` lists them).
-        data: a source string, path, array, torch Dataset or Source; None takes the method's embedded default.
+        data: a source string, path, array, torch Dataset or Source; None takes the method's built-in data set.
         config: a run's config.yaml to repeat.
         resume: folder of an interrupted run to go on with; everything else is then taken from it. "auto": go on with
             ``out`` where a run was begun there with these options, else start it.

@@ -82,7 +82,7 @@ class Evaluation:
         return _read(self._numbers)
 
     def items(self, protocol: str) -> Path:
-        """The table of a protocol that judges each sample by itself, the worst first; it may not be there."""
+        """The table of a protocol that judges each sample independently, the worst first; it may not be there."""
         return self.folder / f"{protocol}.csv"
 
     def sections(self) -> dict[str, Any]:

@@ -47,7 +47,12 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
         "title": f"{card.title} on {facts['name']}" + ("" if lead.own else f", judged on {lead.name}"),
         "method": config["method"],
         "method_title": card.title,
-        "paper": {"title": card.paper, "year": card.year, "venue": card.venue, "url": f"arXiv {card.arxiv}"},
+        "paper": {
+            "title": card.paper,
+            "year": card.year,
+            "venue": card.venue,
+            "url": f"arXiv {card.arxiv}" if card.arxiv else "",
+        },
         "source": {k: facts.get(k) for k in ("name", "modality", "classes", "channels")}
         | {"train": usable, "generated": bool(facts.get("generated"))},
         "seconds": seconds,
