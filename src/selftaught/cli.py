@@ -181,7 +181,7 @@ def _train(arguments: list[str]) -> int:
     given = parse_train(slug, arguments)
     quiet, report = given.pop("quiet", False), given.pop("report", True)
     data, resume, config = given.pop("data", None), given.pop("resume", None), given.pop("config", None)
-    if resume:
+    if resume and resume != "auto":
         os.environ["SELFTAUGHT_RUN_FOLDER"] = str(resume)
     import selftaught
     from selftaught.run.ranks import is_first
@@ -201,6 +201,8 @@ def _method_of(resume: str | None, config: str | None) -> str | None:
 
     from selftaught.run.layout import Layout, read_yaml
 
+    if resume == "auto":
+        return None
     content = Layout(resume).read_config() if resume is not None else read_yaml(Path(str(config)))
     if "method" not in content:
         raise UserError(f"{config}: names no method")

@@ -96,7 +96,11 @@ def parse_train(slug: str, arguments: Sequence[str]) -> dict[str, Any]:
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--config", metavar="FILE", help="a run's config.yaml to repeat")
-    parser.add_argument("--resume", metavar="RUN", help="folder of an interrupted run to go on with")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="folder of an interrupted run to go on with; auto: the one in --out, or start it",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     text = "evaluate and write the report at the end (default on)"
     parser.add_argument("--report", action=argparse.BooleanOptionalAction, help=text)

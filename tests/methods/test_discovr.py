@@ -251,3 +251,27 @@ def test_beating_ellipses_are_learnt_without_collapse() -> None:
     with torch.no_grad():
         found = method.predict({"clip": method.normalise(everything)})
     assert found.std(0).mean() > 1e-3
+
+
+def test_other_clips_are_scaled_as_the_runs_own() -> None:
+    """16-bit clips that are judged by a run are scaled by its range of values, not by their own."""
+    from selftaught.data import Source
+    from selftaught.engine.in_order import evaluation_batches
+
+    class Deep(Source):
+        name, modality, channels, names = "deep", "clip", 1, ["a"]
+
+        def frames(self, i: int) -> int:
+            return 4
+
+        def read(self, i: int, min_side: int | None = None, frames: np.ndarray | None = None) -> np.ndarray:
+            ramp = np.linspace(0, 20000, 256).reshape(1, 16, 16, 1).astype(np.uint16)
+            return np.repeat(ramp, 4 if frames is None else len(frames), axis=0)
+
+    view = methods.DISCOVR(channels=1, **TINY).evaluation_view()
+    found = [
+        next(evaluation_batches(Deep(), view, workers=0, value_range=value_range))["clip"].max().item()
+        for value_range in (None, np.array([[0.0, 40000.0]]))
+    ]
+    assert found[0] == pytest.approx(255 * 20000 / 65535, abs=2)
+    assert found[1] == pytest.approx(255 * 20000 / 40000, abs=2)

@@ -156,6 +156,8 @@ def spectrum() -> dict[str, Any]:
 def unlabelled_run() -> dict[str, Any]:
     """The main case: no labels, so no scores; an untrained encoder's neighbours beside the trained one's."""
     run = {k: v for k, v in image_run().items() if k not in ("label_efficiency", "protocols", "notes", "map")}
+    traces = {k: v for k, v in run["metrics"]["series"].items() if k != "knn"}
+    run["metrics"] = {**run["metrics"], "series": traces}
     shown = {k: v for k, v in image_run()["map"].items() if k not in ("label", "classes")}
     rows = []
     for row in run["neighbours"]:

@@ -414,6 +414,7 @@ class Method(L.LightningModule):
         """
         self._optims = self.optimisers()
         self._places = {name: place for place, name in enumerate(self._optims)}
+        self._check_shared()
         scaled = self.trainer.precision == "16-mixed"
         found = []
         for name, optim in self._optims.items():
@@ -428,6 +429,21 @@ class Method(L.LightningModule):
             schedule = torch.optim.lr_scheduler.LambdaLR(built, factors)
             found.append({"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}})
         return found or None
+
+    def _check_shared(self) -> None:
+        """Refuse to accumulate where two optimisers move one parameter: their gradients would mix.
+
+        Raises:
+            UserError: it names --accumulate.
+        """
+        if self.accumulate == 1:
+            return
+        seen: set[int] = set()
+        for optim in self._optims.values():
+            own = optim.moved()
+            if seen & own:
+                raise UserError(f"--accumulate {self.accumulate}: {self.slug} moves the same weights by two optimisers")
+            seen |= own
 
     def finish_optimizer(self, optimizer: Any) -> Any:
         """A last word on a torch optimiser that was just built."""

@@ -18,26 +18,25 @@ _MOST_SKIPPED = 200
 
 
 def training(run: Mapping[str, Any]) -> Section:
-    """Loss and online k-NN, then small charts of every term, the learning rate and the throughput."""
-    metrics = run.get("metrics") or {}
-    large = []
-    loss, knn = curves.loss_chart(metrics), curves.knn_chart(metrics)
-    if loss is not None:
-        said = "Total loss." + (" Line: mean; band: lowest and highest value nearby." if loss.lines[0].low else "")
-        said += " It should fall and flatten; a sudden drop to a constant is collapse."
-        large.append({"svg": both_widths(loss, (560, 300)), "caption": said})
-    if knn is not None:
-        said = (
-            "Accuracy of a k-NN on embeddings of held-out samples, during training. The labels were not used to train."
-        )
-        large.append({"svg": both_widths(knn, (560, 300)), "caption": said})
-    small = [
-        {"svg": both_widths(chart, (352, 190), (262, 170), "fits tiny"), "caption": chart.y_label}
-        for chart in curves.small_charts(metrics)
-    ]
-    if not large and not small:
-        return None
-    return {"large": large, "small": small}
+    """Per stage loss and online k-NN, then small charts of every term, the learning rate and the throughput."""
+    shown = []
+    for name, metrics in curves.by_stage(run.get("metrics") or {}):
+        large = []
+        loss, knn = curves.loss_chart(metrics), curves.knn_chart(metrics)
+        if loss is not None:
+            said = "Total loss." + (" Line: mean; band: lowest and highest value nearby." if loss.lines[0].low else "")
+            said += " It should fall and flatten; a sudden drop to a constant is collapse."
+            large.append({"svg": both_widths(loss, (560, 300)), "caption": said})
+        if knn is not None:
+            said = "Accuracy of a k-NN on embeddings of held-out samples, during training. Training saw no label."
+            large.append({"svg": both_widths(knn, (560, 300)), "caption": said})
+        small = [
+            {"svg": both_widths(chart, (352, 190), (262, 170), "fits tiny"), "caption": chart.y_label}
+            for chart in curves.small_charts(metrics)
+        ]
+        if large or small:
+            shown.append({"name": name, "large": large, "small": small})
+    return {"stages": shown} if shown else None
 
 
 def label_efficiency(run: Mapping[str, Any]) -> Section:
@@ -48,9 +47,10 @@ def label_efficiency(run: Mapping[str, Any]) -> Section:
         return None
     places = decimals([v for line in chart.lines for v in known(line.y)])
     rows = []
-    for x in sorted({x for line in chart.lines for x in line.x}):
+    lines = chart.lines[::-1]  # this encoder first: where a screen cuts a table off, it is not the one that is cut
+    for x in sorted({x for line in lines for x in line.x}):
         cells = []
-        for line in chart.lines:
+        for line in lines:
             i = line.x.index(x) if x in line.x else None
             mean = line.y[i] if i is not None else None
             ends = (line.low[i], line.high[i]) if i is not None and line.low and line.high else (None, None)
@@ -59,7 +59,7 @@ def label_efficiency(run: Mapping[str, Any]) -> Section:
     return {
         "svg": both_widths(chart, (700, 400), (352, 300)),
         "legend": legend(chart),
-        "heads": [line.name for line in chart.lines],
+        "heads": [line.name for line in lines],
         "rows": rows,
         "note": sentence(section.get("note") or ""),
         "metric": section.get("metric") or "accuracy",
@@ -106,6 +106,7 @@ def embedding_map(run: Mapping[str, Any]) -> Section:
         "search": len(plate.legend) > 24,
         "method": section.get("method") or "two dimensions",
         "labelled": bool(section.get("label")),
+        "named": bool(section.get("names")),
     }
 
 

@@ -27,6 +27,8 @@ from selftaught.run_settings import Settings
 from selftaught.views import Pipeline, render
 
 _TILE, _POINTS, _QUERIES, _HITS, _ROWS = 48, 600, 8, 8, 6
+_GALLERY, _VIEW = 160, 240
+"""Longest sides of pictures in pixels: at most about one and a half times as large as they are shown."""
 
 
 def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -129,7 +131,8 @@ def _metrics(rows: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any
     traces["knn"] = [[step, score] for step, score in zip(steps, scores, strict=False) if score is not None]
     unit = "windows/s" if facts["modality"] == "series" else "images/s"
     chance = 1 / len(facts["classes"]) if facts.get("classes") else None
-    return {"step": steps, "series": traces, "unit": unit, "chance": chance}
+    stages = [row["stage"] for row in rows]
+    return {"step": steps, "stage": stages, "series": traces, "unit": unit, "chance": chance}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -192,7 +195,7 @@ def _views(source: Source, method: Method, settings: Settings) -> dict[str, Any]
         except SampleError:
             continue
         columns = list(seen)
-        rows.append([pictures.encode(picture) for picture in seen.values()])
+        rows.append([pictures.encode(picture, size=_VIEW, quality=80) for picture in seen.values()])
         names.append(str(source.names[int(i)]))
     return {"columns": columns, "rows": rows, "names": names} if rows else {}
 
@@ -202,7 +205,7 @@ def _views_of(source: Source, method: Method, i: int, rng: np.random.Generator) 
     recipe = method.recipe()
     if recipe is not None:
         recipe = recipe.with_kinds({name: field.kind for name, field in source.fields.items()})
-        found = render_sample(source, i, recipe, rng)
+        found = render_sample(source, i, recipe, rng, value_range=method.value_range)
         return {name: _still(value) for name, value in found.items() if "." not in name and np.ndim(value) in (3, 4)}
     image = _conformed(source, method, i)
     size = image.shape[:2]
@@ -290,7 +293,7 @@ class _Encoded(dict[int, str]):
         self.thumbs = thumbs
 
     def __missing__(self, k: int) -> str:
-        self[k] = pictures.encode(self.thumbs[k])
+        self[k] = pictures.encode(self.thumbs[k], size=_GALLERY, quality=80)
         return self[k]
 
 

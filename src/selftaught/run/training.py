@@ -31,6 +31,8 @@ from selftaught.run.ranks import is_first
 from selftaught.run_settings import Settings
 
 _KNN_BANK, _KNN_TEST = 2000, 1000
+_FREE = {"workers", "checkpoint_minutes", "checkpoint_steps", "loggers"}
+"""Settings that may differ when a run goes on."""
 
 
 @dataclass
@@ -139,18 +141,41 @@ def go_on(
     content = layout.read_config()
     if method is not None and catalog.card(method).slug != content["method"]:
         raise UserError(f"{path} is a run of {content['method']}, not of {method}; leave the method out to go on")
-    free = {"workers", "checkpoint_minutes", "checkpoint_steps", "loggers"}
-    fixed = [name for name, value in options.items() if value is not None and name not in free | {"out"}]
+    fixed = [name for name, value in options.items() if value is not None and name not in _FREE | {"out"}]
     if fixed:
         raise UserError(f"--resume goes on as the run was begun; leave out --{fixed[0].replace('_', '-')}")
     kind = methods.get(content["method"])
-    changed = {name: options[name] for name in free if options.get(name) is not None}
+    changed = {name: options[name] for name in _FREE if options.get(name) is not None}
     settings = Settings(**content["settings"] | changed)
     data = settings.data if data is None else data
     sources = samples.streams(kind, data, content["data"]["modality"], settings, dict(settings.streams))
     _same_data(sources, content["data"], settings)
     config = kind.config_class(**content["options"])
     return _train(Job(Path(path), kind, settings, config, content["data"], sources, data, quiet, callbacks))
+
+
+def begun(options: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
+    """What ``resume="auto"`` means: the run that was begun in ``out`` with these options, or none.
+
+    Returns:
+        its folder, and the options that may differ when it goes on; or None, and the options as they are.
+
+    Raises:
+        UserError: no ``out``, or the run there was begun with other options.
+    """
+    if options.get("out") is None:
+        raise UserError("--resume auto goes on with the run in --out, or starts it there: give --out FOLDER")
+    layout = Layout(options["out"])
+    if not layout.config.exists():
+        return None, options
+    content = layout.read_config()
+    known = content["settings"] | content["options"]
+    for name, value in options.items():
+        if name in _FREE | {"out"} or value is None or name not in known:
+            continue
+        if known[name] != value:
+            raise UserError(f"{layout.path} was begun with {name}={known[name]!r}, not {value!r}; choose another --out")
+    return layout.path, {name: value for name, value in options.items() if name in _FREE}
 
 
 def _same_data(sources: dict[str, Source], facts: dict[str, Any], settings: Settings) -> None:
