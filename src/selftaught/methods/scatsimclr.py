@@ -108,7 +108,8 @@ class ScatSimCLR(JointEmbedding):
                 scat_bn=c.scat_bn,
                 colour=c.colour,
             )
-            self.projector = self.head([int(self.encoder.dim), *(int(width) for width in str(c.projector).split("-"))])
+            dim = int(self.encoder.dim)  # type: ignore[arg-type]
+            self.projector = self.head([dim, *(int(width) for width in str(c.projector).split("-"))])
         else:
             super().build()
         if c.pretext == "rotation":
