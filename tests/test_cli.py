@@ -213,11 +213,13 @@ def test_images_of_many_channels(
     code, _, err = run(capsys, "apply", "run", "images", "--out", "e.npy")
     assert code == 0, err
     assert np.isfinite(np.load("e.npy")).all()
-    (tmp_path / "images/broken.png").write_bytes(b"not an image")
+    (tmp_path / "images/class0/broken.png").write_bytes(b"not an image")
+    (tmp_path / "images/stray.png").write_bytes((tmp_path / "images/class0/broken.png").read_bytes())
     code, out, err = run(capsys, "apply", "run", "images", "--out", "f.npy")
     assert code == 0, err
-    assert out.splitlines() == ["60 written to f.npy", "1 could not be used, listed in f.npy.skipped.csv"]
-    assert "\nbroken.png," in (tmp_path / "f.npy.skipped.csv").read_text()
+    stray, skipped = "1 left out: beside the class folders", "1 could not be used, listed in f.npy.skipped.csv"
+    assert out.splitlines() == ["60 written to f.npy", stray, skipped]
+    assert "\nclass0/broken.png," in (tmp_path / "f.npy.skipped.csv").read_text()
     write_photos(tmp_path / "rgb", 20)
     said = error(capsys, "apply", "run", "rgb", "--out", "f.npy")
     assert f"{channels}" in said

@@ -249,6 +249,8 @@ def _apply(options: argparse.Namespace) -> None:
             progress=lambda done: bar.update(task, completed=done),
         )
     print(f"{written} written to {options.out}" + (f" ({written.kept} were there already)" if written.kept else ""))
+    for why, count in written.left_out.items():
+        print(f"{count} left out: {why}")
     if written.skipped:
         print(f"{len(written.skipped)} could not be used, listed in {written.listed}")
 

@@ -107,7 +107,7 @@ def test_two_stages_resume_between_and_inside(tmp_path: Path) -> None:
     assert list(state["stages"]) == ["pretrain", "map"]
     del state["stages"]["map"]
     (cut.path / "state.json").write_text(json.dumps(state))
-    (cut.path / "checkpoints/map.ckpt").unlink()
+    (cut.path / "stages/map/checkpoints/map.ckpt").unlink()
     (cut.path / "encoder.safetensors").unlink()
     selftaught.train("frame-projections", resume=cut.path, quiet=True)
     a, b = load_file(whole.path / "encoder.safetensors"), load_file(cut.path / "encoder.safetensors")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import cv2
 import numpy as np
 import pytest
@@ -19,7 +17,8 @@ SMALL = {"width": 8, "modules": 2, "patch": 30, "stride_blind": 3}
 def method_at(step: int, **options) -> methods.CBSN:
     torch.manual_seed(0)
     method = methods.CBSN(**SMALL | options)
-    method._trainer = SimpleNamespace(global_step=step, estimated_stepping_batches=1000)
+    method.plan(1000, 1)
+    method.steps = step
     return method
 
 

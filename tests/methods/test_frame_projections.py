@@ -77,13 +77,12 @@ def test_other_frames_give_a_wavelet_view(frame: str) -> None:
 def test_second_stage_moves_only_the_mappers(tmp_path) -> None:
     options = {"batch_size": 16, "workers": 0, "quiet": True, "knn_every": 0, "scales": 8, "epochs": 3, "lr": 1e-2}
     run = selftaught.train("frame-projections", "basic-motions", out=str(tmp_path / "run"), **options)
-    state = [
-        torch.load(run.path / f"checkpoints/{s}.ckpt", weights_only=True)["state_dict"] for s in ("pretrain", "map")
-    ]
+    state = [torch.load(run.layout.checkpoint(s), weights_only=True)["state_dict"] for s in ("pretrain", "map")]
+    state[0] = torch.load(run.layout.stage("pretrain").final, weights_only=True)  # the best epoch's
     for name, value in state[0].items():
         same = torch.equal(value, state[1][name])
         assert same != name.startswith("mappers."), name
-    rows = (run.path / "metrics.csv").read_text().splitlines()
+    rows = (run.path / "stages/map/metrics.csv").read_text().splitlines()
     assert sum("map," in row for row in rows) >= 1
 
 
@@ -106,12 +105,12 @@ def test_it_learns_chirps(tmp_path) -> None:
     )  # fmt: skip
     import csv
 
-    with (run.path / "metrics.csv").open() as file:
-        losses = [float(row["loss"]) for row in csv.DictReader(file) if row["stage"] == "pretrain"]
+    with (run.path / "stages/pretrain/metrics.csv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
     assert losses[0] > 14.5
     assert np.mean(losses[-3:]) < 12.5
     method = run._build()
-    method.load_state_dict(torch.load(run.path / "checkpoints/pretrain.ckpt", weights_only=True)["state_dict"])
+    method.load_state_dict(torch.load(run.path / "stages/pretrain/checkpoints/final.pt", weights_only=True))
     held = {"series": torch.from_numpy(x[256:]), "index": torch.arange(1000, 1064)}
     with torch.no_grad():
         r = method.eval().representations(held)

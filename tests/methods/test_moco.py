@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -176,25 +175,25 @@ def test_mochi_without_mixtures_is_moco_v2_to_the_bit_and_with_them_above_it() -
     assert values["some"]["proxy_accuracy"] <= plain["proxy_accuracy"]
 
 
-def at(step: int, steps: int) -> SimpleNamespace:
-    """As much of a trainer as tells how far a run of two batches per step is."""
-    return SimpleNamespace(global_step=step, estimated_stepping_batches=steps, accumulate_grad_batches=2)
+def put(method: methods.MoCHi, step: int, steps: int) -> None:
+    """Put a method of two batches per step, and 8 batches per epoch, at a step of a run."""
+    method.plan(steps, 8)
+    method.accumulate, method.steps = 2, step
 
 
 def test_mochi_waits_for_its_warm_up_counted_in_epochs_of_optimiser_steps() -> None:
     method = methods.MoCHi(mix_warmup_epochs=3.0, N=20, s=5, s_prime=5, **QUEUED)
     assert method.mixes  # without a trainer there is no warm-up
-    method.epoch_batches = 8  # 4 optimiser steps of 2 batches
     for step, steps, expected in ((0, 100, False), (11, 100, False), (12, 100, True), (5, 30, False), (6, 30, True)):
-        method._trainer = at(step, steps)
+        put(method, step, steps)
         assert method.mixes == expected
     batch, state = batch_for(method), copy.deepcopy(method.state_dict())
     queue = method.queues[0].items.clone()
-    method._trainer = at(0, 100)
+    put(method, 0, 100)
     q, k = queries_and_keys(method, batch)
     assert method.loss(batch)["loss"].item() == pytest.approx(literal(q, k, queue, 0.2), rel=1e-5)
     method.load_state_dict(state)
-    method._trainer = at(12, 100)
+    put(method, 12, 100)
     assert method.loss(batch)["loss"].item() > literal(q, k, queue, 0.2) + 1e-3
 
 

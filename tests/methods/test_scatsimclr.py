@@ -148,15 +148,11 @@ def test_the_second_task_is_learnt(pretext: str, chance: float, steps: int) -> N
 
 def test_the_second_task_begins_with_its_epoch() -> None:
     method = made(pretext="rotation", pretext_start_epoch=2)
-    method.epoch_batches = 10
-
-    class Trainer:
-        global_step, accumulate_grad_batches, loggers = 9, 2, ()
-
-    method._trainer = Trainer()
+    method.plan(100, 10)
+    method.accumulate, method.steps = 2, 9
     assert not method.asks  # 18 of 20 batches
     assert "pretext" not in method.loss(batch_for(method))
-    Trainer.global_step = 10
+    method.steps = 10
     assert method.asks
     assert "pretext" in method.loss(batch_for(method))
     assert not made(pretext="none").asks

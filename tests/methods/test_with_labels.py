@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -98,13 +97,9 @@ def test_views_four_channels_and_series() -> None:
 
 def test_the_rate_falls_by_ten_at_each_third_of_the_papers_run() -> None:
     method = methods.Supervised(**SMALL)
-    method._trainer = SimpleNamespace(
-        estimated_stepping_batches=90, world_size=1, accumulate_grad_batches=1, precision="32-true",
-        gradient_clip_val=None, global_step=0,
-    )  # fmt: skip
-    made = method.configure_optimizers()
-    factor = made["lr_scheduler"]["scheduler"].lr_lambdas[0]
-    assert [factor(step) for step in (0, 29, 30, 59, 60, 89)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    method.plan(90, 9)
+    optim = method.optimisers()["main"]
+    assert [optim.factor(step, 90) for step in (0, 29, 30, 59, 60, 89)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 @pytest.mark.slow

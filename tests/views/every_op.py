@@ -30,6 +30,9 @@ INSTANCES: tuple[Op, ...] = (
     views.Solarize(0.5),
     views.TemporalCrop(3, stride=2),
     views.TemporalCrop(4, stride=3, jitter=True),
+    views.TemporalCenterCrop(3, stride=2),
+    views.MultiScaleCrop(24),
+    views.MultiScaleCrop((17, 30), scales=(0.9, 0.5), distort=0, fixed=False),
     views.TubeMask(0.75, tubelet=1, patch=8),
     views.TubeMask(0.5, tubelet=5, patch=(4, 10), count=3, fact="hidden"),
 )

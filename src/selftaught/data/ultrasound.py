@@ -18,7 +18,10 @@ from selftaught.errors import UserError
 
 __all__ = ["Ultrasound", "contraction", "open_ultrasound"]
 
-CLASSES = ["slow", "fast"]
+CLASSES = {"rate": ["slow", "fast"], "ejection": ["reduced", "normal"]}
+"""What the clips can be labelled by; an ejection fraction below 45 % is reduced."""
+
+_REDUCED = 0.45
 _RATES = ((0.8, 1.1), (1.6, 2.2))
 _SYSTOLE = 0.35
 _FAN = np.deg2rad(42.0)
@@ -49,21 +52,24 @@ def contraction(phase: np.ndarray) -> np.ndarray:
 
 
 class Ultrasound(Clips):
-    """Clips (T, side, side, C) uint8; label: slow or fast beat; values: beats a minute, ejection fraction in percent.
+    """Clips (T, side, side, C) uint8; by rate or by ejection fraction; values: both, as beats a minute and in percent.
 
     The volume of the left ventricle is V(t) = V_0 (1 - F c(t)), with F the ejection fraction and c of `contraction`;
     all its axes shrink alike, by (V / V_0)^(1/3). Every other property is independent of both.
     """
 
-    def __init__(self, train: int, test: int, frames: int, side: int, fps: float, channels: int, draw: int) -> None:
+    def __init__(
+        self, train: int, test: int, frames: int, side: int, fps: float, channels: int, draw: int, label: str
+    ) -> None:
         """Args: see `open_ultrasound`."""
         self.name, self.generated, self.rate = "ultrasound", True, fps
         self.count, self.side, self.channels, self.draw = frames, side, channels, draw
         splits = [TRAIN] * train + [TEST] * test
         self._cut([f"{'test' if s == TEST else 'train'}-{i:05d}" for i, s in enumerate(splits)], Cut())
         self.given = np.array(splits, dtype=np.int8)
-        self.labels, self.classes = np.array([self._fast(i) for i in range(len(splits))], dtype=np.int64), CLASSES
         hearts = [self.heart(i) for i in range(len(splits))]
+        classes = [self._fast(i) if label == "rate" else int(h.ejected >= _REDUCED) for i, h in enumerate(hearts)]
+        self.labels, self.classes = np.array(classes, dtype=np.int64), CLASSES[label]
         self.values = {
             "heart_rate": np.array([60 * h.rate for h in hearts], dtype=np.float32),
             "ejection_fraction": np.array([100 * h.ejected for h in hearts], dtype=np.float32),
@@ -106,7 +112,7 @@ class Ultrasound(Clips):
 
     def fingerprint(self) -> str:
         """Of the options: they say every pixel."""
-        options = [len(self), self.count, self.side, self.rate, self.channels, self.draw]
+        options = [len(self), self.count, self.side, self.rate, self.channels, self.draw, self.classes]
         return digest("ultrasound 1", options, self.given)
 
 
@@ -119,6 +125,7 @@ def open_ultrasound(
     fps: float = 16.0,
     channels: int = 1,
     draw: int = 0,
+    label: str = "rate",
 ) -> Ultrasound:
     """Generated clips of beating hearts, as many slow as fast ones on average.
 
@@ -130,6 +137,7 @@ def open_ultrasound(
         fps: frames a second.
         channels: 1, or 3 equal ones.
         draw: another number gives other hearts.
+        label: what the classes are: rate (slow, fast) or ejection (an ejection fraction below 45 %, and above).
 
     Raises:
         UserError: a number out of its range.
@@ -140,7 +148,9 @@ def open_ultrasound(
             raise UserError(f"ultrasound: {option}={value} must be at least {low}")
     if channels not in (1, 3) or fps <= 0:
         raise UserError(f"ultrasound: channels={channels} must be 1 or 3 and fps={fps:g} above 0")
-    return Ultrasound(train, test, frames, side, fps, channels, draw)
+    if label not in CLASSES:
+        raise UserError(f"ultrasound: label={label} may be {' or '.join(CLASSES)}")
+    return Ultrasound(train, test, frames, side, fps, channels, draw, label)
 
 
 def _grid(side: int) -> tuple[np.ndarray, np.ndarray]:

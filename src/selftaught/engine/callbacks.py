@@ -97,8 +97,9 @@ class Metrics(Callback):
         now = time.monotonic()
         rate = self._count * self.batch_size * trainer.world_size / max(now - self._time, 1e-9)
         row: dict[str, Any] = {"stage": self.stage, "step": step}
-        if trainer.optimizers:
-            row["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}"
+        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
+        if groups:  # Lightning's stand-in of a method without gradient has none
+            row["lr"] = f"{groups[0]['lr']:.6g}"
         row["per_second"] = f"{rate:.1f}"
         row |= {name: f"{float(value) / self._counts[name]:.6g}" for name, value in self._sums.items()}
         row |= {name: f"{value:.6g}" for name, value in self.extra.items()}

@@ -171,6 +171,7 @@ def fit(
         L.seed_everything(settings.seed + 7919 * method.stages.index(method.stage), verbose=False)
     elif stopped := _stopped_early(checkpoint):
         data.total_batches = stopped
+    method.train()
     trainer.fit(method, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     progress.stop()
     release_networks(compiled)

@@ -294,8 +294,9 @@ class Method(L.LightningModule):
 
     @property
     def progress(self) -> float:
-        """Share of the current stage that is done, in [0, 1]; 0 without a trainer."""
-        return min(1.0, self.steps / self.total_steps) if self._trainer is not None else 0.0
+        """Share of the current stage that is done, in [0, 1]; 0 where its length isn't known."""
+        known = self._planned is not None or self._trainer is not None
+        return min(1.0, self.steps / self.total_steps) if known else 0.0
 
     @property
     def spatial(self) -> bool:

@@ -1,4 +1,4 @@
-"""How close restored images are to the clean ones: PSNR and SSIM."""
+"""How close restored images are to the clean ones: PSNR, SSIM, and the energy of fine detail."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def restoration(
     shave: int = 0,
     names: Sequence[str] | None = None,
 ) -> Result:
-    """PSNR and SSIM of every image against its clean target, beside those of the input that it was made from.
+    """PSNR, SSIM and sharpness of every image against its clean target, beside those of its input.
 
     Args:
         predictions: restored images: a list of differently sized ones or a stacked array; uint8, uint16 or float; grey
             ``(H, W)`` or any number of channels.
         targets: clean images of the same sizes.
-        noisy: the inputs; adds ``psnr_input``, ``ssim_input`` and the paired gains ``psnr_gain``, ``ssim_gain``.
+        noisy: the inputs; adds ``psnr_input``, ... and the paired gains ``psnr_gain``, ...
         data_range: what white is worth: 255 for 8 bit, 65535 for 16 bit, 1 for float in [0, 1].
         channels: where the channels are; "auto" takes arrays as ``(H, W, C)`` and tensors as ``(C, H, W)``.
         clip: clip predictions and inputs to [0, data_range] before comparing, default on.
@@ -72,10 +72,11 @@ def restoration(
         fitted = [_looked_at(image, channel, shave, data_range) for image in fitted]
         columns["psnr" + name] = [psnr(a, b, data_range) for a, b in zip(fitted, clean, strict=True)]
         columns["ssim" + name] = [ssim(a, b, data_range) for a, b in zip(fitted, clean, strict=True)]
+        columns["sharpness" + name] = [sharpness(a, b) for a, b in zip(fitted, clean, strict=True)]
     exact = sum(value == np.inf for key, values in columns.items() if key.startswith("psnr") for value in values)
     per_image = {key: np.minimum(values, CEILING if key.startswith("psnr") else 1.0) for key, values in columns.items()}
     if inputs is not None:
-        per_image |= {f"{m}_gain": per_image[m] - per_image[f"{m}_input"] for m in ("psnr", "ssim")}
+        per_image |= {f"{m}_gain": per_image[m] - per_image[f"{m}_input"] for m in ("psnr", "ssim", "sharpness")}
     small = sum(min(image.shape[:2]) < WINDOW for image in clean)
     note = join_notes(
         f"{exact} exact images counted as {CEILING:g} dB" if exact else "",
@@ -155,6 +156,29 @@ def ssim(prediction: np.ndarray, target: np.ndarray, data_range: float = 255) ->
     window = min(WINDOW, side - 1 + side % 2)
     wang: dict[str, Any] = {"gaussian_weights": True, "sigma": SIGMA, "use_sample_covariance": False}
     return float(structural_similarity(a, b, win_size=window, data_range=data_range, channel_axis=-1, **wang))
+
+
+def sharpness(prediction: np.ndarray, target: np.ndarray) -> float:
+    """How near the energy of fine detail is to the target's: ``min(r, 1/r)``, r the ratio of the Laplacians' variances.
+
+    A blurred image has too little of it, noise and ringing add too much; 1 where both are alike. It says nothing of
+    where the detail is: a picture that invents the right amount of texture scores high and has a low PSNR.
+
+    Args:
+        prediction: ``(H, W)`` or ``(H, W, C)``, at least 3 x 3.
+        target: same shape.
+
+    Returns:
+        In [0, 1], over all channels; 0 where only one of the images has detail.
+    """
+    energies = []
+    for image in (prediction, target):
+        x = np.atleast_3d(image).astype(np.float64)
+        inner = x[1:-1, 1:-1]
+        laplacian = x[2:, 1:-1] + x[:-2, 1:-1] + x[1:-1, 2:] + x[1:-1, :-2] - 4 * inner
+        energies.append(float(laplacian.var(axis=(0, 1)).sum()) if inner.size else 0.0)
+    high = max(energies)
+    return min(energies) / high if high > 0 else 1.0
 
 
 def _images(images: Images, name: str, channels: str) -> list[np.ndarray]:

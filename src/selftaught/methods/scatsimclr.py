@@ -108,8 +108,8 @@ class ScatSimCLR(JointEmbedding):
                 scat_bn=c.scat_bn,
                 colour=c.colour,
             )
-            dim = int(self.encoder.dim)  # type: ignore[arg-type]
-            self.projector = self.head([dim, *(int(width) for width in str(c.projector).split("-"))])
+            width: Any = self.encoder.dim
+            self.projector = self.head([width, *(int(width) for width in str(c.projector).split("-"))])
         else:
             super().build()
         if c.pretext == "rotation":

@@ -10,17 +10,19 @@ import difflib
 import json
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
 from selftaught.networks.alexnet import ABOUT, SMALL_ALEXNET, small_alexnet
 from selftaught.networks.series import SERIES_ENCODERS, SeriesEncoder, build_series
 from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords, own_resnet, small_stem
+from selftaught.networks.tokens import check_keep, largest_patch
+from selftaught.networks.video import CLIP_ENCODERS, ClipEncoder, FramewiseEncoder, build_clip
 
 __all__ = ["Encoder", "build", "encoder", "own_encoders"]
 
 Stem = Literal["auto", "small", "standard"]
-_TOKENS_WANTED = 7  # patches along a side, at least: a ViT with fewer sees next to no geometry
 
 
 class Encoder(nn.Module):
@@ -65,6 +67,66 @@ class Encoder(nn.Module):
         tokens = features[:, getattr(self.model, "num_prefix_tokens", 0) :]
         height, width = self._grid(x)
         return tokens.transpose(1, 2).reshape(x.shape[0], -1, height, width)
+
+    def tokens(self, x: Tensor, keep: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+        """Class token and patch tokens of the last layer, normed (transformers of timm's ViT family).
+
+        Args:
+            x: (N, C, H, W), normalised.
+            keep: (V N, L') int64, patches that the blocks see; row r belongs to sample r mod N. None: all.
+
+        Returns:
+            (V N, D) or None for a network without a class token, and (V N, L', D) in the order of ``keep``. Register
+            tokens take part and are left out.
+
+        Raises:
+            UserError: the network has no tokens, ``keep`` doesn't fit.
+        """
+        model = self._vit()
+        h = model.norm(self._through(model.blocks, self._embedded(x, keep)))
+        return h[:, 0] if model.cls_token is not None else None, h[:, model.num_prefix_tokens :]
+
+    def attention(self, x: Tensor) -> Tensor:
+        """What the last block's class token looks at (without one: the mean over patch tokens): (N, heads, L).
+
+        The weights over patch tokens alone, so that they sum to 1 or less.
+
+        Raises:
+            UserError: the network has no tokens.
+        """
+        model = self._vit()
+        h = self._through(model.blocks[:-1], self._embedded(x, None))
+        last = model.blocks[-1]
+        attn, prefix = last.attn, model.num_prefix_tokens
+        q, k, _ = attn.qkv(last.norm1(h)).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        weights = (attn.q_norm(q) * attn.scale @ attn.k_norm(k).transpose(2, 3)).softmax(3)[..., prefix:]
+        return weights[:, :, 0] if model.cls_token is not None else weights[:, :, prefix:].mean(2)
+
+    def _vit(self) -> Any:
+        from timm.models.vision_transformer import VisionTransformer
+
+        if not isinstance(self.model, VisionTransformer):
+            raise UserError(
+                f"encoder={self.spec['name']}: has no tokens; use a ViT of timm, such as vit_small_patch16_224"
+            )
+        return self.model
+
+    def _embedded(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """Prefix tokens and the embedded patches that are kept, before the blocks."""
+        model: Any = self.model
+        h = model._pos_embed(model.patch_embed(x))
+        if keep is not None:
+            check_keep(keep, len(x))
+            h = h.repeat(len(keep) // len(x), 1, 1)
+            prefix, patches = h[:, : model.num_prefix_tokens], h[:, model.num_prefix_tokens :]
+            h = torch.cat([prefix, patches.gather(1, keep[:, :, None].expand(-1, -1, h.shape[2]))], dim=1)
+        return model.norm_pre(h)
+
+    @staticmethod
+    def _through(blocks: Any, h: Tensor) -> Tensor:
+        for block in blocks:
+            h = block(h)
+        return h
 
     def _grid(self, x: Tensor) -> tuple[int, int]:
         embedding: Any = self.model.patch_embed
@@ -154,17 +216,19 @@ def _check_room(name: str, model: nn.Module, image_size: int | None, small: bool
         )
 
 
-def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder:
+def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder | ClipEncoder | FramewiseEncoder:
     """Make the encoder that a ``spec`` describes, with random weights, ready for ``load_state_dict``.
 
     Args:
-        spec: the ``spec`` of an `Encoder` or of a `SeriesEncoder`, possibly through JSON.
+        spec: the ``spec`` of an `Encoder`, a `SeriesEncoder` or a `ClipEncoder`, possibly through JSON.
 
     Raises:
         UserError: the spec is of something else.
     """
     if spec.get("name") in SERIES_ENCODERS:
         return build_series(spec)
+    if spec.get("name") in CLIP_ENCODERS:
+        return build_clip(spec)
     missing = {"name", "channels", "stem"} - set(spec)
     if missing:
         raise UserError(f"encoder spec: {', '.join(sorted(missing))} missing; take the JSON file beside the weights")
@@ -230,7 +294,7 @@ def _timm_options(name: str, image_size: int | None, pretrained: bool, given: di
     options["img_size"] = image_size
     plain_vit = timm.model_entrypoint(name).__module__ in _PLAIN_VITS
     if plain_vit and not pretrained and "patch_size" not in options:
-        options["patch_size"] = _patch(name, image_size, _own_patch(name))
+        options["patch_size"] = largest_patch(name, image_size, _own_patch(name))
     return options
 
 
@@ -240,16 +304,6 @@ _PLAIN_VITS = ("timm.models.vision_transformer", "timm.models.deit")
 def _own_patch(name: str) -> int:
     digits = name.partition("patch")[2].partition("_")[0]
     return int(digits) if digits.isdigit() else 16
-
-
-def _patch(name: str, image_size: int, largest: int) -> int:
-    divisors = [p for p in range(largest, 1, -1) if image_size % p == 0 and image_size // p >= _TOKENS_WANTED]
-    if not divisors:
-        raise UserError(
-            f"encoder={name}: no patch of 2 to {largest} pixels divides image_size={image_size} into 7 or more a side; "
-            "choose another size or a convolutional encoder"
-        )
-    return divisors[0]
 
 
 # ---- describing ---------------------------------------------------------------------------------------------------

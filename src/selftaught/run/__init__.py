@@ -305,7 +305,9 @@ class Run:
             tile=tile,
             say=progress,
         )
-        return self.output.apply(job)
+        written = self.output.apply(job)
+        written.left_out = dict(getattr(source, "left_out", {}))
+        return written
 
     def export(self, format: str = "safetensors", out: str | Path | None = None) -> Path:
         """Write the encoder in a form that loads without selftaught; see :mod:`selftaught.run.exporting`."""

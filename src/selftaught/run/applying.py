@@ -9,9 +9,10 @@ import io
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class Applied(int):
     Attributes:
         out: the file or folder.
         kept: files in a folder that were finished before, and are not counted.
+        left_out: why files of the input are no samples ("beside the class folders"), with how many of them.
         skipped: name and reason of each sample that could not be used; also listed in ``listed``.
         listed: the file of that list, None where nothing was left out.
     """
@@ -40,6 +42,7 @@ class Applied(int):
     out: Path
     skipped: Skipped
     kept: int
+    left_out: Mapping[str, int] = MappingProxyType({})
 
     def __new__(cls, count: int, out: Path, skipped: Sequence[tuple[str, str]] = (), kept: int = 0) -> Applied:
         """Make one; the count is the number's value."""
