@@ -21,11 +21,7 @@ def configure(kind: type[C], config: C | Mapping[str, Any] | None, options: dict
         UserError: names the option and what it may be; or the config is another method's.
     """
     if isinstance(config, Mapping):
-<<<<<<< HEAD
-        options = dict(config) | options
-=======
         options = {**config, **options}
->>>>>>> main
         config = None
     if config is not None and not isinstance(config, kind):
         raise UserError(f"config={_name(type(config))}; it may be: {_name(kind)}")
