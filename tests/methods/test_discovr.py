@@ -158,7 +158,7 @@ def test_what_makes_no_sense_is_refused() -> None:
     for options, message in (
         ({"encoder": "resnet18"}, "choose vit-nano-video"),
         ({"scd_weight": 0.0} | ALONE, "not all 0"),
-        ({"video_weight": -1.0}, "0 or more"),
+        ({"video_weight": -1.0}, "video_weight=-1.0; it may be: a number of at least 0"),
         ({"head": "32-16-8"}, "one width"),
         ({"decoder": "16-1"}, "decoder=16-1"),
         ({"frames": 5}, "multiple of tubelet"),

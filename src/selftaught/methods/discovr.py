@@ -11,12 +11,13 @@ tokens at the same place (L_SCD). The video encoder is what one keeps.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from selftaught import networks
+from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Range, Share, Widths
 from selftaught.engine.distributed import gather_labels, is_distributed
 from selftaught.engine.ema import MovingAverage
 from selftaught.engine.method import Method, MethodConfig, Optim
@@ -44,58 +45,58 @@ class Config(MethodConfig):
 
     encoder: str = "vit-base-video"
     """Video encoder: vit-nano-video, vit-tiny-video, vit-small-video, vit-base-video or vit-large-video."""
-    frames: int = 64
+    frames: Count = 64
     """Frames of a clip."""
-    stride: int = 3
+    stride: Count = 3
     """Frames of the video from one frame of the clip to the next."""
-    image_size: int = 112
+    image_size: Count = 112
     """Side of the square frames in pixels."""
     augment: Literal["crop", "resize"] = "crop"
     """crop: a multi-scale box; resize: the whole frame."""
-    tubelet: int = 2
+    tubelet: Count = 2
     """Frames that a token of the video encoder covers."""
-    patch: int = 0
+    patch: Natural = 0
     """Side of a token in pixels; 0 takes 16, or less where frames are small."""
-    image_depth: int = 0
+    image_depth: Natural = 0
     """Blocks of the image encoder; 0 takes as many as the video encoder has."""
     class_token: bool = True
     """Whether the encoders have a class token; without it the mean of the tokens stands for the clip."""
     mask: Literal["tube", "random"] = "tube"
     """Masks of clips: one pattern repeated over time, or another one at every time step."""
-    mask_ratio: float = 0.9
+    mask_ratio: Annotated[float, Range(0, below=1)] = 0.9
     """Share of tokens hidden from the video encoder before the decoder."""
-    local_mask_ratio: float = 0.9
+    local_mask_ratio: Annotated[float, Range(0, below=1)] = 0.9
     """Share of tokens hidden in the views of the self-distillation, in clips and frames."""
-    local_views: int = 4
+    local_views: Natural = 4
     """Masked views of a clip in the self-distillation."""
-    image_views: int = 4
+    image_views: Natural = 4
     """Masked views of a frame in the self-distillation."""
-    head: str = "2048-2048-256"
+    head: Widths = "2048-2048-256"
     """Widths of the four projection heads: equal hidden layers, then the bottleneck before the outputs."""
     head_norm: Literal["none", "bn"] = "none"
     """Normalisation after the heads' hidden layers; bn helps in short runs."""
-    outputs: int = 16384
+    outputs: Count = 16384
     """Outputs K_d of the heads."""
     decoder: str = "384-4-6"
     """Width, blocks and heads of the decoder."""
-    prototypes: int = 3000
+    prototypes: Count = 3000
     """Prototypes K of the cluster distillation."""
     target: Literal["image", "pixels", "mlp"] = "image"
     """What the decoder's tokens are compared with: the image teacher's tokens (DISCOVR), the hidden pixels (VideoMAE),
     or an MLP of the hidden pixels through prototypes (SIGMA)."""
-    scd_weight: float = 1.0
+    scd_weight: NonNegative = 1.0
     """Weight w_s of the decoder's term; 0 leaves it out."""
-    video_weight: float = 1.0
+    video_weight: NonNegative = 1.0
     """Weight w_v of the video's self-distillation; 0 leaves it out."""
-    image_weight: float = 1.0
+    image_weight: NonNegative = 1.0
     """Weight w_i of the frames' self-distillation; 0 leaves it out."""
     scd_targets: Literal["hard", "soft"] = "hard"
     """Clusters as the largest entry of a code (the authors' code), or the code itself (the paper)."""
-    score_temperature: float = 0.1
+    score_temperature: Positive = 0.1
     """Temperature of the scores against prototypes."""
-    eps: float = 0.05
+    eps: Positive = 0.05
     """Smoothness of the codes."""
-    iterations: int = 10
+    iterations: Natural = 10
     """Rounds of Sinkhorn's algorithm."""
     pairing: Literal["intended", "official"] = "intended"
     """intended: a video token and its first frame's token at its place; official: as the authors' code mixes them."""
@@ -103,20 +104,20 @@ class Config(MethodConfig):
     """The image term times 256 / frames, of the last 1024 frames alone, as in the authors' code."""
     center_input: Literal["logits", "probs"] = "logits"
     """What the centres follow: logits as in DINO; probs as in the authors' code, which centres nothing."""
-    center_momentum: float = 0.9
+    center_momentum: Share = 0.9
     """Share of the old centre that a step keeps."""
-    student_temperature: float = 0.1
+    student_temperature: Positive = 0.1
     """Temperature tau_s of the students."""
-    teacher_temperature: float = 0.07
+    teacher_temperature: Positive = 0.07
     """Temperature tau_t of the teachers after the warm-up."""
-    teacher_temperature_start: float = 0.04
+    teacher_temperature_start: Positive = 0.04
     """The teachers' temperature at the start."""
-    teacher_warmup_epochs: float = 30.0
+    teacher_warmup_epochs: NonNegative = 30.0
     """Epochs over which the teachers' temperature rises."""
-    target_decay: float = 0.996
+    target_decay: Share = 0.996
     """Momentum of the teachers, which move before every step."""
     lr: float = 1.5e-4
-    beta2: float = 0.95
+    beta2: Annotated[float, Range(0, below=1)] = 0.95
     """Second beta of AdamW."""
     weight_decay: float = 0.05
     final_lr: float = 2 / 3
@@ -163,9 +164,8 @@ class DISCOVR(Method):
         c = self.config
         if c.encoder not in CLIP_ENCODERS:
             raise UserError(f"encoder={c.encoder}: choose {', '.join(CLIP_ENCODERS)} for clips")
-        weights = (c.scd_weight, c.video_weight, c.image_weight)
-        if not (min(weights) >= 0 and max(weights) > 0):
-            raise UserError("scd_weight, video_weight and image_weight must be 0 or more, and not all 0")
+        if max(c.scd_weight, c.video_weight, c.image_weight) == 0:
+            raise UserError("scd_weight, video_weight, image_weight: not all 0; one of them at least must be above 0")
         self.clustered = c.scd_weight > 0 and c.target == "image"
         self.framewise = max(c.scd_weight, c.video_weight) == 0
         frames = self._frame_branch() if c.image_weight > 0 or self.clustered else None
@@ -228,13 +228,13 @@ class DISCOVR(Method):
         tube = TubeMask(c.mask_ratio, tubelet=c.tubelet, patch=self.patch_side)
         if c.mask == "tube" and not self.framewise:
             ops += [tube, replace(tube, ratio=c.local_mask_ratio, count=max(1, c.local_views), fact="local")]
-        return Recipe((View("clip", "clip", tuple(ops)),))  # type: ignore[arg-type]
+        return Recipe((View("clip", "clip", tuple(ops)),))
 
     def evaluation_view(self) -> Recipe:
         """The frames in the middle of the clip, whole."""
         c = self.config
         ops = (TemporalCenterCrop(c.frames, c.stride), Resize((c.image_size, c.image_size)))
-        return Recipe((View("clip", "clip", ops),))  # type: ignore[arg-type]
+        return Recipe((View("clip", "clip", ops),))
 
     def masks(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Visible tokens before the decoder (N, L), and of the local views (V N, L'), view after view."""
