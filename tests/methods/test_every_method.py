@@ -18,12 +18,17 @@ from selftaught import catalog, methods
 pytestmark = pytest.mark.slow
 
 CHANNELS, CLASSES, EACH = 4, 3, 16
-SERIES = {"frame-projections"}
-OPTIONS = {
+ENLARGED: dict[str, Any] = {"scale": 2, "patch": 16}
+OPTIONS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("bicubic", "espcn", "srcnn"), ENLARGED),
+    "srresnet": ENLARGED | {"blocks": 1, "features": 8},
+    "srgan": ENLARGED | {"blocks": 1, "features": 8, "discriminator_width": 8, "pretrain_steps": 2, "content": "mse"},
     "c-bsn": {"patch": 24, "width": 16, "modules": 1},
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
 }
-IMAGES = [slug for slug in methods.built() if slug not in SERIES]
+IMAGES = [
+    slug for slug in methods.built() if "image" in methods.get(slug).modalities and not methods.get(slug).transforms
+]
 
 
 @pytest.fixture(scope="module")
