@@ -11,6 +11,7 @@ from selftaught.evaluation.diagnostics import (
     correlation_rank,
     effective_rank,
     feature_std,
+    neighbour_stability,
     singular_values,
     uniformity,
 )
@@ -110,6 +111,25 @@ def test_the_result_of_a_healthy_and_of_a_collapsed_encoder(rng):
     line = diagnostics(np.outer(rng.normal(size=50), rng.normal(size=16)))
     assert line["effective_rank"].mean == pytest.approx(1, rel=1e-3)
     assert line["correlation_rank"].mean == pytest.approx(1, rel=1e-6)
+
+
+def test_neighbour_stability_by_loops(rng):
+    x, y = rng.normal(size=(30, 4)), rng.normal(size=(30, 4))
+    cosine = {id(a): (a / np.linalg.norm(a, axis=1, keepdims=True)) for a in (x, y)}
+    shared = 0
+    for i in range(30):
+        found = []
+        for queries in (x, y):
+            near = cosine[id(x)] @ cosine[id(queries)][i]
+            near[i] = -np.inf
+            found.append(set(np.argsort(-near)[:5].tolist()))
+        shared += len(found[0] & found[1])
+    assert neighbour_stability(torch.tensor(x), torch.tensor(y), k=5) == pytest.approx(shared / 150)
+    assert neighbour_stability(torch.tensor(x), torch.tensor(x)) == 1
+    assert diagnostics(x, x)["neighbour_stability"].mean == 1
+    assert "neighbour_stability" not in diagnostics(x).numbers
+    constant = np.ones((30, 4))
+    assert "neighbour_stability" not in diagnostics(constant, constant).numbers
 
 
 def test_large_sets_are_subsampled_pairwise(rng):

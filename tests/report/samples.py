@@ -153,6 +153,28 @@ def spectrum() -> dict[str, Any]:
     return {"this": 9 * np.exp(-k / 46), "random": 11 * np.exp(-k / 6) + 1e-4, "raw": 14 * (1 + k) ** -1.25}
 
 
+def unlabelled_run() -> dict[str, Any]:
+    """The main case: no labels, so no scores; an untrained encoder's neighbours beside the trained one's."""
+    run = {k: v for k, v in image_run().items() if k not in ("label_efficiency", "protocols", "notes", "map")}
+    traces = {k: v for k, v in run["metrics"]["series"].items() if k != "knn"}
+    run["metrics"] = {**run["metrics"], "series": traces}
+    shown = {k: v for k, v in image_run()["map"].items() if k not in ("label", "classes")}
+    rows = []
+    for row in run["neighbours"]:
+        hits = [{k: v for k, v in hit.items() if k != "label"} | {"point": i} for i, hit in enumerate(row["hits"])]
+        rows.append({"query": row["query"], "name": "img-0001.jpg", "point": 9, "hits": hits, "untrained": hits[::-1]})
+    values = {
+        "this": {"effective_rank": 83.2, "std_ratio": 0.91, "dead_features": 0.0, "neighbour_stability": 0.61},
+        "random": {"effective_rank": 9.4, "std_ratio": 0.22, "dead_features": 0.0, "neighbour_stability": 0.83},
+        "raw": {"effective_rank": 21.7, "std_ratio": 0.4, "dead_features": 0.0},
+    }
+    found: dict[str, Any] = {"name": "diagnostics"}
+    for role, numbers in values.items():
+        found[role] = {"name": "diagnostics", "numbers": {k: {"mean": v, "values": [v]} for k, v in numbers.items()}}
+    source = {k: v for k, v in run["source"].items() if k not in ("classes", "test")}
+    return run | {"source": source, "protocols": [found], "map": shown, "neighbours": rows}
+
+
 def restoration(rng: np.random.Generator) -> list[dict[str, Any]]:
     items = []
     for name, box in (("cat", (40, 90)), ("coffee", (60, 150)), ("camera", (60, 100))):

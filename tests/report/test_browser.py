@@ -19,6 +19,7 @@ from tests.report import samples
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("pages")
     report.write(where / "image.html", [samples.image_run()])
+    report.write(where / "unlabelled.html", [samples.unlabelled_run()])
     report.write(where / "restoration.html", [samples.restoration_run()])
     report.write(where / "series.html", [samples.series_run()])
     report.write(where / "comparison.html", samples.comparison_runs())
@@ -66,7 +67,7 @@ def hard_run() -> dict[str, Any]:
     }
 
 
-PAGES = ("image", "restoration", "series", "comparison", "hard", "empty")
+PAGES = ("image", "unlabelled", "restoration", "series", "comparison", "hard", "empty")
 
 
 NAMELESS = """[...document.querySelectorAll('button, input, a, svg[role=img], [role=region], img')].filter(e =>
@@ -282,3 +283,60 @@ def test_names_that_are_markup_stay_text(visit: Any, folder: Path) -> None:
         seen.page.keyboard.press("ArrowRight")
         assert "<script>" in seen.page.locator("#tip .tip-name").text_content()
         assert seen.page.locator("#tip script").count() == 0
+
+
+@pytest.mark.parametrize("width", [1024, 1366, 1536, 1920])
+def test_the_label_table_is_whole_with_four_curves(visit: Any, tmp_path: Path, width: int) -> None:
+    section = samples.label_efficiency()
+    other = {"name": "channel means and deviations", "role": "other"}
+    other |= {k: section["curves"][0][k] for k in ("mean", "low", "high")}
+    curves = [*section["curves"], other]
+    path = report.write(tmp_path / "page.html", [{"label_efficiency": {**section, "curves": curves}}])
+    with visit(path, width) as seen:
+        box = seen.page.locator(".s-label_efficiency .scroll")
+        heads = box.locator("thead th").all_text_contents()
+        assert heads[:2] == ["Labels", "this encoder"]
+        assert len(heads) == 5
+        assert box.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+
+
+def test_the_map_zooms_finds_names_and_is_reached_from_neighbours(visit: Any, folder: Path) -> None:
+    with visit(folder / "unlabelled.html") as seen:
+        page = seen.page
+        whole, marks = page.locator("svg.map").get_attribute("viewBox"), page.locator("path.points").get_attribute("d")
+        size = "document.querySelector('path.points').getBoundingClientRect().width"
+        wide = page.evaluate(size)
+        page.locator("[data-zoom='2']").click()
+        assert page.locator("svg.map").get_attribute("viewBox") == "190 155 380 310"
+        assert page.evaluate(size) == pytest.approx(2 * wide, rel=0.02)
+        assert page.locator("path.points").get_attribute("d").count("M") == marks.count("M")
+        page.locator("[data-zoom='0']").click()
+        assert page.locator("svg.map").get_attribute("viewBox") == whole
+        assert page.locator("[data-zoom='0']").is_disabled()
+        name = samples.unlabelled_run()["map"]["names"][17]
+        page.locator(".find-sample input").fill(name[-8:])
+        assert page.locator(".find-sample output").text_content() == "1 of 1"
+        assert page.locator("#tip .tip-name").text_content() == name
+        page.locator(".find-sample input").fill("no such name")
+        assert page.locator(".find-sample output").text_content() == "none"
+        assert page.locator("#tip").is_hidden()
+        page.locator(".hits [data-point='3']").first.click()
+        assert page.locator("#tip .tip-name").text_content() == samples.unlabelled_run()["map"]["names"][3]
+        assert page.locator("svg.map").evaluate(
+            "e => { const b = e.getBoundingClientRect(); return b.top < innerHeight && b.bottom > 0; }"
+        )
+        assert seen.complaints == []
+
+
+@pytest.mark.parametrize("width", [390, 760])
+def test_neighbour_tiles_fill_their_rows_on_narrow_screens(visit: Any, tmp_path: Path, width: int) -> None:
+    run = samples.unlabelled_run()
+    for row in run["neighbours"]:
+        row["hits"] = [*row["hits"], row["hits"][0]]
+        row["untrained"] = [*row["untrained"], row["untrained"][0]]
+    with visit(report.write(tmp_path / "page.html", [run]), width) as seen:
+        tops = seen.page.locator(".hits").first.locator("figure").evaluate_all("all => all.map(f => f.offsetTop)")
+        counts = [tops.count(top) for top in sorted(set(tops))]
+        assert len(tops) == 8
+        assert len(set(counts)) == 1
+        assert seen.overflow() == 0

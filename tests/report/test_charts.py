@@ -3,11 +3,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 
-from selftaught.report import curves, plates, scales, svg, text
+from selftaught import report
+from selftaught.errors import UserError
+from selftaught.report import curves, plates, scales, sections, svg, text
 from selftaught.report.lines import Chart, Line, describe, draw, thin
 from selftaught.report.validation import validate
 from tests.report import samples
@@ -251,3 +254,25 @@ def test_payload_can_not_end_its_script() -> None:
     assert json.loads(found) == data
     with pytest.raises(ValueError):
         plates.payload(math.nan)
+
+
+def staged() -> dict[str, Any]:
+    series = {"loss": [3.0, 2.0, 40.0, 30.0], "knn": [[2, 0.4], [4, 0.6]], "terms": {"a": [3.0, 2.0, None, None]}}
+    return {"step": [1, 2, 3, 4], "stage": ["pretrain", "pretrain", "gan", "gan"], "series": series}
+
+
+def test_every_stage_has_its_own_curves() -> None:
+    (first, before), (second, after) = curves.by_stage(staged())
+    assert (first, second) == ("pretrain", "gan")
+    assert (before["step"], after["step"]) == ([1, 2], [3, 4])
+    assert (before["series"]["loss"], after["series"]["loss"]) == ([3.0, 2.0], [40.0, 30.0])
+    assert (before["series"]["knn"], after["series"]["knn"]) == ([[2, 0.4]], [[4, 0.6]])
+    found = sections.training({"metrics": staged()})
+    assert [stage["name"] for stage in found["stages"]] == ["pretrain", "gan"]
+    assert [[chart["caption"] for chart in stage["small"]] for stage in found["stages"]] == [["a"], []]
+    page = report.render([{"metrics": staged()}])
+    assert page.index("Stage pretrain") < page.index("Stage gan")
+    alone = {**staged(), "stage": ["pretrain"] * 4}
+    assert [name for name, _ in curves.by_stage(alone)] == [""]
+    with pytest.raises(UserError, match=r"metrics.stage has 1 values where metrics.step has 4"):
+        report.validate({"metrics": {**staged(), "stage": ["a"]}})

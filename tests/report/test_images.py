@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from selftaught import report
 from selftaught.errors import UserError
-from selftaught.report import images
+from selftaught.report import images, restored
 from tests.report import samples
 
 
@@ -90,8 +91,9 @@ def test_encode_shrinks_but_never_enlarges_and_picks_the_smaller_file() -> None:
     photo = samples.photo("cat")
     assert images.dimensions(images.encode(photo, size=100)) == (100, 67)
     assert images.dimensions(images.encode(photo[:20, :30], size=100)) == (30, 20)
-    assert images.data_uri(images.encode(photo)).startswith("data:image/jpeg")
-    assert images.data_uri(images.encode(np.zeros((64, 64), np.uint8))).startswith("data:image/png")
+    assert images.data_uri(images.encode(photo)).startswith("data:image/webp")
+    flat = np.zeros((64, 64), np.uint8)
+    assert len(images.encode(flat)) == min(len(images.encode(flat, format=form)) for form in ("png", "jpeg", "webp"))
 
 
 def test_sprite_sheet_keeps_the_order() -> None:
@@ -140,3 +142,28 @@ def test_crop_boxes_find_detail_and_flat_parts() -> None:
     assert detail == [128, 64, 64, 64]
     assert image[flat[1] : flat[1] + 64, flat[0] : flat[0] + 64].std() == 0
     assert images.crop_boxes(np.zeros((1, 1), np.uint8)) == [[0, 0, 1, 1]]
+
+
+def test_webp_is_smaller_close_and_taken_by_the_page() -> None:
+    photo = samples.photo("coffee")[:200, :200]
+    files = {form: images.encode(photo, format=form, quality=80) for form in ("png", "jpeg", "webp", "auto")}
+    assert len(files["webp"]) < 0.8 * len(files["jpeg"])
+    assert files["auto"] == files["webp"]
+    assert images.psnr(images.decode(files["webp"]), photo) > 30
+    assert images.data_uri(files["webp"]).startswith("data:image/webp;")
+    views = {"rows": [[files["webp"]]]}
+    assert report.validate({"views": views})["views"]["rows"] == views["rows"]
+
+
+def test_a_restorers_page_is_small_and_its_enlarged_parts_are_exact() -> None:
+    rng = np.random.default_rng(0)
+    clean = np.kron(samples.photo("astronaut")[:160, :160], np.ones((4, 4, 1))).astype(np.uint8)
+    noisy = np.clip(clean + 25 * rng.normal(size=clean.shape), 0, 255).astype(np.uint8)
+    files = {k: images.encode(v, format="png") for k, v in (("noisy", noisy), ("restored", clean), ("clean", clean))}
+    box = [40, 60, 64, 64]
+    plate = restored.plate({"name": "a", "crops": [box], **files})
+    assert len(plate["uris"]["noisy"]) < 0.3 * len(files["noisy"])
+    cut = {cell["name"]: images.decode(cell["uri"]) for cell in plate["crops"][0]["cells"]}
+    assert np.array_equal(cut["input"], noisy[60:124, 40:104])
+    assert np.array_equal(cut["clean"], clean[60:124, 40:104])
+    assert len(report.render([{"restoration": [{"name": str(k), **files} for k in range(6)]}])) < 1_500_000

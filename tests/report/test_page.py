@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -50,6 +51,7 @@ def read(page: str) -> Reader:
 
 RUNS = {
     "image": lambda: [samples.image_run()],
+    "unlabelled": lambda: [samples.unlabelled_run()],
     "restoration": lambda: [samples.restoration_run()],
     "series": lambda: [samples.series_run()],
     "comparison": samples.comparison_runs,
@@ -121,6 +123,16 @@ def test_every_section_of_a_full_run_is_there() -> None:
     first = ["Label efficiency", "Before and after", "Evaluation", "Embedding map", "Nearest neighbours"]
     second = ["Confusion matrix", "Windows", "What the model saw", "Training", "Spectrum"]
     assert headings == [*first, *second, "Skipped samples", "How to repeat it"]
+
+
+def test_without_labels_the_page_leads_with_what_can_be_looked_at() -> None:
+    page = report.render([samples.unlabelled_run()])
+    headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", page)
+    assert headings[:4] == ["Nearest neighbours", "Embedding map", "What the model saw", "Evaluation"]
+    assert page.index("No sign of collapse") < page.index("<section")
+    assert "No gain" not in page
+    assert page.count('<p class="whose">untrained encoder</p>') == len(samples.unlabelled_run()["neighbours"])
+    assert "class as the query" not in page
 
 
 def test_protocols_stand_beside_their_baselines() -> None:
@@ -208,7 +220,16 @@ def test_write_makes_folders_replaces_whole_files_and_leaves_no_scraps(tmp_path:
     assert report.write(tmp_path, [{"title": "é"}]) == tmp_path / "report.html"
     assert '<h1 class="title">é</h1>' in (tmp_path / "report.html").read_text("utf-8")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "b.html", "report.html"]
-    assert target.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_mode_of_the_file_follows_the_umask(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        target = report.write(tmp_path / "page.html", [{}])
+    finally:
+        os.umask(before)
+    assert target.stat().st_mode & 0o777 == mode
 
 
 def test_the_same_run_gives_the_same_page() -> None:
@@ -247,6 +268,16 @@ def test_runs_of_one_name_are_told_apart_and_other_data_is_a_warning() -> None:
     )
     page = report.render([{"source": {"name": "x"}}, {"source": {"name": "y"}}])
     assert "Different data." in page
+
+
+def test_runs_of_different_length_carry_a_warning() -> None:
+    runs = [{"title": name, "metrics": {"step": [1, last]}} for name, last in (("a", 1000), ("b", 1000), ("c", 250))]
+    assert compare.steps_differ(runs) == [("a", 1000), ("b", 1000), ("c", 250)]
+    assert compare.steps_differ([*runs[:2], {}]) == []
+    page = report.render(runs)
+    assert "Different lengths of training." in page
+    assert "Steps: a 1,000; b 1,000; c 250." in page
+    assert "Different lengths of training." not in report.render(runs[:2])
 
 
 def claim(rows: int = 2) -> figures.Claim:

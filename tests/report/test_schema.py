@@ -61,7 +61,7 @@ def test_validation_leaves_its_argument_alone() -> None:
         ({"map": {"xy": [[1, 2]], "label": [0, 1]}}, "map.label has 2 values where map.xy has 1"),
         ({"map": {"xy": [[1, 2]], "label": [2], "classes": ["a", "b"]}}, "map.label[0] is 2; map.classes has 2 names"),
         ({"map": {"xy": [[1, 2]], "thumbs": {"image": PIXEL, "tile": 8}}}, "map.thumbs has no 'columns'"),
-        ({"neighbours": [{"query": "@@"}]}, "neighbours[0].query should be a PNG or JPEG as base64 text"),
+        ({"neighbours": [{"query": "@@"}]}, "neighbours[0].query should be a PNG, JPEG or WebP as base64 text"),
         ({"neighbours": [{"hits": []}]}, "neighbours[0] has no 'query' picture"),
         ({"neighbours": [{"query": PIXEL, "hits": [{"label": "a"}]}]}, "neighbours[0].hits[0] has no 'png' picture"),
         (
@@ -108,7 +108,7 @@ def test_pictures_lose_their_prefix_and_must_be_pictures() -> None:
     assert run["neighbours"][0]["query"] == PIXEL
     svg = base64.b64encode(b"<svg onload=alert(1)>").decode()
     for bad in (svg, PIXEL + '" onerror="alert(1)', "", "data:image/png;base64,"):
-        with pytest.raises(UserError, match="neither"):
+        with pytest.raises(UserError, match="it is none"):
             validate({"neighbours": [{"query": bad}]})
 
 

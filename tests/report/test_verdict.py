@@ -189,3 +189,78 @@ def test_a_restoration_is_judged_by_all_pictures_not_by_those_shown() -> None:
     assert found.sentence == "On 3 pictures: 27.00 dB PSNR after restoration, against 23.67 dB before."
     assert found.tone == "mixed"
     assert "on 2 of 3; gain -1.00 to 6.00 dB" in found.judgement.replace("\u2212", "-").replace("−", "-")
+
+
+def diagnostics(**numbers: float) -> dict[str, Any]:
+    return {"numbers": {name: {"mean": value} for name, value in numbers.items()}}
+
+
+def test_without_labels_collapse_is_told_and_nothing_else() -> None:
+    this = diagnostics(effective_rank=83.24, std_ratio=0.91, dead_features=0.02, neighbour_stability=0.61)
+    untrained = diagnostics(effective_rank=9.4, std_ratio=0.2, dead_features=0.0, neighbour_stability=0.8)
+    raw = diagnostics(effective_rank=21.7, dead_features=0.0)
+    run = {"protocols": [{"name": "diagnostics", "this": this, "random": untrained, "raw": raw}]}
+    found = verdict(run)
+    assert found.sentence == (
+        "Effective rank 83.2 (untrained 9.4), spread 91 % of a full sphere's, "
+        "61 % of the neighbours stay in a second view (untrained 80 %)."
+    )
+    assert found.tone == "sound"
+    page = report.render([run])
+    assert "No sign of collapse" in page
+    assert "No gain" not in page
+    assert 'class="verdict tone-none"' not in page
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ({"effective_rank": 1.2}, "The embeddings use hardly more than one direction (effective rank 1.2)."),
+        ({"effective_rank": 9.0, "std_ratio": 0.01}, "They lie close together (1 % of the spread over a full sphere)."),
+        ({"effective_rank": 9.0, "dead_features": 0.9}, "90 % of the features are constant."),
+    ],
+)
+def test_signs_of_collapse_are_named(numbers: dict[str, float], said: str) -> None:
+    found = verdict({"protocols": [{"name": "diagnostics", **diagnostics(**numbers)}]})
+    assert (found.judgement, found.tone) == (said, "collapsed")
+
+
+def test_the_strongest_baseline_of_the_page_counts() -> None:
+    run = labels(0.81, 0.46, 0.39)
+    assert verdict(run).tone == "gain"
+    section = run["label_efficiency"]
+    statistics = {"name": "channel means and deviations", "role": "other", "mean": [0.9], "low": [0.88], "high": [0.92]}
+    found = verdict({"label_efficiency": {**section, "curves": [*section["curves"], statistics]}})
+    assert found.tone == "mixed"
+    assert "worse than channel means and deviations" in found.judgement
+    assert "0.90 for channel means and deviations" in found.sentence
+    beaten = {
+        "name": "linear",
+        "this": {"numbers": {"accuracy": samples.number(0.8, 0.01)}},
+        "raw": {"numbers": {"accuracy": samples.number(0.9, 0.01)}},
+    }
+    found = verdict(run | {"protocols": [beaten]})
+    assert found.tone == "mixed"
+    assert found.judgement.endswith("it is beaten: linear, accuracy: raw input 0.900 against 0.800.")
+    assert "Clear gain" not in report.render([run | {"protocols": [beaten]}])
+    level = {**beaten, "raw": {"numbers": {"accuracy": samples.number(0.805, 0.01)}}}
+    assert verdict(run | {"protocols": [level]}).tone == "gain"
+
+
+def test_a_baseline_that_wins_with_more_labels_takes_the_clear_gain_away() -> None:
+    run = labels(0.81, 0.46, 0.39, x=[10])
+    section = run["label_efficiency"]
+    section["x"] = [10, 100]
+    for curve, last in zip(section["curves"], (0.95, 0.5, 0.9), strict=True):
+        for key, half in (("mean", 0), ("low", -0.02), ("high", 0.02)):
+            curve[key] = [*curve[key], last + half]
+    found = verdict(run)
+    assert found.tone == "mixed"
+    assert found.judgement.endswith("raw pixels 0.95 against 0.90 at 100 labels per class.")
+
+
+def test_equal_seeds_are_no_certainty() -> None:
+    found = verdict(labels(0.81, 0.46, 0.39, half=0.0))
+    assert found.tone == "unknown"
+    assert "repeat with more seeds" in found.judgement
+    assert "0.810–0.810" not in report.render([labels(0.81, 0.46, 0.39, half=0.0)])

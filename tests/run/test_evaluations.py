@@ -139,3 +139,13 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not this run's weights, or damaged") as error:
         selftaught.load(run.path).encoder  # noqa: B018
     assert "\n" not in str(error.value)
+
+
+def test_without_labels_the_page_has_neighbours_of_both_encoders_and_the_map(run) -> None:
+    run.evaluate(protocols=["diagnostics"])
+    page = run.report().read_text()
+    assert '<p class="whose">this encoder</p>' in page
+    assert '<p class="whose">untrained encoder</p>' in page
+    assert ">Embedding map</h2>" in page
+    assert "neighbours stay in a second view" in page
+    assert "No gain" not in page

@@ -14,6 +14,7 @@ from selftaught.evaluation.neighbours import chunks, normalise
 from selftaught.evaluation.result import Number, Result
 
 LIMIT = 2048
+NEIGHBOURS = 10
 
 
 def diagnostics(x: Array, pairs: Array | None = None, *, limit: int = LIMIT, seed: int = 0) -> Result:
@@ -28,7 +29,8 @@ def diagnostics(x: Array, pairs: Array | None = None, *, limit: int = LIMIT, see
     Returns:
         ``Result`` "diagnostics": ``effective_rank`` (entropy form, RankMe), ``correlation_rank`` (``tr(K)^2 /
         ||K||_F^2``), ``uniformity``, ``feature_std`` and its ratio ``std_ratio`` to ``1/sqrt(d)`` (1 when spread over
-        the sphere, 0 when collapsed), ``dead_features`` (share that is constant) and, with pairs, ``alignment``. Figure
+        the sphere, 0 when collapsed), ``dead_features`` (share that is constant) and, with pairs, ``alignment`` and
+        (of 12 samples or more that have not collapsed) ``neighbour_stability``. Figure
         ``spectrum``: singular values of the centred embeddings divided by ``sqrt(n)``, largest first. The numbers
         describe these embeddings; there is no interval.
 
@@ -63,6 +65,8 @@ def diagnostics(x: Array, pairs: Array | None = None, *, limit: int = LIMIT, see
     }
     if other is not None:
         values["alignment"] = alignment(features, other.double())
+        if len(features) >= NEIGHBOURS + 2 and not bool(dead.all()):
+            values["neighbour_stability"] = neighbour_stability(features, other.double())
     spectrum = singular_values(features - features.mean(0)) / math.sqrt(len(features))
     collapsed = "collapsed: every embedding is the same" if bool(dead.all()) else ""
     numbers = {name: Number.of(value) for name, value in values.items()}
@@ -126,6 +130,33 @@ def alignment(x: Tensor, y: Tensor, power: float = 2.0) -> float:
         power: alpha, default 2.
     """
     return float((normalise(x) - normalise(y)).norm(dim=1).pow(power).mean())
+
+
+def neighbour_stability(x: Tensor, y: Tensor, k: int = NEIGHBOURS) -> float:
+    """Share of a sample's k nearest neighbours that its second view finds too, mean over the samples.
+
+    For sample i, the k other rows of ``x`` most similar (cosine) to ``x_i`` are compared with those most similar to
+    ``y_i``. It needs no label; unrelated views give ``k / (n - 1)``.
+
+    Args:
+        x: ``(n, d)`` first views, n > k.
+        y: ``(n, d)`` second views, row by row.
+        k: neighbours, default 10.
+
+    Returns:
+        Between 0 and 1.
+    """
+    gallery, other = normalise(x), normalise(y)
+    n = len(gallery)
+    shared = 0
+    for rows in chunks(n, n):
+        own = torch.arange(rows.start, rows.stop, device=x.device)[:, None]
+        first, second = (
+            (queries[rows] @ gallery.T).scatter_(1, own, -torch.inf).topk(k, dim=1).indices
+            for queries in (gallery, other)
+        )
+        shared += int((first[:, :, None] == second[:, None, :]).sum())
+    return shared / (n * k)
 
 
 def uniformity(x: Tensor, t: float = 2.0) -> float:

@@ -1,4 +1,4 @@
-"""ScatSimCLR: SimCLR on a fixed scattering transform, with a question about the image as a second task.
+"""ScatSimCLR: SimCLR on a fixed scattering transform, with a pretext task beside it.
 
 (Kinakh, Taran, Voloshynovskiy: ICCV workshops 2021, arXiv 2108.13939.)
 

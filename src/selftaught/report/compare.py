@@ -38,6 +38,13 @@ def sources_differ(runs: Sequence[Mapping[str, Any]]) -> bool:
     return len({source.get(key) for source in sources if source.get(key)}) > 1
 
 
+def steps_differ(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """The steps that every run was trained for, by its name; empty where they are the same, or are not known."""
+    last = [known((run.get("metrics") or {}).get("step")) for run in runs]
+    steps = [(name, int(s[-1])) for name, s in zip(unique_titles(runs), last, strict=True) if s]
+    return steps if len({count for _, count in steps}) > 1 else []
+
+
 def table(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Groups of rows: each row has a name and one cell per run, the best marked and those level with it too."""
     cells: dict[tuple[str, str], list[Cell | None]] = {}

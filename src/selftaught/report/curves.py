@@ -32,6 +32,29 @@ def training_line(steps: Sequence[Any], values: Sequence[Any], name: str, role: 
     return Line(name, x, y, low if thinned else None, high if thinned else None, role)
 
 
+def by_stage(metrics: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The metrics of every stage by themselves, with its name; a single one, without a name, where there are no stages.
+
+    Stages have losses of their own, on scales of their own: one curve through all of them would compare the unlike.
+    """
+    stages, series = metrics.get("stage") or [], metrics.get("series") or {}
+    names = list(dict.fromkeys(stages))
+    if len(names) < 2:
+        return [("", dict(metrics))]
+    steps = metrics.get("step") or []
+    found = []
+    for name in names:
+        rows = [i for i, stage in enumerate(stages) if stage == name]
+        own = {steps[i] for i in rows}
+        traces: dict[str, Any] = {
+            k: [series[k][i] for i in rows] for k in ("loss", "lr", "throughput") if series.get(k)
+        }
+        traces["terms"] = {k: [values[i] for i in rows] for k, values in (series.get("terms") or {}).items()}
+        traces["knn"] = [point for point in series.get("knn") or [] if point[0] in own]
+        found.append((name, {**metrics, "step": [steps[i] for i in rows], "series": traces}))
+    return found
+
+
 def loss_chart(metrics: Mapping[str, Any]) -> Chart | None:
     """The total loss over the steps."""
     return _trace(metrics, (metrics.get("series") or {}).get("loss"), "loss", "this")

@@ -1,4 +1,4 @@
-"""From arrays to pictures in a page: PNG and JPEG as base64 text, sprite sheets, contact sheets.
+"""From arrays to pictures in a page: PNG, JPEG and WebP as base64 text, sprite sheets, contact sheets.
 
 Arrays are (H, W, C) or (H, W), any C, uint8, uint16, bool or float. What a picture of C channels shows:
 
@@ -28,7 +28,7 @@ from PIL import Image
 
 from selftaught.errors import UserError
 
-Format = Literal["png", "jpeg", "auto"]
+Format = Literal["png", "jpeg", "webp", "auto"]
 
 
 def to_uint8(image: np.ndarray, value_range: tuple[float, float] | None = None) -> np.ndarray:
@@ -106,12 +106,13 @@ def encode(
     size: int | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> str:
-    """An image as base64 text of a PNG or JPEG file, for any ``Picture`` of the report.
+    """An image as base64 text of a PNG, JPEG or WebP file, for any ``Picture`` of the report.
 
     Args:
         image: as for :func:`to_uint8`.
-        format: "png" (exact: for restoration, and where single pixels matter), "jpeg", or "auto": the smaller one.
-        quality: JPEG quality, 1 to 95.
+        format: "png" (exact: for restoration, and where single pixels matter), "jpeg", "webp" (lossy, smaller than JPEG
+            at the same quality), or "auto": the smallest of the three.
+        quality: of JPEG and WebP, 1 to 95.
         size: longest side in pixels to shrink to; ``None`` keeps the size. Smaller images are never enlarged.
         value_range: as for :func:`to_uint8`.
     """
@@ -123,26 +124,30 @@ def encode(
 
 def _encode(picture: Image.Image, format: Format, quality: int) -> str:
     files = []
-    if format != "jpeg":
+    if format in ("png", "auto"):
         buffer = io.BytesIO()
         picture.save(buffer, "PNG", optimize=True)
         files.append(buffer.getvalue())
-    if format != "png":
+    if format in ("jpeg", "auto"):
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=quality, optimize=True, subsampling=0)
+        files.append(buffer.getvalue())
+    if format in ("webp", "auto") and max(picture.size) <= 16383:
+        buffer = io.BytesIO()
+        picture.convert("RGB").save(buffer, "WEBP", quality=quality, method=4)
         files.append(buffer.getvalue())
     return base64.b64encode(min(files, key=len)).decode("ascii")
 
 
 def decode(picture: str) -> np.ndarray:
-    """The pixels of a base64 PNG or JPEG: (H, W) or (H, W, 3) uint8."""
+    """The pixels of a base64 PNG, JPEG or WebP: (H, W) or (H, W, 3) uint8."""
     with Image.open(io.BytesIO(base64.b64decode(picture.rpartition(",")[2]))) as file:
         return np.asarray(file if file.mode in ("L", "RGB") else file.convert("RGB"))
 
 
 def data_uri(picture: str) -> str:
-    """Base64 text of a PNG or JPEG as an address that an ``img`` takes."""
-    kind = "jpeg" if picture.startswith("/9j/") else "png"
+    """Base64 text of a PNG, JPEG or WebP as an address that an ``img`` takes."""
+    kind = "jpeg" if picture.startswith("/9j/") else "webp" if picture.startswith("UklGR") else "png"
     return f"data:image/{kind};base64,{picture}"
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -25,6 +23,8 @@ _TONE_WORDS = {
     "mixed": "Mixed result",
     "none": "No gain",
     "unknown": "",
+    "sound": "No sign of collapse",
+    "collapsed": "Signs of collapse",
 }
 _LEAD_WORDS = {"gain": "Clear lead", "mixed": "No clear lead", "none": "", "unknown": ""}
 
@@ -48,15 +48,12 @@ def write(path: str | os.PathLike[str], runs: Sequence[Mapping[str, Any]]) -> Pa
         target = target / "report.html"
     page = render(runs)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")  # opened the plain way: its mode follows the umask
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(name, 0o644)
-        os.replace(name, target)
+        part.write_text(page, encoding="utf-8")
+        part.replace(target)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        part.unlink(missing_ok=True)
         raise
     return target
 
@@ -86,6 +83,7 @@ def render(runs: Sequence[Mapping[str, Any]]) -> str:
         "alike": alike,
         "charts": compare.charts(checked, titles),
         "sources_differ": compare.sources_differ(checked),
+        "steps_differ": [f"{name} {number(count)}" for name, count in compare.steps_differ(checked)],
     }
     return environment.get_template("comparison.html.j2").render(**context, **shared)
 
@@ -118,7 +116,6 @@ def _environment() -> Environment:
 
 
 def _run_context(run: Mapping[str, Any], title: str, prefix: str) -> dict[str, Any]:
-    built = [{"key": key, "title": heading, "data": make(run)} for key, heading, make in sections.ALL]
     return {
         "title": title,
         "prefix": prefix,
@@ -129,7 +126,7 @@ def _run_context(run: Mapping[str, Any], title: str, prefix: str) -> dict[str, A
         "tone_words": _TONE_WORDS,
         "lines": (run.get("summary") or {}).get("lines") or [],
         "tiles": _tiles(run),
-        "sections": [section for section in built if section["data"] is not None],
+        "sections": sections.ordered(run),
     }
 
 

@@ -1,15 +1,16 @@
 """What a report is made of: the shape of one run's results. :mod:`selftaught.report.validation` holds a run to it.
 
 Every section is optional; a section that is missing, ``None`` or empty is simply not shown. Numbers may be ``None`` or
-NaN wherever a :data:`Real` stands: they leave a gap. Pictures are base64 text of a PNG or JPEG file, with or without a
-``data:`` prefix (:func:`selftaught.report.images.encode` makes them). numpy arrays and scalars are taken as they come.
+NaN wherever a :data:`Real` stands: they leave a gap. Pictures are base64 text of a PNG, JPEG or WebP file, with or
+without a ``data:`` prefix (:func:`selftaught.report.images.encode` makes them). numpy arrays and scalars are taken as
+they come.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, TypedDict
 
-#: Base64 text of a PNG or JPEG file.
+#: Base64 text of a PNG, JPEG or WebP file.
 Picture = Annotated[str, "picture"]
 #: A number; ``None``, NaN and infinities stand for "no value".
 Real = float | None
@@ -65,9 +66,13 @@ class Traces(TypedDict, total=False):
 
 
 class Metrics(TypedDict, total=False):
-    """Training curves; ``chance`` is the k-NN accuracy of guessing, ``unit`` that of the throughput ("images/s")."""
+    """Training curves; ``chance`` is the k-NN accuracy of guessing, ``unit`` that of the throughput ("images/s").
+
+    ``stage`` names the stage of every step; each stage is then drawn by itself.
+    """
 
     step: list[Real]
+    stage: list[str]
     series: Traces
     chance: Real
     unit: str
@@ -149,21 +154,24 @@ class Map(TypedDict, total=False):
 
 
 class Hit(TypedDict, total=False):
-    """One neighbour: its picture, class and similarity to the query."""
+    """One neighbour: its picture, class and similarity to the query; ``point`` is its row in the map."""
 
     png: Picture
     label: str | None
     similarity: Real
     name: str
+    point: int
 
 
 class Neighbours(TypedDict, total=False):
-    """A query and its nearest neighbours, nearest first."""
+    """A query and its nearest neighbours, nearest first: to this encoder, and to an untrained one."""
 
     query: Picture
     label: str | None
     name: str
+    point: int
     hits: list[Hit]
+    untrained: list[Hit] | None
 
 
 class Views(TypedDict, total=False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from selftaught.report import curves, plates, restored
@@ -18,26 +18,25 @@ _MOST_SKIPPED = 200
 
 
 def training(run: Mapping[str, Any]) -> Section:
-    """Loss and online k-NN, then small charts of every term, the learning rate and the throughput."""
-    metrics = run.get("metrics") or {}
-    large = []
-    loss, knn = curves.loss_chart(metrics), curves.knn_chart(metrics)
-    if loss is not None:
-        said = "Total loss." + (" Line: mean; band: lowest and highest value nearby." if loss.lines[0].low else "")
-        said += " It should fall and flatten; a sudden drop to a constant is collapse."
-        large.append({"svg": both_widths(loss, (560, 300)), "caption": said})
-    if knn is not None:
-        said = (
-            "Accuracy of a k-NN on embeddings of held-out samples, during training. The labels were not used to train."
-        )
-        large.append({"svg": both_widths(knn, (560, 300)), "caption": said})
-    small = [
-        {"svg": both_widths(chart, (352, 190), (262, 170), "fits tiny"), "caption": chart.y_label}
-        for chart in curves.small_charts(metrics)
-    ]
-    if not large and not small:
-        return None
-    return {"large": large, "small": small}
+    """Per stage loss and online k-NN, then small charts of every term, the learning rate and the throughput."""
+    shown = []
+    for name, metrics in curves.by_stage(run.get("metrics") or {}):
+        large = []
+        loss, knn = curves.loss_chart(metrics), curves.knn_chart(metrics)
+        if loss is not None:
+            said = "Total loss." + (" Line: mean; band: lowest and highest value nearby." if loss.lines[0].low else "")
+            said += " It should fall and flatten; a sudden drop to a constant is collapse."
+            large.append({"svg": both_widths(loss, (560, 300)), "caption": said})
+        if knn is not None:
+            said = "Accuracy of a k-NN on embeddings of held-out samples, during training. Training saw no label."
+            large.append({"svg": both_widths(knn, (560, 300)), "caption": said})
+        small = [
+            {"svg": both_widths(chart, (352, 190), (262, 170), "fits tiny"), "caption": chart.y_label}
+            for chart in curves.small_charts(metrics)
+        ]
+        if large or small:
+            shown.append({"name": name, "large": large, "small": small})
+    return {"stages": shown} if shown else None
 
 
 def label_efficiency(run: Mapping[str, Any]) -> Section:
@@ -48,9 +47,10 @@ def label_efficiency(run: Mapping[str, Any]) -> Section:
         return None
     places = decimals([v for line in chart.lines for v in known(line.y)])
     rows = []
-    for x in sorted({x for line in chart.lines for x in line.x}):
+    lines = chart.lines[::-1]  # this encoder first: where a screen cuts a table off, it is not the one that is cut
+    for x in sorted({x for line in lines for x in line.x}):
         cells = []
-        for line in chart.lines:
+        for line in lines:
             i = line.x.index(x) if x in line.x else None
             mean = line.y[i] if i is not None else None
             ends = (line.low[i], line.high[i]) if i is not None and line.low and line.high else (None, None)
@@ -59,7 +59,7 @@ def label_efficiency(run: Mapping[str, Any]) -> Section:
     return {
         "svg": both_widths(chart, (700, 400), (352, 300)),
         "legend": legend(chart),
-        "heads": [line.name for line in chart.lines],
+        "heads": [line.name for line in lines],
         "rows": rows,
         "note": sentence(section.get("note") or ""),
         "metric": section.get("metric") or "accuracy",
@@ -105,35 +105,66 @@ def embedding_map(run: Mapping[str, Any]) -> Section:
         "legend": plate.legend if many else [],
         "search": len(plate.legend) > 24,
         "method": section.get("method") or "two dimensions",
+        "labelled": bool(section.get("label")),
+        "named": bool(section.get("names")),
     }
 
 
 def neighbours(run: Mapping[str, Any]) -> Section:
     """Queries with their nearest neighbours, and how often the classes agree."""
     rows = []
-    agree = of = 0
     for query in run.get("neighbours") or []:
-        hits = []
-        for hit in query.get("hits") or []:
-            both = query.get("label") is not None and hit.get("label") is not None
-            same = both and query["label"] == hit["label"]
-            agree, of = agree + bool(same), of + both
-            near = hit.get("similarity")
-            hits.append(
-                {
-                    "uri": data_uri(hit["png"]),
-                    "label": hit.get("label") or "",
-                    "state": ("same" if same else "other") if both else "unknown",
-                    "similarity": number(near, 2) if near is not None else "",
-                    "name": hit.get("name") or "",
-                }
-            )
         label = query.get("label") or ""
-        rows.append({"uri": data_uri(query["query"]), "label": label, "name": query.get("name") or "", "hits": hits})
+        row = {
+            "uri": data_uri(query["query"]),
+            "label": label,
+            "name": query.get("name") or "",
+            "point": query.get("point"),
+        }
+        row |= {key: [_hit(query, hit) for hit in query.get(key) or []] for key in ("hits", "untrained")}
+        rows.append(row)
     if not rows:
         return None
-    said = f"{number(agree)} of {number(of)} neighbours shown ({agree / of:.0%}) have the query's class." if of else ""
-    return {"rows": rows, "said": said, "most": max(len(row["hits"]) for row in rows)}
+    agreed = {key: _agreement([hit["state"] for row in rows for hit in row[key]]) for key in ("hits", "untrained")}
+    said = f"{agreed['hits']} of the neighbours shown have the query's class" if agreed["hits"] else ""
+    if said:
+        said += f"; {agreed['untrained']} of those of an untrained encoder." if agreed["untrained"] else "."
+    beside = any(row["untrained"] for row in rows)
+    most = max(len(row[key]) for row in rows for key in ("hits", "untrained"))
+    return {
+        "rows": rows,
+        "said": said,
+        "most": most,
+        "labelled": bool(agreed["hits"]),
+        "beside": beside,
+        "narrow": _columns(most),
+    }
+
+
+def _hit(query: Mapping[str, Any], hit: Mapping[str, Any]) -> dict[str, Any]:
+    """One neighbour for the template; whether it has the query's class, where both are known."""
+    near = hit.get("similarity")
+    both = query.get("label") is not None and hit.get("label") is not None
+    return {
+        "uri": data_uri(hit["png"]),
+        "label": hit.get("label") or "",
+        "state": ("same" if query["label"] == hit["label"] else "other") if both else "unknown",
+        "similarity": number(near, 2) if near is not None else "",
+        "name": hit.get("name") or "",
+        "point": hit.get("point"),
+    }
+
+
+def _columns(count: int) -> int:
+    """To how many columns a narrow screen lays out tiles so that they fill their rows, if any of 5, 4 and 3 does."""
+    return count if count <= 5 else next((n for n in (5, 4, 3) if count % n == 0), 4)
+
+
+def _agreement(states: Sequence[str]) -> str:
+    """``12 of 40 (30%)``; nothing where no class is known."""
+    of = sum(state != "unknown" for state in states)
+    agree = sum(state == "same" for state in states)
+    return f"{number(agree)} of {number(of)} ({agree / of:.0%})" if of else ""
 
 
 def views(run: Mapping[str, Any]) -> Section:
@@ -256,3 +287,23 @@ ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
     ("skipped", "Skipped samples", skipped),
     ("recipe", "How to repeat it", recipe),
 )
+
+
+#: Where nothing has a label, what can be looked at comes before the numbers.
+_UNLABELLED_FIRST = ("restoration", "neighbours", "map", "series", "views")
+
+
+def ordered(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sections that have something to show, in the order of the page."""
+    built = [{"key": key, "title": heading, "data": make(run)} for key, heading, make in ALL]
+    shown = [section for section in built if section["data"] is not None]
+    if labelled(run):
+        return shown
+    first = {key: place for place, key in enumerate(_UNLABELLED_FIRST)}
+    return sorted(shown, key=lambda section: first.get(section["key"], len(first)))
+
+
+def labelled(run: Mapping[str, Any]) -> bool:
+    """Whether any part of the run speaks of classes."""
+    spoken = (run.get("map") or {}).get("label") or (run.get("label_efficiency") or {}).get("curves")
+    return bool(spoken) or any(query.get("label") is not None for query in run.get("neighbours") or [])

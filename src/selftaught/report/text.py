@@ -10,10 +10,10 @@ from typing import Any
 #: Shown where there is no value.
 NOTHING = "–"
 
-_LOWER = re.compile(
-    r"loss|error|rmse|lpips|niqe|perplexity|seconds|\b(mae|mape|mse|dead|time|fid|gap)\b", re.IGNORECASE
+_LOWER = re.compile(r"loss|error|rmse|lpips|niqe|perplexity|seconds|\b(mae|mape|mse|time|fid|gap)\b", re.IGNORECASE)
+_NEITHER = re.compile(
+    r"align|uniform|\brank\b|\bdead\b|\bstability\b|\bstd\b|count|^n$|temperature|samples|tolerance", re.IGNORECASE
 )
-_NEITHER = re.compile(r"align|uniform|\brank\b|\bstd\b|count|^n$|temperature|samples|tolerance", re.IGNORECASE)
 
 
 def decimals(values: Iterable[float | None]) -> int:
@@ -45,8 +45,11 @@ def number(value: float | None, places: int | None = None) -> str:
 
 
 def interval(low: float | None, high: float | None, places: int) -> str:
-    """``low to high`` with an en dash (words when a sign would be misread), or nothing when either end is missing."""
-    if low is None or high is None:
+    """``low to high`` with an en dash (words when a sign would be misread), or nothing when either end is missing.
+
+    Nothing for ends that are equal, too: seeds that all gave the same value do not make it certain.
+    """
+    if low is None or high is None or low == high:
         return ""
     joint = " to " if min(low, high) < 0 else "–"
     return f"{number(low, places)}{joint}{number(high, places)}"

@@ -111,14 +111,14 @@ def _check_dict(value: Any, hint: Any, path: str) -> dict[str, Any]:
 
 def _picture(value: Any, path: str) -> str:
     if not isinstance(value, str):
-        raise _fail(path, f"should be a PNG or JPEG as base64 text, not {_kind(value)}")
+        raise _fail(path, f"should be a PNG, JPEG or WebP as base64 text, not {_kind(value)}")
     body = value.partition(",")[2] if value.startswith("data:") else value
     try:
-        head = base64.b64decode(body, validate=True)[:4]
+        head = base64.b64decode(body, validate=True)[:12]
     except (binascii.Error, ValueError):
         head = b""
-    if head != b"\x89PNG" and head[:3] != b"\xff\xd8\xff":
-        raise _fail(path, "should be a PNG or JPEG as base64 text; it is neither (see report.images.encode)")
+    if head[:4] != b"\x89PNG" and head[:3] != b"\xff\xd8\xff" and (head[:4], head[8:]) != (b"RIFF", b"WEBP"):
+        raise _fail(path, "should be a PNG, JPEG or WebP as base64 text; it is none (see report.images.encode)")
     return body
 
 
@@ -135,6 +135,7 @@ def _metrics(run: dict[str, Any]) -> None:
     metrics = run.get("metrics") or {}
     traces: dict[str, Any] = metrics.get("series") or {}
     steps = metrics.get("step") or []
+    _same_length(metrics.get("stage"), "metrics.stage", len(steps), "metrics.step")
     curves = {name: traces.get(name) for name in ("loss", "lr", "throughput")}
     curves |= {f"terms.{name}": values for name, values in (traces.get("terms") or {}).items()}
     for name, values in curves.items():

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from selftaught.report import health
 from selftaught.report.curves import ROLE_NAMES, role_of
 from selftaught.report.tables import protocol_rows
 from selftaught.report.text import direction, interval, known, number, plural
 
-Tone = Literal["gain", "mixed", "none", "unknown"]
+Tone = Literal["gain", "mixed", "none", "unknown", "sound", "collapsed"]
 
 _WANTED_LABELS = 10
 #: Mean PSNR gain below which a difference is hardly seen: no clear gain, even when every picture is better.
@@ -24,7 +25,8 @@ class Verdict:
     Attributes:
         sentence: the numbers.
         judgement: what they mean; empty when the numbers say it themselves.
-        tone: "gain" (clear of every baseline), "mixed", "none" (no better), "unknown" (nothing to compare).
+        tone: "gain" (clear of every baseline), "mixed", "none" (no better), "unknown" (nothing to compare); without
+            labels "sound" (no sign of collapse) or "collapsed".
     """
 
     sentence: str
@@ -41,15 +43,25 @@ class Score:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def sure(self) -> bool:
+        """Whether it has an interval; seeds that all gave the same value tell no uncertainty, so that is none."""
+        return self.low is not None and self.high is not None and self.high > self.low
+
 
 def verdict(run: Mapping[str, Any]) -> Verdict:
-    """The verdict on a validated run: from label efficiency, else restoration, else protocols, else the loss alone."""
+    """The verdict on a validated run: from label efficiency, restoration, protocols, collapse or loss.
+
+    It is never "gain" where any baseline of the page is better than the model at anything.
+    """
     if run.get("verdict"):
         return Verdict(str(run["verdict"]), "", "unknown")
-    for source in (_from_labels, _from_restoration, _from_protocols, _from_loss):
+    for source in (_from_labels, _from_restoration, _from_protocols, health.from_diagnostics, _from_loss):
         found = source(run)
+        if isinstance(found, tuple):
+            return Verdict(*found)
         if found is not None:
-            return found
+            return _tempered(found, run) if found.tone == "gain" else found
     return Verdict("Nothing was measured in this run.", "", "unknown")
 
 
@@ -81,7 +93,7 @@ def judge(this: Score, rivals: Sequence[Score], chance: float | None = None, bet
     won = [name for name, result in outcome.items() if result == "above"]
     level = [name for name, result in outcome.items() if result == "level"]
     lost = [name for name, result in outcome.items() if result == "below"]
-    unsure = any(score.low is None or score.high is None for score in (this, *rivals))
+    unsure = not all(score.sure for score in (this, *rivals))
     caveat = " Not every value has an interval: repeat with more seeds before relying on it." if unsure else ""
     if chance is not None and better == "high" and _ends(this)[0] <= chance:
         return f"Not distinguishable from chance.{caveat}", "none"
@@ -126,20 +138,17 @@ def label_scores(section: Mapping[str, Any]) -> tuple[float, Score | None, list[
         return None
     i = min(at, key=lambda k: (abs(x[k] - _WANTED_LABELS), x[k]))
     this: Score | None = None
-    rivals: dict[str, list[Score]] = {"random": [], "raw": []}
+    rivals: dict[str, list[Score]] = {"random": [], "raw": [], "other": []}
     for curve in curves:
-        if curve["mean"][i] is None:
+        score, role = _score_at(curve, i), role_of(curve)
+        if score is None:
             continue
-        role = role_of(curve)
-        low, high = (curve[k][i] if curve.get(k) else None for k in ("low", "high"))
-        score = Score(
-            with_article(curve.get("name") or ROLE_NAMES.get(role, "other"), role), curve["mean"][i], low, high
-        )
+        score = replace(score, name=with_article(score.name, role))
         if role == "this" and this is None:
             this = score
         elif role in rivals:
             rivals[role].append(score)
-    return x[i], this, rivals["random"] + rivals["raw"]
+    return x[i], this, rivals["random"] + rivals["raw"] + rivals["other"]
 
 
 def _from_labels(run: Mapping[str, Any]) -> Verdict | None:
@@ -225,6 +234,53 @@ def _from_protocols(run: Mapping[str, Any]) -> Verdict | None:
     return Verdict(_against(sentence, rivals, None, row.places), *judge(this, rivals, None, row.better))
 
 
+def _tempered(found: Verdict, run: Mapping[str, Any]) -> Verdict:
+    """A gain is mixed once a baseline anywhere on the page is better than the model."""
+    lost = _defeats(run)
+    if not lost:
+        return found
+    more = f", and {len(lost) - 1} more" if len(lost) > 1 else ""
+    return Verdict(
+        found.sentence, f"{found.judgement} But elsewhere on this page it is beaten: {lost[0]}{more}.", "mixed"
+    )
+
+
+def _defeats(run: Mapping[str, Any]) -> list[str]:
+    """Every measurement of the page in which a baseline is better than the model by more than the intervals."""
+    lost = []
+    section = run.get("label_efficiency") or {}
+    better = direction(section.get("metric") or "accuracy")
+    curves = section.get("curves") or []
+    for i, x in enumerate(section.get("x") or []):
+        scores = [(role_of(curve), _score_at(curve, i)) for curve in curves]
+        this = next((score for role, score in scores if role == "this" and score), None)
+        for role, other in scores:
+            if this and other and role != "this" and compare(this, other, better) == "below":
+                at = f"{plural(x, 'label')} per class" if x is not None else "label efficiency"
+                lost.append(
+                    f"{with_article(other.name, role)} {number(other.mean, 2)} against {number(this.mean, 2)} at {at}"
+                )
+    for row in protocol_rows(run.get("protocols") or []):
+        cells = {
+            role: Score(ROLE_NAMES[role], c["mean"], c.get("low"), c.get("high")) for role, c in row.cells.items() if c
+        }
+        for role in ("random", "raw"):
+            if row.better != "none" and {"this", role} <= cells.keys():
+                this, other = cells["this"], cells[role]
+                if compare(this, other, row.better) == "below":
+                    numbers = f"{number(other.mean, row.places)} against {number(this.mean, row.places)}"
+                    lost.append(f"{row.protocol}, {row.label}: {with_article(other.name, role)} {numbers}")
+    return lost
+
+
+def _score_at(curve: Mapping[str, Any], i: int) -> Score | None:
+    """The i-th value of a label-efficiency curve."""
+    if curve["mean"][i] is None:
+        return None
+    low, high = (curve[k][i] if curve.get(k) else None for k in ("low", "high"))
+    return Score(curve.get("name") or ROLE_NAMES.get(role_of(curve), "another baseline"), curve["mean"][i], low, high)
+
+
 def _familiar(protocol: str) -> bool:
     return any(word in protocol.lower() for word in ("k-nn", "knn", "linear", "nearest"))
 
@@ -265,7 +321,7 @@ def verdict_of_many(runs: Sequence[Mapping[str, Any]], titles: Sequence[str]) ->
     if len(ranked) > len(told):
         sentence += f", {len(ranked) - len(told)} more down to {number(ranked[-1].mean, 2)}"
     sentence += f"; beside the first, {beside[first.name]}." if beside[first.name] else "."
-    if any(s.low is None or s.high is None for s in (first, second)):
+    if not (first.sure and second.sure):
         return Verdict(sentence, "Without intervals this order may be chance.", "unknown")
     if compare(first, second) == "above":
         return Verdict(sentence, f"{first.name} leads by more than the intervals.", "gain")

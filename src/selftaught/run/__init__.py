@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -45,9 +45,10 @@ def train(
 
     Args:
         method: slug of the method, such as "dcl" (``selftaught methods`` lists them).
-        data: a source string, path, array, torch Dataset or Source; None takes the method's embedded default.
+        data: a source string, path, array, torch Dataset or Source; None takes the method's built-in data set.
         config: a run's config.yaml to repeat.
-        resume: folder of an interrupted run to go on with; everything else is then taken from it.
+        resume: folder of an interrupted run to go on with; everything else is then taken from it. "auto": go on with
+            ``out`` where a run was begun there with these options, else start it.
         quiet: no progress bar.
         report: evaluate and write report.html at the end.
         **options: settings of the run (``epochs``, ``batch_size``, ``out``, ...) or options of the method.
@@ -60,6 +61,8 @@ def train(
 
     >>> selftaught.train("dcl", data="photos/", epochs=100).evaluate()
     """
+    if resume == "auto":
+        resume, options = training.begun(options)
     if resume is not None:
         run = load(training.go_on(resume, data, method=method, quiet=quiet, **options))
     else:
@@ -343,6 +346,7 @@ class Run:
         """What the report's pictures are drawn from."""
         settings, modality = self.settings, self.config["data"]["modality"]
         data = settings.data if lead.own else lead.data
+        kept = lead.features()
         train: Source | None = None
         test: Source | None = None
         try:
@@ -351,12 +355,12 @@ class Run:
             say(f"without pictures of the training data: {error}")
         if data is not None:
             try:
-                test = open_source(
-                    data, modality=modality, split="test", by=settings.by if lead.own else "auto", seed=settings.seed
-                )
+                split: Literal["all", "test"] = "all" if "whole" in kept else "test"
+                by = settings.by if lead.own else "auto"
+                test = open_source(data, modality=modality, split=split, by=by, seed=settings.seed)
             except UserError as error:
                 say(f"without pictures of {data}: {error}")
-        return outputs.Page(self.method, train, test, settings, lead.features(), lead.sections())
+        return outputs.Page(self.method, train, test, settings, kept, lead.sections())
 
     def summary(self) -> list[str]:
         """Three lines: what was trained, how it did, where it lies."""

@@ -23,7 +23,8 @@ from selftaught.run.suites import Bench
 LABELLED = ("knn", "linear", "fewlabel", "retrieval", "diagnostics")
 UNLABELLED = ("diagnostics",)
 NUMERIC = ("regression", "diagnostics")
-_LIMIT_TRAIN, _LIMIT_TEST, _LIMIT_ATTACKED = 20_000, 10_000, 1000
+LIMIT_TEST = 10_000
+_LIMIT_TRAIN, _LIMIT_ATTACKED = 20_000, 1000
 
 Found = dict[str, dict[str, Result]]
 
@@ -39,7 +40,7 @@ def judge(bench: Bench, own: tuple[str, ...] = ()) -> tuple[Found, dict[str, np.
         per protocol the Results of ``this``, ``random`` and ``raw``; and the test features, labels and indices.
     """
     apart = [name for name in bench.protocols if name in suites.NAMES]
-    found = suites.evaluate(apart, bench) if apart else {}
+    found = suites.evaluate(apart, bench) if apart else suites.usual(bench) if not bench.protocols else {}
     rest = [name for name in bench.protocols if name not in apart]
     if apart and not rest:
         return found, {}
@@ -52,14 +53,15 @@ def embedding_protocols(bench: Bench, names: list[str], own: tuple[str, ...]) ->
 
     Returns:
         per protocol a dict with the Result of ``this`` encoder, a ``random`` one and the ``raw`` input (for fewlabel
-        also of the channels' ``statistics``, the simplest features); and the test features, labels and indices.
+        also of the channels' ``statistics``, the simplest features); and the test features, labels and indices (into
+        `some` LIMIT_TEST of the test samples; with ``whole``, of all samples, since there are no labels).
     """
     method, settings, fraction, say = bench.method, bench.settings, bench.options.fraction, bench.say
     parts, labelled, numeric = _parts(bench)
     usual = (*(own if labelled else ()), *(LABELLED if labelled else NUMERIC if numeric else UNLABELLED))
     names = names or list(usual)
     _check(names, labelled, numeric, bench.data, bool(own))
-    train, test = some(parts[0], _LIMIT_TRAIN), some(parts[1], _LIMIT_TEST)
+    train, test = some(parts[0], _LIMIT_TRAIN), some(parts[1], LIMIT_TEST)
     taught = train if fraction == 1 else some(_fewer_labels(parts[0], fraction, settings.seed), _LIMIT_TRAIN)
     say(f"embedding {len(train)} + {len(test)} samples")
     kinds: dict[str, Any] = {"this": (method, embed)}
@@ -74,7 +76,7 @@ def embedding_protocols(bench: Bench, names: list[str], own: tuple[str, ...]) ->
             continue
         sides = _Sides(train, test, make(model, train), make(model, test))
         if kind == "this":
-            kept = sides.kept()
+            kept = sides.kept() | ({} if labelled or numeric else {"whole": np.array(True)})
         if kind == "random":
             kept["random"] = sides.test[0]
         views = _second_view(model, test) if make is embed and "diagnostics" in names else None
@@ -105,7 +107,7 @@ def _parts(bench: Bench) -> tuple[tuple[Source, Source], bool, bool]:
     options: dict[str, Any] = {"modality": method.modality, "seed": settings.seed}
     whole = open_source(bench.data, split="all", **options)
     if numbers_of(whole) is None:
-        return (some(whole, _LIMIT_TRAIN), some(whole, _LIMIT_TEST)), False, False
+        return (some(whole, _LIMIT_TRAIN), some(whole, LIMIT_TEST)), False, False
     train, test = (open_source(bench.data, split=split, by=settings.by, **options) for split in ("train", "test"))
     return (train, test), False, True
 

@@ -18,6 +18,8 @@ from selftaught.engine.loader import draw, render_sample
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError
 from selftaught.report import images as pictures
+from selftaught.run import evaluating
+from selftaught.run.contenders import some
 from selftaught.run.evaluations import Evaluation
 from selftaught.run.layout import Layout
 from selftaught.run.outputs._base import Page
@@ -25,6 +27,8 @@ from selftaught.run_settings import Settings
 from selftaught.views import Pipeline, render
 
 _TILE, _POINTS, _QUERIES, _HITS, _ROWS = 48, 600, 8, 8, 6
+_GALLERY, _VIEW = 160, 240
+"""Longest sides of pictures in pixels: at most about one and a half times as large as they are shown."""
 
 
 def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -45,7 +49,12 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
         "title": f"{card.title} on {facts['name']}" + ("" if lead.own else f", judged on {lead.name}"),
         "method": config["method"],
         "method_title": card.title,
-        "paper": {"title": card.paper, "year": card.year, "venue": card.venue, "url": f"arXiv {card.arxiv}"},
+        "paper": {
+            "title": card.paper,
+            "year": card.year,
+            "venue": card.venue,
+            "url": f"arXiv {card.arxiv}" if card.arxiv else "",
+        },
         "source": {k: facts.get(k) for k in ("name", "modality", "classes", "channels")}
         | {"train": usable, "generated": bool(facts.get("generated"))},
         "seconds": seconds,
@@ -92,8 +101,9 @@ def samples_and_map(page: Page) -> dict[str, Any]:
     if page.train is not None and kind_of(page.train.modality).pixels:
         found["views"] = _views(page.train, page.method, page.settings)
     index = page.features.get("index")
-    if page.test is not None and index is not None and int(index.max(initial=-1)) < len(page.test):
-        found |= _embedding_sections(page.test, page.method, page.features, page.test.modality)
+    test = None if page.test is None else some(page.test, evaluating.LIMIT_TEST)  # as it was drawn to be judged
+    if test is not None and index is not None and int(index.max(initial=-1)) < len(test):
+        found |= _embedding_sections(test, page.method, page.features, test.modality)
     return found
 
 
@@ -121,7 +131,8 @@ def _metrics(rows: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any
     traces["knn"] = [[step, score] for step, score in zip(steps, scores, strict=False) if score is not None]
     unit = "windows/s" if facts["modality"] == "series" else "images/s"
     chance = 1 / len(facts["classes"]) if facts.get("classes") else None
-    return {"step": steps, "series": traces, "unit": unit, "chance": chance}
+    stages = [row["stage"] for row in rows]
+    return {"step": steps, "stage": stages, "series": traces, "unit": unit, "chance": chance}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -184,7 +195,7 @@ def _views(source: Source, method: Method, settings: Settings) -> dict[str, Any]
         except SampleError:
             continue
         columns = list(seen)
-        rows.append([pictures.encode(picture) for picture in seen.values()])
+        rows.append([pictures.encode(picture, size=_VIEW, quality=80) for picture in seen.values()])
         names.append(str(source.names[int(i)]))
     return {"columns": columns, "rows": rows, "names": names} if rows else {}
 
@@ -194,7 +205,7 @@ def _views_of(source: Source, method: Method, i: int, rng: np.random.Generator) 
     recipe = method.recipe()
     if recipe is not None:
         recipe = recipe.with_kinds({name: field.kind for name, field in source.fields.items()})
-        found = render_sample(source, i, recipe, rng)
+        found = render_sample(source, i, recipe, rng, value_range=method.value_range)
         return {name: _still(value) for name, value in found.items() if "." not in name and np.ndim(value) in (3, 4)}
     image = _conformed(source, method, i)
     size = image.shape[:2]
@@ -225,9 +236,10 @@ def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarr
     from selftaught import evaluation
 
     rng = np.random.default_rng(0)
-    some = np.sort(rng.permutation(len(kept["index"]))[:_POINTS])
-    index, features = kept["index"][some], kept["features"][some]
-    labels = kept["labels"][some] if "labels" in kept else None
+    shown = np.sort(rng.permutation(len(kept["index"]))[:_POINTS])
+    index, features = kept["index"][shown], kept["features"][shown]
+    labels = kept["labels"][shown] if "labels" in kept else None
+    untrained = kept["random"][shown] if len(kept.get("random", ())) == len(kept["index"]) else None
     names = [str(source.names[i]) for i in index]
     found: dict[str, Any] = {
         "map": {
@@ -246,19 +258,43 @@ def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarr
     def label(k: int) -> str | None:
         return None if labels is None else source.classes[labels[k]] if source.classes else str(labels[k])
 
-    queries = rng.permutation(len(index))[:_QUERIES]
-    hits = evaluation.nearest(features, features[queries], k=_HITS + 1)
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    rows = []
-    for query, found_hits in zip(queries, hits, strict=True):
-        others = [int(h) for h in found_hits if h != query][:_HITS]
-        row = [
-            {"png": pictures.encode(thumbs[h]), "label": label(h), "similarity": float(unit[query] @ unit[h])}
-            for h in others
+    def gallery(of: np.ndarray, query: int) -> list[dict[str, Any]]:
+        unit = of / np.maximum(np.linalg.norm(of, axis=1, keepdims=True), 1e-12)
+        return [
+            {
+                "png": tiles[h],
+                "label": label(h),
+                "name": names[h],
+                "similarity": float(unit[query] @ unit[h]),
+                "point": h,
+            }
+            for h in evaluation.nearest(of, np.array([query]), k=_HITS)[0].tolist()
         ]
-        rows.append({"query": pictures.encode(thumbs[query]), "label": label(query), "hits": row})
+
+    if len(index) < 2:
+        return found
+    rows = []
+    tiles = _Encoded(thumbs)
+    for query in rng.permutation(len(index))[:_QUERIES].tolist():
+        row = {"query": tiles[query], "label": label(query), "name": names[query], "point": query}
+        row["hits"] = gallery(features, query)
+        if untrained is not None:
+            row["untrained"] = gallery(untrained, query)
+        rows.append(row)
     found["neighbours"] = rows
     return found
+
+
+class _Encoded(dict[int, str]):
+    """Thumbnails as text, each made once."""
+
+    def __init__(self, thumbs: list[np.ndarray]) -> None:
+        super().__init__()
+        self.thumbs = thumbs
+
+    def __missing__(self, k: int) -> str:
+        self[k] = pictures.encode(self.thumbs[k], size=_GALLERY, quality=80)
+        return self[k]
 
 
 def _windows(source: Source, index: np.ndarray, labels: np.ndarray | None, rng: Any) -> list[dict[str, Any]]:

@@ -25,12 +25,14 @@ from selftaught.errors import UserError
 from selftaught.run import configuration, outputs, samples
 from selftaught.run.announcing import plan_lines
 from selftaught.run.features import embed
-from selftaught.run.initialising import encoder_options, start_from
+from selftaught.run.initialising import encoder_options, original_facts, start_from, transformed
 from selftaught.run.layout import Layout, environment, new_folder, read_yaml, write_json, write_yaml
 from selftaught.run.ranks import is_first
 from selftaught.run_settings import Settings
 
 _KNN_BANK, _KNN_TEST = 2000, 1000
+_FREE = {"workers", "checkpoint_minutes", "checkpoint_steps", "loggers"}
+"""Settings that may differ when a run goes on."""
 
 
 @dataclass
@@ -70,10 +72,12 @@ def start(
     base = read_yaml(Path(config)) if isinstance(config, str | Path) else config
     streams = dict((base or {}).get("settings", {}).get("streams") or {})
     streams |= {role: given.pop(role) for role in kind.roles if role in given}
-    if kind.transforms and not given.get("init"):
-        raise UserError(f"{method} changes a trained model: give it with --init RUN")
+    original = transformed(kind, given.get("init") or (base or {}).get("settings", {}).get("init"))
+    if original is not None and base is None:
+        given = kind.inherits(original) | given
+    unnamed = data is None
     if data is None:
-        data = (base or {}).get("settings", {}).get("data") or kind.default_source(given.get("init"))
+        data = (base or {}).get("settings", {}).get("data") or kind.default_source(original)
     modality = configuration.modality_of(kind, data)
     name = data if isinstance(data, str | Path) else getattr(data, "name", type(data).__name__)
     if given.get("init") and base is None and hasattr(kind.config_class, "encoder") and "encoder" not in given:
@@ -84,6 +88,8 @@ def start(
     sources = samples.streams(kind, data, modality, settings, streams)
     source = next(iter(sources.values()))
     facts = samples.facts(source, kind.pixels)
+    if original is not None:
+        facts |= original_facts(kind, original, source, same=unnamed)
     facts["fingerprints"] = {role: one.fingerprint() for role, one in sources.items()}
     _fit_to_data(method_config, facts)
     if given.get("batch_size") is None and "batch_size" not in (base or {}).get("settings", {}):
@@ -135,18 +141,41 @@ def go_on(
     content = layout.read_config()
     if method is not None and catalog.card(method).slug != content["method"]:
         raise UserError(f"{path} is a run of {content['method']}, not of {method}; leave the method out to go on")
-    free = {"workers", "checkpoint_minutes", "checkpoint_steps", "loggers"}
-    fixed = [name for name, value in options.items() if value is not None and name not in free | {"out"}]
+    fixed = [name for name, value in options.items() if value is not None and name not in _FREE | {"out"}]
     if fixed:
         raise UserError(f"--resume goes on as the run was begun; leave out --{fixed[0].replace('_', '-')}")
     kind = methods.get(content["method"])
-    changed = {name: options[name] for name in free if options.get(name) is not None}
+    changed = {name: options[name] for name in _FREE if options.get(name) is not None}
     settings = Settings(**content["settings"] | changed)
     data = settings.data if data is None else data
     sources = samples.streams(kind, data, content["data"]["modality"], settings, dict(settings.streams))
     _same_data(sources, content["data"], settings)
     config = kind.config_class(**content["options"])
     return _train(Job(Path(path), kind, settings, config, content["data"], sources, data, quiet, callbacks))
+
+
+def begun(options: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
+    """What ``resume="auto"`` means: the run that was begun in ``out`` with these options, or none.
+
+    Returns:
+        its folder, and the options that may differ when it goes on; or None, and the options as they are.
+
+    Raises:
+        UserError: no ``out``, or the run there was begun with other options.
+    """
+    if options.get("out") is None:
+        raise UserError("--resume auto goes on with the run in --out, or starts it there: give --out FOLDER")
+    layout = Layout(options["out"])
+    if not layout.config.exists():
+        return None, options
+    content = layout.read_config()
+    known = content["settings"] | content["options"]
+    for name, value in options.items():
+        if name in _FREE | {"out"} or value is None or name not in known:
+            continue
+        if known[name] != value:
+            raise UserError(f"{layout.path} was begun with {name}={known[name]!r}, not {value!r}; choose another --out")
+    return layout.path, {name: value for name, value in options.items() if name in _FREE}
 
 
 def _same_data(sources: dict[str, Source], facts: dict[str, Any], settings: Settings) -> None:

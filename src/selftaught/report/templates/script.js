@@ -184,7 +184,91 @@ for (const box of document.querySelectorAll("[data-map]")) {
       emphasise(pinned);
     });
   }
-  const search = box.querySelector("input[type=search]");
+  // Zoom: the view narrows, the marks keep their size on the screen, so that crowds come apart.
+  const [, , fullWidth, fullHeight] = svg.getAttribute("viewBox").split(" ").map(Number);
+  const drawn = groups.map(group => {
+    const own = data.points.filter(point => String(point[2]) === group.dataset.class);
+    return group.getAttribute("d").split(/(?=M)/).map((mark, i) => {
+      const [, x, y, rest] = /^M(-?[\d.]+) (-?[\d.]+)(.*)$/.exec(mark);
+      return [own[i][0], own[i][1], x - own[i][0], y - own[i][1], rest];
+    });
+  });
+  const ringSize = +ring.getAttribute("r");
+  let scale = 1, middle = [fullWidth / 2, fullHeight / 2];
+  const shrunk = (rest, by) => rest.includes("a")
+    ? rest.replace(/a(\S+) (\S+) 0 1 0 (\S+) 0/g, (_, a, b, c) => `a${a / by} ${b / by} 0 1 0 ${c / by} 0`)
+    : rest.replace(/-?[\d.]+/g, n => (n / by).toFixed(2));
+  const look = (to, at) => {
+    const before = scale;
+    scale = Math.max(1, Math.min(to, 32));
+    const width = fullWidth / scale, height = fullHeight / scale;
+    middle = [[at[0], width, fullWidth], [at[1], height, fullHeight]]
+      .map(([m, size, full]) => Math.max(size / 2, Math.min(m, full - size / 2)));
+    svg.setAttribute("viewBox", `${middle[0] - width / 2} ${middle[1] - height / 2} ${width} ${height}`);
+    box.querySelector("[data-zoom='0']").disabled = scale === 1;
+    if (scale === before) return;
+    drawn.forEach((marks, k) => groups[k].setAttribute("d", marks.map(([x, y, dx, dy, rest]) =>
+      `M${(x + dx / scale).toFixed(2)} ${(y + dy / scale).toFixed(2)}${shrunk(rest, scale)}`).join("")));
+    ring.setAttribute("r", ringSize / scale);
+    svg.style.setProperty("--zoom", scale);
+  };
+  for (const press of box.querySelectorAll("[data-zoom]")) press.addEventListener("click", () => {
+    const by = +press.dataset.zoom;
+    const centre = at >= 0 && !tip.hidden ? data.points[at].slice(0, 2) : middle;
+    hideTip();
+    look(by ? scale * by : 1, centre);
+  });
+  svg.addEventListener("wheel", event => {
+    if (document.activeElement !== svg && !event.ctrlKey) return;  // the page scrolls past a map that was not chosen
+    event.preventDefault();
+    const p = fromScreen(svg, event), to = Math.max(1, Math.min(scale * Math.exp(-event.deltaY / 300), 32));
+    const keep = 1 - scale / to;
+    hideTip();
+    look(to, [middle[0] + (p.x - middle[0]) * keep, middle[1] + (p.y - middle[1]) * keep]);
+  }, { passive: false });
+  svg.addEventListener("pointermove", event => {
+    if (event.buttons !== 1 || scale === 1) return;
+    const per = 1 / svg.getScreenCTM().a;
+    hideTip();
+    look(scale, [middle[0] - event.movementX * per, middle[1] - event.movementY * per]);
+  });
+  // A sample by its name, and from a neighbour's picture to its mark.
+  const show = index => {
+    box.scrollIntoView({ block: "nearest" });
+    if (scale > 1) look(scale, data.points[index].slice(0, 2));
+    go(index, true);
+    shownAt = scrollY;
+  };
+  const find = box.querySelector(".find-sample input");
+  if (find) {
+    const told = box.querySelector(".find-sample output");
+    let turn = 0;
+    const seek = () => {
+      const wanted = find.value.trim().toLowerCase();
+      const found = wanted ? data.points.map((_, i) => i).filter(i => data.names[i].toLowerCase().includes(wanted)) : [];
+      told.textContent = !wanted ? "" : found.length ? `${turn % found.length + 1} of ${found.length}` : "none";
+      if (found.length) show(found[turn % found.length]); else clear();
+    };
+    find.addEventListener("input", () => { turn = 0; seek(); });
+    find.addEventListener("keydown", event => { if (event.key === "Enter") { turn += 1; seek(); } });
+  }
+  const gallery = document.getElementById(id.replace(/map$/, "neighbours"));
+  const rows = new Map(data.points.map((point, i) => [point[3], i]));
+  for (const figure of gallery ? gallery.querySelectorAll("[data-point]") : []) {
+    const index = rows.get(+figure.dataset.point);
+    if (index === undefined) continue;
+    figure.tabIndex = 0;
+    figure.setAttribute("role", "button");
+    figure.setAttribute("aria-label", "On the map: " + (data.names ? data.names[index] : "sample"));
+    figure.title = figure.getAttribute("aria-label");
+    figure.addEventListener("click", () => show(index));
+    figure.addEventListener("keydown", event => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      show(index);
+    });
+  }
+  const search = box.querySelector(".find input[type=search]");
   if (search) search.addEventListener("input", () => {
     const wanted = search.value.trim().toLowerCase();
     for (const entry of buttons) entry.parentElement.hidden = !entry.title.toLowerCase().includes(wanted);
