@@ -72,7 +72,7 @@ class SRGAN(SRResNet):
         super().build()
         c = self.config
         if c.pretrain_steps == 0:
-            self.stages = ("gan",)  # type: ignore[misc, assignment]
+            self.stages = ("gan",)  # type: ignore[assignment]
             self.stage = "gan"
         if c.adv_weight:
             self.discriminator = SRDiscriminator(self.channels, width=c.discriminator_width, crop=c.patch)
