@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -12,7 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from selftaught import catalog
 from selftaught.cli import main
 from tests.conftest import write_photos
 
@@ -181,15 +185,21 @@ def test_a_newcomers_way_through(
     for form, made in (("safetensors", "x.safetensors"), ("timm", "timm"), ("onnx", "x.onnx")):
         code, out, err = run(capsys, "export", "run", "--format", form, "--out", made)
         assert code == 0, err
-        assert Path(made).exists()
+        assert out.splitlines()[-1].endswith(made)
+        assert Path(made).is_dir() == (form == "timm")
+    weights = {name.removeprefix("model."): value for name, value in load_file("run/encoder.safetensors").items()}
+    exported = load_file("x.safetensors")
+    assert exported.keys() == weights.keys()
+    assert all(torch.equal(exported[name], value) for name, value in weights.items())
     code, _, err = run(capsys, "report", "run")
     assert code == 0, err
     page = (tmp_path / "run/report.html").read_text()
-    assert "Decoupled" in page or "DCL" in page
+    assert html.escape(catalog.card("dcl").title) in page
+    shown = json.loads((tmp_path / "run/evaluation.json").read_text())["knn"]["this"]["numbers"]["accuracy"]["mean"]
+    assert f"{shown:.3f}" in page
+    assert page.count("data:image") >= 2
     code, _, err = run(capsys, "train", "dcl", "--config", "run/config.yaml", "--out", "again", "--quiet")
     assert code == 0, err
-    from safetensors.torch import load_file
-
     a, b = load_file("run/encoder.safetensors"), load_file("again/encoder.safetensors")
     assert all((a[k] == b[k]).all() for k in a)
     code, _, err = run(capsys, "report", "run", "again", "--out", "both.html")

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from sklearn.neighbors import KNeighborsClassifier
 
 import selftaught
 from selftaught import UserError
+from selftaught.data import open_source
+from selftaught.evaluation import knn
 from selftaught.run.features import embed
 from tests.conftest import TINY, write_photos
 
@@ -99,14 +102,24 @@ def test_evaluation_stands_beside_untrained_and_raw(tiny_run) -> None:
     assert set(found["knn"]) == {"this", "random", "raw"}
     assert set(found["finetune"]) == {"this", "random"}
     for kinds in (found["knn"], found["linear"]):
-        for result in kinds.values():
-            assert 0.1 < result["accuracy"].mean <= 1
+        scores = {kind: result["accuracy"].mean for kind, result in kinds.items()}
+        assert scores["raw"] > 0.9, "the digits' pixels alone are nearly enough"
+        assert 0.15 < scores["this"] <= 1, "chance is a tenth"
+        assert len(set(scores.values())) == 3, "three encoders, one score"
+    model = tiny_run.method.eval()
+    x, y = embed(model, open_source("digits", split="train"), workers=0)[:2]
+    tx, ty = embed(model, open_source("digits", split="test"), workers=0)[:2]
+    by_hand = KNeighborsClassifier(1, metric="cosine").fit(x, y).score(tx, ty)
+    assert found["knn"]["this"]["accuracy"].mean == pytest.approx(by_hand, abs=0.1)
+    assert found["knn"]["this"]["accuracy"].mean == knn(x, y, tx, ty).numbers["accuracy"].mean
     again = tiny_run.evaluate(protocols=["knn"])
     assert again["knn"]["this"]["accuracy"].mean == found["knn"]["this"]["accuracy"].mean
     stored = json.loads((tiny_run.path / "evaluation.json").read_text())
     assert set(stored) >= {"knn", "linear", "fewlabel", "diagnostics", "finetune"}
     page = tiny_run.report().read_text()
-    assert "untrained" in page.lower() or "random" in page.lower()
+    assert "untrained" in page
+    for kind in ("this", "random", "raw"):
+        assert f"{found['knn'][kind]['accuracy'].mean:.3f}" in page
 
 
 def _expected(run, x: torch.Tensor) -> torch.Tensor:

@@ -27,9 +27,12 @@ __all__ = ["__version__", *_NAMES, *_MODULES]
 
 if TYPE_CHECKING:
     from selftaught import catalog, data, evaluation, methods, networks, objectives, report, views
-    from selftaught.engine.loader import DataModule
-    from selftaught.errors import UserError
-    from selftaught.run import Run, compare, load, train
+    from selftaught.engine.loader import DataModule as DataModule
+    from selftaught.errors import UserError as UserError
+    from selftaught.run import Run as Run
+    from selftaught.run import compare as compare
+    from selftaught.run import load as load
+    from selftaught.run import train as train
 
 
 def __getattr__(name: str) -> Any:

@@ -302,7 +302,7 @@ def _hint(node: ast.AST, home: _Module) -> Any:
 def _subscript(outer: str, inner: list[ast.expr], home: _Module) -> Any:
     match outer:
         case "Literal":
-            return Literal[tuple(home.value(part) for part in inner)]  # type: ignore[valid-type]
+            return Literal[tuple(home.value(part) for part in inner)]
         case "Optional":
             return Optional[_hint(inner[0], home)]  # noqa: UP045
         case "Annotated":

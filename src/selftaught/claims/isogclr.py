@@ -40,7 +40,7 @@ def fact() -> Fact:
     z = cat([crowd, unit(40, 32, seed=2)])
     state: dict[str, Tensor] = {"tau": torch.full((64,), 0.3, dtype=z.dtype)}
     for _ in range(2000):
-        found = objectives.isogclr_terms(z, z, **state, gamma=0.9, beta_u=0.9, rho=0.4, eta=0.01)  # type: ignore[arg-type]
+        found = objectives.isogclr_terms(z, z, **state, gamma=0.9, beta_u=0.9, rho=0.4, eta=0.01)
         state = {name: found[name] for name in ("tau", "s", "u")}
     same = torch.eye(64, dtype=torch.bool).repeat(1, 2)
     weights = (z @ cat([z, z]).T / state["tau"][:, None]).masked_fill(same, -math.inf).softmax(1)

@@ -30,10 +30,10 @@ def fact() -> Fact:
     (q, k), queue = views(16), unit(256, 32, seed=9)
     draws = objectives.draw_mochi(torch.full((16,), 64), s=32, s_prime=32, generator=torch.Generator().manual_seed(0))
     options = {"N": 64, "s": 32, "s_prime": 32, "draws": draws}
-    mixed = objectives.mochi_negatives(q, queue, **options)[1]  # type: ignore[arg-type]
+    mixed = objectives.mochi_negatives(q, queue, **options)[1]
     parents = (q @ queue.T).topk(64).values.gather(1, draws.partner)
     gain = torch.einsum("bd,bsd->bs", q, mixed) - parents
-    harder = objectives.mochi(q, k, queue, **options) - objectives.moco_v2(q, k, queue)  # type: ignore[arg-type]
+    harder = objectives.mochi(q, k, queue, **options) - objectives.moco_v2(q, k, queue)
     return Fact(
         "A negative mixed with the query is nearer to it than the one it was made from, always; and the loss is above "
         "MoCo v2's on the same queue.",

@@ -148,7 +148,7 @@ def fit(
     )
     epoch_batches = data.epoch_batches(settings.devices * settings.nodes)
     if method.modality == "image" and method.pixels == "uint8":
-        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        method.to(memory_format=torch.channels_last)
     total = stage_steps(settings, epoch_batches)
     data.total_batches = total * settings.accumulate
     method.plan(total, epoch_batches)

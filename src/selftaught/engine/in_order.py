@@ -59,10 +59,10 @@ def evaluation_batches(
     if stop - start <= 2 * batch_size:
         workers = 0
     chunks = [list(range(i, min(i + batch_size, stop))) for i in range(start, stop, batch_size)]
-    loader: DataLoader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _InOrder(source, view, value_range, channels),
         batch_size=None,
-        sampler=chunks,  # type: ignore[arg-type]
+        sampler=chunks,
         num_workers=workers,
         worker_init_fn=worker_init,
         prefetch_factor=2 if workers else None,
@@ -71,7 +71,7 @@ def evaluation_batches(
     yield from loader
 
 
-class _InOrder(Dataset):
+class _InOrder(Dataset[Any]):
     """Batches in the source's order: a broken sample is named, never replaced."""
 
     def __init__(self, source: Source, view: Pipeline | Recipe | None, value_range: Any, channels: int | None) -> None:

@@ -44,7 +44,7 @@ def enough_for(pipelines: list[Pipeline] | None) -> int | None:
     return max(known) if known and len(known) == len(sides) else None
 
 
-class Batches(Dataset):
+class Batches(Dataset[Any]):
     """Whole batches of one source, made in the loader's workers.
 
     Indexed with ``(epoch, indices)``; returns the batch dict of the contract plus ``skipped``: pairs of a sample's
@@ -218,7 +218,7 @@ def stack_images(images: list[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
-class _Stream(Sampler):
+class _Stream(Sampler[Any]):
     """(epoch, indices) pairs of one order from any batch of the stream on, for a number of batches."""
 
     def __init__(
@@ -248,7 +248,7 @@ class _Stream(Sampler):
         return self.total - self.start
 
 
-class _Side(Sampler):
+class _Side(Sampler[Any]):
     """Keys of several streams side by side: {role: (epoch, indices)}."""
 
     def __init__(self, streams: dict[str, _Stream]) -> None:
@@ -263,7 +263,7 @@ class _Side(Sampler):
         return len(next(iter(self.streams.values())))
 
 
-class _Together(Dataset):
+class _Together(Dataset[Any]):
     """Batches of several sources at once: {role: batch}."""
 
     def __init__(self, parts: dict[str, Batches]) -> None:
@@ -359,7 +359,7 @@ def training_part(
 class StreamLoader:
     """An iterable of batches that Lightning can take: its length is the whole stream's, its start is anywhere."""
 
-    def __init__(self, dataset: Dataset, stream: Any, workers: int, skips: dict[str, SkipLog], pin: bool) -> None:
+    def __init__(self, dataset: Dataset[Any], stream: Any, workers: int, skips: dict[str, SkipLog], pin: bool) -> None:
         self.dataset, self.stream, self.skips, self.workers, self.pin = dataset, stream, skips, workers, pin
 
     def __len__(self) -> int:
@@ -390,7 +390,7 @@ class StreamLoader:
             yield _Side(dict(zip(self.stream.streams, parts, strict=True))) if side else parts[0]
             position = stop
 
-    def _loader(self, stream: Any) -> DataLoader:
+    def _loader(self, stream: Any) -> DataLoader[Any]:
         return DataLoader(
             self.dataset,
             batch_size=None,
@@ -455,8 +455,7 @@ class DataModule(L.LightningDataModule):
         super().__init__()
         by_role = source if isinstance(source, dict) and set(source) <= set(method.roles) else {method.roles[0]: source}
         self.sources = {
-            role: s if isinstance(s, Source) else training_part(s, method.modality)  # type: ignore[arg-type]
-            for role, s in by_role.items()
+            role: s if isinstance(s, Source) else training_part(s, method.modality) for role, s in by_role.items()
         }
         self.source = next(iter(self.sources.values()))
         self.method, self.batch_size, self.seed = method, batch_size, seed
@@ -503,8 +502,8 @@ class DataModule(L.LightningDataModule):
         }
         pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         several = len(self.sources) > 1
-        dataset: Dataset = _Together(datasets) if several else datasets[next(iter(datasets))]
-        stream: Sampler = _Side(streams) if several else streams[next(iter(streams))]
+        dataset: Dataset[Any] = _Together(datasets) if several else datasets[next(iter(datasets))]
+        stream: Sampler[Any] = _Side(streams) if several else streams[next(iter(streams))]
         return StreamLoader(dataset, stream, self.workers, self.skips, pin)
 
     def batches(self, role: str) -> Batches:

@@ -201,7 +201,7 @@ def _batches(order: Tensor, size: int) -> list[Tensor]:
 
 
 def _count(images: Batches, y: Array, side: str) -> int:
-    n = len(y) if callable(images) and not isinstance(images, Tensor) else len(images)  # type: ignore[arg-type]
+    n = len(y) if callable(images) and not isinstance(images, Tensor) else len(images)
     as_labels(y, n, f"{side} labels")
     return n
 

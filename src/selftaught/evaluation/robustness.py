@@ -198,7 +198,7 @@ class _Judge:
                 continue
             x, y = pixels[rows].to(self.device), self.labels[rows].to(self.device)
             more = {"steps": steps} if attack == "pgd" else {}
-            changed = (pgd if attack == "pgd" else fgsm)(self._scores, x, y, epsilon=epsilon, **more)  # type: ignore[operator]
+            changed = (pgd if attack == "pgd" else fgsm)(self._scores, x, y, epsilon=epsilon, **more)
             with torch.no_grad():
                 found[rows.numpy()] = (self._scores(changed).argmax(1) == y).cpu().numpy()
         return found

@@ -116,7 +116,7 @@ class _Dense(nn.Module):
     def __init__(self, encoder: nn.Module, trial: Tensor, classes: int, recipe: _Recipe) -> None:
         super().__init__()
         self.encoder, self.tune = encoder.requires_grad_(recipe.tune), recipe.tune
-        self.maps: Callable[[Tensor], Tensor] = getattr(encoder, "maps", encoder)  # type: ignore[assignment]
+        self.maps: Callable[[Tensor], Tensor] = getattr(encoder, "maps", encoder)
         encoder.eval()
         with torch.no_grad():
             found = self.maps(trial)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
+from selftaught.catalog.rules import Count
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Schedule
 from selftaught.errors import SampleError, UserError
 from selftaught.views import Dihedral, Downsample, Pipeline, RandomCrop, Recipe, View
@@ -27,9 +28,9 @@ class SuperResolutionConfig(MethodConfig):
     lr_scaling: LearningRateScaling = "none"
     weight_decay: float = 0.0
     schedule: Schedule = "constant"
-    scale: int = 4
+    scale: Count = 4
     """How many times larger the output is."""
-    patch: int = 96
+    patch: Count = 96
     """Side of the high-resolution training patches; a multiple of the scale."""
 
 

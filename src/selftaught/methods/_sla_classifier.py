@@ -45,7 +45,7 @@ class SLAClassifier(nn.Module):
         found = {}
         for name, head in heads.items():
             if head.bias is None:
-                found[name] = SLAClassifier.SCALE * linear(normalize(z, eps=1e-8), normalize(head.weight))  # type: ignore[arg-type]
+                found[name] = SLAClassifier.SCALE * linear(normalize(z, eps=1e-8), normalize(head.weight))
             else:
                 found[name] = head(z)
         return found

@@ -228,13 +228,13 @@ class DISCOVR(Method):
         tube = TubeMask(c.mask_ratio, tubelet=c.tubelet, patch=self.patch_side)
         if c.mask == "tube" and not self.framewise:
             ops += [tube, replace(tube, ratio=c.local_mask_ratio, count=max(1, c.local_views), fact="local")]
-        return Recipe((View("clip", "clip", tuple(ops)),))  # type: ignore[arg-type]
+        return Recipe((View("clip", "clip", tuple(ops)),))
 
     def evaluation_view(self) -> Recipe:
         """The frames in the middle of the clip, whole."""
         c = self.config
         ops = (TemporalCenterCrop(c.frames, c.stride), Resize((c.image_size, c.image_size)))
-        return Recipe((View("clip", "clip", ops),))  # type: ignore[arg-type]
+        return Recipe((View("clip", "clip", ops),))
 
     def masks(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Visible tokens before the decoder (N, L), and of the local views (V N, L'), view after view."""

@@ -6,10 +6,11 @@ L = mean (x - F(low))^2,      F: 5x5 conv, tanh, 3x3 conv, tanh, 3x3 conv, Pixel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
+from selftaught.catalog.rules import Range
 from selftaught.engine.method import Schedule
 from selftaught.methods._restoration import SuperResolutionConfig, SuperResolutionMethod
 from selftaught.networks.espcn import ESPCN as Network
@@ -26,7 +27,7 @@ class Config(SuperResolutionConfig):
     schedule: Schedule = "cosine"
     final_lr: float = 0.01
     patch: int = 68
-    widths: int = 64
+    widths: Annotated[int, Range(2)] = 64
     """Channels of the first layer; the second has half as many."""
 
 

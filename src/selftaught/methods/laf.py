@@ -122,7 +122,7 @@ class LAF(Unlearner):
         if c.mode == "bad-teacher":
             self.stranger = self.fresh_classifier()
         if c.mode in ("laf", "ue"):
-            width = self.classes if c.embedding == "logits" else int(self.model.encoder.dim)  # type: ignore[arg-type, union-attr]
+            width = self.classes if c.embedding == "logits" else int(self.model.encoder.dim)  # type: ignore[arg-type]
             self.h, self.h_forget = (EmbeddingVAE(width, c.latent, output=c.vae_output) for _ in range(2))
         wanted = [("vae", hasattr(self, "h")), ("vae-forget", hasattr(self, "h")), ("forget", True)]
         self.stages = tuple(stage for stage, asked in [*wanted, ("repair", c.repair_labels > 0)] if asked)

@@ -6,10 +6,11 @@ L = mean (x - F(bicubic(low)))^2,      F: 9x9 conv, ReLU, 1x1 conv, ReLU, 5x5 co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
+from selftaught.catalog.rules import Count, Range, Share
 from selftaught.engine.method import Optim, Optimizer
 from selftaught.methods._restoration import SuperResolutionConfig, SuperResolutionMethod
 from selftaught.networks.srcnn import SRCNN as Network
@@ -24,15 +25,15 @@ class Config(SuperResolutionConfig):
 
     optimizer: Optimizer = "sgd"
     patch: int = 32
-    last_lr: float = 0.1
+    last_lr: Share = 0.1
     """Learning rate of the last layer as a share of the others'; small, else the training is unstable."""
-    first_kernel: int = 9
+    first_kernel: Count = 9
     """Side of the first layer's kernels, odd."""
-    second_kernel: int = 1
+    second_kernel: Count = 1
     """Side of the second layer's: 1, or 3 or 5 for a little more quality."""
-    last_kernel: int = 5
+    last_kernel: Count = 5
     """Side of the last layer's."""
-    widths: int = 64
+    widths: Annotated[int, Range(2)] = 64
     """Channels of the first layer; the second has half as many."""
 
 

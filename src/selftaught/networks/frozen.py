@@ -50,7 +50,7 @@ class Frozen(nn.Module):
         return self.module(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.module._apply(fn, recurse)
         return self
 

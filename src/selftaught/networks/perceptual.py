@@ -37,7 +37,7 @@ class _Maps(nn.Module):
 
 class _Random(nn.Sequential):
     def forward(self, image: Tensor) -> list[Tensor]:
-        return [super().forward(image)]
+        return [super().forward(image)]  # type: ignore[no-untyped-call]
 
 
 def random_features(channels: int = 3) -> Frozen:

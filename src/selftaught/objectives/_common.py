@@ -50,7 +50,7 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
             return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
         with without_autocast(floating[0].device):
-            return function(*map(raised, args), **{k: raised(v) for k, v in kwargs.items()})  # type: ignore[arg-type]
+            return function(*map(raised, args), **{k: raised(v) for k, v in kwargs.items()})
 
     return wrapped
 

@@ -135,7 +135,7 @@ class _Matching(torch.autograd.Function):
         return vertex.new_tensor(2.0 * (hat != np.arange(len(hat))).sum())
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> Any:
         if ctx.matches is None:
             spoilt = [slope.new_full(shape, math.nan) for shape in ctx.shapes]
             return *spoilt, None, None, None, None, None, None, None

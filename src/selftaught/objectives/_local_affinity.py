@@ -55,7 +55,7 @@ def local_similarity(
         else _feature_affinity(part, second, gamma)
         for part in first.split(step)
     ]
-    found = torch.cat(slices)  # type: ignore[arg-type]
+    found = torch.cat(slices)
     if centres1 is None and centres2 is None:
         return found
     if centres1 is None or centres2 is None:

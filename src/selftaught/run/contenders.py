@@ -201,7 +201,7 @@ def spoken(classes: Sequence[str]) -> list[str]:
     """Names of classes in words: ImageNet's folders (n02395406) by their synset ("hog, pig"), others as they are."""
     if not all(re.fullmatch(r"n\d{8}", name) for name in classes):
         return list(classes)
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     info = ImageNetInfo("imagenet-22k")
     return [_described(info, name) for name in classes]

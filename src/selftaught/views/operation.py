@@ -200,7 +200,8 @@ def checked_probability(op: str, p: Any) -> float:
 def checked_pair(op: str, size: Any) -> tuple[int, int]:
     """(height, width) in pixels; one number means a square."""
     pair = (size, size) if isinstance(size, Integral) else tuple(size) if isinstance(size, Sequence) else ()
-    if len(pair) != 2 or not all(isinstance(side, Integral) and int(side) >= 1 and side is not True for side in pair):
+    whole = [isinstance(side, Integral) and not isinstance(side, bool) and int(side) >= 1 for side in pair]
+    if len(pair) != 2 or not all(whole):
         raise UserError(f"{op}: size must be a positive number of pixels or (height, width), got {size!r}")
     return int(pair[0]), int(pair[1])
 

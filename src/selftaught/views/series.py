@@ -248,7 +248,7 @@ class SeriesOp:
             raise UserError(f"SeriesOp: no augmentation {self.name!r}; there are {', '.join(AUGMENTATIONS)}")
         if not 0 <= self.p <= 1:
             raise UserError(f"SeriesOp {self.name}: p is a probability between 0 and 1, got {self.p!r}")
-        code = AUGMENTATIONS[self.name].__code__  # type: ignore[attr-defined]
+        code = AUGMENTATIONS[self.name].__code__
         known = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]) - {"x", "generator"}
         if unknown := set(self.options) - known:
             raise UserError(f"{self.name}: no option {min(unknown)!r}; there are {', '.join(sorted(known)) or 'none'}")
