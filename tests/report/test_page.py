@@ -354,3 +354,11 @@ def test_report_stands_alone_without_heavy_imports() -> None:
     code = f"import sys, selftaught.report; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["image", "unlabelled", "comparison"])
+def test_an_untrained_encoder_is_called_that_everywhere(name: str) -> None:
+    body = re.sub(r"<(script|style)\b.*?</\1>", "", report.render(RUNS[name]()), flags=re.DOTALL)
+    shown = re.sub(r"<[^>]*>", " ", body) + " ".join(re.findall(r'aria-label="([^"]*)"', body))
+    assert "untrained" in shown
+    assert "random" not in shown.replace("drawn at random", "")
