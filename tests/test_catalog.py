@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from selftaught import catalog, methods
+from selftaught import catalog, cli, methods
 from selftaught.catalog import cards as cards_module
 from selftaught.catalog.rules import rules_of
 from selftaught.errors import UserError
@@ -26,7 +26,10 @@ text-erasing mixed-barlow-twins perceptual-ssim core-tuning seer gaussian2scene 
 infwide srgan sit dadeblur medmnist-benchmark retfiner cacr laf frame-projections uni4eye groco discovr dcl
 video-ssl-benchmark infinite-lr ssl-vit-survey robust-depth dynamic-curation
 """.split()  # noqa: SIM905
-BASELINES = "byol dino moco-v2 moco-v3 nnclr ressl simclr simsiam supcon supervised swav vicreg".split()  # noqa: SIM905
+BASELINES = [
+    "bicubic", "byol", "dino", "espcn", "moco-v2", "moco-v3", "nnclr", "ressl", "simclr",
+    "simsiam", "srcnn", "srresnet", "supcon", "supervised", "swav", "vicreg",
+]  # fmt: skip
 MODALITIES = {"any", "image", "image-text", "points", "series", "text", "video", "volume"}
 JOBS = {"adapt", "benchmark", "classify", "curate", "depth", "edit", "forget", "represent", "restore", "segment"}
 FAMILIES = {
@@ -48,10 +51,13 @@ def test_all_systems_are_listed_in_their_order_before_the_baselines() -> None:
 
 @pytest.mark.parametrize("card", catalog.all_cards(), ids=lambda c: c.slug)
 def test_every_card_is_complete(card: catalog.Card) -> None:
-    assert all(getattr(card, name) for name in ("title", "paper", "venue", "arxiv", "needs"))
-    assert re.fullmatch(r"\d{4}\.\d{5}", card.arxiv) or card.slug == "perceptual-ssim"
-    assert 2015 <= card.year <= 2026
-    assert int(card.arxiv[:2]) + 2000 <= card.year, "the venue can't be earlier than the preprint"
+    assert all(getattr(card, name) for name in ("title", "paper", "venue", "needs"))
+    if card.slug == "bicubic":
+        assert (card.year, card.arxiv) == (1981, "")
+    else:
+        assert re.fullmatch(r"\d{4}\.\d{5}", card.arxiv) or card.slug == "perceptual-ssim"
+        assert 2015 <= card.year <= 2026
+        assert int(card.arxiv[:2]) + 2000 <= card.year, "the venue can't be earlier than the preprint"
     assert set(card.modalities) <= MODALITIES
     assert card.job in JOBS
     assert card.family in FAMILIES
@@ -305,7 +311,7 @@ def test_card_text_says_everything_in_aligned_columns(toy: Path, monkeypatch: py
     assert max(map(len, lines)) <= 80
     assert lines[0] == "LAF   (laf)"
     assert "ICLR 2024, arXiv 2404.00506" in text
-    assert lines[-1] == "selftaught train laf --data photos/"
+    assert lines[-1] == "selftaught train laf --init RUN --forget class=NAME"
     start = lines.index("options of its own")
     assert lines[start + 1] == "  --mode    none        Which. [a | 2]"
     assert "  paper  epochs 100, lr 0.25" in lines
@@ -351,13 +357,16 @@ def generate() -> ModuleType:
 
 def test_every_card_has_a_page_and_a_place_in_the_navigation(generate: ModuleType) -> None:
     pages = generate.pages()
-    assert set(pages) == {f"methods/{name}.md" for name in (*SYSTEMS, *BASELINES, "index", "settings")}
+    reference = {f"reference/{name}.md" for name in generate.REFERENCE}
+    assert set(pages) == {f"methods/{name}.md" for name in (*SYSTEMS, *BASELINES, "index", "settings")} | reference
+    assert "::: selftaught.objectives.dcl\n" in pages["reference/objectives.md"]
     navigation = str(generate.navigation())
     for card in catalog.all_cards():
         page = pages[f"methods/{card.slug}.md"]
         assert card.summary in page
         assert card.avoid in page
-        assert f"arxiv.org/abs/{card.arxiv}" in page
+        assert ("arxiv.org/abs/" in page) == bool(card.arxiv)
+        assert f"{card.venue} {card.year}" in page
         assert ("Not built yet" in page) != card.built
         assert ("| option | default |" in page) == bool(catalog.options(card.slug))
         assert f"methods/{card.slug}.md" in navigation
@@ -405,24 +414,44 @@ def test_the_claim_of_a_built_method_is_shown(generate: ModuleType, tmp_path: Pa
     assert generate.facts_table(tmp_path).endswith("| [dcl](methods/dcl.md) | q is below 1. (q 0.123) |")
 
 
-def test_the_readme_table_is_written_and_checked(
+def test_the_readme_says_how_many_systems_are_ready(
     generate: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     readme = tmp_path / "README.md"
-    (begin, end), (claims, claims_end) = generate.MARKERS["methods"], generate.MARKERS["claims"]
-    readme.write_text(f"# Head\n{claims}\n{claims_end}\n{begin}\nold\n{end}\ntail\n")
+    begin, end = generate.MARKERS["state"]
+    readme.write_text(f"# Head\n{begin}\nold\n{end}\ntail\n")
     assert generate.main(["--check", str(readme)]) == 1
-    assert "a generated table is out of date" in capsys.readouterr().out
+    assert "out of date" in capsys.readouterr().out
     assert generate.main([str(readme)]) == 0
     assert generate.main(["--check", str(readme)]) == 0
     text = readme.read_text()
-    assert text.startswith(f"# Head\n{claims}\n")
+    assert text.startswith(f"# Head\n{begin}\n")
     assert text.endswith(f"{end}\ntail\n")
-    assert catalog.table_markdown() in text
-    assert generate.claims_table(link="") in text
+    ready = [c.built for c in catalog.all_cards() if not c.baseline]
+    assert f"**{sum(ready)} of 47 systems and " in text
     assert "old" not in text
-    with pytest.raises(SystemExit, match="no place for the table"):
-        generate.with_tables("no markers")
+    with pytest.raises(SystemExit, match="no place for 'state'"):
+        generate.with_generated("no markers")
+    assert generate.main(["--check", str(ROOT / "README.md")]) == 0, "run: python docs/_generate.py README.md"
+
+
+def test_the_readme_is_short_and_shows_two_commands_first() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 160
+    assert max(map(len, lines)) <= 140
+    shown = [line.split()[1] for line in lines[:25] if line.startswith("make ")]
+    assert shown == ["demo", "test"]
+
+
+def test_every_card_is_chosen_by_its_job_or_listed_as_not_built(generate: ModuleType) -> None:
+    assert set(generate.JOBS) >= set(catalog.values("job"))
+    ready, _, waiting = generate.choose_tables().partition("## Not built yet")
+    for card in catalog.all_cards():
+        assert (f"| [{card.slug}](" in ready) == card.built
+        assert (f"| [{card.slug}](" in waiting) == (not card.built)
+        if card.built and not card.baseline:
+            section = ready.partition(f"## {generate.JOBS[card.job]}\n")[2].partition("\n## ")[0]
+            assert f"| [{card.slug}](" in section
 
 
 def test_both_guides_name_the_same_ten_steps() -> None:
@@ -433,27 +462,31 @@ def test_both_guides_name_the_same_ten_steps() -> None:
 
 
 def test_flags_in_the_docs_exist() -> None:
-    """A flag in the pages is a setting, an option of a built method, or one of the other commands' (listed here)."""
+    """A flag in the pages is a setting, an option of a built method, one of a command, or another program's."""
     known = {o.flag for slug in BUILT for o in catalog.options(slug)} | {o.flag for o in catalog.settings()}
-    other = {
-        "check", "clean", "config", "debug", "format", "full", "job", "method", "name", "no-name", "protocol", "resume",
-        "site-dir", "strict",
-        "cluster", "data", "encoders", "fractions", "initialisations", "methods", "probe", "quick", "scorers", "seeds",
-        "sets", "size", "workers", "write",
-        "attribute", "by", "fraction", "grid", "labels", "modality", "reference", "threshold",
-    }  # fmt: skip
-    for page in [*(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"]:
-        used = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", page.read_text()))
-        assert used <= {flag.removeprefix("--") for flag in known} | other, page.name
+    roles = {f"--{role}" for slug in BUILT for role in catalog.roles(slug)}
+    train = {"--config", "--resume", "--quiet", "--report", "--no-report", "--no-name", "--name"}
+    (commands,) = (a for a in cli._parser()._actions if isinstance(a.choices, dict))
+    parsers = (commands.choices or {}).values()
+    of_commands = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
+    others = {"--debug", "--site-dir", "--strict", "--check", "--gpus-per-node", "--nproc-per-node", "--nnodes"}
+    others |= {"--rdzv-backend", "--rdzv-endpoint", "--signal", "--requeue", "--ntasks-per-node", "--cpus-per-task"}
+    for page in [*(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md", ROOT / "README.md"]:
+        used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page.read_text()))
+        assert used <= known | roles | train | of_commands | others, page.name
 
 
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_asks_nothing_of_the_net(tmp_path: Path) -> None:
     pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "methods" / "barlow-twins" / "index.html").is_file()
+    reference = (tmp_path / "reference" / "objectives" / "index.html").read_text()
+    assert 'id="selftaught.objectives.vicreg.vicreg"' in reference
+    assert ":func:" not in reference
     for page in tmp_path.rglob("*.html"):
         loaded = re.findall(r"<(?:script|img|link)[^>]+(?:src|href)=\"?(https?://[^\" >]+)", page.read_text())
         assert loaded == [], page

@@ -14,7 +14,7 @@ from selftaught.cli_options import Parser, checked, parse_train, peek
 from selftaught.errors import UserError
 
 _EXAMPLES = """examples:
-  selftaught demo                                     train, evaluate and report on the embedded photographs
+  selftaught demo                                     train, evaluate and report on the built-in photographs
   selftaught methods denoise                          what is there for a job
   selftaught train dcl --data photos/                 an encoder from a folder of images
   selftaught train c-bsn --data noisy/                a denoiser from noisy images alone
@@ -90,13 +90,13 @@ def _parser() -> Parser:
         sub.add_argument(f"--{name}", help=f"only this {name}")
     command("train", _methods, "train a method: selftaught train METHOD --data SOURCE [options]")
     _add_run_commands(command)
-    sub = command("data", _data, "what is embedded, what is missing; check a source of your own")
+    sub = command("data", _data, "built-in data sets, here or missing; check a source of your own")
     sub.add_argument("action", choices=["list", "fetch", "check"])
-    sub.add_argument("source", nargs="?", help="a source (check) or an embedded name (fetch)")
+    sub.add_argument("source", nargs="?", help="a source (check) or the name of a built-in one (fetch)")
     sub.add_argument("--modality", help="kind of samples (image, series, clip, volume ...); default found out")
     sub = command("doctor", _doctor, "this machine: cores, precision, measured throughput, what limits it")
     sub.add_argument("--data", help="a source to measure reading of; default photos")
-    sub = command("demo", _demo, "the main job on the embedded photographs: train, evaluate, report")
+    sub = command("demo", _demo, "the main job on the built-in photographs: train, evaluate, report")
     sub.add_argument("--out", help="folder of the run")
     checked(sub, "--steps", Count, "shorter or longer than the default")
     _add_benchmark(command("benchmark", _benchmark, "a grid of runs, MedMNIST's protocol, or the papers' claims"))
@@ -181,7 +181,7 @@ def _train(arguments: list[str]) -> int:
     given = parse_train(slug, arguments)
     quiet, report = given.pop("quiet", False), given.pop("report", True)
     data, resume, config = given.pop("data", None), given.pop("resume", None), given.pop("config", None)
-    if resume:
+    if resume and resume != "auto":
         os.environ["SELFTAUGHT_RUN_FOLDER"] = str(resume)
     import selftaught
     from selftaught.run.ranks import is_first
@@ -201,6 +201,8 @@ def _method_of(resume: str | None, config: str | None) -> str | None:
 
     from selftaught.run.layout import Layout, read_yaml
 
+    if resume == "auto":
+        return None
     content = Layout(resume).read_config() if resume is not None else read_yaml(Path(str(config)))
     if "method" not in content:
         raise UserError(f"{config}: names no method")

@@ -20,7 +20,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="knn, linear, linear-sgd, fewlabel, retrieval, diagnostics, classify, robustness, finetune, restoration, "
         "clustering, regression, copy-detection, geolocalisation, fairness-retrieval, fairness-labels, hit-rate, "
-        "restricted, layerwise; default those that the data admit",
+        "restricted, layerwise, unlearning; default those that the data admit",
     )
     sub.add_argument("--clean", help="folder of clean images of the same names (restoration)")
     checked(sub, "--seeds", Count, "draws of labelled subsets (default 5)", default=5)
@@ -31,8 +31,9 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         group.add_argument(name, help=text, default=argparse.SUPPRESS, **extra)  # type: ignore[arg-type]
 
     add("--fraction", "share of each class's training labels (finetune), such as 0.01", type=float, metavar="X")
-    add("--reference", "folder to search (geolocalisation, fairness-retrieval), or class folders to learn the classes "
-        "from (restricted, fairness-labels, hit-rate; default the run's data)")  # fmt: skip
+    add("--reference", "folder to search (geolocalisation, fairness-retrieval), class folders to learn the classes "
+        "from (restricted, fairness-labels, hit-rate; default the run's data), or a run to compare with (unlearning)"
+    )  # fmt: skip
     add("--labels", "YAML or JSON: label set to classes (fairness-labels), or folder to classes (restricted)")
     add("--by", "columns of metadata.csv to part the images by", type=_names, metavar="A,B")
     add("--attribute", "column that neighbours should share (fairness-retrieval; default gender)", metavar="COLUMN")

@@ -96,12 +96,17 @@ def parse_train(slug: str, arguments: Sequence[str]) -> dict[str, Any]:
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--config", metavar="FILE", help="a run's config.yaml to repeat")
-    parser.add_argument("--resume", metavar="RUN", help="folder of an interrupted run to go on with")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="folder of an interrupted run to go on with; auto: the one in --out, or start it",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     text = "evaluate and write the report at the end (default on)"
     parser.add_argument("--report", action=argparse.BooleanOptionalAction, help=text)
     for role in catalog.roles(slug)[0 if catalog.changes_a_run(slug) else 1 :]:
-        parser.add_argument(f"--{role}", metavar="SOURCE", help=f"the samples that {slug} reads as {role}")
+        if role != "data":  # an option of every run
+            parser.add_argument(f"--{role}", metavar="SOURCE", help=f"the samples that {slug} reads as {role}")
     for title, found in (("the run", catalog.settings()), (slug, catalog.options(slug))):
         group = parser.add_argument_group(f"options of {title}")
         for option in found:

@@ -187,7 +187,7 @@ def test_the_list_names_what_is_missing(monkeypatch):
         for opener in (open_source, fetch):
             with pytest.raises(UserError, match=f"not installed; run: {command}"):
                 opener(name)
-    with pytest.raises(UserError, match=r"no embedded data set 'digit' \(did you mean digits"):
+    with pytest.raises(UserError, match=r"no built-in data set 'digit' \(did you mean digits"):
         fetch("digit")
 
 

@@ -84,8 +84,8 @@ def test_an_embedded_name_wins_over_a_folder_unless_a_path_is_written(tmp_path, 
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("photo", r"photo: no such file or folder, and no embedded data set of that name \(did you mean photos"),
-        ("photos/", "photos/: no such file or folder; for the embedded data set write photos"),
+        ("photo", r"photo: no such file or folder, and no built-in data set of that name \(did you mean photos"),
+        ("photos/", "photos/: no such file or folder; for the built-in data set write photos"),
         ("zzz", "there are photos, photos:whole, fashion-mnist, digits, watch, basic-motions"),
         ("nowhere/at/all.png", "nowhere/at/all.png: no such file or folder"),
         (

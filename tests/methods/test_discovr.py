@@ -126,6 +126,7 @@ def test_teachers_start_as_copies_and_move_before_the_step() -> None:
         ({"target": "mlp"} | ALONE, {"scd", "used_prototypes"}),
         ({"scd_weight": 0.0, "image_weight": 0.0}, {"video", "video_entropy"}),
         ({"scd_weight": 0.0, "video_weight": 0.0}, {"image", "image_entropy"}),
+        ({"mask": "region"}, {"scd", "video", "image"}),
         ({"class_token": False, "mask": "random", "augment": "resize"}, {"scd", "video", "image"}),
     ],
 )
@@ -157,10 +158,10 @@ def test_the_teachers_temperature_rises_with_the_epochs() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     for options, message in (
         ({"encoder": "resnet18"}, "choose vit-nano-video"),
-        ({"scd_weight": 0.0} | ALONE, "not all 0"),
-        ({"video_weight": -1.0}, "0 or more"),
+        ({"scd_weight": 0.0} | ALONE, "can't all be 0"),
+        ({"video_weight": -1.0}, "video_weight"),
         ({"head": "32-16-8"}, "one width"),
-        ({"decoder": "16-1"}, "decoder=16-1"),
+        ({"decoder": "16-1"}, "width, blocks and heads"),
         ({"frames": 5}, "multiple of tubelet"),
     ):
         with pytest.raises(UserError, match=message):
@@ -250,3 +251,27 @@ def test_beating_ellipses_are_learnt_without_collapse() -> None:
     with torch.no_grad():
         found = method.predict({"clip": method.normalise(everything)})
     assert found.std(0).mean() > 1e-3
+
+
+def test_other_clips_are_scaled_as_the_runs_own() -> None:
+    """16-bit clips that are judged by a run are scaled by its range of values, not by their own."""
+    from selftaught.data import Source
+    from selftaught.engine.in_order import evaluation_batches
+
+    class Deep(Source):
+        name, modality, channels, names = "deep", "clip", 1, ["a"]
+
+        def frames(self, i: int) -> int:
+            return 4
+
+        def read(self, i: int, min_side: int | None = None, frames: np.ndarray | None = None) -> np.ndarray:
+            ramp = np.linspace(0, 20000, 256).reshape(1, 16, 16, 1).astype(np.uint16)
+            return np.repeat(ramp, 4 if frames is None else len(frames), axis=0)
+
+    view = methods.DISCOVR(channels=1, **TINY).evaluation_view()
+    found = [
+        next(evaluation_batches(Deep(), view, workers=0, value_range=value_range))["clip"].max().item()
+        for value_range in (None, np.array([[0.0, 40000.0]]))
+    ]
+    assert found[0] == pytest.approx(255 * 20000 / 65535, abs=2)
+    assert found[1] == pytest.approx(255 * 20000 / 40000, abs=2)

@@ -20,7 +20,10 @@ CHANNELS, CLASSES, EACH = 4, 3, 16
 SERIES = {"frame-projections"}
 OPTIONS = {
     "c-bsn": {"patch": 24, "width": 16, "modules": 1},
+    "srgan": {"patch": 16, "pretrain_steps": 2, "content": "features", "discriminator_width": 4},
+    **{slug: {"patch": 16} for slug in ("srresnet", "srcnn", "espcn", "bicubic")},
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
+    "laf": {"forget": "class=down", "vae_epochs": 1.0},
 }
 IMAGES = [slug for slug in methods.built() if slug not in SERIES]
 
@@ -40,10 +43,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def classifier(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A finished run for the methods that change one."""
+    out = str(tmp_path_factory.mktemp("runs") / "classifier")
+    options = {"encoder": "cnn-small", "image_size": 32, "steps": 3, "batch_size": 12}
+    selftaught.train("supervised", folder, out=out, preset="laptop", quiet=True, **options)
+    return out
+
+
 @pytest.mark.parametrize("slug", IMAGES)
-def test_it_trains_evaluates_applies_exports_and_reports(slug: str, folder: Path, tmp_path: Path) -> None:
+def test_it_trains_evaluates_applies_exports_and_reports(
+    slug: str, folder: Path, classifier: str, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     options = OPTIONS.get(slug, {"encoder": "resnet10-narrow", "image_size": 32})
+    if methods.get(slug).transforms:
+        options = options | {"init": classifier}
     run = selftaught.train(slug, folder, out=str(out), preset="laptop", steps=3, batch_size=12, quiet=True, **options)
     assert run.method.channels == CHANNELS
 
@@ -52,7 +68,8 @@ def test_it_trains_evaluates_applies_exports_and_reports(slug: str, folder: Path
         cleaned = tmp_path / "clean"
         assert run.apply(folder, cleaned) == CLASSES * EACH
         found = np.load(next(cleaned.rglob("*.npy")))
-        assert found.shape == (32, 32, CHANNELS)
+        side = 32 * getattr(run.method.config, "scale", 1)
+        assert found.shape == (side, side, CHANNELS)
         assert found.dtype == np.uint16
     else:
         judged = run.evaluate(protocols=["classify" if output == "classes" else "knn"])

@@ -17,6 +17,7 @@ from selftaught.networks.tokens import (
     largest_patch,
     patchify,
     random_keep,
+    region_keep,
     sincos_positions,
     sinusoid_positions,
     unpatchify,
@@ -81,6 +82,21 @@ def test_kept_tokens_from_a_mask_and_at_random() -> None:
     assert random_keep(1, 3, 0.99).shape[1] == 1
     with pytest.raises(UserError, match="ratio"):
         random_keep(1, 4, 1.0)
+
+
+def test_a_hidden_region_hangs_together_and_is_the_same_at_every_time_step() -> None:
+    torch.manual_seed(0)
+    keep = region_keep(50, (3, 5, 6), 0.6)
+    assert keep.shape == (50, 3 * (30 - 18))
+    steps = keep.view(50, 3, 12)
+    assert torch.equal(steps - 30 * torch.arange(3)[:, None], steps[:, :1].expand(-1, 3, -1))
+    hidden = torch.ones(50, 30, dtype=torch.bool).scatter_(1, steps[:, 0], False).view(50, 1, 5, 6).float()
+    grown = F.conv2d(hidden, torch.tensor([[[[0.0, 1, 0], [1, 0, 1], [0, 1, 0]]]]), padding=1)
+    assert (grown[hidden > 0] > 0).all(), "no hidden token without a hidden neighbour"
+    assert len({tuple(row.tolist()) for row in steps[:, 0]}) > 10
+    assert region_keep(2, (5, 6), 0.0).shape == (2, 30)
+    with pytest.raises(UserError, match="ratio"):
+        region_keep(1, (2, 2), 1.0)
 
 
 # ---- positions -------------------------------------------------------------------------------------------------------

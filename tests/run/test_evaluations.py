@@ -71,7 +71,9 @@ def test_the_runs_own_data_by_any_name_is_its_own(run, folders: Path, monkeypatc
 def test_a_second_evaluation_adds_to_the_first(run, folders: Path) -> None:
     data = str(folders / "a/labelled")
     run.evaluate(data, protocols=["knn"], baselines=False)
-    run.evaluate(data, protocols=["retrieval"], baselines=False)
+    run.layout.report.unlink(missing_ok=True)
+    run.evaluate(data, protocols=["retrieval"], baselines=False, report=True)
+    assert "retrieval" in run.layout.report.read_text()
     place = evaluations.evaluation_on(run.layout, run.config["settings"]["data"], data)
     assert {"knn", "retrieval"} <= set(place.numbers())
 

@@ -104,3 +104,20 @@ def test_a_failed_start_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nosuchnet"):
         selftaught.train("simclr", "digits", out=str(tmp_path / "run"), **TINY | {"encoder": "nosuchnet"})
     assert not (tmp_path / "run").exists()
+
+
+def test_resume_auto_starts_goes_on_and_refuses_other_options(tmp_path: Path) -> None:
+    from tests.conftest import TINY
+
+    options = TINY | {"steps": 4, "loggers": ["none"]}
+    out = str(tmp_path / "run")
+    first = selftaught.train("simclr", "digits", out=out, augment="grey", resume="auto", **options)
+    weights = (first.path / "encoder.safetensors").read_bytes()
+    (first.path / "encoder.safetensors").unlink()
+    (first.path / "state.json").unlink()
+    again = selftaught.train("simclr", "digits", out=out, augment="grey", resume="auto", **options)
+    assert (again.path / "encoder.safetensors").read_bytes() == weights
+    with pytest.raises(UserError, match="was begun with steps=4, not 9"):
+        selftaught.train("simclr", "digits", out=out, augment="grey", resume="auto", **options | {"steps": 9})
+    with pytest.raises(UserError, match="give --out"):
+        selftaught.train("simclr", "digits", resume="auto", **options)

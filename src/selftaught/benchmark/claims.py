@@ -14,6 +14,8 @@ from selftaught.evaluation import Number, paired_difference
 from selftaught.run import train
 from selftaught.run.layout import environment, write_json
 
+SECONDS = ("run", "seconds")
+
 
 def run(
     method: str | None = None,
@@ -65,8 +67,9 @@ def measure(claim: Claim, *, full: bool, seeds: int, say: Callable[[str], None])
         for condition, change in claim.conditions.items():
             for seed in range(seeds):
                 begin = _begin(claim, Path(starts), seed, say)
-                for arm in claim.arms:
-                    scores = _cell(claim, arm, data, options | change | begin, seed)
+                reference = Path(starts) / f"reference-{seed}-{condition}" if claim.reference else None
+                for arm in sorted(claim.arms, key=lambda arm: arm.name != claim.reference):
+                    scores = _cell(claim, arm, data, options | change | begin, seed, reference)
                     for name, value in scores.items():
                         values.setdefault(name, {}).setdefault(condition, {}).setdefault(arm.name, []).append(value)
                     main = scores[_label(claim.score)]
@@ -80,6 +83,7 @@ def measure(claim: Claim, *, full: bool, seeds: int, say: Callable[[str], None])
         "arms": {arm.name: {"method": arm.method} | arm.options for arm in claim.arms},
         "conditions": claim.conditions,
         "start": vars(claim.start) if claim.start else None,
+        "reference": claim.reference,
         "score": _label(claim.score),
         "seeds": seeds,
         "full": full,
@@ -109,18 +113,26 @@ def _begin(claim: Claim, folder: Path, seed: int, say: Callable[[str], None]) ->
     return {"init": str(run)}
 
 
-def _cell(claim: Claim, arm: Arm, data: str, options: dict[str, Any], seed: int) -> dict[str, float]:
-    """One run and its scores; the run's folder is not kept."""
+def _cell(
+    claim: Claim, arm: Arm, data: str, options: dict[str, Any], seed: int, reference: Path | None = None
+) -> dict[str, float]:
+    """One run and its scores; the run's folder is kept where it is the reference of the others."""
     folder = Path(tempfile.mkdtemp(prefix="claim-"))
     merged = options | arm.options
     if "steps" in arm.options:
         merged.pop("epochs", None)
+    out = reference if reference is not None and arm.name == claim.reference else folder / "run"
     try:
-        done = train(arm.method, data, out=str(folder / "run"), seed=seed, quiet=True, knn_every=0, **merged)
+        done = train(arm.method, data, out=str(out), seed=seed, quiet=True, knn_every=0, **merged)
         wanted = (claim.score, *claim.also)
-        names = list(dict.fromkeys(protocol for protocol, _ in wanted))
-        found = done.evaluate(claim.judged_on, protocols=names, baselines=arm.kind != "this")
-        return {_label(pair): found[pair[0]][arm.kind].numbers[pair[1]].mean for pair in wanted}
+        names = list(dict.fromkeys(protocol for protocol, _ in wanted if protocol != "run"))
+        beside: dict[str, Any] = {"reference": str(reference)} if reference is not None else {}
+        found = done.evaluate(claim.judged_on, protocols=names, baselines=arm.kind != "this", **beside)
+        learnt = sum(stage["seconds"] for stage in done.layout.read_state()["stages"].values())
+        return {
+            _label(pair): learnt if pair == SECONDS else found[pair[0]][arm.kind].numbers[pair[1]].mean
+            for pair in wanted
+        }
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""The main job on the embedded photographs: train for about three minutes, evaluate, write the report."""
+"""The main job on the built-in photographs: train for about three minutes, evaluate, write the report."""
 
 from __future__ import annotations
 

@@ -19,7 +19,11 @@ def command(c: Card) -> str:
 
 def reference(c: Card) -> str:
     """The paper in one line: title, venue and year, arXiv number."""
-    place = f"arXiv {c.arxiv} ({c.year})" if c.venue == "arXiv" else f"{c.venue} {c.year}, arXiv {c.arxiv}"
+    place = (
+        f"arXiv {c.arxiv} ({c.year})"
+        if c.venue == "arXiv"
+        else f"{c.venue} {c.year}{f', arXiv {c.arxiv}' if c.arxiv else ''}"
+    )
     return f"{c.paper}. {place}"
 
 

@@ -8,12 +8,16 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Arm:
-    """One side of a comparison: a method and its options; ``kind`` says whether its trained encoder is judged."""
+    """One side of a comparison: a method and its options.
+
+    ``kind`` says which of an evaluation's models is judged: the trained one, an untrained one, or the run that the
+    method was to change.
+    """
 
     name: str
     method: str
     options: dict[str, Any] = field(default_factory=dict)
-    kind: Literal["this", "random"] = "this"
+    kind: Literal["this", "random", "original"] = "this"
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,12 @@ class Claim:
         common: options of all arms.
         conditions: name -> options that vary over the comparison (batch sizes, ...).
         score: names of a protocol and of its number that decide, the larger the better.
-        also: further numbers to store.
+        also: further numbers to store; ("run", "seconds") is how long an arm learnt.
         seeds: repetitions; each arm of a pair has the same seed.
         judged_on: source that the encoders are judged on where it isn't the training data's own.
         full: options that the longer form changes.
         start: the run that all arms begin from; None: from random weights.
+        reference: name of the arm whose run the protocols set the others beside (``--reference``); "" for none.
     """
 
     method: str
@@ -62,6 +67,7 @@ class Claim:
     full: dict[str, Any] = field(default_factory=dict)
     full_seeds: int = 5
     start: Start | None = None
+    reference: str = ""
 
 
 def fact_text(fact: dict[str, Any]) -> str:

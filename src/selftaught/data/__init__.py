@@ -1,4 +1,4 @@
-"""Sources of samples: folders, arrays, tables, shards, other people's data sets, and the embedded ones.
+"""Sources of samples: folders, arrays, tables, shards, other people's data sets, and the built-in ones.
 
 `open_source` turns a source string (or a path, an array, a Dataset) into a `Source`, whose `read(i)` gives one sample.
 The other names here are what the engine and the command line need around it.

@@ -235,7 +235,7 @@ def _column(values: np.ndarray, n: int, name: str) -> np.ndarray:
 
 
 def labelled_arrays(images: np.ndarray, labels: np.ndarray, classes: list[str], name: str, stamp: str) -> ImageArrays:
-    """A source of uint8 images in memory with their labels, for the embedded sets; `stamp` is its fingerprint."""
+    """A source of uint8 images in memory with their labels, for the built-in data sets; `stamp` is its fingerprint."""
     return ImageArrays(
         Pieces([Piece(None, None, images, None)], labels.astype(np.int64), classes, None), name, None, stamp
     )

@@ -26,7 +26,7 @@ WATCH_TEST_SUBJECTS = (8, 9, 10)
 
 @dataclass(frozen=True)
 class Embedded:
-    """One embedded name.
+    """One built-in data set.
 
     Attributes:
         name: what to write as the source.
@@ -183,26 +183,26 @@ _ENTRIES: dict[str, _Entry] = {
 }
 
 EMBEDDED_NAMES = tuple(_ENTRIES)
-"""Every embedded name, in the order of `list_embedded`."""
+"""Name of every built-in data set, in the order of `list_embedded`."""
 
 
 def list_embedded() -> list[Embedded]:
-    """One row for each embedded name: kind, content, what brings it, whether it is here."""
+    """One row for each built-in data set: kind, content, what brings it, whether it is here."""
     return [Embedded(name, e.modality, e.what, e.package, _present(name)) for name, e in _ENTRIES.items()]
 
 
 def embedded_modality(name: str) -> Modality:
-    """What samples an embedded name holds."""
+    """What samples a built-in data set holds."""
     return _ENTRIES[name].modality
 
 
 def embedded_builder(name: str) -> Callable[..., Source]:
-    """The function that opens an embedded name; its keyword arguments are the options."""
+    """The function that opens a built-in data set; its keyword arguments are the options."""
     return _ENTRIES[name].build
 
 
 def fetch(name: str) -> str:
-    """See that an embedded data set is here, fetching it where that is possible.
+    """See that a built-in data set is here, fetching it where that is possible.
 
     Returns:
         One line: where it is.
@@ -211,7 +211,7 @@ def fetch(name: str) -> str:
         UserError: an unknown name, or what must be installed by hand (the command is named).
     """
     if name not in _ENTRIES:
-        raise UserError(f"no embedded data set {name!r}{near(name, _ENTRIES)}; there are {', '.join(_ENTRIES)}")
+        raise UserError(f"no built-in data set {name!r}{near(name, _ENTRIES)}; there are {', '.join(_ENTRIES)}")
     if name == "fashion-mnist":
         return f"fashion-mnist is in {fetch_fashion_mnist()}"
     if not _ENTRIES[name].files:

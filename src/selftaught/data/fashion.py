@@ -85,7 +85,7 @@ def _build(folder: Path) -> None:
         tried.append(f"{way.__name__.removeprefix('_from_')}: other shapes than Fashion-MNIST has")
     raise UserError(
         "fashion-mnist can't be fetched here: go online once and run 'selftaught data fetch fashion-mnist', or install "
-        f"Debian's package dataset-fashion-mnist, or use the embedded photos or digits instead ({'; '.join(tried)})"
+        f"Debian's package dataset-fashion-mnist, or use the built-in photos or digits instead ({'; '.join(tried)})"
     )
 
 

@@ -18,6 +18,7 @@ from selftaught.data.embedded import EMBEDDED_NAMES, embedded_builder, embedded_
 from selftaught.data.formats import FORMATS, Build
 from selftaught.data.imbalance import long_tail
 from selftaught.data.kinds import KINDS, kind_of
+from selftaught.data.label_noise import mislabelled
 from selftaught.data.source import Modality, Source
 from selftaught.data.spec import call, near, parse
 from selftaught.data.splits import split_source, take
@@ -39,8 +40,8 @@ def open_source(
     Args:
         spec: what to open. A string may end in options, ``watch?window=100&step=50``; those given as arguments win.
 
-            - an embedded name (`EMBEDDED_NAMES`); where a file or folder of that name is at hand, that is meant, and
-            ``embedded:photos`` is the embedded one;
+            - the name of a built-in data set (`EMBEDDED_NAMES`); where a file or folder of that name is at hand, it is
+            meant, and ``embedded:photos`` is the built-in one;
             - a folder, a glob pattern or a file of images (jpg png webp tiff bmp npy), or a list of files;
             - a .npz file or a dict of arrays (MedMNIST's layout, or ``images``/``x`` and ``labels``/``y``), a .npy
               file, an array, a tensor;
@@ -58,7 +59,9 @@ def open_source(
         n: at most so many samples of the split, evenly over the classes.
         **options: of the kind of source; an unknown one is an error that lists them. ``channels`` (images),
             ``window``, ``step`` ... Every labelled source takes ``imbalance``: 0.01, linear or exponential makes the
-            classes of its training part uneven, after `n`; see `selftaught.data.imbalance.long_tail`.
+            classes of its training part uneven, after `n`; see `selftaught.data.imbalance.long_tail`. ``wrong_labels``:
+            0.2, or 0.6:0,1,2 for some classes, makes labels of its training part wrong; see
+            `selftaught.data.label_noise.mislabelled`.
 
     Returns:
         A source that `len`, `read(i)` and a DataLoader worker can take.
@@ -75,14 +78,17 @@ def open_source(
         n = _whole(where, "n", text.pop("n")) if n is None and "n" in text else n
         spec = where
     merged = {**text, **options}
-    imbalance = merged.pop("imbalance", None)
+    imbalance, wrong = merged.pop("imbalance", None), merged.pop("wrong_labels", None)
     source = _open(spec, modality, merged)
     _same_modality(source.name, source.modality, modality)
     if not len(source):
         raise UserError(f"{source.name}: there is no sample in it")
     chosen = split_source(source, split, by, seed)
     chosen = chosen if n is None else take(chosen, n, seed)
-    return long_tail(chosen, imbalance, seed) if imbalance is not None and split in ("train", "all") else chosen
+    if split in ("train", "all"):
+        chosen = chosen if imbalance is None else long_tail(chosen, imbalance, seed)
+        chosen = chosen if wrong is None else mislabelled(chosen, str(wrong), seed)
+    return chosen
 
 
 def _open(spec: Any, modality: Modality | None, options: dict[str, Any]) -> Source:
@@ -220,7 +226,7 @@ def _known(slot: str) -> str:
 def _not_found(spec: str) -> str:
     bare = spec.rstrip("/")
     if bare in EMBEDDED_NAMES:
-        return f"{spec}: no such file or folder; for the embedded data set write {bare}"
+        return f"{spec}: no such file or folder; for the built-in data set write {bare}"
     if "/" in bare or "\\" in bare or "." in bare:
         parent = Path(bare).expanduser().parent
         try:
@@ -230,7 +236,7 @@ def _not_found(spec: str) -> str:
         return f"{spec}: no such file or folder{beside}"
     found = near(bare, EMBEDDED_NAMES)
     there = ", ".join(EMBEDDED_NAMES)
-    return f"{spec}: no such file or folder, and no embedded data set of that name{found}; there are {there}"
+    return f"{spec}: no such file or folder, and no built-in data set of that name{found}; there are {there}"
 
 
 def _same_modality(name: str, held: Modality, wanted: Modality | None) -> None:

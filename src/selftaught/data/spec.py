@@ -28,6 +28,13 @@ def parse(spec: str) -> tuple[str, dict[str, str]]:
     return spec[: match.start()], dict(pairs)
 
 
+def with_option(spec: str, name: str, value: Any) -> str:
+    """A source string with an option added at its end, unless it has that option or can't take any."""
+    where, options = parse(spec)
+    longer = f"{spec}{'&' if options else '?'}{name}={value}"
+    return longer if name not in options and parse(longer)[0] == where else spec
+
+
 def call(build: Callable[..., Any], where: str, options: dict[str, Any], *args: Any) -> Any:
     """Call `build` with `args` and the options as its keyword arguments, text turned into numbers where the default is
     one.
@@ -44,7 +51,7 @@ def call(build: Callable[..., Any], where: str, options: dict[str, Any], *args: 
         )
     unknown = [k for k in options if k not in known]
     if unknown:
-        allowed = ", ".join(sorted([*known, "by", "imbalance", "n"]))
+        allowed = ", ".join(sorted([*known, "by", "imbalance", "n", "wrong_labels"]))
         raise UserError(f"{where} has no option {unknown[0]!r}{near(unknown[0], known)}; it knows {allowed}")
     return build(*args, **{k: _typed(where, k, v, known[k]) for k, v in options.items()})
 

@@ -21,7 +21,8 @@ def configure(kind: type[C], config: C | Mapping[str, Any] | None, options: dict
         UserError: names the option and what it may be; or the config is another method's.
     """
     if isinstance(config, Mapping):
-        config, options = None, {**config, **options}
+        options = {**config, **options}
+        config = None
     if config is not None and not isinstance(config, kind):
         raise UserError(f"config={_name(type(config))}; it may be: {_name(kind)}")
     fields = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]

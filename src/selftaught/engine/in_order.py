@@ -108,7 +108,7 @@ class _InOrder(Dataset):
 
     def _one(self, index: int) -> Any:
         if self.recipe is not None:
-            return render_sample(self.source, index, self.recipe, _generator(index))
+            return render_sample(self.source, index, self.recipe, _generator(index), value_range=self.value_range)
         sample = self.source.read(index, self.min_side)
         if self.pipeline is None:
             return sample

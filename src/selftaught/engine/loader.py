@@ -148,9 +148,16 @@ def draw(pipeline: Pipeline, rng: np.random.Generator, height: int, width: int, 
 
 
 def render_sample(
-    source: Source, index: int, recipe: Recipe, rng: np.random.Generator, pixels: str = "uint8"
+    source: Source,
+    index: int,
+    recipe: Recipe,
+    rng: np.random.Generator,
+    pixels: str = "uint8",
+    value_range: Any = None,
 ) -> dict[str, Any]:
     """A recipe's views of one sample, and the facts of its operations; only the frames that they need are decoded.
+
+    The main field is scaled by ``value_range``, a run's; None takes the source's own.
 
     Raises:
         SampleError: the sample can't be read, or is too small for a view.
@@ -165,7 +172,8 @@ def render_sample(
         raise UserError(f"{source.name}: views pick different frames of {' and '.join(read)}; give them one space")
     side = recipe.enough.get(source.main) if len(recipe.fields) == 1 else None
     values = source.sample(index, want=recipe.fields, min_side=side, frames=next(iter(read.values()), None))
-    values = {key: _pixels(source, key, value, pixels) for key, value in values.items()}
+    given = {source.main: value_range}
+    values = {key: _pixels(source, key, value, pixels, given.get(key)) for key, value in values.items()}
     try:
         params = recipe.sample(rng, {key: np.shape(value) for key, value in values.items()}, frames)
     except UserError as error:
@@ -173,13 +181,16 @@ def render_sample(
     return recipe.render(values, params)
 
 
-def _pixels(source: Source, field: str, value: Any, pixels: str) -> Any:
-    """A field's values as views take them: brightnesses as uint8 or unit floats, anything else as it is."""
+def _pixels(source: Source, field: str, value: Any, pixels: str, value_range: Any) -> Any:
+    """A field's values as views take them: brightnesses as uint8 or unit floats, anything else as it is.
+
+    They are scaled by ``value_range``; None takes the source's own.
+    """
     if not kind_of(source.fields[field].kind).pixels:
         return value
     if pixels == "float32":
         return as_unit_float(value)
-    return as_uint8(value, source.range_of(field))
+    return as_uint8(value, source.range_of(field) if value_range is None else value_range)
 
 
 def stack_views(rows: list[dict[str, Any]], recipe: Recipe) -> dict[str, torch.Tensor]:
@@ -456,7 +467,8 @@ class DataModule(L.LightningDataModule):
             role: SkipLog(s, max_skip, _listed(skipped, role, self.sources)) for role, s in self.sources.items()
         }
         self.orders = {role: method.order(s, role) or Shuffled(len(s)) for role, s in self.sources.items()}
-        check_batch_size(self.source, batch_size, method.compares)
+        if next(iter(self.sources)) == method.roles[0]:  # a further stream may be small: its batches are, too
+            check_batch_size(self.source, batch_size, method.compares)
 
     def rows(self, role: str, world: int = 1) -> int:
         """Samples of a stream in a batch of one process."""

@@ -96,7 +96,8 @@ class Method(L.LightningModule):
     needs_labels: ClassVar[bool] = False
     transforms: ClassVar[bool] = False
     compares: ClassVar[bool] = True
-    stages: ClassVar[tuple[str, ...]] = ("train",)
+    judged_by: ClassVar[tuple[str, ...]] = ()
+    stages: tuple[str, ...] = ("train",)
     roles: ClassVar[tuple[str, ...]] = ("data",)
     pixels: ClassVar[Literal["uint8", "float32"]] = "uint8"
     pixel_mean: Tensor
@@ -136,8 +137,20 @@ class Method(L.LightningModule):
         """Make the networks."""
 
     @classmethod
-    def default_source(cls, init: Any = None) -> str:
-        """The built-in data set to learn from where none is named; ``init`` is the run that it starts from."""
+    def inherits(cls, original: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings and options that a method which ``transforms`` a run takes over from it.
+
+        Args:
+            original: the content of that run's config.yaml.
+
+        Raises:
+            UserError: a run that this method can't transform.
+        """
+        return {}
+
+    @classmethod
+    def default_source(cls, original: Mapping[str, Any] | None = None) -> str:
+        """What to learn from where no data are named: a built-in data set; ``original`` as in :meth:`inherits`."""
         return cls.default_data
 
     @classmethod
@@ -401,6 +414,7 @@ class Method(L.LightningModule):
         """
         self._optims = self.optimisers()
         self._places = {name: place for place, name in enumerate(self._optims)}
+        self._check_shared()
         scaled = self.trainer.precision == "16-mixed"
         found = []
         for name, optim in self._optims.items():
@@ -415,6 +429,21 @@ class Method(L.LightningModule):
             schedule = torch.optim.lr_scheduler.LambdaLR(built, factors)
             found.append({"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}})
         return found or None
+
+    def _check_shared(self) -> None:
+        """Refuse to accumulate where two optimisers move one parameter: their gradients would mix.
+
+        Raises:
+            UserError: it names --accumulate.
+        """
+        if self.accumulate == 1:
+            return
+        seen: set[int] = set()
+        for optim in self._optims.values():
+            own = optim.moved()
+            if seen & own:
+                raise UserError(f"--accumulate {self.accumulate}: {self.slug} moves the same weights by two optimisers")
+            seen |= own
 
     def finish_optimizer(self, optimizer: Any) -> Any:
         """A last word on a torch optimiser that was just built."""

@@ -75,6 +75,11 @@ class Optim:
             betas=self.betas, eta=self.eta, clip=self.lars_clip, fused=fused,
         )  # fmt: skip
 
+    def moved(self) -> set[int]:
+        """The identities of the parameters that it moves."""
+        groups = _groups(self.parameters)
+        return {id(p) for item in groups for p in (item["params"] if isinstance(item, dict) else [item])}
+
     def factor(self, step: int, total: int) -> float:
         """Factor on the learning rate at the optimiser's ``step``, of ``total`` that it will take."""
         return learning_rate_factor(

@@ -29,6 +29,14 @@ from selftaught.evaluation.geolocalisation import geolocalisation, great_circle
 from selftaught.evaluation.groups import AGES, INCOMES, buckets
 from selftaught.evaluation.layerwise import layer_features, layer_names, layerwise, stack_layers, worst_group
 from selftaught.evaluation.linear import linear, linear_sgd
+from selftaught.evaluation.membership import (
+    Attack,
+    Labelled,
+    fit_attack,
+    membership,
+    sorted_softmax,
+    unlearning,
+)
 from selftaught.evaluation.neighbours import knn, nearest, retrieval
 from selftaught.evaluation.online import OnlineKNN, monitor, monitor_rows
 from selftaught.evaluation.ood import detection, energy, knn_distance, linear_head, mahalanobis, make_scorer, msp, ood
@@ -52,8 +60,9 @@ class Protocol:
             "scores" (logits, y), "classifier" (a function from pixels to logits, images, y), "images" (predictions,
             targets), "encoder" (encoder, train_images, train_y, test_images, test_y), "copies" (database, groups,
             queries, query_groups), "places" (train_x, train_places, test_x, test_places), "attributes" (database,
-            attributes), "named-scores" (logits, names of the classes, what is right or who is shown) or "layers"
-            (train, train_y, test, test_y with features by layer).
+            attributes), "named-scores" (logits, names of the classes, what is right or who is shown), "layers"
+            (train, train_y, test, test_y with features by layer) or "forgotten" (scores and labels of what was to be
+            kept, of what was to be forgotten, and of what was never seen).
         function: the protocol itself.
     """
 
@@ -86,6 +95,7 @@ _ALL = (
     Protocol("fairness-labels", "harmful labels given to people, by group", "named-scores", label_association),
     Protocol("hit-rate", "an allowed label among the first five, by income and region", "named-scores", hit_rate),
     Protocol("restricted", "a classifier on another set, among the classes they share", "named-scores", restricted),
+    Protocol("unlearning", "what a classifier still knows of forgotten samples", "forgotten", unlearning),
     Protocol("layerwise", "linear probe and k-NN on every layer, the best one named", "layers", layerwise),
 )
 
@@ -98,7 +108,9 @@ __all__ = [
     "INCOMES",
     "LABEL_SETS",
     "PROTOCOLS",
+    "Attack",
     "Difference",
+    "Labelled",
     "Number",
     "OnlineKNN",
     "Projection",
@@ -117,6 +129,7 @@ __all__ = [
     "fewlabel",
     "fgsm",
     "finetune",
+    "fit_attack",
     "fit_whitening",
     "geolocalisation",
     "great_circle",
@@ -133,6 +146,7 @@ __all__ = [
     "luma",
     "mahalanobis",
     "make_scorer",
+    "membership",
     "monitor",
     "monitor_rows",
     "msp",
@@ -149,8 +163,10 @@ __all__ = [
     "rmac",
     "robustness",
     "segmentation",
+    "sorted_softmax",
     "stack_layers",
     "subset",
     "table",
+    "unlearning",
     "worst_group",
 ]

@@ -42,7 +42,7 @@ def pgd(
         x <- clip( x + step_size sign(d CE(model(x), y) / dx),  x_0 - epsilon .. x_0 + epsilon and 0 .. 1 )
 
     Args:
-        model: (N, C, H, W) in [0, 1] -> (N, K) logits; it normalises by itself. Its parameters get no gradient.
+        model: (N, C, H, W) in [0, 1] -> (N, K) logits; it normalises its input. Its parameters get no gradient.
         images: (N, C, H, W) float in [0, 1].
         labels: (N,) int64.
         epsilon: largest change of a pixel (1 is the whole range).
@@ -100,7 +100,7 @@ def robustness(
     epsilon (their boxes lie within this one's), so that only images still right are attacked again.
 
     Args:
-        model: (N, C, H, W) in [0, 1] -> (N, K) logits, in evaluation mode; it normalises by itself.
+        model: (N, C, H, W) in [0, 1] -> (N, K) logits, in evaluation mode; it normalises its input.
         images: (n, C, H, W) float in [0, 1] or uint8.
         truth: (n,) labels in 0 .. K - 1.
         epsilons: of the attacks, in 1/255.

@@ -15,7 +15,7 @@ from selftaught.methods._encoder import EncoderConfig, EncoderMethod
 from selftaught.views import Pipeline, RandomResizedCrop
 
 SMALLEST = 24
-"""Pixels of a small crop, at least, where the size is chosen by itself."""
+"""Pixels of a small crop, at least, where the size is chosen automatically."""
 
 
 @dataclass

@@ -22,7 +22,7 @@ def fitted_queue(size: int, dim: int, samples: int, *, labels: bool = False) -> 
     return networks.Queue(min(size, max(1, samples // 2)) if samples else size, dim, labels=labels)
 
 
-def kinship(batch: dict[str, Any], mask: str) -> Tensor | None:
+def group_of(batch: dict[str, Any], mask: str) -> Tensor | None:
     """What tells samples apart, (N,) int64: with ``"image"`` their index, with ``"class"`` their label, else nothing.
 
     Raises:
@@ -37,10 +37,10 @@ def kinship(batch: dict[str, Any], mask: str) -> Tensor | None:
     return batch["label"]
 
 
-def relatives(own: Tensor | None, queue: networks.Queue) -> Tensor | None:
+def same_group(own: Tensor | None, queue: networks.Queue) -> Tensor | None:
     """(N, K) bool, True where an entry of the queue is of the same image, or class, as the sample.
 
-    What has the number -1 (a sample without a label, an entry that was never filled) is nobody's relative.
+    What has the number -1 (a sample without a label, an entry that was never filled) is in no group.
     """
     if own is None or queue.labels is None:
         return None

@@ -131,7 +131,7 @@ class AMCL(MomentumEmbedding):
             self.predictor = networks.MultiHead(c.heads, [width, *hidden, width], hidden_bias=False)
 
     def head(self, widths: list[int]) -> nn.Module:
-        """C heads of one shape, each started by itself."""
+        """C heads of one shape, each initialised independently."""
         kind, last = self.config.head_norm, self.config.head_norm == "all"
         norm: Literal["bn", "none"] = "none" if kind == "none" else "bn"
         return networks.MultiHead(

@@ -3,7 +3,7 @@
     L = 2 - 2 cos(q(z_1), sg(z'_2)) + 2 - 2 cos(q(z_2), sg(z'_1)),       xi <- m xi + (1 - m) theta after each step
 
 z = g(f(x)) with the trained weights theta, z' with the copy's weights xi, q the predictor, which the copy lacks. There
-are no negatives; that the constant answer isn't found rests on the predictor and on the copy lagging behind.
+are no negatives; that it does not collapse rests on the predictor and on the copy lagging behind.
 """
 
 from __future__ import annotations

@@ -11,17 +11,18 @@ tokens at the same place (L_SCD). The video encoder is what one keeps.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from selftaught import networks
+from selftaught.catalog.rules import Count, Form, Natural, NonNegative, Positive, Range, Share, Widths
 from selftaught.engine.distributed import gather_labels, is_distributed
 from selftaught.engine.ema import MovingAverage
 from selftaught.engine.method import Method, MethodConfig, Optim
 from selftaught.errors import UserError
-from selftaught.networks.tokens import keep_from_mask, largest_patch, patchify, random_keep, visible_first
+from selftaught.networks.tokens import keep_from_mask, largest_patch, patchify, random_keep, region_keep, visible_first
 from selftaught.networks.transformer import MaskedDecoder
 from selftaught.networks.video import CLIP_ENCODERS, FramewiseEncoder, clip_encoder
 from selftaught.objectives.discovr import (
@@ -44,58 +45,58 @@ class Config(MethodConfig):
 
     encoder: str = "vit-base-video"
     """Video encoder: vit-nano-video, vit-tiny-video, vit-small-video, vit-base-video or vit-large-video."""
-    frames: int = 64
+    frames: Count = 64
     """Frames of a clip."""
-    stride: int = 3
+    stride: Count = 3
     """Frames of the video from one frame of the clip to the next."""
-    image_size: int = 112
+    image_size: Count = 112
     """Side of the square frames in pixels."""
     augment: Literal["crop", "resize"] = "crop"
     """crop: a multi-scale box; resize: the whole frame."""
-    tubelet: int = 2
+    tubelet: Count = 2
     """Frames that a token of the video encoder covers."""
-    patch: int = 0
+    patch: Natural = 0
     """Side of a token in pixels; 0 takes 16, or less where frames are small."""
-    image_depth: int = 0
+    image_depth: Natural = 0
     """Blocks of the image encoder; 0 takes as many as the video encoder has."""
     class_token: bool = True
     """Whether the encoders have a class token; without it the mean of the tokens stands for the clip."""
-    mask: Literal["tube", "random"] = "tube"
-    """Masks of clips: one pattern repeated over time, or another one at every time step."""
-    mask_ratio: float = 0.9
+    mask: Literal["tube", "random", "region"] = "tube"
+    """Masks of clips: one pattern repeated over time, another one at every time step, or one region at all times."""
+    mask_ratio: Annotated[float, Range(0, below=1)] = 0.9
     """Share of tokens hidden from the video encoder before the decoder."""
-    local_mask_ratio: float = 0.9
+    local_mask_ratio: Annotated[float, Range(0, below=1)] = 0.9
     """Share of tokens hidden in the views of the self-distillation, in clips and frames."""
-    local_views: int = 4
+    local_views: Count = 4
     """Masked views of a clip in the self-distillation."""
-    image_views: int = 4
+    image_views: Count = 4
     """Masked views of a frame in the self-distillation."""
-    head: str = "2048-2048-256"
+    head: Widths = "2048-2048-256"
     """Widths of the four projection heads: equal hidden layers, then the bottleneck before the outputs."""
     head_norm: Literal["none", "bn"] = "none"
     """Normalisation after the heads' hidden layers; bn helps in short runs."""
-    outputs: int = 16384
+    outputs: Count = 16384
     """Outputs K_d of the heads."""
-    decoder: str = "384-4-6"
+    decoder: Annotated[str, Form(r"[1-9]\d*-[1-9]\d*-[1-9]\d*", "width, blocks and heads as 384-4-6")] = "384-4-6"
     """Width, blocks and heads of the decoder."""
-    prototypes: int = 3000
+    prototypes: Count = 3000
     """Prototypes K of the cluster distillation."""
     target: Literal["image", "pixels", "mlp"] = "image"
     """What the decoder's tokens are compared with: the image teacher's tokens (DISCOVR), the hidden pixels (VideoMAE),
     or an MLP of the hidden pixels through prototypes (SIGMA)."""
-    scd_weight: float = 1.0
+    scd_weight: NonNegative = 1.0
     """Weight w_s of the decoder's term; 0 leaves it out."""
-    video_weight: float = 1.0
+    video_weight: NonNegative = 1.0
     """Weight w_v of the video's self-distillation; 0 leaves it out."""
-    image_weight: float = 1.0
+    image_weight: NonNegative = 1.0
     """Weight w_i of the frames' self-distillation; 0 leaves it out."""
     scd_targets: Literal["hard", "soft"] = "hard"
     """Clusters as the largest entry of a code (the authors' code), or the code itself (the paper)."""
-    score_temperature: float = 0.1
+    score_temperature: Positive = 0.1
     """Temperature of the scores against prototypes."""
-    eps: float = 0.05
+    eps: Positive = 0.05
     """Smoothness of the codes."""
-    iterations: int = 10
+    iterations: Count = 10
     """Rounds of Sinkhorn's algorithm."""
     pairing: Literal["intended", "official"] = "intended"
     """intended: a video token and its first frame's token at its place; official: as the authors' code mixes them."""
@@ -103,23 +104,23 @@ class Config(MethodConfig):
     """The image term times 256 / frames, of the last 1024 frames alone, as in the authors' code."""
     center_input: Literal["logits", "probs"] = "logits"
     """What the centres follow: logits as in DINO; probs as in the authors' code, which centres nothing."""
-    center_momentum: float = 0.9
+    center_momentum: Share = 0.9
     """Share of the old centre that a step keeps."""
-    student_temperature: float = 0.1
+    student_temperature: Positive = 0.1
     """Temperature tau_s of the students."""
-    teacher_temperature: float = 0.07
+    teacher_temperature: Positive = 0.07
     """Temperature tau_t of the teachers after the warm-up."""
-    teacher_temperature_start: float = 0.04
+    teacher_temperature_start: Positive = 0.04
     """The teachers' temperature at the start."""
-    teacher_warmup_epochs: float = 30.0
+    teacher_warmup_epochs: NonNegative = 30.0
     """Epochs over which the teachers' temperature rises."""
-    target_decay: float = 0.996
+    target_decay: Share = 0.996
     """Momentum of the teachers, which move before every step."""
     lr: float = 1.5e-4
-    beta2: float = 0.95
+    beta2: Annotated[float, Range(0, below=1)] = 0.95
     """Second beta of AdamW."""
     weight_decay: float = 0.05
-    final_lr: float = 2 / 3
+    final_lr: float = 0.6667
     warmup_epochs: float = 40.0
 
 
@@ -163,9 +164,8 @@ class DISCOVR(Method):
         c = self.config
         if c.encoder not in CLIP_ENCODERS:
             raise UserError(f"encoder={c.encoder}: choose {', '.join(CLIP_ENCODERS)} for clips")
-        weights = (c.scd_weight, c.video_weight, c.image_weight)
-        if not (min(weights) >= 0 and max(weights) > 0):
-            raise UserError("scd_weight, video_weight and image_weight must be 0 or more, and not all 0")
+        if max(c.scd_weight, c.video_weight, c.image_weight) == 0:
+            raise UserError("scd_weight, video_weight and image_weight can't all be 0")
         self.clustered = c.scd_weight > 0 and c.target == "image"
         self.framewise = max(c.scd_weight, c.video_weight) == 0
         frames = self._frame_branch() if c.image_weight > 0 or self.clustered else None
@@ -199,7 +199,7 @@ class DISCOVR(Method):
         return found
 
     def _head(self) -> nn.Module:
-        *hidden, bottleneck = _numbers("head", self.config.head, least=1)
+        *hidden, bottleneck = _numbers(self.config.head)
         if len(set(hidden)) > 1:
             raise UserError(f"head={self.config.head}: the hidden layers have one width, as in 2048-2048-256")
         width = CLIP_ENCODERS[self.config.encoder][0]
@@ -211,7 +211,7 @@ class DISCOVR(Method):
     def _build_decoder(self) -> None:
         c, dim = self.config, self.encoder.dim
         pixels = self.encoder.patch_embed.in_features
-        width, depth, heads = _numbers("decoder", c.decoder, least=3, most=3)
+        width, depth, heads = _numbers(c.decoder)
         out = pixels if c.target == "pixels" else dim
         self.decoder = MaskedDecoder(self.encoder.grid, dim, out, dim=width, depth=depth, heads=heads)
         if c.target != "pixels":
@@ -239,12 +239,12 @@ class DISCOVR(Method):
     def masks(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Visible tokens before the decoder (N, L), and of the local views (V N, L'), view after view."""
         c, rows = self.config, len(batch["clip"])
-        if c.mask == "random":
-            count, device = self.encoder.count, batch["clip"].device
-            return tuple(  # type: ignore[return-value]
-                random_keep(n * rows, count, ratio, device=device)
-                for n, ratio in ((1, c.mask_ratio), (c.local_views, c.local_mask_ratio))
-            )
+        if c.mask != "tube":
+            device, net = batch["clip"].device, self.encoder
+            shape = net.grid if c.mask == "region" else net.count
+            draw: Any = region_keep if c.mask == "region" else random_keep
+            keep = draw(rows, shape, c.mask_ratio, device=device)
+            return keep, draw(c.local_views * rows, shape, c.local_mask_ratio, device=device)
         local = batch["clip.local"].transpose(0, 1).flatten(0, 1)
         return keep_from_mask(batch["clip.mask"][:, 0]), keep_from_mask(local)
 
@@ -380,10 +380,6 @@ def _join() -> Any:
     return gather_labels if is_distributed() else None
 
 
-def _numbers(name: str, text: str, *, least: int, most: int = 99) -> list[int]:
+def _numbers(text: str) -> list[int]:
     """Whole numbers written as 384-4-6."""
-    parts = str(text).split("-")
-    if not least <= len(parts) <= most or not all(part.isdigit() and int(part) for part in parts):
-        example = "384-4-6" if name == "decoder" else "2048-2048-256"
-        raise UserError(f"{name}={text}: write positive whole numbers as in {example}")
-    return [int(part) for part in parts]
+    return [int(part) for part in text.split("-")]

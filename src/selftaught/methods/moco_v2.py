@@ -21,7 +21,7 @@ from selftaught.catalog.rules import Count, NonNegative, Positive
 from selftaught.engine.distributed import gather, gather_labels, rank, world_size
 from selftaught.engine.method import Optimizer
 from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
-from selftaught.methods._queue import fitted_queue, kinship, relatives
+from selftaught.methods._queue import fitted_queue, group_of, same_group
 from selftaught.views import Pipeline
 
 __all__ = ["MoCoV2"]
@@ -96,7 +96,7 @@ class MoCoV2(MomentumEmbedding):
     # ---- the loss --------------------------------------------------------------------------------------------
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Queries against keys and queue, one direction or both; then the keys enter the queue."""
-        xs, own = self.seen(batch), kinship(batch, self.config.mask)
+        xs, own = self.seen(batch), group_of(batch, self.config.mask)
         directions = [(0, 1), (1, 0)][: len(self.queues)]
         mixed, partner, share = self.mix_inputs([xs[a] for a, _ in directions])
         queues: list[Any] = list(self.queues)
@@ -104,7 +104,7 @@ class MoCoV2(MomentumEmbedding):
         keys = [normalize(k.float()) for k in self.embed_views([xs[b] for _, b in directions], self.keys)]
         found = []
         for q, k, queue in zip(queries, keys, queues, strict=True):
-            known, mask = queue.items.clone(), relatives(own, queue)
+            known, mask = queue.items.clone(), same_group(own, queue)
             terms = self.contrast(q, k, known, mask)
             if partner is not None:
                 other = self.contrast(q, k[partner], known, mask if mask is None else mask | mask[partner])

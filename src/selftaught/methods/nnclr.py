@@ -21,7 +21,7 @@ from selftaught.catalog.rules import Count, Positive, Widths
 from selftaught.engine.distributed import gather, gather_labels
 from selftaught.engine.method import Optimizer
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
-from selftaught.methods._queue import fitted_queue, kinship, relatives
+from selftaught.methods._queue import fitted_queue, group_of, same_group
 from selftaught.views import Pipeline
 
 __all__ = ["NNCLR"]
@@ -90,10 +90,10 @@ class NNCLR(JointEmbedding):
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Neighbours of each view against the other's predictions, all gathered; then z_1 enters the queue."""
-        c, own = self.config, kinship(batch, self.config.mask)
+        c, own = self.config, group_of(batch, self.config.mask)
         z1, z2 = self.embed(batch)
         p1, p2 = gather(self.predictor(z1)), gather(self.predictor(z2))
-        items, mask = self.queue.items, relatives(own, self.queue)
+        items, mask = self.queue.items, same_group(own, self.queue)
         near, far = (objectives.nearest(z, items, mask=mask)[0] for z in (z1, z2))
         loss = objectives.nnclr(
             p1, p2, gather(near), gather(far), temperature=c.temperature, symmetric=c.symmetric,

@@ -1,4 +1,4 @@
-"""ScatSimCLR: SimCLR on a fixed scattering transform, with a question about the image as a second task.
+"""ScatSimCLR: SimCLR on a fixed scattering transform, with a pretext task beside it.
 
 (Kinakh, Taran, Voloshynovskiy: ICCV workshops 2021, arXiv 2108.13939.)
 
@@ -108,7 +108,8 @@ class ScatSimCLR(JointEmbedding):
                 scat_bn=c.scat_bn,
                 colour=c.colour,
             )
-            self.projector = self.head([int(self.encoder.dim), *(int(width) for width in str(c.projector).split("-"))])
+            width: Any = self.encoder.dim
+            self.projector = self.head([width, *(int(width) for width in str(c.projector).split("-"))])
         else:
             super().build()
         if c.pretext == "rotation":

@@ -1,4 +1,4 @@
-"""SRCNN: three convolutions sharpen the bicubic enlargement (Dong et al., ECCV 2014, arXiv 1501.00092).
+"""SRCNN: three convolutions sharpen the bicubic enlargement (Dong et al., TPAMI 2016, arXiv 1501.00092).
 
 L = mean (x - F(bicubic(low)))^2,      F: 9x9 conv, ReLU, 1x1 conv, ReLU, 5x5 conv; images in [0, 1]
 """

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
-from selftaught.networks.alexnet import ABOUT, SMALL_ALEXNET, small_alexnet
+from selftaught.networks.alexnet import ABOUT as ABOUT_ALEXNET
+from selftaught.networks.alexnet import SMALL_ALEXNET, small_alexnet
 from selftaught.networks.series import SERIES_ENCODERS, SeriesEncoder, build_series
+from selftaught.networks.small_cnn import ABOUT as ABOUT_CNN
+from selftaught.networks.small_cnn import SMALL_CNN, small_cnn
 from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords, own_resnet, small_stem
 from selftaught.networks.tokens import check_keep, largest_patch
 from selftaught.networks.video import CLIP_ENCODERS, ClipEncoder, FramewiseEncoder, build_clip
@@ -23,6 +26,8 @@ from selftaught.networks.video import CLIP_ENCODERS, ClipEncoder, FramewiseEncod
 __all__ = ["Encoder", "build", "encoder", "own_encoders"]
 
 Stem = Literal["auto", "small", "standard"]
+_PLAIN = {SMALL_ALEXNET: (small_alexnet, ABOUT_ALEXNET), SMALL_CNN: (small_cnn, ABOUT_CNN)}
+"""Networks of torch's own layers, for small images."""
 
 
 class Encoder(nn.Module):
@@ -173,11 +178,11 @@ def encoder(
     small = stem == "small" or (stem == "auto" and not pretrained and (image_size or SMALL_IMAGE + 1) <= SMALL_IMAGE)
     if pretrained and name in own_encoders():
         raise UserError(f"encoder={name}: has no pretrained weights; use pretrained=False or a timm name")
-    if name == SMALL_ALEXNET:
+    if name in _PLAIN:
         if timm_kwargs:
             raise UserError(f"encoder={name}: has no option {next(iter(timm_kwargs))!r}; leave it out")
         options, small = timm_kwargs, True
-        model, lines = small_alexnet(channels, image_size)
+        model, lines = _PLAIN[name][0](channels, image_size)
     elif name in OWN:
         options = timm_kwargs
         model, lines = _own(name, channels, small, zero_init_last, options)
@@ -244,7 +249,7 @@ def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder | ClipEncoder | Frame
 
 def own_encoders() -> dict[str, str]:
     """This toolkit's own small encoders: name to a line about each. They need nothing but timm to load."""
-    return {name: recipe.about for name, recipe in OWN.items()} | {SMALL_ALEXNET: ABOUT}
+    return {name: recipe.about for name, recipe in OWN.items()} | {name: about for name, (_, about) in _PLAIN.items()}
 
 
 # ---- building -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""SRCNN (Dong et al., ECCV 2014, arXiv 1501.00092): three convolutions on the bicubic enlargement."""
+"""SRCNN (Dong et al., TPAMI 2016, arXiv 1501.00092): three convolutions on the bicubic enlargement."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ __all__ = [
     "largest_patch",
     "patchify",
     "random_keep",
+    "region_keep",
     "sincos_positions",
     "sinusoid_positions",
     "token_grid",
@@ -134,6 +135,32 @@ def random_keep(
     visible = max(1, tokens - int(ratio * tokens + 1e-6))
     noise = torch.rand(samples, tokens, device=device, generator=generator)
     return noise.topk(visible, dim=1, largest=False).indices.sort(dim=1).values
+
+
+def region_keep(samples: int, grid: Sequence[int], ratio: float, *, device: torch.device | None = None) -> Tensor:
+    """Numbers of the tokens that stay visible when one region is hidden: those nearest to a place drawn in each sample.
+
+    Args:
+        samples: N.
+        grid: tokens along (rows, columns), or (time, rows, columns): the region is then the same at every time step.
+        ratio: share of the tokens that is hidden, in [0, 1).
+
+    Returns:
+        (samples, tokens - floor(ratio tokens of a time step) time steps) int64, ascending.
+
+    Raises:
+        UserError: a ratio outside [0, 1).
+    """
+    if not 0 <= ratio < 1:
+        raise UserError(f"mask ratio {ratio}: give a share in [0, 1)")
+    rows, columns = grid[-2:]
+    steps, place = math.prod(grid[:-2]), rows * columns
+    y, x = (n.flatten().to(device) for n in torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))
+    centre = torch.rand(samples, 2, device=device)
+    distance = ((y - centre[:, :1] * (rows - 1)) / rows) ** 2 + ((x - centre[:, 1:] * (columns - 1)) / columns) ** 2
+    visible = place - int(ratio * place + 1e-6)
+    keep = distance.topk(visible, dim=1).indices.sort(dim=1).values
+    return (keep[:, None] + place * torch.arange(steps, device=device)[:, None]).flatten(1)
 
 
 def visible_first(keep: Tensor, tokens: int) -> Tensor:

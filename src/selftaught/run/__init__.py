@@ -45,9 +45,10 @@ def train(
 
     Args:
         method: slug of the method, such as "dcl" (``selftaught methods`` lists them).
-        data: a source string, path, array, torch Dataset or Source; None takes the method's embedded default.
+        data: a source string, path, array, torch Dataset or Source; None takes the method's built-in data set.
         config: a run's config.yaml to repeat.
-        resume: folder of an interrupted run to go on with; everything else is then taken from it.
+        resume: folder of an interrupted run to go on with; everything else is then taken from it. "auto": go on with
+            ``out`` where a run was begun there with these options, else start it.
         quiet: no progress bar.
         report: evaluate and write report.html at the end.
         **options: settings of the run (``epochs``, ``batch_size``, ``out``, ...) or options of the method.
@@ -60,6 +61,8 @@ def train(
 
     >>> selftaught.train("dcl", data="photos/", epochs=100).evaluate()
     """
+    if resume == "auto":
+        resume, options = training.begun(options)
     if resume is not None:
         run = load(training.go_on(resume, data, method=method, quiet=quiet, **options))
     else:

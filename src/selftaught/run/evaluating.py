@@ -40,7 +40,7 @@ def judge(bench: Bench, own: tuple[str, ...] = ()) -> tuple[Found, dict[str, np.
         per protocol the Results of ``this``, ``random`` and ``raw``; and the test features, labels and indices.
     """
     apart = [name for name in bench.protocols if name in suites.NAMES]
-    found = suites.evaluate(apart, bench) if apart else {}
+    found = suites.evaluate(apart, bench) if apart else suites.usual(bench) if not bench.protocols else {}
     rest = [name for name in bench.protocols if name not in apart]
     if apart and not rest:
         return found, {}

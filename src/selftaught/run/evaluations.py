@@ -18,7 +18,10 @@ from selftaught.run.applying import write_csv
 from selftaught.run.layout import Layout, write_json
 
 _MOST_COLUMNS = 8
-NAMES = {"this": "this model", "random": "untrained", "raw": "raw input", "statistics": "channel statistics"}
+NAMES = {
+    "this": "this model", "random": "untrained", "raw": "raw input", "statistics": "channel statistics",
+    "original": "original model", "retrained": "retrained model",
+}  # fmt: skip
 """What a reader is told: whose numbers they are."""
 
 
@@ -79,7 +82,7 @@ class Evaluation:
         return _read(self._numbers)
 
     def items(self, protocol: str) -> Path:
-        """The table of a protocol that judges each sample by itself, the worst first; it may not be there."""
+        """The table of a protocol that judges each sample independently, the worst first; it may not be there."""
         return self.folder / f"{protocol}.csv"
 
     def sections(self) -> dict[str, Any]:

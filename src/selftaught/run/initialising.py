@@ -10,6 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from selftaught.data import Source
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.run.layout import Layout
@@ -27,6 +28,47 @@ def encoder_options(path: str | Path) -> dict[str, Any]:
     spec = spec.get("encoder") if isinstance(spec.get("encoder"), dict) else spec
     names = {"name": "encoder", "stem": "stem", "image_size": "image_size"}
     return {option: spec[key] for key, option in names.items() if spec.get(key)} if "stem" in spec else {}
+
+
+def transformed(kind: type[Method], init: str | Path | None) -> dict[str, Any] | None:
+    """The configuration of the run that a method changes; None for one that changes none, or a model of timm's.
+
+    Raises:
+        UserError: no run is named, or there is none.
+    """
+    if not kind.transforms:
+        return None
+    if not init:
+        raise UserError(f"{kind.slug} changes a trained model: give it with --init RUN")
+    return None if str(init).startswith("timm:") else Layout(init).read_config()
+
+
+def original_facts(kind: type[Method], original: Mapping[str, Any], source: Source, *, same: bool) -> dict[str, Any]:
+    """What stays of the transformed run's facts whatever the data: how pixels are normalised, and its classes.
+
+    Args:
+        kind: the method.
+        original: the run's configuration.
+        source: the samples to learn from now.
+        same: whether they are to be those that the run learnt from.
+
+    Raises:
+        UserError: they are others, or of other classes or channels.
+    """
+    known, name = original["data"], original["settings"].get("out") or "the run"
+    if same and source.fingerprint() not in known.get("fingerprints", {}).values():
+        raise UserError(
+            f"{source.name}: not the samples that {name} learnt from (their files, names, order or labels changed); "
+            "name the data with --data"
+        )
+    if known["channels"] != source.channels and source.channels is not None:
+        raise UserError(f"{source.name} has {source.channels} channels, {name} learnt from {known['channels']}")
+    kept = {key: known[key] for key in ("mean", "std", "value_range") if key in known}
+    if kind.output != "classes":
+        return kept
+    if source.labels is not None and source.classes != known.get("classes"):
+        raise UserError(f"{source.name}: its classes are not those of {name}; use the same class folders")
+    return kept | {key: known[key] for key in ("classes", "class_count") if key in known}
 
 
 def start_from(method: Method, path: Path) -> None:

@@ -49,7 +49,12 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
         "title": f"{card.title} on {facts['name']}" + ("" if lead.own else f", judged on {lead.name}"),
         "method": config["method"],
         "method_title": card.title,
-        "paper": {"title": card.paper, "year": card.year, "venue": card.venue, "url": f"arXiv {card.arxiv}"},
+        "paper": {
+            "title": card.paper,
+            "year": card.year,
+            "venue": card.venue,
+            "url": f"arXiv {card.arxiv}" if card.arxiv else "",
+        },
         "source": {k: facts.get(k) for k in ("name", "modality", "classes", "channels")}
         | {"train": usable, "generated": bool(facts.get("generated"))},
         "seconds": seconds,
@@ -200,7 +205,7 @@ def _views_of(source: Source, method: Method, i: int, rng: np.random.Generator) 
     recipe = method.recipe()
     if recipe is not None:
         recipe = recipe.with_kinds({name: field.kind for name, field in source.fields.items()})
-        found = render_sample(source, i, recipe, rng)
+        found = render_sample(source, i, recipe, rng, value_range=method.value_range)
         return {name: _still(value) for name, value in found.items() if "." not in name and np.ndim(value) in (3, 4)}
     image = _conformed(source, method, i)
     size = image.shape[:2]

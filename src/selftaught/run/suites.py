@@ -16,7 +16,7 @@ from selftaught.data import LOCATIONS, METADATA, Metadata, Source, open_copies, 
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
-from selftaught.run import contenders, samples
+from selftaught.run import contenders, samples, unlearning
 from selftaught.run.contenders import Contender
 from selftaught.run.layout import read_yaml
 from selftaught.run_settings import Settings
@@ -30,7 +30,7 @@ class Options:
 
     Attributes:
         reference: source to search (geolocalisation, fairness-retrieval), or with the classes to learn (restricted,
-            fairness-labels, hit-rate; default the run's own data).
+            fairness-labels, hit-rate; default the run's own data); or a run to compare with (unlearning).
         labels: YAML or JSON file: label set -> classes (fairness-labels), or class folder -> classes (restricted).
         by: columns of metadata.csv to part the images by; default those of the protocol that are there.
         attribute: column that neighbours should share (fairness-retrieval).
@@ -175,10 +175,21 @@ def evaluate(names: Sequence[str], bench: Bench) -> dict[str, dict[str, Result]]
     Raises:
         UserError: series; a folder, file or column that is missing; what the protocol refuses.
     """
-    if bench.method.modality != "image" and set(names) != {"layerwise"}:
-        wanted = next(name for name in names if name != "layerwise")
+    wanted = next((name for name in names if name not in _FOR_ALL), None)
+    if bench.method.modality != "image" and wanted is not None:
         raise UserError(f"--protocol {wanted} is for images, this run's method takes series")
     return {name: _SUITES[name](bench) for name in names}
+
+
+def usual(bench: Bench) -> dict[str, dict[str, Result]]:
+    """The suites that belong to every evaluation of the method; one that the data don't admit is told and left out."""
+    found: dict[str, dict[str, Result]] = {}
+    for name in bench.method.judged_by:
+        try:
+            found |= evaluate([name], bench)
+        except UserError as error:
+            bench.say(f"not judged by {name}: {error}")
+    return found
 
 
 # ---- copies and places -------------------------------------------------------------------------------------------
@@ -379,7 +390,9 @@ _SUITES: Mapping[str, Callable[[Bench], dict[str, Result]]] = {
     "hit-rate": _hit_rate,
     "restricted": _restricted,
     "layerwise": _layerwise,
+    unlearning.NAME: unlearning.judge,
 }
+_FOR_ALL = ("layerwise", unlearning.NAME)
 
 NAMES = tuple(_SUITES)
 """Protocols that are run here."""

@@ -6,11 +6,11 @@ import dataclasses
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -22,14 +22,17 @@ from selftaught.engine.loader import check_batch_size
 from selftaught.engine.method import Method
 from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
-from selftaught.run import configuration, samples
+from selftaught.run import configuration, outputs, samples
+from selftaught.run.announcing import plan_lines
 from selftaught.run.features import embed
-from selftaught.run.initialising import encoder_options, start_from
+from selftaught.run.initialising import encoder_options, original_facts, start_from, transformed
 from selftaught.run.layout import Layout, environment, new_folder, read_yaml, write_json, write_yaml
 from selftaught.run.ranks import is_first
 from selftaught.run_settings import Settings
 
 _KNN_BANK, _KNN_TEST = 2000, 1000
+_FREE = {"workers", "checkpoint_minutes", "checkpoint_steps", "loggers"}
+"""Settings that may differ when a run goes on."""
 
 
 @dataclass
@@ -69,10 +72,12 @@ def start(
     base = read_yaml(Path(config)) if isinstance(config, str | Path) else config
     streams = dict((base or {}).get("settings", {}).get("streams") or {})
     streams |= {role: given.pop(role) for role in kind.roles if role in given}
-    if kind.transforms and not given.get("init"):
-        raise UserError(f"{method} changes a trained model: give it with --init RUN")
+    original = transformed(kind, given.get("init") or (base or {}).get("settings", {}).get("init"))
+    if original is not None and base is None:
+        given = kind.inherits(original) | given
+    unnamed = data is None
     if data is None:
-        data = (base or {}).get("settings", {}).get("data") or kind.default_source(given.get("init"))
+        data = (base or {}).get("settings", {}).get("data") or kind.default_source(original)
     modality = configuration.modality_of(kind, data)
     name = data if isinstance(data, str | Path) else getattr(data, "name", type(data).__name__)
     if given.get("init") and base is None and hasattr(kind.config_class, "encoder") and "encoder" not in given:
@@ -83,6 +88,8 @@ def start(
     sources = samples.streams(kind, data, modality, settings, streams)
     source = next(iter(sources.values()))
     facts = samples.facts(source, kind.pixels)
+    if original is not None:
+        facts |= original_facts(kind, original, source, same=unnamed)
     facts["fingerprints"] = {role: one.fingerprint() for role, one in sources.items()}
     _fit_to_data(method_config, facts)
     if given.get("batch_size") is None and "batch_size" not in (base or {}).get("settings", {}):
@@ -94,6 +101,10 @@ def start(
     if is_first():
         write_yaml(Layout(folder).config, content | {"environment": environment()})
     job = Job(folder, kind, settings, method_config, facts, sources, data, quiet, callbacks)
+    say = _teller(quiet)
+    chosen = "" if given.get("preset") or base else "the default on this machine"
+    for line in plan_lines(method, source, settings, method_config, folder, chosen):
+        say(line)
     try:
         return _train(job)
     except UserError:
@@ -130,18 +141,41 @@ def go_on(
     content = layout.read_config()
     if method is not None and catalog.card(method).slug != content["method"]:
         raise UserError(f"{path} is a run of {content['method']}, not of {method}; leave the method out to go on")
-    free = {"workers", "checkpoint_minutes", "checkpoint_steps", "loggers"}
-    fixed = [name for name, value in options.items() if value is not None and name not in free | {"out"}]
+    fixed = [name for name, value in options.items() if value is not None and name not in _FREE | {"out"}]
     if fixed:
         raise UserError(f"--resume goes on as the run was begun; leave out --{fixed[0].replace('_', '-')}")
     kind = methods.get(content["method"])
-    changed = {name: options[name] for name in free if options.get(name) is not None}
+    changed = {name: options[name] for name in _FREE if options.get(name) is not None}
     settings = Settings(**content["settings"] | changed)
     data = settings.data if data is None else data
     sources = samples.streams(kind, data, content["data"]["modality"], settings, dict(settings.streams))
     _same_data(sources, content["data"], settings)
     config = kind.config_class(**content["options"])
     return _train(Job(Path(path), kind, settings, config, content["data"], sources, data, quiet, callbacks))
+
+
+def begun(options: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
+    """What ``resume="auto"`` means: the run that was begun in ``out`` with these options, or none.
+
+    Returns:
+        its folder, and the options that may differ when it goes on; or None, and the options as they are.
+
+    Raises:
+        UserError: no ``out``, or the run there was begun with other options.
+    """
+    if options.get("out") is None:
+        raise UserError("--resume auto goes on with the run in --out, or starts it there: give --out FOLDER")
+    layout = Layout(options["out"])
+    if not layout.config.exists():
+        return None, options
+    content = layout.read_config()
+    known = content["settings"] | content["options"]
+    for name, value in options.items():
+        if name in _FREE | {"out"} or value is None or name not in known:
+            continue
+        if known[name] != value:
+            raise UserError(f"{layout.path} was begun with {name}={known[name]!r}, not {value!r}; choose another --out")
+    return layout.path, {name: value for name, value in options.items() if name in _FREE}
 
 
 def _same_data(sources: dict[str, Source], facts: dict[str, Any], settings: Settings) -> None:
@@ -222,7 +256,7 @@ def _train(job: Job) -> Path:
     scorer = None
     if job.settings.knn_every > 0 and job.kind.compares:
         parts = samples.labelled_parts(job.data, job.facts["modality"], job.settings)
-        scorer = _knn_scorer(parts, method) if parts else None
+        scorer = _knn_scorer(parts, _teller(job.quiet)) if parts else None
     for number, stage in enumerate(method.stages):
         last = number == len(method.stages) - 1
         place = layout.stage(stage, several=len(method.stages) > 1)
@@ -239,9 +273,9 @@ def _train(job: Job) -> Path:
             save_state(method, place.final)
         if is_first():
             if place.path != layout.path:
-                save_deliverable(place, method, job.config, job.facts)
+                save_deliverable(place, method, job.facts)
             if last:
-                save_deliverable(layout, method, job.config, job.facts)
+                save_deliverable(layout, method, job.facts)
             write_json(layout.state, state)
     return job.folder
 
@@ -325,7 +359,7 @@ def _load_stage(method: Method, path: Path) -> None:
     method.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
-def save_deliverable(layout: Layout, method: Method, config: Any, facts: dict[str, Any]) -> None:
+def save_deliverable(layout: Layout, method: Method, facts: dict[str, Any]) -> None:
     """Write encoder.safetensors, and beside it how to build and normalise the encoder."""
     part = layout.weights.with_suffix(".part")
     tensors = {k: v.detach().cpu().contiguous() for k, v in method.deliverable().state_dict().items()}
@@ -335,41 +369,41 @@ def save_deliverable(layout: Layout, method: Method, config: Any, facts: dict[st
     except OSError as error:
         part.unlink(missing_ok=True)
         raise UserError(f"{layout.weights}: can't be written ({error}); free some space and --resume") from error
-    card = {
-        "method": method.slug,
-        "output": method.output,
-        "classes": facts.get("classes") if method.output == "classes" else None,
-        "modality": facts["modality"],
-        "channels": facts["channels"],
-        "build": method.deliverable_spec(),
-        "normalise": {"mean": facts.get("mean"), "std": facts.get("std"), "value_range": facts.get("value_range")},
-        "image_size": getattr(config, "image_size", None),
-        "length": facts.get("length"),
-    }
-    write_json(layout.card, card)
+    write_json(layout.card, outputs.of(method.output).card(method, facts))
 
 
-def _knn_scorer(parts: tuple[Source, Source], method: Method) -> Any:
-    """A function of the method: k-NN accuracy of some test samples against some training samples."""
-    from selftaught.evaluation import knn
+def _knn_scorer(parts: tuple[Source, Source], say: Callable[[str], None]) -> Any:
+    """A function of the method: k-NN accuracy of some test samples against some training samples; None without any."""
+    from selftaught.evaluation import monitor, monitor_rows
 
-    rng = np.random.default_rng(0)
+    known, asked, problem = monitor_rows(parts[0].labels, parts[1].labels, bank=_KNN_BANK, test=_KNN_TEST)
+    if problem:
+        say(f"no k-NN while training: {problem}")
+        return None
+    bank, test = parts[0].subset(known), parts[1].subset(asked)
 
-    def some(source: Source, n: int) -> Source:
-        return source if len(source) <= n else source.subset(np.sort(rng.permutation(len(source))[:n]))
-
-    bank, test = some(parts[0], _KNN_BANK), some(parts[1], _KNN_TEST)
-
-    def score(trained: Method) -> float:
+    def score(trained: Method) -> float | None:
         was = trained.training
         trained.eval()
         with torch.no_grad():
             x, y = embed(trained, bank, workers=0)[:2]
             tx, ty = embed(trained, test, workers=0)[:2]
         trained.train(was)
-        trained.on_train_start()
-        assert y is not None
-        assert ty is not None
-        return knn(x, y, tx, ty, k=20).numbers["accuracy"].mean
+        if y is None or ty is None:
+            return None
+        accuracy, why = monitor(x, y, tx, ty)
+        if why:
+            say(f"no k-NN here: {why}")
+        return accuracy
 
     return score
+
+
+def _teller(quiet: bool) -> Callable[[str], None]:
+    """Print lines for the terminal, from the first process alone, unless the run is quiet."""
+
+    def say(line: str) -> None:
+        if not quiet and is_first():
+            print(line, file=sys.stderr, flush=True)
+
+    return say

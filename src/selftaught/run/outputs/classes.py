@@ -22,6 +22,7 @@ class Classes(Embedding):
 
     classifies: ClassVar[bool] = True
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = (
+        ("unlearning", "balance", "forgetting and keeping"),
         ("classify", "accuracy", "accuracy"),
         *Embedding.headlines,
     )

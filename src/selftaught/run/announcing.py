@@ -1,0 +1,40 @@
+"""What a run says before it begins: what was understood of the data, and what will be done with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from selftaught.data import Source
+from selftaught.engine.precision import accelerator, lightning_precision
+from selftaught.run_settings import Settings
+
+
+def plan_lines(
+    method: str, source: Source, settings: Settings, config: Any, folder: Path, chosen: str = ""
+) -> list[str]:
+    """Lines for the terminal: data as understood, recipe, machine, folder.
+
+    Args:
+        method: slug.
+        source: the training samples; its notes (what was left out or not understood) get lines of their own.
+        settings: of the run.
+        config: the method's options.
+        folder: of the run.
+        chosen: why the preset was taken.
+    """
+    device = accelerator(settings.device)
+    precision = {"32-true": "float32", "bf16-mixed": "bf16", "16-mixed": "float16"}[
+        lightning_precision(settings.precision, device)
+    ]
+    length = f"{settings.steps} steps" if settings.steps is not None else f"{settings.epochs:g} epochs"
+    size = getattr(config, "image_size", None) or getattr(config, "patch", None)
+    preset = f"preset {settings.preset}{f' ({chosen})' if chosen else ''}" if settings.preset else "the paper's recipe"
+    parts = [
+        preset,
+        length,
+        f"batches of {settings.batch_size}" + (f" x {settings.accumulate}" if settings.accumulate > 1 else ""),
+        *([f"{size} pixels"] if size else []),
+        f"{device}, {precision}" + (f", {settings.devices * settings.nodes} processes" if settings.devices > 1 else ""),
+    ]
+    return [f"{method} on {source.describe()}", *source.notes, "; ".join(parts), f"into {folder}"]
