@@ -93,7 +93,7 @@ def claims_figure(claim: Claim, path: str | os.PathLike[str], *, width: int = 80
     rows = _checked_rows(claim)
     title = wrap(claim.get("title") or "", int((width - 2 * _EDGE) / 7.4))
     top = _EDGE + _LINE * (len(title) + 1)
-    names = [shorten(str(row["setting"]), 30) for row in rows]
+    names = [shorten(str(row["setting"]), 40) for row in rows]
     left = 2 * _EDGE + round(max(len(name) for name in names) * _LETTER)
     middle = left + round(0.58 * (width - left - _EDGE))
     values = [v for row in rows for side in ("method", "baseline") for v in row[side]["values"]]
@@ -156,8 +156,8 @@ def _pairs(row: Mapping[str, Any], scale: Scale, y: float) -> list[Markup]:
     both = list(zip(row["baseline"]["values"], row["method"]["values"], strict=True))
     parts = [tag("path", d="".join(f"M{scale(a):g} {y + 9:g}L{scale(b):g} {y - 9:g}" for a, b in both), class_="pair")]
     for role, k, offset in (("raw", 0, 9), ("this", 1, -9)):
-        marks = "".join(marker(shape_of(role), scale(pair[k]), y + offset, 4.2) for pair in both)
-        parts.append(tag("g", tag("path", d=marks, class_="dot"), class_=colour_class(role)))
+        marks = [tag("path", d=marker(shape_of(role), scale(p[k]), y + offset, 4.2), class_="dot") for p in both]
+        parts.append(tag("g", *marks, class_=colour_class(role)))
     return parts
 
 
