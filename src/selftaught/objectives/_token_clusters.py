@@ -107,7 +107,7 @@ def sigma(
         L = CE(S_x / temperature, Q_y) + CE(S_y / temperature, Q_x)
 
     Both directions train: the decoder's tokens x, the target network's tokens y (an MLP over the pixels of a tubelet)
-    and the prototypes. The equal partition of the codes Q keeps the target network from a constant answer.
+    and the prototypes. The equal partition of the codes Q keeps the target network from collapse.
 
     Args:
         prediction: (B, N, D) tokens of the decoder, the hidden ones alone.
