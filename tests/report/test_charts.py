@@ -10,7 +10,7 @@ import pytest
 
 from selftaught import report
 from selftaught.errors import UserError
-from selftaught.report import curves, plates, scales, sections, svg, text
+from selftaught.report import compare, curves, plates, scales, sections, svg, text
 from selftaught.report.lines import Chart, Line, describe, draw, thin
 from selftaught.report.validation import validate
 from tests.report import samples
@@ -276,3 +276,11 @@ def test_every_stage_has_its_own_curves() -> None:
     assert [name for name, _ in curves.by_stage(alone)] == [""]
     with pytest.raises(UserError, match=r"metrics.stage has 1 values where metrics.step has 4"):
         report.validate({"metrics": {**staged(), "stage": ["a"]}})
+
+
+def test_losses_of_unlike_stages_are_never_joined() -> None:
+    run = report.validate({"title": "a", "metrics": staged()})
+    assert report.verdict(run).sentence == "The loss went from 40 to 30 in its last stage, gan."
+    loss = next(chart for chart in compare.charts([run, run], ["a", "b"]) if chart["name"] == "loss")
+    assert [name in loss["legend"] for name in ("a, pretrain", "a, gan", "b, gan")] == [True] * 3
+    assert "loss, gan" in report.render([run])

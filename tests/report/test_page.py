@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from selftaught import report
 from selftaught.errors import UserError
 from selftaught.report import compare, figures
+from selftaught.report.curves import label_chart
+from selftaught.report.lines import draw
 from selftaught.report.tables import protocol_rows
 from tests.report import samples
 from tests.report.test_browser import hard_run
@@ -296,31 +299,51 @@ def claim(rows: int = 2) -> figures.Claim:
     return {"title": "DCL against InfoNCE", "metric": "accuracy", "rows": made}
 
 
-@pytest.mark.parametrize("ending", ["png", "svg"])
-def test_figures_are_written_and_repeat(tmp_path: Path, ending: str) -> None:
+def test_figures_repeat_and_are_drawn_like_the_page(tmp_path: Path) -> None:
     for k, make in enumerate(
         (
             lambda p: figures.claims_figure(claim(), p),
             lambda p: figures.label_efficiency_figure(samples.label_efficiency(), p),
         )
     ):
-        first, second = make(tmp_path / f"{k}a.{ending}"), make(tmp_path / "deep" / f"{k}b.{ending}")
+        first, second = make(tmp_path / f"{k}a.svg"), make(tmp_path / "deep" / f"{k}b.svg")
         assert first.read_bytes() == second.read_bytes()
-        assert first.read_bytes()[:4] == (b"\x89PNG" if ending == "png" else b"<?xm")
-        assert first.stat().st_size > 5000
+        root = ElementTree.fromstring(first.read_text("utf-8"))
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "prefers-color-scheme:dark" in "".join(root.itertext())
+        assert 'class="ground"' in first.read_text("utf-8")
+    drawn = str(
+        draw(
+            label_chart(report.validate({"label_efficiency": samples.label_efficiency()})["label_efficiency"]), 700, 400
+        )
+    )
+    assert drawn in (tmp_path / "1a.svg").read_text("utf-8")
+
+
+def test_a_difference_that_may_be_nothing_is_hollow(tmp_path: Path) -> None:
+    def marks(low: float | None, high: float | None) -> tuple[bool, bool]:
+        one = claim(1)
+        one["rows"][0]["difference"] = {"mean": 0.03, "low": low, "high": high}
+        text = figures.claims_figure(one, tmp_path / "a.svg").read_text("utf-8")
+        return 'class="hollow"' in text, 'class="interval"' in text
+
+    assert marks(0.02, 0.04) == (False, True)
+    assert marks(-0.02, 0.04) == (True, True)
+    assert marks(0.03, 0.03) == (True, False)
+    assert marks(None, None) == (True, False)
 
 
 def test_figures_name_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"claim.rows is empty"):
-        figures.claims_figure({"rows": []}, tmp_path / "a.png")
+        figures.claims_figure({"rows": []}, tmp_path / "a.svg")
     uneven = claim(1)
     uneven["rows"][0]["method"]["values"] = [0.5]
     with pytest.raises(UserError, match=r"claim.rows\[0\] has 1 and 5 values"):
-        figures.claims_figure(uneven, tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"should end in .png"):
+        figures.claims_figure(uneven, tmp_path / "a.svg")
+    with pytest.raises(UserError, match=r"should end in .svg"):
         figures.claims_figure(claim(), tmp_path / "a.gif")
     with pytest.raises(UserError, match="no curve"):
-        figures.label_efficiency_figure({"x": [1], "curves": []}, tmp_path / "a.png")
+        figures.label_efficiency_figure({"x": [1], "curves": []}, tmp_path / "a.svg")
 
 
 def test_report_stands_alone_without_heavy_imports() -> None:
@@ -331,3 +354,11 @@ def test_report_stands_alone_without_heavy_imports() -> None:
     code = f"import sys, selftaught.report; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["image", "unlabelled", "comparison"])
+def test_an_untrained_encoder_is_called_that_everywhere(name: str) -> None:
+    body = re.sub(r"<(script|style)\b.*?</\1>", "", report.render(RUNS[name]()), flags=re.DOTALL)
+    shown = re.sub(r"<[^>]*>", " ", body) + " ".join(re.findall(r'aria-label="([^"]*)"', body))
+    assert "untrained" in shown
+    assert "random" not in shown.replace("drawn at random", "")

@@ -218,9 +218,10 @@ def _knn_overlay(runs: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> Ch
 def _loss_overlay(runs: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> Chart | None:
     lines = []
     for k, run in enumerate(runs):
-        metrics = run.get("metrics") or {}
-        steps, loss = metrics.get("step") or [], (metrics.get("series") or {}).get("loss")
-        line = curves.training_line(steps, loss, titles[k], kind(k), band=False) if loss else None
-        if line is not None:
-            lines.append(line)
+        for stage, metrics in curves.by_stage(run.get("metrics") or {}):
+            steps, loss = metrics.get("step") or [], (metrics.get("series") or {}).get("loss")
+            name = f"{titles[k]}, {stage}" if stage else titles[k]
+            line = curves.training_line(steps, loss, name, kind(k), band=False) if loss else None
+            if line is not None:
+                lines.append(line)
     return Chart(tuple(lines), "step", "loss", x_include=(0.0,), point="step {}") if lines else None

@@ -191,13 +191,15 @@ def _tiles(run: Mapping[str, Any]) -> list[dict[str, str]]:
                 "note": f"from {number(accuracy[0], 2)} at step {number(steps[0])}",
             }
         )
-    loss = known((metrics.get("series") or {}).get("loss"))
+    stage, last = curves.by_stage(metrics)[-1]
+    loss = known((last.get("series") or {}).get("loss"))
     if loss:
-        tiles.append(
-            {"label": "loss", "value": number(loss[-1]), "note": f"from {number(loss[0])}" if len(loss) > 1 else ""}
-        )
+        name = f"loss, {stage}" if stage else "loss"
+        note = f"from {number(loss[0])}" if len(loss) > 1 else ""
+        tiles.append({"label": name, "value": number(loss[-1]), "note": note})
     rank = curves.effective_rank((run.get("spectrum") or {}).get("this"))
-    if rank is not None:
+    told = verdict(run).tone in ("sound", "collapsed")  # the sentence above has a rank; a second one would confuse
+    if rank is not None and not told:
         of = number(len(known(run["spectrum"]["this"])))
         tiles.append({"label": "effective rank, centred", "value": number(rank, 1), "note": f"of {of} dimensions"})
     if run.get("seconds") is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from selftaught.report import health
-from selftaught.report.curves import ROLE_NAMES, role_of
+from selftaught.report.curves import ROLE_NAMES, by_stage, role_of
 from selftaught.report.tables import protocol_rows
 from selftaught.report.text import direction, interval, known, number, plural
 
@@ -286,12 +286,18 @@ def _familiar(protocol: str) -> bool:
 
 
 def _from_loss(run: Mapping[str, Any]) -> Verdict | None:
-    metrics = run.get("metrics") or {}
+    stage, metrics = by_stage(run.get("metrics") or {})[-1]
     loss = known((metrics.get("series") or {}).get("loss"))
     if not loss:
         return None
     steps = known(metrics.get("step"))
-    taken = f" in {plural(int(steps[-1]), 'step')}" if steps else ""
+    taken = (
+        f" in {plural(int(steps[-1]), 'step')}"
+        if steps and not stage
+        else f" in its last stage, {stage}"
+        if stage
+        else ""
+    )
     sentence = f"The loss went from {number(loss[0])} to {number(loss[-1])}{taken}."
     return Verdict(sentence, "Nothing was evaluated, so this says nothing yet about what was learnt.", "unknown")
 
