@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from selftaught.data import open_source
-from selftaught.engine.loader import Batches
+from selftaught.engine.batches import Batches
 from selftaught.engine.precision import accelerator, autocast_dtype, cores, cpu_flags
 from selftaught.methods import get
 

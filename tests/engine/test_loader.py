@@ -12,9 +12,11 @@ from skimage import data as photographs
 
 from selftaught import DataModule, UserError, methods, views
 from selftaught.data import Scale, open_source
+from selftaught.engine.batches import Batches
 from selftaught.engine.in_order import evaluation_batches
-from selftaught.engine.loader import Batches, SkipLog, _Stream, training_part
+from selftaught.engine.loader import training_part
 from selftaught.engine.orders import Shuffled
+from selftaught.engine.streams import SkipLog, Stream
 from tests.conftest import write_photos
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 32, "stem": "standard", "projector": "16-8"}
@@ -25,7 +27,7 @@ def photos(n: int = 20, side: int = 40) -> np.ndarray:
 
 
 def stream(dataset: Batches, start: int, total: int) -> list[dict]:
-    keys = _Stream(Shuffled(len(dataset)), 4, seed=1, start=start, total=total, rank=0, world=1)
+    keys = Stream(Shuffled(len(dataset)), 4, seed=1, start=start, total=total, rank=0, world=1)
     return [dataset[key] for key in keys]
 
 
@@ -87,9 +89,9 @@ def test_two_ranks_share_an_epoch_and_one_epoch_per_lightning_epoch() -> None:
     first, second = ([b["index"].tolist() for b in loader] for _ in range(2))
     assert len(first) == len(second) == 4
     assert first != second
-    parts = [_Stream(Shuffled(16), 2, seed=5, start=0, total=4, rank=r, world=2) for r in range(2)]
+    parts = [Stream(Shuffled(16), 2, seed=5, start=0, total=4, rank=r, world=2) for r in range(2)]
     both = [set(a) | set(b) for (_, a), (_, b) in zip(*parts, strict=True)]
-    one = [set(i) for _, i in _Stream(Shuffled(16), 4, seed=5, start=0, total=4, rank=0, world=1)]
+    one = [set(i) for _, i in Stream(Shuffled(16), 4, seed=5, start=0, total=4, rank=0, world=1)]
     assert both == one
 
 

@@ -12,7 +12,7 @@ import torch
 
 import selftaught
 from selftaught import methods
-from selftaught.engine.loader import stack_views
+from selftaught.engine.batches import stack_views
 from selftaught.errors import UserError
 from selftaught.networks import build
 from selftaught.networks.tokens import keep_from_mask, visible_first

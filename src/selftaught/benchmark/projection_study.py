@@ -25,7 +25,7 @@ from torch.nn.functional import interpolate, pad
 
 from selftaught import evaluation, networks, objectives
 from selftaught.data import open_source
-from selftaught.engine.loader import as_unit_float
+from selftaught.engine.batches import as_unit_float
 from selftaught.errors import UserError
 
 PHI = (1.0, 0.7, 0.5, 0.3)

@@ -12,15 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from selftaught.data import Source, as_uint8
 from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import conform
-from selftaught.engine.loader import (
-    auto_workers,
-    draw,
-    enough_for,
-    render_sample,
-    stack_images,
-    stack_views,
-    worker_init,
-)
+from selftaught.engine.batches import draw, enough_for, render_sample, stack_images, stack_views
+from selftaught.engine.loader import auto_workers
+from selftaught.engine.streams import worker_init
 from selftaught.errors import SampleError
 from selftaught.views import Params, Pipeline, Recipe, render
 

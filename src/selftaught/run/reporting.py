@@ -14,7 +14,7 @@ from selftaught import catalog, report
 from selftaught.data import Source, as_uint8
 from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import conform
-from selftaught.engine.loader import draw, render_sample
+from selftaught.engine.batches import draw, render_sample
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError
 from selftaught.report import images as pictures

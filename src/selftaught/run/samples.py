@@ -8,7 +8,8 @@ import numpy as np
 
 from selftaught.data import EmptyPartError, Modality, Source, open_source, split_source
 from selftaught.data.kinds import kind_of
-from selftaught.engine.loader import as_unit_float, training_part
+from selftaught.engine.batches import as_unit_float
+from selftaught.engine.loader import training_part
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.run_settings import Settings

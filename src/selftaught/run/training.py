@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Job:
     data: Any
     quiet: bool = False
     callbacks: list[Any] | None = None
+    plan: list[str] = field(default_factory=list)
+    """What to say before training begins."""
 
     @property
     def source(self) -> Source:
@@ -101,10 +103,8 @@ def start(
     if is_first():
         write_yaml(Layout(folder).config, content | {"environment": environment()})
     job = Job(folder, kind, settings, method_config, facts, sources, data, quiet, callbacks)
-    say = _teller(quiet)
     chosen = "" if given.get("preset") or base else "the default on this machine"
-    for line in plan_lines(method, source, settings, method_config, folder, chosen):
-        say(line)
+    job.plan = plan_lines(method, source, settings, method_config, folder, chosen)
     try:
         return _train(job)
     except UserError:
@@ -252,6 +252,8 @@ def _train(job: Job) -> Path:
     method = build(job.kind, job.config, job.facts)
     if job.settings.init:
         start_from(method, Path(job.settings.init))
+    for line in job.plan:
+        _teller(job.quiet)(line)
     sources = _cached(job)
     scorer = None
     if job.settings.knn_every > 0 and job.kind.compares:

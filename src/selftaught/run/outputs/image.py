@@ -16,7 +16,7 @@ from selftaught import evaluation
 from selftaught.data import Source, from_unit, open_source, to_unit
 from selftaught.data.decoding import read_with_metadata
 from selftaught.data.pixels import conform
-from selftaught.engine.loader import as_unit_float
+from selftaught.engine.batches import as_unit_float
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.networks import tiled

@@ -1,0 +1,207 @@
+"""From a source to batches: reads, skips what is broken, renders the views."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from selftaught.data import Source, as_uint8
+from selftaught.data.kinds import kind_of
+from selftaught.errors import SampleError, UserError
+from selftaught.views import Pipeline, Recipe, render, stack_params
+
+if TYPE_CHECKING:
+    pass
+
+_TRIES = 64
+
+
+def as_unit_float(image: np.ndarray) -> np.ndarray:
+    """Integer images -> float32 in [0, 1] by their type's range; float images stay as they are."""
+    if np.issubdtype(image.dtype, np.integer):
+        return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+    return image.astype(np.float32, copy=False)
+
+
+def enough_for(pipelines: list[Pipeline] | None) -> int | None:
+    """Shorter side at which images may be decoded for all these views; None where one of them needs every pixel."""
+    sides = [pipeline.enough for pipeline in pipelines or []]
+    known = [side for side in sides if side is not None]
+    return max(known) if known and len(known) == len(sides) else None
+
+
+class Batches(Dataset[Any]):
+    """Whole batches of one source, made in the loader's workers.
+
+    Indexed with ``(epoch, indices)``; returns the batch dict of the contract plus ``skipped``: pairs of a sample's
+    index and the reason it could not be used. A skipped sample's place is taken by the next good one. The views'
+    randomness depends on (seed, epoch, index) alone, so no worker holds a state that a resumed run would miss.
+
+    Args:
+        source: where the samples come from.
+        views: one pipeline per view of the source's main field; a recipe for views of several fields; None for samples
+            passed whole, under the main field's name.
+        seed: fixes the views.
+        pixels: "uint8" rendered views, or "float32" in [0, 1] at the source's full depth (restoration).
+        on_device: pass ``images`` (N,C,H,W) of one size and ``params``, one array per view, for the model's device to
+            render; the pixels are those that the CPU would have made, within rounding.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        views: list[Pipeline] | Recipe | None,
+        seed: int,
+        pixels: str = "uint8",
+        on_device: bool = False,
+    ) -> None:
+        self.source, self.seed, self.pixels, self.on_device = source, seed, pixels, on_device
+        self.recipe = views if isinstance(views, Recipe) else None
+        self.pipelines = views if not isinstance(views, Recipe) else None
+        self.min_side = None if on_device else enough_for(self.pipelines)
+        if self.recipe is not None:
+            missing = [name for name in self.recipe.fields if name not in source.fields]
+            if missing:
+                has = ", ".join(source.fields)
+                raise UserError(f"{source.name} has no field {missing[0]!r}, which the views are made of; it has {has}")
+            self.recipe = self.recipe.with_kinds({name: field.kind for name, field in source.fields.items()})
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: tuple[int, list[int]]) -> dict[str, Any]:
+        epoch, indices = key
+        skipped: list[tuple[int, str]] = []
+        rows = [self._sample(int(i), epoch, skipped) for i in indices]
+        kept = np.array([row[0] for row in rows], dtype=np.int64)
+        batch: dict[str, Any] = {"index": torch.from_numpy(kept), "skipped": skipped}
+        if self.source.labels is not None:
+            batch["label"] = torch.from_numpy(np.asarray(self.source.labels)[kept])
+        made = [row[1] for row in rows]
+        if self.recipe is not None:
+            return batch | stack_views(made, self.recipe)
+        if self.pipelines is None:
+            batch[self.source.main] = kind_of(self.source.modality).stack([row[0] for row in made])
+        elif self.on_device:
+            batch["images"] = self._one_size([row[0] for row in made])
+            batch["params"] = [stack_params([row[1 + v] for row in made]) for v in range(len(self.pipelines))]
+        else:
+            batch["views"] = [stack_images([row[v] for row in made]) for v in range(len(self.pipelines))]
+        return batch
+
+    def _one_size(self, images: list[np.ndarray]) -> torch.Tensor:
+        sizes = {image.shape for image in images}
+        if len(sizes) > 1:
+            raise UserError(f"--view-device model: {self.source.name} has images of several sizes; use cpu")
+        return stack_images(images)
+
+    def _sample(self, index: int, epoch: int, skipped: list[tuple[int, str]]) -> tuple[int, Any]:
+        for attempt in range(_TRIES):
+            i = (index + attempt) % len(self.source)
+            try:
+                return i, self._views(i, np.random.Generator(np.random.PCG64([self.seed, epoch, i])))
+            except SampleError as error:
+                skipped.append((i, error.reason))
+        raise UserError(
+            f"{self.source.name}: {_TRIES} samples in a row can't be used, the first because: {skipped[0][1]}; "
+            f"run: selftaught data check"
+        )
+
+    def _views(self, index: int, rng: np.random.Generator) -> Any:
+        if self.recipe is not None:
+            return render_sample(self.source, index, self.recipe, rng, self.pixels)
+        sample = self.source.read(index, self.min_side)
+        if self.pipelines is None:
+            return [sample]
+        image = as_unit_float(sample) if self.pixels == "float32" else as_uint8(sample, self.source.value_range)
+        height, width = image.shape[:2]
+        if self.on_device:
+            return [image, *(draw(p, rng, height, width, self.source.names[index]) for p in self.pipelines)]
+        drawn = ((p, draw(p, rng, height, width, self.source.names[index])) for p in self.pipelines)
+        return [render(image, pipeline, params) for pipeline, params in drawn]
+
+
+def draw(pipeline: Pipeline, rng: np.random.Generator, height: int, width: int, name: str) -> Any:
+    """A view's parameters; an image that is too small for it is a sample that can't be used.
+
+    Raises:
+        SampleError: the pipeline refuses the image's size.
+    """
+    try:
+        return pipeline.sample(rng, height, width)
+    except UserError as error:
+        raise SampleError(name, str(error)) from error
+
+
+def render_sample(
+    source: Source,
+    index: int,
+    recipe: Recipe,
+    rng: np.random.Generator,
+    pixels: str = "uint8",
+    value_range: Any = None,
+) -> dict[str, Any]:
+    """A recipe's views of one sample, and the facts of its operations; only the frames that they need are decoded.
+
+    The main field is scaled by ``value_range``, a run's; None takes the source's own.
+
+    Raises:
+        SampleError: the sample can't be read, or is too small for a view.
+    """
+    clips = [f for f in recipe.fields if kind_of(source.fields[f].kind).framed]
+    try:
+        frames = recipe.frames(rng, {f: source.frames(index) for f in clips}) if clips else None
+    except UserError as error:
+        raise SampleError(source.names[index], str(error)) from error
+    read = dict(frames.read) if frames is not None else {}
+    if len({tuple(numbers) for numbers in read.values()}) > 1:
+        raise UserError(f"{source.name}: views pick different frames of {' and '.join(read)}; give them one space")
+    side = recipe.enough.get(source.main) if len(recipe.fields) == 1 else None
+    values = source.sample(index, want=recipe.fields, min_side=side, frames=next(iter(read.values()), None))
+    given = {source.main: value_range}
+    values = {key: _pixels(source, key, value, pixels, given.get(key)) for key, value in values.items()}
+    try:
+        params = recipe.sample(rng, {key: np.shape(value) for key, value in values.items()}, frames)
+    except UserError as error:
+        raise SampleError(source.names[index], str(error)) from error
+    return recipe.render(values, params)
+
+
+def _pixels(source: Source, field: str, value: Any, pixels: str, value_range: Any) -> Any:
+    """A field's values as views take them: brightnesses as uint8 or unit floats, anything else as it is.
+
+    They are scaled by ``value_range``; None takes the source's own.
+    """
+    if not kind_of(source.fields[field].kind).pixels:
+        return value
+    if pixels == "float32":
+        return as_unit_float(value)
+    return as_uint8(value, source.range_of(field) if value_range is None else value_range)
+
+
+def stack_views(rows: list[dict[str, Any]], recipe: Recipe) -> dict[str, torch.Tensor]:
+    """Views and facts of several samples as one batch: images (N,C,h,w), clips (N,C,T,h,w), facts (N, ...).
+
+    Raises:
+        UserError: a view has several sizes.
+    """
+    found = {}
+    for name in rows[0]:
+        values = [np.asarray(row[name]) for row in rows]
+        kind = recipe.kind_of(name, values[0].ndim) if "." not in name else "value"
+        if kind != "value":
+            found[name] = kind_of(kind).stack(values)
+            continue
+        if len({value.shape for value in values}) > 1:
+            raise UserError(f"{name} has several sizes in one batch; crop or resize to one size")
+        found[name] = torch.from_numpy(np.stack(values))
+    return found
+
+
+def stack_images(images: list[np.ndarray]) -> torch.Tensor:
+    """(h,w,C) arrays -> one contiguous (N,C,h,w) tensor in channels-last memory, copied once."""
+    out = np.stack(images)
+    return torch.from_numpy(out).permute(0, 3, 1, 2)

@@ -1,0 +1,200 @@
+"""Streams of batches that start anywhere, one or several side by side, and what could not be used of them."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from selftaught.data import Source
+from selftaught.engine.batches import Batches
+from selftaught.engine.orders import Order, batches_of
+from selftaught.errors import UserError
+
+_START_METHOD = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+_told = 0
+
+
+class Stream(Sampler[Any]):
+    """(epoch, indices) pairs of one order from any batch of the stream on, for a number of batches."""
+
+    def __init__(
+        self, order: Order, batch_size: int, seed: int, start: int, total: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.order, self.batch_size, self.seed, self.rank, self.world = order, batch_size, seed, rank, world
+        self.start, self.total = start, total
+        self.per_epoch = max(1, order.length // (batch_size * world))
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        position = self.start
+        while position < self.total:
+            epoch, first = divmod(position, self.per_epoch)
+            for indices in self.epoch(epoch, first):
+                if position >= self.total:
+                    return
+                yield epoch, indices
+                position += 1
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[int]]:
+        """The batches of one epoch from one of them on."""
+        return batches_of(
+            self.order, self.batch_size, seed=self.seed, epoch=epoch, start=start, rank=self.rank, world=self.world
+        )
+
+    def __len__(self) -> int:
+        return self.total - self.start
+
+
+class Epochs(Stream):
+    """One epoch per iteration, each in an order and with views of its own (for a Lightning trainer of epochs)."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        epoch, self.passes = self.passes, self.passes + 1
+        for indices in islice(self.epoch(epoch), self.total):
+            yield epoch, indices
+
+
+class SideBySide(Sampler[Any]):
+    """Keys of several streams side by side: {role: (epoch, indices)}."""
+
+    def __init__(self, streams: dict[str, Stream]) -> None:
+        self.streams = streams
+        self.total = next(iter(streams.values())).total
+
+    def __iter__(self) -> Iterator[dict[str, tuple[int, list[int]]]]:
+        for keys in zip(*self.streams.values(), strict=True):
+            yield dict(zip(self.streams, keys, strict=True))
+
+    def __len__(self) -> int:
+        return len(next(iter(self.streams.values())))
+
+
+class Together(Dataset[Any]):
+    """Batches of several sources at once: {role: batch}."""
+
+    def __init__(self, parts: dict[str, Batches]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return max(len(part) for part in self.parts.values())
+
+    def __getitem__(self, keys: dict[str, tuple[int, list[int]]]) -> dict[str, dict[str, Any]]:
+        return {role: part[keys[role]] for role, part in self.parts.items()}
+
+
+class SkipLog:
+    """The samples that could not be used: counted, written to ``skipped.csv``, and too many of them stop the run."""
+
+    def __init__(self, source: Source, max_skip: float, path: Path | None = None) -> None:
+        self.source, self.max_skip, self.path = source, max_skip, path
+        self.reasons: dict[int, str] = {}
+
+    def add(self, skipped: list[tuple[int, str]]) -> None:
+        """Take in what a batch skipped.
+
+        Raises:
+            UserError: more than ``max_skip`` of the source can't be used.
+        """
+        new = {i: reason for i, reason in skipped if i not in self.reasons}
+        if not new:
+            return
+        self.reasons |= new
+        self.write()
+        if len(self.reasons) > self.max_skip * len(self.source):
+            index, reason = next(iter(self.reasons.items()))
+            raise UserError(
+                f"{self.source.name}: {len(self.reasons)} of {len(self.source)} samples can't be used, more than "
+                f"{self.max_skip:.0%} (such as {self.source.names[index]}: {reason}); mend them or raise --max-skip"
+            )
+
+    def write(self) -> None:
+        """Write ``skipped.csv`` (name, reason), whole each time and atomically."""
+        if self.path is None:
+            return
+        part = self.path.with_suffix(".part")
+        with part.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "reason"])
+            writer.writerows([self.source.names[i], reason] for i, reason in sorted(self.reasons.items()))
+        part.replace(self.path)
+
+
+def worker_init(_: int) -> None:
+    """One thread for OpenCV and torch in each of the loader's processes: the cores are shared between them.
+
+    Signals that a shell or a scheduler sends to all processes of a run are the parent's to act on: Ctrl-C is ignored
+    here, and the first SIGTERM too (a second one, the loader's own way to end a process that hangs, is obeyed).
+    """
+    import signal
+
+    import cv2
+
+    def wait(signum: int, frame: Any) -> None:
+        global _told
+        _told += 1
+        if _told > 1:
+            os._exit(128 + signum)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, wait)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+class StreamLoader:
+    """An iterable of batches that Lightning can take: its length is the whole stream's, its start is anywhere."""
+
+    def __init__(self, dataset: Dataset[Any], stream: Any, workers: int, skips: dict[str, SkipLog], pin: bool) -> None:
+        self.dataset, self.stream, self.skips, self.workers, self.pin = dataset, stream, skips, workers, pin
+
+    def __len__(self) -> int:
+        return self.stream.total
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for stream in self._runs():
+            for batch in self._loader(stream):
+                if "index" in batch:
+                    next(iter(self.skips.values())).add(batch.pop("skipped"))
+                else:
+                    for role, part in batch.items():
+                        self.skips[role].add(part.pop("skipped"))
+                yield batch
+
+    def _runs(self) -> Iterator[Any]:
+        """The stream; cut at every epoch where an order can change as the run goes on, so nothing is read ahead."""
+        streams = list(self.stream.streams.values()) if isinstance(self.stream, SideBySide) else [self.stream]
+        if not any(stream.order.stateful for stream in streams):
+            yield self.stream
+            return
+        ends = [stream.per_epoch for stream in streams if stream.order.stateful]
+        position, total = streams[0].start, streams[0].total
+        while position < total:
+            stop = min(total, *((position // end + 1) * end for end in ends))
+            parts = [Stream(s.order, s.batch_size, s.seed, position, stop, s.rank, s.world) for s in streams]
+            side = isinstance(self.stream, SideBySide)
+            yield SideBySide(dict(zip(self.stream.streams, parts, strict=True))) if side else parts[0]
+            position = stop
+
+    def _loader(self, stream: Any) -> DataLoader[Any]:
+        return DataLoader(
+            self.dataset,
+            batch_size=None,
+            sampler=stream,
+            num_workers=self.workers,
+            worker_init_fn=worker_init,
+            pin_memory=self.pin,
+            prefetch_factor=4 if self.workers else None,
+            generator=torch.Generator(),
+            multiprocessing_context=_START_METHOD if self.workers else None,
+        )
