@@ -136,23 +136,7 @@ def fit(
     plan = plan or Stage()
     checkpoint = folder / "checkpoints" / f"{method.stage}.ckpt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    data = DataModule(
-        sources,
-        method,
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-        seed=settings.seed,
-        max_skip=settings.max_skip,
-        skipped=folder / "skipped.csv",
-        view_device=settings.view_device,
-    )
-    epoch_batches = data.epoch_batches(settings.devices * settings.nodes)
-    if method.modality == "image" and method.pixels == "uint8":
-        method.to(memory_format=torch.channels_last)
-    total = stage_steps(settings, epoch_batches)
-    data.total_batches = total * settings.accumulate
-    method.plan(total, epoch_batches)
-    method.accumulate, method.clip = settings.accumulate, settings.clip
+    data, total, epoch_batches = _planned(method, sources, settings, folder)
     metrics = Metrics(folder / "metrics.csv", method.stage, settings.log_every, settings.batch_size)
     progress = Progress(title, total, metrics, quiet)
     saver = Checkpoints(checkpoint, settings.checkpoint_minutes, settings.checkpoint_steps, progress.console.print)
@@ -183,6 +167,28 @@ def fit(
         if chosen is not None:
             chosen.copy_to(method)
     return {"steps": method.steps, "skipped": sum(len(skips.reasons) for skips in data.skips.values())}
+
+
+def _planned(method: Method, sources: dict[str, Any], settings: Settings, folder: Path) -> tuple[DataModule, int, int]:
+    """The stage's data, its steps and the batches of an epoch; the method is told of them."""
+    data = DataModule(
+        sources,
+        method,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        seed=settings.seed,
+        max_skip=settings.max_skip,
+        skipped=folder / "skipped.csv",
+        view_device=settings.view_device,
+    )
+    epoch_batches = data.epoch_batches(settings.devices * settings.nodes)
+    if method.modality == "image" and method.pixels == "uint8":
+        method.to(memory_format=torch.channels_last)
+    total = stage_steps(settings, epoch_batches)
+    data.total_batches = total * settings.accumulate
+    method.plan(total, epoch_batches)
+    method.accumulate, method.clip = settings.accumulate, settings.clip
+    return data, total, epoch_batches
 
 
 def _look(held_out: Any, settings: Settings, method: Method) -> Callable[[Any], float] | None:

@@ -10,6 +10,7 @@ STATISTICS = " (for statistics over it); raise the batch size"
 
 
 def standardise(z: Tensor, normalize: str, centre_only: bool) -> Tensor:
+    """Embeddings (N, D) with mean 0 and deviation 1 over the batch or over the features, or centred alone."""
     if normalize == "none":
         return z
     if centre_only:
