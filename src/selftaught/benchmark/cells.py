@@ -21,14 +21,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from selftaught.benchmark._cell import HOST, UNTRAINED, Cell
 from selftaught.data.source import digest
 from selftaught.errors import UserError
 from selftaught.run.layout import Layout, write_json
 
-Cell = dict[str, Any]
-UNTRAINED = "untrained"
-HOST = "simclr"
-"""The method in whose clothes an untrained encoder runs: one step at learning rate 0."""
 _IDENTITY = ("method", "sources", "encoder", "start", "fraction", "seed", "options")
 
 

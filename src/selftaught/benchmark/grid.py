@@ -18,7 +18,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from selftaught.benchmark import executors, plan
-from selftaught.benchmark.cells import Cell, Place, execute, facts, folder_of, record_failure
+from selftaught.benchmark._cell import Cell
+from selftaught.benchmark.cells import Place, execute, facts, folder_of, record_failure
 from selftaught.benchmark.progress import Board
 from selftaught.benchmark.tables import Table
 from selftaught.errors import UserError

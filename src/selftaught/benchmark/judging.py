@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from selftaught import evaluation
-from selftaught.benchmark.cells import UNTRAINED, Cell
+from selftaught.benchmark._cell import UNTRAINED, Cell
 from selftaught.benchmark.mixture import limited
 from selftaught.data import Source
 from selftaught.errors import UserError

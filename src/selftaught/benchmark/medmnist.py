@@ -13,7 +13,7 @@ from typing import Any
 
 from selftaught import catalog
 from selftaught.benchmark import grid, packaged
-from selftaught.benchmark.cells import HOST, UNTRAINED
+from selftaught.benchmark._cell import HOST, UNTRAINED
 from selftaught.data import cache_folder
 from selftaught.errors import UserError, require
 from selftaught.evaluation.ood import SCORERS

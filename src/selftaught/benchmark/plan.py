@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from selftaught import catalog
-from selftaught.benchmark.cells import HOST, UNTRAINED, Cell, key_of
+from selftaught.benchmark._cell import HOST, UNTRAINED, Cell
+from selftaught.benchmark.cells import key_of
 from selftaught.benchmark.judging import PROBES
 from selftaught.data.spec import near
 from selftaught.errors import UserError

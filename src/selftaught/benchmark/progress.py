@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from selftaught.benchmark.cells import Cell, Place
+from selftaught.benchmark._cell import Cell
+from selftaught.benchmark.cells import Place
 
 
 class Board:

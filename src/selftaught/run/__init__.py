@@ -16,7 +16,8 @@ from selftaught.data import Source, open_source
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator
 from selftaught.errors import UserError
-from selftaught.run import applying, evaluations, outputs, reporting, samples, suites, training
+from selftaught.run import applying, evaluations, outputs, reporting, samples, training
+from selftaught.run.bench import Bench, Options
 from selftaught.run.evaluations import Found
 from selftaught.run.layout import Layout
 from selftaught.run.ranks import is_first
@@ -212,7 +213,7 @@ class Run:
             report: write the report afterwards.
             say: called with a line before each part.
             **options: of single protocols, ``reference``, ``labels``, ``by``, ``fraction`` ...: see
-                :class:`selftaught.run.suites.Options`.
+                :class:`selftaught.run.bench.Options`.
 
         Returns:
             per protocol the Results of ``this``, ``random`` (untrained) and ``raw``; a dict that prints as tables. It
@@ -222,14 +223,14 @@ class Run:
         Raises:
             UserError: data that don't fit the run or the protocols.
         """
-        bench = suites.Bench(
+        bench = Bench(
             self.method,
             self._untrained,
             own=self.settings,
             classes=self.config["data"].get("classes"),
             settings=self._settings(data),
             data=self.config["settings"]["data"] if data is None else data,
-            options=suites.Options.of(options),
+            options=Options.of(options),
             baselines=baselines,
             say=say,
             protocols=list(protocols or ()),

@@ -16,9 +16,9 @@ from selftaught.errors import UserError
 from selftaught.evaluation import Result
 from selftaught.evaluation.restricted import matching
 from selftaught.run import samples, suites
+from selftaught.run.bench import Bench
 from selftaught.run.contenders import some
 from selftaught.run.features import batches_of, calibrate, channel_statistics, embed, raw
-from selftaught.run.suites import Bench
 
 LABELLED = ("knn", "linear", "fewlabel", "retrieval", "diagnostics")
 UNLABELLED = ("diagnostics",)

@@ -15,7 +15,7 @@ from selftaught.run.features import embed
 from selftaught.run.layout import Layout
 
 if TYPE_CHECKING:
-    from selftaught.run.suites import Bench
+    from selftaught.run.bench import Bench
 
 NAME = "unlearning"
 _LIMIT_TRAIN, _LIMIT_TEST = 20_000, 10_000

@@ -19,7 +19,7 @@ from selftaught.run.applying import Applied, Job
 from selftaught.run_settings import Settings
 
 if TYPE_CHECKING:
-    from selftaught.run.suites import Bench
+    from selftaught.run.bench import Bench
 
 __all__ = ["Judged", "Output", "Page"]
 

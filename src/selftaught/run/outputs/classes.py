@@ -12,7 +12,7 @@ from selftaught.run.outputs._base import Judged
 from selftaught.run.outputs.embedding import Embedding
 
 if TYPE_CHECKING:
-    from selftaught.run.suites import Bench
+    from selftaught.run.bench import Bench
 
 __all__ = ["Classes"]
 

@@ -10,7 +10,7 @@ from selftaught.run.outputs import _table
 from selftaught.run.outputs._base import Judged, Output, Page
 
 if TYPE_CHECKING:
-    from selftaught.run.suites import Bench
+    from selftaught.run.bench import Bench
 
 __all__ = ["Embedding"]
 

@@ -29,7 +29,7 @@ from selftaught.run.outputs._base import Judged, Output, Page
 from selftaught.run.outputs._pictures import Beside, write_image
 
 if TYPE_CHECKING:
-    from selftaught.run.suites import Bench
+    from selftaught.run.bench import Bench
 
 __all__ = ["Image", "restore"]
 

@@ -1,0 +1,135 @@
+"""Orders: pure in (seed, epoch, state), the same on all ranks, and a state that takes effect and survives a stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from selftaught import UserError
+from selftaught.engine.fit import fit
+from selftaught.engine.loader import DataModule
+from selftaught.engine.orders import ActiveSet, Balanced, Grouped, InOrder, Order, Shuffled, batches_of
+from selftaught.run_settings import Settings
+from tests.engine.test_several_optimisers import SETTINGS, Toy, series
+
+
+def test_shuffled_and_in_order_hold_every_sample_once() -> None:
+    order = Shuffled(50)
+    assert sorted(order.epoch(1, 3)) == list(range(50))
+    assert np.array_equal(order.epoch(1, 3), order.epoch(1, 3))
+    assert not np.array_equal(order.epoch(1, 3), order.epoch(1, 4))
+    assert not np.array_equal(order.epoch(1, 3), order.epoch(2, 3))
+    assert InOrder(5).epoch(0, 9).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_ranks_laid_side_by_side_are_the_batch_of_one_process() -> None:
+    order = Shuffled(41)
+    one = list(batches_of(order, 8, seed=3, epoch=2))
+    two = [list(batches_of(order, 4, seed=3, epoch=2, rank=r, world=2)) for r in range(2)]
+    assert len(one) == 5
+    assert [a + b for a, b in zip(*two, strict=True)] == one
+    assert list(batches_of(order, 8, seed=3, epoch=2, start=3)) == one[3:]
+    with pytest.raises(UserError, match="--batch-size 20"):
+        list(batches_of(order, 30, seed=0, epoch=0, world=2))
+
+
+def test_grouped_keeps_runs_of_one_group_together() -> None:
+    groups = np.repeat([7, 3, 9], [5, 8, 2])
+    order = Grouped(groups, 3)
+    assert order.length == 9  # one run of the first group, two of the second, none of the third
+    for epoch in range(3):
+        rows = order.epoch(0, epoch).reshape(-1, 3)
+        assert all(len(set(groups[row])) == 1 for row in rows)
+        assert len(set(rows.reshape(-1).tolist())) == 9
+    with pytest.raises(UserError, match="the largest has 8"):
+        Grouped(groups, 9)
+
+
+def test_balanced_shows_every_class_as_often() -> None:
+    labels = np.array([0] * 90 + [1] * 9 + [2] * 1 + [-1] * 20)
+    order = Balanced(labels)
+    listed = order.epoch(0, 0)
+    assert len(listed) == order.length == 100
+    counts = np.bincount(labels[listed], minlength=3)
+    assert counts.max() - counts.min() <= 1
+    assert len(set(listed[labels[listed] == 0].tolist())) == counts[0]  # no sample twice before all were seen
+    with pytest.raises(UserError, match="needs labelled"):
+        Balanced(np.full(4, -1))
+
+
+def test_an_active_set_is_gone_through_evenly() -> None:
+    order = ActiveSet(30, 12)
+    order.select([4, 9, 20, 2, 11])
+    listed = order.epoch(5, 0)
+    assert len(listed) == 12
+    assert set(listed.tolist()) == {2, 4, 9, 11, 20}
+    assert np.bincount(listed).max() - np.bincount(listed)[[2, 4, 9, 11, 20]].min() <= 1
+    again = ActiveSet(30, 12)
+    again.load_state_dict(order.state_dict())
+    assert np.array_equal(again.epoch(5, 0), listed)
+    for wrong in ([], [30], [1, 1]):
+        with pytest.raises(UserError, match="each of its samples once"):
+            order.select(wrong)
+
+
+class Chooser(Toy):
+    """Chooses anew after every epoch of five steps: the samples whose number has the epoch's remainder by three."""
+
+    armed = False
+
+    def order(self, source: Any, role: str) -> Order:
+        self.chosen = ActiveSet(len(source), 40)
+        self.seen_rows: list[list[int]] = []
+        return self.chosen
+
+    def step(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        self.seen_rows.append(batch["index"].tolist())
+        return super().step(batch)
+
+    def after_step(self) -> None:
+        if (self.steps + 1) % 5 == 0:
+            self.chosen.select([i for i in range(40) if i % 3 == (self.steps + 1) // 5 % 3])
+        if Chooser.armed and self.steps == 8:
+            raise RuntimeError("power cut")
+
+
+def _chosen(folder: Path) -> Chooser:
+    torch.manual_seed(0)
+    method = Chooser(channels=6, length=16)
+    settings = Settings(**SETTINGS | {"steps": 15, "checkpoint_steps": 1, "workers": 1})
+    fit(method, {"data": series()}, settings, folder, quiet=True)
+    return method
+
+
+def test_what_a_method_chooses_holds_from_the_next_epoch_on_and_after_a_resume(tmp_path: Path) -> None:
+    whole = _chosen(tmp_path / "whole")
+    remainders = [{i % 3 for row in whole.seen_rows[start : start + 5] for i in row} for start in (0, 5, 10)]
+    assert remainders == [{0, 1, 2}, {1}, {2}]
+    Chooser.armed = True
+    with pytest.raises(RuntimeError, match="power cut"):
+        _chosen(tmp_path / "cut")
+    Chooser.armed = False
+    again = _chosen(tmp_path / "cut")
+    assert again.seen_rows == whole.seen_rows[8:]
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def test_streams_of_two_roles_stand_side_by_side() -> None:
+    class Two(Toy):
+        roles = ("first", "second")
+
+    method = Two(channels=6, length=16)
+    data = DataModule(
+        {"first": series(), "second": series().subset(np.arange(12))}, method, batch_size=8, workers=0, total_batches=4
+    )
+    batches = list(data.train_dataloader())
+    assert len(batches) == 4
+    for batch in batches:
+        assert batch.keys() == {"first", "second"}
+        assert batch["first"]["series"].shape == batch["second"]["series"].shape == (8, 6, 16)
+        assert int(batch["second"]["index"].max()) < 12
+    assert data.epoch_batches() == 1  # of the shorter stream
