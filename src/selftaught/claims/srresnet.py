@@ -17,6 +17,7 @@ def claim() -> Claim:
             Arm("srresnet", "srresnet", {"steps": 400}),
             Arm("bicubic", "bicubic", {"steps": 1}),
             Arm("espcn", "espcn", {"steps": 400}),
+            Arm("srcnn", "srcnn", {"steps": 400}),
         ),
         common={"batch_size": 8},
         score=("restoration", "psnr"),
