@@ -208,6 +208,8 @@ loss.backward()
 found = {"loss": loss.detach(), "gradient": method.projector.weight.grad, "alpha": alpha.clone(), "pi": pi}
 torch.save(found | {"weight": method.projector.weight.detach(), "bias": method.projector.bias.detach()},
            f"{folder}/{rank}.pt")
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()  # else the other process may lose it while threads of gloo still run
 """
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, in_float32
+from selftaught.objectives._common import check_choice, check_floats, in_float32
 
 
 @torch.no_grad()
@@ -54,6 +54,7 @@ def masked_prediction(prediction: Tensor, target: Tensor, mask: Tensor, *, kind:
     Raises:
         UserError: (a ``ValueError``) shapes that differ, a mask that isn't bool or hides nothing, an unknown kind.
     """
+    check_floats(prediction=prediction, target=target)
     check_choice("kind", kind, ("l2", "l1"))
     if prediction.dim() != 3 or prediction.shape != target.shape or mask.shape != prediction.shape[:2]:
         shapes = [tuple(t.shape) for t in (prediction, target, mask)]

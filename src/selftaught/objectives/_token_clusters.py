@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, check_positive, in_float32
+from selftaught.objectives._common import check_choice, check_floats, check_positive, in_float32
 from selftaught.objectives.swav import Join, sinkhorn
 
 
@@ -69,6 +69,7 @@ def cluster_distillation_terms(
     whose best prototype is that of their partner's code; ``used_prototypes``, the share of prototypes that are the
     largest entry of some image token's code.
     """
+    check_floats(video=video, image=image, prototypes=prototypes)
     _check_pair(video, image, prototypes)
     check_choice("targets", targets, ("hard", "soft"))
     check_positive(temperature=temperature, eps=eps)
@@ -139,6 +140,7 @@ def sigma_terms(
     join: Join | None = None,
 ) -> dict[str, Tensor]:
     """:func:`sigma` with ``used_prototypes``, the share that is the largest entry of some target's code."""
+    check_floats(prediction=prediction, target=target, prototypes=prototypes)
     _check_pair(prediction, target, prototypes)
     check_choice("targets", targets, ("hard", "soft"))
     check_positive(temperature=temperature, eps=eps)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, check_positive, in_float32
+from selftaught.objectives._common import check_choice, check_floats, check_positive, in_float32
 from selftaught.objectives._masked import masked_prediction, normalised_patches
 from selftaught.objectives._token_clusters import (
     check_tokens,
@@ -156,6 +156,7 @@ def masked_distillation_terms(
 
     An entropy that goes to 0 or to log K is a collapse.
     """
+    check_floats(student=student, teacher=teacher, center=center)
     _check_logits(student, teacher, center)
     check_positive(student_temperature=student_temperature, teacher_temperature=teacher_temperature, chunk=chunk)
     scale = 1.0
@@ -208,6 +209,7 @@ def discovr_center(
     Raises:
         UserError: (a ``ValueError``) a momentum outside [0, 1], shapes that don't fit, an unknown ``center_input``.
     """
+    check_floats(center=center, teacher=teacher)
     check_choice("center_input", center_input, ("logits", "probs"))
     check_positive(teacher_temperature=teacher_temperature)
     _check_logits(teacher[None], teacher, center)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive, check_views, in_float32
+from selftaught.objectives._common import check_floats, check_labels, check_positive, check_views, in_float32
 
 __all__ = [
     "bad_teacher",
@@ -75,6 +75,7 @@ def laf_vae(
 @in_float32
 def laf_phi(q: Tensor) -> Tensor:
     """Squash reconstruction errors q >= 0 to exp( q / (q + 1) ), in [1, e); the slope is phi / (q + 1)^2."""
+    check_floats(q=q)
     return (q / (q + 1)).exp()
 
 
@@ -251,6 +252,7 @@ def bad_teacher(
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    check_labels(labels, len(logits), logits.shape[1])
     rows, _ = check_views(logits)
     if labels.shape != (rows,):
         raise UserError(f"{rows} rows of logits need ({rows},) labels, got {tuple(labels.shape)}")

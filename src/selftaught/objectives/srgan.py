@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad, softplus
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, in_float32
+from selftaught.objectives._common import check_choice, check_floats, in_float32
 
 __all__ = [
     "FEATURE_SCALE",
@@ -42,6 +42,7 @@ def srgan_pixel(generated: Tensor, target: Tensor) -> Tensor:
     Raises:
         UserError: (a ``ValueError``) shapes that differ or aren't those of images.
     """
+    check_floats(generated=generated, target=target)
     _check_pair(generated, target)
     return (generated - target).square().mean()
 
@@ -63,6 +64,7 @@ def srgan_vgg(generated: Tensor, target: Tensor, *, feature_scale: float = FEATU
     Raises:
         UserError: (a ``ValueError``) shapes that differ or aren't those of maps.
     """
+    check_floats(generated=generated, target=target)
     _check_pair(generated, target)
     return (feature_scale * (generated - target)).square().sum(1).mean()
 
@@ -78,6 +80,7 @@ def srgan_adversarial(generated: Tensor, *, reduction: Reduction = "mean") -> Te
     Raises:
         UserError: (a ``ValueError``) no logits, or another reduction.
     """
+    check_floats(generated=generated)
     check_choice("reduction", reduction, ("mean", "sum"))
     _check_logits(generated)
     losses = softplus(-generated)
@@ -95,6 +98,7 @@ def srgan_discriminator(real: Tensor, generated: Tensor) -> Tensor:
     Returns:
         A scalar; 2 log 2 where D can't tell.
     """
+    check_floats(real=real, generated=generated)
     _check_logits(real)
     _check_logits(generated)
     return softplus(-real).mean() + softplus(generated).mean()
