@@ -165,3 +165,10 @@ def test_a_run_of_eight_bits_scales_sixteen_by_their_type():
         (batch,) = evaluation_batches(source, pipeline, value_range=Scale(None, "uint8"), workers=0)
         (wanted,) = evaluation_batches(by_type, pipeline, value_range=Scale(None, "uint8"), workers=0)
         assert (batch["views"][0].int() - wanted["views"][0].int()).abs().max() <= 1
+
+
+def test_a_method_that_learns_from_labels_refuses_samples_without_one() -> None:
+    source = open_source({"images": photos(12), "labels": np.array([0, 1, -1] * 4)}, split="all")
+    method = methods.Supervised(classes=2, **{k: v for k, v in SMALL.items() if k != "projector"})
+    with pytest.raises(UserError, match="samples without a label, which supervised learns from"):
+        DataModule(source, method, batch_size=4, workers=0)

@@ -103,6 +103,11 @@ class DataModule(L.LightningDataModule):
         self.orders = {role: method.order(s, role) or Shuffled(len(s)) for role, s in self.sources.items()}
         if next(iter(self.sources)) == method.roles[0]:  # a further stream may be small: its batches are, too
             check_batch_size(self.source, batch_size, method.compares)
+        labels = self.source.labels
+        if method.needs_labels and labels is not None and len(labels) and int(labels.min()) < 0:
+            raise UserError(
+                f"{self.source.name} holds samples without a label, which {method.slug} learns from: use --split train"
+            )
 
     def rows(self, role: str, world: int = 1) -> int:
         """Samples of a stream in a batch of one process."""
