@@ -327,10 +327,12 @@ class Method(L.LightningModule):
         found: Any = self.optimizers(use_pl_optimizer=True)
         wrapped = found[self._places[name]] if isinstance(found, list) else found
         loss = terms["loss"] / self.accumulate if self.accumulate > 1 else terms["loss"]
-        self._backward(loss, wrapped)
+        with torch.autocast(self.device.type, enabled=False):  # the backward pass has the types of the forward one
+            self._backward(loss, wrapped)
+            if self._steps_now:
+                wrapped.step()
+                wrapped.zero_grad(set_to_none=True)
         if self._steps_now:
-            wrapped.step()
-            wrapped.zero_grad(set_to_none=True)
             schedules: Any = self.lr_schedulers()
             (schedules[self._places[name]] if isinstance(schedules, list) else schedules).step()
         return detached
