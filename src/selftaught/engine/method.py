@@ -90,6 +90,7 @@ class Method(L.LightningModule):
         self._batches = 0
         self._optims: dict[str, Optim] = {}
         self._places: dict[str, int] = {}
+        self._cleared: set[str] = set()
         self.value_range: Any = None
         self.register_buffer("pixel_mean", torch.full((channels,), 0.5))
         self.register_buffer("pixel_std", torch.full((channels,), 0.25))
@@ -288,6 +289,7 @@ class Method(L.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_index: int) -> dict[str, Any]:
         """One batch: the method's step, and what follows it where the step is whole; terms are logged."""
         if self._batches % self.accumulate == 0:
+            self._cleared.clear()
             self.before_step()
         self._batches += 1
         terms = {name: value.detach() for name, value in self.step(batch).items()}
@@ -327,11 +329,13 @@ class Method(L.LightningModule):
         found: Any = self.optimizers(use_pl_optimizer=True)
         wrapped = found[self._places[name]] if isinstance(found, list) else found
         loss = terms["loss"] / self.accumulate if self.accumulate > 1 else terms["loss"]
+        if self.accumulate == 1 or name not in self._cleared:
+            wrapped.zero_grad(set_to_none=True)  # here and not after the step: the backward pass takes their memory
+            self._cleared.add(name)
         with torch.autocast(self.device.type, enabled=False):  # the backward pass has the types of the forward one
             self._backward(loss, wrapped)
             if self._steps_now:
                 wrapped.step()
-                wrapped.zero_grad(set_to_none=True)
         if self._steps_now:
             schedules: Any = self.lr_schedulers()
             (schedules[self._places[name]] if isinstance(schedules, list) else schedules).step()
