@@ -159,10 +159,7 @@ def fit(
     trainer.fit(method, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     progress.stop()
     release_networks(compiled)
-    if saver.saved_step != method.steps and not (checkpoint.exists() and saved_steps(checkpoint) == method.steps):
-        problem = saver.save(trainer)
-        if problem:
-            raise UserError(f"{folder}: {problem}; free some space and go on with --resume {folder}")
+    _save_last(saver, trainer, method, folder)
     for chosen in (averaged, best):
         if chosen is not None:
             chosen.copy_to(method)
@@ -205,14 +202,28 @@ def _look(held_out: Any, settings: Settings, method: Method) -> Callable[[Any], 
     return look
 
 
-def saved_steps(checkpoint: Path) -> int:
-    """How many steps a checkpoint holds."""
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return int(content["selftaught"]["steps"])
+def _save_last(saver: Checkpoints, trainer: L.Trainer, method: Method, folder: Path) -> None:
+    """Write the state at the end of training, unless the last checkpoint holds it.
+
+    Raises:
+        UserError: it can't be written, or a weight is not finite.
+    """
+    if saver.saved_step == method.steps:
+        return
+    if saver.path.exists() and int(_saved(saver.path)["selftaught"]["steps"]) == method.steps:
+        return
+    if problem := saver.save(trainer):
+        raise UserError(f"{folder}: {problem}; free some space and go on with --resume {folder}")
+
+
+def _saved(checkpoint: Path) -> dict[str, Any]:
+    """The content of a checkpoint, its tensors left on disk until they are looked at."""
+    content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return content
 
 
 def _stopped_early(checkpoint: Path) -> int | None:
     """Batches taken, where the run had stopped early when it was saved."""
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    content = _saved(checkpoint)
     best = content.get("callbacks", {}).get("Best", {})
     return int(content["selftaught"]["batches"]) if best.get("stopped") else None
