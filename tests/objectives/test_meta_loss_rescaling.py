@@ -83,7 +83,12 @@ def test_smaller_sets_of_features_are_parts_of_the_whole() -> None:
     loss = objectives.storm_features(losses, probabilities, labels, feature_set="loss")
     assert torch.equal(without, whole[:, :18])
     assert torch.equal(loss, whole[:, [0, 18]])
-    assert [objectives.feature_count(s, agreement=a) for s in ("default", "loss") for a in (True, False)] == [19, 18, 2, 1]
+    assert [objectives.feature_count(s, agreement=a) for s in ("default", "loss") for a in (True, False)] == [
+        19,
+        18,
+        2,
+        1,
+    ]
     assert not whole.requires_grad
 
 

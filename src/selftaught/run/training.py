@@ -236,6 +236,7 @@ def build(kind: type[Method], config: Any, facts: dict[str, Any]) -> Method:
         length=facts.get("length"),
         samples=facts["samples"],
         classes=facts.get("class_count", 0),
+        modality=facts.get("modality"),
     )
     if "mean" in facts:
         method.pixel_mean.copy_(torch.tensor(facts["mean"]))
@@ -250,6 +251,7 @@ def _train(job: Job) -> Path:
     state = layout.read_state()
     torch.manual_seed(job.settings.seed)
     method = build(job.kind, job.config, job.facts)
+    method.survey(job.sources)
     if job.settings.init:
         start_from(method, Path(job.settings.init))
     for line in job.plan:

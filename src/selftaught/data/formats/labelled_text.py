@@ -87,7 +87,8 @@ def open_labelled_texts(
     for what in columns:
         if columns[what] is None:
             has = ", ".join(map(str, rows[0]))
-            raise UserError(f"{path}: which column holds the {'texts' if what == 'column' else 'classes'}? say {what}=NAME; it has {has}")
+            held = "texts" if what == "column" else "classes"
+            raise UserError(f"{path}: which column holds the {held}? say {what}=NAME; it has {has}")
     texts = [_text(row.get(str(columns["column"]))) for row in rows]
     source = LabelledTexts(
         texts, [_cell(row.get(str(columns["label"]))) for row in rows], name, names=_names(path, rows, key)
@@ -105,7 +106,9 @@ def _column(path: Path, row: Mapping[str, Any], asked: str | None, usual: Sequen
     if asked is None:
         return next((c for c in row if str(c).strip().lower() in usual), None)
     if asked not in row:
-        raise UserError(f"{path}: {option}={asked}: no such column{near(asked, row)}; it has {', '.join(map(str, row))}")
+        raise UserError(
+            f"{path}: {option}={asked}: no such column{near(asked, row)}; it has {', '.join(map(str, row))}"
+        )
     return asked
 
 
@@ -157,6 +160,4 @@ def _holds_labels(path: Path, options: Mapping[str, Any]) -> bool:
     return has_text and bool(called & set(LABEL_COLUMNS))
 
 
-FORMATS = (
-    Format("text", 4, (".csv", ".tsv", ".jsonl"), file=open_labelled_texts, reads=_holds_labels),
-)
+FORMATS = (Format("text", 4, (".csv", ".tsv", ".jsonl"), file=open_labelled_texts, reads=_holds_labels),)
