@@ -224,13 +224,13 @@ class MetaLossRescaling(ClassifierMethod):
             count: passes; statistics of BatchNorm are left alone.
         """
         if not count:
-            return x.new_zeros(0, len(x)).float(), x.new_zeros(0, len(x), self.classes).float()
+            return torch.zeros(0, len(x), device=x.device), torch.zeros(0, len(x), self.classes, device=x.device)
         learner = self.learner
         tensors = {name: buffer.clone() for name, buffer in learner.named_buffers()}
         tensors |= {name: value.detach() for name, value in (state or {}).items()}
         with torch.no_grad():
             repeated = x.repeat(count, *[1] * (x.dim() - 1))
-            logits = functional_call(learner, tensors, (repeated,)).float()
+            logits = functional_call(learner, tensors, (repeated,))
             losses = cross_entropy(logits, labels.repeat(count), reduction="none")
         return losses.view(count, -1), logits.softmax(1).view(count, len(x), -1)
 
@@ -253,7 +253,7 @@ class MetaLossRescaling(ClassifierMethod):
             kept.append(own)
             if c.window:
                 del kept[: -c.window]
-        weights = self.rescalers(features.to(self.device), own.label)
+        weights = self.rescalers(features.to(self.classifier.weight), own.label)
         return objectives.binary_weights(weights, c.threshold) if c.threshold else weights
 
     def _feature_options(self) -> dict[str, Any]:
@@ -285,7 +285,7 @@ class MetaLossRescaling(ClassifierMethod):
         """Plain cross-entropy of one batch: what ``mode=plain`` minimises, and what held-out samples are judged by."""
         batch = batch.get("data", batch)
         logits = self.learner(self.inputs(batch))
-        losses = cross_entropy(logits.float(), batch["label"], reduction="none")
+        losses = cross_entropy(logits, batch["label"], reduction="none")
         return {"loss": losses.mean(), "accuracy": accuracy(logits, batch["label"])}
 
     def step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -302,7 +302,7 @@ class MetaLossRescaling(ClassifierMethod):
 
     def _first(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Logits and losses of the pass with gradient."""
-        logits = self.learner(self.inputs(batch)).float()
+        logits = self.learner(self.inputs(batch))
         return logits, cross_entropy(logits, batch["label"], reduction="none")
 
     def _inner(self, batch: dict[str, Any], *, again: bool) -> None:
@@ -348,7 +348,7 @@ class MetaLossRescaling(ClassifierMethod):
         x, labels, learner = self.inputs(meta), meta["label"], self.learner
         buffers = {name: buffer.clone() for name, buffer in learner.named_buffers()}
         with self._aside(1):
-            logits = functional_call(learner, state | buffers, (x,)).float()
+            logits = functional_call(learner, state | buffers, (x,))
         losses = cross_entropy(logits, labels, reduction="none")
         own = self._statistics(logits, losses, x, labels, state, 2)
         weights = self._weights(own, "meta")
@@ -375,7 +375,7 @@ class MetaLossRescaling(ClassifierMethod):
     def _agra(self, data: dict[str, Any], meta: dict[str, Any], logits: Tensor) -> Tensor:
         """Which samples of a batch AGRA keeps, by the gradients of the classifier's weights."""
         with self._aside(1):
-            h, other = self.encoder(self.inputs(data)).float(), self.encoder(self.inputs(meta)).float()
+            h, other = self.encoder(self.inputs(data)), self.encoder(self.inputs(meta))
         gradients = objectives.linear_gradients(h, logits, data["label"])
         comparison = objectives.linear_gradients(other, self.classifier(other), meta["label"])
         return objectives.agra_keep(gradients, comparison)
@@ -398,7 +398,7 @@ class MetaLossRescaling(ClassifierMethod):
         features = features_of(own, **self._feature_options())
         rescalers = copy.deepcopy(self.rescalers).cpu()
         with torch.no_grad():
-            return rescalers.train(len(labels) > 1)(features.cpu(), labels.cpu())
+            return rescalers.train(len(labels) > 1)(features.cpu().float(), labels.cpu())
 
     def deliverable(self) -> nn.Module:
         """Inputs to class logits, with the rescalers and the vocabulary beside."""

@@ -188,10 +188,8 @@ def storm_features(
         UserError: see `dropout_statistics`; an unknown set.
     """
     own = dropout_statistics(losses, probabilities, labels)
-    return features_of(
-        own, feature_set=feature_set, agreement=agreement, categories=categories, class_separation=class_separation,
-        earlier=earlier,
-    )  # fmt: skip
+    options = {"agreement": agreement, "categories": categories, "class_separation": class_separation}
+    return features_of(own, feature_set=feature_set, earlier=earlier, **options).float()
 
 
 def features_of(
@@ -203,12 +201,12 @@ def features_of(
     class_separation: bool = True,
     earlier: Sequence[DropoutStatistics] = (),
 ) -> Tensor:
-    """`storm_features` of statistics that are known already."""
+    """`storm_features` of statistics that are known already, in float64."""
     if feature_set not in ("default", "loss"):
         raise UserError(f"feature_set={feature_set!r}: it may be default or loss")
     flag = [own.agree.double()] if agreement else []
     if feature_set == "loss":
-        return torch.stack([own.loss, *flag], 1).float()
+        return torch.stack([own.loss, *flag], 1)
     pooled = [torch.cat([own[k], *(part[k] for part in earlier)]) for k in range(len(own))]
     group = torch.zeros_like(pooled[5])
     if class_separation:
@@ -228,7 +226,7 @@ def features_of(
         mean, deviation = _by_group(values, member, count)
         columns += [values, mean[member], deviation[member]]
     rows = len(own.loss)
-    return torch.stack([*(column[:rows] for column in columns), *flag], 1).float()
+    return torch.stack([*(column[:rows] for column in columns), *flag], 1)
 
 
 def _by_group(values: Tensor, member: Tensor, count: int) -> tuple[Tensor, Tensor]:
