@@ -28,7 +28,7 @@ class Settings:
     noise: str = ""
     """Noise to add to clean images first: gaussian:SIGMA or correlated:SIGMA[:KERNEL], SIGMA in grey levels of 255."""
     init: str | None = None
-    """Run folder whose weights to start from."""
+    """Weights to start from: a run's folder, a file (.safetensors, .pth), timm:NAME or hf:REPO."""
     epochs: Positive | None = None
     """Passes over the data; the preset's when neither epochs nor steps are given."""
     steps: Count | None = None
