@@ -21,11 +21,11 @@ def claim() -> Claim:
             Arm("storm", "meta-loss-rescaling"),
             Arm("cleanlab's ranking", "meta-loss-rescaling", {"mode": "plain"}, "raw"),
             Arm("learnt, not used", "meta-loss-rescaling", {"mode": "simulate"}),
-            Arm("agra", "meta-loss-rescaling", {"mode": "agra"}),
+            Arm("rescalers untrained", "meta-loss-rescaling", {"mode": "agra"}),
         ),
         common={"preset": "laptop-text", "epochs": 6, "vocabulary": 2000},
         score=("label-noise", "auc"),
-        also=(("classify", "accuracy"),),
+        also=(("label-noise", "found_in_first"),),
         full={"data": "sentiment?wrong_labels=0.2", "epochs": 10},
     )
 
@@ -35,8 +35,8 @@ def fact() -> Fact:
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        rescaler = networks.Rescaler()
-    logits = rescaler.logits(torch.rand(64, 19, generator=generator)).mean(0).abs().max().item()
+        rescaler = networks.Rescaler().double()
+    logits = rescaler.logits(torch.rand(64, 19, generator=generator, dtype=torch.float64)).mean(0).abs().max().item()
     losses = torch.rand(64, generator=generator)
     plain = (objectives.meta_loss_rescaling(losses, torch.ones(64)) - losses.mean()).abs().item()
     return Fact(
