@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 import zlib
@@ -237,6 +238,7 @@ class _Npy(_Sink):
         if self.array is None:
             shape = (len(self.source), *values.shape[1:])
             self.array = np.lib.format.open_memmap(self.part, mode="w+", dtype=np.float32, shape=shape)
+            _reserve(self.part)
             self.array[:] = np.nan
         self.array[index] = values
 
@@ -247,6 +249,17 @@ class _Npy(_Sink):
             self.out.with_name(self.out.name + ".names.csv"), ("name",), [(n,) for n in self.source.names]
         )
         super().close()
+
+
+def _reserve(path: Path) -> None:
+    """Take the disk space of a file that is mapped into memory: a full disk would kill the process when it is used.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 _SINKS: dict[str, type[_Sink]] = {".parquet": _Parquet, ".npy": _Npy}
