@@ -24,6 +24,7 @@ OPTIONS = {
     **{slug: {"patch": 16} for slug in ("srresnet", "srcnn", "espcn", "bicubic")},
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
     "laf": {"forget": "class=down", "vae_epochs": 1.0},
+    **{slug: {"encoder": "test_vit", "image_size": 32} for slug in ("jigsaw", "relative-position", "rotation")},
 }
 IMAGES = [slug for slug in methods.built() if "image" in methods.get(slug).modalities]
 
