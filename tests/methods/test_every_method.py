@@ -23,6 +23,7 @@ OPTIONS = {
     "srgan": {"patch": 16, "pretrain_steps": 2, "content": "features", "discriminator_width": 4},
     **{slug: {"patch": 16} for slug in ("srresnet", "srcnn", "espcn", "bicubic")},
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
+    "mae": {"encoder": "vit-nano", "image_size": 32},
     "laf": {"forget": "class=down", "vae_epochs": 1.0},
     **{slug: {"encoder": "test_vit", "image_size": 32} for slug in ("jigsaw", "relative-position", "rotation")},
 }
