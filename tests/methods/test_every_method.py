@@ -25,7 +25,11 @@ OPTIONS = {
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
     "mae": {"encoder": "vit-nano", "image_size": 32},
     "laf": {"forget": "class=down", "vae_epochs": 1.0},
-    **{slug: {"encoder": "test_vit", "image_size": 32} for slug in ("jigsaw", "relative-position", "rotation")},
+    "beit": {"encoder": "vit-nano", "image_size": 28, "tokeniser_steps": 2, "words": 16},
+    **{
+        slug: {"encoder": "vit-nano", "image_size": 28}
+        for slug in ("ibot", "jigsaw", "maskfeat", "msn", "relative-position", "rotation", "simmim")
+    },
 }
 IMAGES = [slug for slug in methods.built() if "image" in methods.get(slug).modalities]
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from selftaught.engine.method import LearningRateScaling
 from selftaught.methods._encoder import EncoderConfig, EncoderMethod, accuracy
+from selftaught.networks import plain_vit
 from selftaught.views import HorizontalFlip, Pipeline, RandomResizedCrop
 
 
@@ -72,10 +73,3 @@ class Pretext(EncoderMethod):
         """Side of the encoder's patches; 1 for a network without patches."""
         embedding = getattr(getattr(self.encoder, "model", None), "patch_embed", None)
         return int(embedding.patch_size[0]) if embedding is not None and plain_vit(self.config.encoder) else 1
-
-
-def plain_vit(name: str) -> bool:
-    """Whether a timm name is one of the plain vision transformers."""
-    import timm
-
-    return timm.is_model(name) and timm.model_entrypoint(name).__module__ == "timm.models.vision_transformer"

@@ -19,7 +19,8 @@ from torch.nn.functional import interpolate
 from selftaught import networks, objectives
 from selftaught.catalog.rules import Count, Range
 from selftaught.errors import UserError
-from selftaught.methods._pretext import Pretext, PretextConfig, plain_vit
+from selftaught.methods._pretext import Pretext, PretextConfig
+from selftaught.networks import plain_vit
 from selftaught.views import jigsaw
 
 __all__ = ["Jigsaw"]
@@ -50,7 +51,7 @@ class Config(PretextConfig):
 PRESETS = {
     "imagenet": {"epochs": 100, "batch_size": 256},
     "laptop": {
-        "encoder": "test_vit", "image_size": 0, "permutations": 100, "hidden": 256, "dropout": 0.0, "lr": 4e-3,
+        "encoder": "vit-nano", "image_size": 0, "permutations": 100, "hidden": 256, "dropout": 0.0, "lr": 4e-3,
         "weight_decay": 0.05, "warmup_epochs": 1.0, "steps": 1500, "batch_size": 128,
     },
 }  # fmt: skip

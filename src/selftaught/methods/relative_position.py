@@ -40,7 +40,7 @@ class Config(PretextConfig):
 PRESETS = {
     "imagenet": {"epochs": 100, "batch_size": 256},
     "laptop": {
-        "encoder": "test_vit", "image_size": 0, "head": "256", "lr": 4e-3, "weight_decay": 0.05, "warmup_epochs": 1.0,
+        "encoder": "vit-nano", "image_size": 0, "head": "256", "lr": 4e-3, "weight_decay": 0.05, "warmup_epochs": 1.0,
         "steps": 1500, "batch_size": 128,
     },
 }  # fmt: skip

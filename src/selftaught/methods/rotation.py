@@ -31,7 +31,7 @@ class Config(PretextConfig):
 PRESETS = {
     "imagenet": {"epochs": 100, "batch_size": 256},
     "laptop": {
-        "encoder": "test_vit", "image_size": 0, "crop": 0.4, "lr": 4e-3, "weight_decay": 0.05, "warmup_epochs": 1.0,
+        "encoder": "vit-nano", "image_size": 0, "crop": 0.4, "lr": 4e-3, "weight_decay": 0.05, "warmup_epochs": 1.0,
         "steps": 1500, "batch_size": 64,
     },
 }  # fmt: skip

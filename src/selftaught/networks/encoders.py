@@ -154,12 +154,12 @@ class Encoder(nn.Module):
         model: Any = self.model
         patches = model.patch_embed(x)
         if mask is not None:
-            if mask_token is None or mask.dtype != torch.bool or mask.shape != patches.shape[:2]:
+            wanted = (len(x), patches[0, ..., 0].numel())  # a ViT for any size keeps its patches on their grid
+            if mask_token is None or mask.dtype != torch.bool or tuple(mask.shape) != wanted:
                 shown = f"{tuple(mask.shape)} {mask.dtype}"
-                raise UserError(
-                    f"a mask needs a mask_token, type bool and shape {tuple(patches.shape[:2])}; got {shown}"
-                )
-            patches = torch.where(mask[:, :, None], mask_token.to(patches.dtype), patches)
+                raise UserError(f"a mask needs a mask_token, type bool and shape {wanted}; got {shown}")
+            hidden = mask.view(*patches.shape[:-1], 1)
+            patches = torch.where(hidden, mask_token.flatten().to(patches.dtype), patches)
         h = model._pos_embed(patches)
         if keep is not None:
             check_keep(keep, len(x))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["SMALL_VITS", "named_vit"]
+__all__ = ["SMALL_VITS", "named_vit", "plain_vit"]
 
 SMALL_VITS: dict[str, dict[str, Any]] = {
     "vit-nano": {"embed_dim": 96, "depth": 4, "num_heads": 3},
@@ -13,6 +13,14 @@ SMALL_VITS: dict[str, dict[str, Any]] = {
 """Width, blocks and heads; the patch follows from the image size, as it does for timm's ViTs."""
 
 _TIMM = "vit_tiny_patch16_224"
+
+
+def plain_vit(name: str) -> bool:
+    """Whether a name is one of timm's plain vision transformers, or of `SMALL_VITS`."""
+    import timm
+
+    known = named_vit(name)[0]
+    return timm.is_model(known) and timm.model_entrypoint(known).__module__ == "timm.models.vision_transformer"
 
 
 def named_vit(name: str) -> tuple[str, dict[str, Any]]:
