@@ -23,7 +23,13 @@ OPTIONS = {
     "srgan": {"patch": 16, "pretrain_steps": 2, "content": "features", "discriminator_width": 4},
     **{slug: {"patch": 16} for slug in ("srresnet", "srcnn", "espcn", "bicubic")},
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
+    "mae": {"encoder": "vit-nano", "image_size": 32},
     "laf": {"forget": "class=down", "vae_epochs": 1.0},
+    "beit": {"encoder": "vit-nano", "image_size": 28, "tokeniser_steps": 2, "words": 16},
+    **{
+        slug: {"encoder": "vit-nano", "image_size": 28}
+        for slug in ("ibot", "jigsaw", "maskfeat", "msn", "relative-position", "rotation", "simmim")
+    },
 }
 IMAGES = [slug for slug in methods.built() if "image" in methods.get(slug).modalities]
 

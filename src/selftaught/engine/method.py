@@ -196,6 +196,13 @@ class Method(L.LightningModule):
         """Embeddings (N, D) that the protocols judge: the prediction, unless that is something else."""
         return self.predict(batch)
 
+    def pictures(self, x: Tensor) -> dict[str, Tensor]:
+        """What the report shows beside each other of normalised images (N, C, H, W): name to pictures of their shape.
+
+        A method that restores what it hid gives the input, the mask, what it restored and the target.
+        """
+        return {}
+
     def deliverable(self) -> nn.Module:
         """The module that a user takes away: normalised samples in, embedding or image out."""
         raise TypeError(f"{type(self).__name__} delivers no module")

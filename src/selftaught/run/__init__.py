@@ -363,7 +363,8 @@ class Run:
                 test = open_source(data, modality=modality, split=split, by=by, seed=settings.seed)
             except UserError as error:
                 say(f"without pictures of {data}: {error}")
-        return outputs.Page(self.method, train, test, settings, kept, lead.sections())
+        saved = self.layout.checkpoint(self.method.stages[-1])
+        return outputs.Page(self.method, train, test, settings, kept, lead.sections(), saved)
 
     def summary(self) -> list[str]:
         """Three lines: what was trained, how it did, where it lies."""
