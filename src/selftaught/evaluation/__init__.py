@@ -42,7 +42,7 @@ from selftaught.evaluation.online import OnlineKNN, monitor, monitor_rows
 from selftaught.evaluation.ood import detection, energy, knn_distance, linear_head, mahalanobis, make_scorer, msp, ood
 from selftaught.evaluation.projection import Projection, project
 from selftaught.evaluation.regression import regression
-from selftaught.evaluation.restoration import luma, restoration
+from selftaught.evaluation.restoration import luma, ms_ssim, restoration
 from selftaught.evaluation.restricted import restricted
 from selftaught.evaluation.result import Difference, Number, Result, paired_difference, table
 from selftaught.evaluation.robustness import domains, fgsm, pgd, robustness
@@ -86,7 +86,7 @@ _ALL = (
     Protocol("classify", "accuracy of the model's own classes", "scores", classify),
     Protocol("robustness", "a classifier under attack (FGSM, PGD) and common corruptions", "classifier", robustness),
     Protocol("finetune", "encoder and head trained together on the labels", "encoder", finetune),
-    Protocol("restoration", "PSNR and SSIM against clean images", "images", restoration),
+    Protocol("restoration", "PSNR, SSIM and MS-SSIM against clean images", "images", restoration),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
     Protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", "split", regression),
     Protocol("copy-detection", "mean average precision of finding the originals of copies", "copies", copy_detection),
@@ -149,6 +149,7 @@ __all__ = [
     "membership",
     "monitor",
     "monitor_rows",
+    "ms_ssim",
     "msp",
     "nearest",
     "ood",
