@@ -241,10 +241,12 @@ def test_semdedup_keeps_one_of_near_duplicates(monkeypatch) -> None:
     assert len(chosen.indices) == 40
     pairs = [(i, i + 40) for i in range(20)]
     assert sum(a in chosen.indices and b in chosen.indices for a, b in pairs) == 0
-    free = curation.choose(x, None, SelectionOptions(selection="semdedup", levels="1", eps=0.05))
+    free = curation.choose(x, None, SelectionOptions(selection="semdedup", levels="1"), eps=0.05)
     assert 35 <= len(free.indices) <= 40
     with pytest.raises(UserError, match="how many to keep"):
         curation.choose(x, None)
+    with pytest.raises(UserError, match="is for selection=semdedup"):
+        curation.choose(x, None, eps=0.1)
 
 
 def test_prototypes_keep_the_hardest() -> None:

@@ -7,6 +7,14 @@
 Features are (n, D) arrays of any float type; samples are told apart by their position.
 """
 
+from typing import TYPE_CHECKING
+
 from selftaught._rooms import fill_room
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    def __getattr__(name: str) -> Any: ...
+
 
 __all__ = fill_room(__name__, __path__, globals(), lazy=False)

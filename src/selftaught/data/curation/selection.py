@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from selftaught.catalog.rules import Count, Form, Natural, PositiveShare, Range, Share, check_options
+from selftaught.catalog.rules import Count, Form, Natural, PositiveShare, Share, check_options
 from selftaught.data.curation.clusters import Tree, hierarchical_kmeans
 from selftaught.data.curation.density import Duplicates, near_duplicates, prototype_pruning, semdedup, unit_rows
 from selftaught.data.curation.sampling import balanced_sample
@@ -47,9 +47,6 @@ class SelectionOptions:
     """Diversity within a leaf: 0 prefers samples near the centroid, 0.5 is uniform, 1 prefers those far from it."""
     multiplier: Count = 1
     """How often a sample may be chosen: above 1 rare ones are repeated."""
-    eps: Annotated[float, Range(0, 2)] | None = None
-    """semdedup: drop what has a cosine above 1 - eps with a kept sample; None: as many of the least similar as are to
-    be kept."""
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -75,28 +72,37 @@ class Selection:
 
 
 def choose(
-    x: Any, target: int | None, options: SelectionOptions | None = None, *, seed: int = 0, backend: Any = "torch"
+    x: Any,
+    target: int | None,
+    options: SelectionOptions | None = None,
+    *,
+    eps: float | None = None,
+    seed: int = 0,
+    backend: Any = "torch",
 ) -> Selection:
     """Choose ``target`` of the samples by their features; deterministic in its arguments.
 
     Args:
         x: (n, D) features; a row that isn't finite (an unreadable sample) is never chosen.
-        target: how many; all usable ones where there are fewer. None only for semdedup with ``eps``.
+        target: how many; all usable ones where there are fewer. semdedup then keeps the least similar ones.
         options: the rule; None: the defaults.
+        eps: semdedup only, in place of a target: drop what has a cosine above 1 - eps with a kept sample.
         seed: of the draws and starts.
         backend: of k-means.
 
     Raises:
-        UserError: no usable sample, a target below 1, target and ``eps`` both given or both missing.
+        UserError: no usable sample, a target below 1, target and ``eps`` both given or both missing, ``eps`` with
+            another rule than semdedup.
     """
     options = options or SelectionOptions()
     x = np.asarray(x)
     usable = np.flatnonzero(np.isfinite(x).all(1)) if x.ndim == 2 and len(x) else np.zeros(0, np.int64)
     if not len(usable):
         raise UserError(f"none of the {len(x)} samples has usable features")
-    by_eps = options.selection == "semdedup" and options.eps is not None
-    if (target is None) != by_eps or (target is not None and target < 1):
-        raise UserError(f"how many to keep ({target}): at least 1, or none at all with selection=semdedup and eps")
+    if (target is None) == (eps is None) or (target is not None and target < 1):
+        raise UserError(f"how many to keep ({target}): at least 1, or none at all with eps")
+    if eps is not None and options.selection != "semdedup":
+        raise UserError(f"eps={eps} is for selection=semdedup, not {options.selection}")
     if options.selection == "random":
         return Selection(_random(usable, target or 0, seed), "random")
     unit = unit_rows(x[usable])
@@ -106,7 +112,7 @@ def choose(
     tree = _clustered(unit, options, seed, backend)
     duplicates = None
     if options.selection == "semdedup":
-        chosen, duplicates = _without_duplicates(unit, tree, target, options.eps)
+        chosen, duplicates = _without_duplicates(unit, tree, target, eps)
     elif options.selection == "prototypes":
         chosen = prototype_pruning(tree.distances, target or 0)
     else:
