@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from selftaught.data import Source, open_source
+from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator
 from selftaught.errors import UserError
@@ -132,13 +132,15 @@ class Run:
         path = self.layout.weights
         if not path.exists():
             path = self._last_checkpoint(method)
+        elif problem := training.deliverable_problem(self.layout):
+            raise UserError(f"{problem}; write it again with: selftaught train --resume {self.path}")
         try:
             if path == self.layout.weights:
                 method.deliverable().load_state_dict(load_file(path))
             else:
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                content = read_checkpoint(path)
                 method.load_state_dict(content.get("state_dict", content))
-        except (RuntimeError, OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
+        except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
             raise UserError(
                 f"{path}: not this run's weights, or damaged ({str(error).splitlines()[0][:80]})"
             ) from error

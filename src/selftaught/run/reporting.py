@@ -136,11 +136,26 @@ def _metrics(rows: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a csv file that may not be there."""
+    """The rows of a stage's metrics.csv, which may not be there: a stage, a whole step, and numbers or nothing.
+
+    Raises:
+        UserError: it is damaged.
+    """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            int(row["step"])
+            for name, value in row.items():
+                if name != "stage" and value:
+                    float(value)
+            if not row["stage"]:
+                raise ValueError("a row without a stage")
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path}: damaged ({str(error)[:60]}); delete it to go on without the curves") from error
+    return rows
 
 
 def _label_efficiency(stored: dict[str, Any] | None, classes: list[str] | None) -> dict[str, Any] | None:
