@@ -16,7 +16,7 @@ from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import conform
 from selftaught.engine.batches import draw, render_sample
 from selftaught.engine.method import Method
-from selftaught.errors import SampleError
+from selftaught.errors import SampleError, UserError
 from selftaught.report import images as pictures
 from selftaught.run import evaluating
 from selftaught.run.contenders import some
