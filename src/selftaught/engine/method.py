@@ -45,6 +45,8 @@ class Method(L.LightningModule):
         accumulate: batches per optimiser step.
         clip: largest norm of an optimiser's gradient; 0 does not clip.
         steps: steps of the current stage that are done.
+        reselection: the :class:`selftaught.engine.reselection.Reselection` that chooses the samples anew as the method
+            learns; None: all are read.
 
     Raises:
         UserError: an option that the config does not have, or a value of another type or outside its range or choices.
@@ -92,6 +94,7 @@ class Method(L.LightningModule):
         self._places: dict[str, int] = {}
         self._cleared: set[str] = set()
         self.value_range: Any = None
+        self.reselection: Any = None
         self.register_buffer("pixel_mean", torch.full((channels,), 0.5))
         self.register_buffer("pixel_std", torch.full((channels,), 0.25))
         self.build()
@@ -203,6 +206,10 @@ class Method(L.LightningModule):
         """
         return {}
 
+    def selection_features(self, batch: dict[str, Any]) -> Tensor:
+        """Features (N, D) by which samples are chosen to go on with; those that the protocols judge."""
+        return self.features(batch)
+
     def deliverable(self) -> nn.Module:
         """The module that a user takes away: normalised samples in, embedding or image out."""
         raise TypeError(f"{type(self).__name__} delivers no module")
@@ -303,6 +310,8 @@ class Method(L.LightningModule):
         if self._steps_now:
             self.after_step()
             self.steps += 1
+        if self.reselection is not None:
+            self.reselection.after_batch(self, self._batches)
         if self._trainer is not None and self.trainer.loggers:
             self.log_dict(terms, prog_bar=False, batch_size=_rows(batch))
         return {"terms": terms} | ({"loss": terms["loss"]} if "loss" in terms else {})
