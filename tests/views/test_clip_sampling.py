@@ -57,7 +57,8 @@ def test_for_a_straight_line_the_quantile_is_the_sheets_and_the_official_draw_is
     starts = np.array([clip_starts(row, 220 + 30, 16, 2) for row in RNG(2).random((20000, 4))])
     delta = np.abs(np.diff(starts, axis=1)[:, 0])
     assert 220 / 3 - 0.7 - 1.5 < delta.mean() < 220 / 3 * 1.02
-    assert starts.min() >= 0 and starts.max() < 220
+    assert starts.min() >= 0
+    assert starts.max() < 220
     counts = np.histogram(delta, bins=10, range=(0, 220))[0]
     assert (np.diff(counts) < 0).all()
     assert (starts[:, 0] > starts[:, 1]).mean() == pytest.approx(0.5, abs=0.02)

@@ -26,7 +26,7 @@ import numpy as np
 
 from selftaught.errors import UserError
 from selftaught.views._space import Shape, Space, columns_of, geometry, spaces_of
-from selftaught.views.operation import FRAMED, HEIGHT_AXIS, Op
+from selftaught.views.operation import FRAMED, HEIGHT_AXIS
 from selftaught.views.pipeline import Params, Pipeline, read_each
 from selftaught.views.view import View
 
