@@ -1,84 +1,69 @@
-"""Options on the command line: declared from the catalogue, checked by its rules, explained. Imports nothing heavy."""
+"""``train``: options of the run and of the method, from the catalogue."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from selftaught import catalog
-from selftaught.catalog.rules import Rule
 from selftaught.catalog.text import show
+from selftaught.cli._command import Command
+from selftaught.cli.options import Checked, Parser, metavar, peek, say
 from selftaught.errors import UserError
 
-__all__ = ["Parser", "checked", "parse_train", "peek"]
+__all__ = ["COMMAND", "parse_train"]
 
-_METAVARS = {"int": "N", "float": "X", "list": "A,B"}
 _SIGNS_OF_A_GPU = ("/dev/nvidiactl", "/dev/nvhost-ctrl-gpu", "/dev/kfd", "/dev/dxg")
 
 
-class Parser(argparse.ArgumentParser):
-    """Errors in one line that names the option; a mistyped option is answered with the nearest one."""
+def _call(arguments: list[str]) -> int:
+    """Train, evaluate and report."""
+    slug = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    resume, config = peek(arguments, "--resume"), peek(arguments, "--config")
+    if slug is None:
+        slug = _method_of(resume, config)
+    else:
+        arguments = arguments[1:]
+    if slug is None:
+        if "--help" in arguments or "-h" in arguments:
+            slug = "simclr"
+        else:
+            raise UserError("which method? selftaught train METHOD --data SOURCE (see selftaught methods)")
+    given = parse_train(slug, arguments)
+    quiet, report = given.pop("quiet", False), given.pop("report", True)
+    data, resume, config = given.pop("data", None), given.pop("resume", None), given.pop("config", None)
+    if resume and resume != "auto":
+        os.environ["SELFTAUGHT_RUN_FOLDER"] = str(resume)
+    import selftaught
+    from selftaught.run.ranks import is_first
 
-    def error(self, message: str) -> Any:
-        """Refuse the command.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
-
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As argparse has it, but an unknown option is named before anything that is missing."""
-        arguments = list(sys.argv[1:] if args is None else args)
-        for argument in arguments[: arguments.index("--")] if "--" in arguments else arguments:
-            name = argument.partition("=")[0]
-            known = list(self._option_string_actions)
-            if self._subparsers is None and name.startswith("--") and not any(o.startswith(name) for o in known):
-                near = difflib.get_close_matches(name, known, 1)
-                self.error(f"no option {name}: did you mean {near[0]}?" if near else f"no option {name}")
-        return super().parse_known_args(arguments, namespace)
-
-
-class _Checked(argparse.Action):
-    """Reads a value by its rule."""
-
-    def __init__(self, *, rule: Rule, **extra: Any) -> None:
-        self.rule = rule
-        super().__init__(**extra)
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        try:
-            setattr(namespace, self.dest, self.rule.parse(values))
-        except ValueError as error:
-            raise UserError(f"{self.option_strings[0]} {values}; it may be: {error}") from None
+    run = selftaught.train(slug, data, config=config, resume=resume, quiet=quiet, **given)
+    if is_first():
+        if report:
+            run.report(say=say(quiet))
+        print("\n".join(run.summary()))
+    return 0
 
 
-def checked(group: Any, flag: str, hint: Any, text: str, **extra: Any) -> None:
-    """Declare an option whose value is checked by a type, such as ``Count``, as options of methods are."""
-    rule = Rule.of(hint)
-    group.add_argument(flag, action=_Checked, rule=rule, help=text, **{"metavar": _metavar(rule)} | extra)
+def _method_of(resume: str | None, config: str | None) -> str | None:
+    if resume is None and config is None:
+        return None
+    from pathlib import Path
+
+    from selftaught.run.layout import Layout, read_yaml
+
+    if resume == "auto":
+        return None
+    content = Layout(resume).read_config() if resume is not None else read_yaml(Path(str(config)))
+    if "method" not in content:
+        raise UserError(f"{config}: names no method")
+    return str(content["method"])
 
 
-def _metavar(rule: Rule) -> str:
-    choices = ",".join(map(str, rule.choices))
-    return f"{{{choices}}}" if choices else _METAVARS.get(rule.type, "TEXT")
-
-
-def peek(arguments: Sequence[str], name: str) -> str | None:
-    """Value of an option before the arguments are parsed."""
-    for k, argument in enumerate(arguments):
-        if argument == name and k + 1 < len(arguments):
-            return arguments[k + 1]
-        if argument.startswith(name + "="):
-            return argument.split("=", 1)[1]
-    return None
-
-
-# ---- train -------------------------------------------------------------------------------------------------------
 def parse_train(slug: str, arguments: Sequence[str]) -> dict[str, Any]:
     """Options of the run and of the method, typed by their declarations; only those given are returned.
 
@@ -125,7 +110,7 @@ def _add_option(group: Any, option: catalog.Option, default: Any) -> None:
         group.add_argument(option.flag, action=argparse.BooleanOptionalAction, help=text, dest=option.name)
         return
     group.add_argument(
-        option.flag, action=_Checked, rule=option.rule, help=text, dest=option.name, metavar=_metavar(option.rule)
+        option.flag, action=Checked, rule=option.rule, help=text, dest=option.name, metavar=metavar(option.rule)
     )
 
 
@@ -147,3 +132,13 @@ def _on_cpu(device: str) -> bool:
     from selftaught.engine.precision import accelerator
 
     return accelerator() == "cpu"
+
+
+COMMAND = Command(
+    "train",
+    "train a method: selftaught train METHOD --data SOURCE [options]",
+    lambda sub: None,
+    _call,
+    order=10,
+    reads_arguments=True,
+)
