@@ -13,11 +13,13 @@ from selftaught.views import (
     ClipPair,
     ClipSequence,
     DilatedClip,
+    EvenClips,
     FramePart,
     HorizontalFlip,
     Pipeline,
     RandomResizedCrop,
     Recipe,
+    SideCrop,
     SpeedClips,
     View,
     clip_starts,
@@ -183,3 +185,15 @@ def test_contrast_acts_about_the_mean_of_the_clip() -> None:
 def test_errors_say_what_is_wrong(make, says: str) -> None:
     with pytest.raises(UserError, match=says):
         make()
+
+
+def test_views_to_judge_with_cover_the_video_and_its_longer_side() -> None:
+    op = EvenClips(4, stride=2, clips=3)
+    numbers = op.indices(op.draw_shape([], (27, 8, 8, 1), "clip")[0]).reshape(3, 4)
+    assert numbers[:, 0].tolist() == [0, 10, 20]
+    assert numbers[-1, -1] == 26
+    middle = EvenClips(4, stride=2, clips=1)
+    assert middle.indices(middle.draw_shape([], (27, 8, 8, 1), "clip")[0])[0] == 10
+    lefts = [SideCrop(8, place=place).draw([], 8, 17)[0] for place in (0, 1, 2)]
+    assert lefts == [(0, 0), (0, 4), (0, 9)]
+    assert [SideCrop(8, place=place).draw([], 12, 10)[0] for place in (0, 1, 2)] == [(0, 1), (2, 1), (4, 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -87,7 +88,7 @@ class ClipPair(TemporalCrop):
         super().__post_init__()
         clip_starts([0.0] * 4, self.frames * self.stride, self.frames, interval=self.interval)
         draw_interval(0.5, 0.5, 1.0, self.power)
-        _freeze(self, draws=4)
+        set_up(self, draws=4)
 
     @property
     def shown(self) -> int:
@@ -96,10 +97,10 @@ class ClipPair(TemporalCrop):
 
     def draw_shape(self, u: Any, shape: tuple[int, ...], kind: str) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """Draw both starts; see `clip_starts`."""
-        length = _length(self, shape, kind)
+        length = frames_of(self, shape, kind)
         starts = clip_starts(u, length, self.frames, self.stride, interval=self.interval, power=self.power)
-        numbers = [_run(start, self.frames, self.stride, length) for start in starts]
-        return _columns(*numbers), (self.shown, *shape[1:])
+        numbers = [run_of_frames(start, self.frames, self.stride, length) for start in starts]
+        return columns_of_frames(*numbers), (self.shown, *shape[1:])
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -123,8 +124,7 @@ class ClipSequence(TemporalCrop):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _whole(self, clips=1, gap=0)
-        _freeze(self, draws=1)
+        set_up(self, draws=1, least={"clips": 1, "gap": 0})
 
     @property
     def shown(self) -> int:
@@ -138,11 +138,11 @@ class ClipSequence(TemporalCrop):
 
     def draw_shape(self, u: Any, shape: tuple[int, ...], kind: str) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """Draw the start of the first clip."""
-        length = _length(self, shape, kind)
+        length = frames_of(self, shape, kind)
         first = int(u[0] * max(length - self.reach + 1, 1))
         step = self.frames * self.stride + self.gap
-        numbers = [_run(first + k * step, self.frames, self.stride, length) for k in range(self.clips)]
-        return _columns(*numbers), (self.shown, *shape[1:])
+        numbers = [run_of_frames(first + k * step, self.frames, self.stride, length) for k in range(self.clips)]
+        return columns_of_frames(*numbers), (self.shown, *shape[1:])
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -173,7 +173,7 @@ class DilatedClip(TemporalCrop):
         plain = all(isinstance(rate, int) and (rate == 1 or (rate > 0 and rate % 2 == 0)) for rate in rates)
         if not rates or not plain or self.stride != 1:
             raise UserError(f"DilatedClip: rates are 1 or even numbers, in steps of one frame; got {self.rates!r}")
-        _freeze(self, draws=2, rates=rates, more=("rate",))
+        set_up(self, draws=2, more=("rate",), values={"rates": rates})
 
     @property
     def shown(self) -> int:
@@ -182,13 +182,13 @@ class DilatedClip(TemporalCrop):
 
     def draw_shape(self, u: Any, shape: tuple[int, ...], kind: str) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """Draw the rate, then the start."""
-        length = _length(self, shape, kind)
+        length = frames_of(self, shape, kind)
         at = int(u[0] * len(self.rates))
         rate = self.rates[at]
         first = int(u[1] * max(length - self.frames * rate + 1, 1))
         fine = first + np.arange(2 * self.frames) * rate // 2
-        numbers = (_run(first, self.frames, rate, length), fine % length)
-        return (*_columns(*numbers), float(at)), (self.shown, *shape[1:])
+        numbers = (run_of_frames(first, self.frames, rate, length), fine % length)
+        return (*columns_of_frames(*numbers), float(at)), (self.shown, *shape[1:])
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -214,7 +214,7 @@ class SpeedClips(TemporalCrop):
         speeds = tuple(self.speeds)
         if len(set(speeds)) != 2 or not all(isinstance(s, int) and s > 0 for s in speeds):
             raise UserError(f"SpeedClips: speeds are two different whole numbers above 0, got {self.speeds!r}")
-        _freeze(self, draws=4, speeds=speeds)
+        set_up(self, draws=4, values={"speeds": speeds})
 
     @property
     def shown(self) -> int:
@@ -223,14 +223,14 @@ class SpeedClips(TemporalCrop):
 
     def draw_shape(self, u: Any, shape: tuple[int, ...], kind: str) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """Draw the common speed, then the three starts."""
-        length = _length(self, shape, kind)
+        length = frames_of(self, shape, kind)
         own, other = self.speeds if u[0] < 0.5 else self.speeds[::-1]
         numbers = []
         for place, speed in enumerate((own, own, other)):
             step = self.stride * speed
             start = int(u[1 + place] * max(length - (self.frames - 1) * step, 1))
-            numbers.append(_run(start, self.frames, step, length))
-        return _columns(*numbers), (self.shown, *shape[1:])
+            numbers.append(run_of_frames(start, self.frames, step, length))
+        return columns_of_frames(*numbers), (self.shown, *shape[1:])
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -245,45 +245,51 @@ class FramePart(TemporalCrop):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _whole(self, start=0)
-        _freeze(self, draws=0)
+        set_up(self, draws=0, least={"start": 0})
 
     def draw_shape(self, u: Any, shape: tuple[int, ...], kind: str) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         """Nothing is drawn."""
-        length = _length(self, shape, kind)
+        length = frames_of(self, shape, kind)
         numbers = self.start + self.stride * np.arange(self.frames)
         if numbers[-1] >= length:
             raise UserError(f"FramePart: frame {numbers[-1]} of a clip of {length}")
-        return _columns(numbers), (self.frames, *shape[1:])
+        return columns_of_frames(numbers), (self.frames, *shape[1:])
 
 
 # ---- what they share -------------------------------------------------------------------------------------------------
-def _freeze(op: TemporalCrop, *, draws: int, more: tuple[str, ...] = (), **values: Any) -> None:
-    if op.jitter:
-        raise UserError(f"{type(op).__name__}: has no jitter; use TemporalCrop for that")
-    freeze(op, **values)
-    freeze(op, columns=(*(f"frame {i + 1}" for i in range(op.shown)), *more), draws=draws)
-
-
-def _whole(op: TemporalCrop, **least: int) -> None:
-    for name, low in least.items():
+def set_up(
+    op: TemporalCrop,
+    *,
+    draws: int,
+    least: Mapping[str, int] | None = None,
+    more: tuple[str, ...] = (),
+    values: Mapping[str, Any] | None = None,
+) -> None:
+    """Check whole numbers, set checked ``values``, name the columns: the frames that are shown, and ``more``."""
+    for name, low in (least or {}).items():
         value = getattr(op, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise UserError(f"{type(op).__name__}: {name} is a whole number, {low} or more, got {value!r}")
+    if op.jitter:
+        raise UserError(f"{type(op).__name__}: has no jitter; use TemporalCrop for that")
+    freeze(op, **(values or {}))
+    freeze(op, columns=(*(f"frame {i + 1}" for i in range(op.shown)), *more), draws=draws)
 
 
-def _length(op: TemporalCrop, shape: tuple[int, ...], kind: str) -> int:
+def frames_of(op: TemporalCrop, shape: tuple[int, ...], kind: str) -> int:
+    """How many frames the clip has that is drawn for."""
     if kind not in FRAMED:
         raise UserError(f"{type(op).__name__}: picks frames of a clip, not of a field of kind {kind!r}")
     return int(shape[0])
 
 
-def _run(start: int, frames: int, stride: int, length: int) -> np.ndarray:
+def run_of_frames(start: int, frames: int, stride: int, length: int) -> np.ndarray:
     """Frame numbers from a start on, going round where the video ends."""
     return (start + stride * np.arange(frames)) % length
 
 
-def _columns(*numbers: np.ndarray) -> tuple[float, ...]:
+def columns_of_frames(*numbers: np.ndarray) -> tuple[float, ...]:
+    """Frame numbers as columns."""
     return tuple(map(float, np.concatenate(numbers)))
 
 
