@@ -45,8 +45,8 @@ class ClipConfig(MethodConfig):
     image_size: Count = 224
     """Side of the square frames in pixels."""
     augment: Literal["paper", "small", "crop", "none"] = "paper"
-    """What is done to a clip, alike to all its frames: the paper's, without blur (small), crop and flip alone, or the
-    middle as it is."""
+    """What is done to a clip, alike to all its frames: the paper's; half as much colour and no blur (small); crop and
+    flip alone; or the middle as it is."""
     crop: PositiveShare = 0.3
     """Smallest share of the frame that a crop keeps."""
     flip: Share = 0.5
@@ -91,7 +91,9 @@ class ClipMethod(Method):
         )
         if c.augment == "crop":
             return ops
-        return (*ops, ClipColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8), Grayscale(0.2))
+        strength = 1.0 if c.augment == "paper" else 0.5
+        jitter = ClipColorJitter(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength, p=0.8)
+        return (*ops, jitter, Grayscale(0.2))
 
     def blur(self, p: float) -> GaussianBlur:
         """A blur with a kernel of a tenth of the side, made odd."""
