@@ -295,6 +295,11 @@ class Method(L.LightningModule):
         return kind_of(self.modality).spatial
 
     @property
+    def evaluation_rows(self) -> int:
+        """Samples that are judged at a time, a power of 2: at most 256, fewer where one sample is large."""
+        return 256
+
+    @property
     def epochs_done(self) -> float:
         """Passes over the data so far in this stage."""
         return self.steps * self.accumulate / self.epoch_batches

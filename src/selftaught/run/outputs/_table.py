@@ -80,17 +80,17 @@ def _make_parts(job: Job, parts: Path, function: Function) -> None:
     for first, last in _stretches(there):
         rows: list[tuple[Columns, np.ndarray]] = []
         skipped: list[tuple[int, str]] = []
-        number, batches = first, 0
+        number, seen = first, 0
         options: dict[str, Any] = {"batch_size": BATCH, "workers": job.workers}
         options |= {"start": first * PART, "stop": min(last * PART, n)}
         for found, index, bad in through(job.method, job.source, function, **options):
             if found is not None:
                 rows.append((_checked(job, found, index), index))
             skipped += bad
-            batches, done = batches + 1, done + len(index) + len(bad)
-            if batches == PART // BATCH or number * PART + batches * BATCH >= n:
+            seen, done = seen + len(index) + len(bad), done + len(index) + len(bad)
+            if seen == PART or number * PART + seen >= n:
                 _write(_file(parts, number), rows, skipped)
-                number, batches, rows, skipped = number + 1, 0, [], []
+                number, seen, rows, skipped = number + 1, 0, [], []
             job.say(done)
 
 
