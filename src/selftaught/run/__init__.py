@@ -176,7 +176,9 @@ class Run:
         return training.build(kind, kind.config_class(**options), self.config["data"])
 
     def _untrained(self) -> Method:
-        return self._build(self.config["settings"]["seed"] + 10_007).to(self.method.device).eval()
+        fresh = self._build(self.config["settings"]["seed"] + 10_007)
+        fresh.same_survey(self.method)
+        return fresh.to(self.method.device).eval()
 
     @property
     def output(self) -> outputs.Output:

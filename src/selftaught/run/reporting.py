@@ -29,6 +29,7 @@ from selftaught.run_settings import Settings
 from selftaught.views import Pipeline, render
 
 _TILE, _POINTS, _QUERIES, _HITS, _ROWS = 48, 600, 8, 8, 6
+_EXCERPT = 160
 _GALLERY, _VIEW = 160, 240
 """Longest sides of pictures in pixels: at most about one and a half times as large as they are shown."""
 
@@ -134,7 +135,7 @@ def _metrics(rows: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any
     traces["terms"] = terms
     scores = column("knn") if any(row.get("knn") for row in rows) else []
     traces["knn"] = [[step, score] for step, score in zip(steps, scores, strict=False) if score is not None]
-    unit = "windows/s" if facts["modality"] == "series" else "images/s"
+    unit = {"series": "windows/s", "text": "texts/s"}.get(facts["modality"], "images/s")
     chance = 1 / len(facts["classes"]) if facts.get("classes") else None
     stages = [row["stage"] for row in rows]
     return {"step": steps, "stage": stages, "series": traces, "unit": unit, "chance": chance}
@@ -211,7 +212,7 @@ def _views(source: Source, method: Method, settings: Settings) -> dict[str, Any]
     rows, names, columns = [], [], []
     for i in rng.permutation(len(source))[:_ROWS]:
         try:
-            seen = {"original": _thumbnail(source, method, int(i))} | _views_of(source, method, int(i), rng)
+            seen = {"original": thumbnail(source, method, int(i))} | _views_of(source, method, int(i), rng)
         except SampleError:
             continue
         columns = list(seen)
@@ -284,7 +285,8 @@ def _conformed(source: Source, method: Method, i: int) -> np.ndarray:
     return as_uint8(conform(sample, method.channels, source.names[i]), method.value_range)
 
 
-def _thumbnail(source: Source, method: Method, i: int) -> np.ndarray:
+def thumbnail(source: Source, method: Method, i: int) -> np.ndarray:
+    """A sample as it is evaluated, as a uint8 picture (H,W,C)."""
     plain, image = method.evaluation_view(), _conformed(source, method, i)
     if not isinstance(plain, Pipeline):
         return image
@@ -308,10 +310,13 @@ def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarr
             "names": names,
         }
     }
+    if modality == "text":
+        found["map"]["names"] = [excerpt(source, int(i)) for i in index]
+        return found
     if not kind_of(modality).pixels:
         found["series"] = {"windows": _windows(source, index, labels, rng)}
         return found
-    thumbs = [_thumbnail(source, method, int(i)) for i in index]
+    thumbs = [thumbnail(source, method, int(i)) for i in index]
     found["map"]["thumbs"] = pictures.sprite_sheet(thumbs, tile=_TILE)
 
     def label(k: int) -> str | None:
@@ -342,6 +347,13 @@ def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarr
         rows.append(row)
     found["neighbours"] = rows
     return found
+
+
+def excerpt(source: Source, i: int) -> str:
+    """The beginning of a text."""
+    text: Any = source.read(i)
+    text = text if isinstance(text, str) else text[0]
+    return text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 3]}..."
 
 
 class _Encoded(dict[int, str]):
