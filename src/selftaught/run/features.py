@@ -105,36 +105,6 @@ def _whole(
     return np.concatenate(parts), labels, index
 
 
-<<<<<<< HEAD
-=======
-def batches_of(method: Method, source: Source, view: Any, **options: Any) -> Iterator[dict[str, Any]]:
-    """Batches of a source as a method looks at it: its range of values, its channels; see `evaluation_batches`."""
-    check_channels(method, source)
-    options["batch_size"] = min(options.get("batch_size", method.evaluation_rows), method.evaluation_rows)
-    fixed = {"value_range": method.value_range, "channels": method.channels}
-    return evaluation_batches(source, view, **fixed, **options)
-
-
-def check_channels(method: Method, source: Source) -> None:
-    """Whether a run can look at a source: of its channels, or grey where it takes RGB, or RGBA, which is laid on white.
-
-    Raises:
-        UserError: other channels.
-    """
-    have, wanted = source.channels, method.channels
-    if have is None or have == wanted or (source.modality == "image" and wanted == 3 and have in (1, 4)):
-        return
-    asked = f"; ask for grey: {source.name.rstrip('/')}?channels=1" if (have, wanted) == (3, 1) else ""
-    raise UserError(f"{source.name} has {have} channels, the run was trained on {wanted}{asked}")
-
-
-def _on(device: torch.device, value: Any) -> Any:
-    if isinstance(value, list):
-        return [_on(device, one) for one in value]
-    return value.to(device) if isinstance(value, Tensor) else value
-
-
->>>>>>> h-video
 def small_pixels(images: Tensor) -> Tensor:
     """uint8 (N,C,...,H,W) -> float32 in [0, 1], averaged to at most 16 x 16, and to 8 frames of a clip."""
     images = images.float() / 255

@@ -252,7 +252,7 @@ def _made(source: Source, method: Method, settings: Settings) -> dict[str, Any]:
     rng, found, names = np.random.default_rng(settings.seed), [], []
     for i in rng.permutation(len(source))[:_ROWS]:
         try:
-            found.append(_thumbnail(source, method, int(i)))
+            found.append(thumbnail(source, method, int(i)))
         except SampleError:
             continue
         names.append(str(source.names[int(i)]))
