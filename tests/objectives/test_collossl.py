@@ -35,9 +35,9 @@ def test_the_loss_is_the_papers(similarity: str, sign: float) -> None:
     options = {"positive_weights": v, "negative_weights": w, "temperature": 0.2}
     found = objectives.collossl(z, p, n, similarity=similarity, **options)
     assert found.item() == pytest.approx(literal(z, p, n, v, w, 0.2, sign), rel=1e-10)
-    assert objectives.collossl(z.float(), p.float(), n.float(), similarity=similarity, **options).item() == pytest.approx(
-        found.item(), rel=1e-5
-    )
+    assert objectives.collossl(
+        z.float(), p.float(), n.float(), similarity=similarity, **options
+    ).item() == pytest.approx(found.item(), rel=1e-5)
     if sign < 0:
         assert found.item() == pytest.approx(objectives.collossl(-z, p, n, **options).item(), rel=1e-12)
     inputs = tuple(t.requires_grad_() for t in (z, p, n))

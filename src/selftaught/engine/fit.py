@@ -140,8 +140,11 @@ def fit(
     metrics = Metrics(folder / "metrics.csv", method.stage, settings.log_every, settings.batch_size)
     progress = Progress(title, total, metrics, quiet)
     saver = Checkpoints(checkpoint, settings.checkpoint_minutes, settings.checkpoint_steps, progress.console.print)
+    metrics.warn = progress.console.print
     watching: list[Any] = [FiniteGuard(checkpoint), metrics]
     say = progress.console.print
+    if method.reselection is not None:
+        method.reselection.say = say
     compiled = compile_networks(method, accelerator(settings.device), say) if settings.compile else []
     if knn is not None and settings.knn_every > 0:
         watching.append(OnlineKNN(eagerly(knn) if compiled else knn, total, settings.knn_every, metrics))
@@ -182,6 +185,10 @@ def _planned(method: Method, sources: dict[str, Any], settings: Settings, folder
     if method.modality == "image" and method.pixels == "uint8":
         method.to(memory_format=torch.channels_last)
     total = stage_steps(settings, epoch_batches)
+    if method.reselection is not None:
+        method.reselection.folder = folder
+        if settings.steps is None and method.reselection.options.rescale_epochs:
+            total = round(total / method.reselection.options.rho)
     data.total_batches = total * settings.accumulate
     method.plan(total, epoch_batches)
     method.accumulate, method.clip = settings.accumulate, settings.clip

@@ -46,6 +46,8 @@ class Method(L.LightningModule):
         accumulate: batches per optimiser step.
         clip: largest norm of an optimiser's gradient; 0 does not clip.
         steps: steps of the current stage that are done.
+        reselection: the :class:`selftaught.engine.reselection.Reselection` that chooses the samples anew as the method
+            learns; None: all are read.
 
     Raises:
         UserError: an option that the config does not have, or a value of another type or outside its range or choices.
@@ -95,6 +97,7 @@ class Method(L.LightningModule):
         self._places: dict[str, int] = {}
         self._cleared: set[str] = set()
         self.value_range: Any = None
+        self.reselection: Any = None
         self.register_buffer("pixel_mean", torch.full((channels,), 0.5))
         self.register_buffer("pixel_std", torch.full((channels,), 0.25))
         self.build()
@@ -205,6 +208,17 @@ class Method(L.LightningModule):
         """Embeddings (N, D) that the protocols judge: the prediction, unless that is something else."""
         return self.predict(batch)
 
+    def pictures(self, x: Tensor) -> dict[str, Tensor]:
+        """What the report shows beside each other of normalised images (N, C, H, W): name to pictures of their shape.
+
+        A method that restores what it hid gives the input, the mask, what it restored and the target.
+        """
+        return {}
+
+    def selection_features(self, batch: dict[str, Any]) -> Tensor:
+        """Features (N, D) by which samples are chosen to go on with; those that the protocols judge."""
+        return self.features(batch)
+
     def deliverable(self) -> nn.Module:
         """The module that a user takes away: normalised samples in, embedding or image out."""
         raise TypeError(f"{type(self).__name__} delivers no module")
@@ -212,6 +226,15 @@ class Method(L.LightningModule):
     def deliverable_spec(self) -> dict[str, Any]:
         """JSON-able account of how to build :meth:`deliverable` again, without selftaught where that is possible."""
         return {}
+
+    def listings(self) -> list[dict[str, Any]]:
+        """Tables of the report that only the method knows of (see `selftaught.report.schema.Listing`)."""
+        return []
+
+    @property
+    def also_channels(self) -> tuple[int, ...]:
+        """Numbers of channels besides those of training that samples to embed may have."""
+        return ()
 
     def before_step(self) -> None:
         """What precedes a step and belongs to it, before the loss of its first batch is computed."""
@@ -290,6 +313,11 @@ class Method(L.LightningModule):
         return kind_of(self.modality).spatial
 
     @property
+    def evaluation_rows(self) -> int:
+        """Samples that are judged at a time, a power of 2: at most 256, fewer where one sample is large."""
+        return 256
+
+    @property
     def epochs_done(self) -> float:
         """Passes over the data so far in this stage."""
         return self.steps * self.accumulate / self.epoch_batches
@@ -305,6 +333,8 @@ class Method(L.LightningModule):
         if self._steps_now:
             self.after_step()
             self.steps += 1
+        if self.reselection is not None:
+            self.reselection.after_batch(self, self._batches)
         if self._trainer is not None and self.trainer.loggers:
             self.log_dict(terms, prog_bar=False, batch_size=_rows(batch))
         return {"terms": terms} | ({"loss": terms["loss"]} if "loss" in terms else {})

@@ -25,6 +25,7 @@ from selftaught.evaluation.diagnostics import diagnostics
 from selftaught.evaluation.fairness import LABEL_SETS, attribute_retrieval, hit_rate, label_association
 from selftaught.evaluation.fewlabel import fewlabel, subset
 from selftaught.evaluation.finetune import finetune
+from selftaught.evaluation.front_frozen import front_frozen
 from selftaught.evaluation.geolocalisation import geolocalisation, great_circle
 from selftaught.evaluation.groups import AGES, INCOMES, buckets
 from selftaught.evaluation.label_noise import label_noise
@@ -43,7 +44,7 @@ from selftaught.evaluation.online import OnlineKNN, monitor, monitor_rows
 from selftaught.evaluation.ood import detection, energy, knn_distance, linear_head, mahalanobis, make_scorer, msp, ood
 from selftaught.evaluation.projection import Projection, project
 from selftaught.evaluation.regression import regression
-from selftaught.evaluation.restoration import luma, restoration
+from selftaught.evaluation.restoration import luma, ms_ssim, restoration
 from selftaught.evaluation.restricted import restricted
 from selftaught.evaluation.result import Difference, Number, Result, paired_difference, table
 from selftaught.evaluation.robustness import domains, fgsm, pgd, robustness
@@ -64,7 +65,7 @@ class Protocol:
             attributes), "named-scores" (logits, names of the classes, what is right or who is shown), "layers"
             (train, train_y, test, test_y with features by layer) or "forgotten" (scores and labels of what was to be
             kept, of what was to be forgotten, and of what was never seen) or "weights" (weights of labels, which of
-            them are wrong).
+            them are wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
         function: the protocol itself.
     """
 
@@ -88,7 +89,10 @@ _ALL = (
     Protocol("classify", "accuracy of the model's own classes", "scores", classify),
     Protocol("robustness", "a classifier under attack (FGSM, PGD) and common corruptions", "classifier", robustness),
     Protocol("finetune", "encoder and head trained together on the labels", "encoder", finetune),
-    Protocol("restoration", "PSNR and SSIM against clean images", "images", restoration),
+    Protocol(
+        "device-finetune", "a device's encoder trained on a few labels, its front frozen", "devices", front_frozen
+    ),
+    Protocol("restoration", "PSNR, SSIM and MS-SSIM against clean images", "images", restoration),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
     Protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", "split", regression),
     Protocol("copy-detection", "mean average precision of finding the originals of copies", "copies", copy_detection),
@@ -134,6 +138,7 @@ __all__ = [
     "finetune",
     "fit_attack",
     "fit_whitening",
+    "front_frozen",
     "geolocalisation",
     "great_circle",
     "hit_rate",
@@ -153,6 +158,7 @@ __all__ = [
     "membership",
     "monitor",
     "monitor_rows",
+    "ms_ssim",
     "msp",
     "nearest",
     "ood",

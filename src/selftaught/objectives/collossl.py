@@ -180,7 +180,9 @@ def select_devices(
         UserError: no distance, one that is not positive, or an unknown strategy.
     """
     if distances.dim() != 1 or not len(distances) or not distances.is_floating_point():
-        raise UserError(f"distances (D - 1,) of the other devices, got {tuple(distances.shape)}; give two or more devices")
+        raise UserError(
+            f"distances (D - 1,) of the other devices, got {tuple(distances.shape)}; give two or more devices"
+        )
     if not bool((distances > 0).all()):
         raise UserError("distances must be positive")
     if strategy not in STRATEGIES:

@@ -282,6 +282,7 @@ class Run(TypedDict, total=False):
     map: Map | None
     neighbours: list[Neighbours] | None
     views: Views | None
+    pictures: Views | None
     spectrum: Spectrum | None
     restoration: list[Restored] | None
     series: Series | None

@@ -169,7 +169,15 @@ def _agreement(states: Sequence[str]) -> str:
 
 def views(run: Mapping[str, Any]) -> Section:
     """Rows of pictures as the model saw them."""
-    section = run.get("views") or {}
+    return _picture_rows(run.get("views") or {})
+
+
+def pictures(run: Mapping[str, Any]) -> Section:
+    """Rows of pictures as the model made them: what it saw, what it restored, what it was to restore."""
+    return _picture_rows(run.get("pictures") or {})
+
+
+def _picture_rows(section: Mapping[str, Any]) -> Section:
     rows = [row for row in section.get("rows") or [] if row]
     if not rows:
         return None
@@ -301,6 +309,7 @@ ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
     ("confusion", "Confusion matrix", confusion),
     ("series", "Windows", series),
     ("views", "What the model saw", views),
+    ("pictures", "What the model makes of it", pictures),
     ("training", "Training", training),
     ("spectrum", "Spectrum", spectrum),
     ("skipped", "Skipped samples", skipped),
@@ -309,7 +318,7 @@ ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
 
 
 #: Where nothing has a label, what can be looked at comes before the numbers.
-_UNLABELLED_FIRST = ("restoration", "neighbours", "map", "series", "views")
+_UNLABELLED_FIRST = ("restoration", "neighbours", "map", "series", "views", "pictures")
 
 
 def ordered(run: Mapping[str, Any]) -> list[dict[str, Any]]:

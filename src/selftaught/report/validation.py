@@ -178,13 +178,14 @@ def _map(run: dict[str, Any]) -> None:
 
 
 def _views(run: dict[str, Any]) -> None:
-    section = run.get("views") or {}
-    columns = section.get("columns")
-    for i, row in enumerate(section.get("rows") or []):
-        if columns is not None:
-            _same_length(row, f"views.rows[{i}]", len(columns), "views.columns")
-    if section.get("names") is not None:
-        _same_length(section["names"], "views.names", len(section.get("rows") or []), "views.rows")
+    for key in ("views", "pictures"):
+        section = run.get(key) or {}
+        columns = section.get("columns")
+        for i, row in enumerate(section.get("rows") or []):
+            if columns is not None:
+                _same_length(row, f"{key}.rows[{i}]", len(columns), f"{key}.columns")
+        if section.get("names") is not None:
+            _same_length(section["names"], f"{key}.names", len(section.get("rows") or []), f"{key}.rows")
 
 
 def _listings(run: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from selftaught import catalog, report
 from selftaught.data import Source, as_uint8
@@ -101,6 +103,9 @@ def samples_and_map(page: Page) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if page.train is not None and kind_of(page.train.modality).pixels:
         found["views"] = _views(page.train, page.method, page.settings)
+        whole = _whole(page)
+        if whole is not None:
+            found["pictures"] = _made(page.train, whole, page.settings)
     index = page.features.get("index")
     test = None if page.test is None else some(page.test, evaluating.LIMIT_TEST)  # as it was drawn to be judged
     if test is not None and index is not None and int(index.max(initial=-1)) < len(test):
@@ -227,6 +232,45 @@ def _views_of(source: Source, method: Method, i: int, rng: np.random.Generator) 
     size = image.shape[:2]
     made = (render(image, p, draw(p, rng, size[0], size[1], source.names[i])) for p in method.views())
     return {f"view {k}": view for k, view in enumerate(made, start=1)}
+
+
+def _whole(page: Page) -> Method | None:
+    """The method with all of its networks, not only what it delivers, where it makes pictures of them."""
+    method, saved = page.method, page.checkpoint
+    if type(method).pictures is Method.pictures or method.modality != "image" or saved is None or not saved.exists():
+        return None
+    if not isinstance(method.evaluation_view(), Pipeline):
+        return None
+    found, kept = copy.deepcopy(method), method.deliverable().state_dict()
+    found.load_state_dict(torch.load(saved, map_location=method.device, weights_only=True)["state_dict"])
+    found.deliverable().load_state_dict(kept)  # averaged or best weights, where the run kept those
+    return found.eval()
+
+
+def _made(source: Source, method: Method, settings: Settings) -> dict[str, Any]:
+    """What the method makes of some samples, in pictures; every time of the same ones."""
+    rng, found, names = np.random.default_rng(settings.seed), [], []
+    for i in rng.permutation(len(source))[:_ROWS]:
+        try:
+            found.append(thumbnail(source, method, int(i)))
+        except SampleError:
+            continue
+        names.append(str(source.names[int(i)]))
+    if not found:
+        return {}
+    x = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).to(method.device)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(settings.seed)
+        parts = method.pictures(method.normalise(x))
+    mean, std = method.pixel_mean.view(-1, 1, 1), method.pixel_std.view(-1, 1, 1)
+    columns = {name: _as_pictures(part.float() * std + mean) for name, part in parts.items()}
+    rows = [[pictures.encode(p, size=_VIEW, quality=80) for p in row] for row in zip(*columns.values(), strict=True)]
+    return {"columns": list(columns), "rows": rows, "names": names} if rows else {}
+
+
+def _as_pictures(x: torch.Tensor) -> list[np.ndarray]:
+    """Images (N, C, H, W) in [0, 1] as uint8 (H, W, C); what lies outside is cut off."""
+    return list((x.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
 
 
 def _still(sample: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.fit import fit
 from selftaught.engine.loader import check_batch_size
 from selftaught.engine.method import Method
+from selftaught.engine.reselection import Reselection, ReselectionOptions
 from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
 from selftaught.run import configuration, outputs, samples
@@ -221,6 +222,8 @@ def _fit_batch(settings: Settings, source: Source, quiet: bool) -> None:
 
 def _fit_to_data(config: Any, facts: dict[str, Any]) -> None:
     """Settle what was left to the data, and refuse what it can't give."""
+    if getattr(config, "devices", None) == "" and facts.get("devices"):
+        config.devices = ",".join(facts["devices"])
     short = facts.get("short_side")
     if short is None:
         return
@@ -248,12 +251,27 @@ def build(kind: type[Method], config: Any, facts: dict[str, Any]) -> Method:
     return method
 
 
+def curate(method: Method, text: str) -> None:
+    """Let a method choose its samples as it learns (``--curate``).
+
+    Raises:
+        UserError: it chooses already, or has no features to choose by; an option that there is not.
+    """
+    if method.reselection is not None:
+        raise UserError(f"--curate: {method.slug} chooses its samples by options of its own, such as --rho")
+    if method.output not in ("embedding", "classes"):
+        raise UserError(f"--curate: {method.slug} gives no features to choose by; leave it out")
+    method.reselection = Reselection(ReselectionOptions.of(text))
+
+
 # ---- stages --------------------------------------------------------------------------------------------------------
 def _train(job: Job) -> Path:
     layout = Layout(job.folder)
     state = layout.read_state()
     torch.manual_seed(job.settings.seed)
     method = build(job.kind, job.config, job.facts)
+    if job.settings.curate:
+        curate(method, job.settings.curate)
     method.survey(job.sources)
     if job.settings.init:
         start_from(method, job.settings.init)

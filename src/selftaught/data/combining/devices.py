@@ -53,7 +53,10 @@ class Devices(Source):
         self.devices = list(devices if devices is not None else (recordings[0] if recordings else ()))
         if len(self.devices) < 2:
             raise UserError(f"{name}: devices are learnt from beside each other: give two or more, not {self.devices}")
-        joined = [_joined(recording, self.devices, f"{name}: {stem}") for recording, stem in zip(recordings, stems, strict=True)]
+        joined = [
+            _joined(recording, self.devices, f"{name}: {stem}")
+            for recording, stem in zip(recordings, stems, strict=True)
+        ]
         sizes = {len(rows) for rows in joined}
         if len(sizes) > 1:
             raise UserError(f"{name}: recordings of {min(sizes)} to {max(sizes)} channels; all must have as many")

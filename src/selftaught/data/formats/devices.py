@@ -101,7 +101,9 @@ def open_devices(
 def _files(path: Path, address: str) -> list[_File]:
     names = walk(path, TABLE_SUFFIXES) if path.is_dir() else []
     if not names:
-        raise UserError(f"devices:{address}: no recording there; looked for {' '.join(TABLE_SUFFIXES)} in a folder, or .npz")
+        raise UserError(
+            f"devices:{address}: no recording there; looked for {' '.join(TABLE_SUFFIXES)} in a folder, or .npz"
+        )
     found = []
     for name in names:
         place = PurePosixPath(name)

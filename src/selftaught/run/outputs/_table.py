@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 import zlib
@@ -74,24 +75,24 @@ def _clear(parts: Path) -> None:
 # ---- parts -------------------------------------------------------------------------------------------------------
 def _make_parts(job: Job, parts: Path, function: Function) -> None:
     """Make every part that is missing or damaged."""
-    n = len(job.source)
+    n, size = len(job.source), min(BATCH, job.method.evaluation_rows)
     there = [_load(_file(parts, k), *_range(k, n)) is not None for k in range(_count(n))]
     done = sum(_range(k, n)[1] - _range(k, n)[0] for k, present in enumerate(there) if present)
     job.say(done)
     for first, last in _stretches(there):
         rows: list[tuple[Columns, np.ndarray]] = []
         skipped: list[tuple[int, str]] = []
-        number, batches = first, 0
-        options: dict[str, Any] = {"batch_size": BATCH, "workers": job.workers}
+        number, seen = first, 0
+        options: dict[str, Any] = {"batch_size": size, "workers": job.workers}
         options |= {"start": first * PART, "stop": min(last * PART, n)}
         for found, index, bad in through(job.method, job.source, function, **options):
             if found is not None:
                 rows.append((_checked(job, found, index), index))
             skipped += bad
-            batches, done = batches + 1, done + len(index) + len(bad)
-            if batches == PART // BATCH or number * PART + batches * BATCH >= n:
+            seen, done = seen + len(index) + len(bad), done + len(index) + len(bad)
+            if seen == PART or number * PART + seen >= n:
                 _write(_file(parts, number), rows, skipped)
-                number, batches, rows, skipped = number + 1, 0, [], []
+                number, seen, rows, skipped = number + 1, 0, [], []
             job.say(done)
 
 
@@ -239,6 +240,7 @@ class _Npy(_Sink):
         if self.array is None:
             shape = (len(self.source), *values.shape[1:])
             self.array = np.lib.format.open_memmap(self.part, mode="w+", dtype=np.float32, shape=shape)
+            _reserve(self.part)
             self.array[:] = np.nan
         self.array[index] = values
 
@@ -249,6 +251,17 @@ class _Npy(_Sink):
             self.out.with_name(self.out.name + ".names.csv"), ("name",), [(n,) for n in self.source.names]
         )
         super().close()
+
+
+def _reserve(path: Path) -> None:
+    """Take the disk space of a file that is mapped into memory: a full disk would kill the process when it is used.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 class _Csv(_Sink):
