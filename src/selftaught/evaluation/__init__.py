@@ -89,9 +89,7 @@ _ALL = (
     Protocol("classify", "accuracy of the model's own classes", "scores", classify),
     Protocol("robustness", "a classifier under attack (FGSM, PGD) and common corruptions", "classifier", robustness),
     Protocol("finetune", "encoder and head trained together on the labels", "encoder", finetune),
-    Protocol(
-        "device-finetune", "a device's encoder trained on a few labels, its front frozen", "devices", front_frozen
-    ),
+    Protocol("device-finetune", "a device's encoder on a few labels, its front frozen", "devices", front_frozen),
     Protocol("restoration", "PSNR, SSIM and MS-SSIM against clean images", "images", restoration),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
     Protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", "split", regression),

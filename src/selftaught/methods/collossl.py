@@ -67,7 +67,7 @@ class Config(MethodConfig):
     similarity: Literal["cosine", "keras_negative"] = "cosine"
     """cosine, as in the paper, or minus it, as released (it collapses)."""
     augment: Literal["none", "rotation", "noise"] = "none"
-    """Turn each sensor's axes at random, or add noise (0.05) and scale (0.1); simclr takes rotation where it is none."""
+    """Turn each sensor's axes at random, or add noise (0.05) and scale (0.1); simclr rotates where it is none."""
     dropout: Share = 0.1
     """After every convolution."""
     per_device: Count = 6
@@ -100,8 +100,8 @@ class ColloSSL(Method):
         self.names = [name.strip() for name in c.devices.split(",") if name.strip()]
         if len(self.names) < 2:
             raise UserError(
-                "collossl learns from several devices worn at once: give --data devices:FOLDER (a table per device), or "
-                "name the devices of the channels with --devices wrist,thigh"
+                "collossl learns from several devices worn at once: give --data devices:FOLDER (a table per device), "
+                "or name the devices of the channels with --devices wrist,thigh"
             )
         if self.channels != len(self.names) * c.per_device:
             raise UserError(
@@ -110,10 +110,10 @@ class ColloSSL(Method):
             )
         if c.per_device < 3 and c.mode == "collossl":
             raise UserError(f"--per-device {c.per_device}: the distance wants three axes of acceleration, first of all")
-        self.place = 0 if c.anchor in ("", "random") else self._places(c.anchor, "anchor")[0]
+        self.place = 0 if c.anchor in ("", "random") else self._find(c.anchor, "anchor")[0]
         self.encoder = networks.TPN(c.per_device, c.dropout)
         self.account = DeviceAccount(len(self.names))
-        self._manual = self._places(c.positives, "positives"), self._places(c.negatives, "negatives")
+        self._manual = self._find(c.positives, "positives"), self._find(c.negatives, "negatives")
         if c.mode == "simclr":
             self.head = networks.mlp([96, 256, 128, 50], norm="none", hidden_bias=True, out_bias=True)
         if c.mode.startswith("supervised"):
@@ -121,7 +121,7 @@ class ColloSSL(Method):
                 raise UserError("mode=supervised learns from labels: give data with two classes or more")
             self.classifier = networks.DeviceClassifier(self.encoder, self.classes).head
 
-    def _places(self, listed: str, option: str) -> list[int]:
+    def _find(self, listed: str, option: str) -> list[int]:
         found = [name.strip() for name in listed.split(",") if name.strip()]
         lost = next((name for name in found if name not in self.names), None)
         if lost is not None:
@@ -291,16 +291,14 @@ class DeviceAccount(nn.Module):
         self.batches[anchor] += 1
 
     def listings(self, names: list[str]) -> list[dict[str, Any]]:
-        """Tables for the report: shares of the batches, and mean distances; a row for every device that was an anchor."""
+        """Tables for the report: shares of the batches, and mean distances; a row for every anchor."""
         found = []
         for title, table in (("positive", self.positive), ("negative", self.negative), ("distance", self.far)):
             rows: list[list[str | float]] = []
             for k, name in enumerate(names):
                 if self.batches[k] > 0:
-                    shares = (table[k] / self.batches[k]).tolist()
-                    rows.append(
-                        [name, *("" if j == k and not shares[j] else round(shares[j], 4) for j in range(len(names)))]
-                    )
+                    shares = [round(share, 4) for share in (table[k] / self.batches[k]).tolist()]
+                    rows.append([name, *("" if j == k and not share else share for j, share in enumerate(shares))])
             if rows:
                 words = f"share of batches in which the column was the row's {title}"
                 note = words if title != "distance" else "mean distance (MMD) of the column from the row"

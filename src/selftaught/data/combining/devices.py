@@ -112,9 +112,9 @@ def align(
     """Recordings of several devices brought to one clock, by their time stamps.
 
     The common time runs from the last beginning to the first end, in even steps. In between stamps values are linear;
-    a device that runs faster is averaged first (see `clocks.resample`), so that what is faster than half the new rate does
-    not come back as something slow. Where its stamps lie further apart than ``gap`` (and than 1.5 of its own steps) a
-    device has NaN.
+    a device that runs faster is averaged first (see `clocks.resample`), so that what is faster than half the new rate
+    does not come back as something slow. Where its stamps lie further apart than ``gap`` (or than 1.5 of its steps)
+    a device has NaN.
 
     Args:
         parts: device -> (times in seconds (T,), rising; values (T, C), finite).

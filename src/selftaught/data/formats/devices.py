@@ -132,8 +132,8 @@ def _choose(files: list[_File], asked: list[str] | None, missing: str, address: 
         taken = [d for d in every if counts[d] == max(counts.values())]
     if len(taken) < 2:
         raise UserError(
-            f"devices:{address}: fewer than two devices in all recordings ({', '.join(every)}); a file is called like its "
-            "device, its folder says whose it is: anna/walking/wrist.csv"
+            f"devices:{address}: fewer than two devices in all recordings ({', '.join(every)}); a file is called "
+            "like its device, its folder says whose it is: anna/walking/wrist.csv"
         )
     kept = [name for name, held in by_recording.items() if set(taken) <= held]
     if not kept:
