@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
 import sys
 import time
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from selftaught import catalog
 from selftaught import data as data_room
@@ -30,7 +27,16 @@ from selftaught.run import configuration, outputs, samples
 from selftaught.run.announcing import plan_lines
 from selftaught.run.features import embed
 from selftaught.run.initialising import encoder_options, original_facts, start_from, transformed
-from selftaught.run.layout import Layout, environment, new_folder, read_yaml, write_json, write_yaml
+from selftaught.run.layout import (
+    Layout,
+    environment,
+    file_digest,
+    new_folder,
+    read_yaml,
+    write_json,
+    write_tensors,
+    write_yaml,
+)
 from selftaught.run.ranks import is_first
 from selftaught.run_settings import Settings
 
@@ -386,22 +392,9 @@ def _load_stage(method: Method, path: Path) -> None:
 
 def save_deliverable(layout: Layout, method: Method, facts: dict[str, Any]) -> None:
     """Write encoder.safetensors, and beside it how to build and normalise the encoder."""
-    part = layout.weights.with_suffix(".part")
     tensors = {k: v.detach().cpu().contiguous() for k, v in method.deliverable().state_dict().items()}
-    try:
-        save_file(tensors, part)
-        sealed = file_digest(part)
-        part.replace(layout.weights)
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{layout.weights}: can't be written ({error}); free some space and --resume") from error
+    sealed = write_tensors(layout.weights, tensors)
     write_json(layout.card, outputs.of(method.output).card(method, facts) | {"sha256": sealed})
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def deliverable_problem(layout: Layout) -> str:
