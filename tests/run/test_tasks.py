@@ -119,3 +119,44 @@ def test_a_later_task_begins_with_the_branch_points_weights_and_moments(tmp_path
     assert torch.equal(seen["weight"], branch["state_dict"]["encoder.model.blocks.0.attn.qkv.weight"])
     assert seen["moments"] > 10
     assert seen["lr"] == pytest.approx(0.25e-3), "no warm-up again"
+
+
+@pytest.mark.slow
+def test_an_annealed_branch_leaves_its_run_as_it_was(tmp_path: Path) -> None:
+    """Saving at N_d, annealing beside it and going on is bitwise the run that never annealed."""
+    options = TINY | {"schedule": "infinite", "anneal_start": 1.0, "cooldown_end": 0.3, "steps": 20}
+    options |= {"warmup_end": 0.1, "lr": 1e-3, "lr_scaling": "none"}
+    selftaught.train("simsiam", "digits", out=str(tmp_path / "whole"), **_contrastive(options))
+    kind = get("simsiam")
+    after = kind.after_step
+
+    def power_cut(self: Any) -> None:
+        after(self)
+        if self.steps == 12:
+            raise RuntimeError("power cut")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kind, "after_step", power_cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            selftaught.train(
+                "simsiam", "digits", out=str(tmp_path / "cut"), checkpoint_steps=10, **_contrastive(options)
+            )
+    branch = selftaught.train("simsiam", anneal=str(tmp_path / "cut"), steps=6, quiet=True)
+    assert branch.path.name == "cut-annealed-10"
+    saved = torch.load(branch.path / "checkpoints/train.ckpt", weights_only=True)
+    assert saved["selftaught"]["steps"] == 16
+    last = saved["optimizer_states"][0]["param_groups"][0]["lr"]
+    assert last == pytest.approx(0.1 * options["lr"]), "eta_min at the end of the branch"
+    selftaught.train("simsiam", resume=tmp_path / "cut", quiet=True)
+    whole, cut = (
+        torch.load(tmp_path / name / "checkpoints/train.ckpt", weights_only=True)["state_dict"]
+        for name in ("whole", "cut")
+    )
+    assert all(torch.equal(torch.as_tensor(whole[name]), torch.as_tensor(cut[name])) for name in whole)
+    with pytest.raises(UserError, match="leave out --lr"):
+        selftaught.train("simsiam", anneal=str(tmp_path / "cut"), lr=1.0)
+
+
+def _contrastive(options: dict[str, Any]) -> dict[str, Any]:
+    kept = {k: v for k, v in options.items() if k not in ("encoder", "patch", "decoder", "image_size")}
+    return kept | {"encoder": "cnn-small", "image_size": 16}

@@ -121,6 +121,7 @@ __all__ = [
     "buckets",
     "classify",
     "clustering",
+    "continual",
     "copy_detection",
     "corrupt",
     "detection",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,9 @@ def open_tasks(kind: type[Method], data: Any, first: Source, settings: Settings)
             raise UserError(f"--continual {settings.continual} goes with several tasks: give --then or --class-tasks")
         return []
     if len(kind.stages) > 1 or len(kind.roles) > 1 or kind.needs_labels or kind.transforms:
-        raise UserError(f"{kind.slug} can't learn a stream of tasks: it has stages, several streams, or learns from labels")
+        raise UserError(
+            f"{kind.slug} can't learn a stream of tasks: it has stages, several streams, or learns from labels"
+        )
     found = _by_class(data, first, settings) if settings.class_tasks > 1 else _by_source(data, first, settings)
     for task in found[1:]:
         if task.own.channels != found[0].own.channels and None not in (task.own.channels, found[0].own.channels):
@@ -247,7 +250,9 @@ def write_table(layout: Layout, tasks: list[Task], rows: list[dict[str, Any]]) -
     table.writerow(["after", "on", "accuracy", "loss"])
     for number, row in enumerate(rows):
         for i, (accuracy, loss) in enumerate(zip(row["accuracy"], row["loss"], strict=True)):
-            table.writerow([tasks[number].name, tasks[i].name, "" if accuracy is None else f"{accuracy:.4f}", f"{loss:.5f}"])
+            table.writerow(
+                [tasks[number].name, tasks[i].name, "" if accuracy is None else f"{accuracy:.4f}", f"{loss:.5f}"]
+            )
     write_text(layout.path / "forgetting.csv", text.getvalue())
     found: dict[str, Any] = {"tasks": [task.name for task in tasks], "rows": rows}
     if rows and all(a is not None for row in rows for a in row["accuracy"]):
@@ -259,6 +264,27 @@ def write_table(layout: Layout, tasks: list[Task], rows: list[dict[str, Any]]) -
         found["loss_increase"] = float(np.mean(rises)) if rises else 0.0
     write_json(layout.path / "forgetting.json", found)
     return found
+
+
+def numbers(layout: Layout) -> dict[str, float]:
+    """What a stream of tasks left, the larger the better but for the loss on the last task.
+
+    Returns:
+        ``loss_kept``: minus the mean rise of the loss on earlier tasks since they were learnt; ``loss_last``: the loss
+        on the last task; with labels ``average`` (of the accuracies after the last task), ``backward_transfer`` and
+        ``accuracy_kept`` (minus the forgetting).
+
+    Raises:
+        UserError: the run is no finished stream of tasks.
+    """
+    path = layout.path / "forgetting.json"
+    if not path.exists():
+        raise UserError(f"{layout.path}: no stream of tasks, or not finished: there is no forgetting.json")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    summary = found.get("summary", {})
+    known = {key: float(summary[key]) for key in ("average", "backward_transfer") if key in summary}
+    kept = {"accuracy_kept": -float(summary["forgetting"])} if summary else {}
+    return known | kept | {"loss_kept": -found["loss_increase"], "loss_last": found["rows"][-1]["loss"][-1]}
 
 
 def say_table(found: dict[str, Any], say: Callable[[str], None]) -> None:

@@ -186,6 +186,19 @@ def begun(options: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
     return layout.path, {name: value for name, value in options.items() if name in _FREE}
 
 
+def branch_options(options: dict[str, Any]) -> dict[str, Any]:
+    """What ``anneal=RUN`` takes besides: steps and the folder.
+
+    Raises:
+        UserError: any other option.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in ("anneal", "steps", "out"):
+            raise UserError(f"--anneal goes on with the run's own options; leave out --{name.replace('_', '-')}")
+    return {"run": given["anneal"], "steps": given.get("steps"), "out": given.get("out")}
+
+
 def _same_data(sources: dict[str, Source], facts: dict[str, Any], settings: Settings) -> None:
     """Refuse to go on with other data than the run began with.
 
