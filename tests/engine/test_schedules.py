@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_the_sheets_values() -> None:
 @pytest.mark.parametrize("annealing", ["exponential", "linear", "sqrt"])
 def test_it_is_continuous_and_never_rises_after_the_warm_up(cooldown: str, annealing: str) -> None:
     rates = [infinite_lr(n, 4000, cooldown=cooldown, annealing=annealing) for n in range(4001)]
-    steps = [b - a for a, b in zip(rates[:-1], rates[1:], strict=True)]
+    steps = [b - a for a, b in pairwise(rates)]
     assert max(map(abs, steps)) < 0.02
     assert max(steps[200:]) < 1e-12
     assert rates[200] == 1

@@ -76,7 +76,9 @@ class InfiniteSchedule:
                 "points and must not fall"
             )
         if not 0 <= self.eta_min <= self.eta_const <= self.eta_max:
-            raise UserError(f"rates need 0 <= {self.eta_min:g} (min) <= {self.eta_const:g} (constant) <= {self.eta_max:g}")
+            raise UserError(
+                f"rates need 0 <= {self.eta_min:g} (min) <= {self.eta_const:g} (constant) <= {self.eta_max:g}"
+            )
         for name, value, known in (
             ("cooldown", self.cooldown, COOLDOWNS),
             ("annealing", self.annealing, ANNEALINGS),
@@ -164,7 +166,9 @@ def infinite_lr(
     return InfiniteSchedule(n_w, n_c, n_d, total, *rates, cooldown=cooldown, annealing=annealing)(n)
 
 
-def wsd(n: int, total: int, *, eta_max: float = 1.0, warmup: float = 0.05, decay: float = 0.2, minimum: float = 0.1) -> float:
+def wsd(
+    n: int, total: int, *, eta_max: float = 1.0, warmup: float = 0.05, decay: float = 0.2, minimum: float = 0.1
+) -> float:
     """Warm-up, stable, decay: the infinite schedule whose constant rate is the highest one (k = 1).
 
     Args:
@@ -181,7 +185,9 @@ def wsd(n: int, total: int, *, eta_max: float = 1.0, warmup: float = 0.05, decay
     )  # fmt: skip
 
 
-def anneal_from(n: int, step: int, length: int, *, eta_const: float, eta_min: float, annealing: str = "exponential") -> float:
+def anneal_from(
+    n: int, step: int, length: int, *, eta_const: float, eta_min: float, annealing: str = "exponential"
+) -> float:
     """The rate of a branch that is annealed from ``step`` on within ``length`` steps.
 
     Raises:

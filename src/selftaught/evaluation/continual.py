@@ -14,7 +14,9 @@ __all__ = ["continual"]
 def continual(accuracy: Sequence[Sequence[float]]) -> dict[str, float]:
     """Average accuracy, backward transfer and forgetting.
 
-        A_t = mean_{i <= t} a_{t,i},    BWT = mean_{i < T} (a_{T,i} - a_{i,i}),    F = mean_{i < T} (max_t a_{t,i} - a_{T,i})
+        A_t = mean_{i <= t} a_{t,i}
+        BWT = mean_{i < T} (a_{T,i} - a_{i,i})
+        F   = mean_{i < T} (max_t a_{t,i} - a_{T,i})
 
     Args:
         accuracy: row t holds a_{t,0} ... a_{t,t}: after task t, on task i; longer rows are cut there. NaN: not known.

@@ -21,7 +21,9 @@ from selftaught.networks.small_cnn import ABOUT as ABOUT_CNN
 from selftaught.networks.small_cnn import SMALL_CNN, small_cnn
 from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords, own_resnet, small_stem
 from selftaught.networks.tokens import check_keep, largest_patch
-from selftaught.networks.video import CLIP_ENCODERS, ClipEncoder, FramewiseEncoder, build_clip
+from selftaught.networks.video import ClipEncoder, FramewiseEncoder
+from selftaught.networks.video_choice import VIDEO_NETWORKS, build_video
+from selftaught.networks.video_layers import VideoNetwork
 from selftaught.networks.vits import SMALL_VITS, named_vit
 
 __all__ = ["Encoder", "build", "encoder", "own_encoders"]
@@ -166,12 +168,12 @@ class Encoder(nn.Module):
         model: Any = self.model
         patches = model.patch_embed(x)
         if mask is not None:
-            if mask_token is None or mask.dtype != torch.bool or mask.shape != patches.shape[:2]:
+            wanted = (len(x), patches[0, ..., 0].numel())  # a ViT for any size keeps its patches on their grid
+            if mask_token is None or mask.dtype != torch.bool or tuple(mask.shape) != wanted:
                 shown = f"{tuple(mask.shape)} {mask.dtype}"
-                raise UserError(
-                    f"a mask needs a mask_token, type bool and shape {tuple(patches.shape[:2])}; got {shown}"
-                )
-            patches = torch.where(mask[:, :, None], mask_token.to(patches.dtype), patches)
+                raise UserError(f"a mask needs a mask_token, type bool and shape {wanted}; got {shown}")
+            hidden = mask.view(*patches.shape[:-1], 1)
+            patches = torch.where(hidden, mask_token.flatten().to(patches.dtype), patches)
         h = model._pos_embed(patches)
         if keep is not None:
             check_keep(keep, len(x))
@@ -276,19 +278,19 @@ def _check_room(name: str, model: nn.Module, image_size: int | None, small: bool
         )
 
 
-def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder | ClipEncoder | FramewiseEncoder:
+def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder | ClipEncoder | FramewiseEncoder | VideoNetwork:
     """Make the encoder that a ``spec`` describes, with random weights, ready for ``load_state_dict``.
 
     Args:
-        spec: the ``spec`` of an `Encoder`, a `SeriesEncoder` or a `ClipEncoder`, possibly through JSON.
+        spec: the ``spec`` of an `Encoder`, a `SeriesEncoder` or an encoder of clips, possibly through JSON.
 
     Raises:
         UserError: the spec is of something else.
     """
     if spec.get("name") in SERIES_ENCODERS:
         return build_series(spec)
-    if spec.get("name") in CLIP_ENCODERS:
-        return build_clip(spec)
+    if spec.get("name") in VIDEO_NETWORKS:
+        return build_video(spec)
     missing = {"name", "channels", "stem"} - set(spec)
     if missing:
         raise UserError(f"encoder spec: {', '.join(sorted(missing))} missing; take the JSON file beside the weights")

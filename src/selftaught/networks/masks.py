@@ -15,7 +15,15 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 
-__all__ = ["blockwise_mask", "blockwise_masks", "grid_mask", "random_masking", "unit_masks"]
+__all__ = [
+    "attention_masks",
+    "blockwise_mask",
+    "blockwise_masks",
+    "drawn_ratio_masks",
+    "grid_mask",
+    "random_masking",
+    "unit_masks",
+]
 
 _TRIES = 10
 
@@ -188,6 +196,73 @@ def unit_masks(
     mask = torch.zeros(samples, coarse, dtype=torch.bool, device=device).scatter_(1, order[:, :hidden], True)
     square = mask.view(samples, rows // unit, columns // unit)
     return square.repeat_interleave(unit, dim=1).repeat_interleave(unit, dim=2).flatten(1)
+
+
+def attention_masks(attention: Tensor, ratio: float = 0.4) -> Tensor:
+    """Hide what is attended most (AttMask-High, Kakogeorgiou et al., ECCV 2022, arXiv 2203.12719).
+
+    Args:
+        attention: (N, heads, L) weights of the class token over the patches.
+        ratio: share of the patches to hide, in [0, 1).
+
+    Returns:
+        (N, L) bool; the int(ratio L) patches of the largest mean over heads are hidden.
+
+    Raises:
+        UserError: a ratio outside [0, 1), another shape.
+    """
+    _check_ratio(ratio)
+    if attention.dim() != 3:
+        raise UserError(f"attention needs the shape (samples, heads, tokens), got {tuple(attention.shape)}")
+    mean = attention.detach().float().mean(1)
+    top = mean.topk(int(ratio * mean.shape[1] + 1e-6), dim=1).indices
+    return torch.zeros_like(mean, dtype=torch.bool).scatter_(1, top, True)
+
+
+def drawn_ratio_masks(
+    samples: int,
+    grid: Sequence[int],
+    ratio: float = 0.3,
+    *,
+    variance: float = 0.2,
+    probability: float = 0.5,
+    blockwise: bool = True,
+    device: torch.device | None = None,
+    rng: np.random.Generator | None = None,
+) -> Tensor:
+    """iBOT's masks (Zhou et al., arXiv 2111.07832): each image is whole, or has a ratio of its own hidden in blocks.
+
+    Args:
+        samples: N.
+        grid: tokens along (rows, columns).
+        ratio: middle of the ratios, in [0, 1).
+        variance: a ratio is uniform in [ratio - variance, ratio + variance].
+        probability: share of the images that are masked at all.
+        blockwise: blocks of at least (min(rows, columns) // 3)^2 tokens; off: single tokens.
+        device: where.
+        rng: source of chance; None draws a seed from torch's.
+
+    Returns:
+        (N, L) bool, True where hidden; unequal numbers in each sample.
+
+    Raises:
+        UserError: ratios outside [0, 1), a probability outside [0, 1].
+    """
+    _check_ratio(ratio)
+    if not 0 <= variance <= min(ratio, 1 - ratio) or not 0 <= probability <= 1:
+        raise UserError(f"variance={variance}, probability={probability}: ratio and probability must stay in [0, 1]")
+    rng = _rng() if rng is None else rng
+    least, tokens = max(1, (min(grid) // 3) ** 2), math.prod(grid)
+    found = torch.zeros(samples, tokens, dtype=torch.bool)
+    for row in found:
+        if rng.random() >= probability:
+            continue
+        count = int(rng.uniform(ratio - variance, ratio + variance) * tokens)
+        if blockwise:
+            row[:] = blockwise_mask(grid, count, min_block=least, rng=rng).flatten()
+        else:
+            row[torch.from_numpy(rng.permutation(tokens)[:count])] = True
+    return found.to(device)
 
 
 def grid_mask(samples: int, grid: Sequence[int], *, device: torch.device | None = None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["SMALL_VITS", "named_vit"]
+__all__ = ["SMALL_VITS", "named_vit", "plain_vit"]
 
 SMALL_VITS: dict[str, dict[str, Any]] = {
     "vit-pico": {"embed_dim": 32, "depth": 2, "num_heads": 2},
@@ -14,6 +14,14 @@ SMALL_VITS: dict[str, dict[str, Any]] = {
 """Width, blocks and heads; the patch follows from the image size, as it does for timm's ViTs."""
 
 _TIMM = "vit_tiny_patch16_224"
+
+
+def plain_vit(name: str) -> bool:
+    """Whether a name is one of timm's plain vision transformers, or of `SMALL_VITS`."""
+    import timm
+
+    known = named_vit(name)[0]
+    return timm.is_model(known) and timm.model_entrypoint(known).__module__ == "timm.models.vision_transformer"
 
 
 def named_vit(name: str) -> tuple[str, dict[str, Any]]:

@@ -78,6 +78,8 @@ def open_tasks(kind: type[Method], data: Any, first: Source, settings: Settings)
         raise UserError(
             f"{kind.slug} can't learn a stream of tasks: it has stages, several streams, or learns from labels"
         )
+    if settings.curate:
+        raise UserError("--curate chooses samples of one set: it doesn't go with a stream of tasks")
     found = _by_class(data, first, settings) if settings.class_tasks > 1 else _by_source(data, first, settings)
     for task in found[1:]:
         if task.own.channels != found[0].own.channels and None not in (task.own.channels, found[0].own.channels):
