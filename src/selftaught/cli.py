@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from selftaught import __version__, cli_evaluate
-from selftaught.catalog.rules import Count, Range
+from selftaught.catalog.rules import Count, Positive, Range
 from selftaught.cli_options import Parser, checked, parse_train, peek
 from selftaught.errors import UserError
 
@@ -88,6 +88,7 @@ def _parser() -> Parser:
     sub.add_argument("query", nargs="*", help="words to search for, or the slug of one method")
     for name in ("modality", "job", "family"):
         sub.add_argument(f"--{name}", help=f"only this {name}")
+    sub.add_argument("--taxonomy", action="store_true", help="as a tree: branch, family, what teaches, needs")
     command("train", _methods, "train a method: selftaught train METHOD --data SOURCE [options]")
     _add_run_commands(command)
     sub = command("data", _data, "built-in data sets, here or missing; check a source of your own")
@@ -99,27 +100,36 @@ def _parser() -> Parser:
     sub = command("demo", _demo, "the main job on the built-in photographs: train, evaluate, report")
     sub.add_argument("--out", help="folder of the run")
     checked(sub, "--steps", Count, "shorter or longer than the default")
-    _add_benchmark(command("benchmark", _benchmark, "a grid of runs, MedMNIST's protocol, or the papers' claims"))
+    _add_benchmark(
+        command(
+            "benchmark",
+            _benchmark,
+            "a grid of runs, the survey of branches, MedMNIST's protocol, or the papers' claims",
+        )
+    )
     return parser
 
 
 def _add_benchmark(sub: argparse.ArgumentParser) -> None:
-    built_in = "medmnist | claims | projection-study"
+    built_in = "survey | medmnist | claims | projection-study"
     sub.add_argument("what", metavar=f"GRID.yaml | {built_in}", help="a grid's file, or one of those built in")
     sub.add_argument("--out", help="folder for results; a grid goes on there")
     checked(sub, "--workers", Count, "cells at a time on this machine (grids)")
     sub.add_argument("--cluster", help="slurm: every cell a job, through submitit (grids)")
-    checked(sub, "--seeds", Count, "repetitions; default the claim's own (claims, medmnist)")
+    checked(sub, "--seeds", Count, "repetitions; default the claim's own (claims, medmnist, survey)")
     sub.add_argument("--method", help="one method; default all that are built (claims)")
-    sub.add_argument("--full", action="store_true", help="the longer form (claims)")
+    sub.add_argument("--full", action="store_true", help="the longer form (claims, survey)")
     sub.add_argument("--quick", action="store_true", help="the small form, offline, half an hour on 2 cores (medmnist)")
-    sub.add_argument("--data", help="folder with MedMNIST's .npz files; default downloads them (medmnist)")
+    sub.add_argument("--data", help="folder with MedMNIST's .npz files (medmnist); a source with labels (survey)")
     checked(sub, "--size", Literal[28, 64, 128, 224], "side of the images (medmnist)")
-    checked(sub, "--steps", Count, "steps in place of the recipes' (medmnist, projection-study)")
+    checked(sub, "--steps", Count, "steps in place of the recipes' (medmnist, survey, projection-study)")
+    checked(sub, "--seconds", Positive, "seconds of training for each method, in place of steps (survey)")
     sub.add_argument("--probe", help="linear, linear-sgd, knn or finetune (medmnist)")
     sub.add_argument("--write", metavar="FILE", help="write the grid as YAML to edit, and do no more (medmnist)")
     for name, kind in _LISTS.items():
-        sub.add_argument(f"--{name}", type=_several(kind), metavar="A,B", help=f"{name}, in place of all (medmnist)")
+        sub.add_argument(
+            f"--{name}", type=_several(kind), metavar="A,B", help=f"{name}, in place of all (medmnist, survey)"
+        )
 
 
 _LISTS: dict[str, type] = {
@@ -128,6 +138,7 @@ _LISTS: dict[str, type] = {
 _CLAIMS_TAKE = ("seeds", "method", "full", "out")
 _GRID_TAKES = ("out", "workers", "cluster")
 _STUDY_TAKES = ("out", "steps")
+_SURVEY_TAKES = ("out", "workers", "data", "methods", "encoders", "steps", "seconds", "seeds", "full")
 _MEDMNIST_TAKES = (*_GRID_TAKES, "seeds", "quick", "data", "size", "steps", "probe", "write", *_LISTS)
 
 
@@ -223,13 +234,18 @@ def _methods(options: argparse.Namespace) -> None:
 
     words = options.query
     filters = {name: getattr(options, name) for name in ("modality", "job", "family")}
-    if len(words) == 1 and not any(filters.values()) and words[0] in {c.slug for c in catalog.all_cards()}:
+    if (
+        len(words) == 1
+        and not options.taxonomy
+        and not any(filters.values())
+        and words[0] in {c.slug for c in catalog.all_cards()}
+    ):
         print(catalog.card_text(words[0]))
         return
     found = catalog.search(" ".join(words), **filters)
     if not found:
         raise UserError(f"no method matches {' '.join(words)!r}; selftaught methods lists all")
-    print(catalog.table_text(found))
+    print(catalog.taxonomy_text(found) if options.taxonomy else catalog.table_text(found))
 
 
 def _apply(options: argparse.Namespace) -> None:
@@ -304,7 +320,9 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> int:
-    built_in = {"claims": _CLAIMS_TAKE, "medmnist": _MEDMNIST_TAKES, "projection-study": _STUDY_TAKES}
+    built_in = {
+        "claims": _CLAIMS_TAKE, "medmnist": _MEDMNIST_TAKES, "survey": _SURVEY_TAKES, "projection-study": _STUDY_TAKES,
+    }  # fmt: skip
     takes = built_in.get(options.what, _GRID_TAKES)
     given = {name: value for name, value in vars(options).items() if value is not None and value is not False}
     given = {name: value for name, value in given.items() if name not in ("what", "call")}
@@ -338,6 +356,10 @@ def _run_grid(what: str, given: dict[str, Any]) -> Any:
         if given.get("quick") and "size" in given:
             raise UserError("--size goes with MedMNIST's files; the quick benchmark's images have one size")
         return medmnist.run(say=_say(), **given)
+    if what == "survey":
+        from selftaught.benchmark import ssl_vit_survey
+
+        return ssl_vit_survey.run(say=_say(), **given)
     from selftaught.benchmark import grid
 
     return grid.run(what, say=_say(), **given)

@@ -184,8 +184,9 @@ class _Block:
 
     def _check_judgement(self) -> None:
         s = self.s
-        if s["probe"] not in PROBES:
-            raise UserError(f"{self.grid}: probe {s['probe']!r}; it may be {', '.join(PROBES)}")
+        for probe in _list(s["probe"]) or [""]:
+            if probe not in PROBES:
+                raise UserError(f"{self.grid}: probe {probe!r}; it may be {', '.join(PROBES)}, or several of them")
         for scorer in _list(s["ood"]):
             if scorer not in SCORERS:
                 raise UserError(f"{self.grid}: ood {scorer!r}; it may be {', '.join(SCORERS)}")

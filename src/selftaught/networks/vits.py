@@ -7,6 +7,7 @@ from typing import Any
 __all__ = ["SMALL_VITS", "named_vit", "plain_vit"]
 
 SMALL_VITS: dict[str, dict[str, Any]] = {
+    "vit-pico": {"embed_dim": 64, "depth": 3, "num_heads": 4},
     "vit-nano": {"embed_dim": 96, "depth": 4, "num_heads": 3},
     "vit-mini": {"embed_dim": 144, "depth": 6, "num_heads": 3},
 }
