@@ -127,7 +127,7 @@ def _cell(
         wanted = (claim.score, *claim.also)
         names = list(dict.fromkeys(protocol for protocol, _ in wanted if protocol != "run"))
         beside: dict[str, Any] = {"reference": str(reference)} if reference is not None else {}
-        found = done.evaluate(claim.judged_on, protocols=names, baselines=arm.kind != "this", **beside)
+        found = done.evaluate(claim.judged_on, protocols=names, baselines=arm.kind != "this", **claim.judging, **beside)
         learnt = sum(stage["seconds"] for stage in done.layout.read_state()["stages"].values())
         return {
             _label(pair): learnt if pair == SECONDS else found[pair[0]][arm.kind].numbers[pair[1]].mean

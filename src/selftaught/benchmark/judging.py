@@ -45,7 +45,7 @@ def judge(run: Any, cell: Cell) -> list[dict[str, Any]]:
     ``judge`` holds: ``on`` (name -> source string), ``own`` (name of the cell's data set in it, "" for a union),
     ``probe`` (one, or a list of which the first makes the main tables), ``fractions``, ``cross`` (probe the other sets
     too), ``ood`` (scorers), ``neighbours``, ``limits`` (training and test samples of each set, 0 for all), ``features``
-    (keep them).
+    (keep them); and ``recipe`` of fine-tuning where it isn't the default.
 
     Returns:
         dicts with ``judged``, ``fraction``, ``protocol``, ``headline`` and ``numbers``.
@@ -147,7 +147,7 @@ def _probe(run: Any, cell: Cell, found: Embedded, fraction: float, probe: str) -
     seed = cell["seed"]
     picked = evaluation.subset(found.y, fraction=fraction, seed=seed)
     if probe == "finetune":
-        return _finetune(run, found, picked, seed)
+        return _finetune(run, found, picked, seed, cell["judge"].get("recipe", "adamw"))
     split = (found.x[picked], found.y[picked], found.test_x, found.test_y)
     if probe == "knn":
         return evaluation.knn(*split)
@@ -156,11 +156,11 @@ def _probe(run: Any, cell: Cell, found: Embedded, fraction: float, probe: str) -
     return evaluation.linear(*split, seed=seed)
 
 
-def _finetune(run: Any, found: Embedded, picked: np.ndarray, seed: int) -> Result:
+def _finetune(run: Any, found: Embedded, picked: np.ndarray, seed: int, recipe: str) -> Result:
     train, test = found.parts[0].subset(picked), found.parts[1]
     (x, y), (test_x, test_y) = _images(run.method, train), _images(run.method, test)
     encoder = run.method.encoder if run.method.output == "classes" else run.method.deliverable()
-    return evaluation.finetune(encoder, x, y, test_x, test_y, seed=seed)
+    return evaluation.finetune(encoder, x, y, test_x, test_y, recipe=recipe, seed=seed)
 
 
 def _images(method: Any, source: Source) -> tuple[Any, np.ndarray]:

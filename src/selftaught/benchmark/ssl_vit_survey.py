@@ -74,7 +74,7 @@ def run(
     *,
     data: str | Path = DATA,
     methods: Sequence[str] = METHODS,
-    encoders: Sequence[str] | None = None,
+    encoder: str | None = None,
     steps: int | None = None,
     seconds: float | None = None,
     seeds: int = 3,
@@ -88,7 +88,7 @@ def run(
     Args:
         data: source with labels (they serve the judging, and the supervised row).
         methods: slugs of any methods that learn from images with one encoder.
-        encoders: the one encoder of all: a list of one name; default a tiny ViT, with ``full`` ViT-S/16.
+        encoder: the one encoder of all; default a tiny ViT, with ``full`` ViT-S/16.
         steps: the budget: optimiser steps of each method (default 200, with ``full`` 10,000).
         seconds: the budget: seconds of training of each method, turned into steps by a measured step.
         seeds: repetitions.
@@ -98,14 +98,12 @@ def run(
         say: called with a line now and then.
 
     Raises:
-        UserError: both budgets, several encoders, unknown names, as grids raise it.
+        UserError: both budgets, unknown names, as grids raise it.
     """
     if steps is not None and seconds is not None:
         raise UserError("--steps and --seconds: one budget, please")
-    if encoders is not None and len(encoders) != 1:
-        raise UserError(f"--encoders {','.join(encoders)}: the survey has one encoder for all methods; name one")
     folder = Path(out) if out is not None else Path("benchmark-survey")
-    common = dict(FULL if full else LAPTOP) | ({"encoder": encoders[0]} if encoders else {})
+    common = dict(FULL if full else LAPTOP) | ({"encoder": encoder} if encoder else {})
     plain = {slug: options_of(slug, common, full) for slug in (*methods, *BESIDE) if slug != UNTRAINED}
     _make(folder, str(data), list(methods), seeds)
     costs = _costs(folder, str(data), plain, say)
@@ -152,7 +150,7 @@ def grid_config(
     return {
         "name": "survey", "title": "One representative of every branch, one encoder, one budget", "methods": entries,
         "sources": {"survey": data}, "data": ["survey"], "encoders": [common["encoder"]], "seeds": seeds,
-        "probe": ["linear", "finetune"], "limits": list(_LIMITS),
+        "probe": ["linear", "finetune"], "recipe": "vit", "limits": list(_LIMITS),
     }  # fmt: skip
 
 

@@ -21,7 +21,9 @@ from selftaught.networks.small_cnn import ABOUT as ABOUT_CNN
 from selftaught.networks.small_cnn import SMALL_CNN, small_cnn
 from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords, own_resnet, small_stem
 from selftaught.networks.tokens import check_keep, largest_patch
-from selftaught.networks.video import CLIP_ENCODERS, ClipEncoder, FramewiseEncoder, build_clip
+from selftaught.networks.video import ClipEncoder, FramewiseEncoder
+from selftaught.networks.video_choice import VIDEO_NETWORKS, build_video
+from selftaught.networks.video_layers import VideoNetwork
 from selftaught.networks.vits import SMALL_VITS, named_vit
 
 __all__ = ["Encoder", "build", "encoder", "own_encoders"]
@@ -264,19 +266,19 @@ def _check_room(name: str, model: nn.Module, image_size: int | None, small: bool
         )
 
 
-def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder | ClipEncoder | FramewiseEncoder:
+def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder | ClipEncoder | FramewiseEncoder | VideoNetwork:
     """Make the encoder that a ``spec`` describes, with random weights, ready for ``load_state_dict``.
 
     Args:
-        spec: the ``spec`` of an `Encoder`, a `SeriesEncoder` or a `ClipEncoder`, possibly through JSON.
+        spec: the ``spec`` of an `Encoder`, a `SeriesEncoder` or an encoder of clips, possibly through JSON.
 
     Raises:
         UserError: the spec is of something else.
     """
     if spec.get("name") in SERIES_ENCODERS:
         return build_series(spec)
-    if spec.get("name") in CLIP_ENCODERS:
-        return build_clip(spec)
+    if spec.get("name") in VIDEO_NETWORKS:
+        return build_video(spec)
     missing = {"name", "channels", "stem"} - set(spec)
     if missing:
         raise UserError(f"encoder spec: {', '.join(sorted(missing))} missing; take the JSON file beside the weights")

@@ -239,6 +239,24 @@ def confusion(run: Mapping[str, Any]) -> Section:
     return {"plate": plate, "mistakes": mistakes, "accuracy": accuracy, "total": number(plate.total)}
 
 
+def listings(run: Mapping[str, Any]) -> Section:
+    """Tables to read and sort, with a picture to each row where there is one."""
+    shown = []
+    for item in run.get("listings") or []:
+        given = item.get("pictures") or [None] * len(item.get("rows") or [])
+        rows = [
+            {
+                "uri": data_uri(picture) if picture else "",
+                "cells": [cell if isinstance(cell, str) else number(cell, 3) for cell in row],
+            }
+            for picture, row in zip(given, item.get("rows") or [], strict=True)
+        ]
+        if rows:
+            head = {"title": item.get("title") or "", "note": sentence(item.get("note") or "")}
+            shown.append(head | {"columns": item["columns"], "rows": rows, "pictured": any(r["uri"] for r in rows)})
+    return {"tables": shown} if shown else None
+
+
 def skipped(run: Mapping[str, Any]) -> Section:
     """Samples that could not be used, by reason."""
     rows = run.get("skipped")
@@ -287,6 +305,7 @@ ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
     ("protocols", "Evaluation", protocols),
     ("map", "Embedding map", embedding_map),
     ("neighbours", "Nearest neighbours", neighbours),
+    ("listings", "Tables", listings),
     ("confusion", "Confusion matrix", confusion),
     ("series", "Windows", series),
     ("views", "What the model saw", views),

@@ -42,7 +42,7 @@ def validate(run: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(run, Mapping):
         raise UserError(f"report: a run is a dict of sections, not a {type(run).__name__}")
     clean: dict[str, Any] = _check(plain(run), Run, "")
-    for section in (_metrics, _labels, _map, _views, _restoration, _series):
+    for section in (_metrics, _labels, _map, _views, _restoration, _series, _listings):
         section(clean)
     return clean
 
@@ -186,6 +186,15 @@ def _views(run: dict[str, Any]) -> None:
                 _same_length(row, f"{key}.rows[{i}]", len(columns), f"{key}.columns")
         if section.get("names") is not None:
             _same_length(section["names"], f"{key}.names", len(section.get("rows") or []), f"{key}.rows")
+
+
+def _listings(run: dict[str, Any]) -> None:
+    for k, item in enumerate(run.get("listings") or []):
+        columns, rows = item.get("columns") or [], item.get("rows") or []
+        for i, row in enumerate(rows):
+            _same_length(row, f"listings[{k}].rows[{i}]", len(columns), f"listings[{k}].columns")
+        if item.get("pictures") is not None:
+            _same_length(item["pictures"], f"listings[{k}].pictures", len(rows), f"listings[{k}].rows")
 
 
 def _restoration(run: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from selftaught.data.builtin._entry import Entry
 from selftaught.data.decoding import decode, read_bytes
 from selftaught.data.packages import data_file
 from selftaught.data.pixels import conform
@@ -225,3 +226,24 @@ def tile_grid(region: tuple[int, int, int, int], tile: int, stride: int | None, 
         rows, columns = (np.linspace(0, room[a], counts[a]).round().astype(np.int64) for a in (0, 1))
     grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
     return grid + np.array([top, left])
+
+
+_FILES = tuple((photo.package, photo.file) for photo in PHOTOS)
+ENTRIES = (
+    Entry(
+        "photos",
+        "image",
+        f"tiles of {len(PHOTOS)} photographs, 96x96 RGB, 3,400 + 850",
+        "scikit-image, scikit-learn",
+        open_photos,
+        _FILES,
+    ),
+    Entry(
+        "photos:whole",
+        "image",
+        f"the {len(PHOTOS)} photographs as a whole, to restore",
+        "scikit-image, scikit-learn",
+        open_whole_photos,
+        _FILES,
+    ),
+)

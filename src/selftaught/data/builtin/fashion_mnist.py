@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from selftaught.data.arrays import ImageArrays, Piece, Pieces
+from selftaught.data.builtin._entry import Entry
 from selftaught.data.datasets import short_timeout
 from selftaught.data.mapped import build_once, cache_folder, open_array
 from selftaught.errors import UserError
@@ -147,3 +148,16 @@ def _from_apt(scratch: Path) -> Callable[[str], bytes]:
             return file.read()
 
     return member
+
+
+ENTRIES = (
+    Entry(
+        "fashion-mnist",
+        "image",
+        "Fashion-MNIST, 28x28 grey, 10 classes, 60,000 + 10,000",
+        "torchvision's download, or Debian's dataset-fashion-mnist",
+        open_fashion_mnist,
+        fetch=fetch_fashion_mnist,
+        here=lambda: fashion_mnist_folder().is_dir(),
+    ),
+)

