@@ -25,7 +25,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "barlow-twins": {"optimizer": "sgd", "lr": 0.005, "head_lr": 0.5, "weight_decay": 0.0, "batch": 256},
     }
 )
-"""Named defaults: "adamw" is the toolkit's, "vit" for small transformers with few labels, "barlow-twins" the semi-supervised recipe of that sheet (20 epochs too)."""
+"""Named defaults: "adamw" is the toolkit's, "vit" for small transformers with few labels, "barlow-twins" the
+semi-supervised recipe of that sheet (20 epochs too)."""
 
 
 def finetune(
