@@ -29,7 +29,7 @@ __all__ = ["DynamicCuration"]
 class Config(ReselectionOptions, DINOConfig):
     """Options of dynamic curation; DINO's are the published recipe, those of the choice the sheet's starting points."""
 
-    augment: Literal["paper", "dino", "small", "grey"] = "paper"
+    augment: Literal["paper", "dino", "small", "grey"] = "paper"  # type: ignore[assignment]
     """Views: paper for images from above (crop, turns, mild brightness and contrast, blur), dino with its colours,
     small (no blur), grey (crop, flip, brightness, contrast)."""
     teacher_temperature: float = 0.07
@@ -78,6 +78,6 @@ class DynamicCuration(DINO):
     def selection_features(self, batch: dict[str, Any]) -> Tensor:
         """Features (N, D) of teacher or student, before the head or in its bottleneck."""
         c, copy = self.config, self.momentum.average
-        encoder, head = (self.encoder, self.projector) if c.selection_features == "student" else (copy[0], copy[1])
+        encoder, head = (self.encoder, self.projector) if c.selection_features == "student" else (copy[0], copy[1])  # type: ignore[index]
         h = encoder(self.inputs(batch))
-        return h if c.selection_layer == "backbone" else head.body(h)
+        return h if c.selection_layer == "backbone" else head.body(h)  # type: ignore[operator]
