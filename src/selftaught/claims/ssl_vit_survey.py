@@ -17,14 +17,14 @@ def claim() -> Claim:
         method="ssl-vit-survey",
         says="With one transformer and budget a view-based method has the better frozen features, a masked one gains "
         "more from fine-tuning.",
-        data="fashion-mnist?n=1000",
+        data="fashion-mnist?n=400",
         arms=(
             Arm("moco-v3 (views)", "moco-v3", {"predictor_norm": True}),
             Arm("mae (masked)", "mae", {"decoder": "64-1-4"}),
         ),
         common={
             "encoder": "vit-pico", "image_size": 28, "augment": "grey", "crop": 0.4, "optimizer": "adamw", "lr": 2e-3,
-            "lr_scaling": "none", "weight_decay": 0.05, "warmup_epochs": 1.0, "steps": 100, "batch_size": 64,
+            "lr_scaling": "none", "weight_decay": 0.05, "warmup_epochs": 1.0, "steps": 60, "batch_size": 64,
         },
         score=("knn", "accuracy"),
         also=(("linear", "accuracy"), ("finetune", "accuracy")),
