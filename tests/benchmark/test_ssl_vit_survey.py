@@ -106,16 +106,15 @@ def test_one_budget_and_a_folder_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_it_runs_and_goes_on(tmp_path: Path) -> None:
-    given: dict[str, Any] = {"data": "digits?n=70", "methods": ["mae", "rotation"], "seeds": 1, "out": tmp_path / "s"}
-    found = ssl_vit_survey.run(seconds=0.2, **given)
-    assert [row.name for row in found.rows] == ["mae", "rotation", "supervised", "untrained"]
+    given: dict[str, Any] = {"data": "digits?n=70", "methods": ["mae"], "seeds": 1, "out": tmp_path / "s"}
+    found = ssl_vit_survey.run(seconds=0.05, **given)
+    assert [row.name for row in found.rows] == ["mae", "supervised", "untrained"]
     assert all({"knn", "linear", "finetune"} <= set(row.scores) for row in found.rows)
     stored = json.loads((found.folder / "survey.json").read_text())
     costs = json.loads((found.folder / "costs.json").read_text())
-    assert stored["steps"]["mae"] == max(1, round(0.2 / costs["mae"]["seconds"]))
-    assert found.differences["knn"].keys() == {"masked minus pretext"}
+    assert stored["steps"]["mae"] == max(1, round(0.05 / costs["mae"]["seconds"]))
     assert markdown(found.rows) in (found.folder / "survey.md").read_text()
-    again = ssl_vit_survey.run(seconds=0.2, **given)
+    again = ssl_vit_survey.run(seconds=0.05, **given)
     assert again.grid.trained == 0
     assert [row.to_dict() for row in again.rows] == [row.to_dict() for row in found.rows]
 
