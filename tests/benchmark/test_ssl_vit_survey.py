@@ -82,7 +82,7 @@ def test_all_have_one_encoder_crop_optimiser_and_budget() -> None:
     cells = plan.read(config).cells
     assert len(cells) == 2 * (len(METHODS) + 2)
     for cell in cells:
-        assert cell["encoder"] == "vit-pico"
+        assert cell["encoder"] == "vit-micro"
         shared = {k: v for k, v in LAPTOP.items() if k != "encoder"}
         assert shared.items() <= cell["options"].items(), cell["name"]
         assert cell["method"] == "untrained" or cell["options"]["steps"] == 50

@@ -17,10 +17,10 @@ def vit(**options) -> networks.Encoder:
 def test_maps_are_the_attention_on_its_grid() -> None:
     network, x = vit(), torch.randn(2, 3, 28, 28)
     maps = networks.attention_maps(network, x)
-    assert maps.shape == (2, 4, 28, 28)
+    assert maps.shape == (2, 2, 28, 28)
     assert maps.min() >= 0
     assert maps.max() <= 1
-    weights = network.attention(x).view(2, 4, 7, 7)
+    weights = network.attention(x).view(2, 2, 7, 7)
     middle = torch.nn.functional.avg_pool2d(maps, 4)
     places = weights.flatten(2).argmax(2)
     inside = middle.flatten(2).gather(2, places[:, :, None])

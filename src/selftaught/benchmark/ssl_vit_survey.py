@@ -29,7 +29,7 @@ BESIDE = (UNTRAINED, "supervised")
 """What they are compared with."""
 
 LAPTOP: dict[str, Any] = {
-    "encoder": "vit-pico", "image_size": 28, "augment": "grey", "crop": 0.4, "batch_size": 64, "lr": 2e-3,
+    "encoder": "vit-micro", "image_size": 32, "augment": "grey", "crop": 0.4, "batch_size": 64, "lr": 2e-3,
     "lr_scaling": "none", "optimizer": "adamw", "weight_decay": 0.05, "warmup_epochs": 1.0,
 }  # fmt: skip
 """Common options on a processor; ``FULL`` on an accelerator."""

@@ -46,7 +46,8 @@ class Claim:
         common: options of all arms.
         conditions: name -> options that vary over the comparison (batch sizes, ...).
         score: names of a protocol and of its number that decide, the larger the better.
-        also: further numbers to store; ("run", "seconds") is how long an arm learnt.
+        also: further numbers to store; ("run", "seconds") is how long an arm learnt. "tasks" in place of a protocol:
+            what a stream of tasks left (`selftaught.run.tasks.numbers`).
         seeds: repetitions; each arm of a pair has the same seed.
         judged_on: source that the encoders are judged on where it isn't the training data's own.
         full: options that the longer form changes.

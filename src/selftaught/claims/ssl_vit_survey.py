@@ -23,7 +23,7 @@ def claim() -> Claim:
             Arm("mae (masked)", "mae", {"decoder": "64-1-4"}),
         ),
         common={
-            "encoder": "vit-pico", "image_size": 28, "augment": "grey", "crop": 0.4, "optimizer": "adamw", "lr": 2e-3,
+            "encoder": "vit-micro", "image_size": 32, "augment": "grey", "crop": 0.4, "optimizer": "adamw", "lr": 2e-3,
             "lr_scaling": "none", "weight_decay": 0.05, "warmup_epochs": 1.0, "steps": 60, "batch_size": 64,
         },
         score=("knn", "accuracy"),

@@ -19,6 +19,7 @@ from typing import Any
 
 from selftaught.evaluation.classification import classify
 from selftaught.evaluation.clustering import clustering
+from selftaught.evaluation.continual import continual
 from selftaught.evaluation.copy_detection import copy_detection, fit_whitening, regional_maxima, rmac
 from selftaught.evaluation.corruptions import CORRUPTIONS, corrupt
 from selftaught.evaluation.diagnostics import diagnostics
@@ -123,6 +124,7 @@ __all__ = [
     "buckets",
     "classify",
     "clustering",
+    "continual",
     "copy_detection",
     "corrupt",
     "detection",

@@ -17,7 +17,7 @@ from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator
 from selftaught.errors import UserError
-from selftaught.run import applying, evaluations, outputs, reporting, samples, training
+from selftaught.run import annealing, applying, evaluations, outputs, reporting, samples, training
 from selftaught.run.bench import Bench, Options
 from selftaught.run.evaluations import Found
 from selftaught.run.layout import Layout
@@ -49,8 +49,7 @@ def train(
         method: slug of the method, such as "dcl" (``selftaught methods`` lists them).
         data: a source string, path, array, torch Dataset or Source; None takes the method's built-in data set.
         config: a run's config.yaml to repeat.
-        resume: folder of an interrupted run to go on with; everything else is then taken from it. "auto": go on with
-            ``out`` where a run was begun there with these options, else start it.
+        resume: folder of an interrupted run to go on with; all else is its own. "auto": the one in ``out``, or start.
         quiet: no progress bar.
         report: evaluate and write report.html at the end.
         **options: settings of the run (``epochs``, ``batch_size``, ``out``, ...) or options of the method.
@@ -65,6 +64,8 @@ def train(
     """
     if resume == "auto":
         resume, options = training.begun(options)
+    if options.get("anneal") is not None:
+        resume, options = annealing.branch_off(**training.branch_options(options)), {}
     if resume is not None:
         run = load(training.go_on(resume, data, method=method, quiet=quiet, **options))
     else:
@@ -367,7 +368,7 @@ class Run:
                 test = open_source(data, modality=modality, split=split, by=by, seed=settings.seed)
             except UserError as error:
                 say(f"without pictures of {data}: {error}")
-        saved = self.layout.checkpoint(self.method.stages[-1])
+        saved = self.layout.checkpoint(self.method.stages[-1])  # holds the parts that are not delivered, too
         return outputs.Page(self.method, train, test, settings, kept, lead.sections(), saved)
 
     def summary(self) -> list[str]:

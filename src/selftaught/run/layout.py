@@ -42,7 +42,10 @@ class Layout:
         return Layout(self.path / "stages" / name) if several else self
 
     def checkpoint(self, stage: str) -> Path:
-        """The last checkpoint of a stage."""
+        """The last checkpoint of a stage; in a stream of tasks that of the last task begun."""
+        tasks = sorted((self.path / "tasks").glob("[0-9]*"), key=lambda path: int(path.name))
+        if tasks:
+            return Layout(tasks[-1]).checkpoint(stage)
         below = self.stage(stage)
         return (below if below.path.is_dir() else self).path / "checkpoints" / f"{stage}.ckpt"
 

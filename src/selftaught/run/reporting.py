@@ -73,7 +73,18 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
         "metrics": _metrics([row for place in places for row in _rows(place.metrics)], facts),
         "skipped": skipped,
     }
+    found["tasks"] = _tasks(state.get("tasks") or [], facts)
     return {key: value for key, value in (found | _judged(lead, evaluations, facts)).items() if value}
+
+
+def _tasks(rows: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Accuracy, or without labels the loss, on every task of a stream after each was learnt."""
+    if len(rows) < 2:
+        return None
+    key = "loss" if any(value is None for row in rows for value in row["accuracy"]) else "accuracy"
+    metric = "loss" if key == "loss" else "accuracy of a linear probe"
+    names = [task["name"] for task in facts["tasks"]]
+    return {"names": names, "metric": metric, "rows": [row[key] for row in rows]}
 
 
 def _judged(lead: Evaluation, evaluations: Sequence[Evaluation], facts: dict[str, Any]) -> dict[str, Any]:
