@@ -26,9 +26,9 @@ OPTIONS = {
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
     **{slug: {"encoder": "vit-pico", "image_size": 32} for slug in ("mae", "infinite-lr", "sit")},
     "laf": {"forget": "class=down", "vae_epochs": 1.0},
-    "beit": {"encoder": "vit-nano", "image_size": 28, "tokeniser_steps": 2, "words": 16},
+    "beit": {"encoder": "vit-nano", "image_size": 32, "tokeniser_steps": 2, "words": 16},
     **{
-        slug: {"encoder": "vit-nano", "image_size": 28}
+        slug: {"encoder": "vit-nano", "image_size": 32}
         for slug in ("ibot", "jigsaw", "maskfeat", "msn", "relative-position", "rotation", "simmim")
     },
 }

@@ -224,6 +224,11 @@ class Method(L.LightningModule):
         """Features (N, D) by which samples are chosen to go on with; those that the protocols judge."""
         return self.features(batch)
 
+    @property
+    def draws(self) -> bool:
+        """Whether :meth:`pictures` gives any."""
+        return type(self).pictures is not Method.pictures
+
     def deliverable(self) -> nn.Module:
         """The module that a user takes away: normalised samples in, embedding or image out."""
         raise TypeError(f"{type(self).__name__} delivers no module")

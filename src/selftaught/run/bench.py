@@ -36,6 +36,7 @@ class Options:
         size: shorter side at which images are embedded; 0 is the run's own.
         grid: cells of a map that are averaged apart, such as 2x1 (layerwise).
         fraction: share of every class's training labels (finetune).
+        recipe: of ``evaluation.finetune`` (finetune).
         channel: "y" compares the luma of RGB images, "rgb" all channels; None as the method's papers do (restoration).
         shave: rows and columns left out at every border; None as the method's papers do (restoration).
     """
@@ -48,6 +49,7 @@ class Options:
     size: int = 0
     grid: str = "1x1"
     fraction: float = 1.0
+    recipe: str = "adamw"
     channel: str | None = None
     shave: int | None = None
 

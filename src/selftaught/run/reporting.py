@@ -248,7 +248,7 @@ def _views_of(source: Source, method: Method, i: int, rng: np.random.Generator) 
 def _whole(page: Page) -> Method | None:
     """The method with all of its networks, not only what it delivers, where it makes pictures of them."""
     method, saved = page.method, page.checkpoint
-    if type(method).pictures is Method.pictures or method.modality != "image" or saved is None or not saved.exists():
+    if not method.draws or method.modality != "image" or saved is None or not saved.exists():
         return None
     if not isinstance(method.evaluation_view(), Pipeline):
         return None

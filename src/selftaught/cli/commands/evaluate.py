@@ -8,7 +8,19 @@ from selftaught.catalog.rules import Count
 from selftaught.cli._command import Command
 from selftaught.cli.options import add_partial, checked, names, say
 
-_SUITE = ("reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave")
+_SUITE = (
+    "reference",
+    "labels",
+    "by",
+    "attribute",
+    "threshold",
+    "size",
+    "grid",
+    "fraction",
+    "channel",
+    "shave",
+    "recipe",
+)
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -31,6 +43,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
         group.add_argument(name, help=text, default=argparse.SUPPRESS, **extra)  # type: ignore[arg-type]
 
     add("--fraction", "share of each class's training labels (finetune), such as 0.01", type=float, metavar="X")
+    add("--recipe", "fine-tuning's rates and batch (finetune): adamw (default), vit, barlow-twins", metavar="NAME")
     add("--reference", "folder to search (geolocalisation, fairness-retrieval), class folders to learn the classes "
         "from (restricted, fairness-labels, hit-rate; default the run's data), or a run to compare with (unlearning)"
     )  # fmt: skip
