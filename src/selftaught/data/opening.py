@@ -153,6 +153,7 @@ def _open_folder(path: Path, spec: str, modality: Modality | None, options: dict
 def _open_file(path: Path, spec: str, modality: Modality | None, options: dict[str, Any]) -> Source:
     """The first format of the wanted kind that its suffix fits, else of any kind: which is then refused by its kind."""
     able = [f for f in FORMATS if f.file and path.name.lower().endswith(f.suffixes)]
+    able = [f for f in able if f.reads is None or f.reads(path, options)]
     if not able:
         raise UserError(f"{spec}: can't tell what this file holds by its suffix; can read {_known('file')}")
     found = next((f for f in able if f.fits(modality)), able[0])

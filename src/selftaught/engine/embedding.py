@@ -94,6 +94,7 @@ def feature_table(
 def batches_of(method: Method, source: Source, view: Any, **options: Any) -> Iterator[dict[str, Any]]:
     """Batches of a source as a method looks at it: its range of values, its channels; see `evaluation_batches`."""
     check_channels(method, source)
+    options["batch_size"] = min(options.get("batch_size", method.evaluation_rows), method.evaluation_rows)
     fixed = {"value_range": method.value_range, "channels": method.channels}
     return evaluation_batches(source, view, **fixed, **options)
 

@@ -140,6 +140,7 @@ def fit(
     metrics = Metrics(folder / "metrics.csv", method.stage, settings.log_every, settings.batch_size)
     progress = Progress(title, total, metrics, quiet)
     saver = Checkpoints(checkpoint, settings.checkpoint_minutes, settings.checkpoint_steps, progress.console.print)
+    metrics.warn = progress.console.print
     watching: list[Any] = [FiniteGuard(checkpoint), metrics]
     say = progress.console.print
     if method.reselection is not None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from selftaught.errors import UserError
 
-__all__ = ["ActiveSet", "Balanced", "Grouped", "InOrder", "Order", "Shuffled", "batches_of"]
+__all__ = ["ActiveSet", "Balanced", "Grouped", "InOrder", "Order", "Shuffled", "WithReplacement", "batches_of"]
 
 
 class Order:
@@ -63,6 +63,22 @@ class InOrder(Order):
     def epoch(self, seed: int, epoch: int) -> np.ndarray:
         """0 to n - 1."""
         return np.arange(self.length, dtype=np.int64)
+
+
+class WithReplacement(Order):
+    """Samples drawn anew each time, so that some come twice and some not at all.
+
+    Args:
+        n: number of samples.
+        length: entries of an epoch; None: n.
+    """
+
+    def __init__(self, n: int, length: int | None = None) -> None:
+        self.n, self.length = n, n if length is None else length
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """``length`` independent draws from (seed, epoch), other ones than a `Shuffled` of the same seed makes."""
+        return np.random.default_rng([seed, epoch, 1]).integers(0, self.n, self.length)
 
 
 class Grouped(Order):

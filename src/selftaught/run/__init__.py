@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -175,18 +176,21 @@ class Run:
         return training.build(kind, kind.config_class(**options), self.config["data"])
 
     def _untrained(self) -> Method:
-        return self._build(self.config["settings"]["seed"] + 10_007).to(self.method.device).eval()
+        fresh = self._build(self.config["settings"]["seed"] + 10_007)
+        fresh.same_survey(self.method)
+        return fresh.to(self.method.device).eval()
 
     @property
     def output(self) -> outputs.Output:
-        """The kind of thing that the run's method delivers."""
+        """The kind of thing that the run delivers; some methods have an option for it, which a finished run knows."""
         from selftaught import methods
 
-        return outputs.of(methods.get(self.config["method"]).output)
+        known = json.loads(self.layout.card.read_text("utf-8")) if self.layout.card.exists() else {}
+        return outputs.of(known.get("output") or methods.get(self.config["method"]).output)
 
     @property
     def encoder(self) -> nn.Module:
-        """What the run delivers: normalised samples in, embeddings (or restored images) out."""
+        """What the run delivers: normalised samples in, embeddings or images out."""
         return self.method.deliverable().eval()
 
     # ---- what one does with it -------------------------------------------------------------------------------
@@ -363,7 +367,8 @@ class Run:
                 test = open_source(data, modality=modality, split=split, by=by, seed=settings.seed)
             except UserError as error:
                 say(f"without pictures of {data}: {error}")
-        return outputs.Page(self.method, train, test, settings, kept, lead.sections())
+        saved = self.layout.checkpoint(self.method.stages[-1])
+        return outputs.Page(self.method, train, test, settings, kept, lead.sections(), saved)
 
     def summary(self) -> list[str]:
         """Three lines: what was trained, how it did, where it lies."""

@@ -240,6 +240,7 @@ def build(kind: type[Method], config: Any, facts: dict[str, Any]) -> Method:
         length=facts.get("length"),
         samples=facts["samples"],
         classes=facts.get("class_count", 0),
+        modality=facts.get("modality"),
     )
     if "mean" in facts:
         method.pixel_mean.copy_(torch.tensor(facts["mean"]))
@@ -269,6 +270,7 @@ def _train(job: Job) -> Path:
     method = build(job.kind, job.config, job.facts)
     if job.settings.curate:
         curate(method, job.settings.curate)
+    method.survey(job.sources)
     if job.settings.init:
         start_from(method, job.settings.init)
     for line in job.plan:
