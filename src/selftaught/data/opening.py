@@ -12,7 +12,8 @@ from typing import Any, cast
 import numpy as np
 
 from selftaught.data import datasets, hf
-from selftaught.data.combining import Concat, Mapped, Pairs
+from selftaught.data.combining import Captioned, Concat, Mapped, Pairs
+from selftaught.data.combining.captioned import TEXT
 from selftaught.data.combining.mapped import Adopt
 from selftaught.data.embedded import EMBEDDED_NAMES, embedded_builder, embedded_modality
 from selftaught.data.formats import FORMATS, Build
@@ -163,8 +164,14 @@ def _open_list(specs: list[Any], modality: Modality | None, options: dict[str, A
 
 
 def _open_pairs(where: str, parts: dict[str, Any], modality: Modality | None, options: dict[str, Any]) -> Source:
-    """Sources joined by name. A field that is called like a kind is of that kind: what is opened is brought to it."""
-    return call(join, where, options, {name: _open_field(name, part, modality) for name, part in parts.items()})
+    """Sources joined by name. A field that is called like a kind is of that kind: what is opened is brought to it.
+
+    Captions that are named win over those that lie beside the images.
+    """
+    opened = {name: _open_field(name, part, modality) for name, part in parts.items()}
+    if TEXT in opened:
+        opened = {name: part.source if isinstance(part, Captioned) else part for name, part in opened.items()}
+    return call(join, where, options, opened)
 
 
 def _open_field(name: str, spec: Any, modality: Modality | None) -> Source:
