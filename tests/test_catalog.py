@@ -27,7 +27,7 @@ infwide srgan sit dadeblur medmnist-benchmark retfiner cacr laf frame-projection
 video-ssl-benchmark infinite-lr ssl-vit-survey robust-depth dynamic-curation
 """.split()  # noqa: SIM905
 BASELINES = [
-    "bicubic", "byol", "dino", "espcn", "moco-v2", "moco-v3", "nnclr", "ressl", "simclr",
+    "bicubic", "byol", "clip", "dino", "espcn", "moco-v2", "moco-v3", "nnclr", "ressl", "simclr",
     "simsiam", "srcnn", "srresnet", "supcon", "supervised", "swav", "vicreg",
 ]  # fmt: skip
 MODALITIES = {"any", "image", "image-text", "points", "series", "text", "video", "volume"}

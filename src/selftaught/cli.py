@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-from selftaught import __version__, cli_evaluate
+from selftaught import __version__, cli_evaluate, cli_words
 from selftaught.catalog.rules import Count, Range
 from selftaught.cli_options import Parser, checked, parse_train, peek
 from selftaught.errors import UserError
@@ -156,6 +156,7 @@ def _add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--format", default="safetensors", help="safetensors, timm or onnx")
     sub.add_argument("--out", help="file or folder; default inside the run")
     _add_partial(sub)
+    cli_words.add_commands(command)
     sub = command("report", _report, "the HTML page of a run, or several side by side")
     sub.add_argument("runs", nargs="+", metavar="run", help="folders of runs")
     sub.add_argument("--out", help="file to write; default RUN/report.html, or comparison.html")

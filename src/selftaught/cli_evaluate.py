@@ -8,7 +8,8 @@ import sys
 from selftaught.catalog.rules import Count
 from selftaught.cli_options import checked
 
-_SUITE = ("reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave")
+_SUITE = ("reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave",
+          "templates")  # fmt: skip
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
@@ -20,7 +21,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="knn, linear, linear-sgd, fewlabel, retrieval, diagnostics, classify, robustness, finetune, restoration, "
         "clustering, regression, copy-detection, geolocalisation, fairness-retrieval, fairness-labels, hit-rate, "
-        "restricted, layerwise, unlearning; default those that the data admit",
+        "restricted, layerwise, unlearning, zero-shot, text-retrieval; default those that the data admit",
     )
     sub.add_argument("--clean", help="folder of clean images of the same names (restoration)")
     checked(sub, "--seeds", Count, "draws of labelled subsets (default 5)", default=5)
@@ -42,6 +43,8 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         choices=["y", "rgb"])  # fmt: skip
     add("--shave", "pixels left out at every border (restoration; default the method's custom)", type=int, metavar="N")
     add("--size", "shorter side at which images are embedded; default the run's own", type=int, metavar="N")
+    add("--templates", "prompts of a class (zero-shot): seven, plain, name, clip, or a file of lines with {}; default "
+        "seven", metavar="FILE")  # fmt: skip
     add("--grid", "cells of a map that are averaged apart (layerwise), such as 2x1; default 1x1", metavar="RxC")
 
 

@@ -118,6 +118,15 @@ class Method(L.LightningModule):
         return cls.default_data
 
     @classmethod
+    def takes(cls, source: Any) -> Any:
+        """The source as this method reads it, with fields of its own where it needs some; as it is.
+
+        Raises:
+            UserError: a source without what the method needs.
+        """
+        return source
+
+    @classmethod
     def streams(cls, source: Any, given: dict[str, Any], opened: Callable[[Any], Any]) -> dict[str, Any]:
         """The sources of all roles: the run's data for the first, what was given for the others.
 

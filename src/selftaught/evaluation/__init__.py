@@ -27,6 +27,7 @@ from selftaught.evaluation.fewlabel import fewlabel, subset
 from selftaught.evaluation.finetune import finetune
 from selftaught.evaluation.geolocalisation import geolocalisation, great_circle
 from selftaught.evaluation.groups import AGES, INCOMES, buckets
+from selftaught.evaluation.image_text import TEMPLATES, ensemble_scores, text_retrieval, zero_shot
 from selftaught.evaluation.layerwise import layer_features, layer_names, layerwise, stack_layers, worst_group
 from selftaught.evaluation.linear import linear, linear_sgd
 from selftaught.evaluation.membership import (
@@ -96,6 +97,8 @@ _ALL = (
     Protocol("hit-rate", "an allowed label among the first five, by income and region", "named-scores", hit_rate),
     Protocol("restricted", "a classifier on another set, among the classes they share", "named-scores", restricted),
     Protocol("unlearning", "what a classifier still knows of forgotten samples", "forgotten", unlearning),
+    Protocol("zero-shot", "classes by their names alone", "worded", zero_shot),
+    Protocol("text-retrieval", "texts found by images and images by texts: R@k", "worded", text_retrieval),
     Protocol("layerwise", "linear probe and k-NN on every layer, the best one named", "layers", layerwise),
 )
 
@@ -108,6 +111,7 @@ __all__ = [
     "INCOMES",
     "LABEL_SETS",
     "PROTOCOLS",
+    "TEMPLATES",
     "Attack",
     "Difference",
     "Labelled",
@@ -126,6 +130,7 @@ __all__ = [
     "diagnostics",
     "domains",
     "energy",
+    "ensemble_scores",
     "fewlabel",
     "fgsm",
     "finetune",
@@ -167,6 +172,8 @@ __all__ = [
     "stack_layers",
     "subset",
     "table",
+    "text_retrieval",
     "unlearning",
     "worst_group",
+    "zero_shot",
 ]

@@ -42,6 +42,11 @@ def clip_head(width: int, dim: int, kind: Head = "linear", *, hidden: int = 4096
     return head
 
 
+def _unit(x: Tensor) -> Tensor:
+    """Rows of length 1, in float32 at least: half precision would be off by a few thousandths."""
+    return normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)
+
+
 class DualEncoder(nn.Module):
     """Two towers and their heads: global ones (z) of weak views, local ones (h) of strong views.
 
@@ -86,11 +91,11 @@ class DualEncoder(nn.Module):
 
     def embed_images(self, features: Tensor, head: str = "z") -> Tensor:
         """Features of images (N, D) -> (N, dim) of length 1, by the global ("z") or the local ("h") head."""
-        return normalize(self._head(f"{head}_image")(features), dim=1)
+        return _unit(self._head(f"{head}_image")(features))
 
     def embed_texts(self, features: Tensor, head: str = "z") -> Tensor:
         """Features of texts (N, D) -> (N, dim) of length 1, by the global ("z") or the local ("h") head."""
-        return normalize(self._head(f"{head}_text")(features), dim=1)
+        return _unit(self._head(f"{head}_text")(features))
 
     def _head(self, name: str) -> nn.Module:
         found = getattr(self, name, None)

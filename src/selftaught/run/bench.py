@@ -38,6 +38,7 @@ class Options:
         fraction: share of every class's training labels (finetune).
         channel: "y" compares the luma of RGB images, "rgb" all channels; None as the method's papers do (restoration).
         shave: rows and columns left out at every border; None as the method's papers do (restoration).
+        templates: prompts of a class: seven, plain, name, clip, or a file of lines with {} (zero-shot).
     """
 
     reference: Any = None
@@ -50,6 +51,7 @@ class Options:
     fraction: float = 1.0
     channel: str | None = None
     shave: int | None = None
+    templates: str = "seven"
 
     def compared(self) -> dict[str, Any]:
         """Those of restoration that were given, as `evaluation.restoration` takes them."""

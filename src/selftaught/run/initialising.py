@@ -95,11 +95,11 @@ def _fits(target: nn.Module, given: Mapping[str, Tensor]) -> bool:
 
 
 def _encoder_weights(path: Path, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The encoder's part of what a classifier's run delivers; other runs deliver nothing else."""
+    """The encoder's part of what a run of classes or of images and texts delivers; others deliver nothing else."""
     from selftaught.run import load
 
     card = Layout(path).card
-    if not card.exists() or json.loads(card.read_text()).get("output") != "classes":
+    if not card.exists() or json.loads(card.read_text()).get("output") not in ("classes", "image-text"):
         return given
     found = load(path).method.encoder
     return found.state_dict() if isinstance(found, nn.Module) else given
