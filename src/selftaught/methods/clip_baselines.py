@@ -115,17 +115,21 @@ class Config(DualConfig):
             self.smoothing = 0.0
 
 
-_CC3M = {"weight_decay": 0.5, "combine": "avg", "text_layers": 6, "text_dropout": 0.2}
-_LONG = {"epochs": 32, "batch_size": 4096}
-_PLAIN = {"num_augs": 0, "separate_proj": False, "text_views": "plain", "objective": "clip"}
 PRESETS = {
-    "cc3m": _CC3M | _LONG,
-    "cc3m-clip": _CC3M | _PLAIN | _LONG,
-    "cc12m": _LONG,
-    "cc12m-extra": _LONG | {"text_dropout": 0.1},
-    "yfcc15m": _LONG | {"text_dropout": 0.0},
-    "merged": _LONG | {"text_dropout": 0.0, "local_size": 192},
-    "vit-b16": _LONG | {"encoder": "vit_base_patch16_224", "dim": 512, "separate_proj_child": True},
+    "cc3m": {
+        "weight_decay": 0.5, "combine": "avg", "text_layers": 6, "text_dropout": 0.2, "epochs": 32, "batch_size": 4096,
+    },
+    "cc3m-clip": {
+        "objective": "clip", "num_augs": 0, "separate_proj": False, "text_views": "plain", "weight_decay": 0.5,
+        "combine": "avg", "text_layers": 6, "epochs": 32, "batch_size": 4096,
+    },
+    "cc12m": {"epochs": 32, "batch_size": 4096},
+    "cc12m-extra": {"text_dropout": 0.1, "epochs": 32, "batch_size": 4096},
+    "yfcc15m": {"text_dropout": 0.0, "epochs": 32, "batch_size": 4096},
+    "merged": {"text_dropout": 0.0, "local_size": 192, "epochs": 32, "batch_size": 4096},
+    "vit-b16": {
+        "encoder": "vit_base_patch16_224", "dim": 512, "separate_proj_child": True, "epochs": 32, "batch_size": 4096,
+    },
     "laptop": {
         "encoder": "cnn-small", "image_size": 0, "dim": 128, "crop": 0.7, "strong_crop": 0.3, "tokeniser": "words-4096",
         "context": 16, "text_width": 128, "text_heads": 4, "text_layers": 2, "hidden": 512, "lr": 2e-3,

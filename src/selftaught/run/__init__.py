@@ -393,7 +393,7 @@ class Run:
         train: Source | None = None
         test: Source | None = None
         try:
-            train = samples.training_source(settings.data, modality, settings)
+            train = self.method.takes(samples.training_source(settings.data, modality, settings))
         except UserError as error:  # gone since, or it had no name: what is stored is shown
             say(f"without pictures of the training data: {error}")
         if data is not None:
