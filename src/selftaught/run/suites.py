@@ -13,7 +13,7 @@ from selftaught import evaluation
 from selftaught.data import LOCATIONS, METADATA, Metadata, Source, open_copies, open_source, read_metadata
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
-from selftaught.run import contenders, image_text, samples, unlearning
+from selftaught.run import contenders, image_text, samples, unlearning, weighing
 from selftaught.run.bench import Bench
 from selftaught.run.layout import read_yaml
 
@@ -244,8 +244,9 @@ _SUITES: Mapping[str, Callable[[Bench], dict[str, Result]]] = {
     image_text.ZERO_SHOT: image_text.judge_zero_shot,
     image_text.RETRIEVAL: image_text.judge_text_retrieval,
     unlearning.NAME: unlearning.judge,
+    weighing.NAME: weighing.judge,
 }
-_FOR_ALL = ("layerwise", unlearning.NAME)
+_FOR_ALL = ("layerwise", unlearning.NAME, weighing.NAME)
 
 NAMES = tuple(_SUITES)
 """Protocols that are run here."""

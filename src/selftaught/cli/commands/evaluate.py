@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from selftaught.catalog.rules import Count
-from selftaught.cli_options import checked
+from selftaught.cli._command import Command
+from selftaught.cli.options import add_partial, checked, names, say
 
 _SUITE = ("reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave",
           "templates")  # fmt: skip
 
 
-def add_options(sub: argparse.ArgumentParser) -> None:
+def _options(sub: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     sub.add_argument("run", help="folder of the run")
     sub.add_argument("--data", help="labelled source, or a folder in the protocol's layout; default the run's own")
@@ -36,7 +36,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         "from (restricted, fairness-labels, hit-rate; default the run's data), or a run to compare with (unlearning)"
     )  # fmt: skip
     add("--labels", "YAML or JSON: label set to classes (fairness-labels), or folder to classes (restricted)")
-    add("--by", "columns of metadata.csv to part the images by", type=_names, metavar="A,B")
+    add("--by", "columns of metadata.csv to part the images by", type=names, metavar="A,B")
     add("--attribute", "column that neighbours should share (fairness-retrieval; default gender)", metavar="COLUMN")
     add("--threshold", "least confidence of a label (fairness-labels; default 0.1)", type=float, metavar="X")
     add("--channel", "compare the luma (y) or all channels (rgb) (restoration; default the method's custom)",
@@ -46,24 +46,21 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     add("--templates", "prompts of a class (zero-shot): seven, plain, name, clip, or a file of lines with {}; default "
         "seven", metavar="FILE")  # fmt: skip
     add("--grid", "cells of a map that are averaged apart (layerwise), such as 2x1; default 1x1", metavar="RxC")
+    add_partial(sub)
 
 
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
-def evaluate(options: argparse.Namespace) -> None:
+def _call(options: argparse.Namespace) -> None:
     """Run the protocols, print their tables and write the report."""
     import selftaught
 
     run = selftaught.load(options.run, partial=options.partial)
     found = run.evaluate(
         options.data,
-        protocols=_names(options.protocol or "") or None,
+        protocols=names(options.protocol or "") or None,
         clean=options.clean,
         seeds=options.seeds,
         limit=options.limit,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        say=say(),
         **{name: value for name, value in vars(options).items() if name in _SUITE},
     )
     print(f"\n{found}")
@@ -76,3 +73,8 @@ def evaluate(options: argparse.Namespace) -> None:
             print(f"{name}, each sample, the worst first: {place.items(name)}")
     run.report()
     print(f"report: {run.layout.report}")
+
+
+COMMAND = Command(
+    "evaluate", "evaluate a run, beside an untrained encoder and the raw input", _options, _call, order=20
+)
