@@ -27,9 +27,9 @@ infwide srgan sit dadeblur medmnist-benchmark retfiner cacr laf frame-projection
 video-ssl-benchmark infinite-lr ssl-vit-survey robust-depth dynamic-curation
 """.split()  # noqa: SIM905
 BASELINES = [
-    "beit", "bicubic", "byol", "clip", "dino", "espcn", "ibot", "jigsaw", "mae", "maskfeat", "moco-v2", "moco-v3", "msn",
-    "nnclr", "relative-position", "ressl", "rotation", "simclr", "simmim", "simsiam", "srcnn", "srresnet", "supcon",
-    "supervised", "swav", "vicreg",
+    "beit", "bicubic", "byol", "clip", "dino", "espcn", "ibot", "jigsaw", "mae", "maskfeat", "moco-v2", "moco-v3",
+    "msn", "nnclr", "relative-position", "ressl", "rotation", "simclr", "simmim", "simsiam", "srcnn", "srresnet",
+    "supcon", "supervised", "swav", "vicreg",
 ]  # fmt: skip
 MODALITIES = {"any", "image", "image-text", "points", "series", "text", "video", "volume"}
 JOBS = {"adapt", "benchmark", "classify", "curate", "depth", "edit", "forget", "represent", "restore", "segment"}
