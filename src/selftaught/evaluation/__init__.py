@@ -43,6 +43,7 @@ from selftaught.evaluation.neighbours import knn, nearest, retrieval
 from selftaught.evaluation.online import OnlineKNN, monitor, monitor_rows
 from selftaught.evaluation.ood import detection, energy, knn_distance, linear_head, mahalanobis, make_scorer, msp, ood
 from selftaught.evaluation.projection import Projection, project
+from selftaught.evaluation.prompts import base_to_new
 from selftaught.evaluation.regression import regression
 from selftaught.evaluation.restoration import luma, ms_ssim, restoration
 from selftaught.evaluation.restricted import restricted
@@ -99,6 +100,7 @@ _ALL = (
     Protocol("hit-rate", "an allowed label among the first five, by income and region", "named-scores", hit_rate),
     Protocol("restricted", "a classifier on another set, among the classes they share", "named-scores", restricted),
     Protocol("unlearning", "what a classifier still knows of forgotten samples", "forgotten", unlearning),
+    Protocol("base-to-new", "learnt prompts on their classes and on new ones", "worded", base_to_new),
     Protocol("zero-shot", "classes by their names alone", "worded", zero_shot),
     Protocol("text-retrieval", "texts found by images and images by texts: R@k", "worded", text_retrieval),
     Protocol("label-noise", "whether the weights of labels tell wrong ones from right ones", "weights", label_noise),
@@ -124,6 +126,7 @@ __all__ = [
     "Protocol",
     "Result",
     "attribute_retrieval",
+    "base_to_new",
     "buckets",
     "classify",
     "clustering",
