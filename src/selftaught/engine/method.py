@@ -129,6 +129,19 @@ class Method(L.LightningModule):
         return cls.default_data
 
     @classmethod
+    def takes(cls, source: Any) -> Any:
+        """The source as this method reads it, with fields of its own where it needs some; as it is.
+
+        Raises:
+            UserError: a source without what the method needs.
+        """
+        return source
+
+    def begins_from(self, given: Mapping[str, Tensor]) -> bool:
+        """Take over what the run in ``--init`` delivers, in a way of the method's own; False: as every method does."""
+        return False
+
+    @classmethod
     def streams(cls, source: Any, given: dict[str, Any], opened: Callable[[Any], Any]) -> dict[str, Any]:
         """The sources of all roles: the run's data for the first, what was given for the others.
 

@@ -28,6 +28,7 @@ from selftaught.evaluation.fewlabel import fewlabel, subset
 from selftaught.evaluation.finetune import finetune
 from selftaught.evaluation.geolocalisation import geolocalisation, great_circle
 from selftaught.evaluation.groups import AGES, INCOMES, buckets
+from selftaught.evaluation.image_text import TEMPLATES, ensemble_scores, text_retrieval, zero_shot
 from selftaught.evaluation.label_noise import label_noise
 from selftaught.evaluation.layerwise import layer_features, layer_names, layerwise, stack_layers, worst_group
 from selftaught.evaluation.linear import linear, linear_sgd
@@ -43,6 +44,7 @@ from selftaught.evaluation.neighbours import knn, nearest, retrieval
 from selftaught.evaluation.online import OnlineKNN, monitor, monitor_rows
 from selftaught.evaluation.ood import detection, energy, knn_distance, linear_head, mahalanobis, make_scorer, msp, ood
 from selftaught.evaluation.projection import Projection, project
+from selftaught.evaluation.prompts import base_to_new
 from selftaught.evaluation.regression import regression
 from selftaught.evaluation.restoration import luma, ms_ssim, restoration
 from selftaught.evaluation.restricted import restricted
@@ -99,6 +101,9 @@ _ALL = (
     Protocol("hit-rate", "an allowed label among the first five, by income and region", "named-scores", hit_rate),
     Protocol("restricted", "a classifier on another set, among the classes they share", "named-scores", restricted),
     Protocol("unlearning", "what a classifier still knows of forgotten samples", "forgotten", unlearning),
+    Protocol("base-to-new", "learnt prompts on their classes and on new ones", "worded", base_to_new),
+    Protocol("zero-shot", "classes by their names alone", "worded", zero_shot),
+    Protocol("text-retrieval", "texts found by images and images by texts: R@k", "worded", text_retrieval),
     Protocol("label-noise", "whether the weights of labels tell wrong ones from right ones", "weights", label_noise),
     Protocol("layerwise", "linear probe and k-NN on every layer, the best one named", "layers", layerwise),
 )
@@ -112,6 +117,7 @@ __all__ = [
     "INCOMES",
     "LABEL_SETS",
     "PROTOCOLS",
+    "TEMPLATES",
     "Attack",
     "Difference",
     "Labelled",
@@ -121,6 +127,7 @@ __all__ = [
     "Protocol",
     "Result",
     "attribute_retrieval",
+    "base_to_new",
     "buckets",
     "classify",
     "clustering",
@@ -131,6 +138,7 @@ __all__ = [
     "diagnostics",
     "domains",
     "energy",
+    "ensemble_scores",
     "fewlabel",
     "fgsm",
     "finetune",
@@ -174,6 +182,8 @@ __all__ = [
     "stack_layers",
     "subset",
     "table",
+    "text_retrieval",
     "unlearning",
     "worst_group",
+    "zero_shot",
 ]

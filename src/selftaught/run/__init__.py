@@ -17,7 +17,17 @@ from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator
 from selftaught.errors import UserError
-from selftaught.run import annealing, applying, evaluations, outputs, reporting, samples, training
+from selftaught.run import (
+    annealing,
+    applying,
+    evaluations,
+    image_text,
+    outputs,
+    reporting,
+    samples,
+    searching,
+    training,
+)
 from selftaught.run.bench import Bench, Options
 from selftaught.run.evaluations import Found
 from selftaught.run.layout import Layout
@@ -254,6 +264,48 @@ class Run:
                 self.report(say)
         return Found(judged.found)
 
+    def search(self, data: Any, query: str, *, count: int = 10, workers: int = -1) -> list[searching.Found]:
+        """The pictures of a source that a text fits best, by a run that knows words.
+
+        Their embeddings are kept in the run's folder: what is new or changed is embedded at the next search.
+
+        Args:
+            data: pictures.
+            query: such as "a red car at night".
+            count: how many to find.
+            workers: loader processes; -1 chooses.
+
+        Raises:
+            UserError: a run that knows no words, pictures of other channels, an empty query.
+        """
+        source = applying.open_input(data, self.method)
+        return searching.search(self.method, source, query, self.path / "index", k=count, workers=workers)[0]
+
+    def classify(
+        self, data: Any, classes: Iterable[str], *, templates: str = "plain", out: Any = None, workers: int = -1
+    ) -> image_text.Classified:
+        """Which of some classes, given in words, each picture of a source shows, by a run that knows words.
+
+        Args:
+            data: pictures.
+            classes: in words, such as ("cat", "dog").
+            templates: prompts: plain, seven, name, clip, or a file of lines with {}.
+            out: a .csv file to write name, class and all probabilities to.
+            workers: loader processes; -1 chooses.
+
+        Raises:
+            UserError: a run that knows no words, pictures of other channels, fewer than two classes.
+        """
+        source = applying.open_input(data, self.method)
+        found = image_text.classify(self.method, source, list(classes), templates=templates, workers=workers)
+        if out is not None:
+            rows = [
+                (name, best, *(f"{p:.6f}" for p in shares))
+                for (name, (best, _)), shares in zip(found.items(), found.probabilities, strict=True)
+            ]
+            applying.write_csv(Path(out), ("name", "class", *found.classes), rows)
+        return found
+
     def evaluation(self, data: Any = None) -> evaluations.Evaluation:
         """What is stored of the evaluation on a source; None is the run's own data."""
         return evaluations.evaluation_on(self.layout, self.config["settings"]["data"], data)
@@ -358,7 +410,7 @@ class Run:
         train: Source | None = None
         test: Source | None = None
         try:
-            train = samples.training_source(settings.data, modality, settings)
+            train = self.method.takes(samples.training_source(settings.data, modality, settings))
         except UserError as error:  # gone since, or it had no name: what is stored is shown
             say(f"without pictures of the training data: {error}")
         if data is not None:

@@ -249,6 +249,8 @@ def _fit_batch(settings: Settings, source: Source, quiet: bool) -> None:
 
 def _fit_to_data(config: Any, facts: dict[str, Any]) -> None:
     """Settle what was left to the data, and refuse what it can't give."""
+    if getattr(config, "class_names", ()) is None and facts.get("classes"):
+        config.class_names = list(facts["classes"])
     short = facts.get("short_side")
     if short is None:
         return
