@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
+from selftaught.networks.tiling import tiled
 
 __all__ = ["HeadChoice", "add_heads", "combined_count", "combined_heads", "head_pairs"]
 
@@ -63,20 +62,23 @@ class HeadChoice(nn.Module):
     Args:
         network: (N, C, H, W) to (N, heads, C, H, W).
         choice: number of the head, -1 for their mean.
-        receptive_radius: pixels that an output looks away, for tiles; None where it sees all.
+        context: pixels that tiles of large images overlap by.
     """
 
     choice: Tensor
 
-    def __init__(self, network: nn.Module, choice: int = 0, *, receptive_radius: int | None = None) -> None:
+    def __init__(self, network: nn.Module, choice: int = 0, *, context: int = 64) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.context = network, context
         self.register_buffer("choice", torch.tensor(choice))
-        self.receptive_radius = receptive_radius
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) to the same."""
-        made: Any = self.network(image)
-        mean = made.mean(1)
+    def forward(self, image: Tensor, tile: int = 0) -> Tensor:
+        """(N, C, H, W) to the same; ``tile`` is the largest side of one pass, 0 for no bound."""
+        if tile and max(image.shape[-2:]) > tile:
+            return tiled(self._one, image, tile=max(tile, 4 * self.context), overlap=self.context)
+        return self._one(image)
+
+    def _one(self, image: Tensor) -> Tensor:
+        made = self.network(image)
         chosen = made.index_select(1, self.choice.clamp_min(0).reshape(1))[:, 0]
-        return torch.where(self.choice < 0, mean, chosen).clamp(0, 1)
+        return torch.where(self.choice < 0, made.mean(1), chosen).clamp(0, 1)

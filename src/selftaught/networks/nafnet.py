@@ -118,8 +118,8 @@ class NAFNet(nn.Module):
         heads: K.
         combine: whether the output has all pairwise means of the heads (see :func:`combined_heads
             <selftaught.networks.multi_output.combined_heads>`).
-        local: at test, average pooling sees windows of this side in pixels of the image (1.5 x the training patch in the
-            paper); 0: the whole image.
+        local: at test, average pooling sees windows of this side in pixels of the image (in the paper 1.5 times the
+            training patch); 0: the whole image.
 
     Raises:
         UserError: encoder and decoder of unlike length.
