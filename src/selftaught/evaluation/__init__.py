@@ -40,6 +40,7 @@ from selftaught.evaluation.membership import (
     sorted_softmax,
     unlearning,
 )
+from selftaught.evaluation.multi_output import multi_output
 from selftaught.evaluation.neighbours import knn, nearest, retrieval
 from selftaught.evaluation.online import OnlineKNN, monitor, monitor_rows
 from selftaught.evaluation.ood import detection, energy, knn_distance, linear_head, mahalanobis, make_scorer, msp, ood
@@ -92,6 +93,7 @@ _ALL = (
     Protocol("robustness", "a classifier under attack (FGSM, PGD) and common corruptions", "classifier", robustness),
     Protocol("finetune", "encoder and head trained together on the labels", "encoder", finetune),
     Protocol("restoration", "PSNR, SSIM and MS-SSIM against clean images", "images", restoration),
+    Protocol("heads", "PSNR of each head of a network with several outputs", "images", multi_output),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
     Protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", "split", regression),
     Protocol("copy-detection", "mean average precision of finding the originals of copies", "copies", copy_detection),
@@ -165,6 +167,7 @@ __all__ = [
     "monitor_rows",
     "ms_ssim",
     "msp",
+    "multi_output",
     "nearest",
     "ood",
     "paired_difference",
