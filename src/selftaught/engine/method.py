@@ -250,6 +250,15 @@ class Method(L.LightningModule):
         """JSON-able account of how to build :meth:`deliverable` again, without selftaught where that is possible."""
         return {}
 
+    def listings(self) -> list[dict[str, Any]]:
+        """Tables of the report that only the method knows of (see `selftaught.report.schema.Listing`)."""
+        return []
+
+    @property
+    def also_channels(self) -> tuple[int, ...]:
+        """Numbers of channels besides those of training that samples to embed may have."""
+        return ()
+
     def before_step(self) -> None:
         """What precedes a step and belongs to it, before the loss of its first batch is computed."""
 

@@ -26,6 +26,7 @@ from selftaught.evaluation.diagnostics import diagnostics
 from selftaught.evaluation.fairness import LABEL_SETS, attribute_retrieval, hit_rate, label_association
 from selftaught.evaluation.fewlabel import fewlabel, subset
 from selftaught.evaluation.finetune import finetune
+from selftaught.evaluation.front_frozen import front_frozen
 from selftaught.evaluation.geolocalisation import geolocalisation, great_circle
 from selftaught.evaluation.groups import AGES, INCOMES, buckets
 from selftaught.evaluation.image_text import TEMPLATES, ensemble_scores, text_retrieval, zero_shot
@@ -68,7 +69,7 @@ class Protocol:
             attributes), "named-scores" (logits, names of the classes, what is right or who is shown), "layers"
             (train, train_y, test, test_y with features by layer) or "forgotten" (scores and labels of what was to be
             kept, of what was to be forgotten, and of what was never seen) or "weights" (weights of labels, which of
-            them are wrong).
+            them are wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
         function: the protocol itself.
     """
 
@@ -92,6 +93,7 @@ _ALL = (
     Protocol("classify", "accuracy of the model's own classes", "scores", classify),
     Protocol("robustness", "a classifier under attack (FGSM, PGD) and common corruptions", "classifier", robustness),
     Protocol("finetune", "encoder and head trained together on the labels", "encoder", finetune),
+    Protocol("device-finetune", "a device's encoder on a few labels, its front frozen", "devices", front_frozen),
     Protocol("restoration", "PSNR, SSIM and MS-SSIM against clean images", "images", restoration),
     Protocol("heads", "PSNR of each head of a network with several outputs", "images", multi_output),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
@@ -146,6 +148,7 @@ __all__ = [
     "finetune",
     "fit_attack",
     "fit_whitening",
+    "front_frozen",
     "geolocalisation",
     "great_circle",
     "hit_rate",

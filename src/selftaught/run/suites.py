@@ -14,6 +14,7 @@ from selftaught.data import LOCATIONS, METADATA, Metadata, Source, open_copies, 
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
 from selftaught.run import contenders, image_text, prompting, samples, unlearning, weighing
+from selftaught.run import devices as worn
 from selftaught.run.bench import Bench
 from selftaught.run.layout import read_yaml
 
@@ -246,8 +247,9 @@ _SUITES: Mapping[str, Callable[[Bench], dict[str, Result]]] = {
     prompting.NAME: prompting.judge,
     unlearning.NAME: unlearning.judge,
     weighing.NAME: weighing.judge,
+    worn.NAME: worn.judge,
 }
-_FOR_ALL = ("layerwise", unlearning.NAME, weighing.NAME)
+_FOR_ALL = ("layerwise", unlearning.NAME, weighing.NAME, worn.NAME)
 
 NAMES = tuple(_SUITES)
 """Protocols that are run here."""
