@@ -149,6 +149,9 @@ def _add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     checked(sub, "--workers", Annotated[int, Range(-1)], "loader processes; -1 chooses", default=-1)
     checked(sub, "--tile", Count, "largest side restored in one piece (default 512)", default=512)
     sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
+    sub.add_argument("--scale", help="depth in metres: median=4.2, height=1.65 (of the camera) or baseline=0.1 (a frame's way)")
+    sub.add_argument("--points", action="store_true", help="depth: a point cloud .ply beside every frame's map")
+    sub.add_argument("--intrinsics", help="depth: the camera of these videos, as at training")
     sub.add_argument("--adapt", action="store_true", help="let the method adapt to the samples first, where it can")
     _add_partial(sub)
     sub = command("export", _export, "the encoder for use without selftaught")
@@ -248,6 +251,9 @@ def _apply(options: argparse.Namespace) -> None:
             tile=options.tile,
             overwrite=options.overwrite,
             adapt=options.adapt,
+            scale=options.scale,
+            points=options.points,
+            intrinsics=options.intrinsics,
             progress=lambda done: bar.update(task, completed=done),
         )
     print(f"{written} written to {options.out}" + (f" ({written.kept} were there already)" if written.kept else ""))

@@ -21,6 +21,7 @@ from selftaught.evaluation.classification import classify
 from selftaught.evaluation.clustering import clustering
 from selftaught.evaluation.copy_detection import copy_detection, fit_whitening, regional_maxima, rmac
 from selftaught.evaluation.corruptions import CORRUPTIONS, corrupt
+from selftaught.evaluation.depth import depth, depth_errors, evaluation_crop, median_scale
 from selftaught.evaluation.diagnostics import diagnostics
 from selftaught.evaluation.fairness import LABEL_SETS, attribute_retrieval, hit_rate, label_association
 from selftaught.evaluation.fewlabel import fewlabel, subset
@@ -61,7 +62,7 @@ class Protocol:
             targets), "encoder" (encoder, train_images, train_y, test_images, test_y), "copies" (database, groups,
             queries, query_groups), "places" (train_x, train_places, test_x, test_places), "attributes" (database,
             attributes), "named-scores" (logits, names of the classes, what is right or who is shown), "layers"
-            (train, train_y, test, test_y with features by layer) or "forgotten" (scores and labels of what was to be
+            (train, train_y, test, test_y with features by layer), "depths" (predictions, truths) or "forgotten" (scores and labels of what was to be
             kept, of what was to be forgotten, and of what was never seen).
         function: the protocol itself.
     """
@@ -87,6 +88,7 @@ _ALL = (
     Protocol("robustness", "a classifier under attack (FGSM, PGD) and common corruptions", "classifier", robustness),
     Protocol("finetune", "encoder and head trained together on the labels", "encoder", finetune),
     Protocol("restoration", "PSNR and SSIM against clean images", "images", restoration),
+    Protocol("depth", "depth maps against measured depth: AbsRel, RMSE, delta", "depths", depth),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
     Protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", "split", regression),
     Protocol("copy-detection", "mean average precision of finding the originals of copies", "copies", copy_detection),
@@ -122,10 +124,13 @@ __all__ = [
     "clustering",
     "copy_detection",
     "corrupt",
+    "depth",
+    "depth_errors",
     "detection",
     "diagnostics",
     "domains",
     "energy",
+    "evaluation_crop",
     "fewlabel",
     "fgsm",
     "finetune",
@@ -146,6 +151,7 @@ __all__ = [
     "luma",
     "mahalanobis",
     "make_scorer",
+    "median_scale",
     "membership",
     "monitor",
     "monitor_rows",

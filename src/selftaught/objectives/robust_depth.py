@@ -144,6 +144,7 @@ def robust_depth_terms(
     depth_loss: bool = True,
     automask: bool = True,
     skipped: Tensor | None = None,
+    altered_target: Tensor | None = None,
     alpha: float = 0.85,
     noise: Tensor | None = None,
 ) -> dict[str, Tensor]:
@@ -162,6 +163,7 @@ def robust_depth_terms(
         depth_loss: whether L_d is there.
         automask: whether frames as they stand take part.
         skipped: bool (N,): samples without smoothness; the mean is still over all N.
+        altered_target: what the altered branch's frames are compared with; None: the clear frame (``warp_clear``).
         alpha: share of SSIM.
         noise: of the automask, drawn once for all scales; None draws it.
 
@@ -179,7 +181,7 @@ def robust_depth_terms(
     still = still + (automask_noise(still) if noise is None else noise) if automask else still[:, :0]
     rows: dict[str, list[Tensor]] = {name: [] for name in ("photometric", "depth", "smoothness", "mc", "ma")}
     for s in clear:
-        a = reprojection_errors(altered_warped[s], target, alpha=alpha)
+        a = reprojection_errors(altered_warped[s], target if altered_target is None else altered_target, alpha=alpha)
         c = reprojection_errors(clear_warped[s], target, alpha=alpha)
         rows["photometric"].append(_photometric(still, a, c, one_minimum))
         mc, ma = pseudo_masks(still, a, c)
