@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Share
+from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Range, Share
 from selftaught.data import Source, open_source
 from selftaught.data.snippets import Snippets
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Schedule
 from selftaught.errors import UserError
-from selftaught.networks.depth import PoseNet, depth_net
+from selftaught.networks.depth import PoseNet, check_multiple, depth_net
 from selftaught.networks.projection import disparity_to_depth, intrinsics_matrix, pose_matrix, warp
 from selftaught.views import ColorJitter, Op, Recipe, Resize, View
 
@@ -37,15 +37,17 @@ class DepthConfig(MethodConfig):
     pretrained: bool = False
     """Start the ResNets from ImageNet's weights."""
     height: Count = 192
-    """Height of the frames that the networks see, a multiple of 32."""
+    """Height of the frames that the networks see, a multiple of 32 (small, lite-mono-8m: 16)."""
     width: Count = 640
-    """Width of the frames that the networks see, a multiple of 32."""
+    """Width of the frames that the networks see, a multiple likewise."""
     intrinsics: str = "auto"
     """The camera: a FILE, fx,fy,cx,cy in pixels, fov=70 (degrees across), or learn; auto: what the data tell, else learn."""
     gap: Natural = 0
     """Frames from one of a snippet to the next; 0 chooses it for each video by how fast the picture moves."""
     keep_still: bool = False
     """Whether stretches without motion or texture are learnt from, too."""
+    scales: Annotated[int, Range(1, 4)] = 4
+    """Sizes at which disparity is predicted and judged, each half of the last."""
     min_depth: Positive = 0.1
     """Smallest depth, in the unknown unit of the network."""
     max_depth: Positive = 100.0
@@ -180,11 +182,15 @@ class DepthMethod(Method):
     def build(self) -> None:
         """Depth network, pose network and the head for intrinsics that aren't known."""
         c = self.config
-        if c.height % 32 or c.width % 32:
-            raise UserError(f"--height {c.height} --width {c.width}: give multiples of 32")
-        self.depth_net = depth_net(c.encoder, self.channels, c.pretrained)
+        self.depth_net = depth_net(c.encoder, self.channels, c.pretrained, self.scales)
+        check_multiple(torch.empty(c.height, c.width, device="meta"), self.depth_net.multiple)
         self.pose_net = PoseNet(c.pose_encoder, self.channels, c.pretrained)
         self.intrinsics_head = IntrinsicsHead(self.pose_net.encoder.channels[-1])
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The scales of the disparities: a network of four maps has three."""
+        return tuple(range(min(self.config.scales, 3 if self.config.encoder in ("lite-mono-8m", "small") else 4)))
 
     def depth_of(self, disparity: Tensor) -> Tensor:
         """Depth of a sigmoid's output."""

@@ -34,7 +34,7 @@ PRESETS = {
     "kitti-scratch": {"epochs": 20, "batch_size": 12},
     "cityscapes": {"epochs": 20, "batch_size": 12, "pretrained": True, "height": 192, "width": 512},
     "laptop": {
-        "encoder": "small", "pose_encoder": "small", "height": 64, "width": 96, "lr": 1e-3, "steps": 500,
+        "encoder": "small", "pose_encoder": "small", "height": 64, "width": 96, "scales": 1, "precision": "32", "lr": 1e-3, "steps": 500,
         "batch_size": 8,
     },
 }  # fmt: skip

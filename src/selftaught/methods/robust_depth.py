@@ -71,7 +71,7 @@ PRESETS = {
     "kitti-vit": {"epochs": 30, "batch_size": 12, **_VIT},
     "naive": {"epochs": 30, "batch_size": 12, "pretrained": True, "training": "naive"},
     "laptop": {
-        "encoder": "small", "pose_encoder": "small", "height": 64, "width": 96, "lr": 1e-3, "steps": 400,
+        "encoder": "small", "pose_encoder": "small", "height": 64, "width": 96, "scales": 1, "precision": "32", "lr": 1e-3, "steps": 400,
         "batch_size": 6,
     },
 }  # fmt: skip

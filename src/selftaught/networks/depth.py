@@ -24,6 +24,7 @@ __all__ = [
     "PoseNet",
     "PyramidEncoder",
     "SmallPyramid",
+    "check_multiple",
     "depth_encoder",
     "depth_net",
     "unit_normalised",
@@ -105,14 +106,14 @@ class ResNetPyramid(PyramidEncoder):
 
 
 class SmallPyramid(PyramidEncoder):
-    """Five strided convolutions, for small pictures and short runs on a laptop.
+    """Four strided convolutions, for small pictures and short runs on a laptop.
 
     Args:
         channels: of the picture.
         widths: of the maps.
     """
 
-    def __init__(self, channels: int = 3, widths: Sequence[int] = (16, 24, 32, 48, 64)) -> None:
+    def __init__(self, channels: int = 3, widths: Sequence[int] = (16, 24, 40, 64)) -> None:
         super().__init__()
         self.channels = tuple(widths)
         ins = (channels, *widths[:-1])
@@ -148,6 +149,12 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
         return F.elu(self.conv(x), inplace=True)
+
+
+def exact_sigmoid(head: nn.Module, x: Tensor) -> Tensor:
+    """sigmoid(head(x)) in float32 whatever autocast says: bf16 would give disparity in steps of half a percent."""
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.sigmoid(head(x.float()))
 
 
 class DepthDecoder(nn.Module):
@@ -190,7 +197,7 @@ class DepthDecoder(nn.Module):
             x = F.interpolate(self.before[i](x), scale_factor=2.0, mode="nearest")
             x = self.after[i](torch.cat((x, maps[i - 1]), 1) if i > 0 else x)
             if i in self.scales:
-                found[i] = torch.sigmoid(self.heads[str(i)](x))
+                found[i] = exact_sigmoid(self.heads[str(i)], x)
         return found
 
 
@@ -229,9 +236,11 @@ def check_multiple(image: Tensor, multiple: int) -> None:
         UserError: it names the next fitting size.
     """
     height, width = image.shape[-2:]
-    if height % multiple or width % multiple:
-        fit = tuple(max(multiple, round(side / multiple) * multiple) for side in (height, width))
-        raise UserError(f"pictures of {width}x{height}: sides must be multiples of {multiple}, such as {fit[1]}x{fit[0]}")
+    if height % multiple or width % multiple or min(height, width) < 2 * multiple:
+        fit = tuple(max(2, round(side / multiple)) * multiple for side in (height, width))
+        raise UserError(
+            f"pictures of {width}x{height}: sides must be multiples of {multiple}, twice it at least, such as {fit[1]}x{fit[0]}"
+        )
 
 
 class PoseDecoder(nn.Module):
@@ -254,9 +263,10 @@ class PoseDecoder(nn.Module):
 
     def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
         """Coarsest maps (N, C, h, w) to axis-angle and translation, each (N, slots, 3)."""
-        x = torch.cat([F.relu(self.squeeze(one)) for one in maps], 1)
-        x = self.last(F.relu(self.second(F.relu(self.first(x)))))
-        found = 0.01 * x.mean((2, 3)).view(-1, self.slots, 6)
+        with torch.autocast(maps[0].device.type, enabled=False):
+            x = torch.cat([F.relu(self.squeeze(one.float())) for one in maps], 1)
+            x = self.last(F.relu(self.second(F.relu(self.first(x)))))
+            found = 0.01 * x.mean((2, 3)).view(-1, self.slots, 6)
         return found[..., :3], found[..., 3:]
 
 

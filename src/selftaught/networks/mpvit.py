@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.networks.depth import ConvBlock, EarlyMaps, PyramidEncoder, unit_normalised
+from selftaught.networks.depth import ConvBlock, EarlyMaps, PyramidEncoder, exact_sigmoid, unit_normalised
 
 __all__ = ["FactorisedAttention", "HRDecoder", "MPViT"]
 
@@ -260,4 +260,4 @@ class HRDecoder(nn.Module):
                 nodes[node] = self.after[node](self.squeeze[node](x) if node in self.squeeze else x)
         finest = self.last(F.interpolate(self.first(nodes["04"]), scale_factor=2.0, mode="nearest"))
         ends = {0: finest, 1: nodes["04"], 2: nodes["13"], 3: nodes["22"]}
-        return {s: torch.sigmoid(self.heads[str(s)](ends[s])) for s in self.scales}
+        return {s: exact_sigmoid(self.heads[str(s)], ends[s]) for s in self.scales}

@@ -6,7 +6,9 @@ frame's. Intrinsics are pixels, (N, 3, 3), or shares of the picture's width and 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +29,30 @@ __all__ = [
 ]
 
 _TINY = 1e-7
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def exact(function: Callable[P, R]) -> Callable[P, R]:
+    """Leave autocast out and raise half precision to float32: a hundredth of a pixel matters here."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        def raised(value: Any) -> Any:
+            half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+            return value.float() if half else value
+
+        tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
+        with torch.autocast(tensors[0].device.type if tensors else "cpu", enabled=False):
+            return function(*map(raised, args), **{k: raised(v) for k, v in kwargs.items()})
+
+    return wrapped
+
+
 Padding = Literal["border", "zeros", "reflection"]
 
 
+@exact
 def disparity_to_depth(disparity: Tensor, min_depth: float = 0.1, max_depth: float = 100.0) -> tuple[Tensor, Tensor]:
     """A sigmoid's output d in [0, 1] as (scaled disparity, depth), as Monodepth2 has it.
 
@@ -48,6 +71,7 @@ def disparity_to_depth(disparity: Tensor, min_depth: float = 0.1, max_depth: flo
     return scaled, 1 / scaled
 
 
+@exact
 def depth_to_disparity(depth: Tensor, min_depth: float = 0.1, max_depth: float = 100.0) -> Tensor:
     """The sigmoid's output that :func:`disparity_to_depth` makes this depth of, clamped to [0, 1]."""
     _check_depths(min_depth, max_depth)
@@ -59,6 +83,7 @@ def _check_depths(min_depth: float, max_depth: float) -> None:
         raise UserError(f"depths from {min_depth:g} to {max_depth:g}: give 0 < min_depth < max_depth")
 
 
+@exact
 def axis_angle_rotation(axis_angle: Tensor) -> Tensor:
     """Rotation matrices (N, 3, 3) of vectors (N, 3) whose direction is the axis and whose length the angle (radians).
 
@@ -79,6 +104,7 @@ def axis_angle_rotation(axis_angle: Tensor) -> Tensor:
     return cosine * eye + sine * cross + (1 - cosine) * axis[:, :, None] * axis[:, None, :]
 
 
+@exact
 def pose_matrix(axis_angle: Tensor, translation: Tensor, invert: bool = False) -> Tensor:
     """(N, 4, 4) of a rotation and a translation: T R, or its inverse R^T T^-1.
 
@@ -108,6 +134,7 @@ def _rows(vectors: Tensor, width: int, name: str) -> Tensor:
     return flat
 
 
+@exact
 def intrinsics_matrix(intrinsics: Tensor, height: int, width: int) -> Tensor:
     """Intrinsics (N, 3, 3) in pixels of an image of this size, from shares (N, 4): fx/W, fy/H, cx/W, cy/H."""
     fx, fy, cx, cy = _rows(intrinsics, 4, "intrinsics").unbind(1)
@@ -126,6 +153,7 @@ def _pixels(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack((u.flatten(), v.flatten(), torch.ones_like(u).flatten()))
 
 
+@exact
 def backproject(depth: Tensor, inverse_intrinsics: Tensor) -> Tensor:
     """Points (N, 4, H W), homogeneous, that a depth map shows: depth K^-1 (u, v, 1)^T.
 
@@ -139,6 +167,7 @@ def backproject(depth: Tensor, inverse_intrinsics: Tensor) -> Tensor:
     return torch.cat((points, torch.ones_like(points[:, :1])), 1)
 
 
+@exact
 def project(points: Tensor, intrinsics: Tensor, transform: Tensor, height: int, width: int) -> Tensor:
     """Where points are seen, (N, H, W, 2) with -1 and 1 at the centres of the outermost pixels.
 
@@ -162,6 +191,7 @@ def _map_shape(depth: Tensor) -> tuple[int, int, int]:
     return depth.shape[0], depth.shape[2], depth.shape[3]
 
 
+@exact
 def sampling_grid(depth: Tensor, intrinsics: Tensor, transform: Tensor, offset: Tensor | None = None) -> Tensor:
     """Where each pixel of the target is seen in the other frame: project(backproject(depth)), in one pass.
 
@@ -250,6 +280,7 @@ def _seen(depth: Tensor, matrix: Tensor, shift: Tensor) -> list[Tensor]:
     return [torch.addcmul(shift[:, k, None, None], depth, ray) for k, ray in enumerate(_rays(depth, matrix))]
 
 
+@exact
 def warp(
     image: Tensor,
     depth: Tensor,
