@@ -228,7 +228,9 @@ def _movers(bullet: Any, client: int, rng: np.random.Generator, count: int) -> l
             shape = bullet.createVisualShape(bullet.GEOM_BOX, halfExtents=half, physicsClientId=client)
             start = np.array([rng.uniform(-0.5, 2.0), rng.uniform(-1.5, 1.5), half[2]])
             body = int(bullet.createMultiBody(0, -1, shape, start.tolist(), physicsClientId=client))
-            loaded = bullet.loadTexture(str(_texture(int(rng.integers(len(_WALLS))), Path(folder))), physicsClientId=client)
+            loaded = bullet.loadTexture(
+                str(_texture(int(rng.integers(len(_WALLS))), Path(folder))), physicsClientId=client
+            )
             bullet.changeVisualShape(body, -1, textureUniqueId=loaded, physicsClientId=client)
             step = np.array([rng.uniform(-0.04, 0.08), rng.choice([-1, 1]) * rng.uniform(0.03, 0.08), 0.0])
             found.append(_Mover(body, start, step))

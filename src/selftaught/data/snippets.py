@@ -52,7 +52,9 @@ def measured_motion(source: Source, i: int) -> Motion:
             small = _small(frame)
             contrast.append(float(np.abs(np.diff(small.astype(np.float32), axis=1)).mean() / 255))
             if last is not None:
-                moved = cv2.calcOpticalFlowFarneback(last, small, np.zeros((*small.shape, 2), np.float32), 0.5, 3, 11, 3, 5, 1.1, 0)
+                moved = cv2.calcOpticalFlowFarneback(
+                    last, small, np.zeros((*small.shape, 2), np.float32), 0.5, 3, 11, 3, 5, 1.1, 0
+                )
                 flow.append(float(np.median(np.linalg.norm(moved, axis=2)) / small.shape[1]))
                 parallax.append(_left_over(moved))
             last = small
@@ -110,7 +112,12 @@ class Snippets(Source):
             UserError: no clip moves or is long enough; altered copies that don't fit.
         """
         self.source, self.modality, self.name = source, "clip", source.name
-        self.channels, self.generated, self.rate, self.depth = source.channels, source.generated, source.rate, source.depth
+        self.channels, self.generated, self.rate, self.depth = (
+            source.channels,
+            source.generated,
+            source.rate,
+            source.depth,
+        )
         self.kinds = sorted(altered or {})
         self.altered = {kind: _partners(source, other, kind) for kind, other in (altered or {}).items()}
         rows, notes = [], []
@@ -128,13 +135,16 @@ class Snippets(Source):
             rows += [(i, t, chosen) for t in kept]
         if not rows:
             said = f" ({notes[0]})" if notes else ""
-            raise UserError(f"{source.name}: no frame to learn depth from{said}; the camera must move, 3 frames or more")
+            raise UserError(
+                f"{source.name}: no frame to learn depth from{said}; the camera must move, 3 frames or more"
+            )
         copies = max(1, len(self.kinds))
         self.places = np.repeat(np.array(rows, dtype=np.int64), copies, axis=0)
         self.which = np.tile(np.arange(copies), len(rows))
         suffix = [f"/{kind}" for kind in self.kinds] or [""]
         self.names = [
-            f"{source.names[i]}#{t}{suffix[k]}" for (i, t, _), k in zip(self.places.tolist(), self.which.tolist(), strict=True)
+            f"{source.names[i]}#{t}{suffix[k]}"
+            for (i, t, _), k in zip(self.places.tolist(), self.which.tolist(), strict=True)
         ]
         self.groups = self.places[:, 0].copy()
         self.given = None if source.given is None else source.given[self.places[:, 0]]
@@ -148,7 +158,9 @@ class Snippets(Source):
         rest = np.concatenate([m.parallax for m in self.motion.values()])
         lines = [f"{len(self)} snippets of 3 frames, {words} frames apart"]
         if len(rest) and np.median(rest) < 0.1 * np.median(flow):
-            lines.append("the picture moves almost as a flat one: the camera turns more than it goes; depth may come out flat")
+            lines.append(
+                "the picture moves almost as a flat one: the camera turns more than it goes; depth may come out flat"
+            )
         return lines
 
     def _cameras(self, text: str) -> np.ndarray:

@@ -166,7 +166,9 @@ class DepthMethod(Method):
         clip = batch["clip"]
         known = batch.get("values", {}).get("intrinsics")
         if clip.dim() != 5 or clip.shape[2] != 3 or known is None:
-            raise UserError(f"{self.slug} learns from snippets of 3 frames: give selftaught.data.snippets.Snippets(source)")
+            raise UserError(
+                f"{self.slug} learns from snippets of 3 frames: give selftaught.data.snippets.Snippets(source)"
+            )
         rng = np.random.default_rng([self.steps, int(batch["index"][0]), int(self.training)])
         looked, shares = batch.get(seen, clip), known.to(clip.device).float()
         if self.training:

@@ -98,7 +98,9 @@ class RobustDepth(Monodepth2):
         root = Path(config.altered).expanduser()
         found = {p.name: str(p) for p in sorted(root.iterdir()) if p.is_dir()} if root.is_dir() else {}
         if not found:
-            raise UserError(f"--altered {config.altered}: no folders in it; put the copies into {config.altered}/rain/VIDEO")
+            raise UserError(
+                f"--altered {config.altered}: no folders in it; put the copies into {config.altered}/rain/VIDEO"
+            )
         return found
 
     def order(self, source: Any, role: str) -> None:
@@ -194,7 +196,10 @@ class RobustDepth(Monodepth2):
         if not c.use_augpose_loss:
             return terms
         pose = torch.stack(
-            [pseudo_pose_loss(altered_angles[k], altered_shifts[k], angles[k], shifts[k], weight=c.weight) for k in (0, 1)]
+            [
+                pseudo_pose_loss(altered_angles[k], altered_shifts[k], angles[k], shifts[k], weight=c.weight)
+                for k in (0, 1)
+            ]
         ).sum()
         return terms | {"loss": terms["loss"] + pose, "pose": pose}
 

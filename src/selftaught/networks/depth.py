@@ -340,5 +340,9 @@ def depth_net(
         from selftaught.networks.mpvit import HRDecoder
 
         return DepthNet(encoder, HRDecoder(encoder.channels, wanted))
-    widths = _SMALL_WIDTHS if name == "small" else _WIDTHS
-    return DepthNet(encoder, DepthDecoder(encoder.channels, wanted, widths=widths))
+    return DepthNet(encoder, DepthDecoder(encoder.channels, wanted, widths=small_widths(name)))
+
+
+def small_widths(encoder: str) -> tuple[int, ...]:
+    """Widths of a decoder for an encoder of that name: narrow ones for "small"."""
+    return _SMALL_WIDTHS if encoder == "small" else _WIDTHS

@@ -162,9 +162,7 @@ class LiteMono(PyramidEncoder):
             _stem_layer(channels, first, 2), _stem_layer(first, first, 1), _stem_layer(first, first, 1)
         )
         ins = (first + channels, *(2 * w + channels for w in widths[:-1]))
-        self.downsample = nn.ModuleList(
-            nn.Conv2d(a, b, 3, 2, 1, bias=False) for a, b in zip(ins, widths, strict=True)
-        )
+        self.downsample = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1, bias=False) for a, b in zip(ins, widths, strict=True))
         shares = torch.linspace(0, drop, sum(len(d) + 1 for d in dilations)).tolist()
         self.stages = nn.ModuleList()
         for at, (width, each) in enumerate(zip(widths, dilations, strict=True)):

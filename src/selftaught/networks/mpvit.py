@@ -194,7 +194,10 @@ class _Squeeze(nn.Module):
         super().__init__()
         width = high + low
         self.weigh = nn.Sequential(
-            nn.Linear(width, width // 16, bias=False), nn.ReLU(), nn.Linear(width // 16, width, bias=False), nn.Sigmoid()
+            nn.Linear(width, width // 16, bias=False),
+            nn.ReLU(),
+            nn.Linear(width // 16, width, bias=False),
+            nn.Sigmoid(),
         )
         self.conv = nn.Conv2d(width, outputs, 1)
 

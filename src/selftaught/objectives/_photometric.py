@@ -154,7 +154,9 @@ def edge_smoothness(disparity: Tensor, image: Tensor, *, normalise: bool = True,
         UserError: shapes that don't fit.
     """
     if disparity.dim() != 4 or disparity.shape[1] != 1 or image.dim() != 4:
-        raise UserError(f"disparity {tuple(disparity.shape)}, image {tuple(image.shape)}: pass (N, 1, H, W), (N, C, H, W)")
+        raise UserError(
+            f"disparity {tuple(disparity.shape)}, image {tuple(image.shape)}: pass (N, 1, H, W), (N, C, H, W)"
+        )
     if len(image) != len(disparity) or image.shape[2:] != disparity.shape[2:] or min(image.shape[2:]) < 2:
         raise UserError(f"disparity {tuple(disparity.shape)} and image {tuple(image.shape)}: give both at one size")
     if normalise:

@@ -68,13 +68,17 @@ def reprojection_errors(frames: Tensor, target: Tensor, *, alpha: float = 0.85) 
         UserError: shapes that don't fit.
     """
     if frames.dim() != 5 or frames.shape[1:] != target.shape:
-        raise UserError(f"frames {tuple(frames.shape)}, target {tuple(target.shape)}: pass (F, N, C, H, W), (N, C, H, W)")
+        raise UserError(
+            f"frames {tuple(frames.shape)}, target {tuple(target.shape)}: pass (F, N, C, H, W), (N, C, H, W)"
+        )
     known = ssim_statistics(target)
     return torch.cat([photometric_error(frame, known, alpha=alpha) for frame in frames], 1)
 
 
 @in_float32
-def minimum_reprojection(warped: Tensor, identity: Tensor | None = None, *, average: bool = False) -> tuple[Tensor, Tensor]:
+def minimum_reprojection(
+    warped: Tensor, identity: Tensor | None = None, *, average: bool = False
+) -> tuple[Tensor, Tensor]:
     """min over frames of the warped errors and, where given, of the errors of the frames as they stand.
 
     Args:
@@ -115,10 +119,7 @@ def pyramid_smoothness(disparities: Mapping[int, Tensor], image: Tensor, weight:
     """
     if not disparities:
         raise UserError("disparities: pass one scale or more")
-    terms = [
-        weight / 2**s * edge_smoothness(d, resized(image, d.shape[2:]))
-        for s, d in disparities.items()
-    ]
+    terms = [weight / 2**s * edge_smoothness(d, resized(image, d.shape[2:])) for s, d in disparities.items()]
     return torch.stack(terms).mean()
 
 

@@ -69,7 +69,9 @@ def pseudo_masks(identity: Tensor, altered: Tensor, clear: Tensor) -> tuple[Tens
         UserError: shapes that don't fit.
     """
     if altered.dim() != 4 or altered.shape != clear.shape or identity.dim() != 4:
-        raise UserError(f"altered {tuple(altered.shape)} and clear {tuple(clear.shape)}: pass errors (N, F, H, W) of one shape")
+        raise UserError(
+            f"altered {tuple(altered.shape)} and clear {tuple(clear.shape)}: pass errors (N, F, H, W) of one shape"
+        )
     if len(identity) != len(clear) or identity.shape[2:] != clear.shape[2:]:
         raise UserError(f"identity {tuple(identity.shape)}: pass (N, F, H, W) of the others' size {tuple(clear.shape)}")
     still, frames = identity.shape[1], altered.shape[1]
@@ -95,7 +97,9 @@ def bidirectional_depth_loss(
         UserError: shapes that don't fit.
     """
     if altered.shape != clear.shape or clear_best.shape != altered_best.shape or clear_best.dim() != 4:
-        raise UserError(f"altered {tuple(altered.shape)}, clear {tuple(clear.shape)}: pass two of one shape and their masks")
+        raise UserError(
+            f"altered {tuple(altered.shape)}, clear {tuple(clear.shape)}: pass two of one shape and their masks"
+        )
     size = altered.shape[2:]
     mc, ma = (F.interpolate(m.to(altered.dtype), size=size, mode="nearest") for m in (clear_best, altered_best))
     to_altered = log_difference(altered, clear.detach(), mc)

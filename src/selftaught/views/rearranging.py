@@ -99,9 +99,7 @@ def erase(x: Tensor, box: tuple[int, int, int, int], value: float = 0.0) -> Tens
     return found
 
 
-def scale_picture(
-    x: Tensor, size: tuple[int, int], corner: tuple[int, int] = (0, 0), mode: str = "bilinear"
-) -> Tensor:
+def scale_picture(x: Tensor, size: tuple[int, int], corner: tuple[int, int] = (0, 0), mode: str = "bilinear") -> Tensor:
     """(N, C, H, W) resized to ``size`` = (h, w), of which the window of H x W pixels at ``corner`` is kept.
 
     Where the resized picture is smaller, its tail is repeated: the last H - h rows and W - w columns follow again.
@@ -115,7 +113,9 @@ def scale_picture(
     if (h, w) == (height, width):
         return x
     if 2 * h < height or 2 * w < width or (h - height) * (w - width) < 0:
-        raise UserError(f"size {h} x {w}: both sides larger, or both smaller by at most a half, than {height} x {width}")
+        raise UserError(
+            f"size {h} x {w}: both sides larger, or both smaller by at most a half, than {height} x {width}"
+        )
     options = {"align_corners": False} if mode == "bilinear" else {}
     made = F.interpolate(x, size=size, mode=mode, antialias=mode == "bilinear" and h < height, **options)
     top, left = corner

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,12 @@ from selftaught.errors import SampleError, UserError
 from selftaught.report import images as pictures
 from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.evaluating import noted
+from selftaught.run.layout import write_json
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
 from selftaught.run.outputs._metric import Scale, flicker
 from selftaught.run.outputs._pictures import replaced, write_image
 from selftaught.run.outputs._points import camera_points, write_ply
-from selftaught.run.layout import write_json
 from selftaught.views import alter
 
 if TYPE_CHECKING:
@@ -35,7 +34,19 @@ __all__ = ["Depth", "coloured", "estimated"]
 
 _CHUNK, _SHOWN, _SEEDED = 8, 6, 20230714
 _MILLIMETRES = 1000.0
-_WEATHER = ("rain", "fog", "night", "snow", "dust", "dusk", "frost", "motion_blur", "gaussian_noise", "rain+fog", "fog+night")
+_WEATHER = (
+    "rain",
+    "fog",
+    "night",
+    "snow",
+    "dust",
+    "dusk",
+    "frost",
+    "motion_blur",
+    "gaussian_noise",
+    "rain+fog",
+    "fog+night",
+)
 """What test frames are altered by, one each, to see whether depth holds in bad weather."""
 
 
@@ -200,7 +211,10 @@ def _write_clip(job: Job, i: int, path: Path, scale: Scale) -> None:
         if points:
             assert shares is not None
             xyz = camera_points(depth, shares)
-            replaced(folder / "points" / f"{name}.ply", lambda part, p=xyz, f=frame: write_ply(part, p, f.reshape(-1, f.shape[2])))
+            replaced(
+                folder / "points" / f"{name}.ply",
+                lambda part, p=xyz, f=frame: write_ply(part, p, f.reshape(-1, f.shape[2])),
+            )
     writer.close()
     facts = {
         "frames": count, "unit": "millimetres" if scale.metric else f"relative: 1 unit = {unit:.6g} levels of the PNG",
@@ -229,7 +243,9 @@ def _scaled_maps(job: Job, i: int, count: int, shares: np.ndarray | None, scale:
 def _ways(method: Any, before: np.ndarray, now: np.ndarray) -> np.ndarray:
     """Length (n,) of the way from each frame before to the next, in the network's unit."""
     size = (method.config.height, method.config.width)
-    a, b = (torch.from_numpy(_resized(x, size)).permute(0, 3, 1, 2).float().to(method.device) / 255 for x in (before, now))
+    a, b = (
+        torch.from_numpy(_resized(x, size)).permute(0, 3, 1, 2).float().to(method.device) / 255 for x in (before, now)
+    )
     with torch.inference_mode():
         return method.pose_net(a, b)[1][:, 0].norm(dim=1).cpu().numpy()
 

@@ -11,7 +11,9 @@ Rng = np.random.Generator
 Depth = np.ndarray | None
 
 
-def ground_depth(height: int, width: int, horizon: float = 0.45, nearest: float = 4.0, farthest: float = 80.0) -> np.ndarray:
+def ground_depth(
+    height: int, width: int, horizon: float = 0.45, nearest: float = 4.0, farthest: float = 80.0
+) -> np.ndarray:
     """Depth in metres of a plane road seen by a level camera: 1 / (rows below the horizon), the sky farthest.
 
     Args:
@@ -151,7 +153,14 @@ def _dots(x: np.ndarray, rng: Rng, count: float, radius: float, soft: bool) -> n
     layer = np.zeros((height, width), dtype=np.float32)
     for _ in range(max(3, round(count * 1e4 * width / height))):
         at = (int(rng.integers(width)), int(rng.integers(height)))
-        cv2.circle(layer, at, max(1, round(radius * height * rng.uniform(0.4, 1.2))), float(rng.uniform(0.5, 1)), -1, cv2.LINE_AA)
+        cv2.circle(
+            layer,
+            at,
+            max(1, round(radius * height * rng.uniform(0.4, 1.2))),
+            float(rng.uniform(0.5, 1)),
+            -1,
+            cv2.LINE_AA,
+        )
     if soft:
         layer = cv2.GaussianBlur(layer, (0, 0), max(0.5, 0.4 * radius * height))
     return layer[:, :, None]
@@ -225,7 +234,9 @@ def jpeg(x: np.ndarray, strength: float, rng: Rng, depth: Depth = None) -> np.nd
 
 def grey(x: np.ndarray, strength: float, rng: Rng, depth: Depth = None) -> np.ndarray:
     """The luma in all channels."""
-    weights = np.array([0.299, 0.587, 0.114], dtype=np.float32) if x.shape[2] == 3 else np.full(x.shape[2], 1 / x.shape[2])
+    weights = (
+        np.array([0.299, 0.587, 0.114], dtype=np.float32) if x.shape[2] == 3 else np.full(x.shape[2], 1 / x.shape[2])
+    )
     return np.repeat((x @ weights)[:, :, None], x.shape[2], axis=2)
 
 
