@@ -149,9 +149,7 @@ def _add_run_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     checked(sub, "--workers", Annotated[int, Range(-1)], "loader processes; -1 chooses", default=-1)
     checked(sub, "--tile", Count, "largest side restored in one piece (default 512)", default=512)
     sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
-    sub.add_argument(
-        "--scale", help="depth in metres: median=4.2, height=1.65 (of the camera) or baseline=0.1 (a frame's way)"
-    )
+    sub.add_argument("--scale", help="depth in metres: median=4.2, height=1.65 (the camera's), baseline=0.1 (a step)")
     sub.add_argument("--points", action="store_true", help="depth: a point cloud .ply beside every frame's map")
     sub.add_argument("--intrinsics", help="depth: the camera of these videos, as at training")
     sub.add_argument("--adapt", action="store_true", help="let the method adapt to the samples first, where it can")

@@ -183,7 +183,7 @@ _ENTRIES: dict[str, _Entry] = {
     ),
     "room": _Entry(
         "clip",
-        "a camera moves through rooms, RENDERED by pybullet, 24 frames 128x96 with metric depth, 8 + 3",
+        "a camera moves through rooms, RENDERED by pybullet, 16 frames 128x96 with metric depth, 16 + 4",
         "pybullet, scikit-image",
         open_room,
         (("pybullet_data", "table/table.urdf"), ("skimage", "data/astronaut.png")),

@@ -43,9 +43,7 @@ def read_intrinsics(text: str, names: Sequence[str], sizes: Sequence[tuple[int, 
     if (found[:, 2:] < 0).any() or (found[:, 2:] > 1).any():
         first = int(np.argmax((found[:, 2:] < 0).any(1) | (found[:, 2:] > 1).any(1)))
         h, w = sizes[first]
-        raise UserError(
-            f"--intrinsics {text}: the axis lies outside frames of {w}x{h}; give pixels of these very frames"
-        )
+        raise UserError(f"--intrinsics {text}: the axis lies outside frames of {w}x{h}; give pixels of these frames")
     return found.astype(np.float32)
 
 

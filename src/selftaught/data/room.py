@@ -66,7 +66,7 @@ class Room(Clips):
         fy = 0.5 / np.tan(np.radians(_FOV) / 2)
         # pixel centres at whole numbers: the middle of the picture lies at (W - 1) / 2
         shares = (fy * height / width, fy, (width - 1) / 2 / width, (height - 1) / 2 / height)
-        self.values = {"intrinsics": np.tile(np.float32(shares), (len(splits), 1))}
+        self.values = {"intrinsics": np.tile(np.array(shares, dtype=np.float32), (len(splits), 1))}
         self.notes = (f"rooms rendered by pybullet, {width}x{height}; depth in metres is known and used to judge only",)
 
     @property
@@ -97,9 +97,9 @@ class Room(Clips):
 
 def open_room(
     *,
-    train: int = 8,
-    test: int = 3,
-    frames: int = 24,
+    train: int = 16,
+    test: int = 4,
+    frames: int = 16,
     width: int = 128,
     height: int = 96,
     moving: int = 0,

@@ -34,7 +34,7 @@ class Motion(NamedTuple):
     contrast: np.ndarray
 
 
-def measured_motion(source: Source, i: int) -> Motion:
+def measured_motion(source: Any, i: int) -> Motion:
     """How much the picture moves from frame to frame of a clip, by dense optical flow at a small size.
 
     Args:
@@ -111,7 +111,8 @@ class Snippets(Source):
         Raises:
             UserError: no clip moves or is long enough; altered copies that don't fit.
         """
-        self.source, self.modality, self.name = source, "clip", source.name
+        self.source: Any = source
+        self.modality, self.name = "clip", source.name
         self.channels, self.generated, self.rate, self.depth = (
             source.channels,
             source.generated,
@@ -119,7 +120,9 @@ class Snippets(Source):
             source.depth,
         )
         self.kinds = sorted(altered or {})
-        self.altered = {kind: _partners(source, other, kind) for kind, other in (altered or {}).items()}
+        self.altered: dict[str, tuple[Any, np.ndarray]] = {
+            kind: _partners(source, other, kind) for kind, other in (altered or {}).items()
+        }
         rows, notes = [], []
         self.motion: dict[int, Motion] = {}
         for i in range(len(source)):
@@ -135,9 +138,7 @@ class Snippets(Source):
             rows += [(i, t, chosen) for t in kept]
         if not rows:
             said = f" ({notes[0]})" if notes else ""
-            raise UserError(
-                f"{source.name}: no frame to learn depth from{said}; the camera must move, 3 frames or more"
-            )
+            raise UserError(f"{source.name}: nothing to learn depth from{said}; the camera must move, 3 frames or more")
         copies = max(1, len(self.kinds))
         self.places = np.repeat(np.array(rows, dtype=np.int64), copies, axis=0)
         self.which = np.tile(np.arange(copies), len(rows))

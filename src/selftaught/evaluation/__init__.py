@@ -62,8 +62,8 @@ class Protocol:
             targets), "encoder" (encoder, train_images, train_y, test_images, test_y), "copies" (database, groups,
             queries, query_groups), "places" (train_x, train_places, test_x, test_places), "attributes" (database,
             attributes), "named-scores" (logits, names of the classes, what is right or who is shown), "layers"
-            (train, train_y, test, test_y with features by layer), "depths" (predictions, truths) or "forgotten" (scores and labels of what was to be
-            kept, of what was to be forgotten, and of what was never seen).
+            (train, train_y, test, test_y with features by layer), "depths" (predictions, truths) or "forgotten" (scores
+            and labels of what was to be kept, of what was to be forgotten, and of what was never seen).
         function: the protocol itself.
     """
 

@@ -92,8 +92,8 @@ def depth(
 ) -> Result:
     """Predicted depth against measured depth, image by image.
 
-    Each prediction is brought to the truth's size (as disparity, bilinear), scaled, clamped to the range that is judged,
-    and compared where the truth is known.
+    Each prediction is brought to the truth's size (as disparity, bilinear), scaled, clamped to the judged range, and
+    compared where the truth is known.
 
     Args:
         predictions: (h, w) disparities 1 / depth, or depths with ``inverse`` False.
@@ -108,8 +108,8 @@ def depth(
         names: of the images, for the figures.
 
     Returns:
-        ``Result`` "depth": abs_rel, sq_rel, rmse, rmse_log, delta1..3, and ``scale_spread``, the deviation of the images'
-        factors over their median; with intervals over images. Figures: ``per_image``, ``factors``.
+        ``Result`` "depth": abs_rel, sq_rel, rmse, rmse_log, delta1..3, and ``scale_spread``, the deviation of the
+        images' factors over their median; with intervals over images. Figures: ``per_image``, ``factors``.
 
     Raises:
         UserError: unequal lengths, sizes that don't fit, no known depth at all.
@@ -155,12 +155,12 @@ def _sized(predicted: np.ndarray, truth: np.ndarray, inverse: bool) -> np.ndarra
     p = np.asarray(predicted, dtype=np.float32)
     if not np.isfinite(p).all() or not (p > 0).all():
         raise UserError("prediction: NaN, infinite or not above 0; the model diverged")
-    disparity = p if inverse else 1 / p
+    disparity: np.ndarray = p if inverse else 1 / p
     if disparity.shape != truth.shape:
-        disparity = cv2.resize(disparity, (truth.shape[1], truth.shape[0]), interpolation=cv2.INTER_LINEAR)
+        disparity = np.asarray(cv2.resize(disparity, truth.shape[::-1], interpolation=cv2.INTER_LINEAR))
     return 1 / disparity.astype(np.float64)
 
 
 def _known(truth: np.ndarray, crop: Crop, nearest: float, farthest: float) -> np.ndarray:
     inside = np.isfinite(truth) & (truth > nearest) & (truth < farthest)
-    return inside & evaluation_crop(*truth.shape, crop)
+    return inside & evaluation_crop(truth.shape[0], truth.shape[1], crop)

@@ -18,6 +18,7 @@ from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, 
 from selftaught.errors import UserError
 from selftaught.networks.depth import PoseNet, check_multiple, depth_net
 from selftaught.networks.projection import disparity_to_depth, intrinsics_matrix, pose_matrix, warp
+from selftaught.objectives.monodepth2 import NOISE
 from selftaught.views import ColorJitter, Op, Recipe, Resize, View
 
 __all__ = ["DepthConfig", "DepthMethod", "Frames"]
@@ -41,7 +42,7 @@ class DepthConfig(MethodConfig):
     width: Count = 640
     """Width of the frames that the networks see, a multiple likewise."""
     intrinsics: str = "auto"
-    """The camera: a FILE, fx,fy,cx,cy in pixels, fov=70 (degrees across), or learn; auto: what the data tell, else learn."""
+    """The camera: FILE, fx,fy,cx,cy in pixels, fov=70 (degrees across), learn; auto: what the data tell, else learn."""
     gap: Natural = 0
     """Frames from one of a snippet to the next; 0 chooses it for each video by how fast the picture moves."""
     keep_still: bool = False
@@ -167,7 +168,7 @@ class DepthMethod(Method):
         known = batch.get("values", {}).get("intrinsics")
         if clip.dim() != 5 or clip.shape[2] != 3 or known is None:
             raise UserError(
-                f"{self.slug} learns from snippets of 3 frames: give selftaught.data.snippets.Snippets(source)"
+                f"{self.slug} learns from 3 frames at a time: give selftaught.data.snippets.Snippets(source)"
             )
         rng = np.random.default_rng([self.steps, int(batch["index"][0]), int(self.training)])
         looked, shares = batch.get(seen, clip), known.to(clip.device).float()
@@ -231,6 +232,19 @@ class DepthMethod(Method):
         offset = None if offset is None else offset.repeat(two, 1)
         made = warp(flat, repeated, camera.repeat(two, 1, 1), transforms.flatten(0, 1), offset=offset)
         return made.unflatten(0, sources.shape[:2])
+
+    def all_warped(
+        self, disparities: Mapping[int, Tensor], sources: Tensor, camera: Tensor, transforms: Tensor, offset: Any = None
+    ) -> dict[int, Tensor]:
+        """Scale -> the neighbours warped by that scale's depth at full size."""
+        size = sources.shape[3:]
+        depths = {s: self.depth_of(self.full(d, size)) for s, d in disparities.items()}
+        return {s: self.warped(depth, sources, camera, transforms, offset) for s, depth in depths.items()}
+
+    def noise(self, frames: Frames) -> Tensor:
+        """The automask's noise of this batch, (N, 2, H, W)."""
+        drawn = frames.rng.standard_normal((len(frames.target), 2, *frames.size), dtype="float32")
+        return NOISE * torch.from_numpy(drawn).to(frames.target.device)
 
     def full(self, disparity: Tensor, size: Sequence[int]) -> Tensor:
         """A disparity at the picture's size."""

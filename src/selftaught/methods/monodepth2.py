@@ -1,7 +1,7 @@
 """Monodepth2: depth from one picture, learnt from video alone (Godard et al., ICCV 2019, arXiv 1806.01260).
 
-A depth network says how far each pixel of a frame is, a pose network how the camera moved to the frames before and after;
-together they say where each pixel is seen there. What is wrong with the picture made that way teaches both.
+A depth network says how far each pixel of a frame is, a pose network how the camera moved to the frames before and
+after; together they say where each pixel is seen there. What is wrong with the picture made that way teaches both.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from selftaught.methods._depth import DepthConfig, DepthMethod
@@ -34,8 +33,8 @@ PRESETS = {
     "kitti-scratch": {"epochs": 20, "batch_size": 12},
     "cityscapes": {"epochs": 20, "batch_size": 12, "pretrained": True, "height": 192, "width": 512},
     "laptop": {
-        "encoder": "small", "pose_encoder": "small", "height": 64, "width": 96, "scales": 1, "precision": "32", "lr": 1e-3, "steps": 500,
-        "batch_size": 8,
+        "encoder": "small", "pose_encoder": "small", "height": 48, "width": 64, "scales": 1, "lr": 2e-3, "steps": 500,
+        "batch_size": 8, "precision": "32",
     },
 }  # fmt: skip
 
@@ -53,17 +52,8 @@ class Monodepth2(DepthMethod):
         transforms, _, _, coarsest = self.motion(frames.seen)
         camera = self.camera(frames.shares, coarsest, frames.size)
         disparities = self.depth_net(frames.seen[1])
-        warped = {
-            s: self.warped(self.depth_of(self.full(d, frames.size)), frames.sources, camera, transforms)
-            for s, d in disparities.items()
-        }
-        noise = self.noise(frames)
+        warped = self.all_warped(disparities, frames.sources, camera, transforms)
         return monodepth2_terms(
             disparities, warped, frames.target, frames.sources, smoothness=c.smoothness, automask=c.automask,
-            average=c.average, alpha=c.ssim, noise=noise,
+            average=c.average, alpha=c.ssim, noise=self.noise(frames),
         )  # fmt: skip
-
-    def noise(self, frames: Any) -> Tensor:
-        """The automask's noise of this batch."""
-        drawn = frames.rng.standard_normal((len(frames.target), 2, *frames.size), dtype="float32")
-        return 1e-5 * torch.from_numpy(drawn).to(frames.target.device)

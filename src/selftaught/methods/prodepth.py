@@ -1,8 +1,8 @@
 """ProDepth: depth from two frames of a video in which things move (Woo et al., ECCV 2024, arXiv 2407.09303).
 
-Stage "single" is Monodepth2 with a second decoder that says how uncertain the depth is. Stage "multi" freezes it and learns
-to match the frame with the one before. Where the raw match and the single frame disagree, something moves: there the
-matching costs are mixed with the single frame's distribution, and the loss counts less.
+Stage "single" is Monodepth2 with a second decoder that says how uncertain the depth is. Stage "multi" freezes it and
+learns to match the frame with the one before. Where the raw match and the single frame disagree, something moves: there
+the matching costs are mixed with the single frame's distribution, and the loss counts less.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.catalog.rules import Natural, NonNegative, Positive, Range, Share
-from selftaught.engine.method import Optim, Stage
+from selftaught.engine.method import Stage
 from selftaught.errors import UserError
 from selftaught.methods._depth import DepthEncoder, Frames, IntrinsicsHead
 from selftaught.methods.monodepth2 import Config as Monodepth2Config
@@ -47,7 +47,7 @@ class Config(Monodepth2Config):
     farthest: NonNegative = 0.0
     """Largest of them; 0 follows the single frames' depth."""
     modulation: Literal["full", "hard", "none"] = "full"
-    """full: mix by the weight; hard: the single frame alone where something moves; none: ManyDepth's volume as it is."""
+    """full: mix by the weight; hard: the single frame alone where things move; none: ManyDepth's volume as it is."""
     threshold: Share = 0.4
     """Weight above which a pixel counts as static."""
     decay: NonNegative = 0.6667
@@ -147,10 +147,6 @@ class ProDepth(Monodepth2):
             return nn.ModuleList([self.net.single, self.net.pose, self.intrinsics_head])
         return self.taught
 
-    def optimisers(self) -> dict[str, Optim]:
-        """One, on the networks of the stage."""
-        return super().optimisers()
-
     def before_step(self) -> None:
         """The second stage begins with the first one's weights, where that is wanted."""
         if self.stage == "multi" and self.steps == 0 and self.config.warm_start:
@@ -182,7 +178,7 @@ class ProDepth(Monodepth2):
         transforms, _, _, coarsest = self.motion(frames.seen)
         camera = self.camera(frames.shares, coarsest, frames.size)
         disparities, sigma = self.net.single(frames.seen[1])
-        warped = self._all_warped(disparities, frames.sources, camera, transforms)
+        warped = self.all_warped(disparities, frames.sources, camera, transforms)
         terms = monodepth2_terms(
             disparities, warped, frames.target, frames.sources, smoothness=c.smoothness, automask=c.automask,
             average=c.average, alpha=c.ssim, noise=self.noise(frames),
@@ -211,7 +207,7 @@ class ProDepth(Monodepth2):
             ), 1,
         )  # fmt: skip
         found = net.match(frames.seen[1], lookup, moves, shares, single, sigma)
-        warped = self._all_warped(found.disparities, frames.sources, camera, transforms)
+        warped = self.all_warped(found.disparities, frames.sources, camera, transforms)
         aux = self.warped(self.depth_of(found.aux), frames.sources, camera, transforms)
         scaled, known = (disparity_to_depth(d, c.min_depth, c.max_depth)[0] for d in (found.disparities[0], single))
         terms = prodepth_terms(
@@ -220,15 +216,6 @@ class ProDepth(Monodepth2):
             reweighting=c.reweighting, alpha=c.ssim,
         )  # fmt: skip
         return terms
-
-    def _all_warped(
-        self, disparities: dict[int, Tensor], sources: Tensor, camera: Tensor, transforms: Tensor
-    ) -> dict[int, Tensor]:
-        size = sources.shape[3:]
-        return {
-            s: self.warped(self.depth_of(self.full(d, size)), sources, camera, transforms)
-            for s, d in disparities.items()
-        }
 
     def _follow(self, depth: Tensor) -> None:
         """The range of the bins follows the single frames' depth while training."""

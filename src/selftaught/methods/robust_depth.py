@@ -1,8 +1,8 @@
 """Robust-Depth: a depth network that keeps its accuracy in any weather (Saunders et al., ICCV 2023, arXiv 2307.08357).
 
-Every snippet is seen twice by the same network, clear and altered (weather, light, noise, and cuts that are undone in the
-prediction). Both depths are judged on the clear frames, by the clear motion; where one explains a pixel best it teaches
-the other, and the altered motion follows the clear one.
+Every snippet is seen twice by the same network, clear and altered (weather, light, noise, and cuts that are undone in
+the prediction). Both depths are judged on the clear frames, by the clear motion; where one explains a pixel best it
+teaches the other, and the altered motion follows the clear one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from torch import Tensor
 from selftaught.catalog.rules import NonNegative, Positive
 from selftaught.engine.method import Optim
 from selftaught.errors import UserError
-from selftaught.methods._depth import DepthConfig, Frames
-from selftaught.methods.monodepth2 import Monodepth2
+from selftaught.methods._depth import DepthConfig, DepthMethod, Frames
 from selftaught.networks.projection import intrinsics_matrix
 from selftaught.objectives.monodepth2 import monodepth2_terms
 from selftaught.objectives.robust_depth import pseudo_pose_loss, robust_depth_terms
@@ -71,18 +70,18 @@ PRESETS = {
     "kitti-vit": {"epochs": 30, "batch_size": 12, **_VIT},
     "naive": {"epochs": 30, "batch_size": 12, "pretrained": True, "training": "naive"},
     "laptop": {
-        "encoder": "small", "pose_encoder": "small", "height": 64, "width": 96, "scales": 1, "precision": "32", "lr": 1e-3, "steps": 400,
-        "batch_size": 6,
+        "encoder": "small", "pose_encoder": "small", "height": 48, "width": 64, "scales": 1, "lr": 2e-3, "steps": 400,
+        "batch_size": 8, "precision": "32",
     },
 }  # fmt: skip
 
 
-class RobustDepth(Monodepth2):
+class RobustDepth(DepthMethod):
     """Robust-Depth on videos, with alterations made here or brought along."""
 
     slug = "robust-depth"
     config_class = Config
-    config: Config  # type: ignore[assignment]
+    config: Config
     fields: Any = ()
 
     # ---- samples ---------------------------------------------------------------------------------------------
@@ -99,7 +98,7 @@ class RobustDepth(Monodepth2):
         found = {p.name: str(p) for p in sorted(root.iterdir()) if p.is_dir()} if root.is_dir() else {}
         if not found:
             raise UserError(
-                f"--altered {config.altered}: no folders in it; put the copies into {config.altered}/rain/VIDEO"
+                f"--altered {config.altered}: no folders in it; put copies into {config.altered}/rain/VIDEO"
             )
         return found
 
@@ -186,8 +185,8 @@ class RobustDepth(Monodepth2):
         terms = robust_depth_terms(
             clear_disparity,
             altered_disparity,
-            self._all_warped(clear_disparity, seen[[0, 2]], camera, transforms, offset),
-            self._all_warped(altered_disparity, looked[[0, 2]], camera, own, offset),
+            self.all_warped(clear_disparity, seen[[0, 2]], camera, transforms, offset),
+            self.all_warped(altered_disparity, looked[[0, 2]], camera, own, offset),
             seen[1], seen[[0, 2]], weight=c.weight, smoothness=c.smoothness, one_minimum=c.one_optim,
             depth_loss=c.depth_loss, automask=c.automask, alpha=c.ssim, noise=self.noise(frames),
             skipped=torch.tensor([change.shrinks for change in changes], device=self.device),
@@ -209,7 +208,7 @@ class RobustDepth(Monodepth2):
         transforms, _, _, coarsest = self.motion(altered)
         camera = self.camera(frames.shares, coarsest, frames.size)
         disparities = self.depth_net(altered[1])
-        warped = self._all_warped(disparities, altered[[0, 2]], camera, transforms, None)
+        warped = self.all_warped(disparities, altered[[0, 2]], camera, transforms, None)
         return monodepth2_terms(
             disparities, warped, altered[1], altered[[0, 2]], smoothness=c.smoothness, automask=c.automask,
             alpha=c.ssim, noise=self.noise(frames),
@@ -229,15 +228,6 @@ class RobustDepth(Monodepth2):
             top, left = (max(0, value) for value in change.corner)
             corners.append((float(left), float(top)))
         return torch.stack(rows), base.new_tensor(corners)
-
-    def _all_warped(
-        self, disparities: dict[int, Tensor], sources: Tensor, camera: Tensor, transforms: Tensor, offset: Tensor | None
-    ) -> dict[int, Tensor]:
-        size = sources.shape[3:]
-        return {
-            s: self.warped(self.depth_of(self.full(d, size)), sources, camera, transforms, offset)
-            for s, d in disparities.items()
-        }
 
 
 def _each(x: Tensor, changes: Sequence[Rearrangement], scale: int = 0, undo: bool = False) -> Tensor:

@@ -1,8 +1,8 @@
 """Matching frames at many depths, and repairing the match where things move: ManyDepth's volume and ProDepth's PCVM.
 
-A plane-sweep volume says for every pixel and every depth bin how unlike the target's features the other frame's are when
-they are warped by that depth (Watson et al., CVPR 2021, arXiv 2104.14540). Probabilistic cost volume modulation mixes
-its distribution with a single frame's where the two disagree (Woo et al., ECCV 2024, arXiv 2407.09303).
+A plane-sweep volume says for every pixel and every depth bin how unlike the target's features the other frame's are
+when they are warped by that depth (Watson et al., CVPR 2021, arXiv 2104.14540). Probabilistic cost volume modulation
+mixes its distribution with a single frame's where the two disagree (Woo et al., ECCV 2024, arXiv 2407.09303).
 """
 
 from __future__ import annotations

@@ -84,12 +84,13 @@ class ResNetPyramid(PyramidEncoder):
         import timm
 
         try:
-            self.net: Any = timm.create_model(name, features_only=True, in_chans=channels, pretrained=pretrained)
+            net: Any = timm.create_model(name, features_only=True, in_chans=channels, pretrained=pretrained)
         except Exception as error:
             if not pretrained:
                 raise
             raise UserError(f"pretrained weights of {name} can't be had ({error}); use pretrained=False") from error
-        self.channels = tuple(self.net.feature_info.channels())
+        self.net: Any = net
+        self.channels = tuple(net.feature_info.channels())
 
     def early(self, image: Tensor) -> EarlyMaps:
         """First convolution and first stage."""
@@ -211,7 +212,8 @@ class DepthNet(nn.Module):
 
     def __init__(self, encoder: PyramidEncoder, decoder: nn.Module) -> None:
         super().__init__()
-        self.encoder, self.decoder = encoder, decoder
+        self.encoder: PyramidEncoder = encoder
+        self.decoder = decoder
 
     @property
     def multiple(self) -> int:
@@ -239,7 +241,8 @@ def check_multiple(image: Tensor, multiple: int) -> None:
     if height % multiple or width % multiple or min(height, width) < 2 * multiple:
         fit = tuple(max(2, round(side / multiple)) * multiple for side in (height, width))
         raise UserError(
-            f"pictures of {width}x{height}: sides must be multiples of {multiple}, twice it at least, such as {fit[1]}x{fit[0]}"
+            f"pictures of {width}x{height}: sides must be multiples of {multiple} from {2 * multiple} on, such as "
+            f"{fit[1]}x{fit[0]}"
         )
 
 

@@ -209,7 +209,7 @@ def sampling_grid(depth: Tensor, intrinsics: Tensor, transform: Tensor, offset: 
     Raises:
         UserError: other shapes.
     """
-    n, height, width = _map_shape(depth)
+    n = _map_shape(depth)[0]
     if intrinsics.shape != (n, 3, 3) or transform.shape != (n, 4, 4):
         shapes = f"{tuple(intrinsics.shape)} and {tuple(transform.shape)}"
         raise UserError(f"intrinsics and transform: shapes {shapes}; pass ({n}, 3, 3) and ({n}, 4, 4)")
@@ -221,7 +221,7 @@ def sampling_grid(depth: Tensor, intrinsics: Tensor, transform: Tensor, offset: 
         intrinsics = intrinsics - shift  # a crop moves the principal point
     turned = intrinsics @ transform[:, :3, :3] @ torch.linalg.inv(intrinsics)
     moved = intrinsics @ transform[:, :3, 3:]
-    found: Tensor = _Grid.apply(depth[:, 0], turned, moved[:, :, 0])  # type: ignore[no-untyped-call]
+    found: Tensor = _Grid.apply(depth[:, 0], turned, moved[:, :, 0])
     return found
 
 
@@ -235,7 +235,7 @@ class _Grid(torch.autograd.Function):
         x, y, z = _seen(depth, matrix, shift)
         inverse = (z + _TINY).reciprocal_()
         grid = depth.new_empty((*depth.shape, 2))
-        for at, (place, side) in enumerate(((x, width), (y, height))):
+        for at, place in enumerate((x, y)):
             torch.mul(place, inverse, out=grid[..., at])
         grid *= grid.new_tensor([2 / max(1, width - 1), 2 / max(1, height - 1)])
         return grid.sub_(1)

@@ -28,7 +28,7 @@ class _Box(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return _Adjoint.apply(grads[0])  # type: ignore[no-untyped-call]
+        return _Adjoint.apply(grads[0])
 
 
 class _Adjoint(torch.autograd.Function):
@@ -38,7 +38,7 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return _Box.apply(grads[0])  # type: ignore[no-untyped-call]
+        return _Box.apply(grads[0])
 
 
 def _summed(x: Tensor, axis: int) -> Tensor:
@@ -66,7 +66,7 @@ def _folded(x: Tensor, axis: int) -> Tensor:
 
 def _mean(x: Tensor) -> Tensor:
     """Mean over 3 x 3 pixels (N, C, H, W), border reflected."""
-    found: Tensor = _Box.apply(x)  # type: ignore[no-untyped-call]
+    found: Tensor = _Box.apply(x)
     return found / 9
 
 
@@ -155,7 +155,7 @@ def edge_smoothness(disparity: Tensor, image: Tensor, *, normalise: bool = True,
     """
     if disparity.dim() != 4 or disparity.shape[1] != 1 or image.dim() != 4:
         raise UserError(
-            f"disparity {tuple(disparity.shape)}, image {tuple(image.shape)}: pass (N, 1, H, W), (N, C, H, W)"
+            f"disparity {tuple(disparity.shape)}, image {tuple(image.shape)}: (N, 1, H, W) and (N, C, H, W)"
         )
     if len(image) != len(disparity) or image.shape[2:] != disparity.shape[2:] or min(image.shape[2:]) < 2:
         raise UserError(f"disparity {tuple(disparity.shape)} and image {tuple(image.shape)}: give both at one size")

@@ -68,9 +68,7 @@ def reprojection_errors(frames: Tensor, target: Tensor, *, alpha: float = 0.85) 
         UserError: shapes that don't fit.
     """
     if frames.dim() != 5 or frames.shape[1:] != target.shape:
-        raise UserError(
-            f"frames {tuple(frames.shape)}, target {tuple(target.shape)}: pass (F, N, C, H, W), (N, C, H, W)"
-        )
+        raise UserError(f"frames {tuple(frames.shape)}, target {tuple(target.shape)}: (F, N, C, H, W) and (N, C, H, W)")
     known = ssim_statistics(target)
     return torch.cat([photometric_error(frame, known, alpha=alpha) for frame in frames], 1)
 

@@ -1,11 +1,11 @@
 """ProDepth: multi-frame depth that isn't fooled by what moves (Woo et al., ECCV 2024, arXiv 2407.09303).
 
-    L_ph = sum pe m / (sum m + 1e-7),  m = w 1[w > .4] (1 - a)          over scales: L_multi = mean_s (L_ph + L_cons + L_sm)
+    L_ph = sum pe m / (sum m + 1e-7),  m = w 1[w > .4] (1 - a)       L_multi = mean over scales of L_ph + L_cons + L_sm
     L_cons = .1 mean |disp - disp_mono| (1 - m)                         L = L_multi + .3 L_cv
     L_cv = sum pe(cvf) (1 - a) / (sum (1 - a) + 1e-7)
 
-w says how static a pixel is (the raw match agrees with the single frame), a marks samples whose matching was disturbed on
-purpose.
+w says how static a pixel is (the raw match agrees with the single frame), a marks samples whose matching was disturbed
+on purpose.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 One network sees the clear frame (c) and an altered copy of it (a); both depths warp the clear neighbours onto the clear
 frame. Where one of the two explains a pixel best, it teaches the other:
 
-    L_d = lambda / 2^s [ l(d^a, sg d^c, M_c) + l(sg d^a, d^c, M_a) ],   l(x, y, M) = sum M log(|x - y| + 1) / (sum M + 1e-7)
+    L_d = lambda / 2^s [ l(d^a, sg d^c, M_c) + l(sg d^a, d^c, M_a) ]
+    l(x, y, M) = sum M log(|x - y| + 1) / (sum M + 1e-7)
 """
 
 from __future__ import annotations

@@ -113,9 +113,7 @@ def scale_picture(x: Tensor, size: tuple[int, int], corner: tuple[int, int] = (0
     if (h, w) == (height, width):
         return x
     if 2 * h < height or 2 * w < width or (h - height) * (w - width) < 0:
-        raise UserError(
-            f"size {h} x {w}: both sides larger, or both smaller by at most a half, than {height} x {width}"
-        )
+        raise UserError(f"size {h} x {w}: both larger, or both smaller by at most a half, than {height} x {width}")
     options = {"align_corners": False} if mode == "bilinear" else {}
     made = F.interpolate(x, size=size, mode=mode, antialias=mode == "bilinear" and h < height, **options)
     top, left = corner

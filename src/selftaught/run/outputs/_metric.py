@@ -83,9 +83,7 @@ class Scale:
                 raise UserError("--scale height=...: no ground in the lower half of the frames; use median or baseline")
             return metres / float(np.median(known))
         if ways is None or not len(ways) or float(np.mean(ways)) <= 1e-9:
-            raise UserError(
-                "--scale baseline=...: the camera stands still, or there is one frame; use median or height"
-            )
+            raise UserError("--scale baseline=...: the camera stands still, or it is one frame; use median or height")
         return metres / float(np.mean(ways))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -115,7 +116,7 @@ class Depth(Output):
                 frame = _frames(source, int(i), np.array([min(1, source.frames(int(i)) - 1)]), page.method)
             except SampleError:
                 continue
-            found = estimated(page.method, frame, frame if page.method.lookback else None, None)  # type: ignore[attr-defined]
+            found = estimated(page.method, frame, frame if page.method.lookback else None, None)
             rows.append([_encoded(frame[0]), _encoded(coloured(1 / found[0]))])
         return {"views": {"columns": ["frame", "depth"], "rows": rows}} if rows else {}
 
@@ -177,9 +178,15 @@ def _resized(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.stack([cv2.resize(f, size[::-1], interpolation=way).reshape(*size, -1) for f in frames])
 
 
+def _tensor(frames: np.ndarray, method: Method) -> Tensor:
+    """(n, H, W, C) uint8 -> (n, C, H, W) in [0, 1] on the method's device."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float().to(method.device) / 255
+
+
 def _frames(source: Source, i: int, numbers: np.ndarray, method: Method) -> np.ndarray:
     """Frames (n, H, W, C) of a clip as uint8."""
-    return as_uint8(source.read(i, frames=numbers), method.value_range or source.value_range)
+    clips: Any = source
+    return as_uint8(clips.read(i, frames=numbers), method.value_range or source.value_range)
 
 
 # ---- apply -------------------------------------------------------------------------------------------------------
@@ -211,10 +218,8 @@ def _write_clip(job: Job, i: int, path: Path, scale: Scale) -> None:
         if points:
             assert shares is not None
             xyz = camera_points(depth, shares)
-            replaced(
-                folder / "points" / f"{name}.ply",
-                lambda part, p=xyz, f=frame: write_ply(part, p, f.reshape(-1, f.shape[2])),
-            )
+            colours = frame.reshape(-1, frame.shape[2])
+            replaced(folder / "points" / f"{name}.ply", partial(write_ply, points=xyz, colours=colours))
     writer.close()
     facts = {
         "frames": count, "unit": "millimetres" if scale.metric else f"relative: 1 unit = {unit:.6g} levels of the PNG",
@@ -243,9 +248,7 @@ def _scaled_maps(job: Job, i: int, count: int, shares: np.ndarray | None, scale:
 def _ways(method: Any, before: np.ndarray, now: np.ndarray) -> np.ndarray:
     """Length (n,) of the way from each frame before to the next, in the network's unit."""
     size = (method.config.height, method.config.width)
-    a, b = (
-        torch.from_numpy(_resized(x, size)).permute(0, 3, 1, 2).float().to(method.device) / 255 for x in (before, now)
-    )
+    a, b = (_tensor(_resized(x, size), method) for x in (before, now))
     with torch.inference_mode():
         return method.pose_net(a, b)[1][:, 0].norm(dim=1).cpu().numpy()
 
@@ -263,7 +266,7 @@ def _camera_of(job: Job, i: int, size: tuple[int, int]) -> np.ndarray | None:
     if job.source.frames(i) < 2 or not hasattr(method, "learnt_camera"):
         return None
     frames = _resized(_frames(job.source, i, np.array([0, 1]), method), (method.config.height, method.config.width))
-    pair = torch.from_numpy(frames).permute(0, 3, 1, 2).float().to(method.device) / 255
+    pair = _tensor(frames, method)
     with torch.inference_mode():
         return method.learnt_camera(pair[:1], pair[1:])[0].cpu().numpy()
 
@@ -279,7 +282,8 @@ class _Video:
     """An .mp4 of coloured depth; where OpenCV can't write one, the pictures are all there is."""
 
     def __init__(self, path: Path, rate: float) -> None:
-        self.path, self.rate, self.writer = path, rate, None
+        self.path, self.rate = path, rate
+        self.writer: Any = None
 
     def add(self, picture: np.ndarray) -> None:
         """One frame (H, W, 3) uint8."""
@@ -287,7 +291,7 @@ class _Video:
 
         if self.writer is None:
             code = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]
-            self.writer: Any = cv2.VideoWriter(str(self.path), code, self.rate, picture.shape[1::-1])
+            self.writer = cv2.VideoWriter(str(self.path), code, self.rate, picture.shape[1::-1])
         if self.writer.isOpened():
             self.writer.write(np.ascontiguousarray(picture[:, :, ::-1]))
 
@@ -347,7 +351,8 @@ def _truth(source: Source, measured: Source | None, i: int, numbers: np.ndarray)
         raise SampleError(name, "no depth maps of its name")
     if measured.frames(at) <= numbers.max():
         raise SampleError(name, f"{measured.frames(at)} depth maps for more frames")
-    found = measured.read(at, frames=numbers)
+    clips: Any = measured
+    found: np.ndarray = clips.read(at, frames=numbers)
     return found.astype(np.float32) / (_MILLIMETRES if found.dtype.kind in "ui" else 1.0)
 
 

@@ -162,7 +162,7 @@ def _dots(x: np.ndarray, rng: Rng, count: float, radius: float, soft: bool) -> n
             cv2.LINE_AA,
         )
     if soft:
-        layer = cv2.GaussianBlur(layer, (0, 0), max(0.5, 0.4 * radius * height))
+        return np.asarray(cv2.GaussianBlur(layer, (0, 0), max(0.5, 0.4 * radius * height)))[:, :, None]
     return layer[:, :, None]
 
 
@@ -203,7 +203,9 @@ def zoom_blur(x: np.ndarray, strength: float, rng: Rng, depth: Depth = None) -> 
     height, width = x.shape[:2]
     made, steps = x.copy(), 8
     for zoom in np.linspace(1, 1.03 + 0.12 * strength, steps)[1:]:
-        matrix = np.float32([[zoom, 0, (1 - zoom) * (width - 1) / 2], [0, zoom, (1 - zoom) * (height - 1) / 2]])
+        matrix = np.array(
+            [[zoom, 0, (1 - zoom) * (width - 1) / 2], [0, zoom, (1 - zoom) * (height - 1) / 2]], dtype=np.float32
+        )
         made += _planes(x, lambda c, m=matrix: cv2.warpAffine(c, m, (width, height), borderMode=cv2.BORDER_REFLECT_101))
     return made / steps
 

@@ -1,4 +1,4 @@
-"""Weather, light and dirt that weren't there when the video was taken: rain, fog, night, snow, dust, and what a camera adds.
+"""Weather, light and dirt that weren't there when the video was taken, and what a camera adds.
 
 Every alteration keeps each pixel where it is (elastic jitter moves it by a pixel or so), and its randomness comes from
 one number, so that all frames of a clip get the very same: streaks that jump between frames would pass for motion.
