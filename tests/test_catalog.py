@@ -27,13 +27,14 @@ infwide srgan sit dadeblur medmnist-benchmark retfiner cacr laf frame-projection
 video-ssl-benchmark infinite-lr ssl-vit-survey robust-depth dynamic-curation
 """.split()  # noqa: SIM905
 BASELINES = [
-    "bicubic", "byol", "dino", "espcn", "moco-v2", "moco-v3", "nnclr", "ressl", "simclr",
-    "simsiam", "srcnn", "srresnet", "supcon", "supervised", "swav", "vicreg",
+    "beit", "bicubic", "byol", "dino", "espcn", "ibot", "jigsaw", "mae", "maskfeat", "moco-v2", "moco-v3", "msn",
+    "nnclr", "relative-position", "ressl", "rotation", "simclr", "simmim", "simsiam", "srcnn", "srresnet", "supcon",
+    "supervised", "swav", "vicreg",
 ]  # fmt: skip
 MODALITIES = {"any", "image", "image-text", "points", "series", "text", "video", "volume"}
 JOBS = {"adapt", "benchmark", "classify", "curate", "depth", "edit", "forget", "represent", "restore", "segment"}
 FAMILIES = {
-    "benchmark", "clustering", "contrastive", "curation", "depth", "generation", "masked modelling",
+    "benchmark", "clustering", "contrastive", "curation", "depth", "generation", "masked modelling", "pretext",
     "redundancy reduction", "restoration", "self-distillation", "supervision", "unlearning", "vision-language",
 }  # fmt: skip
 BUILT = [card.slug for card in catalog.all_cards() if card.built and card.job != "benchmark"]

@@ -27,8 +27,6 @@ from selftaught.views.rearranging import Rearrangement, draw_rearrangement, rear
 
 __all__ = ["RobustDepth"]
 
-_UNIT = 8
-
 
 @dataclass
 class Config(DepthConfig):
@@ -139,7 +137,13 @@ class RobustDepth(DepthMethod):
         made = batch.get("altered.kind")
         names = [self.kinds[int(k)] for k in made.flatten().tolist()] if made is not None else [""] * len(frames.target)
         return [
-            draw_rearrangement(frames.rng, *frames.size, always=name == "clear", kinds=self.geometric_kinds, unit=_UNIT)
+            draw_rearrangement(
+                frames.rng,
+                *frames.size,
+                always=name == "clear",
+                kinds=self.geometric_kinds,
+                unit=2 ** (len(self.scales) - 1),
+            )
             if self.training
             else Rearrangement()
             for name in names

@@ -117,7 +117,7 @@ def scale_picture(x: Tensor, size: tuple[int, int], corner: tuple[int, int] = (0
     options = {"align_corners": False} if mode == "bilinear" else {}
     made = F.interpolate(x, size=size, mode=mode, antialias=mode == "bilinear" and h < height, **options)
     top, left = corner
-    if h >= height:
+    if h >= height and w >= width:
         if not (0 <= top <= h - height and 0 <= left <= w - width):
             raise UserError(f"corner {corner}: outside a picture of {h} x {w} pixels")
         return made[..., top : top + height, left : left + width]
@@ -199,6 +199,7 @@ def draw_rearrangement(
     h, w = (max(unit, round(side * ratio / unit) * unit) for side in (height, width))
     if down:
         return Rearrangement(kind, size=(min(h, height), min(w, width)), corner=(-1, -1))
+    h, w = max(h, height), max(w, width)
     top, left = (int(rng.integers((big - side) // unit + 1)) * unit for big, side in ((h, height), (w, width)))
     return Rearrangement(kind, size=(h, w), corner=(top, left))
 
