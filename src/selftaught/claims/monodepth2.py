@@ -19,7 +19,7 @@ def claim() -> Claim:
             Arm("mean, no automask", "monodepth2", {"average": True, "automask": False}),
             Arm("untrained", "monodepth2", {"steps": 1}),
         ),
-        common=SMALL | {"steps": 250},
+        common=SMALL | {"steps": 200},
         score=("depth", "delta1"),
         also=(("depth", "abs_rel"), ("depth", "rmse")),
         full={"height": 96, "width": 128, "steps": 3000},

@@ -7,7 +7,7 @@ from selftaught.claims.robust_depth import SMALL
 
 __all__ = ["claim"]
 
-MATCHING = {"bins": 16, "warm_start": True, "single_steps": 250}
+MATCHING = {"bins": 16, "warm_start": True, "single_steps": 200}
 
 
 def claim() -> Claim:
@@ -22,9 +22,9 @@ def claim() -> Claim:
         arms=(
             Arm("prodepth", "prodepth", MATCHING),
             Arm("manydepth", "prodepth", MATCHING | {"modulation": "none", "reweighting": False, "consistency": 0.0}),
-            Arm("monodepth2", "monodepth2", {"steps": 370}),
+            Arm("monodepth2", "monodepth2", {"steps": 280}),
         ),
-        common=SMALL | {"steps": 120},
+        common=SMALL | {"steps": 80},
         score=("depth", "delta1_moving"),
         also=(("depth", "abs_rel_moving"), ("depth", "delta1"), ("depth", "abs_rel")),
         full={"height": 96, "width": 128, "steps": 3000, "bins": 96},

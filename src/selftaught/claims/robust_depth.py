@@ -30,9 +30,9 @@ def claim() -> Claim:
             Arm("naive augmentation", "robust-depth", {"training": "naive"}),
             Arm("monodepth2", "monodepth2"),
         ),
-        common=SMALL | {"steps": 120},
-        score=("depth in bad weather", "delta1"),
-        also=(("depth in bad weather", "abs_rel"), ("depth", "delta1"), ("depth", "abs_rel"), ("run", "seconds")),
-        start=Start("monodepth2", "room", SMALL | {"steps": 250}),
+        common=SMALL | {"steps": 100},
+        score=("depth-weather", "delta1"),
+        also=(("depth-weather", "abs_rel"), ("depth", "delta1"), ("depth", "abs_rel"), ("run", "seconds")),
+        start=Start("monodepth2", "room", SMALL | {"steps": 200}),
         full={"height": 96, "width": 128, "steps": 3000},
     )

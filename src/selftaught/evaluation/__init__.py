@@ -91,6 +91,7 @@ _ALL = (
     Protocol("finetune", "encoder and head trained together on the labels", "encoder", finetune),
     Protocol("restoration", "PSNR, SSIM and MS-SSIM against clean images", "images", restoration),
     Protocol("depth", "depth maps against measured depth: AbsRel, RMSE, delta", "depths", depth),
+    Protocol("depth-weather", "the same on frames altered by weather, light and noise", "depths", depth),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
     Protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", "split", regression),
     Protocol("copy-detection", "mean average precision of finding the originals of copies", "copies", copy_detection),

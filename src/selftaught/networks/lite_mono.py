@@ -163,7 +163,8 @@ class LiteMono(PyramidEncoder):
         )
         ins = (first + channels, *(2 * w + channels for w in widths[:-1]))
         self.downsample = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1, bias=False) for a, b in zip(ins, widths, strict=True))
-        shares = torch.linspace(0, drop, sum(len(d) + 1 for d in dilations)).tolist()
+        blocks_in_all = sum(len(d) + 1 for d in dilations)
+        shares = [drop * k / (blocks_in_all - 1) for k in range(blocks_in_all)]
         self.stages = nn.ModuleList()
         for at, (width, each) in enumerate(zip(widths, dilations, strict=True)):
             mine, shares = shares[: len(each) + 1], shares[len(each) + 1 :]

@@ -70,6 +70,20 @@ def _mean(x: Tensor) -> Tensor:
     return found / 9
 
 
+def check_maps(dims: int = 4, **tensors: Tensor) -> None:
+    """Refuse what isn't a floating tensor of so many axes, with something in it.
+
+    Raises:
+        UserError: it names the argument.
+    """
+    layouts = {1: "(N,)", 3: "(N, slots, 3)", 4: "(N, C, H, W)", 5: "(F, N, C, H, W)"}
+    for name, tensor in tensors.items():
+        if tensor.dim() != dims or not tensor.numel():
+            raise UserError(f"{name}: shape {tuple(tensor.shape)}; pass {layouts[dims]}, none of them 0")
+        if not tensor.is_floating_point():
+            raise UserError(f"{name}: {tensor.dtype}; pass floating-point numbers")
+
+
 class ImageStatistics(NamedTuple):
     """An image with its local means and variances, computed once for all that is compared with it."""
 
@@ -85,7 +99,8 @@ def ssim_statistics(image: Tensor) -> ImageStatistics:
     Raises:
         UserError: not four axes, or fewer than 2 pixels a side.
     """
-    if image.dim() != 4 or min(image.shape[2:]) < 2:
+    check_maps(image=image)
+    if min(image.shape[2:]) < 2:
         raise UserError(f"image: shape {tuple(image.shape)}; pass (N, C, H, W) of 2 pixels a side or more")
     mean = _mean(image)
     return ImageStatistics(image, mean, _mean(image * image) - mean * mean)
@@ -133,6 +148,7 @@ def photometric_error(predicted: Tensor, target: Tensor | ImageStatistics, *, al
         UserError: shapes that differ.
     """
     image = target.image if isinstance(target, ImageStatistics) else target
+    check_maps(predicted=predicted, target=image)
     _same(predicted, image, "predicted", "target")
     absolute = (predicted - image).abs().mean(1, keepdim=True)
     if alpha == 0:
@@ -153,7 +169,8 @@ def edge_smoothness(disparity: Tensor, image: Tensor, *, normalise: bool = True,
     Raises:
         UserError: shapes that don't fit.
     """
-    if disparity.dim() != 4 or disparity.shape[1] != 1 or image.dim() != 4:
+    check_maps(disparity=disparity, image=image)
+    if disparity.shape[1] != 1:
         raise UserError(
             f"disparity {tuple(disparity.shape)}, image {tuple(image.shape)}: (N, 1, H, W) and (N, C, H, W)"
         )

@@ -18,6 +18,7 @@ from selftaught.errors import UserError
 from selftaught.objectives._common import in_float32
 from selftaught.objectives._photometric import (
     ImageStatistics,
+    check_maps,
     edge_smoothness,
     photometric_error,
     ssim_distance,
@@ -49,6 +50,7 @@ def automask_noise(errors: Tensor, generator: torch.Generator | None = None, sca
         generator: of the draw.
         scale: standard deviation (default 1e-5).
     """
+    check_maps(errors=errors)
     return scale * torch.randn(errors.shape, generator=generator, device=errors.device, dtype=errors.dtype)
 
 
@@ -67,7 +69,9 @@ def reprojection_errors(frames: Tensor, target: Tensor, *, alpha: float = 0.85) 
     Raises:
         UserError: shapes that don't fit.
     """
-    if frames.dim() != 5 or frames.shape[1:] != target.shape:
+    check_maps(5, frames=frames)
+    check_maps(target=target)
+    if frames.shape[1:] != target.shape:
         raise UserError(f"frames {tuple(frames.shape)}, target {tuple(target.shape)}: (F, N, C, H, W) and (N, C, H, W)")
     known = ssim_statistics(target)
     return torch.cat([photometric_error(frame, known, alpha=alpha) for frame in frames], 1)
@@ -90,7 +94,8 @@ def minimum_reprojection(
     Raises:
         UserError: shapes that don't fit.
     """
-    if warped.dim() != 4 or (identity is not None and (identity.dim() != 4 or identity.shape[2:] != warped.shape[2:])):
+    check_maps(warped=warped, **({} if identity is None else {"identity": identity}))
+    if identity is not None and identity.shape[2:] != warped.shape[2:]:
         raise UserError(f"warped {tuple(warped.shape)}: pass errors (N, F, H, W), identity of the same size")
     if identity is not None and len(identity) != len(warped):
         raise UserError(f"identity: {len(identity)} images for {len(warped)}")
@@ -117,8 +122,20 @@ def pyramid_smoothness(disparities: Mapping[int, Tensor], image: Tensor, weight:
     """
     if not disparities:
         raise UserError("disparities: pass one scale or more")
+    check_maps(image=image, **{f"disparity {s}": d for s, d in disparities.items()})
     terms = [weight / 2**s * edge_smoothness(d, resized(image, d.shape[2:])) for s, d in disparities.items()]
     return torch.stack(terms).mean()
+
+
+def noisy(errors: Tensor, noise: Tensor | None) -> Tensor:
+    """Errors (N, F, H, W) with the noise that was given, or drawn.
+
+    Raises:
+        UserError: noise of another shape.
+    """
+    if noise is not None and noise.shape != errors.shape:
+        raise UserError(f"noise: shape {tuple(noise.shape)}; pass {tuple(errors.shape)}")
+    return errors + (automask_noise(errors) if noise is None else noise)
 
 
 def resized(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -182,7 +199,7 @@ def monodepth2_terms(
     identity = None
     if automask:
         identity = reprojection_errors(sources, target, alpha=alpha)
-        identity = identity + (automask_noise(identity) if noise is None else noise)
+        identity = noisy(identity, noise)
     found = [
         minimum_reprojection(reprojection_errors(frames, target, alpha=alpha), identity, average=average)
         for frames in warped.values()

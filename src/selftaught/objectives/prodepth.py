@@ -17,6 +17,7 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._common import in_float32
+from selftaught.objectives._photometric import check_maps
 from selftaught.objectives.monodepth2 import pyramid_smoothness, reprojection_errors
 
 __all__ = [
@@ -39,6 +40,7 @@ def masked_mean(error: Tensor, mask: Tensor) -> Tensor:
     Raises:
         UserError: shapes that differ.
     """
+    check_maps(error=error)
     if error.shape != mask.shape:
         raise UserError(f"error {tuple(error.shape)} and mask {tuple(mask.shape)}: pass two of one shape")
     mask = mask.to(error.dtype)
@@ -58,7 +60,9 @@ def confidence_mask(weight: Tensor, disturbed: Tensor, *, threshold: float = 0.4
     Raises:
         UserError: shapes that don't fit.
     """
-    if weight.dim() != 4 or disturbed.shape != weight.shape[:1]:
+    check_maps(weight=weight)
+    check_maps(1, disturbed=disturbed)
+    if weight.shape[1] != 1 or disturbed.shape != weight.shape[:1]:
         raise UserError(f"weight {tuple(weight.shape)}, disturbed {tuple(disturbed.shape)}: pass (N, 1, H, W) and (N,)")
     w = weight.detach()
     w = w * (w > threshold) if reweighting else torch.ones_like(w)
@@ -72,6 +76,7 @@ def depth_consistency(disparity: Tensor, single: Tensor, mask: Tensor) -> Tensor
     Raises:
         UserError: shapes that differ.
     """
+    check_maps(disparity=disparity, single=single, mask=mask)
     if disparity.shape != single.shape or disparity.shape != mask.shape:
         shapes = f"{tuple(disparity.shape)}, {tuple(single.shape)}, {tuple(mask.shape)}"
         raise UserError(f"disparity, single and mask: shapes {shapes}; pass three of one shape")
@@ -89,7 +94,9 @@ def cost_volume_loss(error: Tensor, disturbed: Tensor) -> Tensor:
     Raises:
         UserError: shapes that don't fit.
     """
-    if error.dim() != 4 or disturbed.shape != error.shape[:1]:
+    check_maps(error=error)
+    check_maps(1, disturbed=disturbed)
+    if error.shape[1] != 1 or disturbed.shape != error.shape[:1]:
         raise UserError(f"error {tuple(error.shape)}, disturbed {tuple(disturbed.shape)}: pass (N, 1, H, W) and (N,)")
     return masked_mean(error, (1 - disturbed.to(error.dtype))[:, None, None, None].expand_as(error))
 
@@ -101,6 +108,7 @@ def heteroscedastic(error: Tensor, sigma: Tensor) -> Tensor:
     Raises:
         UserError: shapes that differ.
     """
+    check_maps(error=error, sigma=sigma)
     if error.shape != sigma.shape:
         raise UserError(f"error {tuple(error.shape)} and sigma {tuple(sigma.shape)}: pass two of one shape")
     return (error / sigma + torch.log(sigma)).mean()

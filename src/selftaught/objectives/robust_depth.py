@@ -18,8 +18,8 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.objectives._common import in_float32
-from selftaught.objectives._photometric import edge_smoothness
-from selftaught.objectives.monodepth2 import automask_noise, reprojection_errors, resized
+from selftaught.objectives._photometric import check_maps, edge_smoothness
+from selftaught.objectives.monodepth2 import noisy, reprojection_errors, resized
 
 __all__ = [
     "bidirectional_depth_loss",
@@ -46,6 +46,7 @@ def log_difference(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
     Raises:
         UserError: shapes that differ.
     """
+    check_maps(x=x, y=y)
     if x.shape != y.shape or x.shape != mask.shape:
         raise UserError(f"x {tuple(x.shape)}, y {tuple(y.shape)}, mask {tuple(mask.shape)}: pass three of one shape")
     mask = mask.to(x.dtype)
@@ -69,7 +70,8 @@ def pseudo_masks(identity: Tensor, altered: Tensor, clear: Tensor) -> tuple[Tens
     Raises:
         UserError: shapes that don't fit.
     """
-    if altered.dim() != 4 or altered.shape != clear.shape or identity.dim() != 4:
+    check_maps(altered=altered, clear=clear)
+    if altered.shape != clear.shape or identity.dim() != 4:
         raise UserError(
             f"altered {tuple(altered.shape)} and clear {tuple(clear.shape)}: pass errors (N, F, H, W) of one shape"
         )
@@ -97,7 +99,9 @@ def bidirectional_depth_loss(
     Raises:
         UserError: shapes that don't fit.
     """
-    if altered.shape != clear.shape or clear_best.shape != altered_best.shape or clear_best.dim() != 4:
+    check_maps(altered=altered, clear=clear)
+    fits = clear_best.dim() == 4 and clear_best.shape[:2] == clear.shape[:2] and clear_best.numel() > 0
+    if altered.shape != clear.shape or clear_best.shape != altered_best.shape or not fits:
         raise UserError(
             f"altered {tuple(altered.shape)}, clear {tuple(clear.shape)}: pass two of one shape and their masks"
         )
@@ -124,6 +128,9 @@ def pseudo_pose_loss(
     Raises:
         UserError: shapes that differ.
     """
+    check_maps(
+        3, altered_angle=altered_angle, altered_shift=altered_shift, clear_angle=clear_angle, clear_shift=clear_shift
+    )
     if not altered_angle.shape == clear_angle.shape == altered_shift.shape == clear_shift.shape:
         raise UserError(f"altered_angle {tuple(altered_angle.shape)}: pass four tensors of one shape (N, slots, 3)")
     angle = (altered_angle - clear_angle.detach()).abs().mean()
@@ -180,10 +187,11 @@ def robust_depth_terms(
     """
     if not set(clear) == set(altered) == set(clear_warped) == set(altered_warped) or not clear:
         raise UserError("clear, altered, clear_warped and altered_warped: pass the same scales in all four")
-    if skipped is not None and skipped.shape != target.shape[:1]:
-        raise UserError(f"skipped: shape {tuple(skipped.shape)}; pass ({len(target)},)")
+    check_maps(target=target)
+    if skipped is not None and (skipped.shape != target.shape[:1] or skipped.dtype != torch.bool):
+        raise UserError(f"skipped: shape {tuple(skipped.shape)}; pass bool ({len(target)},)")
     still = reprojection_errors(sources, target, alpha=alpha)
-    still = still + (automask_noise(still) if noise is None else noise) if automask else still[:, :0]
+    still = noisy(still, noise) if automask else still[:, :0]
     rows: dict[str, list[Tensor]] = {name: [] for name in ("photometric", "depth", "smoothness", "mc", "ma")}
     for s in clear:
         a = reprojection_errors(altered_warped[s], target if altered_target is None else altered_target, alpha=alpha)

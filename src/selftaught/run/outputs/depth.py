@@ -35,6 +35,7 @@ __all__ = ["Depth", "coloured", "estimated"]
 
 _CHUNK, _SHOWN, _SEEDED = 8, 6, 20230714
 _MILLIMETRES = 1000.0
+_PROTOCOLS = ("depth", "depth-weather")
 _WEATHER = (
     "rain",
     "fog",
@@ -74,9 +75,10 @@ class Depth(Output):
         The data bring depth as a field (the built-in room does), or ``--clean`` names clips of depth maps of the same
         names (16-bit PNG of millimetres, or .npy of metres).
         """
-        if bench.protocols and set(bench.protocols) != {"depth"}:
-            wrong = next(name for name in bench.protocols if name != "depth")
-            raise UserError(f"--protocol {wrong}: {bench.method.slug} estimates depth; it may be depth")
+        wanted = list(bench.protocols) or list(_PROTOCOLS)
+        for name in wanted:
+            if name not in _PROTOCOLS:
+                raise UserError(f"--protocol {name}: {bench.method.slug} estimates depth; {' or '.join(_PROTOCOLS)}")
         lost: Skipped = []
         rows = list(_judged_frames(bench, lost))
         if not rows:
@@ -84,18 +86,19 @@ class Depth(Output):
             raise UserError(f"{bench.data}: no frame with known depth{first}; give --clean FOLDER of depth maps")
         truths, names = [row.truth for row in rows], [row.name for row in rows]
         masks = [row.moving for row in rows] if any(row.moving is not None for row in rows) else None
-        found: dict[str, dict[str, evaluation.Result]] = {"depth": {}, "depth in bad weather": {}}
+        found: dict[str, dict[str, evaluation.Result]] = {name: {} for name in wanted}
         kinds: dict[str, Method | None] = {"this": bench.method}
         if bench.baselines:
             kinds |= {"random": bench.untrained(), "raw": None}
         shown: list[np.ndarray] = []
         for kind, method in kinds.items():
             bench.say(f"depth: {evaluation_name(kind)}")
-            for altered, protocol in ((False, "depth"), (True, "depth in bad weather")):
+            for protocol in wanted:
+                altered = protocol == "depth-weather"
                 maps = [_flat(row) if method is None else _estimate_row(method, row, altered) for row in rows]
                 made = evaluation.depth(maps, truths, masks=_whole(masks, truths), names=names)
                 found[protocol][kind] = noted(made, f"{len(lost)} clips left out" if lost else "")
-                if kind == "this" and not altered:
+                if kind == "this" and (not shown or not altered):
                     shown = maps
         picked = np.linspace(0, len(rows) - 1, min(_SHOWN, len(rows))).astype(int)
         table = [_row_pictures(rows[i], shown[i]) for i in picked]
