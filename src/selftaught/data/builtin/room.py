@@ -275,6 +275,7 @@ def _silent() -> Iterator[None]:
         os.dup2(nothing, 1)
         yield
     finally:
+        sys.stdout.flush()
         with contextlib.suppress(OSError, TypeError):  # what C still holds back would come out later
             ctypes.CDLL(None).fflush(None)
         os.dup2(kept, 1)
