@@ -161,6 +161,19 @@ class Method(L.LightningModule):
                 raise UserError(f"{cls.slug} reads {' and '.join(cls.roles)}: give --{role} SOURCE")
         return found
 
+    @classmethod
+    def arranged(cls, sources: dict[str, Any], config: Any) -> dict[str, Any]:
+        """The samples of every role as the method learns from them, made of what was given: videos cut into snippets.
+
+        Args:
+            sources: by role.
+            config: the run's options.
+
+        Raises:
+            UserError: sources that nothing can be learnt from.
+        """
+        return sources
+
     def views(self) -> list[Pipeline]:
         """The views of a sample to learn from, one pipeline each (images)."""
         return []

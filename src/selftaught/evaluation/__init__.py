@@ -22,6 +22,7 @@ from selftaught.evaluation.clustering import clustering
 from selftaught.evaluation.continual import continual
 from selftaught.evaluation.copy_detection import copy_detection, fit_whitening, regional_maxima, rmac
 from selftaught.evaluation.corruptions import CORRUPTIONS, corrupt
+from selftaught.evaluation.depth import depth, depth_errors, evaluation_crop, median_scale
 from selftaught.evaluation.diagnostics import diagnostics
 from selftaught.evaluation.fairness import LABEL_SETS, attribute_retrieval, hit_rate, label_association
 from selftaught.evaluation.fewlabel import fewlabel, subset
@@ -70,6 +71,9 @@ class Protocol:
             (train, train_y, test, test_y with features by layer) or "forgotten" (scores and labels of what was to be
             kept, of what was to be forgotten, and of what was never seen) or "weights" (weights of labels, which of
             them are wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
+            (train, train_y, test, test_y with features by layer), "forgotten" (scores and labels of what was to be
+            kept, of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of
+            them are wrong).
         function: the protocol itself.
     """
 
@@ -96,6 +100,8 @@ _ALL = (
     Protocol("device-finetune", "a device's encoder on a few labels, its front frozen", "devices", front_frozen),
     Protocol("restoration", "PSNR, SSIM and MS-SSIM against clean images", "images", restoration),
     Protocol("heads", "PSNR of each head of a network with several outputs", "images", multi_output),
+    Protocol("depth", "depth maps against measured depth: AbsRel, RMSE, delta", "depths", depth),
+    Protocol("depth-weather", "the same on frames altered by weather, light and noise", "depths", depth),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
     Protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", "split", regression),
     Protocol("copy-detection", "mean average precision of finding the originals of copies", "copies", copy_detection),
@@ -138,11 +144,14 @@ __all__ = [
     "continual",
     "copy_detection",
     "corrupt",
+    "depth",
+    "depth_errors",
     "detection",
     "diagnostics",
     "domains",
     "energy",
     "ensemble_scores",
+    "evaluation_crop",
     "fewlabel",
     "fgsm",
     "finetune",
@@ -165,6 +174,7 @@ __all__ = [
     "luma",
     "mahalanobis",
     "make_scorer",
+    "median_scale",
     "membership",
     "monitor",
     "monitor_rows",

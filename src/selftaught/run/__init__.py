@@ -327,6 +327,7 @@ class Run:
         overwrite: bool = False,
         adapt: bool = False,
         progress: Callable[[int], None] = lambda done: None,
+        **how: Any,
     ) -> applying.Applied:
         """Write the run's result for every sample: a table (.parquet, .npy) or a folder of pictures, by its output.
 
@@ -340,6 +341,7 @@ class Run:
             overwrite: replace what another run, or this one from other data, wrote to ``out``.
             adapt: let the method adapt to the data first (test-time adaptation); the run itself stays as it is.
             progress: called with the number of samples done so far.
+            **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``).
 
         Returns:
             how many samples were written; ``.skipped`` lists those that could not be used.
@@ -349,6 +351,7 @@ class Run:
                 method that doesn't adapt.
         """
         method = self.method
+        how = applying.own_options(how, self.output.takes, method.slug)
         source = applying.open_input(data, method)
         key = applying.weights_digest(method)
         if adapt:
@@ -361,7 +364,7 @@ class Run:
             run=str(self.path),
             weights=key,
             classes=self.config["data"].get("classes"),
-            options=self.config["options"] | {"adapt": adapt},
+            options=self.config["options"] | {"adapt": adapt} | how,
             given=data,
             overwrite=overwrite,
             workers=workers,

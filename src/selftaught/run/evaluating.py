@@ -162,7 +162,7 @@ def _fewer_labels(source: Source, fraction: float, seed: int) -> Source:
 
 
 def _check(names: list[str], labelled: bool, numeric: bool, data: Any, classifies: bool) -> None:
-    unfit = {"images"} if classifies else {"images", "scores", "classifier"}
+    unfit = {"images", "depths"} if classifies else {"images", "depths", "scores", "classifier"}
     for name in names:
         fitting = [known for known, p in evaluation.PROTOCOLS.items() if p.inputs not in unfit]
         if name not in fitting:

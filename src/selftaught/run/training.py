@@ -100,7 +100,7 @@ def start(
     named = {role: str(getattr(spec, "name", spec)) for role, spec in streams.items()}
     settings, method_config = configuration.resolve(kind, modality, given | {"data": str(name)}, base)
     settings.streams = named
-    sources = samples.streams(kind, data, modality, settings, streams)
+    sources = kind.arranged(samples.streams(kind, data, modality, settings, streams), method_config)
     source = next(iter(sources.values()))
     facts = samples.facts(source, kind.pixels)
     if original is not None:
@@ -164,11 +164,12 @@ def go_on(
     changed = {name: options[name] for name in _FREE if options.get(name) is not None}
     settings = Settings(**content["settings"] | changed)
     data = settings.data if data is None else data
-    sources = samples.streams(kind, data, content["data"]["modality"], settings, dict(settings.streams))
+    config = kind.config_class(**content["options"])
+    given = samples.streams(kind, data, content["data"]["modality"], settings, dict(settings.streams))
+    sources = kind.arranged(given, config)
     _same_data(sources, content["data"], settings)
     tasks = open_tasks(kind, data, next(iter(sources.values())), settings)
     same_tasks(tasks, content["data"].get("tasks", []))
-    config = kind.config_class(**content["options"])
     return _train(Job(Path(path), kind, settings, config, content["data"], sources, data, quiet, callbacks, tasks))
 
 
