@@ -149,6 +149,10 @@ class Method(L.LightningModule):
         """The one deterministic view to embed a sample with (a pipeline or recipe); None takes samples whole."""
         return None
 
+    def finetuning_view(self) -> Any:
+        """The recipe of one random view to fine-tune with, named as the modality; None shows the evaluation view."""
+        return None
+
     def loss(self, batch: dict[str, Any]) -> Terms:
         """Named scalar terms of the objective; ``loss`` is the one to minimise."""
         raise TypeError(f"{type(self).__name__} defines no loss")

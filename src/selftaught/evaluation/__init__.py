@@ -47,6 +47,8 @@ from selftaught.evaluation.restricted import restricted
 from selftaught.evaluation.result import Difference, Number, Result, paired_difference, table
 from selftaught.evaluation.robustness import domains, fgsm, pgd, robustness
 from selftaught.evaluation.segmentation import segmentation
+from selftaught.evaluation.similarity import blockiness, cka_matrix, linear_cka
+from selftaught.evaluation.video import VIDEO_NOISE, noisy_clip, recall
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ _ALL = (
     Protocol("linear-sgd", "the papers' linear probe: one layer by SGD or Adam", "split", linear_sgd),
     Protocol("fewlabel", "logistic regression with 1, 5, 10 ... labels per class and 1, 10, 100 %", "split", fewlabel),
     Protocol("retrieval", "mean average precision and precision at k by cosine", "labelled", retrieval),
+    Protocol("recall", "share of test samples with one of their class among the k nearest", "split", recall),
     Protocol("diagnostics", "collapse: effective rank, spectrum, alignment, uniformity", "features", diagnostics),
     Protocol("classify", "accuracy of the model's own classes", "scores", classify),
     Protocol("robustness", "a classifier under attack (FGSM, PGD) and common corruptions", "classifier", robustness),
@@ -108,6 +111,7 @@ __all__ = [
     "INCOMES",
     "LABEL_SETS",
     "PROTOCOLS",
+    "VIDEO_NOISE",
     "Attack",
     "Difference",
     "Labelled",
@@ -117,7 +121,9 @@ __all__ = [
     "Protocol",
     "Result",
     "attribute_retrieval",
+    "blockiness",
     "buckets",
+    "cka_matrix",
     "classify",
     "clustering",
     "copy_detection",
@@ -141,6 +147,7 @@ __all__ = [
     "layer_names",
     "layerwise",
     "linear",
+    "linear_cka",
     "linear_head",
     "linear_sgd",
     "luma",
@@ -151,10 +158,12 @@ __all__ = [
     "monitor_rows",
     "msp",
     "nearest",
+    "noisy_clip",
     "ood",
     "paired_difference",
     "pgd",
     "project",
+    "recall",
     "regional_maxima",
     "regression",
     "restoration",
