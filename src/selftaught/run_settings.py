@@ -27,8 +27,11 @@ class Settings:
     """Named recipe of the method; default laptop on a CPU, else the paper's defaults."""
     noise: str = ""
     """Noise to add to clean images first: gaussian:SIGMA or correlated:SIGMA[:KERNEL], SIGMA in grey levels of 255."""
+    curate: str = ""
+    """Learn from a part that is chosen anew by the encoder's own features as it learns: 0.2 for a fifth, or options of
+    dynamic-curation's choice such as rho=0.2,select_after=2,select_every=5."""
     init: str | None = None
-    """Run folder whose weights to start from."""
+    """Weights to start from: a run's folder, a file (.safetensors, .pth), timm:NAME or hf:REPO."""
     epochs: Positive | None = None
     """Passes over the data; the preset's when neither epochs nor steps are given."""
     steps: Count | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,10 @@ _EXAMPLES = """examples:
   selftaught evaluate runs/dcl-photos --data labelled/
   selftaught apply runs/dcl-photos more/ --out embeddings.parquet
 """
+
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+"""Errors of the disk, wherever they come from; all other ones may be faults of the program and show a traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if debug or error.errno not in _DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"selftaught: {where}{error.strerror}; make room, or write to another place", file=sys.stderr)
+        return 2
     except Exception as error:
         if debug or type(error).__name__ != "Interrupted":
             raise

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from selftaught.catalog import Option
 from selftaught.catalog.rules import Rule
+from selftaught.catalog.text import show
 from selftaught.errors import UserError
 
-__all__ = ["Checked", "Parser", "add_partial", "checked", "metavar", "names", "peek", "say"]
+__all__ = ["Checked", "Parser", "add_option", "add_partial", "checked", "metavar", "names", "peek", "say"]
 
 _METAVARS = {"int": "N", "float": "X", "list": "A,B"}
 
@@ -68,6 +70,20 @@ def metavar(rule: Rule) -> str:
     """What stands for an option's value in the help."""
     choices = ",".join(map(str, rule.choices))
     return f"{{{choices}}}" if choices else _METAVARS.get(rule.type, "TEXT")
+
+
+def add_option(group: Any, option: Option, default: Any) -> None:
+    """One option of a method or setting of a run, with what it may be and what it is if not given."""
+    told = option.rule.range is not None or option.rule.form is not None
+    facts = [option.kind] if told else []
+    facts += [f"default {show(default)}"] if default is not None and default != "" else []
+    text = (option.help + (f" ({'; '.join(facts)})" if facts else "")).replace("%", "%%")
+    if option.rule.type == "bool":
+        group.add_argument(option.flag, action=argparse.BooleanOptionalAction, help=text, dest=option.name)
+        return
+    group.add_argument(
+        option.flag, action=Checked, rule=option.rule, help=text, dest=option.name, metavar=metavar(option.rule)
+    )
 
 
 def peek(arguments: Sequence[str], name: str) -> str | None:

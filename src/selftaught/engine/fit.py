@@ -13,7 +13,7 @@ import lightning as L
 import torch
 
 from selftaught.engine.callbacks import FiniteGuard, Metrics, OnlineKNN
-from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine.checkpoint import Checkpoints, read_checkpoint
 from selftaught.engine.compiling import compile_networks, eagerly, release_networks
 from selftaught.engine.keeping import Averaged, Best, mean_loss
 from selftaught.engine.loader import DataModule
@@ -140,8 +140,11 @@ def fit(
     metrics = Metrics(folder / "metrics.csv", method.stage, settings.log_every, settings.batch_size)
     progress = Progress(title, total, metrics, quiet)
     saver = Checkpoints(checkpoint, settings.checkpoint_minutes, settings.checkpoint_steps, progress.console.print)
+    metrics.warn = progress.console.print
     watching: list[Any] = [FiniteGuard(checkpoint), metrics]
     say = progress.console.print
+    if method.reselection is not None:
+        method.reselection.say = say
     compiled = compile_networks(method, accelerator(settings.device), say) if settings.compile else []
     if knn is not None and settings.knn_every > 0:
         watching.append(OnlineKNN(eagerly(knn) if compiled else knn, total, settings.knn_every, metrics))
@@ -182,6 +185,10 @@ def _planned(method: Method, sources: dict[str, Any], settings: Settings, folder
     if method.modality == "image" and method.pixels == "uint8":
         method.to(memory_format=torch.channels_last)
     total = stage_steps(settings, epoch_batches)
+    if method.reselection is not None:
+        method.reselection.folder = folder
+        if settings.steps is None and method.reselection.options.rescale_epochs:
+            total = round(total / method.reselection.options.rho)
     data.total_batches = total * settings.accumulate
     method.plan(total, epoch_batches)
     method.accumulate, method.clip = settings.accumulate, settings.clip
@@ -210,20 +217,20 @@ def _save_last(saver: Checkpoints, trainer: L.Trainer, method: Method, folder: P
     """
     if saver.saved_step == method.steps:
         return
-    if saver.path.exists() and int(_saved(saver.path)["selftaught"]["steps"]) == method.steps:
+    if saver.path.exists() and int(read_checkpoint(saver.path)["selftaught"]["steps"]) == method.steps:
         return
     if problem := saver.save(trainer):
         raise UserError(f"{folder}: {problem}; free some space and go on with --resume {folder}")
 
 
-def _saved(checkpoint: Path) -> dict[str, Any]:
-    """The content of a checkpoint, its tensors left on disk until they are looked at."""
-    content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return content
-
-
 def _stopped_early(checkpoint: Path) -> int | None:
-    """Batches taken, where the run had stopped early when it was saved."""
-    content = _saved(checkpoint)
+    """Batches taken, where the run had stopped early when it was saved.
+
+    Raises:
+        UserError: the checkpoint is damaged.
+    """
+    content = read_checkpoint(checkpoint)
+    if "selftaught" not in content or "state_dict" not in content:
+        raise UserError(f"{checkpoint}: not a checkpoint of a run; take it from a copy of the run, or train again")
     best = content.get("callbacks", {}).get("Best", {})
     return int(content["selftaught"]["batches"]) if best.get("stopped") else None

@@ -12,7 +12,7 @@ from selftaught.data import Modality, Source, open_source
 from selftaught.data.kinds import kind_of
 from selftaught.data.source import UNLABELLED
 from selftaught.engine.batches import Batches
-from selftaught.engine.orders import Shuffled
+from selftaught.engine.orders import Order, Shuffled
 from selftaught.engine.precision import cores
 from selftaught.engine.streams import Epochs, SideBySide, SkipLog, Stream, StreamLoader, Together
 from selftaught.errors import UserError
@@ -100,7 +100,7 @@ class DataModule(L.LightningDataModule):
         self.skips = {
             role: SkipLog(s, max_skip, _listed(skipped, role, self.sources)) for role, s in self.sources.items()
         }
-        self.orders = {role: method.order(s, role) or Shuffled(len(s)) for role, s in self.sources.items()}
+        self.orders = {role: self._order(s, role) for role, s in self.sources.items()}
         if next(iter(self.sources)) == method.roles[0]:  # a further stream may be small: its batches are, too
             check_batch_size(self.source, batch_size, method.compares)
         labels = self.source.labels
@@ -108,6 +108,15 @@ class DataModule(L.LightningDataModule):
             raise UserError(
                 f"{self.source.name} holds samples without a label, which {method.slug} learns from: use --split train"
             )
+
+    def _order(self, source: Source, role: str) -> Order:
+        """The method's own order, the part that is chosen as it learns, or all samples shuffled."""
+        own, reselection = self.method.order(source, role), self.method.reselection
+        if reselection is None or role != self.method.roles[0]:
+            return own or Shuffled(len(source))
+        if own is not None:
+            raise UserError(f"--curate: {self.method.slug} orders its samples itself; leave it out")
+        return reselection.order(source, self.batch_size, self.seed)
 
     def rows(self, role: str, world: int = 1) -> int:
         """Samples of a stream in a batch of one process."""

@@ -39,12 +39,15 @@ class Method(L.LightningModule):
         length: samples T of a series window (series only).
         samples: size of the training set, for methods that keep a state per sample; 0 where it is not known.
         classes: number of classes of the training set, for methods that learn from labels; 0 without labels.
+        modality: kind of the samples, one of ``modalities``; None: series where there is a length, else the first one.
         **options: single fields of the config, overriding it.
 
     Attributes:
         accumulate: batches per optimiser step.
         clip: largest norm of an optimiser's gradient; 0 does not clip.
         steps: steps of the current stage that are done.
+        reselection: the :class:`selftaught.engine.reselection.Reselection` that chooses the samples anew as the method
+            learns; None: all are read.
 
     Raises:
         UserError: an option that the config does not have, or a value of another type or outside its range or choices.
@@ -74,13 +77,15 @@ class Method(L.LightningModule):
         length: int | None = None,
         samples: int = 0,
         classes: int = 0,
+        modality: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.config = configure(type(self).config_class, config, options)
         self.channels, self.length, self.samples, self.classes = channels, length, samples, classes
-        self.modality = "series" if length is not None and "series" in self.modalities else self.modalities[0]
+        usual = "series" if length is not None and "series" in self.modalities else self.modalities[0]
+        self.modality = modality if modality in self.modalities else usual
         if self.needs_labels and classes < 2:
             raise UserError(f"{self.slug} learns from labels: give data with at least two classes (class folders)")
         self.stage = self.stages[0]
@@ -92,6 +97,7 @@ class Method(L.LightningModule):
         self._places: dict[str, int] = {}
         self._cleared: set[str] = set()
         self.value_range: Any = None
+        self.reselection: Any = None
         self.register_buffer("pixel_mean", torch.full((channels,), 0.5))
         self.register_buffer("pixel_std", torch.full((channels,), 0.25))
         self.build()
@@ -153,6 +159,12 @@ class Method(L.LightningModule):
         """The recipe of one random view to fine-tune with, named as the modality; None shows the evaluation view."""
         return None
 
+    def survey(self, sources: Mapping[str, Any]) -> None:
+        """Look at the training samples of all roles before anything is learnt from them: a vocabulary, frequencies."""
+
+    def same_survey(self, other: Method) -> None:
+        """Take over what ``other``, of the same class and options, found by :meth:`survey`."""
+
     def loss(self, batch: dict[str, Any]) -> Terms:
         """Named scalar terms of the objective; ``loss`` is the one to minimise."""
         raise TypeError(f"{type(self).__name__} defines no loss")
@@ -199,6 +211,17 @@ class Method(L.LightningModule):
     def features(self, batch: dict[str, Any]) -> Tensor:
         """Embeddings (N, D) that the protocols judge: the prediction, unless that is something else."""
         return self.predict(batch)
+
+    def pictures(self, x: Tensor) -> dict[str, Tensor]:
+        """What the report shows beside each other of normalised images (N, C, H, W): name to pictures of their shape.
+
+        A method that restores what it hid gives the input, the mask, what it restored and the target.
+        """
+        return {}
+
+    def selection_features(self, batch: dict[str, Any]) -> Tensor:
+        """Features (N, D) by which samples are chosen to go on with; those that the protocols judge."""
+        return self.features(batch)
 
     def deliverable(self) -> nn.Module:
         """The module that a user takes away: normalised samples in, embedding or image out."""
@@ -305,6 +328,8 @@ class Method(L.LightningModule):
         if self._steps_now:
             self.after_step()
             self.steps += 1
+        if self.reselection is not None:
+            self.reselection.after_batch(self, self._batches)
         if self._trainer is not None and self.trainer.loggers:
             self.log_dict(terms, prog_bar=False, batch_size=_rows(batch))
         return {"terms": terms} | ({"loss": terms["loss"]} if "loss" in terms else {})
@@ -314,7 +339,7 @@ class Method(L.LightningModule):
         """Whether the current batch completes a step."""
         return self._batches % self.accumulate == 0
 
-    def minimise(self, terms: Terms, optimiser: str | None = None) -> Terms:
+    def minimise(self, terms: Terms, optimiser: str | None = None, *, again: bool = False) -> Terms:
         """Backward pass of ``terms["loss"]`` and, when the batches of a step are complete, the optimiser's step.
 
         The one place where weights move: the loss is divided by the number of accumulated batches, gradients reach the
@@ -323,6 +348,7 @@ class Method(L.LightningModule):
         Args:
             terms: named scalars; ``loss`` is minimised.
             optimiser: one of :meth:`optimisers`; None is the only one.
+            again: another call in this step follows, so that the learning rate stays where it is.
 
         Returns:
             The terms without gradient.
@@ -345,7 +371,7 @@ class Method(L.LightningModule):
             self._backward(loss, wrapped)
             if self._steps_now:
                 wrapped.step()
-        if self._steps_now:
+        if self._steps_now and not again:
             schedules: Any = self.lr_schedulers()
             (schedules[self._places[name]] if isinstance(schedules, list) else schedules).step()
         return detached
@@ -437,6 +463,7 @@ class Method(L.LightningModule):
             "length": self.length,
             "samples": self.samples,
             "classes": self.classes,
+            "modality": self.modality,
         }
         checkpoint[_STATE] = {"stage": self.stage, "steps": self.steps, "batches": self._batches}
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from selftaught.errors import UserError
 
-__all__ = ["ActiveSet", "Balanced", "Grouped", "InOrder", "Order", "Shuffled", "batches_of"]
+__all__ = ["ActiveSet", "Balanced", "Grouped", "InOrder", "Order", "Shuffled", "WithReplacement", "batches_of"]
 
 
 class Order:
@@ -63,6 +63,22 @@ class InOrder(Order):
     def epoch(self, seed: int, epoch: int) -> np.ndarray:
         """0 to n - 1."""
         return np.arange(self.length, dtype=np.int64)
+
+
+class WithReplacement(Order):
+    """Samples drawn anew each time, so that some come twice and some not at all.
+
+    Args:
+        n: number of samples.
+        length: entries of an epoch; None: n.
+    """
+
+    def __init__(self, n: int, length: int | None = None) -> None:
+        self.n, self.length = n, n if length is None else length
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """``length`` independent draws from (seed, epoch), other ones than a `Shuffled` of the same seed makes."""
+        return np.random.default_rng([seed, epoch, 1]).integers(0, self.n, self.length)
 
 
 class Grouped(Order):
@@ -134,6 +150,7 @@ class ActiveSet(Order):
     Args:
         n: number of samples of the source.
         length: entries of an epoch; a smaller set is gone through several times.
+        repeats: whether a sample may be chosen more than once, and then comes as often.
 
     Raises:
         UserError: no sample, or an empty epoch.
@@ -141,20 +158,21 @@ class ActiveSet(Order):
 
     stateful = True
 
-    def __init__(self, n: int, length: int) -> None:
+    def __init__(self, n: int, length: int, *, repeats: bool = False) -> None:
         if n < 1 or length < 1:
             raise UserError(f"an active set of {length} out of {n} samples: both must be at least 1")
-        self.n, self.length = n, length
+        self.n, self.length, self.repeats = n, length, repeats
         self.active = np.arange(n, dtype=np.int64)
 
     def select(self, indices: Any) -> None:
         """Choose the samples to go on with.
 
         Raises:
-            UserError: none, one twice, or one that the source does not have.
+            UserError: none, one twice (without ``repeats``), or one that the source does not have.
         """
         chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
-        if not len(chosen) or chosen.min() < 0 or chosen.max() >= self.n or len(np.unique(chosen)) != len(chosen):
+        twice = not self.repeats and len(np.unique(chosen)) != len(chosen)
+        if not len(chosen) or chosen.min() < 0 or chosen.max() >= self.n or twice:
             raise UserError(f"an active set names each of its samples once, out of 0 to {self.n - 1}")
         self.active = np.sort(chosen)
 

@@ -27,6 +27,7 @@ from selftaught.evaluation.fewlabel import fewlabel, subset
 from selftaught.evaluation.finetune import finetune
 from selftaught.evaluation.geolocalisation import geolocalisation, great_circle
 from selftaught.evaluation.groups import AGES, INCOMES, buckets
+from selftaught.evaluation.label_noise import label_noise
 from selftaught.evaluation.layerwise import layer_features, layer_names, layerwise, stack_layers, worst_group
 from selftaught.evaluation.linear import linear, linear_sgd
 from selftaught.evaluation.membership import (
@@ -42,7 +43,7 @@ from selftaught.evaluation.online import OnlineKNN, monitor, monitor_rows
 from selftaught.evaluation.ood import detection, energy, knn_distance, linear_head, mahalanobis, make_scorer, msp, ood
 from selftaught.evaluation.projection import Projection, project
 from selftaught.evaluation.regression import regression
-from selftaught.evaluation.restoration import luma, restoration
+from selftaught.evaluation.restoration import luma, ms_ssim, restoration
 from selftaught.evaluation.restricted import restricted
 from selftaught.evaluation.result import Difference, Number, Result, paired_difference, table
 from selftaught.evaluation.robustness import domains, fgsm, pgd, robustness
@@ -64,7 +65,8 @@ class Protocol:
             queries, query_groups), "places" (train_x, train_places, test_x, test_places), "attributes" (database,
             attributes), "named-scores" (logits, names of the classes, what is right or who is shown), "layers"
             (train, train_y, test, test_y with features by layer) or "forgotten" (scores and labels of what was to be
-            kept, of what was to be forgotten, and of what was never seen).
+            kept, of what was to be forgotten, and of what was never seen) or "weights" (weights of labels, which of
+            them are wrong).
         function: the protocol itself.
     """
 
@@ -89,7 +91,7 @@ _ALL = (
     Protocol("classify", "accuracy of the model's own classes", "scores", classify),
     Protocol("robustness", "a classifier under attack (FGSM, PGD) and common corruptions", "classifier", robustness),
     Protocol("finetune", "encoder and head trained together on the labels", "encoder", finetune),
-    Protocol("restoration", "PSNR and SSIM against clean images", "images", restoration),
+    Protocol("restoration", "PSNR, SSIM and MS-SSIM against clean images", "images", restoration),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
     Protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", "split", regression),
     Protocol("copy-detection", "mean average precision of finding the originals of copies", "copies", copy_detection),
@@ -99,6 +101,7 @@ _ALL = (
     Protocol("hit-rate", "an allowed label among the first five, by income and region", "named-scores", hit_rate),
     Protocol("restricted", "a classifier on another set, among the classes they share", "named-scores", restricted),
     Protocol("unlearning", "what a classifier still knows of forgotten samples", "forgotten", unlearning),
+    Protocol("label-noise", "whether the weights of labels tell wrong ones from right ones", "weights", label_noise),
     Protocol("layerwise", "linear probe and k-NN on every layer, the best one named", "layers", layerwise),
 )
 
@@ -143,6 +146,7 @@ __all__ = [
     "knn",
     "knn_distance",
     "label_association",
+    "label_noise",
     "layer_features",
     "layer_names",
     "layerwise",
@@ -156,6 +160,7 @@ __all__ = [
     "membership",
     "monitor",
     "monitor_rows",
+    "ms_ssim",
     "msp",
     "nearest",
     "noisy_clip",

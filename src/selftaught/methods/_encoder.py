@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, cat, nn
 
@@ -42,7 +42,7 @@ class EncoderMethod(Method):
 
     config_class = EncoderConfig
     config: EncoderConfig
-    modalities = ("image", "series")
+    modalities: ClassVar[tuple[str, ...]] = ("image", "series")
 
     def build(self) -> None:
         """The encoder f; a series encoder where the samples are series."""

@@ -51,7 +51,7 @@ class SuperResolutionMethod(Method):
     fields: Mapping[str, Any] = {}
 
     # ---- pairs -----------------------------------------------------------------------------------------------
-    def recipe(self) -> Recipe:
+    def recipe(self) -> Recipe | None:
         """A random patch in one of the eight orientations, and its low-resolution copy."""
         c = self.config
         if c.patch % c.scale or c.patch < c.scale:

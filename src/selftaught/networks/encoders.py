@@ -24,6 +24,7 @@ from selftaught.networks.tokens import check_keep, largest_patch
 from selftaught.networks.video import ClipEncoder, FramewiseEncoder
 from selftaught.networks.video_choice import VIDEO_NETWORKS, build_video
 from selftaught.networks.video_layers import VideoNetwork
+from selftaught.networks.vits import SMALL_VITS, named_vit
 
 __all__ = ["Encoder", "build", "encoder", "own_encoders"]
 
@@ -75,22 +76,32 @@ class Encoder(nn.Module):
         height, width = self._grid(x)
         return tokens.transpose(1, 2).reshape(x.shape[0], -1, height, width)
 
-    def tokens(self, x: Tensor, keep: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+    def tokens(
+        self,
+        x: Tensor,
+        keep: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor]:
         """Class token and patch tokens of the last layer, normed (transformers of timm's ViT family).
 
         Args:
             x: (N, C, H, W), normalised.
             keep: (V N, L') int64, patches that the blocks see; row r belongs to sample r mod N. None: all.
+            mask: (N, L) bool, True where an embedded patch gives way to ``mask_token`` before positions are added: the
+                other way to hide one (SimMIM, BEiT, iBOT), in which all tokens take part.
+            mask_token: (D,) or (1, 1, D), with ``mask``.
 
         Returns:
             (V N, D) or None for a network without a class token, and (V N, L', D) in the order of ``keep``. Register
             tokens take part and are left out.
 
         Raises:
-            UserError: the network has no tokens, ``keep`` doesn't fit.
+            UserError: the network has no tokens, ``keep`` or ``mask`` doesn't fit.
         """
         model = self._vit()
-        h = model.norm(self._through(model.blocks, self._embedded(x, keep)))
+        h = model.norm(self._through(model.blocks, self._embedded(x, keep, mask, mask_token)))
         return h[:, 0] if model.cls_token is not None else None, h[:, model.num_prefix_tokens :]
 
     def attention(self, x: Tensor) -> Tensor:
@@ -118,10 +129,40 @@ class Encoder(nn.Module):
             )
         return self.model
 
-    def _embedded(self, x: Tensor, keep: Tensor | None) -> Tensor:
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Height and width of a patch of a transformer.
+
+        Raises:
+            UserError: the network has no tokens.
+        """
+        height, width = self._vit().patch_embed.patch_size
+        return int(height), int(width)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tokens along (rows, columns) of a transformer, at the size that it was built for.
+
+        Raises:
+            UserError: the network has no tokens.
+        """
+        rows, columns = self._vit().patch_embed.grid_size
+        return int(rows), int(columns)
+
+    def _embedded(
+        self, x: Tensor, keep: Tensor | None, mask: Tensor | None = None, mask_token: Tensor | None = None
+    ) -> Tensor:
         """Prefix tokens and the embedded patches that are kept, before the blocks."""
         model: Any = self.model
-        h = model._pos_embed(model.patch_embed(x))
+        patches = model.patch_embed(x)
+        if mask is not None:
+            wanted = (len(x), patches[0, ..., 0].numel())  # a ViT for any size keeps its patches on their grid
+            if mask_token is None or mask.dtype != torch.bool or tuple(mask.shape) != wanted:
+                shown = f"{tuple(mask.shape)} {mask.dtype}"
+                raise UserError(f"a mask needs a mask_token, type bool and shape {wanted}; got {shown}")
+            hidden = mask.view(*patches.shape[:-1], 1)
+            patches = torch.where(hidden, mask_token.flatten().to(patches.dtype), patches)
+        h = model._pos_embed(patches)
         if keep is not None:
             check_keep(keep, len(x))
             h = h.repeat(len(keep) // len(x), 1, 1)
@@ -154,7 +195,7 @@ def encoder(
     """Make an image encoder.
 
     Args:
-        name: any name that timm knows (``timm.list_models()``), or one of `own_encoders`.
+        name: any name that timm knows (``timm.list_models()``), or one of `own_encoders` or `SMALL_VITS`.
         channels: channels C of the input; pretrained first layers are adapted to it by timm.
         image_size: side of the images in pixels. Chooses the stem; transformers are built for it, with the largest
             patch that divides it and leaves at least 7 patches a side.
@@ -178,8 +219,10 @@ def encoder(
         raise UserError(f"stem={stem}: choose auto, small or standard")
     _check_json(timm_kwargs)
     small = stem == "small" or (stem == "auto" and not pretrained and (image_size or SMALL_IMAGE + 1) <= SMALL_IMAGE)
-    if pretrained and name in own_encoders():
+    if pretrained and name in {*own_encoders(), *SMALL_VITS}:
         raise UserError(f"encoder={name}: has no pretrained weights; use pretrained=False or a timm name")
+    name, own = named_vit(name)
+    timm_kwargs = own | timm_kwargs
     if name in _PLAIN:
         if timm_kwargs:
             raise UserError(f"encoder={name}: has no option {next(iter(timm_kwargs))!r}; leave it out")
@@ -342,7 +385,7 @@ def _refused(name: str, error: TypeError) -> UserError:
 def _unknown(name: str) -> str:
     import timm
 
-    known = [*own_encoders(), *timm.list_models()]
+    known = [*own_encoders(), *SMALL_VITS, *timm.list_models()]
     near = difflib.get_close_matches(name, known, n=5, cutoff=0.6) or timm.list_models(f"*{name}*")[:5]
     hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names them all"
     return f"encoder={name}: no such encoder; {hint}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from selftaught.data import Source, open_source
+from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator
 from selftaught.errors import UserError
@@ -132,13 +133,15 @@ class Run:
         path = self.layout.weights
         if not path.exists():
             path = self._last_checkpoint(method)
+        elif problem := training.deliverable_problem(self.layout):
+            raise UserError(f"{problem}; write it again with: selftaught train --resume {self.path}")
         try:
             if path == self.layout.weights:
                 method.deliverable().load_state_dict(load_file(path))
             else:
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                content = read_checkpoint(path)
                 method.load_state_dict(content.get("state_dict", content))
-        except (RuntimeError, OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
+        except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
             raise UserError(
                 f"{path}: not this run's weights, or damaged ({str(error).splitlines()[0][:80]})"
             ) from error
@@ -173,18 +176,21 @@ class Run:
         return training.build(kind, kind.config_class(**options), self.config["data"])
 
     def _untrained(self) -> Method:
-        return self._build(self.config["settings"]["seed"] + 10_007).to(self.method.device).eval()
+        fresh = self._build(self.config["settings"]["seed"] + 10_007)
+        fresh.same_survey(self.method)
+        return fresh.to(self.method.device).eval()
 
     @property
     def output(self) -> outputs.Output:
-        """The kind of thing that the run's method delivers."""
+        """The kind of thing that the run delivers; some methods have an option for it, which a finished run knows."""
         from selftaught import methods
 
-        return outputs.of(methods.get(self.config["method"]).output)
+        known = json.loads(self.layout.card.read_text("utf-8")) if self.layout.card.exists() else {}
+        return outputs.of(known.get("output") or methods.get(self.config["method"]).output)
 
     @property
     def encoder(self) -> nn.Module:
-        """What the run delivers: normalised samples in, embeddings (or restored images) out."""
+        """What the run delivers: normalised samples in, embeddings or images out."""
         return self.method.deliverable().eval()
 
     # ---- what one does with it -------------------------------------------------------------------------------
@@ -361,7 +367,8 @@ class Run:
                 test = open_source(data, modality=modality, split=split, by=by, seed=settings.seed)
             except UserError as error:
                 say(f"without pictures of {data}: {error}")
-        return outputs.Page(self.method, train, test, settings, kept, lead.sections())
+        saved = self.layout.checkpoint(self.method.stages[-1])
+        return outputs.Page(self.method, train, test, settings, kept, lead.sections(), saved)
 
     def summary(self) -> list[str]:
         """Three lines: what was trained, how it did, where it lies."""

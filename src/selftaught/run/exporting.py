@@ -101,10 +101,33 @@ def _bare(module: nn.Module, card: dict[str, Any]) -> tuple[dict[str, Tensor], s
 def _timm(tensors: dict[str, Tensor], code: str, card: dict[str, Any], out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     save_file(tensors, out / "model.safetensors")
-    write_json(out / "config.json", card)
+    write_json(out / "config.json", card | _for_timm(card))
     text = _TIMM_EXAMPLE.format(code=code, channels=card["channels"], size=card["image_size"])
     write_text(out / "load.py", text)
     return out
+
+
+def _for_timm(card: dict[str, Any]) -> dict[str, Any]:
+    """What ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads; nothing for a network changed by hand."""
+    import timm
+
+    spec, normalise = card["build"], card.get("normalise", {})
+    if not timm.is_model(spec["name"]) or spec.get("stem") == "small":
+        return {}
+    size = [spec["channels"], card["image_size"], card["image_size"]]
+    return {
+        "architecture": spec["name"],
+        "num_classes": 0,
+        "num_features": spec["dim"],
+        "model_args": {"in_chans": spec["channels"], "num_classes": 0} | spec.get("kwargs", {}),
+        "pretrained_cfg": {
+            "input_size": size,
+            "num_classes": 0,
+            "mean": normalise.get("mean"),
+            "std": normalise.get("std"),
+            "fixed_input_size": "img_size" in spec.get("kwargs", {}),
+        },
+    }
 
 
 class _Plain(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from selftaught.data import Source
+from selftaught.engine.ema import MovingAverage
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
+from selftaught.run import weights
 from selftaught.run.layout import Layout
 
 
 def encoder_options(path: str | Path) -> dict[str, Any]:
     """The options by which a method builds the encoder of the run in ``path``: its name, stem and image size.
 
-    Empty where the folder holds bare weights, or a model that is no encoder.
+    Empty where the folder holds bare weights, or a model that is no encoder. A timm model's name where that is given.
     """
-    card = Layout(path).card
-    if not card.exists():
-        return {}
-    spec = json.loads(card.read_text()).get("build", {})
+    if weights.foreign(str(path)):
+        return weights.encoder_options(str(path))
+    spec = Layout(path).read_card().get("build", {})
     spec = spec.get("encoder") if isinstance(spec.get("encoder"), dict) else spec
     names = {"name": "encoder", "stem": "stem", "image_size": "image_size"}
     return {option: spec[key] for key, option in names.items() if spec.get(key)} if "stem" in spec else {}
@@ -71,16 +71,31 @@ def original_facts(kind: type[Method], original: Mapping[str, Any], source: Sour
     return kept | {key: known[key] for key in ("classes", "class_count") if key in known}
 
 
-def start_from(method: Method, path: Path) -> None:
-    """Load the weights of a finished run: all that it delivers where that fits, else its encoder's.
+def start_from(method: Method, init: str) -> None:
+    """Load weights to start from, and let every momentum copy begin as the network that it follows.
+
+    Args:
+        method: the method, its networks built.
+        init: a finished run (all that it delivers where that fits, else its encoder's weights), or weights from
+            elsewhere (see :mod:`selftaught.run.weights`).
 
     Raises:
         UserError: no finished run there, or an encoder of another shape.
     """
-    weights = Layout(path).weights
-    if not weights.exists():
-        raise UserError(f"--init {path}: no finished run there")
-    given: Mapping[str, Tensor] = load_file(weights)
+    if weights.foreign(init):
+        weights.load_into(method, init)
+    else:
+        _from_run(method, Path(init))
+    for module in method.modules():
+        if isinstance(module, MovingAverage):
+            module.restart()
+
+
+def _from_run(method: Method, path: Path) -> None:
+    file = Layout(path).weights
+    if not file.exists():
+        raise UserError(f"--init {path}: no finished run there, and no file of weights{weights.hint(str(path))}")
+    given: Mapping[str, Tensor] = load_file(file)
     target = method.deliverable()
     if method.output != "image" and not _fits(target, given):
         target, given = getattr(method, "encoder", target), _encoder_weights(path, given)
@@ -98,8 +113,7 @@ def _encoder_weights(path: Path, given: Mapping[str, Tensor]) -> Mapping[str, Te
     """The encoder's part of what a classifier's run delivers; other runs deliver nothing else."""
     from selftaught.run import load
 
-    card = Layout(path).card
-    if not card.exists() or json.loads(card.read_text()).get("output") != "classes":
+    if Layout(path).read_card().get("output") != "classes":
         return given
     found = load(path).method.encoder
     return found.state_dict() if isinstance(found, nn.Module) else given

@@ -141,7 +141,7 @@ def facts(source: Source, pixels: str = "uint8") -> dict[str, Any]:
     known["channels"] = 1 if channels is None else channels
     sides = [kind.sides(sample) for sample in looked]
     if not kind.spatial:
-        return known | ({"length": int(sides[0][0])} if sides[0] else {})
+        return known | ({"length": int(sides[0][0])} if sides[0] and channels is not None else {})
     shorter = [min(side[-2:]) for side in sides]
     known |= {"short_side": int(np.median(shorter)), "smallest": int(min(shorter))}
     if pixels == "uint8" and kind.pixels:

@@ -13,7 +13,7 @@ from selftaught import evaluation
 from selftaught.data import LOCATIONS, METADATA, Metadata, Source, open_copies, open_source, read_metadata
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
-from selftaught.run import contenders, samples, unlearning
+from selftaught.run import contenders, samples, unlearning, weighing
 from selftaught.run.bench import Bench
 from selftaught.run.layout import read_yaml
 
@@ -242,8 +242,9 @@ _SUITES: Mapping[str, Callable[[Bench], dict[str, Result]]] = {
     "restricted": _restricted,
     "layerwise": _layerwise,
     unlearning.NAME: unlearning.judge,
+    weighing.NAME: weighing.judge,
 }
-_FOR_ALL = ("layerwise", unlearning.NAME)
+_FOR_ALL = ("layerwise", unlearning.NAME, weighing.NAME)
 
 NAMES = tuple(_SUITES)
 """Protocols that are run here."""

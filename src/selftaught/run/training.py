@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 import sys
 import time
@@ -12,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from selftaught import catalog
 from selftaught import data as data_room
 from selftaught.data import Scale, Source
+from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.fit import fit
 from selftaught.engine.loader import check_batch_size
 from selftaught.engine.method import Method
+from selftaught.engine.reselection import Reselection, ReselectionOptions
 from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
 from selftaught.run import configuration, outputs, samples
@@ -236,6 +240,7 @@ def build(kind: type[Method], config: Any, facts: dict[str, Any]) -> Method:
         length=facts.get("length"),
         samples=facts["samples"],
         classes=facts.get("class_count", 0),
+        modality=facts.get("modality"),
     )
     if "mean" in facts:
         method.pixel_mean.copy_(torch.tensor(facts["mean"]))
@@ -244,14 +249,30 @@ def build(kind: type[Method], config: Any, facts: dict[str, Any]) -> Method:
     return method
 
 
+def curate(method: Method, text: str) -> None:
+    """Let a method choose its samples as it learns (``--curate``).
+
+    Raises:
+        UserError: it chooses already, or has no features to choose by; an option that there is not.
+    """
+    if method.reselection is not None:
+        raise UserError(f"--curate: {method.slug} chooses its samples by options of its own, such as --rho")
+    if method.output not in ("embedding", "classes"):
+        raise UserError(f"--curate: {method.slug} gives no features to choose by; leave it out")
+    method.reselection = Reselection(ReselectionOptions.of(text))
+
+
 # ---- stages --------------------------------------------------------------------------------------------------------
 def _train(job: Job) -> Path:
     layout = Layout(job.folder)
     state = layout.read_state()
     torch.manual_seed(job.settings.seed)
     method = build(job.kind, job.config, job.facts)
+    if job.settings.curate:
+        curate(method, job.settings.curate)
+    method.survey(job.sources)
     if job.settings.init:
-        start_from(method, Path(job.settings.init))
+        start_from(method, job.settings.init)
     for line in job.plan:
         _teller(job.quiet)(line)
     sources = _cached(job)
@@ -262,10 +283,12 @@ def _train(job: Job) -> Path:
     for number, stage in enumerate(method.stages):
         last = number == len(method.stages) - 1
         place = layout.stage(stage, several=len(method.stages) > 1)
-        if stage in state["stages"]:
+        if stage in state["stages"] and not (last and deliverable_problem(layout)):
             if not last:
                 _load_stage(method, place.final)
             continue
+        if stage in state["stages"] and not layout.checkpoint(stage).exists():
+            raise UserError(f"{deliverable_problem(layout)}, and its last checkpoint is gone; train again")
         method.enter_stage(stage)
         began = time.monotonic()
         done = _fit_stage(job, method, sources, stage, place, scorer)
@@ -358,7 +381,7 @@ def save_state(method: Method, path: Path) -> None:
 def _load_stage(method: Method, path: Path) -> None:
     if not path.exists():
         raise UserError(f"{path} is gone: the run can't go on from a finished stage without it")
-    method.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    method.load_state_dict(read_checkpoint(path))
 
 
 def save_deliverable(layout: Layout, method: Method, facts: dict[str, Any]) -> None:
@@ -367,11 +390,30 @@ def save_deliverable(layout: Layout, method: Method, facts: dict[str, Any]) -> N
     tensors = {k: v.detach().cpu().contiguous() for k, v in method.deliverable().state_dict().items()}
     try:
         save_file(tensors, part)
+        sealed = file_digest(part)
         part.replace(layout.weights)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
         raise UserError(f"{layout.weights}: can't be written ({error}); free some space and --resume") from error
-    write_json(layout.card, outputs.of(method.output).card(method, facts))
+    write_json(layout.card, outputs.of(method.output).card(method, facts) | {"sha256": sealed})
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def deliverable_problem(layout: Layout) -> str:
+    """What is wrong with what a finished run delivers, naming the file; empty where it is what was written."""
+    if not layout.weights.is_file():
+        return f"{layout.weights} is missing"
+    card = layout.read_card()
+    if not card:
+        return f"{layout.card} is missing"
+    if card.get("sha256") not in (None, file_digest(layout.weights)):
+        return f"{layout.weights} is damaged (not what was written)"
+    return ""
 
 
 def _knn_scorer(parts: tuple[Source, Source], say: Callable[[str], None]) -> Any:

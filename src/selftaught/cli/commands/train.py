@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from selftaught import catalog
-from selftaught.catalog.text import show
 from selftaught.cli._command import Command
-from selftaught.cli.options import Checked, Parser, metavar, peek, say
+from selftaught.cli.options import Parser, add_option, peek, say
 from selftaught.errors import UserError
 
 __all__ = ["COMMAND", "parse_train"]
@@ -96,22 +95,8 @@ def parse_train(slug: str, arguments: Sequence[str]) -> dict[str, Any]:
         group = parser.add_argument_group(f"options of {title}")
         for option in found:
             if option.rule.type != "dict":
-                _add_option(group, option, here.get(option.name, option.default))
+                add_option(group, option, here.get(option.name, option.default))
     return vars(parser.parse_args(arguments))
-
-
-def _add_option(group: Any, option: catalog.Option, default: Any) -> None:
-    """One option of a method or setting of a run, with what it may be and what it is if not given."""
-    told = option.rule.range is not None or option.rule.form is not None
-    facts = [option.kind] if told else []
-    facts += [f"default {show(default)}"] if default is not None and default != "" else []
-    text = (option.help + (f" ({'; '.join(facts)})" if facts else "")).replace("%", "%%")
-    if option.rule.type == "bool":
-        group.add_argument(option.flag, action=argparse.BooleanOptionalAction, help=text, dest=option.name)
-        return
-    group.add_argument(
-        option.flag, action=Checked, rule=option.rule, help=text, dest=option.name, metavar=metavar(option.rule)
-    )
 
 
 def _defaults(card: catalog.Card, arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:

@@ -50,6 +50,7 @@ class Page:
         settings: of the run.
         features: arrays kept by the evaluation; empty where there are none.
         sections: sections kept by the evaluation.
+        checkpoint: the run's last, which holds all of its networks; None or gone: only what it delivers is there.
     """
 
     method: Method
@@ -58,6 +59,7 @@ class Page:
     settings: Settings
     features: dict[str, np.ndarray]
     sections: dict[str, Any]
+    checkpoint: Path | None = None
 
 
 class Output:
