@@ -62,7 +62,7 @@ class DynamicCuration(DINO):
     slug = "dynamic-curation"
     config_class = Config
     config: Config
-    modalities = ("image",)  # type: ignore[assignment]
+    modalities = ("image",)
     default_data = "fashion-mnist?n=6000&imbalance=0.02"
 
     def build(self) -> None:

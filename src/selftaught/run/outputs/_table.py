@@ -75,7 +75,7 @@ def _clear(parts: Path) -> None:
 # ---- parts -------------------------------------------------------------------------------------------------------
 def _make_parts(job: Job, parts: Path, function: Function) -> None:
     """Make every part that is missing or damaged."""
-    n = len(job.source)
+    n, size = len(job.source), min(BATCH, job.method.evaluation_rows)
     there = [_load(_file(parts, k), *_range(k, n)) is not None for k in range(_count(n))]
     done = sum(_range(k, n)[1] - _range(k, n)[0] for k, present in enumerate(there) if present)
     job.say(done)
@@ -83,7 +83,7 @@ def _make_parts(job: Job, parts: Path, function: Function) -> None:
         rows: list[tuple[Columns, np.ndarray]] = []
         skipped: list[tuple[int, str]] = []
         number, seen = first, 0
-        options: dict[str, Any] = {"batch_size": BATCH, "workers": job.workers}
+        options: dict[str, Any] = {"batch_size": size, "workers": job.workers}
         options |= {"start": first * PART, "stop": min(last * PART, n)}
         for found, index, bad in through(job.method, job.source, function, **options):
             if found is not None:
