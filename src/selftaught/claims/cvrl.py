@@ -46,5 +46,5 @@ def fact() -> Fact:
         "The interval has the mean (p + 1) / (2 (p + 2)) of the longest one, a third for p = 1, and tends to the even "
         "distribution's half as p grows; of a video of 250 frames it is that of whole frames.",
         told | {"whole frames, p = 1": float(delta)},
-        exact and abs(delta - 1 / 3) < 0.01,
+        bool(exact and abs(delta - 1 / 3) < 0.01),
     )
