@@ -186,6 +186,10 @@ class Method(L.LightningModule):
         """The one deterministic view to embed a sample with (a pipeline or recipe); None takes samples whole."""
         return None
 
+    def finetuning_view(self) -> Any:
+        """The recipe of one random view to fine-tune with, named as the modality; None shows the evaluation view."""
+        return None
+
     def survey(self, sources: Mapping[str, Any]) -> None:
         """Look at the training samples of all roles before anything is learnt from them: a vocabulary, frequencies."""
 

@@ -54,6 +54,8 @@ from selftaught.evaluation.restricted import restricted
 from selftaught.evaluation.result import Difference, Number, Result, paired_difference, table
 from selftaught.evaluation.robustness import domains, fgsm, pgd, robustness
 from selftaught.evaluation.segmentation import segmentation
+from selftaught.evaluation.similarity import blockiness, cka_matrix, linear_cka
+from selftaught.evaluation.video import VIDEO_NOISE, noisy_clip, recall
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ _ALL = (
     Protocol("linear-sgd", "the papers' linear probe: one layer by SGD or Adam", "split", linear_sgd),
     Protocol("fewlabel", "logistic regression with 1, 5, 10 ... labels per class and 1, 10, 100 %", "split", fewlabel),
     Protocol("retrieval", "mean average precision and precision at k by cosine", "labelled", retrieval),
+    Protocol("recall", "share of test samples with one of their class among the k nearest", "split", recall),
     Protocol("diagnostics", "collapse: effective rank, spectrum, alignment, uniformity", "features", diagnostics),
     Protocol("classify", "accuracy of the model's own classes", "scores", classify),
     Protocol("robustness", "a classifier under attack (FGSM, PGD) and common corruptions", "classifier", robustness),
@@ -128,6 +131,7 @@ __all__ = [
     "LABEL_SETS",
     "PROTOCOLS",
     "TEMPLATES",
+    "VIDEO_NOISE",
     "Attack",
     "Difference",
     "Labelled",
@@ -138,7 +142,9 @@ __all__ = [
     "Result",
     "attribute_retrieval",
     "base_to_new",
+    "blockiness",
     "buckets",
+    "cka_matrix",
     "classify",
     "clustering",
     "continual",
@@ -169,6 +175,7 @@ __all__ = [
     "layer_names",
     "layerwise",
     "linear",
+    "linear_cka",
     "linear_head",
     "linear_sgd",
     "luma",
@@ -182,10 +189,12 @@ __all__ = [
     "msp",
     "multi_output",
     "nearest",
+    "noisy_clip",
     "ood",
     "paired_difference",
     "pgd",
     "project",
+    "recall",
     "regional_maxima",
     "regression",
     "restoration",
