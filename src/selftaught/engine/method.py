@@ -227,6 +227,10 @@ class Method(L.LightningModule):
         """JSON-able account of how to build :meth:`deliverable` again, without selftaught where that is possible."""
         return {}
 
+    def exported(self) -> tuple[nn.Module, dict[str, Any]]:
+        """What ``export`` writes and its account; the deliverable, unless a plainer network does the same."""
+        return self.deliverable(), self.deliverable_spec()
+
     def before_step(self) -> None:
         """What precedes a step and belongs to it, before the loss of its first batch is computed."""
 

@@ -13,6 +13,7 @@ from selftaught.data import Source
 from selftaught.engine.ema import MovingAverage
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
+from selftaught.networks.vits import short_name
 from selftaught.run import weights
 from selftaught.run.layout import Layout
 
@@ -27,7 +28,10 @@ def encoder_options(path: str | Path) -> dict[str, Any]:
     spec = Layout(path).read_card().get("build", {})
     spec = spec.get("encoder") if isinstance(spec.get("encoder"), dict) else spec
     names = {"name": "encoder", "stem": "stem", "image_size": "image_size"}
-    return {option: spec[key] for key, option in names.items() if spec.get(key)} if "stem" in spec else {}
+    found = {option: spec[key] for key, option in names.items() if spec.get(key)} if "stem" in spec else {}
+    if "encoder" in found:
+        found["encoder"] = short_name(found["encoder"], spec.get("kwargs", {}))
+    return found
 
 
 def transformed(kind: type[Method], init: str | Path | None) -> dict[str, Any] | None:
@@ -40,7 +44,7 @@ def transformed(kind: type[Method], init: str | Path | None) -> dict[str, Any] |
         return None
     if not init:
         raise UserError(f"{kind.slug} changes a trained model: give it with --init RUN")
-    return None if str(init).startswith("timm:") else Layout(init).read_config()
+    return None if weights.foreign(str(init)) else Layout(init).read_config()
 
 
 def original_facts(kind: type[Method], original: Mapping[str, Any], source: Source, *, same: bool) -> dict[str, Any]:
