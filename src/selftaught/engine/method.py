@@ -277,6 +277,10 @@ class Method(L.LightningModule):
         """JSON-able account of how to build :meth:`deliverable` again, without selftaught where that is possible."""
         return {}
 
+    def exported(self) -> tuple[nn.Module, dict[str, Any]]:
+        """What ``export`` writes and its account; the deliverable, unless a plainer network does the same."""
+        return self.deliverable(), self.deliverable_spec()
+
     def listings(self) -> list[dict[str, Any]]:
         """Tables of the report that only the method knows of (see `selftaught.report.schema.Listing`)."""
         return []
