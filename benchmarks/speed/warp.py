@@ -1,4 +1,4 @@
-"""Warping two neighbours onto a frame and their photometric error at 640 x 192, forward and backward, against the textbook.
+"""Two neighbours warped onto a frame and their error at 640 x 192, forward and backward, against the textbook form.
 
     python benchmarks/speed/warp.py [--rounds 7]
 
