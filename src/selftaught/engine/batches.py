@@ -186,7 +186,8 @@ def _pixels(source: Source, field: str, value: Any, pixels: str, value_range: An
 
 
 def stack_views(rows: list[dict[str, Any]], recipe: Recipe) -> dict[str, torch.Tensor]:
-    """Views and facts of several samples as one batch: images (N,C,h,w), clips (N,C,T,h,w), facts (N, ...).
+    """Views and facts of several samples as one batch: images (N,C,h,w), clips (N,C,T,h,w), tokens and facts (N, ...),
+    texts as a list.
 
     Raises:
         UserError: a view has several sizes.
@@ -195,8 +196,10 @@ def stack_views(rows: list[dict[str, Any]], recipe: Recipe) -> dict[str, torch.T
     for name in rows[0]:
         values = [np.asarray(row[name]) for row in rows]
         kind = recipe.kind_of(name, values[0].ndim) if "." not in name else "value"
+        if kind == "text" and values[0].dtype.kind in "iuf":  # tokens
+            kind = "value"
         if kind != "value":
-            found[name] = kind_of(kind).stack(values)
+            found[name] = kind_of(kind).stack([row[name] for row in rows] if kind == "text" else values)
             continue
         if len({value.shape for value in values}) > 1:
             raise UserError(f"{name} has several sizes in one batch; crop or resize to one size")

@@ -100,9 +100,21 @@ class Encoder(nn.Module):
         Raises:
             UserError: the network has no tokens, ``keep`` or ``mask`` doesn't fit.
         """
+        prefix, patches = self.all_tokens(x, keep, mask=mask, mask_token=mask_token)
+        return prefix[:, 0] if self._vit().cls_token is not None else None, patches
+
+    def all_tokens(
+        self,
+        x: Tensor,
+        keep: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `tokens`, with all tokens before the patches: class token and register tokens (V N, R, D)."""
         model = self._vit()
         h = model.norm(self._through(model.blocks, self._embedded(x, keep, mask, mask_token)))
-        return h[:, 0] if model.cls_token is not None else None, h[:, model.num_prefix_tokens :]
+        return h[:, : model.num_prefix_tokens], h[:, model.num_prefix_tokens :]
 
     def attention(self, x: Tensor) -> Tensor:
         """What the last block's class token looks at (without one: the mean over patch tokens): (N, heads, L).

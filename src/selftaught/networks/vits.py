@@ -7,10 +7,12 @@ from typing import Any
 __all__ = ["SMALL_VITS", "named_vit", "plain_vit"]
 
 SMALL_VITS: dict[str, dict[str, Any]] = {
+    "vit-pico": {"embed_dim": 32, "depth": 2, "num_heads": 2},
+    "vit-micro": {"embed_dim": 72, "depth": 3, "num_heads": 3, "patch_size": 8},
     "vit-nano": {"embed_dim": 96, "depth": 4, "num_heads": 3},
     "vit-mini": {"embed_dim": 144, "depth": 6, "num_heads": 3},
 }
-"""Width, blocks and heads; the patch follows from the image size, as it does for timm's ViTs."""
+"""Width, blocks and heads; the patch follows from the image size, as it does for timm's ViTs, unless it is named."""
 
 _TIMM = "vit_tiny_patch16_224"
 
