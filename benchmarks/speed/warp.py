@@ -1,4 +1,4 @@
-"""Two neighbours warped onto a frame and their error at 640 x 192, forward and backward, against the textbook form.
+"""Warping two neighbours onto a frame with their photometric error at 640 x 192, both ways, against a textbook.
 
     python benchmarks/speed/warp.py [--rounds 7]
 
