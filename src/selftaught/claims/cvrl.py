@@ -24,7 +24,7 @@ def claim() -> Claim:
             Arm("same clip", "cvrl", {"interval": "same"}),
             Arm("per frame", "cvrl", {"consistent": False}),
         ),
-        common={"augment": "crop", "image_size": 16, "steps": 120, "batch_size": 16},
+        common={"augment": "crop", "image_size": 16, "steps": 100, "batch_size": 12},
         score=("linear", "accuracy"),
         also=(("knn", "accuracy"), ("diagnostics", "effective_rank")),
         full={"data": "motion?train=2000&test=1000", "image_size": 32, "steps": 2000, "batch_size": 32},

@@ -33,7 +33,7 @@ def claim() -> Claim:
             Arm("student of rspnet and rotnet", "video-distillation", {"steps": 200}),
             Arm("untrained", "video-rotnet", {"steps": 1}, kind="random"),
         ),
-        common={"batch_size": 12, "image_size": 16, "augment": "none"},
+        common={"batch_size": 8, "image_size": 16, "augment": "none"},
         score=("linear", "accuracy"),
         also=(("knn", "accuracy"),),
         judged_on=SPEED,
