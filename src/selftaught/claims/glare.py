@@ -22,13 +22,13 @@ def claim() -> Claim:
         method="glare",
         says="Going on with adapters and three levels makes a backbone better in the new domain than leaving it "
         "frozen, than the global level alone, and than moving all of its weights.",
-        data="fashion-mnist?n=1200",
+        data="fashion-mnist?n=1000",
         start=Start(
             "dino",
             "digits?n=1000",
             _VIEWS
-            | {"encoder": "vit-micro", "image_size": 32, "projector": "256-256-64", "prototypes": 256, "steps": 80}
-            | {"local_crops": 0, "head_norm": "bn", "target_decay": 0.99, "keep": "student"},
+            | {"encoder": "vit-micro", "image_size": 32, "projector": "256-256-64", "prototypes": 256, "steps": 60}
+            | {"workers": 0, "local_crops": 0, "head_norm": "bn", "target_decay": 0.99, "keep": "student"},
         ),
         arms=(
             Arm("glare", "glare"),
@@ -36,9 +36,9 @@ def claim() -> Claim:
             Arm("global level alone", "glare", {"levels": "global"}),
             Arm("all weights", "glare", {"adapter": "full"}),
         ),
-        common=_VIEWS | {"steps": 60, "head_warmup": 10},
+        common=_VIEWS | {"steps": 50, "head_warmup": 10, "workers": 0},
         score=("knn", "accuracy"),
-        also=(("linear", "accuracy"), ("diagnostics", "effective_rank")),
+        also=(("diagnostics", "effective_rank"),),
         full={"data": "fashion-mnist?n=20000", "steps": 3000},
     )
 

@@ -77,5 +77,6 @@ def _to(x: Tensor, like: Tensor) -> Tensor:
 def _scaled(x: Tensor, scale: float) -> Tensor:
     if scale == 1:
         return x
-    size = [max(1, round(scale * side)) for side in x.shape[2:]]
+    height, width = (max(1, round(scale * side)) for side in x.shape[2:])
+    size = (height, width)
     return F.adaptive_avg_pool2d(x, size) if scale < 1 else F.interpolate(x, size=size, mode="bilinear")
