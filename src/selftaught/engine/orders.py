@@ -15,6 +15,7 @@ from selftaught.errors import UserError
 
 __all__ = [
     "ActiveSet",
+    "Alternating",
     "Balanced",
     "Grouped",
     "InOrder",
@@ -186,6 +187,31 @@ class Balanced(Order):
             columns.append(np.concatenate(passes)[:rounds])
         table = np.stack(columns, axis=1)
         return rng.permuted(table, axis=1).reshape(-1)[: self.length]
+
+
+class Alternating(Order):
+    """One new sample, one old one, in turns: both gone through in an order of each pass's own, the shorter one again
+    and again. An epoch is twice the new samples.
+
+    Args:
+        new: number of new samples, 0 to new - 1 of the source.
+        old: number of old samples, which follow them.
+
+    Raises:
+        UserError: none of one kind.
+    """
+
+    def __init__(self, new: int, old: int) -> None:
+        if min(new, old) < 1:
+            raise UserError(f"{new} new and {old} old samples can't take turns: both must be at least 1")
+        self.new, self.old, self.length = new, old, 2 * new
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """New and old samples in turns."""
+        rng = np.random.default_rng([seed, epoch])
+        passes = [rng.permutation(self.old) for _ in range(-(-self.new // self.old))]
+        old = np.concatenate(passes)[: self.new] + self.new
+        return np.stack([rng.permutation(self.new), old], axis=1).reshape(-1)
 
 
 class ActiveSet(Order):

@@ -138,18 +138,14 @@ class MetaLossRescaling(ClassifierMethod):
     # ---- data ------------------------------------------------------------------------------------------------
     @classmethod
     def streams(cls, source: Any, given: dict[str, Any], opened: Callable[[Any], Any]) -> dict[str, Any]:
-        """Meta batches come from the training samples themselves, unless a source of clean labels is given.
-
-        Raises:
-            UserError: that source has other classes, or samples without a label.
-        """
+        """Meta batches come from the training samples themselves, or from a source of clean labels of the same classes."""
         if "meta" not in given:
             return {"data": source, "meta": source}
         meta = opened(given["meta"])
-        if meta.labels is None or meta.classes != source.classes:
-            raise UserError(f"--meta {meta.name}: its classes are not those of {source.name}; they must be the same")
-        if int(meta.labels.min()) < 0:
-            raise UserError(f"--meta {meta.name}: holds samples without a label; leave them out")
+        if meta.labels is None or meta.classes != source.classes or int(meta.labels.min()) < 0:
+            raise UserError(
+                f"--meta {meta.name}: its classes are not those of {source.name}, or samples lack one; all need one of them"
+            )
         return {"data": source, "meta": meta}
 
     def order(self, source: Any, role: str) -> Any:
@@ -179,11 +175,9 @@ class MetaLossRescaling(ClassifierMethod):
         found = [self.bag.vocabulary]
         return found + ([self.encoder.vocabulary] if isinstance(self.encoder, networks.WordTransformer) else [])
 
-    def views(self) -> list[Pipeline]:
-        """One view per image: crop and flip."""
+    def paper_views(self) -> list[Pipeline]:
+        """Crop and flip."""
         c = self.config
-        if c.augment != "paper":
-            return self.chosen_views(1)
         return [Pipeline((RandomResizedCrop(c.image_size, (c.crop, 1.0)), HorizontalFlip()), name="view")]
 
     def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -395,11 +389,10 @@ class MetaLossRescaling(ClassifierMethod):
     # ---- what one keeps --------------------------------------------------------------------------------------
     def weigh(self, losses: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor:
         """Weights (N,) of whole sets of labels, from `passes` over all of them: groups and BatchNorm see them all."""
-        own = dropout_statistics(losses, probabilities, labels)
-        features = features_of(own, **self._feature_options())
-        rescalers = copy.deepcopy(self.rescalers).cpu()
+        features = features_of(dropout_statistics(losses, probabilities, labels), **self._feature_options())
+        rescalers = copy.deepcopy(self.rescalers).cpu().train(len(labels) > 1)
         with torch.no_grad():
-            return rescalers.train(len(labels) > 1)(features.cpu().float(), labels.cpu())
+            return rescalers(features.cpu().float(), labels.cpu())
 
     def deliverable(self) -> nn.Module:
         """Inputs to class logits, with the rescalers and the vocabulary beside."""

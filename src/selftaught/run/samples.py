@@ -110,7 +110,7 @@ def streams(
     Raises:
         UserError: a stream that the method needs is not given.
     """
-    source = training_source(data, modality, settings)
+    source = kind.takes(training_source(data, modality, settings))
     if len(kind.roles) == 1:
         return {kind.roles[0]: source}
     return kind.streams(source, given, lambda spec: training_source(spec, modality, settings))
