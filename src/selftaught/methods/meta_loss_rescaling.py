@@ -35,7 +35,12 @@ from selftaught.engine.unrolled import clipped, lookahead
 from selftaught.errors import UserError
 from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod, accuracy
 from selftaught.methods._noisy_labels import Weighing, one_text, read_weights, text_encoder
-from selftaught.objectives.meta_loss_rescaling import DropoutStatistics, dropout_statistics, features_of
+from selftaught.objectives.meta_loss_rescaling import (
+    DropoutStatistics,
+    dropout_statistics,
+    features_of,
+    meta_loss_rescaling,
+)
 from selftaught.views import HorizontalFlip, Pipeline, RandomResizedCrop
 
 __all__ = ["MetaLossRescaling"]
@@ -138,14 +143,12 @@ class MetaLossRescaling(ClassifierMethod):
     # ---- data ------------------------------------------------------------------------------------------------
     @classmethod
     def streams(cls, source: Any, given: dict[str, Any], opened: Callable[[Any], Any]) -> dict[str, Any]:
-        """Meta batches come from the training samples themselves, or from a source of clean labels of the same classes."""
+        """Meta batches come from the training samples themselves, or from clean labels of the same classes."""
         if "meta" not in given:
             return {"data": source, "meta": source}
         meta = opened(given["meta"])
         if meta.labels is None or meta.classes != source.classes or int(meta.labels.min()) < 0:
-            raise UserError(
-                f"--meta {meta.name}: its classes are not those of {source.name}, or samples lack one; all need one of them"
-            )
+            raise UserError(f"--meta {meta.name}: its classes are not those of {source.name}, or some sample has none")
         return {"data": source, "meta": meta}
 
     def order(self, source: Any, role: str) -> Any:
@@ -210,13 +213,9 @@ class MetaLossRescaling(ClassifierMethod):
             yield
 
     def passes(self, x: Tensor, labels: Tensor, state: Mapping[str, Tensor] | None = None, count: int = 0) -> Any:
-        """Losses (count, N) and probabilities (count, N, K) of dropout passes without gradient.
+        """Losses (count, N) and probabilities (count, N, K) of ``count`` dropout passes without gradient.
 
-        Args:
-            x: inputs of the learner.
-            labels: given classes (N,).
-            state: parameters to take in place of the learner's own.
-            count: passes; statistics of BatchNorm are left alone.
+        BatchNorm's statistics are left alone; ``state`` has parameters to take in place of the learner's own.
         """
         if not count:
             return torch.zeros(0, len(x), device=x.device), torch.zeros(0, len(x), self.classes, device=x.device)
@@ -308,14 +307,14 @@ class MetaLossRescaling(ClassifierMethod):
             own = self._statistics(logits, losses, self.inputs(batch), batch["label"], None, 0)
             with torch.no_grad():
                 weights = self._weights(own, "data")
-        self.minimise({"loss": objectives.meta_loss_rescaling(losses, weights)}, "learner", again=again)
+        self.minimise({"loss": meta_loss_rescaling(losses, weights)}, "learner", again=again)
 
     def _meta(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         data, meta = batch["data"], batch["meta"]
         logits, losses = self._first(data)
         own = self._statistics(logits, losses, self.inputs(data), data["label"], None, 0)
         weights = self._weights(own, "data")
-        inner = objectives.meta_loss_rescaling(losses, weights)
+        inner = meta_loss_rescaling(losses, weights)
         learner = self.learner
         named = {name: p for name, p in learner.named_parameters() if p.requires_grad}
         used = torch.autograd.grad(inner, list(named.values()), create_graph=True, materialize_grads=True)
@@ -324,18 +323,18 @@ class MetaLossRescaling(ClassifierMethod):
             plain = losses.mean()
             gradients = torch.autograd.grad(plain, list(named.values()), retain_graph=True, materialize_grads=True)
         outer = self._outer(meta, named, used)
-        shown = self.minimise({"loss": outer}, "rescaler")
+        meta_loss = self.minimise({"loss": outer}, "rescaler")["loss"]
         step = sum(
             ((p * g.detach()).sum() for p, g in zip(named.values(), gradients, strict=True)), losses.new_zeros(())
         )
         self.minimise({"loss": step}, "learner")
         kept = (weights.detach() > 0.5).float().mean()
         return {
-            "loss": (inner if self.config.mode == "storm" else losses.mean()).detach(), "meta": shown["loss"],
+            "loss": (inner if self.config.mode == "storm" else losses.mean()).detach(), "meta": meta_loss,
             "weight": weights.detach().mean(), "kept": kept, "accuracy": accuracy(logits, data["label"]),
         }  # fmt: skip
 
-    def _outer(self, meta: dict[str, Any], named: dict[str, Tensor], gradients: Any) -> Tensor:
+    def _outer(self, meta: dict[str, Any], named: Mapping[str, Tensor], gradients: Any) -> Tensor:
         """The meta loss, at the learner as it will be after its step."""
         scaled = clipped(gradients, self.clip)
         ahead = lookahead(self._torch_optimiser("learner"), dict(zip(named.values(), scaled, strict=True)))
@@ -347,7 +346,7 @@ class MetaLossRescaling(ClassifierMethod):
         losses = cross_entropy(logits, labels, reduction="none")
         own = self._statistics(logits, losses, x, labels, state, 2)
         weights = self._weights(own, "meta")
-        return objectives.meta_loss_rescaling(losses, weights if self.config.meta_loss_rescaling else None)
+        return meta_loss_rescaling(losses, weights if self.config.meta_loss_rescaling else None)
 
     def _torch_optimiser(self, name: str) -> torch.optim.Optimizer:
         found: Any = self.optimizers(use_pl_optimizer=False)
@@ -364,7 +363,7 @@ class MetaLossRescaling(ClassifierMethod):
         else:
             with torch.no_grad():
                 weights = self._agra(data, batch["meta"], logits).to(losses)
-        terms = {"loss": objectives.meta_loss_rescaling(losses, weights), "kept": weights.mean()}
+        terms = {"loss": meta_loss_rescaling(losses, weights), "kept": weights.mean()}
         return self.minimise(terms | {"accuracy": accuracy(logits, labels)}, "learner")
 
     def _agra(self, data: dict[str, Any], meta: dict[str, Any], logits: Tensor) -> Tensor:
