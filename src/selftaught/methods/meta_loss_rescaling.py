@@ -175,8 +175,9 @@ class MetaLossRescaling(ClassifierMethod):
                 own.copy_from(known)
 
     def _vocabularies(self) -> list[networks.Vocabulary]:
-        found = [self.bag.vocabulary]
-        return found + ([self.encoder.vocabulary] if isinstance(self.encoder, networks.WordTransformer) else [])
+        return [self.bag.vocabulary] + (
+            [self.encoder.vocabulary] if isinstance(self.encoder, networks.WordTransformer) else []
+        )
 
     def paper_views(self) -> list[Pipeline]:
         """Crop and flip."""
@@ -228,13 +229,11 @@ class MetaLossRescaling(ClassifierMethod):
             losses = cross_entropy(logits, labels.repeat(count), reduction="none")
         return losses.view(count, -1), logits.softmax(1).view(count, len(x), -1)
 
-    def _statistics(
-        self, logits: Tensor, losses: Tensor, x: Tensor, labels: Tensor, state: Any, seed: int
-    ) -> DropoutStatistics:
+    def _statistics(self, logits: Tensor, losses: Tensor, x: Tensor, labels: Tensor, state: Any, seed: int) -> Any:
         with self._aside(seed):
-            more, probabilities = self.passes(x, labels, state, self.config.passes)
-        first = logits.detach().softmax(1)[None], losses.detach()[None]
-        return dropout_statistics(torch.cat([first[1], more]), torch.cat([first[0], probabilities]), labels)
+            more, others = self.passes(x, labels, state, self.config.passes)
+        first = logits.detach().softmax(1)[None]
+        return dropout_statistics(torch.cat([losses.detach()[None], more]), torch.cat([first, others]), labels)
 
     def _weights(self, own: DropoutStatistics, role: str) -> Tensor:
         """Weights (N,) of a batch, from its statistics and those of the window before it."""
@@ -328,7 +327,7 @@ class MetaLossRescaling(ClassifierMethod):
             ((p * g.detach()).sum() for p, g in zip(named.values(), gradients, strict=True)), losses.new_zeros(())
         )
         self.minimise({"loss": step}, "learner")
-        kept = (weights.detach() > 0.5).float().mean()
+        kept = (weights > 0.5).float().mean()
         return {
             "loss": (inner if self.config.mode == "storm" else losses.mean()).detach(), "meta": meta_loss,
             "weight": weights.detach().mean(), "kept": kept, "accuracy": accuracy(logits, data["label"]),
@@ -337,7 +336,8 @@ class MetaLossRescaling(ClassifierMethod):
     def _outer(self, meta: dict[str, Any], named: Mapping[str, Tensor], gradients: Any) -> Tensor:
         """The meta loss, at the learner as it will be after its step."""
         scaled = clipped(gradients, self.clip)
-        ahead = lookahead(self._torch_optimiser("learner"), dict(zip(named.values(), scaled, strict=True)))
+        two: Any = self.optimizers(use_pl_optimizer=False)
+        ahead = lookahead(two[self._places["learner"]], dict(zip(named.values(), scaled, strict=True)))
         state = {name: ahead[p] for name, p in named.items()}
         x, labels, learner = self.inputs(meta), meta["label"], self.learner
         buffers = {name: buffer.clone() for name, buffer in learner.named_buffers()}
@@ -347,10 +347,6 @@ class MetaLossRescaling(ClassifierMethod):
         own = self._statistics(logits, losses, x, labels, state, 2)
         weights = self._weights(own, "meta")
         return meta_loss_rescaling(losses, weights if self.config.meta_loss_rescaling else None)
-
-    def _torch_optimiser(self, name: str) -> torch.optim.Optimizer:
-        found: Any = self.optimizers(use_pl_optimizer=False)
-        return found[self._places[name]] if isinstance(found, list) else found
 
     def _kept(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """AGRA and fixed weights: a plain step on weighted losses."""
