@@ -26,6 +26,7 @@ OPTIONS = {
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
     "mae": {"encoder": "vit-nano", "image_size": 32},
     "gopro": {},
+    "retfiner": {},
     "laf": {"forget": "class=down", "vae_epochs": 1.0},
     "beit": {"encoder": "vit-nano", "image_size": 28, "tokeniser_steps": 2, "words": 16},
     **{
