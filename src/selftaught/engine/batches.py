@@ -36,9 +36,10 @@ def enough_for(pipelines: list[Pipeline] | None) -> int | None:
 class Batches(Dataset[Any]):
     """Whole batches of one source, made in the loader's workers.
 
-    Indexed with ``(epoch, indices)``; returns the batch dict of the contract plus ``skipped``: pairs of a sample's
-    index and the reason it could not be used. A skipped sample's place is taken by the next good one. The views'
-    randomness depends on (seed, epoch, index) alone, so no worker holds a state that a resumed run would miss.
+    Indexed with ``(epoch, indices)``; returns the batch dict of the contract, ``values`` with the numbers that the
+    source knows of each sample, and ``skipped``: pairs of a sample's index and the reason it could not be used. A
+    skipped sample's place is taken by the next good one. The views' randomness depends on (seed, epoch, index) alone,
+    so no worker holds a state that a resumed run would miss.
 
     Args:
         source: where the samples come from.
@@ -80,6 +81,8 @@ class Batches(Dataset[Any]):
         batch: dict[str, Any] = {"index": torch.from_numpy(kept), "skipped": skipped}
         if self.source.labels is not None:
             batch["label"] = torch.from_numpy(np.asarray(self.source.labels)[kept])
+        if self.source.values:
+            batch["values"] = {name: torch.from_numpy(v[kept]) for name, v in self.source.values.items()}
         made = [row[1] for row in rows]
         if self.recipe is not None:
             return batch | stack_views(made, self.recipe)
