@@ -27,6 +27,7 @@ OPTIONS = {
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
     **{slug: {"encoder": "vit-pico", "image_size": 32} for slug in ("mae", "infinite-lr", "sit")},
     "gopro": {},
+    "retfiner": {},
     "laf": {"forget": "class=down", "vae_epochs": 1.0},
     "glare": {"prototypes": 16, "projector": "24-12", "head_warmup": 1},
     "beit": {"encoder": "vit-nano", "image_size": 32, "tokeniser_steps": 2, "words": 16},
