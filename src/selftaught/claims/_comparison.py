@@ -10,14 +10,14 @@ from typing import Any, Literal
 class Arm:
     """One side of a comparison: a method and its options.
 
-    ``kind`` says which of an evaluation's models is judged: the trained one, an untrained one, or the run that the
-    method was to change.
+    ``kind`` says which of an evaluation's models is judged: the trained one, an untrained one, the raw input's
+    yardstick, or the run that the method was to change.
     """
 
     name: str
     method: str
     options: dict[str, Any] = field(default_factory=dict)
-    kind: Literal["this", "random", "original"] = "this"
+    kind: Literal["this", "random", "raw", "original"] = "this"
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Claim:
         judged_on: source that the encoders are judged on where it isn't the training data's own.
         full: options that the longer form changes.
         start: the run that all arms begin from; None: from random weights.
+        judging: options of the protocols, as ``Run.evaluate`` takes them (fine-tuning's ``recipe`` ...).
         reference: name of the arm whose run the protocols set the others beside (``--reference``); "" for none.
     """
 
@@ -69,6 +70,7 @@ class Claim:
     full_seeds: int = 5
     start: Start | None = None
     reference: str = ""
+    judging: dict[str, Any] = field(default_factory=dict)
 
 
 def fact_text(fact: dict[str, Any]) -> str:

@@ -107,6 +107,8 @@ class DataModule(L.LightningDataModule):
             self.orders[next(iter(self.sources))] = order
         if next(iter(self.sources)) == method.roles[0]:  # a further stream may be small: its batches are, too
             check_batch_size(self.source, batch_size, method.compares)
+        for role, order in self.orders.items():
+            order.batched(self.rows(role))
         labels = self.source.labels
         if method.needs_labels and labels is not None and len(labels) and int(labels.min()) < 0:
             raise UserError(
@@ -146,6 +148,8 @@ class DataModule(L.LightningDataModule):
     def train_dataloader(self) -> StreamLoader:
         """Batches from ``start_batch`` on."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        for role, order in self.orders.items():
+            order.batched(self.rows(role, world) * world)
         total = self.total_batches or self.epoch_batches(world)
         datasets = {role: self.batches(role) for role in self.sources}
         kind = Stream if self.total_batches is not None else Epochs
@@ -162,9 +166,9 @@ class DataModule(L.LightningDataModule):
     def batches(self, role: str) -> Batches:
         """The dataset of one stream."""
         source = self.sources[role]
-        views = self.method.recipe()
+        views = self.method.learning_recipe()
         if views is None and source.modality == "image":
-            views = self.method.views()
+            views = self.method.learning_views()
         return Batches(source, views, self.seed, self.method.pixels, self.on_device)
 
 

@@ -102,6 +102,8 @@ class Method(L.LightningModule):
         self._places: dict[str, int] = {}
         self._cleared: set[str] = set()
         self.value_range: Any = None
+        self.own_views: list[Pipeline] | None = None
+        self.own_recipe: Any = None
         self.reselection: Any = None
         self.register_buffer("pixel_mean", torch.full((channels,), 0.5))
         self.register_buffer("pixel_std", torch.full((channels,), 0.25))
@@ -129,6 +131,19 @@ class Method(L.LightningModule):
         return cls.default_data
 
     @classmethod
+    def takes(cls, source: Any) -> Any:
+        """The source as this method reads it, with fields of its own where it needs some; as it is.
+
+        Raises:
+            UserError: a source without what the method needs.
+        """
+        return source
+
+    def begins_from(self, given: Mapping[str, Tensor]) -> bool:
+        """Take over what the run in ``--init`` delivers, in a way of the method's own; False: as every method does."""
+        return False
+
+    @classmethod
     def streams(cls, source: Any, given: dict[str, Any], opened: Callable[[Any], Any]) -> dict[str, Any]:
         """The sources of all roles: the run's data for the first, what was given for the others.
 
@@ -148,6 +163,19 @@ class Method(L.LightningModule):
                 raise UserError(f"{cls.slug} reads {' and '.join(cls.roles)}: give --{role} SOURCE")
         return found
 
+    @classmethod
+    def arranged(cls, sources: dict[str, Any], config: Any) -> dict[str, Any]:
+        """The samples of every role as the method learns from them, made of what was given: videos cut into snippets.
+
+        Args:
+            sources: by role.
+            config: the run's options.
+
+        Raises:
+            UserError: sources that nothing can be learnt from.
+        """
+        return sources
+
     def views(self) -> list[Pipeline]:
         """The views of a sample to learn from, one pipeline each (images)."""
         return []
@@ -156,8 +184,20 @@ class Method(L.LightningModule):
         """The :class:`selftaught.views.Recipe` of samples of several fields; None: :meth:`views` says it all."""
         return None
 
+    def learning_views(self) -> list[Pipeline]:
+        """The views that a run learns from: the user's own, else :meth:`views`."""
+        return self.views() if self.own_views is None else self.own_views
+
+    def learning_recipe(self) -> Any:
+        """The recipe that a run learns from: the user's own, else :meth:`recipe`."""
+        return self.recipe() if self.own_recipe is None else self.own_recipe
+
     def evaluation_view(self) -> Any:
         """The one deterministic view to embed a sample with (a pipeline or recipe); None takes samples whole."""
+        return None
+
+    def finetuning_view(self) -> Any:
+        """The recipe of one random view to fine-tune with, named as the modality; None shows the evaluation view."""
         return None
 
     def survey(self, sources: Mapping[str, Any]) -> None:
@@ -224,6 +264,11 @@ class Method(L.LightningModule):
         """Features (N, D) by which samples are chosen to go on with; those that the protocols judge."""
         return self.features(batch)
 
+    @property
+    def draws(self) -> bool:
+        """Whether :meth:`pictures` gives any."""
+        return type(self).pictures is not Method.pictures
+
     def deliverable(self) -> nn.Module:
         """The module that a user takes away: normalised samples in, embedding or image out."""
         raise TypeError(f"{type(self).__name__} delivers no module")
@@ -231,6 +276,19 @@ class Method(L.LightningModule):
     def deliverable_spec(self) -> dict[str, Any]:
         """JSON-able account of how to build :meth:`deliverable` again, without selftaught where that is possible."""
         return {}
+
+    def exported(self) -> tuple[nn.Module, dict[str, Any]]:
+        """What ``export`` writes and its account; the deliverable, unless a plainer network does the same."""
+        return self.deliverable(), self.deliverable_spec()
+
+    def listings(self) -> list[dict[str, Any]]:
+        """Tables of the report that only the method knows of (see `selftaught.report.schema.Listing`)."""
+        return []
+
+    @property
+    def also_channels(self) -> tuple[int, ...]:
+        """Numbers of channels besides those of training that samples to embed may have."""
+        return ()
 
     def before_step(self) -> None:
         """What precedes a step and belongs to it, before the loss of its first batch is computed."""
@@ -497,7 +555,7 @@ class Method(L.LightningModule):
     def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One stream's batch, ready for the networks."""
         if "images" in batch:
-            pairs = zip(self.views(), batch.pop("params"), strict=True)
+            pairs = zip(self.learning_views(), batch.pop("params"), strict=True)
             images = batch.pop("images")
             batch["views"] = [render_batch(images, pipeline, params) for pipeline, params in pairs]
         if "views" in batch:
