@@ -21,6 +21,7 @@ CHANNELS, CLASSES, EACH = 4, 3, 16
 OPTIONS = {
     "c-bsn": {"patch": 24, "width": 16, "modules": 1},
     "perceptual-ssim": {"patch": 24, "code": 16},
+    "multi-output-deblur": {"patch": 16, "kernel": 5, "choose_steps": 1, "width": 4},
     "srgan": {"patch": 16, "pretrain_steps": 2, "content": "features", "discriminator_width": 4},
     **{slug: {"patch": 16} for slug in ("srresnet", "srcnn", "espcn", "bicubic")},
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},

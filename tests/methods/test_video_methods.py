@@ -217,3 +217,18 @@ def test_a_run_that_is_cut_and_resumed_ends_as_a_whole_one(slug: str, tmp_path: 
     whole, cut = cut_and_whole(slug, tmp_path, options, data=DATA)
     assert whole.keys() == cut.keys()
     assert all(torch.equal(torch.as_tensor(whole[name]), torch.as_tensor(cut[name])) for name in whole)
+
+
+@pytest.mark.slow
+def test_a_run_is_fine_tuned_on_random_clips_and_judged_on_several(tmp_path: Path) -> None:
+    options = TINY | OWN["cvrl"] | QUICK | {"preset": "laptop", "test_clips": 2, "test_crops": 3, "flip": 0.0}
+    run = selftaught.train("cvrl", DATA, out=str(tmp_path / "run"), **options)
+    found = run.evaluate(protocols=["finetune", "recall", "linear", "layerwise"], baselines=False)
+    for name in ("finetune", "linear"):
+        assert 0 <= found[name]["this"]["accuracy"].mean <= 1
+    assert found["recall"]["this"]["recall@10"].mean >= found["recall"]["this"]["recall@1"].mean
+    half = run.evaluate(protocols=["finetune"], fraction=0.5, baselines=False)
+    assert list(half) == ["finetune 50%"]
+    run.export("safetensors", tmp_path / "exported")
+    assert run.report().exists()
+    assert run.apply(DATA, tmp_path / "found.parquet") == 18

@@ -10,14 +10,14 @@ from typing import Any, Literal
 class Arm:
     """One side of a comparison: a method and its options.
 
-    ``kind`` says which of an evaluation's models is judged: the trained one, an untrained one, or the run that the
-    method was to change.
+    ``kind`` says which of an evaluation's models is judged: the trained one, an untrained one, the raw input's
+    yardstick, or the run that the method was to change.
     """
 
     name: str
     method: str
     options: dict[str, Any] = field(default_factory=dict)
-    kind: Literal["this", "random", "original"] = "this"
+    kind: Literal["this", "random", "raw", "original"] = "this"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def claim() -> Claim:
             Arm("random part", "dynamic-curation", {"selection": "random", "select_after": 0, "select_every": 0}),
             Arm("chosen once", "dynamic-curation", {"select_every": 0}),
         ),
-        common=SMALL | {"steps": 300, "rho": 0.3, "select_after": 10, "select_every": 10, "local_crops": 0},
+        common=SMALL | {"steps": 150, "rho": 0.3, "select_after": 5, "select_every": 5, "local_crops": 0},
         score=("knn", "accuracy"),
         also=(("linear", "accuracy"), ("diagnostics", "effective_rank"), ("run", "seconds")),
         full={"data": "fashion-mnist?imbalance=0.02", "steps": 6000},

@@ -107,6 +107,8 @@ class DataModule(L.LightningDataModule):
             self.orders[next(iter(self.sources))] = order
         if next(iter(self.sources)) == method.roles[0]:  # a further stream may be small: its batches are, too
             check_batch_size(self.source, batch_size, method.compares)
+        for role, order in self.orders.items():
+            order.batched(self.rows(role))
         labels = self.source.labels
         if method.needs_labels and labels is not None and len(labels) and int(labels.min()) < 0:
             raise UserError(
@@ -146,6 +148,8 @@ class DataModule(L.LightningDataModule):
     def train_dataloader(self) -> StreamLoader:
         """Batches from ``start_batch`` on."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        for role, order in self.orders.items():
+            order.batched(self.rows(role, world) * world)
         total = self.total_batches or self.epoch_batches(world)
         datasets = {role: self.batches(role) for role in self.sources}
         kind = Stream if self.total_batches is not None else Epochs

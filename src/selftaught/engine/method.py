@@ -129,6 +129,19 @@ class Method(L.LightningModule):
         return cls.default_data
 
     @classmethod
+    def takes(cls, source: Any) -> Any:
+        """The source as this method reads it, with fields of its own where it needs some; as it is.
+
+        Raises:
+            UserError: a source without what the method needs.
+        """
+        return source
+
+    def begins_from(self, given: Mapping[str, Tensor]) -> bool:
+        """Take over what the run in ``--init`` delivers, in a way of the method's own; False: as every method does."""
+        return False
+
+    @classmethod
     def streams(cls, source: Any, given: dict[str, Any], opened: Callable[[Any], Any]) -> dict[str, Any]:
         """The sources of all roles: the run's data for the first, what was given for the others.
 
@@ -148,6 +161,19 @@ class Method(L.LightningModule):
                 raise UserError(f"{cls.slug} reads {' and '.join(cls.roles)}: give --{role} SOURCE")
         return found
 
+    @classmethod
+    def arranged(cls, sources: dict[str, Any], config: Any) -> dict[str, Any]:
+        """The samples of every role as the method learns from them, made of what was given: videos cut into snippets.
+
+        Args:
+            sources: by role.
+            config: the run's options.
+
+        Raises:
+            UserError: sources that nothing can be learnt from.
+        """
+        return sources
+
     def views(self) -> list[Pipeline]:
         """The views of a sample to learn from, one pipeline each (images)."""
         return []
@@ -158,6 +184,10 @@ class Method(L.LightningModule):
 
     def evaluation_view(self) -> Any:
         """The one deterministic view to embed a sample with (a pipeline or recipe); None takes samples whole."""
+        return None
+
+    def finetuning_view(self) -> Any:
+        """The recipe of one random view to fine-tune with, named as the modality; None shows the evaluation view."""
         return None
 
     def survey(self, sources: Mapping[str, Any]) -> None:
@@ -236,6 +266,15 @@ class Method(L.LightningModule):
     def deliverable_spec(self) -> dict[str, Any]:
         """JSON-able account of how to build :meth:`deliverable` again, without selftaught where that is possible."""
         return {}
+
+    def listings(self) -> list[dict[str, Any]]:
+        """Tables of the report that only the method knows of (see `selftaught.report.schema.Listing`)."""
+        return []
+
+    @property
+    def also_channels(self) -> tuple[int, ...]:
+        """Numbers of channels besides those of training that samples to embed may have."""
+        return ()
 
     def before_step(self) -> None:
         """What precedes a step and belongs to it, before the loss of its first batch is computed."""

@@ -19,6 +19,7 @@ __all__ = [
     "Balanced",
     "Grouped",
     "InOrder",
+    "OneGroup",
     "Order",
     "Shuffled",
     "WithReplacement",
@@ -36,6 +37,9 @@ class Order:
 
     length: int
     stateful: bool = False
+
+    def batched(self, rows: int) -> None:
+        """Be told how many samples make a batch on all processes, before the first epoch is asked for."""
 
     def epoch(self, seed: int, epoch: int) -> np.ndarray:
         """The epoch's samples, (length,) int64."""
@@ -122,6 +126,37 @@ class Grouped(Order):
             runs.append(rng.permutation(members)[:whole].reshape(-1, self.per_group))
         stacked = np.concatenate(runs)
         return stacked[rng.permutation(len(stacked))].reshape(-1)
+
+
+class OneGroup(Order):
+    """Batches of one group's samples each, all groups in turn; the rest of a group that fills no batch waits.
+
+    Args:
+        groups: (n,) which group a sample belongs to.
+    """
+
+    def __init__(self, groups: np.ndarray) -> None:
+        self.groups = np.asarray(groups)
+        self.inner: Grouped | None = None
+        self.length = len(self.groups)
+
+    def batched(self, rows: int) -> None:
+        """Cut every group into batches of ``rows``.
+
+        Raises:
+            UserError: no group has so many samples.
+        """
+        most = int(np.unique(self.groups, return_counts=True)[1].max(initial=0))
+        if most < rows:
+            raise UserError(
+                f"--batch-size {rows}: a batch is of one user, and none has more than {most}; use {most} or less"
+            )
+        self.inner = Grouped(self.groups, rows)
+        self.length = self.inner.length
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """See `Grouped`; in any order before the size of a batch is known."""
+        return (self.inner or Shuffled(self.length)).epoch(seed, epoch)
 
 
 class Balanced(Order):

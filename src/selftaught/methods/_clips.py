@@ -25,6 +25,7 @@ from selftaught.views import (
     Recipe,
     Resize,
     SideCrop,
+    TemporalCrop,
     View,
 )
 
@@ -125,6 +126,12 @@ class ClipMethod(Method):
         ]
         views = [View(f"view {k}", "_clips", ops) for k, ops in enumerate(each, start=1)]
         return Recipe((View("_clips", "clip", whole), *views))
+
+    def finetuning_view(self) -> Recipe:
+        """A stretch of frames from anywhere in the video, a crop and a flip."""
+        c, size = self.config, self.judged_size
+        ops = (RandomResizedCrop(size, (c.crop, 1.0), (0.5, 2.0)), HorizontalFlip(c.flip))
+        return Recipe((View("clip", "clip", (TemporalCrop(self.judged_frames, c.stride), *ops)),))
 
     def inputs(self, batch: dict[str, Any]) -> Tensor:
         """The clip, or the first of several views."""

@@ -39,6 +39,7 @@ class Options:
         recipe: of ``evaluation.finetune`` (finetune).
         channel: "y" compares the luma of RGB images, "rgb" all channels; None as the method's papers do (restoration).
         shave: rows and columns left out at every border; None as the method's papers do (restoration).
+        templates: prompts of a class: seven, plain, name, clip, or a file of lines with {} (zero-shot).
     """
 
     reference: Any = None
@@ -52,6 +53,7 @@ class Options:
     recipe: str = "adamw"
     channel: str | None = None
     shave: int | None = None
+    templates: str = "seven"
 
     def compared(self) -> dict[str, Any]:
         """Those of restoration that were given, as `evaluation.restoration` takes them."""

@@ -19,6 +19,7 @@ from selftaught.run import samples, suites
 from selftaught.run.bench import Bench
 from selftaught.run.contenders import some
 from selftaught.run.features import batches_of, calibrate, channel_statistics, embed, raw
+from selftaught.run.finetuning import finetune_views
 
 LABELLED = ("knn", "linear", "fewlabel", "retrieval", "diagnostics")
 UNLABELLED = ("diagnostics",)
@@ -162,7 +163,7 @@ def _fewer_labels(source: Source, fraction: float, seed: int) -> Source:
 
 
 def _check(names: list[str], labelled: bool, numeric: bool, data: Any, classifies: bool) -> None:
-    unfit = {"images"} if classifies else {"images", "scores", "classifier"}
+    unfit = {"images", "depths"} if classifies else {"images", "depths", "scores", "classifier"}
     for name in names:
         fitting = [known for known, p in evaluation.PROTOCOLS.items() if p.inputs not in unfit]
         if name not in fitting:
@@ -241,6 +242,8 @@ def _second_view(model: Method, source: Source) -> np.ndarray | None:
 
 
 def _finetune(model: Method, parts: tuple[Source, Source], recipe: str) -> Result:
+    if model.finetuning_view() is not None:
+        return finetune_views(model, parts)
     arrays: list[Any] = []
     for part in (some(parts[0], 5000), some(parts[1], 2000)):
         batches = [batch for batch in batches_of(model, part, model.evaluation_view()) if len(batch["index"])]

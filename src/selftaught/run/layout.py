@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -154,6 +156,37 @@ def write_yaml(path: Path, content: dict[str, Any]) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON."""
     write_text(path, json.dumps(content, indent=1))
+
+
+def write_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> str:
+    """Write a .safetensors file whole or not at all.
+
+    Returns:
+        SHA-256 of its bytes, in hexadecimal.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata=metadata)
+        sealed = file_digest(part)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise UserError(f"{path}: can't be written ({str(error).splitlines()[0][:100]}); make room") from error
+    return sealed
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def new_folder(out: str | None, method: str, data: str) -> Path:

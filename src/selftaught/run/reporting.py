@@ -228,8 +228,16 @@ def _views(source: Source, method: Method, settings: Settings) -> dict[str, Any]
             continue
         columns = list(seen)
         rows.append([pictures.encode(picture, size=_VIEW, quality=80) for picture in seen.values()])
-        names.append(str(source.names[int(i)]))
+        names.append(_called(source, int(i)))
     return {"columns": columns, "rows": rows, "names": names} if rows else {}
+
+
+def _called(source: Source, i: int) -> str:
+    """The name of a sample, and its text where it has one."""
+    if "text" not in source.fields:
+        return str(source.names[i])
+    text = source.sample(i, ["text"])["text"]
+    return f"{source.names[i]}: {text if isinstance(text, str) else ' / '.join(text)}"
 
 
 def _views_of(source: Source, method: Method, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
 import sys
 import time
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from selftaught import catalog
 from selftaught import data as data_room
@@ -30,7 +27,16 @@ from selftaught.run import configuration, outputs, samples
 from selftaught.run.announcing import plan_lines
 from selftaught.run.features import embed
 from selftaught.run.initialising import encoder_options, original_facts, start_from, transformed
-from selftaught.run.layout import Layout, environment, new_folder, read_yaml, write_json, write_yaml
+from selftaught.run.layout import (
+    Layout,
+    environment,
+    file_digest,
+    new_folder,
+    read_yaml,
+    write_json,
+    write_tensors,
+    write_yaml,
+)
 from selftaught.run.ranks import is_first
 from selftaught.run.tasks import Task, facts_of, learn, open_tasks, same_tasks
 from selftaught.run_settings import Settings
@@ -94,7 +100,7 @@ def start(
     named = {role: str(getattr(spec, "name", spec)) for role, spec in streams.items()}
     settings, method_config = configuration.resolve(kind, modality, given | {"data": str(name)}, base)
     settings.streams = named
-    sources = samples.streams(kind, data, modality, settings, streams)
+    sources = kind.arranged(samples.streams(kind, data, modality, settings, streams), method_config)
     source = next(iter(sources.values()))
     facts = samples.facts(source, kind.pixels)
     if original is not None:
@@ -158,11 +164,12 @@ def go_on(
     changed = {name: options[name] for name in _FREE if options.get(name) is not None}
     settings = Settings(**content["settings"] | changed)
     data = settings.data if data is None else data
-    sources = samples.streams(kind, data, content["data"]["modality"], settings, dict(settings.streams))
+    config = kind.config_class(**content["options"])
+    given = samples.streams(kind, data, content["data"]["modality"], settings, dict(settings.streams))
+    sources = kind.arranged(given, config)
     _same_data(sources, content["data"], settings)
     tasks = open_tasks(kind, data, next(iter(sources.values())), settings)
     same_tasks(tasks, content["data"].get("tasks", []))
-    config = kind.config_class(**content["options"])
     return _train(Job(Path(path), kind, settings, config, content["data"], sources, data, quiet, callbacks, tasks))
 
 
@@ -243,6 +250,10 @@ def _fit_batch(settings: Settings, source: Source, quiet: bool) -> None:
 
 def _fit_to_data(config: Any, facts: dict[str, Any]) -> None:
     """Settle what was left to the data, and refuse what it can't give."""
+    if getattr(config, "class_names", ()) is None and facts.get("classes"):
+        config.class_names = list(facts["classes"])
+    if getattr(config, "devices", None) == "" and facts.get("devices"):
+        config.devices = ",".join(facts["devices"])
     short = facts.get("short_side")
     if short is None:
         return
@@ -445,22 +456,9 @@ def _load_stage(method: Method, path: Path) -> None:
 
 def save_deliverable(layout: Layout, method: Method, facts: dict[str, Any]) -> None:
     """Write encoder.safetensors, and beside it how to build and normalise the encoder."""
-    part = layout.weights.with_suffix(".part")
     tensors = {k: v.detach().cpu().contiguous() for k, v in method.deliverable().state_dict().items()}
-    try:
-        save_file(tensors, part)
-        sealed = file_digest(part)
-        part.replace(layout.weights)
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{layout.weights}: can't be written ({error}); free some space and --resume") from error
+    sealed = write_tensors(layout.weights, tensors)
     write_json(layout.card, outputs.of(method.output).card(method, facts) | {"sha256": sealed})
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def deliverable_problem(layout: Layout) -> str:

@@ -24,7 +24,7 @@ def _call(arguments: list[str]) -> int:
     slug = arguments[0] if arguments and not arguments[0].startswith("-") else None
     resume, config = peek(arguments, "--resume"), peek(arguments, "--config")
     if slug is None:
-        slug = _method_of(resume or peek(arguments, "--anneal"), config)
+        slug = _method_of(resume or peek(arguments, "--anneal") or peek(arguments, "--extend"), config)
     else:
         arguments = arguments[1:]
     if slug is None:
