@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import copy
+import csv
+from pathlib import Path
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
+import selftaught
 from selftaught import methods, objectives
+from selftaught.data import open_source
 from selftaught.errors import UserError
 from selftaught.objectives.meta_loss_rescaling import features_of
+from selftaught.run import weighing
+from selftaught.run.outputs import weights
 
 
 class Toy(methods.MetaLossRescaling):
@@ -154,3 +161,107 @@ def test_a_step_of_another_optimiser_is_refused() -> None:
         fit(toy(optimizer="lars"), batches(1))
     with pytest.raises(UserError, match="give the weights with --weights"):
         toy(mode="static")
+
+
+# ---- runs ------------------------------------------------------------------------------------------------------------
+WORDS = {
+    "good": ["fine", "lovely", "great", "warm", "clever", "funny"],
+    "bad": ["dull", "poor", "cold", "stupid", "empty", "boring"],
+}
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's table: 160 reviews of two classes, as many words of each."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("user") / "reviews.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "review", "sentiment"])
+        for i in range(160):
+            kind = "good" if i % 2 else "bad"
+            words = [*rng.choice(WORDS[kind], 4), *rng.choice(["film", "story", "actors", "music"], 3)]
+            writer.writerow([f"r{i}", " ".join(rng.permutation(words)), kind])
+    return path
+
+
+TEXT = {"preset": "laptop-text", "batch_size": 16, "vocabulary": 50, "loggers": ["none"], "quiet": True}
+
+
+@pytest.mark.slow
+def test_a_users_table_from_training_to_the_list_of_suspects(reviews: Path, tmp_path: Path) -> None:
+    data = f"{reviews}?wrong_labels=0.2"
+    run = selftaught.train("meta-loss-rescaling", data, out=str(tmp_path / "run"), epochs=12, **TEXT)
+    found = run.evaluate(protocols=["classify", "label-noise"])
+    noise = found["label-noise"]
+    assert noise["this"]["auc"].mean > 0.8
+    assert set(noise) == {"this", "random", "raw"}
+    assert found["classify"]["this"]["accuracy"].mean > 0.9
+    assert run.apply(data, tmp_path / "weights.csv") == 160
+    with (tmp_path / "weights.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"name", "class", "label", "weight", "rank", "confidence", "agrees", "probabilities_1"} <= set(rows[0])
+    assert sorted(int(row["rank"]) for row in rows) == list(range(1, 161))
+    lightest = min(rows, key=lambda row: int(row["rank"]))
+    assert float(lightest["weight"]) == min(float(row["weight"]) for row in rows)
+    page = run.report().read_text(encoding="utf-8")
+    assert "Labels to look at" in page
+    assert lightest["name"] in page
+    exported = run.export("safetensors", tmp_path / "exported")
+    assert exported.exists()
+    static = {"mode": "static", "weights": str(tmp_path / "weights.csv"), "steps": 3}
+    again = selftaught.train("meta-loss-rescaling", data, out=str(tmp_path / "static"), **TEXT | static)
+    assert torch.equal(again.method.bag.vocabulary.spelt, run.method.bag.vocabulary.spelt)
+    static = {"mode": "static", "weights": str(tmp_path / "none.csv"), "steps": 3}
+    with pytest.raises(UserError, match="no table with the columns name and weight"):
+        selftaught.train("meta-loss-rescaling", data, out=str(tmp_path / "other"), **TEXT | static)
+
+
+@pytest.mark.slow
+def test_a_cut_run_ends_in_the_same_weights(reviews: Path, tmp_path: Path) -> None:
+    options = TEXT | {"steps": 8, "checkpoint_steps": 4, "encoder": "words", "max_length": 8, "window": 3}
+    kind, whole = methods.MetaLossRescaling, tmp_path / "whole"
+    selftaught.train("meta-loss-rescaling", reviews, out=str(whole), **options)
+    after = kind.after_step
+
+    def power_cut(self) -> None:
+        after(self)
+        if self.steps == 5:
+            raise RuntimeError("power cut")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kind, "after_step", power_cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            selftaught.train("meta-loss-rescaling", reviews, out=str(tmp_path / "cut"), **options)
+    selftaught.train("meta-loss-rescaling", resume=tmp_path / "cut", quiet=True)
+    states = [
+        torch.load(folder / "checkpoints/train.ckpt", weights_only=True)["state_dict"]
+        for folder in (whole, tmp_path / "cut")
+    ]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.slow
+def test_images_series_and_clean_meta_batches(tmp_path: Path) -> None:
+    options = {"loggers": ["none"], "quiet": True, "steps": 3, "batch_size": 16}
+    digits = {"encoder": "cnn-small", "image_size": 16, "meta": "digits?n=40"}
+    run = selftaught.train(
+        "meta-loss-rescaling", "digits?wrong_labels=0.3&n=200", out=str(tmp_path / "a"), **options | digits
+    )
+    assert run.apply("digits?n=30", tmp_path / "w.npy") == 30
+    assert np.load(tmp_path / "w.npy").shape == (30,)
+    shown = weights.listing(
+        run.method, open_source("digits?wrong_labels=0.3&n=60", split="all"), run.config["data"]["classes"]
+    )
+    assert len(shown["rows"]) == len(shown["pictures"]) == 60
+    assert shown["columns"][-1] == "known to be wrong"
+    rng = np.random.default_rng(0)
+    series = {"x": rng.normal(size=(60, 2, 32)).astype(np.float32), "y": np.arange(60) % 2}
+    series = open_source(series, modality="series", split="all")
+    run = selftaught.train("meta-loss-rescaling", series, out=str(tmp_path / "b"), **options)
+    assert run.method.modality == "series"
+    weighed = weighing.weigh(run.method, series, ["0", "1"])
+    assert ((weighed.weight > 0) & (weighed.weight < 1)).all()
+    with pytest.raises(UserError, match="its classes are not those"):
+        methods.MetaLossRescaling.streams(series, {"meta": "digits"}, lambda spec: open_source(spec, split="all"))

@@ -23,7 +23,7 @@ def claim() -> Claim:
             Arm("l2", "perceptual-ssim", {"loss": "l2"}),
             Arm("l1", "perceptual-ssim", {"loss": "l1"}),
         ),
-        common={"code": 32, "steps": 500, "batch_size": 64},
+        common={"code": 32, "steps": 400, "batch_size": 64},
         score=("restoration", "ms_ssim"),
         also=(("restoration", "psnr"), ("restoration", "mae"), ("restoration", "sharpness")),
         full={"steps": 5000},

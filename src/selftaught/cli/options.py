@@ -55,7 +55,10 @@ class Checked(argparse.Action):
             UserError: the rule refuses it.
         """
         try:
-            setattr(namespace, self.dest, self.rule.parse(values))
+            value = self.rule.parse(values)
+            if isinstance(value, list):  # given several times, a list grows
+                value = [*(getattr(namespace, self.dest, None) or []), *value]
+            setattr(namespace, self.dest, value)
         except ValueError as error:
             raise UserError(f"{self.option_strings[0]} {values}; it may be: {error}") from None
 

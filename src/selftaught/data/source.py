@@ -45,6 +45,7 @@ class Source:
         depth: type of the images ("uint8", "uint16", "float32"); one of another type is scaled by the range of its own
             type (`of_depth`). None: any.
         generated: True where the program made the samples up; outputs must say so.
+        devices: names of the devices whose channels a series holds, one device after the other, or None.
         rate: sampling rate of a series in Hz, frames a second of a clip, or None.
         spacing: float32 (n, 3), millimetres between the voxels of each volume along D, H and W, or None.
         values: numbers that are known of each sample, name -> float32 (n,) or (n, K); each is a field of its own.
@@ -65,6 +66,7 @@ class Source:
     depth: str | None = None
     generated: bool = False
     rate: float | None = None
+    devices: list[str] | None = None
     spacing: np.ndarray | None = None
     targets: np.ndarray | None = None
     notes: Sequence[str] = ()
@@ -284,6 +286,7 @@ class Subset(Source):
             nearest.notes,
         )
         self.channels, self.generated, self.rate = parent.channels, parent.generated, parent.rate
+        self.devices = parent.devices
         self.depth = parent.depth
         self.names = [nearest.names[i] for i in chosen.tolist()]
         for attribute in PER_SAMPLE:

@@ -106,7 +106,12 @@ def check_channels(method: Method, source: Source) -> None:
         UserError: other channels.
     """
     have, wanted = source.channels, method.channels
-    if have is None or have == wanted or (source.modality == "image" and wanted == 3 and have in (1, 4)):
+    if (
+        have is None
+        or have == wanted
+        or have in method.also_channels
+        or (source.modality == "image" and wanted == 3 and have in (1, 4))
+    ):
         return
     asked = f"; ask for grey: {source.name.rstrip('/')}?channels=1" if (have, wanted) == (3, 1) else ""
     raise UserError(f"{source.name} has {have} channels, the run was trained on {wanted}{asked}")

@@ -16,6 +16,7 @@ from selftaught.engine.distributed import average_gradients, is_distributed
 from selftaught.engine.method_config import LearningRateScaling, MethodConfig, Optimizer, Schedule
 from selftaught.engine.optim import parameter_groups, scaled_lr
 from selftaught.engine.optimisers import Optim
+from selftaught.engine.schedules import ENDLESS, InfiniteSchedule, endless
 from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
 from selftaught.views import Pipeline, render_batch
@@ -46,6 +47,8 @@ class Method(L.LightningModule):
         accumulate: batches per optimiser step.
         clip: largest norm of an optimiser's gradient; 0 does not clip.
         steps: steps of the current stage that are done.
+        task: number of the current task in a stream of tasks (``--then``); 0 is the first.
+        branch: step from which this run anneals another one's state (``--anneal``); None does not.
         reselection: the :class:`selftaught.engine.reselection.Reselection` that chooses the samples anew as the method
             learns; None: all are read.
 
@@ -91,12 +94,16 @@ class Method(L.LightningModule):
         self.stage = self.stages[0]
         self.accumulate, self.clip = 1, 0.0
         self.steps = 0
+        self.task = 0
+        self.branch: int | None = None
         self._planned: tuple[int, int] | None = None
         self._batches = 0
         self._optims: dict[str, Optim] = {}
         self._places: dict[str, int] = {}
         self._cleared: set[str] = set()
         self.value_range: Any = None
+        self.own_views: list[Pipeline] | None = None
+        self.own_recipe: Any = None
         self.reselection: Any = None
         self.register_buffer("pixel_mean", torch.full((channels,), 0.5))
         self.register_buffer("pixel_std", torch.full((channels,), 0.25))
@@ -124,6 +131,19 @@ class Method(L.LightningModule):
         return cls.default_data
 
     @classmethod
+    def takes(cls, source: Any) -> Any:
+        """The source as this method reads it, with fields of its own where it needs some; as it is.
+
+        Raises:
+            UserError: a source without what the method needs.
+        """
+        return source
+
+    def begins_from(self, given: Mapping[str, Tensor]) -> bool:
+        """Take over what the run in ``--init`` delivers, in a way of the method's own; False: as every method does."""
+        return False
+
+    @classmethod
     def streams(cls, source: Any, given: dict[str, Any], opened: Callable[[Any], Any]) -> dict[str, Any]:
         """The sources of all roles: the run's data for the first, what was given for the others.
 
@@ -143,6 +163,19 @@ class Method(L.LightningModule):
                 raise UserError(f"{cls.slug} reads {' and '.join(cls.roles)}: give --{role} SOURCE")
         return found
 
+    @classmethod
+    def arranged(cls, sources: dict[str, Any], config: Any) -> dict[str, Any]:
+        """The samples of every role as the method learns from them, made of what was given: videos cut into snippets.
+
+        Args:
+            sources: by role.
+            config: the run's options.
+
+        Raises:
+            UserError: sources that nothing can be learnt from.
+        """
+        return sources
+
     def views(self) -> list[Pipeline]:
         """The views of a sample to learn from, one pipeline each (images)."""
         return []
@@ -150,6 +183,14 @@ class Method(L.LightningModule):
     def recipe(self) -> Any:
         """The :class:`selftaught.views.Recipe` of samples of several fields; None: :meth:`views` says it all."""
         return None
+
+    def learning_views(self) -> list[Pipeline]:
+        """The views that a run learns from: the user's own, else :meth:`views`."""
+        return self.views() if self.own_views is None else self.own_views
+
+    def learning_recipe(self) -> Any:
+        """The recipe that a run learns from: the user's own, else :meth:`recipe`."""
+        return self.recipe() if self.own_recipe is None else self.own_recipe
 
     def evaluation_view(self) -> Any:
         """The one deterministic view to embed a sample with (a pipeline or recipe); None takes samples whole."""
@@ -223,6 +264,11 @@ class Method(L.LightningModule):
         """Features (N, D) by which samples are chosen to go on with; those that the protocols judge."""
         return self.features(batch)
 
+    @property
+    def draws(self) -> bool:
+        """Whether :meth:`pictures` gives any."""
+        return type(self).pictures is not Method.pictures
+
     def deliverable(self) -> nn.Module:
         """The module that a user takes away: normalised samples in, embedding or image out."""
         raise TypeError(f"{type(self).__name__} delivers no module")
@@ -230,6 +276,19 @@ class Method(L.LightningModule):
     def deliverable_spec(self) -> dict[str, Any]:
         """JSON-able account of how to build :meth:`deliverable` again, without selftaught where that is possible."""
         return {}
+
+    def exported(self) -> tuple[nn.Module, dict[str, Any]]:
+        """What ``export`` writes and its account; the deliverable, unless a plainer network does the same."""
+        return self.deliverable(), self.deliverable_spec()
+
+    def listings(self) -> list[dict[str, Any]]:
+        """Tables of the report that only the method knows of (see `selftaught.report.schema.Listing`)."""
+        return []
+
+    @property
+    def also_channels(self) -> tuple[int, ...]:
+        """Numbers of channels besides those of training that samples to embed may have."""
+        return ()
 
     def before_step(self) -> None:
         """What precedes a step and belongs to it, before the loss of its first batch is computed."""
@@ -239,6 +298,9 @@ class Method(L.LightningModule):
 
     def edit_gradients(self, optimizer: Any) -> None:
         """Change gradients or groups of a torch optimiser just before its step, and before clipping."""
+
+    def begin_task(self, source: Any) -> None:
+        """Prepare for a further task of a stream; weights are loaded, ``source`` is what the last one learnt from."""
 
     def order(self, source: Any, role: str) -> Any:
         """The :class:`selftaught.engine.orders.Order` of a stream's samples; None shuffles them."""
@@ -424,15 +486,26 @@ class Method(L.LightningModule):
         for name, optim in self._optims.items():
             clipped = self.clip if optim.clip is None else optim.clip
             built = self.finish_optimizer(optim.build(name, fused=False if scaled and clipped else None))
-            own_total = -(-self.total_steps // optim.every)
-
-            def factor(step: int, optim: Optim = optim, total: int = own_total) -> float:
-                return optim.factor(step, total)
-
+            factor = self._rate(optim)
             factors: list[Any] = [_always if group.get("constant") else factor for group in built.param_groups]
             schedule = torch.optim.lr_scheduler.LambdaLR(built, factors)
             found.append({"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}})
         return found or None
+
+    @property
+    def endless(self) -> InfiniteSchedule | None:
+        """The schedule over the stage's steps where it needs no end (infinite, wsd), else None."""
+        if self.config.schedule not in ENDLESS:
+            return None
+        return endless(self.config, self.total_steps, task=self.task, branch=self.branch)
+
+    def _rate(self, optim: Optim) -> Callable[[int], float]:
+        """Factor on the learning rate by the optimiser's own steps: an endless schedule is that of all optimisers."""
+        total = -(-self.total_steps // optim.every)
+        found, every = self.endless, optim.every
+        if found is not None:
+            return lambda step: found(step * every)
+        return lambda step: optim.factor(step, total)
 
     def _check_shared(self) -> None:
         """Refuse to accumulate where two optimisers move one parameter: their gradients would mix.
@@ -482,7 +555,7 @@ class Method(L.LightningModule):
     def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One stream's batch, ready for the networks."""
         if "images" in batch:
-            pairs = zip(self.views(), batch.pop("params"), strict=True)
+            pairs = zip(self.learning_views(), batch.pop("params"), strict=True)
             images = batch.pop("images")
             batch["views"] = [render_batch(images, pipeline, params) for pipeline, params in pairs]
         if "views" in batch:

@@ -19,14 +19,18 @@ from typing import Any
 
 from selftaught.evaluation.classification import classify
 from selftaught.evaluation.clustering import clustering
+from selftaught.evaluation.continual import continual
 from selftaught.evaluation.copy_detection import copy_detection, fit_whitening, regional_maxima, rmac
 from selftaught.evaluation.corruptions import CORRUPTIONS, corrupt
+from selftaught.evaluation.depth import depth, depth_errors, evaluation_crop, median_scale
 from selftaught.evaluation.diagnostics import diagnostics
 from selftaught.evaluation.fairness import LABEL_SETS, attribute_retrieval, hit_rate, label_association
 from selftaught.evaluation.fewlabel import fewlabel, subset
 from selftaught.evaluation.finetune import finetune
+from selftaught.evaluation.front_frozen import front_frozen
 from selftaught.evaluation.geolocalisation import geolocalisation, great_circle
 from selftaught.evaluation.groups import AGES, INCOMES, buckets
+from selftaught.evaluation.image_text import TEMPLATES, ensemble_scores, text_retrieval, zero_shot
 from selftaught.evaluation.label_noise import label_noise
 from selftaught.evaluation.layerwise import layer_features, layer_names, layerwise, stack_layers, worst_group
 from selftaught.evaluation.linear import linear, linear_sgd
@@ -38,10 +42,12 @@ from selftaught.evaluation.membership import (
     sorted_softmax,
     unlearning,
 )
+from selftaught.evaluation.multi_output import multi_output
 from selftaught.evaluation.neighbours import knn, nearest, retrieval
 from selftaught.evaluation.online import OnlineKNN, monitor, monitor_rows
 from selftaught.evaluation.ood import detection, energy, knn_distance, linear_head, mahalanobis, make_scorer, msp, ood
 from selftaught.evaluation.projection import Projection, project
+from selftaught.evaluation.prompts import base_to_new
 from selftaught.evaluation.regression import regression
 from selftaught.evaluation.restoration import luma, ms_ssim, restoration
 from selftaught.evaluation.restricted import restricted
@@ -66,6 +72,10 @@ class Protocol:
             attributes), "named-scores" (logits, names of the classes, what is right or who is shown), "layers"
             (train, train_y, test, test_y with features by layer) or "forgotten" (scores and labels of what was to be
             kept, of what was to be forgotten, and of what was never seen) or "weights" (weights of labels, which of
+            them are wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
+            (train, train_y, test, test_y with features by layer), "dense" (encoder, train_images, train_masks,
+            test_images, test_masks), "forgotten" (scores and labels of what was to be
+            kept, of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of
             them are wrong).
         function: the protocol itself.
     """
@@ -91,7 +101,11 @@ _ALL = (
     Protocol("classify", "accuracy of the model's own classes", "scores", classify),
     Protocol("robustness", "a classifier under attack (FGSM, PGD) and common corruptions", "classifier", robustness),
     Protocol("finetune", "encoder and head trained together on the labels", "encoder", finetune),
+    Protocol("device-finetune", "a device's encoder on a few labels, its front frozen", "devices", front_frozen),
     Protocol("restoration", "PSNR, SSIM and MS-SSIM against clean images", "images", restoration),
+    Protocol("heads", "PSNR of each head of a network with several outputs", "images", multi_output),
+    Protocol("depth", "depth maps against measured depth: AbsRel, RMSE, delta", "depths", depth),
+    Protocol("depth-weather", "the same on frames altered by weather, light and noise", "depths", depth),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
     Protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", "split", regression),
     Protocol("copy-detection", "mean average precision of finding the originals of copies", "copies", copy_detection),
@@ -101,6 +115,10 @@ _ALL = (
     Protocol("hit-rate", "an allowed label among the first five, by income and region", "named-scores", hit_rate),
     Protocol("restricted", "a classifier on another set, among the classes they share", "named-scores", restricted),
     Protocol("unlearning", "what a classifier still knows of forgotten samples", "forgotten", unlearning),
+    Protocol("base-to-new", "learnt prompts on their classes and on new ones", "worded", base_to_new),
+    Protocol("zero-shot", "classes by their names alone", "worded", zero_shot),
+    Protocol("text-retrieval", "texts found by images and images by texts: R@k", "worded", text_retrieval),
+    Protocol("segmentation", "a class for every pixel, a head on the frozen encoder: mean IoU", "dense", segmentation),
     Protocol("label-noise", "whether the weights of labels tell wrong ones from right ones", "weights", label_noise),
     Protocol("layerwise", "linear probe and k-NN on every layer, the best one named", "layers", layerwise),
 )
@@ -114,6 +132,7 @@ __all__ = [
     "INCOMES",
     "LABEL_SETS",
     "PROTOCOLS",
+    "TEMPLATES",
     "VIDEO_NOISE",
     "Attack",
     "Difference",
@@ -124,22 +143,29 @@ __all__ = [
     "Protocol",
     "Result",
     "attribute_retrieval",
+    "base_to_new",
     "blockiness",
     "buckets",
     "cka_matrix",
     "classify",
     "clustering",
+    "continual",
     "copy_detection",
     "corrupt",
+    "depth",
+    "depth_errors",
     "detection",
     "diagnostics",
     "domains",
     "energy",
+    "ensemble_scores",
+    "evaluation_crop",
     "fewlabel",
     "fgsm",
     "finetune",
     "fit_attack",
     "fit_whitening",
+    "front_frozen",
     "geolocalisation",
     "great_circle",
     "hit_rate",
@@ -157,11 +183,13 @@ __all__ = [
     "luma",
     "mahalanobis",
     "make_scorer",
+    "median_scale",
     "membership",
     "monitor",
     "monitor_rows",
     "ms_ssim",
     "msp",
+    "multi_output",
     "nearest",
     "noisy_clip",
     "ood",
@@ -181,6 +209,8 @@ __all__ = [
     "stack_layers",
     "subset",
     "table",
+    "text_retrieval",
     "unlearning",
     "worst_group",
+    "zero_shot",
 ]

@@ -22,12 +22,13 @@ Batches = Tensor | np.ndarray | Callable[[Tensor], Tensor]
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "adamw": {"optimizer": "adamw", "lr": 3e-4, "head_lr": 3e-3, "weight_decay": 0.01, "batch": 64},
+        "vit": {"optimizer": "adamw", "lr": 1e-3, "head_lr": 1e-3, "weight_decay": 0.05, "batch": 32},
         "barlow-twins": {"optimizer": "sgd", "lr": 0.005, "head_lr": 0.5, "weight_decay": 0.0, "batch": 256},
         "cvrl": {"optimizer": "sgd", "lr": 0.16, "head_lr": 0.16, "weight_decay": 0.0, "batch": 128},
     }
 )
-"""Named defaults: "adamw" is the toolkit's, "barlow-twins" the semi-supervised recipe of that sheet (20 epochs too),
-"cvrl" that of fine-tuning on clips (50 epochs)."""
+"""Named defaults: "adamw" is the toolkit's, "vit" for small transformers with few labels, "barlow-twins" the
+semi-supervised recipe of that sheet (20 epochs too), "cvrl" that of fine-tuning on clips (50 epochs)."""
 
 
 def finetune(

@@ -54,16 +54,16 @@ class Config(DINOConfig):
 
 
 PRESETS = {
-    "imagenet": {"epochs": 800, "batch_size": 1024, "clip": 3.0},
+    "imagenet": {"epochs": 800, "batch_size": 1024, "clip_each": 3.0},
     "imagenet-100": {
-        "epochs": 100, "batch_size": 1024, "clip": 3.0, "teacher_temperature": 0.04, "patch_temperature": 0.04,
+        "epochs": 100, "batch_size": 1024, "clip_each": 3.0, "teacher_temperature": 0.04, "patch_temperature": 0.04,
     },
     "laptop": {
         "encoder": "vit-nano", "image_size": 0, "projector": "256-256-64", "head_norm": "bn", "prototypes": 256,
         "augment": "grey", "crop": 0.3, "local_crops": 0, "target_decay": 0.99, "lr": 2e-3, "lr_scaling": "none",
         "weight_decay": 0.05, "final_weight_decay": 0.05, "final_lr": 0.0, "warmup_epochs": 1.0, "freeze_epochs": 1.0,
         "teacher_temperature": 0.04, "teacher_warmup_epochs": 0.0, "patch_temperature": 0.04, "keep": "student",
-        "steps": 500, "batch_size": 64, "clip": 3.0,
+        "steps": 500, "batch_size": 64, "clip_each": 3.0,
     },
 }  # fmt: skip
 

@@ -93,10 +93,11 @@ PRESETS = {
     "electra": {"encoder": "hf:google/electra-base-discriminator", "epochs": 3, "batch_size": 8},
     "tfidf": {"encoder": "tfidf", "lr": 1e-2, "epochs": 20, "batch_size": 32, "dropout": 0.2},
     "laptop": {
-        "encoder": "resnet10-narrow", "image_size": 0, "lr": 1e-3, "dropout": 0.2, "epochs": 10, "batch_size": 64,
+        "encoder": "resnet10-narrow", "image_size": 0, "augment": "small", "crop": 0.5, "lr": 3e-3, "dropout": 0.2,
+        "epochs": 10, "batch_size": 32,
     },
-    "laptop-text": {"encoder": "tfidf", "lr": 1e-3, "dropout": 0.2, "epochs": 5, "batch_size": 32},
-    "laptop-series": {"lr": 1e-3, "dropout": 0.2, "epochs": 10, "batch_size": 64},
+    "laptop-text": {"encoder": "tfidf", "lr": 3e-2, "dropout": 0.2, "epochs": 6, "batch_size": 32},
+    "laptop-series": {"lr": 3e-3, "dropout": 0.2, "epochs": 10, "batch_size": 32},
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from selftaught.networks.upsampling import BicubicUpsample
 __all__ = ["OnLuma", "from_ycbcr", "luma", "to_ycbcr"]
 
 _TO = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+_BACK = np.linalg.inv(np.array(_TO)).tolist()
 
 
 def to_ycbcr(x: Tensor) -> Tensor:
@@ -28,8 +30,7 @@ def to_ycbcr(x: Tensor) -> Tensor:
 
 def from_ycbcr(x: Tensor) -> Tensor:
     """The inverse of :func:`to_ycbcr`."""
-    back = torch.linalg.inv(torch.tensor(_TO, dtype=torch.float64)).to(x)
-    return torch.einsum("ij,njhw->nihw", back, x)
+    return torch.einsum("ij,njhw->nihw", x.new_tensor(_BACK), x)
 
 
 def luma(x: Tensor) -> Tensor:

@@ -29,10 +29,10 @@ __all__ = [
     "binary_weights",
     "dropout_statistics",
     "feature_count",
-    "group_gaussian_kl",
     "linear_gradients",
     "majority_agreement",
     "meta_loss_rescaling",
+    "normal_kl",
     "overlap_coefficient",
     "storm_features",
 ]
@@ -117,7 +117,7 @@ def _check_passes(losses: Tensor, probabilities: Tensor, labels: Tensor) -> None
         raise UserError(f"labels must lie in 0 to {probabilities.shape[2] - 1}")
 
 
-def group_gaussian_kl(mean: Tensor, spread: Tensor, group_mean: Tensor, group_spread: Tensor) -> Tensor:
+def normal_kl(mean: Tensor, spread: Tensor, group_mean: Tensor, group_spread: Tensor) -> Tensor:
     """KL(N(m, s^2) || N(mu, sg^2)), elementwise; 0 where either deviation is 0. float64."""
     m, s, mu, sg = _alike(mean, spread, group_mean, group_spread)
     valid = (s > 0) & (sg > 0)
@@ -221,7 +221,7 @@ def features_of(
         mean, deviation = _by_group(values, member, count)
         means.append(mean[member])
         columns += [values, mean[member], deviation[member]]
-    for measure in (group_gaussian_kl, overlap_coefficient):
+    for measure in (normal_kl, overlap_coefficient):
         values = measure(pooled[0], pooled[1], means[0], means[1])
         mean, deviation = _by_group(values, member, count)
         columns += [values, mean[member], deviation[member]]

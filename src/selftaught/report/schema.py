@@ -183,6 +183,15 @@ class Views(TypedDict, total=False):
     note: str
 
 
+class Tasks(TypedDict, total=False):
+    """A stream of tasks: ``rows[t]`` holds a number for each of the tasks 0 to t after task t was learnt."""
+
+    names: list[str]
+    metric: str
+    rows: list[list[Real]]
+    note: str
+
+
 class Spectrum(TypedDict, total=False):
     """Singular values of the centred embeddings, largest first."""
 
@@ -283,6 +292,7 @@ class Run(TypedDict, total=False):
     neighbours: list[Neighbours] | None
     views: Views | None
     pictures: Views | None
+    tasks: Tasks | None
     spectrum: Spectrum | None
     restoration: list[Restored] | None
     series: Series | None

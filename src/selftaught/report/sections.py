@@ -189,6 +189,21 @@ def _picture_rows(section: Mapping[str, Any]) -> Section:
     return {"columns": columns, "rows": plates_, "count": most, "note": sentence(section.get("note") or "")}
 
 
+def tasks(run: Mapping[str, Any]) -> Section:
+    """What is still known of earlier tasks: a table with a row after each task, and its curves."""
+    section = run.get("tasks") or {}
+    chart = curves.tasks_chart(section)
+    if chart is None:
+        return None
+    names = [str(name) for name in section["names"]]
+    rows = [
+        {"name": name, "cells": [number(value, 3) for value in row] + [""] * (len(names) - len(row))}
+        for name, row in zip(names, section["rows"], strict=False)
+    ]
+    found = {"svg": both_widths(chart, (560, 300)), "legend": legend(chart), "names": names, "rows": rows}
+    return found | {"metric": section.get("metric") or "", "note": sentence(section.get("note") or "")}
+
+
 def spectrum(run: Mapping[str, Any]) -> Section:
     """The singular-value spectrum with the effective ranks in words."""
     section = run.get("spectrum") or {}
@@ -302,6 +317,7 @@ def recipe(run: Mapping[str, Any]) -> Section:
 ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
     ("label_efficiency", "Label efficiency", label_efficiency),
     ("restoration", "Before and after", restoration),
+    ("tasks", "What is kept of earlier tasks", tasks),
     ("protocols", "Evaluation", protocols),
     ("map", "Embedding map", embedding_map),
     ("neighbours", "Nearest neighbours", neighbours),

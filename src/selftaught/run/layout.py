@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -42,7 +44,10 @@ class Layout:
         return Layout(self.path / "stages" / name) if several else self
 
     def checkpoint(self, stage: str) -> Path:
-        """The last checkpoint of a stage."""
+        """The last checkpoint of a stage; in a stream of tasks that of the last task begun."""
+        tasks = sorted((self.path / "tasks").glob("[0-9]*"), key=lambda path: int(path.name))
+        if tasks:
+            return Layout(tasks[-1]).checkpoint(stage)
         below = self.stage(stage)
         return (below if below.path.is_dir() else self).path / "checkpoints" / f"{stage}.ckpt"
 
@@ -151,6 +156,37 @@ def write_yaml(path: Path, content: dict[str, Any]) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON."""
     write_text(path, json.dumps(content, indent=1))
+
+
+def write_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> str:
+    """Write a .safetensors file whole or not at all.
+
+    Returns:
+        SHA-256 of its bytes, in hexadecimal.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata=metadata)
+        sealed = file_digest(part)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise UserError(f"{path}: can't be written ({str(error).splitlines()[0][:100]}); make room") from error
+    return sealed
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def new_folder(out: str | None, method: str, data: str) -> Path:

@@ -73,7 +73,18 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
         "metrics": _metrics([row for place in places for row in _rows(place.metrics)], facts),
         "skipped": skipped,
     }
+    found["tasks"] = _tasks(state.get("tasks") or [], facts)
     return {key: value for key, value in (found | _judged(lead, evaluations, facts)).items() if value}
+
+
+def _tasks(rows: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Accuracy, or without labels the loss, on every task of a stream after each was learnt."""
+    if len(rows) < 2:
+        return None
+    key = "loss" if any(value is None for row in rows for value in row["accuracy"]) else "accuracy"
+    metric = "loss" if key == "loss" else "accuracy of a linear probe"
+    names = [task["name"] for task in facts["tasks"]]
+    return {"names": names, "metric": metric, "rows": [row[key] for row in rows]}
 
 
 def _judged(lead: Evaluation, evaluations: Sequence[Evaluation], facts: dict[str, Any]) -> dict[str, Any]:
@@ -217,27 +228,35 @@ def _views(source: Source, method: Method, settings: Settings) -> dict[str, Any]
             continue
         columns = list(seen)
         rows.append([pictures.encode(picture, size=_VIEW, quality=80) for picture in seen.values()])
-        names.append(str(source.names[int(i)]))
+        names.append(_called(source, int(i)))
     return {"columns": columns, "rows": rows, "names": names} if rows else {}
+
+
+def _called(source: Source, i: int) -> str:
+    """The name of a sample, and its text where it has one."""
+    if "text" not in source.fields:
+        return str(source.names[i])
+    text = source.sample(i, ["text"])["text"]
+    return f"{source.names[i]}: {text if isinstance(text, str) else ' / '.join(text)}"
 
 
 def _views_of(source: Source, method: Method, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Each view of a sample as a picture, by its name."""
-    recipe = method.recipe()
+    recipe = method.learning_recipe()
     if recipe is not None:
         recipe = recipe.with_kinds({name: field.kind for name, field in source.fields.items()})
         found = render_sample(source, i, recipe, rng, value_range=method.value_range)
         return {name: _still(value) for name, value in found.items() if "." not in name and np.ndim(value) in (3, 4)}
     image = _conformed(source, method, i)
     size = image.shape[:2]
-    made = (render(image, p, draw(p, rng, size[0], size[1], source.names[i])) for p in method.views())
+    made = (render(image, p, draw(p, rng, size[0], size[1], source.names[i])) for p in method.learning_views())
     return {f"view {k}": view for k, view in enumerate(made, start=1)}
 
 
 def _whole(page: Page) -> Method | None:
     """The method with all of its networks, not only what it delivers, where it makes pictures of them."""
     method, saved = page.method, page.checkpoint
-    if type(method).pictures is Method.pictures or method.modality != "image" or saved is None or not saved.exists():
+    if not method.draws or method.modality != "image" or saved is None or not saved.exists():
         return None
     if not isinstance(method.evaluation_view(), Pipeline):
         return None

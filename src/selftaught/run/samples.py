@@ -110,7 +110,7 @@ def streams(
     Raises:
         UserError: a stream that the method needs is not given.
     """
-    source = training_source(data, modality, settings)
+    source = kind.takes(training_source(data, modality, settings))
     if len(kind.roles) == 1:
         return {kind.roles[0]: source}
     return kind.streams(source, given, lambda spec: training_source(spec, modality, settings))
@@ -135,6 +135,7 @@ def facts(source: Source, pixels: str = "uint8") -> dict[str, Any]:
         raise UserError(f"{source.name}: none of the samples looked at can be read; run: selftaught data check")
     known: dict[str, Any] = {"name": source.name, "samples": len(source), "modality": source.modality}
     known |= {"classes": source.classes, "generated": source.generated}
+    known |= {"devices": source.devices} if source.devices else {}
     if source.labels is not None:
         known["class_count"] = len(source.classes) if source.classes else int(np.max(source.labels, initial=-1)) + 1
     channels = kind.channels(looked[0])

@@ -8,7 +8,7 @@ CALLS = {
     "majority_agreement": ((PROBABILITIES, LABELS), {}),
     "dropout_statistics": ((LOSSES, PROBABILITIES, LABELS), {}),
     "storm_features": ((LOSSES, PROBABILITIES, LABELS), {}),
-    "group_gaussian_kl": ((LOSSES[0], LOSSES[1], LOSSES[2], LOSSES[0]), {}),
+    "normal_kl": ((LOSSES[0], LOSSES[1], LOSSES[2], LOSSES[0]), {}),
     "overlap_coefficient": ((LOSSES[0], LOSSES[1], LOSSES[2], LOSSES[0]), {}),
     "meta_loss_rescaling": ((LOSSES[0], LOSSES[1]), {}),
     "binary_weights": ((LOSSES[0],), {}),

@@ -19,6 +19,9 @@ def _options(sub: argparse.ArgumentParser) -> None:
     checked(sub, "--workers", Annotated[int, Range(-1)], "loader processes; -1 chooses", default=-1)
     checked(sub, "--tile", Count, "largest side restored in one piece (default 512)", default=512)
     sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
+    sub.add_argument("--scale", help="depth in metres: median=4.2, height=1.65 (the camera's), baseline=0.1 (a step)")
+    sub.add_argument("--points", action="store_true", help="depth: a point cloud .ply beside every frame's map")
+    sub.add_argument("--intrinsics", help="depth: the camera of these videos, as at training")
     sub.add_argument("--adapt", action="store_true", help="let the method adapt to the samples first, where it can")
     add_partial(sub)
 
@@ -42,6 +45,9 @@ def _call(options: argparse.Namespace) -> None:
             tile=options.tile,
             overwrite=options.overwrite,
             adapt=options.adapt,
+            scale=options.scale,
+            points=options.points,
+            intrinsics=options.intrinsics,
             progress=lambda done: bar.update(task, completed=done),
         )
     print(f"{written} written to {options.out}" + (f" ({written.kept} were there already)" if written.kept else ""))
@@ -52,5 +58,5 @@ def _call(options: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "apply", "embeddings to a table, or restored images to a folder; resumable", _options, _call, order=30
+    "apply", "embeddings to a table, restored images or depth to a folder; resumable", _options, _call, order=30
 )

@@ -8,7 +8,10 @@ from selftaught.catalog.rules import Count
 from selftaught.cli._command import Command
 from selftaught.cli.options import add_partial, checked, names, say
 
-_SUITE = ("reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave")
+_SUITE = (
+    "reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave", "recipe",
+    "templates", "head",
+)  # fmt: skip
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -20,7 +23,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="knn, linear, linear-sgd, fewlabel, retrieval, diagnostics, classify, robustness, finetune, restoration, "
         "clustering, regression, copy-detection, geolocalisation, fairness-retrieval, fairness-labels, hit-rate, "
-        "restricted, layerwise, unlearning; default those that the data admit",
+        "restricted, layerwise, segmentation, unlearning, zero-shot, text-retrieval, base-to-new; default those that "
+        "the data admit",
     )
     sub.add_argument("--clean", help="folder of clean images of the same names (restoration)")
     checked(sub, "--seeds", Count, "draws of labelled subsets (default 5)", default=5)
@@ -31,6 +35,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
         group.add_argument(name, help=text, default=argparse.SUPPRESS, **extra)  # type: ignore[arg-type]
 
     add("--fraction", "share of each class's training labels (finetune), such as 0.01", type=float, metavar="X")
+    add("--recipe", "fine-tuning's rates and batch (finetune): adamw (default), vit, barlow-twins", metavar="NAME")
     add("--reference", "folder to search (geolocalisation, fairness-retrieval), class folders to learn the classes "
         "from (restricted, fairness-labels, hit-rate; default the run's data), or a run to compare with (unlearning)"
     )  # fmt: skip
@@ -42,6 +47,9 @@ def _options(sub: argparse.ArgumentParser) -> None:
         choices=["y", "rgb"])  # fmt: skip
     add("--shave", "pixels left out at every border (restoration; default the method's custom)", type=int, metavar="N")
     add("--size", "shorter side at which images are embedded; default the run's own", type=int, metavar="N")
+    add("--templates", "prompts of a class (zero-shot): seven, plain, name, clip, or a file of lines with {}; default "
+        "seven", metavar="FILE")  # fmt: skip
+    add("--head", "what is trained on the frozen encoder (segmentation; default linear)", choices=["linear", "upernet"])
     add("--grid", "cells of a map that are averaged apart (layerwise), such as 2x1; default 1x1", metavar="RxC")
     add_partial(sub)
 

@@ -108,7 +108,7 @@ def read_archive(data: bytes) -> dict[str, str]:
         KeyError: a corpus is not in it.
     """
     with tarfile.open(fileobj=io.BytesIO(data)) as outer:
-        (member,) = [m for m in outer.getmembers() if m.name.endswith(_INNER)] or [None]
+        member = next((m for m in outer.getmembers() if m.name.endswith(_INNER)), None)
         file = outer.extractfile(member) if member is not None else None
         if file is None:
             raise KeyError(_INNER)

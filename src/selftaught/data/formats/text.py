@@ -72,6 +72,10 @@ class TextTable(Source):
             raise SampleError(self.names[i], "empty text")
         return texts[0] if len(texts) == 1 else texts
 
+    def rows(self) -> list[tuple[str, tuple[str, ...]]]:
+        """(name, texts) of every sample."""
+        return list(zip(self.names, self._texts, strict=True))
+
     def fingerprint(self) -> str:
         """Of the content."""
         return digest("text table", list(self.names), ["\0".join(texts) for texts in self._texts])

@@ -69,11 +69,13 @@ class Output:
         hint: the option that an evaluation needs to say how good the model is.
         headlines: (protocol, number, its name), the first that was measured is the run's summary.
         classifies: whether the prediction is logits of the classes of the training data.
+        takes: options of ``apply`` that this kind has besides those of all.
     """
 
     hint: ClassVar[str] = "--data LABELLED"
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = ()
     classifies: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = ()
 
     def apply(self, job: Job) -> Applied:
         """Write the method's result for every sample of a source; called again it goes on where it was cut off.

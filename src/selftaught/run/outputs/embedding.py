@@ -46,4 +46,5 @@ class Embedding(Output):
 
     def draw(self, page: Page) -> dict[str, Any]:
         """The views, and the map, neighbours or windows of the samples that were judged."""
-        return reporting.samples_and_map(page) | page.sections
+        own = {"listings": page.method.listings()} if page.method.listings() else {}
+        return reporting.samples_and_map(page) | own | page.sections

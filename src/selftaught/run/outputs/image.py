@@ -51,7 +51,12 @@ class Image(Output):
             image = restore(job.method, to_unit(original, limits), job.tile, job.source.names[i])
             if not np.isfinite(image).all():
                 raise UserError(f"{job.run}: NaN in the picture for {job.source.names[i]}; the model diverged")
-            write_image(path, from_unit(image, original.dtype, limits), resized(beside, image.shape[:2]))
+            beside = resized(beside, image.shape[:2])
+            write_image(path, from_unit(image, original.dtype, limits), beside)
+            if getattr(job.method, "gives_all", False):
+                for number, one in enumerate(answers(job.method, to_unit(original, limits), job.source.names[i])):
+                    place = path.with_name(f"{path.stem}.head{number}{path.suffix}")
+                    write_image(place, from_unit(one, original.dtype, limits), beside)
 
         bare = ".png" if job.source.channels in (1, 3, 4) and job.source.value_range is None else ".tif"
         return _folder.write(job, _folder.places(job.source.names, lambda own: own or bare), make)
@@ -61,7 +66,8 @@ class Image(Output):
 
         A method that makes its inputs of clean images says so by ``degraded(clean) -> (input, target)``; then the data
         are clean. One whose output has another size says by ``simplest(input)`` what to compare it with, and one with
-        customs of its own by ``judged() -> options of evaluation.restoration``.
+        customs of its own by ``judged() -> options of evaluation.restoration``. Of one with several answers, which it
+        gives by ``candidates(images)``, each is judged as well.
         """
         if bench.protocols and set(bench.protocols) != {"restoration"}:
             wrong = next(name for name in bench.protocols if name != "restoration")
@@ -81,9 +87,14 @@ class Image(Output):
             for kind in ("this", "raw")
         }
         result = {kind: noted(one, _left_out(lost)) for kind, one in result.items()}
+        found = {"restoration": result}
+        several = [row.answers for row in rows if row.answers is not None]
+        if several:
+            single = getattr(method, "chosen", None)
+            found["heads"] = {"this": evaluation.multi_output(several, clean, single=single, names=names)}
         worst = np.argsort(result["this"].figures["per_image"]["psnr"], kind="stable")[:_SHOWN]
         shown = [_shown(rows[i]) | _measured(result, i) for i in worst]
-        return Judged({"restoration": result}, sections={"restoration": shown})
+        return Judged(found, sections={"restoration": shown})
 
     def draw(self, page: Page) -> dict[str, Any]:
         """Before, after and clean; of a run that was not judged, before and after."""
@@ -126,6 +137,20 @@ def restore(method: Method, image: np.ndarray, tile: int = 512, name: str = "ima
     return found.mean(2, keepdims=True) if image.shape[2] == 1 < found.shape[2] else found
 
 
+def answers(method: Any, image: np.ndarray, name: str = "image", tile: int = 512) -> np.ndarray:
+    """All pictures (heads, H, W, C) that a method with several answers gives for one, large ones in tiles."""
+    seen = conform(image, method.channels, name)
+    x = torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1)))[None].to(method.device)
+
+    def flat(part: Tensor) -> Tensor:
+        return method.candidates(part).flatten(1, 2)
+
+    with torch.inference_mode():
+        y = tiled(flat, x, tile=tile, overlap=64) if max(x.shape[-2:]) > tile else flat(x)
+    found = y[0].unflatten(0, (-1, method.channels)).float().cpu().numpy().transpose(0, 2, 3, 1)
+    return found.mean(3, keepdims=True) if image.shape[2] == 1 < found.shape[3] else found
+
+
 def read_picture(source: Source, i: int, channels: int) -> tuple[np.ndarray, Beside]:
     """An image (H,W,C) in its file's own units, and what its file holds besides, where it comes from one.
 
@@ -156,12 +181,13 @@ def resized(beside: Beside, size: tuple[int, ...]) -> Beside:
 # ---- evaluation --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Row:
-    """A picture before (``raw``) and after (``this``), and the clean one where it is known."""
+    """A picture before (``raw``) and after (``this``), the clean one where it is known, all answers where there are."""
 
     name: str
     raw: np.ndarray
     this: np.ndarray
     clean: np.ndarray
+    answers: np.ndarray | None = None
 
 
 def _restored(bench: Bench, lost: Skipped) -> Iterator[_Row]:
@@ -188,7 +214,8 @@ def _row(method: Any, name: str, image: np.ndarray, target: np.ndarray) -> _Row:
     if target.size and simplest.shape != target.shape:
         made, wanted = ("x".join(map(str, picture.shape)) for picture in (simplest, target))
         raise SampleError(name, f"is made {made}, its clean image is {wanted}")
-    return _Row(name, simplest, restore(method, image, name=name), target)
+    several = answers(method, image, name) if hasattr(method, "candidates") and target.size else None
+    return _Row(name, simplest, restore(method, image, name=name), target, several)
 
 
 def _pairs(bench: Bench, lost: Skipped) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

@@ -1,0 +1,84 @@
+"""Several answers of one restoration network (Liu et al., 2022, arXiv 2208.13029): heads and their pairwise means."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from selftaught.errors import UserError
+from selftaught.networks.tiling import tiled
+
+__all__ = ["HeadChoice", "add_heads", "combined_count", "combined_heads", "head_pairs"]
+
+
+def head_pairs(heads: int) -> list[tuple[int, int]]:
+    """Which stored heads each combined one is the mean of: (0,0), (1,0), (1,1), (2,0), ...
+
+    >>> head_pairs(3)
+    [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
+    """
+    return [(i, j) for i in range(heads) for j in range(i + 1)]
+
+
+def combined_count(heads: int) -> int:
+    """K (K + 1) / 2 outputs of K stored heads."""
+    return heads * (heads + 1) // 2
+
+
+def combined_heads(heads: Tensor) -> Tensor:
+    """All unordered pairs of heads with repetition, h_(i,j) = (r_i + r_j) / 2, in the order of :func:`head_pairs`.
+
+    Args:
+        heads: (N, K, ...).
+
+    Returns:
+        (N, K (K + 1) / 2, ...); no parameters are added, the diagonal holds the heads themselves.
+
+    Raises:
+        UserError: no heads.
+    """
+    if heads.ndim < 2 or heads.shape[1] < 1:
+        raise UserError(f"heads are (N, K, ...), K of 1 or more, got {tuple(heads.shape)}")
+    if heads.shape[1] == 1:
+        return heads
+    pairs = torch.tensor(head_pairs(heads.shape[1]), device=heads.device)
+    return (heads[:, pairs[:, 0]] + heads[:, pairs[:, 1]]) / 2
+
+
+def add_heads(image: Tensor, residuals: Tensor, *, combine: bool = True) -> Tensor:
+    """y_h = image + r_h: residual heads, first combined in pairs where asked for, on the image itself.
+
+    Args:
+        image: (N, C, H, W).
+        residuals: (N, K, C, H, W).
+        combine: pairs of heads as well.
+    """
+    return image[:, None] + (combined_heads(residuals) if combine else residuals)
+
+
+class HeadChoice(nn.Module):
+    """One image of the heads of a network, clipped to [0, 1].
+
+    Args:
+        network: (N, C, H, W) to (N, heads, C, H, W).
+        choice: number of the head, -1 for their mean.
+        context: pixels that tiles of large images overlap by.
+    """
+
+    choice: Tensor
+
+    def __init__(self, network: nn.Module, choice: int = 0, *, context: int = 64) -> None:
+        super().__init__()
+        self.network, self.context = network, context
+        self.register_buffer("choice", torch.tensor(choice))
+
+    def forward(self, image: Tensor, tile: int = 0) -> Tensor:
+        """(N, C, H, W) to the same; ``tile`` is the largest side of one pass, 0 for no bound."""
+        if tile and max(image.shape[-2:]) > tile:
+            return tiled(self._one, image, tile=max(tile, 4 * self.context), overlap=self.context)
+        return self._one(image)
+
+    def _one(self, image: Tensor) -> Tensor:
+        made = self.network(image)
+        chosen = made.index_select(1, self.choice.clamp_min(0).reshape(1))[:, 0]
+        return torch.where(self.choice < 0, made.mean(1), chosen).clamp(0, 1)
