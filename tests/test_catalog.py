@@ -136,7 +136,7 @@ def test_search_needs_every_word_and_filters_narrow_it() -> None:
     assert catalog.search() == catalog.all_cards()
     assert catalog.search("denoise satellite") == []
     assert {c.slug for c in catalog.search("sensors")} >= {"collossl", "frame-projections"}
-    assert {c.slug for c in catalog.search(job="depth")} == {"prodepth", "robust-depth"}
+    assert {c.slug for c in catalog.search(job="depth")} == {"monodepth2", "prodepth", "robust-depth"}
     assert {c.slug for c in catalog.search(modality="series")} == {
         "collossl", "frame-projections", "meta-loss-rescaling", "laf",
     }  # fmt: skip

@@ -36,5 +36,7 @@ def test_the_tree_says_what_a_method_uses(capsys: pytest.CaptureFixture[str]) ->
     small = capsys.readouterr().out
     assert "rotation" in small
     assert "moco" not in small
+    card = catalog.card_text("ibot")
+    assert "what teaches  self-distillation of images and of masked patches; uses momentum copy" in card
     table = catalog.taxonomy_markdown(link="methods/{slug}.md")
     assert "| hybrid | self-distillation | **[ibot](methods/ibot.md)** |" in table

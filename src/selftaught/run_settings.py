@@ -40,6 +40,8 @@ class Settings:
     """A further task goes on with the optimiser's moments; off begins them anew."""
     anneal: str | None = None
     """Run whose constant phase (--schedule infinite or wsd) this run branches off from, for a model to use now."""
+    extend: str | None = None
+    """Finished run to train further, in a folder of its own, to --steps or --epochs in all."""
     anneal_from: Natural = 0
     """Step at which --anneal branches off; it finds that out."""
     curate: str = ""

@@ -173,6 +173,19 @@ def test_ibots_loss_is_the_sheets_and_both_centres_move_after_it() -> None:
     assert torch.equal(attended.hide(crops[0]).sum(1), torch.full((4,), 14))
 
 
+def test_ibot_clips_every_gradient_by_itself() -> None:
+    method = made("ibot", clip_each=0.5, freeze_epochs=0.0)
+    optimizer = torch.optim.AdamW(method.parameters())
+    for place, parameter in enumerate(method.parameters()):
+        if parameter.requires_grad:
+            parameter.grad = torch.full_like(parameter, 10.0 if place % 2 else 1e-6)
+    small = [p for place, p in enumerate(method.parameters()) if p.grad is not None and not place % 2]
+    method.edit_gradients(optimizer)
+    norms = [p.grad.norm().item() for p in method.parameters() if p.grad is not None]
+    assert max(norms) == pytest.approx(0.5, rel=1e-3)
+    assert all(p.grad.max() == 1e-6 for p in small)
+
+
 def test_msns_anchors_leave_patches_out_and_its_target_none() -> None:
     method = made("msn", mask_ratio=0.5, anchors=2).eval()
     assert len(method.views()) == 5

@@ -130,7 +130,7 @@ def _cell(
         beside: dict[str, Any] = {"reference": str(reference)} if reference is not None else {}
         found: Any = {}
         if names:
-            given = {"protocols": names, "baselines": arm.kind != "this"} | claim.judging | beside
+            given: dict[str, Any] = {"protocols": names, "baselines": arm.kind != "this"} | claim.judging | beside
             found = done.evaluate(claim.judged_on, **given)
         kept = forgetting(done.layout) if any(protocol == "tasks" for protocol, _ in wanted) else {}
         learnt = sum(stage["seconds"] for stage in done.layout.read_state()["stages"].values())

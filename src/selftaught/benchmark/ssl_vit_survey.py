@@ -29,8 +29,8 @@ BESIDE = (UNTRAINED, "supervised")
 """What they are compared with."""
 
 LAPTOP: dict[str, Any] = {
-    "encoder": "vit-micro", "image_size": 32, "augment": "grey", "crop": 0.4, "batch_size": 64, "lr": 2e-3,
-    "lr_scaling": "none", "optimizer": "adamw", "weight_decay": 0.05, "warmup_epochs": 1.0,
+    "encoder": "vit-micro", "image_size": 32, "augment": "grey", "crop": 0.4, "batch_size": 64, "lr": 1e-3,
+    "lr_scaling": "none", "optimizer": "adamw", "weight_decay": 0.05, "warmup_epochs": 1.0, "precision": "32",
 }  # fmt: skip
 """Common options on a processor; ``FULL`` on an accelerator."""
 FULL: dict[str, Any] = {
@@ -38,14 +38,14 @@ FULL: dict[str, Any] = {
     "optimizer": "adamw", "weight_decay": 0.05, "warmup_epochs": 10.0, "crop": 0.3,
 }  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
-    "moco-v3": {"predictor_norm": True, "freeze_patches": True},
+    "moco-v3": {"predictor": "none"},
     "dino": {"local_crops": 0},
     "beit": {"words": 128, "tokeniser_steps": 10},
     "mae": {"decoder": "64-1-4"},
     "jigsaw": {"permutations": 100},
 }
 """What a method needs of its own in the small form, beside its laptop preset."""
-DATA, STEPS = "fashion-mnist?n=3000", 200
+DATA, STEPS = "digits?n=1000", 250
 _LIMITS = (500, 1000)
 
 

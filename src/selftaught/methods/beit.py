@@ -34,8 +34,8 @@ class Config(MaskTokenConfig):
 
     crop: float = 0.08
     mask_ratio: Annotated[float, Range(0, below=1)] = 0.383
-    words: Count = 8192
-    """Visual words K of the k-means codebook."""
+    words: Count = 2048
+    """Visual words K of the k-means codebook (the paper's trained tokeniser has 8192)."""
     word_features: Literal["pixels", "hog"] = "pixels"
     """What k-means compares: the pixels of a patch, or its gradient histograms."""
     tokeniser: str = "kmeans"

@@ -21,6 +21,7 @@ from selftaught.run import (
     annealing,
     applying,
     evaluations,
+    extending,
     image_text,
     outputs,
     reporting,
@@ -62,7 +63,8 @@ def train(
         resume: folder of an interrupted run to go on with; all else is its own. "auto": the one in ``out``, or start.
         quiet: no progress bar.
         report: evaluate and write report.html at the end.
-        **options: settings of the run (``epochs``, ``batch_size``, ``out``, ...) or options of the method.
+        **options: settings of the run (``epochs``, ``batch_size``, ``out``, ...), options of the method, or ``views``:
+            views of your own in place of the method's (a YAML file, pipelines, a ViewSet or a Recipe).
 
     Returns:
         The finished run.
@@ -76,6 +78,12 @@ def train(
         resume, options = training.begun(options)
     if options.get("anneal") is not None:
         resume, options = annealing.branch_off(**training.branch_options(options)), {}
+    if options.get("extend") is not None:
+        known = ("steps", "epochs", "out")
+        if other := [name for name, value in options.items() if value is not None and name not in ("extend", *known)]:
+            raise UserError(f"--extend goes on as the run was begun; leave out --{other[0].replace('_', '-')}")
+        resume = extending.extend(options["extend"], **{name: options.get(name) for name in known})
+        options = {}
     if resume is not None:
         run = load(training.go_on(resume, data, method=method, quiet=quiet, **options))
     else:
