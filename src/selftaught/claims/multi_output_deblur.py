@@ -22,7 +22,7 @@ def claim() -> Claim:
             Arm("K=4", "multi-output-deblur", {"heads": 4}),
             Arm("K=1", "multi-output-deblur", {"heads": 1}),
         ),
-        common={"steps": 120, "batch_size": 8, "patch": 48},
+        common={"steps": 80, "batch_size": 8, "patch": 48},
         score=("heads", "best_overall"),
         also=(("heads", "best_single"), ("heads", "worst"), ("restoration", "psnr"), ("restoration", "ssim")),
         full={"steps": 3000},
