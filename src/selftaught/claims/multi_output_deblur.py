@@ -17,7 +17,7 @@ def claim() -> Claim:
         method="multi-output-deblur",
         says="With four heads and their means, the best head of each picture and, less, the best single head deblur "
         "better than the same network with one output.",
-        data="photos:whole",
+        data="photos?test=2",
         arms=(
             Arm("K=4", "multi-output-deblur", {"heads": 4}),
             Arm("K=1", "multi-output-deblur", {"heads": 1}),
