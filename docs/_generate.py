@@ -32,6 +32,7 @@ MARKERS = {
 CLAIMS = ROOT / "benchmarks" / "claims"
 SPEED = ROOT / "benchmarks" / "speed"
 MEDMNIST = ROOT / "benchmarks" / "medmnist-quick"
+SURVEY = ROOT / "benchmarks" / "survey"
 MEDMNIST_TABLES = (
     "linear-accuracy", "linear-accuracy-10", "linear-accuracy-1", "ood-auroc", "cross-dataset", "by-initialisation",
     "by-encoder", "multi-domain",
@@ -80,6 +81,9 @@ def card_page(slug: str, claims: Path = CLAIMS) -> str:
         f"**Data it needs.** {c.needs}",
         f"**Paper.** {c.paper}. {c.venue} {c.year}{preprint}.",
     ]
+    if c.mechanism:
+        uses = f" Besides an encoder it uses: {', '.join(c.uses)}." if c.uses else ""
+        parts.append(f"**What teaches.** {c.mechanism[0].upper()}{c.mechanism[1:]}.{uses}")
     if not c.built:
         return "\n\n".join(
             [*parts, '!!! note "Not built yet"\n    The card stands here so that the method can be found.']
@@ -297,6 +301,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = markdown.replace("<!-- table: speed -->", speed_tables())
     markdown = markdown.replace("<!-- table: medmnist-quick -->", medmnist_tables())
     markdown = markdown.replace("<!-- table: facts -->", facts_table())
+    markdown = markdown.replace("<!-- table: survey -->", survey_table())
+    markdown = markdown.replace("<!-- table: taxonomy -->", catalog.taxonomy_markdown(link="methods/{slug}.md"))
     return markdown.replace("<!-- table: claims -->", claims_table())
 
 
@@ -341,6 +347,14 @@ def medmnist_tables(folder: Path = MEDMNIST) -> str:
 
 
 # ---- speed -----------------------------------------------------------------------------------------------------------
+def survey_table(folder: Path = SURVEY) -> str:
+    """The stored survey: its setting, its table and the differences between branches."""
+    stored = folder / "survey.md"
+    if not stored.is_file():
+        return "Not measured yet."
+    return "\n".join(stored.read_text(encoding="utf-8").replace("# Survey: ", "", 1).splitlines()).strip()
+
+
 def speed_tables(folder: Path = SPEED) -> str:
     """One small table per stored speed benchmark: median, range, and how many times as fast ours is."""
     parts = []

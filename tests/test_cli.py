@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 import json
 import os
 import subprocess
@@ -18,6 +19,9 @@ from safetensors.torch import load_file
 
 from selftaught import catalog
 from selftaught.cli import main
+from selftaught.cli._command import commands_of
+from selftaught.cli.benchmarks import BENCHMARKS
+from selftaught.cli.commands import COMMANDS
 from tests.conftest import write_photos
 
 
@@ -275,4 +279,36 @@ def test_the_projection_study_from_the_command_line(tmp_path: Path, capsys: pyte
     assert main(["benchmark", "projection-study", "--out", str(tmp_path), "--steps", "500"]) == 0
     assert "4 layers" in "".join(capsys.readouterr())
     assert {path.name for path in tmp_path.iterdir()} == {"projection-study.json", "projection-study.svg"}
-    assert "it takes --out, --steps" in error(capsys, "benchmark", "projection-study", "--full")
+    assert "no option --full" in error(capsys, "benchmark", "projection-study", "--full")
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *(f"benchmark {name}" for name in BENCHMARKS)])
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = name.split() if name != "train" else ["train", "dcl"]
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: selftaught {' '.join(words)}")
+    assert "-h, --help" in out
+
+
+def test_a_room_of_commands_refuses_a_file_without_one_and_a_name_given_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = tmp_path / "some_commands"
+    room.mkdir()
+    (room / "__init__.py").touch()
+    (room / "first.py").write_text(
+        "from selftaught.cli._command import Command\nCOMMAND = Command('same', 'x', print, print)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert list(commands_of("some_commands", [str(room)])) == ["same"]
+    (room / "second.py").write_text("from some_commands.first import COMMAND\n")
+    with pytest.raises(ImportError, match="already"):
+        commands_of("some_commands", [str(room)])
+    (room / "second.py").write_text("x = 1\n")
+    sys.modules.pop("some_commands.second")
+    importlib.invalidate_caches()
+    with pytest.raises(ImportError, match="no COMMAND"):
+        commands_of("some_commands", [str(room)])

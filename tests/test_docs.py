@@ -14,7 +14,7 @@ import pytest
 from skimage import data, io
 
 from selftaught import catalog, cli
-from selftaught.cli_options import parse_train
+from selftaught.cli.commands.train import parse_train
 
 ROOT = Path(__file__).parents[1]
 

@@ -163,7 +163,7 @@ MISTAKES = [
     (["train", "dcl", "--data", "x", "--tempratur", "0.1"], "no option --tempratur: did you mean --temperature?"),
     (["train", "dcl", "--lr", "fast"], "--lr fast; it may be: a number"),
     (["train", "dcl", "--batch-size", "0"], "--batch-size 0; it may be: a whole number above 0"),
-    (["train", "dlc", "--data", "x"], "no method 'dlc'; nearest: dcl"),
+    (["train", "simclrr", "--data", "x"], "no method 'simclrr'; nearest: simclr"),
     (["apply", "run", "x", "--ouT", "y"], "no option --ouT: did you mean --out?"),
     (["evaluate", "run", "--protocl", "knn"], "no option --protocl: did you mean --protocol?"),
     (["train", "dcl", "--zzzzzz"], "no option --zzzzzz (see selftaught train dcl --help)"),

@@ -18,6 +18,7 @@ _NAMES = {
     "load": "selftaught.run",
     "compare": "selftaught.run",
     "Run": "selftaught.run",
+    "curate": "selftaught.run.curating",
     "DataModule": "selftaught.engine.loader",
     "UserError": "selftaught.errors",
 }
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from selftaught.run import compare as compare
     from selftaught.run import load as load
     from selftaught.run import train as train
+    from selftaught.run.curating import curate as curate
 
 
 def __getattr__(name: str) -> Any:

@@ -27,8 +27,28 @@ class Settings:
     """Named recipe of the method; default laptop on a CPU, else the paper's defaults."""
     noise: str = ""
     """Noise to add to clean images first: gaussian:SIGMA or correlated:SIGMA[:KERNEL], SIGMA in grey levels of 255."""
+    then: list[str] | None = None
+    """Further sources to learn from, one task after another (give it several times)."""
+    class_tasks: Natural = 0
+    """Divide the data's classes into so many tasks, learnt one after another; 0 and 1 don't."""
+    continual: Literal["none", "er", "gdumb", "joint"] = "none"
+    """With several tasks: er replays a memory of past ones, gdumb learns from the memory alone and anew, joint all at
+    once."""
+    memory: Share = 0.1
+    """Share of every past task that is remembered (er, gdumb)."""
+    keep_optimizer: bool = True
+    """A further task goes on with the optimiser's moments; off begins them anew."""
+    anneal: str | None = None
+    """Run whose constant phase (--schedule infinite or wsd) this run branches off from, for a model to use now."""
+    extend: str | None = None
+    """Finished run to train further, in a folder of its own, to --steps or --epochs in all."""
+    anneal_from: Natural = 0
+    """Step at which --anneal branches off; it finds that out."""
+    curate: str = ""
+    """Learn from a part that is chosen anew by the encoder's own features as it learns: 0.2 for a fifth, or options of
+    dynamic-curation's choice such as rho=0.2,select_after=2,select_every=5."""
     init: str | None = None
-    """Run folder whose weights to start from."""
+    """Weights to start from: a run's folder, a file (.safetensors, .pth), timm:NAME or hf:REPO."""
     epochs: Positive | None = None
     """Passes over the data; the preset's when neither epochs nor steps are given."""
     steps: Count | None = None

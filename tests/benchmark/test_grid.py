@@ -234,9 +234,9 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     assert "1/1 simclr on small, seed 0: linear accuracy" in err
     for arguments, said in (
         (["none.yaml"], "none.yaml"),
-        (["mine.yaml", "--quick"], "--quick does not go with"),
+        (["mine.yaml", "--quick"], "no option --quick (see selftaught benchmark --help)"),
         (["mine.yaml", "--workers", "0"], "--workers 0"),
-        (["claims", "--workers", "2"], "--workers does not go with"),
+        (["claims", "--workers", "2"], "no option --workers (see selftaught benchmark claims --help)"),
         (["medmnist", "--quick", "--data", "x"], "--data"),
         (["medmnist", "--data", "no-folder"], "no-folder"),
         (["medmnist", "--quick", "--size", "64"], "--size"),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from selftaught.data import fetch, list_embedded, open_source
+from selftaught.data.builtin.ultrasound import _tissue, contraction
 from selftaught.data.fields import Field
-from selftaught.data.ultrasound import _tissue, contraction
 from selftaught.errors import UserError
 
 footage = pytest.mark.skipif(

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selftaught.data import EMBEDDED_NAMES, fashion, fetch, list_embedded, open_source, packages
-from selftaught.data.photos import PHOTOS, pixels, split_regions, tile_grid
+from selftaught.data import EMBEDDED_NAMES, fetch, list_embedded, open_source, packages
+from selftaught.data.builtin import fashion_mnist as fashion
+from selftaught.data.builtin.photos import PHOTOS, pixels, split_regions, tile_grid
 from selftaught.data.timeseries import read_ts
 from selftaught.errors import UserError
 
@@ -252,7 +253,8 @@ def test_fashion_mnist_is_unpacked_once_and_mapped(debian, tmp_path):
 @pytest.mark.slow
 def test_two_processes_fetch_fashion_mnist_once(debian, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from selftaught.data import fashion, open_source;"
+        "import sys; from pathlib import Path; from selftaught.data import open_source;"
+        "from selftaught.data.builtin import fashion_mnist as fashion;"
         f"fashion._DEBIAN = Path(sys.argv[1]); fashion._SHAPES = {SMALL};"
         "s = open_source('fashion-mnist', split='test'); print(s.read(51).sum())"
     )

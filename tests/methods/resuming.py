@@ -14,9 +14,10 @@ from selftaught import methods
 
 def cut_and_whole(slug: str, folder: Path, options: dict[str, Any], data: str = "digits") -> tuple[dict, dict]:
     """State of an uncut run, and of one that loses power after its eighth step and resumes from its fifth."""
-    options = {"augment": "grey", "checkpoint_steps": 5, "loggers": ["none"]} | options
-    selftaught.train(slug, data, out=str(folder / "whole"), **options)
     kind = methods.get(slug)
+    grey = {"augment": "grey"} if hasattr(kind.config_class, "augment") else {}
+    options = grey | {"checkpoint_steps": 5, "loggers": ["none"]} | options
+    selftaught.train(slug, data, out=str(folder / "whole"), **options)
     after = kind.after_step
 
     def power_cut(self: Any) -> None:

@@ -14,7 +14,7 @@ import selftaught
 from selftaught import UserError, evaluation
 from selftaught.cli import main
 from selftaught.data import open_copies, open_source, read_metadata
-from selftaught.data.photos import PHOTOS, pixels
+from selftaught.data.builtin.photos import PHOTOS, pixels
 from selftaught.run import suites
 from selftaught.run.contenders import spoken
 from tests.conftest import TINY

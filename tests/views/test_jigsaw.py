@@ -66,3 +66,66 @@ def test_wrong_options_are_refused_in_one_line() -> None:
         jigsaw.permutations(35, tiles=16)
     with pytest.raises(UserError, match="larger"):
         jigsaw.cut(torch.rand(1, 1, 2, 2))
+
+
+# ---- tiles that give nothing away ----------------------------------------------------------------------------------
+def test_inner_crops_lie_in_their_cells_at_places_drawn_evenly() -> None:
+    rows = torch.arange(31.0)[:, None].expand(31, 31)
+    x = torch.stack([rows, rows.T]).expand(400, 2, 31, 31)
+    tiles = jigsaw.inner_crops(x, 3, 7, generator=torch.Generator().manual_seed(0))
+    assert tiles.shape == (400, 9, 2, 7, 7)
+    corner = tiles[:, :, :, 0, 0] - torch.tensor([[10.0 * (t // 3), 10.0 * (t % 3)] for t in range(9)])
+    assert set(corner.unique().tolist()) == {0.0, 1.0, 2.0, 3.0}
+    for t in range(9):
+        count = torch.bincount(corner[:, t, 0].long(), minlength=4)
+        assert count.min() > 60  # of 400, 100 are expected
+    step = tiles[:, :, 0, 1:] - tiles[:, :, 0, :-1]
+    assert torch.equal(step, torch.ones_like(step))
+    assert torch.equal(jigsaw.inner_crops(x[:, :, :30, :30], 3, 10), jigsaw.cut(x[:, :, :30, :30], 3, 10))
+    with pytest.raises(UserError, match="give 1 to 10"):
+        jigsaw.inner_crops(x, 3, 11)
+
+
+def test_tiles_have_the_papers_size_or_whole_patches() -> None:
+    assert jigsaw.tile_side(225) == 64
+    assert jigsaw.tile_side(224, 3, 16) == 64
+    assert jigsaw.tile_side(32, 3, 4) == 8
+    with pytest.raises(UserError, match="smaller patches"):
+        jigsaw.tile_side(24, 3, 8)
+
+
+def test_assembled_tiles_lie_row_by_row() -> None:
+    x = torch.randn(2, 3, 12, 12)
+    assert torch.equal(jigsaw.assemble(jigsaw.cut(x, 3, 4)), x)
+    with pytest.raises(UserError, match="8 tiles"):
+        jigsaw.assemble(torch.randn(1, 8, 3, 4, 4))
+
+
+def test_standardised_tiles_forget_brightness_and_contrast() -> None:
+    tiles = torch.randn(2, 9, 3, 6, 6, dtype=torch.float64)
+    found = jigsaw.standardised(tiles)
+    torch.testing.assert_close(found.mean((-2, -1)), torch.zeros(2, 9, 3, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(jigsaw.standardised(3 * tiles + 5), found, atol=1e-5, rtol=0)
+    assert not jigsaw.standardised(torch.ones(1, 1, 1, 4, 4)).any()
+
+
+def test_one_channel_of_a_tile_stays() -> None:
+    tiles = torch.randn(30, 2, 3, 8, 8)
+    found = jigsaw.drop_colours(tiles, generator=torch.Generator().manual_seed(0))
+    same = (found == tiles).flatten(3).all(3)
+    assert torch.equal(same.sum(2), torch.ones(30, 2, dtype=torch.int64))
+    assert (same.sum((0, 1)) > 8).all()
+    noise = found[~same].flatten(1).std(1)
+    assert 0.005 < noise.mean() < 0.02
+    assert torch.equal(jigsaw.drop_colours(tiles[:, :, :1]), tiles[:, :, :1])
+
+
+def test_the_projection_takes_green_against_magenta_away() -> None:
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    found = jigsaw.project_colours(x)
+    along = -found[:, 0] + 2 * found[:, 1] - found[:, 2]
+    torch.testing.assert_close(along, torch.zeros_like(along), atol=1e-12, rtol=0)
+    torch.testing.assert_close(jigsaw.project_colours(found), found)
+    torch.testing.assert_close(found.sum(1), x.sum(1))
+    with pytest.raises(UserError, match="3 channels"):
+        jigsaw.project_colours(x[:, :2])

@@ -13,6 +13,7 @@ from selftaught.claims import Arm, Claim, claim_of, claimed, fact_of, fact_text
 from selftaught.evaluation import Number, paired_difference
 from selftaught.run import train
 from selftaught.run.layout import environment, write_json
+from selftaught.run.tasks import numbers as forgetting
 
 SECONDS = ("run", "seconds")
 
@@ -125,12 +126,20 @@ def _cell(
     try:
         done = train(arm.method, data, out=str(out), seed=seed, quiet=True, knn_every=0, **merged)
         wanted = (claim.score, *claim.also)
-        names = list(dict.fromkeys(protocol for protocol, _ in wanted if protocol != "run"))
+        names = list(dict.fromkeys(protocol for protocol, _ in wanted if protocol not in ("run", "tasks")))
         beside: dict[str, Any] = {"reference": str(reference)} if reference is not None else {}
-        found = done.evaluate(claim.judged_on, protocols=names, baselines=arm.kind != "this", **beside)
+        found: Any = {}
+        if names:
+            given: dict[str, Any] = {"protocols": names, "baselines": arm.kind != "this"} | claim.judging | beside
+            found = done.evaluate(claim.judged_on, **given)
+        kept = forgetting(done.layout) if any(protocol == "tasks" for protocol, _ in wanted) else {}
         learnt = sum(stage["seconds"] for stage in done.layout.read_state()["stages"].values())
         return {
-            _label(pair): learnt if pair == SECONDS else found[pair[0]][arm.kind].numbers[pair[1]].mean
+            _label(pair): learnt
+            if pair == SECONDS
+            else kept[pair[1]]
+            if pair[0] == "tasks"
+            else found[pair[0]][arm.kind].numbers[pair[1]].mean
             for pair in wanted
         }
     finally:

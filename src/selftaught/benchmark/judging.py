@@ -33,12 +33,19 @@ class Embedded(NamedTuple):
     parts: tuple[Source, Source]
 
 
+def probes_of(wanted: Mapping[str, Any]) -> list[str]:
+    """The probes that a cell's ``judge`` names."""
+    named = wanted["probe"]
+    return [named] if isinstance(named, str) else list(named)
+
+
 def judge(run: Any, cell: Cell) -> list[dict[str, Any]]:
     """Everything that the cell's ``judge`` asks for, as records.
 
     ``judge`` holds: ``on`` (name -> source string), ``own`` (name of the cell's data set in it, "" for a union),
-    ``probe``, ``fractions``, ``cross`` (probe the other sets too), ``ood`` (scorers), ``neighbours``, ``limits``
-    (training and test samples of each set, 0 for all), ``features`` (keep them).
+    ``probe`` (one, or a list of which the first makes the main tables), ``fractions``, ``cross`` (probe the other sets
+    too), ``ood`` (scorers), ``neighbours``, ``limits`` (training and test samples of each set, 0 for all), ``features``
+    (keep them); and ``recipe`` of fine-tuning where it isn't the default.
 
     Returns:
         dicts with ``judged``, ``fraction``, ``protocol``, ``headline`` and ``numbers``.
@@ -115,12 +122,14 @@ def _labels(run: Any, cell: Cell, name: str, found: Embedded) -> list[dict[str, 
         fractions = [cell["fraction"]] if own else [1.0]
     classifies = own and run.method.output == "classes"
     records = []
+    probes = probes_of(wanted)
     for fraction in fractions:
-        result = _probe(run, cell, found, fraction)
-        records.append(_record(name, fraction, wanted["probe"], result, headline=not classifies))
+        for place, probe in enumerate(probes):
+            result = _probe(run, cell, found, fraction, probe)
+            records.append(_record(name, fraction, probe, result, headline=not classifies and not place))
     if classifies:
         records.append(_record(name, cell["fraction"], "classify", _own_classes(run, cell, found), headline=True))
-    if wanted["probe"] != "knn":
+    if "knn" not in probes:
         nearest = evaluation.knn(found.x, found.y, found.test_x, found.test_y)
         records.append(_record(name, 1.0, "knn", nearest, headline=False))
     return records
@@ -134,11 +143,11 @@ def _record(name: str, fraction: float, protocol: str, result: Result, *, headli
     }  # fmt: skip
 
 
-def _probe(run: Any, cell: Cell, found: Embedded, fraction: float) -> Result:
-    seed, probe = cell["seed"], cell["judge"]["probe"]
+def _probe(run: Any, cell: Cell, found: Embedded, fraction: float, probe: str) -> Result:
+    seed = cell["seed"]
     picked = evaluation.subset(found.y, fraction=fraction, seed=seed)
     if probe == "finetune":
-        return _finetune(run, found, picked, seed)
+        return _finetune(run, found, picked, seed, cell["judge"].get("recipe", "adamw"))
     split = (found.x[picked], found.y[picked], found.test_x, found.test_y)
     if probe == "knn":
         return evaluation.knn(*split)
@@ -147,11 +156,11 @@ def _probe(run: Any, cell: Cell, found: Embedded, fraction: float) -> Result:
     return evaluation.linear(*split, seed=seed)
 
 
-def _finetune(run: Any, found: Embedded, picked: np.ndarray, seed: int) -> Result:
+def _finetune(run: Any, found: Embedded, picked: np.ndarray, seed: int, recipe: str) -> Result:
     train, test = found.parts[0].subset(picked), found.parts[1]
     (x, y), (test_x, test_y) = _images(run.method, train), _images(run.method, test)
     encoder = run.method.encoder if run.method.output == "classes" else run.method.deliverable()
-    return evaluation.finetune(encoder, x, y, test_x, test_y, seed=seed)
+    return evaluation.finetune(encoder, x, y, test_x, test_y, recipe=recipe, seed=seed)
 
 
 def _images(method: Any, source: Source) -> tuple[Any, np.ndarray]:

@@ -16,6 +16,7 @@ from selftaught.benchmark.cells import key_of
 from selftaught.benchmark.judging import PROBES
 from selftaught.data.spec import near
 from selftaught.errors import UserError
+from selftaught.evaluation.finetune import RECIPES
 from selftaught.evaluation.ood import NEIGHBOURS, SCORERS
 from selftaught.run.layout import read_yaml
 
@@ -30,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "options": {},
     "overrides": [],
     "probe": "linear",
+    "recipe": "adamw",
     "judge_on": None,
     "cross": False,
     "ood": [],
@@ -176,7 +178,8 @@ class _Block:
         if not united:
             on = {data: sources[data]} | on
         alone = not (united or s["cross"] or s["ood"])
-        return {
+        more = {} if s["recipe"] == DEFAULTS["recipe"] else {"recipe": s["recipe"]}
+        return more | {
             "on": {data: sources[data]} if alone else on, "own": "" if united else data, "probe": s["probe"],
             "fractions": self.fractions, "cross": bool(s["cross"]), "ood": list(s["ood"]),
             "neighbours": int(s["neighbours"]), "limits": list(s["limits"]), "features": bool(s["features"]),
@@ -184,8 +187,11 @@ class _Block:
 
     def _check_judgement(self) -> None:
         s = self.s
-        if s["probe"] not in PROBES:
-            raise UserError(f"{self.grid}: probe {s['probe']!r}; it may be {', '.join(PROBES)}")
+        for probe in _list(s["probe"]) or [""]:
+            if probe not in PROBES:
+                raise UserError(f"{self.grid}: probe {probe!r}; it may be {', '.join(PROBES)}, or several of them")
+        if s["recipe"] not in RECIPES:
+            raise UserError(f"{self.grid}: recipe {s['recipe']!r}; fine-tuning has {', '.join(RECIPES)}")
         for scorer in _list(s["ood"]):
             if scorer not in SCORERS:
                 raise UserError(f"{self.grid}: ood {scorer!r}; it may be {', '.join(SCORERS)}")

@@ -21,6 +21,7 @@ from selftaught.catalog.cards import (
     values,
 )
 from selftaught.catalog.source import REQUIRED, Expression, Option, read_options
+from selftaught.catalog.taxonomy import branch_of, taxonomy, taxonomy_markdown, taxonomy_text
 from selftaught.catalog.text import card_text, table_markdown, table_text
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Expression",
     "Option",
     "all_cards",
+    "branch_of",
     "card",
     "card_text",
     "changes_a_run",
@@ -44,5 +46,8 @@ __all__ = [
     "stages",
     "table_markdown",
     "table_text",
+    "taxonomy",
+    "taxonomy_markdown",
+    "taxonomy_text",
     "values",
 ]

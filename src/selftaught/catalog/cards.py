@@ -12,7 +12,8 @@ from selftaught.catalog.source import Option, read_class_literal, read_literal, 
 from selftaught.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
-_BENCHMARK = "-benchmark"
+_BENCHMARKS = ("-benchmark", "-survey")
+"""Endings of the slugs that are a comparison and no method."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Card:
 
     ``number`` is the order in the list of the 47 systems, 0 for a baseline. ``modality`` may name several, joined by
     " + " ("image + volume"); "any" stands for all. ``summary`` says what the method is for, ``avoid`` when not to use
-    it, ``needs`` what data it takes.
+    it, ``needs`` what data it takes. For the taxonomy: ``branch`` where it isn't the family's, ``mechanism`` (what
+    teaches, in a few words), ``uses`` (what it takes besides an encoder), ``representative`` (stands for its branch).
     """
 
     slug: str
@@ -39,6 +41,10 @@ class Card:
     tags: tuple[str, ...]
     number: int = 0
     command: str = ""
+    branch: str = ""
+    mechanism: str = ""
+    uses: tuple[str, ...] = ()
+    representative: bool = False
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -74,7 +80,8 @@ def _read_card(file: Path) -> Card:
     entry = tomllib.loads(file.read_text(encoding="utf-8"))
     entry = {key: " ".join(value.split()) if isinstance(value, str) else value for key, value in entry.items()}
     entry["modality"] = " + ".join(entry["modality"])
-    return Card(slug=file.stem, **entry | {"tags": tuple(entry["tags"])})
+    lists: dict[str, Any] = {name: tuple(entry[name]) for name in ("tags", "uses") if name in entry}
+    return Card(slug=file.stem, **entry | lists)
 
 
 def all_cards() -> list[Card]:
@@ -103,8 +110,8 @@ def method_file(slug: str) -> Path:
     """Where the code stands once it is built: ``methods/SLUG_WITH_UNDERSCORES.py``, or for a benchmark
     ``benchmark/NAME.py``.
     """
-    if slug.endswith(_BENCHMARK):
-        return PACKAGE / "benchmark" / f"{slug.removesuffix(_BENCHMARK).replace('-', '_')}.py"
+    if slug.endswith(_BENCHMARKS):
+        return PACKAGE / "benchmark" / f"{slug.removesuffix('-benchmark').replace('-', '_')}.py"
     return PACKAGE / "methods" / f"{slug.replace('-', '_')}.py"
 
 
@@ -174,7 +181,7 @@ def _stem(word: str) -> str:
 # ---- what the file of a built method says ----------------------------------------------------------------------------
 def _built_file(slug: str) -> Path | None:
     file = method_file(card(slug).slug)
-    return file if file.is_file() and not slug.endswith(_BENCHMARK) else None
+    return file if file.is_file() and not slug.endswith(_BENCHMARKS) else None
 
 
 def options(slug: str) -> list[Option]:

@@ -53,6 +53,8 @@ def card_text(slug: str, width: int = 100) -> str:
     kind = "baseline" if c.baseline else f"system {c.number} of 47"
     lines = [f"{c.title}   ({c.slug})", f"{c.modality} · {c.job} · {c.family} · {kind}", ""]
     facts = {"what for": c.summary, "when not": c.avoid, "needs": c.needs, "paper": reference(c)}
+    if c.mechanism:
+        facts["what teaches"] = c.mechanism + (f"; uses {', '.join(c.uses)}" if c.uses else "")
     if not c.built:
         return "\n".join([*lines, *_aligned(facts.items(), width), "", "not built yet"])
     trained = stages(c.slug)

@@ -10,14 +10,14 @@ from typing import Any, Literal
 class Arm:
     """One side of a comparison: a method and its options.
 
-    ``kind`` says which of an evaluation's models is judged: the trained one, an untrained one, or the run that the
-    method was to change.
+    ``kind`` says which of an evaluation's models is judged: the trained one, an untrained one, the raw input's
+    yardstick, or the run that the method was to change.
     """
 
     name: str
     method: str
     options: dict[str, Any] = field(default_factory=dict)
-    kind: Literal["this", "random", "original"] = "this"
+    kind: Literal["this", "random", "raw", "original"] = "this"
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,13 @@ class Claim:
         common: options of all arms.
         conditions: name -> options that vary over the comparison (batch sizes, ...).
         score: names of a protocol and of its number that decide, the larger the better.
-        also: further numbers to store; ("run", "seconds") is how long an arm learnt.
+        also: further numbers to store; ("run", "seconds") is how long an arm learnt. "tasks" in place of a protocol:
+            what a stream of tasks left (`selftaught.run.tasks.numbers`).
         seeds: repetitions; each arm of a pair has the same seed.
         judged_on: source that the encoders are judged on where it isn't the training data's own.
         full: options that the longer form changes.
         start: the run that all arms begin from; None: from random weights.
+        judging: options of the protocols, as ``Run.evaluate`` takes them (fine-tuning's ``recipe`` ...).
         reference: name of the arm whose run the protocols set the others beside (``--reference``); "" for none.
     """
 
@@ -68,6 +70,7 @@ class Claim:
     full_seeds: int = 5
     start: Start | None = None
     reference: str = ""
+    judging: dict[str, Any] = field(default_factory=dict)
 
 
 def fact_text(fact: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ The other names here are what the engine and the command line need around it.
 
 from selftaught.data.cache import PackedSource, pack
 from selftaught.data.checking import CheckReport, check
-from selftaught.data.combining import Concat, Grouped, Mapped, Pairs, by_field
+from selftaught.data.combining import Captioned, Concat, Grouped, Mapped, Pairs, by_field, captioned
 from selftaught.data.copies import Copies, open_copies
 from selftaught.data.decoding import IMAGE_SUFFIXES, PictureFacts, decode, read_with_metadata
 from selftaught.data.embedded import EMBEDDED_NAMES, Embedded, fetch, list_embedded
@@ -27,6 +27,7 @@ __all__ = [
     "LOCATIONS",
     "METADATA",
     "Camera",
+    "Captioned",
     "CheckReport",
     "Concat",
     "Copies",
@@ -49,6 +50,7 @@ __all__ = [
     "as_uint8",
     "by_field",
     "cache_folder",
+    "captioned",
     "check",
     "decode",
     "fetch",

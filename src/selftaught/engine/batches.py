@@ -36,9 +36,10 @@ def enough_for(pipelines: list[Pipeline] | None) -> int | None:
 class Batches(Dataset[Any]):
     """Whole batches of one source, made in the loader's workers.
 
-    Indexed with ``(epoch, indices)``; returns the batch dict of the contract plus ``skipped``: pairs of a sample's
-    index and the reason it could not be used. A skipped sample's place is taken by the next good one. The views'
-    randomness depends on (seed, epoch, index) alone, so no worker holds a state that a resumed run would miss.
+    Indexed with ``(epoch, indices)``; returns the batch dict of the contract, ``values`` with the numbers that the
+    source knows of each sample, and ``skipped``: pairs of a sample's index and the reason it could not be used. A
+    skipped sample's place is taken by the next good one. The views' randomness depends on (seed, epoch, index) alone,
+    so no worker holds a state that a resumed run would miss.
 
     Args:
         source: where the samples come from.
@@ -80,6 +81,8 @@ class Batches(Dataset[Any]):
         batch: dict[str, Any] = {"index": torch.from_numpy(kept), "skipped": skipped}
         if self.source.labels is not None:
             batch["label"] = torch.from_numpy(np.asarray(self.source.labels)[kept])
+        if self.source.values:
+            batch["values"] = {name: torch.from_numpy(v[kept]) for name, v in self.source.values.items()}
         made = [row[1] for row in rows]
         if self.recipe is not None:
             return batch | stack_views(made, self.recipe)
@@ -183,7 +186,8 @@ def _pixels(source: Source, field: str, value: Any, pixels: str, value_range: An
 
 
 def stack_views(rows: list[dict[str, Any]], recipe: Recipe) -> dict[str, torch.Tensor]:
-    """Views and facts of several samples as one batch: images (N,C,h,w), clips (N,C,T,h,w), facts (N, ...).
+    """Views and facts of several samples as one batch: images (N,C,h,w), clips (N,C,T,h,w), tokens and facts (N, ...),
+    texts as a list.
 
     Raises:
         UserError: a view has several sizes.
@@ -192,8 +196,10 @@ def stack_views(rows: list[dict[str, Any]], recipe: Recipe) -> dict[str, torch.T
     for name in rows[0]:
         values = [np.asarray(row[name]) for row in rows]
         kind = recipe.kind_of(name, values[0].ndim) if "." not in name else "value"
+        if kind == "text" and values[0].dtype.kind in "iuf":  # tokens
+            kind = "value"
         if kind != "value":
-            found[name] = kind_of(kind).stack(values)
+            found[name] = kind_of(kind).stack([row[name] for row in rows] if kind == "text" else values)
             continue
         if len({value.shape for value in values}) > 1:
             raise UserError(f"{name} has several sizes in one batch; crop or resize to one size")

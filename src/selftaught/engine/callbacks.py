@@ -6,6 +6,7 @@ import csv
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ class Metrics(Callback):
         self._counts: dict[str, int] = {}
         self._count, self._time, self._step = 0, time.monotonic(), 0
         self.last: dict[str, Any] = {}
+        self.late = False
+        self.warn: Callable[[str], Any] = print
 
     def state_dict(self) -> dict[str, Any]:
         """What was summed since the last row."""
@@ -119,11 +122,20 @@ class Metrics(Callback):
     def _write(self) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         part = self.path.with_suffix(".part")
-        with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        part.replace(self.path)
+        try:
+            with part.open("w", newline="") as file:
+                writer = csv.DictWriter(file, columns, restval="")
+                writer.writeheader()
+                writer.writerows(self.rows)
+            part.replace(self.path)
+        except OSError as error:  # a full disk: all rows are written with the next one that finds room
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            if not self.late:
+                self.warn(f"{self.path}: can't be written ({error.strerror}); training goes on, the rows are kept")
+            self.late = True
+        else:
+            self.late = False
 
 
 class OnlineKNN(Callback):

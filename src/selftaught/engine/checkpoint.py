@@ -6,7 +6,10 @@ import os
 import random
 import signal
 import time
+import zipfile
+import zlib
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning as L
@@ -52,6 +55,33 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
+def read_checkpoint(path: Path, mend: str = "take it from a copy of the run, or train again") -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU, its bytes compared with their checksums first.
+
+    Tensors stay on disk until they are looked at. Nothing is unpickled but tensors and plain values.
+
+    Args:
+        path: the file.
+        mend: what to do where it is damaged.
+
+    Raises:
+        UserError: it can't be read, or isn't what was written.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            broken = file.testzip()
+        if broken is not None:
+            raise UserError(f"{path}: damaged ({broken} is not what was written); {mend}")
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror or error}); {mend}") from error
+    except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError, zlib.error) as error:
+        raise UserError(f"{path}: damaged ({str(error).splitlines()[0][:60]}); {mend}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a checkpoint; {mend}")
+    return content
 
 
 def save_atomically(trainer: L.Trainer, path: Path) -> str | None:

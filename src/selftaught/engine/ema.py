@@ -29,7 +29,7 @@ class MovingAverage(nn.Module):
     (running statistics of BatchNorm, counters) are copied.
 
     Args:
-        module: what to follow. Only a copy is kept; pass the module again to :meth:`update`.
+        module: what to follow; pass it again to :meth:`update`.
         decay: share of the old average in [0, 1]; 0 copies, 1 stands still.
         total: number of updates over which the decay rises to ``final`` along half a cosine; None keeps it fixed.
         final: where the decay ends.
@@ -45,6 +45,12 @@ class MovingAverage(nn.Module):
         self.base, self.final, self.total = decay, final, total
         self.updates = 0
         self.average = copy.deepcopy(module).requires_grad_(False)
+        self._followed = (module,)  # a tuple, so that it is no member: neither in the state nor among the parameters
+
+    def restart(self) -> None:
+        """Take over the weights of what it follows, as at the beginning: after these were loaded from elsewhere."""
+        self.average.load_state_dict(self._followed[0].state_dict())
+        self.updates = 0
 
     @property
     def decay(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import warnings
@@ -12,15 +13,18 @@ from typing import Any
 import lightning as L
 import torch
 
+from selftaught.engine.branching import BranchPoint, branch_file
 from selftaught.engine.callbacks import FiniteGuard, Metrics, OnlineKNN
-from selftaught.engine.checkpoint import Checkpoints
+from selftaught.engine.checkpoint import Checkpoints, read_checkpoint
 from selftaught.engine.compiling import compile_networks, eagerly, release_networks
 from selftaught.engine.keeping import Averaged, Best, mean_loss
 from selftaught.engine.loader import DataModule
 from selftaught.engine.method import Method
+from selftaught.engine.orders import Order
 from selftaught.engine.precision import accelerator, lightning_precision
 from selftaught.engine.progress import Progress
 from selftaught.engine.stages import Stage
+from selftaught.engine.tracking import Tracking
 from selftaught.errors import UserError, require
 from selftaught.run_settings import Settings
 
@@ -107,6 +111,7 @@ def fit(
     title: str = "",
     quiet: bool = False,
     callbacks: list[Any] | None = None,
+    order: Order | None = None,
 ) -> dict[str, Any]:
     """Train the method's current stage to its end, from where its last checkpoint left off.
 
@@ -124,6 +129,7 @@ def fit(
         title: what the progress bar says.
         quiet: no progress bar.
         callbacks: further Lightning callbacks.
+        order: of the first stream's samples; None: the method's own.
 
     Returns:
         steps done, and samples skipped.
@@ -136,21 +142,29 @@ def fit(
     plan = plan or Stage()
     checkpoint = folder / "checkpoints" / f"{method.stage}.ckpt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    data, total, epoch_batches = _planned(method, sources, settings, folder)
+    data, total, epoch_batches = _planned(method, sources, settings, folder, order)
     metrics = Metrics(folder / "metrics.csv", method.stage, settings.log_every, settings.batch_size)
     progress = Progress(title, total, metrics, quiet)
     saver = Checkpoints(checkpoint, settings.checkpoint_minutes, settings.checkpoint_steps, progress.console.print)
+    metrics.warn = progress.console.print
     watching: list[Any] = [FiniteGuard(checkpoint), metrics]
     say = progress.console.print
+    if method.reselection is not None:
+        method.reselection.say = say
     compiled = compile_networks(method, accelerator(settings.device), say) if settings.compile else []
     if knn is not None and settings.knn_every > 0:
         watching.append(OnlineKNN(eagerly(knn) if compiled else knn, total, settings.knn_every, metrics))
     averaged = Averaged(method, settings.ema) if settings.ema else None
     best = Best(epoch_batches, plan.patience, metrics, _look(held_out, settings, method)) if plan.watches else None
     watching += [callback for callback in (averaged, best) if callback is not None]
-    trainer = make_trainer(
-        settings, folder, [*watching, *(callbacks or []), progress, saver], make_loggers(settings, folder)
-    )
+    endless = method.endless
+    if endless is not None and method.branch is None:
+        watching.append(BranchPoint(branch_file(checkpoint), endless.constant_end, say))
+    loggers = make_loggers(settings, folder)
+    if loggers:
+        options = dataclasses.asdict(settings) | dataclasses.asdict(method.config)
+        watching.append(Tracking(options, settings.log_every, settings.batch_size))
+    trainer = make_trainer(settings, folder, [*watching, *(callbacks or []), progress, saver], loggers)
     if not checkpoint.exists():
         L.seed_everything(settings.seed + 7919 * method.stages.index(method.stage), verbose=False)
     elif stopped := _stopped_early(checkpoint):
@@ -166,7 +180,9 @@ def fit(
     return {"steps": method.steps, "skipped": sum(len(skips.reasons) for skips in data.skips.values())}
 
 
-def _planned(method: Method, sources: dict[str, Any], settings: Settings, folder: Path) -> tuple[DataModule, int, int]:
+def _planned(
+    method: Method, sources: dict[str, Any], settings: Settings, folder: Path, order: Order | None
+) -> tuple[DataModule, int, int]:
     """The stage's data, its steps and the batches of an epoch; the method is told of them."""
     data = DataModule(
         sources,
@@ -177,14 +193,20 @@ def _planned(method: Method, sources: dict[str, Any], settings: Settings, folder
         max_skip=settings.max_skip,
         skipped=folder / "skipped.csv",
         view_device=settings.view_device,
+        order=order,
     )
     epoch_batches = data.epoch_batches(settings.devices * settings.nodes)
     if method.modality == "image" and method.pixels == "uint8":
         method.to(memory_format=torch.channels_last)
     total = stage_steps(settings, epoch_batches)
+    if method.reselection is not None:
+        method.reselection.folder = folder
+        if settings.steps is None and method.reselection.options.rescale_epochs:
+            total = round(total / method.reselection.options.rho)
     data.total_batches = total * settings.accumulate
     method.plan(total, epoch_batches)
     method.accumulate, method.clip = settings.accumulate, settings.clip
+    method.branch = settings.anneal_from if settings.anneal else None
     return data, total, epoch_batches
 
 
@@ -210,20 +232,20 @@ def _save_last(saver: Checkpoints, trainer: L.Trainer, method: Method, folder: P
     """
     if saver.saved_step == method.steps:
         return
-    if saver.path.exists() and int(_saved(saver.path)["selftaught"]["steps"]) == method.steps:
+    if saver.path.exists() and int(read_checkpoint(saver.path)["selftaught"]["steps"]) == method.steps:
         return
     if problem := saver.save(trainer):
         raise UserError(f"{folder}: {problem}; free some space and go on with --resume {folder}")
 
 
-def _saved(checkpoint: Path) -> dict[str, Any]:
-    """The content of a checkpoint, its tensors left on disk until they are looked at."""
-    content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return content
-
-
 def _stopped_early(checkpoint: Path) -> int | None:
-    """Batches taken, where the run had stopped early when it was saved."""
-    content = _saved(checkpoint)
+    """Batches taken, where the run had stopped early when it was saved.
+
+    Raises:
+        UserError: the checkpoint is damaged.
+    """
+    content = read_checkpoint(checkpoint)
+    if "selftaught" not in content or "state_dict" not in content:
+        raise UserError(f"{checkpoint}: not a checkpoint of a run; take it from a copy of the run, or train again")
     best = content.get("callbacks", {}).get("Best", {})
     return int(content["selftaught"]["batches"]) if best.get("stopped") else None

@@ -12,7 +12,7 @@ from selftaught.data import Modality, Source, open_source
 from selftaught.data.kinds import kind_of
 from selftaught.data.source import UNLABELLED
 from selftaught.engine.batches import Batches
-from selftaught.engine.orders import Shuffled
+from selftaught.engine.orders import Order, Shuffled
 from selftaught.engine.precision import cores
 from selftaught.engine.streams import Epochs, SideBySide, SkipLog, Stream, StreamLoader, Together
 from selftaught.errors import UserError
@@ -69,6 +69,7 @@ class DataModule(L.LightningDataModule):
         skipped: where to list the unusable samples.
         view_device: "cpu" makes views in the loader's processes, "model" batched on the model's device (images of one
             size), "auto" is cpu.
+        order: of the first stream's samples; None: the method's own, else shuffled.
 
     Raises:
         UserError: fewer samples than one batch; other roles than the method's.
@@ -86,6 +87,7 @@ class DataModule(L.LightningDataModule):
         max_skip: float = 0.05,
         skipped: Path | None = None,
         view_device: str = "auto",
+        order: Order | None = None,
     ) -> None:
         super().__init__()
         by_role = source if isinstance(source, dict) and set(source) <= set(method.roles) else {method.roles[0]: source}
@@ -100,14 +102,27 @@ class DataModule(L.LightningDataModule):
         self.skips = {
             role: SkipLog(s, max_skip, _listed(skipped, role, self.sources)) for role, s in self.sources.items()
         }
-        self.orders = {role: method.order(s, role) or Shuffled(len(s)) for role, s in self.sources.items()}
+        self.orders = {role: self._order(s, role) for role, s in self.sources.items()}
+        if order is not None:
+            self.orders[next(iter(self.sources))] = order
         if next(iter(self.sources)) == method.roles[0]:  # a further stream may be small: its batches are, too
             check_batch_size(self.source, batch_size, method.compares)
+        for role, order in self.orders.items():
+            order.batched(self.rows(role))
         labels = self.source.labels
         if method.needs_labels and labels is not None and len(labels) and int(labels.min()) < 0:
             raise UserError(
                 f"{self.source.name} holds samples without a label, which {method.slug} learns from: use --split train"
             )
+
+    def _order(self, source: Source, role: str) -> Order:
+        """The method's own order, the part that is chosen as it learns, or all samples shuffled."""
+        own, reselection = self.method.order(source, role), self.method.reselection
+        if reselection is None or role != self.method.roles[0]:
+            return own or Shuffled(len(source))
+        if own is not None:
+            raise UserError(f"--curate: {self.method.slug} orders its samples itself; leave it out")
+        return reselection.order(source, self.batch_size, self.seed)
 
     def rows(self, role: str, world: int = 1) -> int:
         """Samples of a stream in a batch of one process."""
@@ -133,6 +148,8 @@ class DataModule(L.LightningDataModule):
     def train_dataloader(self) -> StreamLoader:
         """Batches from ``start_batch`` on."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        for role, order in self.orders.items():
+            order.batched(self.rows(role, world) * world)
         total = self.total_batches or self.epoch_batches(world)
         datasets = {role: self.batches(role) for role in self.sources}
         kind = Stream if self.total_batches is not None else Epochs
@@ -149,9 +166,9 @@ class DataModule(L.LightningDataModule):
     def batches(self, role: str) -> Batches:
         """The dataset of one stream."""
         source = self.sources[role]
-        views = self.method.recipe()
+        views = self.method.learning_recipe()
         if views is None and source.modality == "image":
-            views = self.method.views()
+            views = self.method.learning_views()
         return Batches(source, views, self.seed, self.method.pixels, self.on_device)
 
 

@@ -16,6 +16,7 @@ from selftaught.engine.distributed import average_gradients, is_distributed
 from selftaught.engine.method_config import LearningRateScaling, MethodConfig, Optimizer, Schedule
 from selftaught.engine.optim import parameter_groups, scaled_lr
 from selftaught.engine.optimisers import Optim
+from selftaught.engine.schedules import ENDLESS, InfiniteSchedule, endless
 from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
 from selftaught.views import Pipeline, render_batch
@@ -39,12 +40,17 @@ class Method(L.LightningModule):
         length: samples T of a series window (series only).
         samples: size of the training set, for methods that keep a state per sample; 0 where it is not known.
         classes: number of classes of the training set, for methods that learn from labels; 0 without labels.
+        modality: kind of the samples, one of ``modalities``; None: series where there is a length, else the first one.
         **options: single fields of the config, overriding it.
 
     Attributes:
         accumulate: batches per optimiser step.
         clip: largest norm of an optimiser's gradient; 0 does not clip.
         steps: steps of the current stage that are done.
+        task: number of the current task in a stream of tasks (``--then``); 0 is the first.
+        branch: step from which this run anneals another one's state (``--anneal``); None does not.
+        reselection: the :class:`selftaught.engine.reselection.Reselection` that chooses the samples anew as the method
+            learns; None: all are read.
 
     Raises:
         UserError: an option that the config does not have, or a value of another type or outside its range or choices.
@@ -74,24 +80,31 @@ class Method(L.LightningModule):
         length: int | None = None,
         samples: int = 0,
         classes: int = 0,
+        modality: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.config = configure(type(self).config_class, config, options)
         self.channels, self.length, self.samples, self.classes = channels, length, samples, classes
-        self.modality = "series" if length is not None and "series" in self.modalities else self.modalities[0]
+        usual = "series" if length is not None and "series" in self.modalities else self.modalities[0]
+        self.modality = modality if modality in self.modalities else usual
         if self.needs_labels and classes < 2:
             raise UserError(f"{self.slug} learns from labels: give data with at least two classes (class folders)")
         self.stage = self.stages[0]
         self.accumulate, self.clip = 1, 0.0
         self.steps = 0
+        self.task = 0
+        self.branch: int | None = None
         self._planned: tuple[int, int] | None = None
         self._batches = 0
         self._optims: dict[str, Optim] = {}
         self._places: dict[str, int] = {}
         self._cleared: set[str] = set()
         self.value_range: Any = None
+        self.own_views: list[Pipeline] | None = None
+        self.own_recipe: Any = None
+        self.reselection: Any = None
         self.register_buffer("pixel_mean", torch.full((channels,), 0.5))
         self.register_buffer("pixel_std", torch.full((channels,), 0.25))
         self.build()
@@ -118,6 +131,19 @@ class Method(L.LightningModule):
         return cls.default_data
 
     @classmethod
+    def takes(cls, source: Any) -> Any:
+        """The source as this method reads it, with fields of its own where it needs some; as it is.
+
+        Raises:
+            UserError: a source without what the method needs.
+        """
+        return source
+
+    def begins_from(self, given: Mapping[str, Tensor]) -> bool:
+        """Take over what the run in ``--init`` delivers, in a way of the method's own; False: as every method does."""
+        return False
+
+    @classmethod
     def streams(cls, source: Any, given: dict[str, Any], opened: Callable[[Any], Any]) -> dict[str, Any]:
         """The sources of all roles: the run's data for the first, what was given for the others.
 
@@ -137,6 +163,19 @@ class Method(L.LightningModule):
                 raise UserError(f"{cls.slug} reads {' and '.join(cls.roles)}: give --{role} SOURCE")
         return found
 
+    @classmethod
+    def arranged(cls, sources: dict[str, Any], config: Any) -> dict[str, Any]:
+        """The samples of every role as the method learns from them, made of what was given: videos cut into snippets.
+
+        Args:
+            sources: by role.
+            config: the run's options.
+
+        Raises:
+            UserError: sources that nothing can be learnt from.
+        """
+        return sources
+
     def views(self) -> list[Pipeline]:
         """The views of a sample to learn from, one pipeline each (images)."""
         return []
@@ -145,9 +184,27 @@ class Method(L.LightningModule):
         """The :class:`selftaught.views.Recipe` of samples of several fields; None: :meth:`views` says it all."""
         return None
 
+    def learning_views(self) -> list[Pipeline]:
+        """The views that a run learns from: the user's own, else :meth:`views`."""
+        return self.views() if self.own_views is None else self.own_views
+
+    def learning_recipe(self) -> Any:
+        """The recipe that a run learns from: the user's own, else :meth:`recipe`."""
+        return self.recipe() if self.own_recipe is None else self.own_recipe
+
     def evaluation_view(self) -> Any:
         """The one deterministic view to embed a sample with (a pipeline or recipe); None takes samples whole."""
         return None
+
+    def finetuning_view(self) -> Any:
+        """The recipe of one random view to fine-tune with, named as the modality; None shows the evaluation view."""
+        return None
+
+    def survey(self, sources: Mapping[str, Any]) -> None:
+        """Look at the training samples of all roles before anything is learnt from them: a vocabulary, frequencies."""
+
+    def same_survey(self, other: Method) -> None:
+        """Take over what ``other``, of the same class and options, found by :meth:`survey`."""
 
     def loss(self, batch: dict[str, Any]) -> Terms:
         """Named scalar terms of the objective; ``loss`` is the one to minimise."""
@@ -196,6 +253,22 @@ class Method(L.LightningModule):
         """Embeddings (N, D) that the protocols judge: the prediction, unless that is something else."""
         return self.predict(batch)
 
+    def pictures(self, x: Tensor) -> dict[str, Tensor]:
+        """What the report shows beside each other of normalised images (N, C, H, W): name to pictures of their shape.
+
+        A method that restores what it hid gives the input, the mask, what it restored and the target.
+        """
+        return {}
+
+    def selection_features(self, batch: dict[str, Any]) -> Tensor:
+        """Features (N, D) by which samples are chosen to go on with; those that the protocols judge."""
+        return self.features(batch)
+
+    @property
+    def draws(self) -> bool:
+        """Whether :meth:`pictures` gives any."""
+        return type(self).pictures is not Method.pictures
+
     def deliverable(self) -> nn.Module:
         """The module that a user takes away: normalised samples in, embedding or image out."""
         raise TypeError(f"{type(self).__name__} delivers no module")
@@ -203,6 +276,19 @@ class Method(L.LightningModule):
     def deliverable_spec(self) -> dict[str, Any]:
         """JSON-able account of how to build :meth:`deliverable` again, without selftaught where that is possible."""
         return {}
+
+    def exported(self) -> tuple[nn.Module, dict[str, Any]]:
+        """What ``export`` writes and its account; the deliverable, unless a plainer network does the same."""
+        return self.deliverable(), self.deliverable_spec()
+
+    def listings(self) -> list[dict[str, Any]]:
+        """Tables of the report that only the method knows of (see `selftaught.report.schema.Listing`)."""
+        return []
+
+    @property
+    def also_channels(self) -> tuple[int, ...]:
+        """Numbers of channels besides those of training that samples to embed may have."""
+        return ()
 
     def before_step(self) -> None:
         """What precedes a step and belongs to it, before the loss of its first batch is computed."""
@@ -212,6 +298,9 @@ class Method(L.LightningModule):
 
     def edit_gradients(self, optimizer: Any) -> None:
         """Change gradients or groups of a torch optimiser just before its step, and before clipping."""
+
+    def begin_task(self, source: Any) -> None:
+        """Prepare for a further task of a stream; weights are loaded, ``source`` is what the last one learnt from."""
 
     def order(self, source: Any, role: str) -> Any:
         """The :class:`selftaught.engine.orders.Order` of a stream's samples; None shuffles them."""
@@ -281,6 +370,11 @@ class Method(L.LightningModule):
         return kind_of(self.modality).spatial
 
     @property
+    def evaluation_rows(self) -> int:
+        """Samples that are judged at a time, a power of 2: at most 256, fewer where one sample is large."""
+        return 256
+
+    @property
     def epochs_done(self) -> float:
         """Passes over the data so far in this stage."""
         return self.steps * self.accumulate / self.epoch_batches
@@ -296,6 +390,8 @@ class Method(L.LightningModule):
         if self._steps_now:
             self.after_step()
             self.steps += 1
+        if self.reselection is not None:
+            self.reselection.after_batch(self, self._batches)
         if self._trainer is not None and self.trainer.loggers:
             self.log_dict(terms, prog_bar=False, batch_size=_rows(batch))
         return {"terms": terms} | ({"loss": terms["loss"]} if "loss" in terms else {})
@@ -305,7 +401,7 @@ class Method(L.LightningModule):
         """Whether the current batch completes a step."""
         return self._batches % self.accumulate == 0
 
-    def minimise(self, terms: Terms, optimiser: str | None = None) -> Terms:
+    def minimise(self, terms: Terms, optimiser: str | None = None, *, again: bool = False) -> Terms:
         """Backward pass of ``terms["loss"]`` and, when the batches of a step are complete, the optimiser's step.
 
         The one place where weights move: the loss is divided by the number of accumulated batches, gradients reach the
@@ -314,6 +410,7 @@ class Method(L.LightningModule):
         Args:
             terms: named scalars; ``loss`` is minimised.
             optimiser: one of :meth:`optimisers`; None is the only one.
+            again: another call in this step follows, so that the learning rate stays where it is.
 
         Returns:
             The terms without gradient.
@@ -336,7 +433,7 @@ class Method(L.LightningModule):
             self._backward(loss, wrapped)
             if self._steps_now:
                 wrapped.step()
-        if self._steps_now:
+        if self._steps_now and not again:
             schedules: Any = self.lr_schedulers()
             (schedules[self._places[name]] if isinstance(schedules, list) else schedules).step()
         return detached
@@ -389,15 +486,26 @@ class Method(L.LightningModule):
         for name, optim in self._optims.items():
             clipped = self.clip if optim.clip is None else optim.clip
             built = self.finish_optimizer(optim.build(name, fused=False if scaled and clipped else None))
-            own_total = -(-self.total_steps // optim.every)
-
-            def factor(step: int, optim: Optim = optim, total: int = own_total) -> float:
-                return optim.factor(step, total)
-
+            factor = self._rate(optim)
             factors: list[Any] = [_always if group.get("constant") else factor for group in built.param_groups]
             schedule = torch.optim.lr_scheduler.LambdaLR(built, factors)
             found.append({"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}})
         return found or None
+
+    @property
+    def endless(self) -> InfiniteSchedule | None:
+        """The schedule over the stage's steps where it needs no end (infinite, wsd), else None."""
+        if self.config.schedule not in ENDLESS:
+            return None
+        return endless(self.config, self.total_steps, task=self.task, branch=self.branch)
+
+    def _rate(self, optim: Optim) -> Callable[[int], float]:
+        """Factor on the learning rate by the optimiser's own steps: an endless schedule is that of all optimisers."""
+        total = -(-self.total_steps // optim.every)
+        found, every = self.endless, optim.every
+        if found is not None:
+            return lambda step: found(step * every)
+        return lambda step: optim.factor(step, total)
 
     def _check_shared(self) -> None:
         """Refuse to accumulate where two optimisers move one parameter: their gradients would mix.
@@ -428,6 +536,7 @@ class Method(L.LightningModule):
             "length": self.length,
             "samples": self.samples,
             "classes": self.classes,
+            "modality": self.modality,
         }
         checkpoint[_STATE] = {"stage": self.stage, "steps": self.steps, "batches": self._batches}
 
@@ -446,7 +555,7 @@ class Method(L.LightningModule):
     def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One stream's batch, ready for the networks."""
         if "images" in batch:
-            pairs = zip(self.views(), batch.pop("params"), strict=True)
+            pairs = zip(self.learning_views(), batch.pop("params"), strict=True)
             images = batch.pop("images")
             batch["views"] = [render_batch(images, pipeline, params) for pipeline, params in pairs]
         if "views" in batch:

@@ -250,3 +250,18 @@ def _milestones_passed(step: int, milestones: int | Sequence[int]) -> int:
 def scaled_lr(base: float, batch: int, reference: int = 256) -> float:
     """Linear scaling: base * batch / reference, with the batch over all processes and accumulation steps."""
     return base * batch / reference
+
+
+def clip_each(parameters: Iterable[Tensor], largest: float) -> None:
+    """Shorten every parameter's own gradient to a norm of ``largest`` (SiT, DINO, iBOT); not the norm of all together.
+
+    Args:
+        parameters: those without a gradient are left alone.
+        largest: 0 does not clip.
+    """
+    if largest <= 0:
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            norm = torch.linalg.vector_norm(parameter.grad)
+            parameter.grad.mul_((largest / (norm + 1e-6)).clamp_max(1.0))

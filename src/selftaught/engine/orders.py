@@ -13,7 +13,18 @@ import numpy as np
 
 from selftaught.errors import UserError
 
-__all__ = ["ActiveSet", "Balanced", "Grouped", "InOrder", "Order", "Shuffled", "batches_of"]
+__all__ = [
+    "ActiveSet",
+    "Alternating",
+    "Balanced",
+    "Grouped",
+    "InOrder",
+    "OneGroup",
+    "Order",
+    "Shuffled",
+    "WithReplacement",
+    "batches_of",
+]
 
 
 class Order:
@@ -26,6 +37,9 @@ class Order:
 
     length: int
     stateful: bool = False
+
+    def batched(self, rows: int) -> None:
+        """Be told how many samples make a batch on all processes, before the first epoch is asked for."""
 
     def epoch(self, seed: int, epoch: int) -> np.ndarray:
         """The epoch's samples, (length,) int64."""
@@ -65,6 +79,22 @@ class InOrder(Order):
         return np.arange(self.length, dtype=np.int64)
 
 
+class WithReplacement(Order):
+    """Samples drawn anew each time, so that some come twice and some not at all.
+
+    Args:
+        n: number of samples.
+        length: entries of an epoch; None: n.
+    """
+
+    def __init__(self, n: int, length: int | None = None) -> None:
+        self.n, self.length = n, n if length is None else length
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """``length`` independent draws from (seed, epoch), other ones than a `Shuffled` of the same seed makes."""
+        return np.random.default_rng([seed, epoch, 1]).integers(0, self.n, self.length)
+
+
 class Grouped(Order):
     """``per_group`` samples of one group after another, the runs shuffled; a batch of a multiple holds whole runs.
 
@@ -98,6 +128,37 @@ class Grouped(Order):
         return stacked[rng.permutation(len(stacked))].reshape(-1)
 
 
+class OneGroup(Order):
+    """Batches of one group's samples each, all groups in turn; the rest of a group that fills no batch waits.
+
+    Args:
+        groups: (n,) which group a sample belongs to.
+    """
+
+    def __init__(self, groups: np.ndarray) -> None:
+        self.groups = np.asarray(groups)
+        self.inner: Grouped | None = None
+        self.length = len(self.groups)
+
+    def batched(self, rows: int) -> None:
+        """Cut every group into batches of ``rows``.
+
+        Raises:
+            UserError: no group has so many samples.
+        """
+        most = int(np.unique(self.groups, return_counts=True)[1].max(initial=0))
+        if most < rows:
+            raise UserError(
+                f"--batch-size {rows}: a batch is of one user, and none has more than {most}; use {most} or less"
+            )
+        self.inner = Grouped(self.groups, rows)
+        self.length = self.inner.length
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """See `Grouped`; in any order before the size of a batch is known."""
+        return (self.inner or Shuffled(self.length)).epoch(seed, epoch)
+
+
 class Balanced(Order):
     """As many samples of every class: the rarer ones come again, each pass over a class in an order of its own.
 
@@ -128,12 +189,38 @@ class Balanced(Order):
         return rng.permuted(table, axis=1).reshape(-1)[: self.length]
 
 
+class Alternating(Order):
+    """One new sample, one old one, in turns: both gone through in an order of each pass's own, the shorter one again
+    and again. An epoch is twice the new samples.
+
+    Args:
+        new: number of new samples, 0 to new - 1 of the source.
+        old: number of old samples, which follow them.
+
+    Raises:
+        UserError: none of one kind.
+    """
+
+    def __init__(self, new: int, old: int) -> None:
+        if min(new, old) < 1:
+            raise UserError(f"{new} new and {old} old samples can't take turns: both must be at least 1")
+        self.new, self.old, self.length = new, old, 2 * new
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """New and old samples in turns."""
+        rng = np.random.default_rng([seed, epoch])
+        passes = [rng.permutation(self.old) for _ in range(-(-self.new // self.old))]
+        old = np.concatenate(passes)[: self.new] + self.new
+        return np.stack([rng.permutation(self.new), old], axis=1).reshape(-1)
+
+
 class ActiveSet(Order):
     """A part of the samples that a method chooses anew as it learns; what it chooses holds from the next epoch on.
 
     Args:
         n: number of samples of the source.
         length: entries of an epoch; a smaller set is gone through several times.
+        repeats: whether a sample may be chosen more than once, and then comes as often.
 
     Raises:
         UserError: no sample, or an empty epoch.
@@ -141,20 +228,21 @@ class ActiveSet(Order):
 
     stateful = True
 
-    def __init__(self, n: int, length: int) -> None:
+    def __init__(self, n: int, length: int, *, repeats: bool = False) -> None:
         if n < 1 or length < 1:
             raise UserError(f"an active set of {length} out of {n} samples: both must be at least 1")
-        self.n, self.length = n, length
+        self.n, self.length, self.repeats = n, length, repeats
         self.active = np.arange(n, dtype=np.int64)
 
     def select(self, indices: Any) -> None:
         """Choose the samples to go on with.
 
         Raises:
-            UserError: none, one twice, or one that the source does not have.
+            UserError: none, one twice (without ``repeats``), or one that the source does not have.
         """
         chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
-        if not len(chosen) or chosen.min() < 0 or chosen.max() >= self.n or len(np.unique(chosen)) != len(chosen):
+        twice = not self.repeats and len(np.unique(chosen)) != len(chosen)
+        if not len(chosen) or chosen.min() < 0 or chosen.max() >= self.n or twice:
             raise UserError(f"an active set names each of its samples once, out of 0 to {self.n - 1}")
         self.active = np.sort(chosen)
 

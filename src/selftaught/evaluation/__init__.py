@@ -19,14 +19,19 @@ from typing import Any
 
 from selftaught.evaluation.classification import classify
 from selftaught.evaluation.clustering import clustering
+from selftaught.evaluation.continual import continual
 from selftaught.evaluation.copy_detection import copy_detection, fit_whitening, regional_maxima, rmac
 from selftaught.evaluation.corruptions import CORRUPTIONS, corrupt
+from selftaught.evaluation.depth import depth, depth_errors, evaluation_crop, median_scale
 from selftaught.evaluation.diagnostics import diagnostics
 from selftaught.evaluation.fairness import LABEL_SETS, attribute_retrieval, hit_rate, label_association
 from selftaught.evaluation.fewlabel import fewlabel, subset
 from selftaught.evaluation.finetune import finetune
+from selftaught.evaluation.front_frozen import front_frozen
 from selftaught.evaluation.geolocalisation import geolocalisation, great_circle
 from selftaught.evaluation.groups import AGES, INCOMES, buckets
+from selftaught.evaluation.image_text import TEMPLATES, ensemble_scores, text_retrieval, zero_shot
+from selftaught.evaluation.label_noise import label_noise
 from selftaught.evaluation.layerwise import layer_features, layer_names, layerwise, stack_layers, worst_group
 from selftaught.evaluation.linear import linear, linear_sgd
 from selftaught.evaluation.membership import (
@@ -42,12 +47,15 @@ from selftaught.evaluation.neighbours import knn, nearest, retrieval
 from selftaught.evaluation.online import OnlineKNN, monitor, monitor_rows
 from selftaught.evaluation.ood import detection, energy, knn_distance, linear_head, mahalanobis, make_scorer, msp, ood
 from selftaught.evaluation.projection import Projection, project
+from selftaught.evaluation.prompts import base_to_new
 from selftaught.evaluation.regression import regression
 from selftaught.evaluation.restoration import luma, ms_ssim, restoration
 from selftaught.evaluation.restricted import restricted
 from selftaught.evaluation.result import Difference, Number, Result, paired_difference, table
 from selftaught.evaluation.robustness import domains, fgsm, pgd, robustness
 from selftaught.evaluation.segmentation import segmentation
+from selftaught.evaluation.similarity import blockiness, cka_matrix, linear_cka
+from selftaught.evaluation.video import VIDEO_NOISE, noisy_clip, recall
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,12 @@ class Protocol:
             queries, query_groups), "places" (train_x, train_places, test_x, test_places), "attributes" (database,
             attributes), "named-scores" (logits, names of the classes, what is right or who is shown), "layers"
             (train, train_y, test, test_y with features by layer) or "forgotten" (scores and labels of what was to be
-            kept, of what was to be forgotten, and of what was never seen).
+            kept, of what was to be forgotten, and of what was never seen) or "weights" (weights of labels, which of
+            them are wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
+            (train, train_y, test, test_y with features by layer), "dense" (encoder, train_images, train_masks,
+            test_images, test_masks), "forgotten" (scores and labels of what was to be
+            kept, of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of
+            them are wrong).
         function: the protocol itself.
     """
 
@@ -83,12 +96,16 @@ _ALL = (
     Protocol("linear-sgd", "the papers' linear probe: one layer by SGD or Adam", "split", linear_sgd),
     Protocol("fewlabel", "logistic regression with 1, 5, 10 ... labels per class and 1, 10, 100 %", "split", fewlabel),
     Protocol("retrieval", "mean average precision and precision at k by cosine", "labelled", retrieval),
+    Protocol("recall", "share of test samples with one of their class among the k nearest", "split", recall),
     Protocol("diagnostics", "collapse: effective rank, spectrum, alignment, uniformity", "features", diagnostics),
     Protocol("classify", "accuracy of the model's own classes", "scores", classify),
     Protocol("robustness", "a classifier under attack (FGSM, PGD) and common corruptions", "classifier", robustness),
     Protocol("finetune", "encoder and head trained together on the labels", "encoder", finetune),
+    Protocol("device-finetune", "a device's encoder on a few labels, its front frozen", "devices", front_frozen),
     Protocol("restoration", "PSNR, SSIM and MS-SSIM against clean images", "images", restoration),
     Protocol("heads", "PSNR of each head of a network with several outputs", "images", multi_output),
+    Protocol("depth", "depth maps against measured depth: AbsRel, RMSE, delta", "depths", depth),
+    Protocol("depth-weather", "the same on frames altered by weather, light and noise", "depths", depth),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
     Protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", "split", regression),
     Protocol("copy-detection", "mean average precision of finding the originals of copies", "copies", copy_detection),
@@ -98,6 +115,11 @@ _ALL = (
     Protocol("hit-rate", "an allowed label among the first five, by income and region", "named-scores", hit_rate),
     Protocol("restricted", "a classifier on another set, among the classes they share", "named-scores", restricted),
     Protocol("unlearning", "what a classifier still knows of forgotten samples", "forgotten", unlearning),
+    Protocol("base-to-new", "learnt prompts on their classes and on new ones", "worded", base_to_new),
+    Protocol("zero-shot", "classes by their names alone", "worded", zero_shot),
+    Protocol("text-retrieval", "texts found by images and images by texts: R@k", "worded", text_retrieval),
+    Protocol("segmentation", "a class for every pixel, a head on the frozen encoder: mean IoU", "dense", segmentation),
+    Protocol("label-noise", "whether the weights of labels tell wrong ones from right ones", "weights", label_noise),
     Protocol("layerwise", "linear probe and k-NN on every layer, the best one named", "layers", layerwise),
 )
 
@@ -110,6 +132,8 @@ __all__ = [
     "INCOMES",
     "LABEL_SETS",
     "PROTOCOLS",
+    "TEMPLATES",
+    "VIDEO_NOISE",
     "Attack",
     "Difference",
     "Labelled",
@@ -119,35 +143,47 @@ __all__ = [
     "Protocol",
     "Result",
     "attribute_retrieval",
+    "base_to_new",
+    "blockiness",
     "buckets",
+    "cka_matrix",
     "classify",
     "clustering",
+    "continual",
     "copy_detection",
     "corrupt",
+    "depth",
+    "depth_errors",
     "detection",
     "diagnostics",
     "domains",
     "energy",
+    "ensemble_scores",
+    "evaluation_crop",
     "fewlabel",
     "fgsm",
     "finetune",
     "fit_attack",
     "fit_whitening",
+    "front_frozen",
     "geolocalisation",
     "great_circle",
     "hit_rate",
     "knn",
     "knn_distance",
     "label_association",
+    "label_noise",
     "layer_features",
     "layer_names",
     "layerwise",
     "linear",
+    "linear_cka",
     "linear_head",
     "linear_sgd",
     "luma",
     "mahalanobis",
     "make_scorer",
+    "median_scale",
     "membership",
     "monitor",
     "monitor_rows",
@@ -155,10 +191,12 @@ __all__ = [
     "msp",
     "multi_output",
     "nearest",
+    "noisy_clip",
     "ood",
     "paired_difference",
     "pgd",
     "project",
+    "recall",
     "regional_maxima",
     "regression",
     "restoration",
@@ -171,6 +209,8 @@ __all__ = [
     "stack_layers",
     "subset",
     "table",
+    "text_retrieval",
     "unlearning",
     "worst_group",
+    "zero_shot",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
@@ -21,10 +22,13 @@ Batches = Tensor | np.ndarray | Callable[[Tensor], Tensor]
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "adamw": {"optimizer": "adamw", "lr": 3e-4, "head_lr": 3e-3, "weight_decay": 0.01, "batch": 64},
+        "vit": {"optimizer": "adamw", "lr": 1e-3, "head_lr": 1e-3, "weight_decay": 0.05, "batch": 32},
         "barlow-twins": {"optimizer": "sgd", "lr": 0.005, "head_lr": 0.5, "weight_decay": 0.0, "batch": 256},
+        "cvrl": {"optimizer": "sgd", "lr": 0.16, "head_lr": 0.16, "weight_decay": 0.0, "batch": 128},
     }
 )
-"""Named defaults: "adamw" is the toolkit's, "barlow-twins" the semi-supervised recipe of that sheet (20 epochs too)."""
+"""Named defaults: "adamw" is the toolkit's, "vit" for small transformers with few labels, "barlow-twins" the
+semi-supervised recipe of that sheet (20 epochs too), "cvrl" that of fine-tuning on clips (50 epochs)."""
 
 
 def finetune(
@@ -44,6 +48,7 @@ def finetune(
     cosine: bool = True,
     augment: Callable[[Tensor], Tensor] | None = None,
     freeze_bn: bool = False,
+    test_views: int = 1,
     device: str | torch.device | None = None,
     seed: int = 0,
 ) -> Result:
@@ -66,6 +71,8 @@ def finetune(
         cosine: both rates decay to 0 by a half cosine, stepped per batch.
         augment: batch -> batch, on training batches only.
         freeze_bn: keep the running statistics and the parameters of BatchNorm layers as they are (small batches).
+        test_views: V views of every test sample, whose probabilities are averaged: a callable for the test images
+            then gives (V b, ...), all samples under one view after another.
         device: where to train; where the encoder is if not given.
         seed: of head, order and dropout. The caller's random state is left alone.
 
@@ -93,7 +100,7 @@ def finetune(
         history = _train(model, _fetcher(train_images, where), torch.as_tensor(target), epochs=epochs, cosine=cosine,
                          augment=augment, **options)  # fmt: skip
         scores = np.full((m, len(coded.classes)), -np.inf)
-        scores[:, known] = _predict(model, _fetcher(test_images, where), m, options["batch"])
+        scores[:, known] = _predict(model, _fetcher(test_images, where), m, options["batch"], test_views)
     numbers, figures = judge(scores, coded.test, coded.classes)
     return Result("finetune", numbers, {**figures, "history": history}, coded.note)
 
@@ -186,10 +193,15 @@ def _train(
 
 
 @torch.no_grad()
-def _predict(model: _Classifier, fetch: Callable[[Tensor], Tensor], count: int, batch: int) -> np.ndarray:
+def _predict(
+    model: _Classifier, fetch: Callable[[Tensor], Tensor], count: int, batch: int, views: int = 1
+) -> np.ndarray:
     model.eval()
-    rows = torch.arange(count).split(batch)
-    return torch.cat([torch.log_softmax(model(fetch(part)).double(), -1).cpu() for part in rows]).numpy()
+    found = []
+    for part in torch.arange(count).split(max(1, batch // views)):
+        logits = model(fetch(part)).double().unflatten(0, (views, -1))
+        found.append((torch.log_softmax(logits, -1).logsumexp(0) - math.log(views)).cpu())
+    return torch.cat(found).numpy()
 
 
 def _batches(order: Tensor, size: int) -> list[Tensor]:

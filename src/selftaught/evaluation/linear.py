@@ -36,6 +36,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "frame-projections": {"optimizer": "adam", "lr": 0.03, "weight_decay": 0.0, "batch": 256, "cosine": True},
         "medmnist": {"optimizer": "sgd", "lr": (0.01, 0.03, 0.1, 0.3, 1.0), "weight_decay": 0.0, "batch": 256,
                      "cosine": True},
+        "cvrl": {"optimizer": "sgd", "lr": 32.0, "weight_decay": 0.0, "batch": 1024, "cosine": True},
     }
 )  # fmt: skip
 """The linear-probe recipes of the spec sheets, by slug ("moco" is what DCL uses on ImageNet). All run 100 epochs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, cat, nn
 
@@ -42,7 +42,7 @@ class EncoderMethod(Method):
 
     config_class = EncoderConfig
     config: EncoderConfig
-    modalities = ("image", "series")
+    modalities: ClassVar[tuple[str, ...]] = ("image", "series")
 
     def build(self) -> None:
         """The encoder f; a series encoder where the samples are series."""
@@ -110,6 +110,25 @@ class EncoderMethod(Method):
                 found += network(cat(list(xs[start:stop]))).chunk(stop - start)
                 start = stop
         return found
+
+    # ---- what the report shows -------------------------------------------------------------------------------
+    @property
+    def draws(self) -> bool:
+        """A transformer's attention and tokens can be shown, and what a method restores."""
+        return type(self).pictures is not EncoderMethod.pictures or networks.has_tokens(self.deliverable())
+
+    def pictures(self, x: Tensor) -> dict[str, Tensor]:
+        """Of a transformer: where its class token looks (mean of the heads), and its patch tokens as colours."""
+        network: Any = self.deliverable()
+        if not networks.has_tokens(network):
+            return {}
+        attention = networks.attention_maps(network, x).mean(1, keepdim=True)
+        colours = networks.token_colours(network, x)
+        if x.shape[1] not in (1, 3):
+            colours = colours[:, :1]
+        mean, std = self.pixel_mean[:, None, None], self.pixel_std[:, None, None]
+        shown = {"attention of the class token": attention, "patch tokens": colours}
+        return {"image": x} | {name: (part - mean) / std for name, part in shown.items()}
 
     # ---- what one keeps --------------------------------------------------------------------------------------
     def features(self, batch: dict[str, Any]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.catalog.rules import Share
+from selftaught.engine.distributed import gather, rank, world_size
 from selftaught.engine.ema import MovingAverage, cosine_decay
 from selftaught.methods._joint_embedding import JointEmbedding, JointEmbeddingConfig
 
@@ -51,3 +53,24 @@ class MomentumEmbedding(JointEmbedding):
     def target(self, x: Tensor) -> Tensor:
         """The copy's projection (N, D) of a view, without gradient."""
         return self.momentum(x)
+
+
+@torch.no_grad()
+def mixed_batches(network: Callable[[Tensor], Tensor], x: Tensor, seed: int) -> Tensor:
+    """What a network makes of (N, ...) samples, computed in batches that are mixed over the processes.
+
+    BatchNorm's statistics then don't tell which samples belong together. On one process nothing is mixed.
+
+    Args:
+        network: (N, ...) -> (N, D) or more axes.
+        x: this process's samples, as many as every other's.
+        seed: the same on all processes.
+    """
+    world, rows = world_size(), len(x)
+    if world == 1:
+        return network(x)
+    dice = torch.Generator().manual_seed(seed)  # the same order everywhere, without a message
+    order = torch.randperm(world * rows, generator=dice).to(x.device)
+    mine = slice(rank() * rows, (rank() + 1) * rows)
+    shuffled = gather(network(gather(x)[order[mine]]))
+    return shuffled[order.argsort()[mine]]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, cat, nn
 from torch.optim import SGD
 
+from selftaught import networks
 from selftaught.catalog.rules import Natural, PositiveShare
 from selftaught.errors import UserError
 from selftaught.methods._encoder import EncoderConfig, EncoderMethod
@@ -52,10 +53,11 @@ class MultiCrop(EncoderMethod):
         """What the encoder of this timm name has to be told to take images of several sizes."""
         import timm
 
-        plain = timm.get_pretrained_cfg(name) if self.config.local_crops and timm.is_model(name) else None
+        timm_name = networks.named_vit(name)[0]
+        plain = timm.get_pretrained_cfg(timm_name) if self.config.local_crops and timm.is_model(timm_name) else None
         if plain is None or not plain.fixed_input_size:
             return {}
-        if timm.model_entrypoint(name).__module__ != "timm.models.vision_transformer":
+        if not networks.plain_vit(name):
             raise UserError(f"encoder={name} takes one image size only: use local_crops=0, a ViT or a ResNet")
         return {"dynamic_img_size": True}
 

@@ -18,9 +18,9 @@ from torch.nn.functional import normalize
 
 from selftaught import networks, objectives, views
 from selftaught.catalog.rules import Count, NonNegative, Positive
-from selftaught.engine.distributed import gather, gather_labels, rank, world_size
+from selftaught.engine.distributed import gather, gather_labels
 from selftaught.engine.method import Optimizer
-from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
+from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding, mixed_batches
 from selftaught.methods._queue import fitted_queue, group_of, same_group
 from selftaught.views import Pipeline
 
@@ -132,11 +132,4 @@ class MoCoV2(MomentumEmbedding):
     @torch.no_grad()
     def keys(self, x: Tensor) -> Tensor:
         """The momentum copy's projections of a view, computed in batches that are mixed over the processes."""
-        world, rows = world_size(), len(x)
-        if world == 1 or not self.config.shuffle:
-            return self.target(x)
-        dice = torch.Generator().manual_seed(self.steps)  # the same order everywhere, without a message
-        order = torch.randperm(world * rows, generator=dice).to(x.device)
-        mine = slice(rank() * rows, (rank() + 1) * rows)
-        shuffled = gather(self.target(gather(x)[order[mine]]))
-        return shuffled[order.argsort()[mine]]
+        return mixed_batches(self.target, x, self.steps) if self.config.shuffle else self.target(x)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.catalog.rules import Count, NonNegative
-from selftaught.data.photos import PHOTOS, pixels
+from selftaught.data.builtin.photos import PHOTOS, pixels
 from selftaught.errors import UserError
 from selftaught.methods._restoration import Enlarger, SuperResolutionConfig, SuperResolutionMethod
 from selftaught.networks.frozen import Frozen

@@ -21,7 +21,10 @@ from selftaught.networks.small_cnn import ABOUT as ABOUT_CNN
 from selftaught.networks.small_cnn import SMALL_CNN, small_cnn
 from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords, own_resnet, small_stem
 from selftaught.networks.tokens import check_keep, largest_patch
-from selftaught.networks.video import CLIP_ENCODERS, ClipEncoder, FramewiseEncoder, build_clip
+from selftaught.networks.video import ClipEncoder, FramewiseEncoder
+from selftaught.networks.video_choice import VIDEO_NETWORKS, build_video
+from selftaught.networks.video_layers import VideoNetwork
+from selftaught.networks.vits import SMALL_VITS, named_vit
 
 __all__ = ["Encoder", "build", "encoder", "own_encoders"]
 
@@ -73,23 +76,45 @@ class Encoder(nn.Module):
         height, width = self._grid(x)
         return tokens.transpose(1, 2).reshape(x.shape[0], -1, height, width)
 
-    def tokens(self, x: Tensor, keep: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+    def tokens(
+        self,
+        x: Tensor,
+        keep: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor]:
         """Class token and patch tokens of the last layer, normed (transformers of timm's ViT family).
 
         Args:
             x: (N, C, H, W), normalised.
             keep: (V N, L') int64, patches that the blocks see; row r belongs to sample r mod N. None: all.
+            mask: (N, L) bool, True where an embedded patch gives way to ``mask_token`` before positions are added: the
+                other way to hide one (SimMIM, BEiT, iBOT), in which all tokens take part.
+            mask_token: (D,) or (1, 1, D), with ``mask``.
 
         Returns:
             (V N, D) or None for a network without a class token, and (V N, L', D) in the order of ``keep``. Register
             tokens take part and are left out.
 
         Raises:
-            UserError: the network has no tokens, ``keep`` doesn't fit.
+            UserError: the network has no tokens, ``keep`` or ``mask`` doesn't fit.
         """
+        prefix, patches = self.all_tokens(x, keep, mask=mask, mask_token=mask_token)
+        return prefix[:, 0] if self._vit().cls_token is not None else None, patches
+
+    def all_tokens(
+        self,
+        x: Tensor,
+        keep: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `tokens`, with all tokens before the patches: class token and register tokens (V N, R, D)."""
         model = self._vit()
-        h = model.norm(self._through(model.blocks, self._embedded(x, keep)))
-        return h[:, 0] if model.cls_token is not None else None, h[:, model.num_prefix_tokens :]
+        h = model.norm(self._through(model.blocks, self._embedded(x, keep, mask, mask_token)))
+        return h[:, : model.num_prefix_tokens], h[:, model.num_prefix_tokens :]
 
     def attention(self, x: Tensor) -> Tensor:
         """What the last block's class token looks at (without one: the mean over patch tokens): (N, heads, L).
@@ -101,11 +126,7 @@ class Encoder(nn.Module):
         """
         model = self._vit()
         h = self._through(model.blocks[:-1], self._embedded(x, None))
-        last = model.blocks[-1]
-        attn, prefix = last.attn, model.num_prefix_tokens
-        q, k, _ = attn.qkv(last.norm1(h)).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        weights = (attn.q_norm(q) * attn.scale @ attn.k_norm(k).transpose(2, 3)).softmax(3)[..., prefix:]
-        return weights[:, :, 0] if model.cls_token is not None else weights[:, :, prefix:].mean(2)
+        return class_attention(model.blocks[-1], h, model.num_prefix_tokens, model.cls_token is not None)
 
     def _vit(self) -> Any:
         from timm.models.vision_transformer import VisionTransformer
@@ -116,10 +137,40 @@ class Encoder(nn.Module):
             )
         return self.model
 
-    def _embedded(self, x: Tensor, keep: Tensor | None) -> Tensor:
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Height and width of a patch of a transformer.
+
+        Raises:
+            UserError: the network has no tokens.
+        """
+        height, width = self._vit().patch_embed.patch_size
+        return int(height), int(width)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tokens along (rows, columns) of a transformer, at the size that it was built for.
+
+        Raises:
+            UserError: the network has no tokens.
+        """
+        rows, columns = self._vit().patch_embed.grid_size
+        return int(rows), int(columns)
+
+    def _embedded(
+        self, x: Tensor, keep: Tensor | None, mask: Tensor | None = None, mask_token: Tensor | None = None
+    ) -> Tensor:
         """Prefix tokens and the embedded patches that are kept, before the blocks."""
         model: Any = self.model
-        h = model._pos_embed(model.patch_embed(x))
+        patches = model.patch_embed(x)
+        if mask is not None:
+            wanted = (len(x), patches[0, ..., 0].numel())  # a ViT for any size keeps its patches on their grid
+            if mask_token is None or mask.dtype != torch.bool or tuple(mask.shape) != wanted:
+                shown = f"{tuple(mask.shape)} {mask.dtype}"
+                raise UserError(f"a mask needs a mask_token, type bool and shape {wanted}; got {shown}")
+            hidden = mask.view(*patches.shape[:-1], 1)
+            patches = torch.where(hidden, mask_token.flatten().to(patches.dtype), patches)
+        h = model._pos_embed(patches)
         if keep is not None:
             check_keep(keep, len(x))
             h = h.repeat(len(keep) // len(x), 1, 1)
@@ -139,6 +190,21 @@ class Encoder(nn.Module):
         return -(-x.shape[-2] // height), -(-x.shape[-1] // width)
 
 
+def class_attention(block: Any, h: Tensor, prefix: int, by_class: bool) -> Tensor:
+    """What a block of timm's looks at from its class token (without one: the mean over patch tokens): (N, heads, L).
+
+    Args:
+        block: the block.
+        h: (N, P + L, D), its input.
+        prefix: P, class and register tokens.
+        by_class: whether the first token is a class token.
+    """
+    attn = block.attn
+    q, k, _ = attn.qkv(block.norm1(h)).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    weights = (attn.q_norm(q) * attn.scale @ attn.k_norm(k).transpose(2, 3)).softmax(3)[..., prefix:]
+    return weights[:, :, 0] if by_class else weights[:, :, prefix:].mean(2)
+
+
 def encoder(
     name: str = "resnet18",
     *,
@@ -152,7 +218,7 @@ def encoder(
     """Make an image encoder.
 
     Args:
-        name: any name that timm knows (``timm.list_models()``), or one of `own_encoders`.
+        name: any name that timm knows (``timm.list_models()``), or one of `own_encoders` or `SMALL_VITS`.
         channels: channels C of the input; pretrained first layers are adapted to it by timm.
         image_size: side of the images in pixels. Chooses the stem; transformers are built for it, with the largest
             patch that divides it and leaves at least 7 patches a side.
@@ -176,8 +242,10 @@ def encoder(
         raise UserError(f"stem={stem}: choose auto, small or standard")
     _check_json(timm_kwargs)
     small = stem == "small" or (stem == "auto" and not pretrained and (image_size or SMALL_IMAGE + 1) <= SMALL_IMAGE)
-    if pretrained and name in own_encoders():
+    if pretrained and name in {*own_encoders(), *SMALL_VITS}:
         raise UserError(f"encoder={name}: has no pretrained weights; use pretrained=False or a timm name")
+    name, own = named_vit(name)
+    timm_kwargs = own | timm_kwargs
     if name in _PLAIN:
         if timm_kwargs:
             raise UserError(f"encoder={name}: has no option {next(iter(timm_kwargs))!r}; leave it out")
@@ -221,19 +289,24 @@ def _check_room(name: str, model: nn.Module, image_size: int | None, small: bool
         )
 
 
-def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder | ClipEncoder | FramewiseEncoder:
+def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder | ClipEncoder | FramewiseEncoder | VideoNetwork:
     """Make the encoder that a ``spec`` describes, with random weights, ready for ``load_state_dict``.
 
     Args:
-        spec: the ``spec`` of an `Encoder`, a `SeriesEncoder` or a `ClipEncoder`, possibly through JSON.
+        spec: the ``spec`` of an `Encoder`, a `SeriesEncoder` or an encoder of clips, possibly through JSON.
 
     Raises:
         UserError: the spec is of something else.
     """
     if spec.get("name") in SERIES_ENCODERS:
         return build_series(spec)
-    if spec.get("name") in CLIP_ENCODERS:
-        return build_clip(spec)
+    if spec.get("name") in VIDEO_NETWORKS:
+        return build_video(spec)
+    if spec.get("adapter"):
+        from selftaught.networks.vit_adapters import Adapted
+
+        plain: Any = build({name: value for name, value in spec.items() if name != "adapter"})
+        return Adapted(plain, **spec["adapter"])  # type: ignore[return-value]
     missing = {"name", "channels", "stem"} - set(spec)
     if missing:
         raise UserError(f"encoder spec: {', '.join(sorted(missing))} missing; take the JSON file beside the weights")
@@ -340,7 +413,7 @@ def _refused(name: str, error: TypeError) -> UserError:
 def _unknown(name: str) -> str:
     import timm
 
-    known = [*own_encoders(), *timm.list_models()]
+    known = [*own_encoders(), *SMALL_VITS, *timm.list_models()]
     near = difflib.get_close_matches(name, known, n=5, cutoff=0.6) or timm.list_models(f"*{name}*")[:5]
     hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names them all"
     return f"encoder={name}: no such encoder; {hint}"

@@ -30,12 +30,13 @@ _SIDE = 7  # patches along a side, at least: a transformer with fewer sees next 
 
 
 # ---- patches ---------------------------------------------------------------------------------------------------------
-def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
+def patchify(x: Tensor, patch: Sequence[int], *, channels_last: bool = False) -> Tensor:
     """Cut samples into patches, in raster order.
 
     Args:
         x: (N, C, *size): images (N, C, H, W), clips (N, C, T, H, W), volumes (N, C, D, H, W).
         patch: length of a patch along each axis of ``size``.
+        channels_last: pixel after pixel with its channels (row, column, channel), as MAE's code has it.
 
     Returns:
         (N, L, C P): pixels of each patch, channel after channel, each in raster order (as a convolution's weights are).
@@ -48,10 +49,11 @@ def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
     split = [n for pair in zip(grid, patch, strict=True) for n in pair]
     x = x.reshape(*x.shape[:2], *split)
     places, pixels = range(2, 2 + 2 * axes, 2), range(3, 3 + 2 * axes, 2)
-    return x.permute(0, *places, 1, *pixels).flatten(1 + axes).flatten(1, axes)
+    inner = (*pixels, 1) if channels_last else (1, *pixels)
+    return x.permute(0, *places, *inner).flatten(1 + axes).flatten(1, axes)
 
 
-def unpatchify(patches: Tensor, patch: Sequence[int], size: Sequence[int]) -> Tensor:
+def unpatchify(patches: Tensor, patch: Sequence[int], size: Sequence[int], *, channels_last: bool = False) -> Tensor:
     """Put patches (N, L, C P) back together: (N, C, *size). The inverse of `patchify`.
 
     Raises:
@@ -60,6 +62,8 @@ def unpatchify(patches: Tensor, patch: Sequence[int], size: Sequence[int]) -> Te
     grid, axes = token_grid(size, patch), len(size)
     if patches.dim() != 3 or patches.shape[1] != math.prod(grid) or patches.shape[2] % math.prod(patch):
         raise UserError(f"patches of shape {tuple(patches.shape)} don't fill {'x'.join(map(str, size))}")
+    if channels_last:
+        patches = patches.unflatten(2, (math.prod(patch), -1)).transpose(2, 3)
     x = patches.reshape(len(patches), *grid, -1, *patch)
     order = [n for axis in range(axes) for n in (1 + axis, 2 + axes + axis)]
     return x.permute(0, 1 + axes, *order).reshape(len(patches), -1, *size)

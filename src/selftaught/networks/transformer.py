@@ -211,9 +211,11 @@ class MaskedDecoder(nn.Module):
         mlp_ratio: hidden width of the MLPs in ``dim``.
         positions: see `VisionTransformer`.
         embed_bias: whether the first layer has a bias (MAE has one, VideoMAE none).
+        project: off leaves the first layer out; ``dim`` is then ``dim_in``.
+        class_position: the class token has a learnt position, too.
 
     Raises:
-        UserError: a width that isn't a multiple of the heads, unknown positions.
+        UserError: a width that isn't a multiple of the heads, unknown positions, another width without ``project``.
     """
 
     pos_embed: Tensor
@@ -230,16 +232,22 @@ class MaskedDecoder(nn.Module):
         mlp_ratio: float = 4.0,
         positions: str = "sinusoid",
         embed_bias: bool = False,
+        project: bool = True,
+        class_position: bool = False,
     ) -> None:
         super().__init__()
+        if not project and dim != dim_in:
+            raise UserError(f"a decoder without a first layer has the encoder's width {dim_in}, not {dim}")
         self.count = math.prod(grid)
-        self.embed = nn.Linear(dim_in, dim, bias=embed_bias)
+        self.embed: nn.Module = nn.Linear(dim_in, dim, bias=embed_bias) if project else nn.Identity()
         self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=_EPS)
         self.head = nn.Linear(dim, dim_out)
         self.apply(_initialise)
         _add_positions(self, positions, grid, dim)
+        place = nn.init.trunc_normal_(torch.empty(1, dim), std=0.02) if class_position else None
+        self.class_pos = None if place is None else nn.Parameter(place)
 
     def forward(self, visible: Tensor, keep: Tensor, class_token: Tensor | None = None) -> Tensor:
         """All tokens, visible and hidden.
@@ -261,7 +269,8 @@ class MaskedDecoder(nn.Module):
         hidden = self.mask_token.to(seen.dtype).expand(len(seen), self.count, -1)
         h = hidden.scatter(1, keep[:, :, None].expand_as(seen), seen) + self.pos_embed
         if class_token is not None:
-            h = torch.cat([self.embed(class_token)[:, None], h], dim=1)
+            whole = self.embed(class_token)
+            h = torch.cat([(whole if self.class_pos is None else whole + self.class_pos)[:, None], h], dim=1)
         for block in self.blocks:
             h = block(h)
         return self.head(self.norm(h if class_token is None else h[:, 1:]))

@@ -16,7 +16,7 @@ from selftaught.objectives._common import check_choice, check_floats, in_float32
 from selftaught.objectives._ssim import check_images
 from selftaught.objectives.structural_similarity import ms_ssim, ssim
 
-__all__ = ["el_vae", "el_vae_terms", "gaussian_kl", "perceptual_ssim"]
+__all__ = ["el_vae", "el_vae_terms", "perceptual_ssim", "standard_normal_kl"]
 
 Loss = Literal["msssim", "ssim", "l1", "l2", "mix"]
 LOSSES = ("msssim", "ssim", "l1", "l2", "mix")
@@ -85,7 +85,7 @@ def perceptual_ssim(
 
 
 @in_float32
-def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+def standard_normal_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL( N(mu, s^2) || N(0, 1) ) = 1/2 sum_d (mu^2 + s^2 - 1 - ln s^2), mean over the batch.
 
     Args:
@@ -131,5 +131,5 @@ def el_vae_terms(distance: Tensor, mean: Tensor, log_variance: Tensor, *, lambda
         raise UserError(f"distance is one number, the mean over the batch; got the shape {tuple(distance.shape)}")
     if lambda_ < 0:
         raise UserError(f"lambda_={lambda_}: a weight of 0 or more")
-    kl = gaussian_kl(mean, log_variance)
+    kl = standard_normal_kl(mean, log_variance)
     return {"loss": lambda_ * distance + kl, "distance": distance, "kl": kl}

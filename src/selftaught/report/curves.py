@@ -158,6 +158,21 @@ def spectrum_chart(section: Mapping[str, Any]) -> Chart | None:
     return Chart(tuple(lines), "rank of the singular value", "singular value / largest", y_log=True, point="number {}")
 
 
+def tasks_chart(section: Mapping[str, Any]) -> Chart | None:
+    """How a number of each task moves while further ones are learnt; a line per task."""
+    names, rows = section.get("names") or [], section.get("rows") or []
+    lines = []
+    for i, name in enumerate(names):
+        seen = [(float(t + 1), row[i]) for t, row in enumerate(rows) if len(row) > i]
+        if seen:
+            x, y = [t for t, _ in seen], [value for _, value in seen]
+            lines.append(Line(str(name), x, y, role=f"c{i % 8}", dots=True))
+    if not lines:
+        return None
+    ticks = tuple(float(t + 1) for t in range(len(rows)))
+    return Chart(tuple(lines), "tasks learnt", str(section.get("metric") or ""), x_ticks=ticks, point="after task {}")
+
+
 def effective_rank(values: Sequence[float | None] | None) -> float | None:
     """Effective rank of a spectrum: the exponential of the entropy of the singular values over their sum.
 

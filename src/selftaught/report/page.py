@@ -43,10 +43,14 @@ def write(path: str | os.PathLike[str], runs: Sequence[Mapping[str, Any]]) -> Pa
     Raises:
         UserError: (a ``ValueError``) names the section of ``runs`` that is out of shape.
     """
+    return save(path, render(runs))
+
+
+def save(path: str | os.PathLike[str], page: str) -> Path:
+    """Write a page whole or not at all; into a folder as ``report.html``. Missing folders are made."""
     target = Path(path)
     if target.is_dir():
         target = target / "report.html"
-    page = render(runs)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")  # opened the plain way: its mode follows the umask
     try:
@@ -63,14 +67,10 @@ def render(runs: Sequence[Mapping[str, Any]]) -> str:
     if isinstance(runs, Mapping) or not len(runs):
         raise UserError("report: runs is a list with one dict per run; give at least one")
     checked = [_enriched(_numbered(run, i, len(runs))) for i, run in enumerate(runs)]
-    environment = _environment()
-    script = environment.get_template("script.js").render()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     titles = compare.unique_titles(checked)
     pages = [_run_context(run, titles[i], f"r{i}-") for i, run in enumerate(checked)]
-    shared = {"script": script, "digest": digest}
     if len(pages) == 1:
-        return environment.get_template("single.html.j2").render(run=pages[0], title=titles[0], **shared)
+        return document("single.html.j2", run=pages[0], title=titles[0])
     rows, alike = compare.differences(checked)
     context = {
         "title": f"Comparison of {len(pages)} runs",
@@ -85,7 +85,15 @@ def render(runs: Sequence[Mapping[str, Any]]) -> str:
         "sources_differ": compare.sources_differ(checked),
         "steps_differ": [f"{name} {number(count)}" for name, count in compare.steps_differ(checked)],
     }
-    return environment.get_template("comparison.html.j2").render(**context, **shared)
+    return document("comparison.html.j2", **context)
+
+
+def document(template: str, **context: Any) -> str:
+    """A template that extends the layout as a whole page, with the script and its digest."""
+    environment = _environment()
+    script = environment.get_template("script.js").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(**context, script=script, digest=digest)
 
 
 def _numbered(run: Mapping[str, Any], i: int, count: int) -> dict[str, Any]:

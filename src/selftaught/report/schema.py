@@ -183,6 +183,15 @@ class Views(TypedDict, total=False):
     note: str
 
 
+class Tasks(TypedDict, total=False):
+    """A stream of tasks: ``rows[t]`` holds a number for each of the tasks 0 to t after task t was learnt."""
+
+    names: list[str]
+    metric: str
+    rows: list[list[Real]]
+    note: str
+
+
 class Spectrum(TypedDict, total=False):
     """Singular values of the centred embeddings, largest first."""
 
@@ -251,6 +260,16 @@ class Stage(TypedDict, total=False):
     note: str | None
 
 
+class Listing(TypedDict, total=False):
+    """A table to read and sort: ``rows`` of as many cells as ``columns``; ``pictures`` (a picture or None per row)."""
+
+    title: str
+    note: str
+    columns: list[str]
+    rows: list[list[str | Real]]
+    pictures: list[Picture | None] | None
+
+
 class Run(TypedDict, total=False):
     """One run's results: the argument of :func:`selftaught.report.write`. Every key is optional."""
 
@@ -272,9 +291,12 @@ class Run(TypedDict, total=False):
     map: Map | None
     neighbours: list[Neighbours] | None
     views: Views | None
+    pictures: Views | None
+    tasks: Tasks | None
     spectrum: Spectrum | None
     restoration: list[Restored] | None
     series: Series | None
+    listings: list[Listing] | None
     confusion: Confusion | None
     skipped: list[Skipped] | None
     samples: int | None

@@ -169,7 +169,15 @@ def _agreement(states: Sequence[str]) -> str:
 
 def views(run: Mapping[str, Any]) -> Section:
     """Rows of pictures as the model saw them."""
-    section = run.get("views") or {}
+    return _picture_rows(run.get("views") or {})
+
+
+def pictures(run: Mapping[str, Any]) -> Section:
+    """Rows of pictures as the model made them: what it saw, what it restored, what it was to restore."""
+    return _picture_rows(run.get("pictures") or {})
+
+
+def _picture_rows(section: Mapping[str, Any]) -> Section:
     rows = [row for row in section.get("rows") or [] if row]
     if not rows:
         return None
@@ -179,6 +187,21 @@ def views(run: Mapping[str, Any]) -> Section:
     named = [name for name, row in zip(names, section["rows"], strict=True) if row]
     plates_ = [{"name": n, "uris": [data_uri(p) for p in row]} for n, row in zip(named, rows, strict=True)]
     return {"columns": columns, "rows": plates_, "count": most, "note": sentence(section.get("note") or "")}
+
+
+def tasks(run: Mapping[str, Any]) -> Section:
+    """What is still known of earlier tasks: a table with a row after each task, and its curves."""
+    section = run.get("tasks") or {}
+    chart = curves.tasks_chart(section)
+    if chart is None:
+        return None
+    names = [str(name) for name in section["names"]]
+    rows = [
+        {"name": name, "cells": [number(value, 3) for value in row] + [""] * (len(names) - len(row))}
+        for name, row in zip(names, section["rows"], strict=False)
+    ]
+    found = {"svg": both_widths(chart, (560, 300)), "legend": legend(chart), "names": names, "rows": rows}
+    return found | {"metric": section.get("metric") or "", "note": sentence(section.get("note") or "")}
 
 
 def spectrum(run: Mapping[str, Any]) -> Section:
@@ -231,6 +254,24 @@ def confusion(run: Mapping[str, Any]) -> Section:
     return {"plate": plate, "mistakes": mistakes, "accuracy": accuracy, "total": number(plate.total)}
 
 
+def listings(run: Mapping[str, Any]) -> Section:
+    """Tables to read and sort, with a picture to each row where there is one."""
+    shown = []
+    for item in run.get("listings") or []:
+        given = item.get("pictures") or [None] * len(item.get("rows") or [])
+        rows = [
+            {
+                "uri": data_uri(picture) if picture else "",
+                "cells": [cell if isinstance(cell, str) else number(cell, 3) for cell in row],
+            }
+            for picture, row in zip(given, item.get("rows") or [], strict=True)
+        ]
+        if rows:
+            head = {"title": item.get("title") or "", "note": sentence(item.get("note") or "")}
+            shown.append(head | {"columns": item["columns"], "rows": rows, "pictured": any(r["uri"] for r in rows)})
+    return {"tables": shown} if shown else None
+
+
 def skipped(run: Mapping[str, Any]) -> Section:
     """Samples that could not be used, by reason."""
     rows = run.get("skipped")
@@ -276,12 +317,15 @@ def recipe(run: Mapping[str, Any]) -> Section:
 ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
     ("label_efficiency", "Label efficiency", label_efficiency),
     ("restoration", "Before and after", restoration),
+    ("tasks", "What is kept of earlier tasks", tasks),
     ("protocols", "Evaluation", protocols),
     ("map", "Embedding map", embedding_map),
     ("neighbours", "Nearest neighbours", neighbours),
+    ("listings", "Tables", listings),
     ("confusion", "Confusion matrix", confusion),
     ("series", "Windows", series),
     ("views", "What the model saw", views),
+    ("pictures", "What the model makes of it", pictures),
     ("training", "Training", training),
     ("spectrum", "Spectrum", spectrum),
     ("skipped", "Skipped samples", skipped),
@@ -290,7 +334,7 @@ ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
 
 
 #: Where nothing has a label, what can be looked at comes before the numbers.
-_UNLABELLED_FIRST = ("restoration", "neighbours", "map", "series", "views")
+_UNLABELLED_FIRST = ("restoration", "neighbours", "map", "series", "views", "pictures")
 
 
 def ordered(run: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,7 +10,10 @@ from typing import Any
 #: Shown where there is no value.
 NOTHING = "–"
 
-_LOWER = re.compile(r"loss|error|rmse|lpips|niqe|perplexity|seconds|\b(mae|mape|mse|time|fid|gap)\b", re.IGNORECASE)
+_LOWER = re.compile(
+    r"loss|error|rmse|abs rel|sq rel|spread|lpips|niqe|perplexity|seconds|\b(mae|mape|mse|time|fid|gap)\b",
+    re.IGNORECASE,
+)
 _NEITHER = re.compile(
     r"align|uniform|\brank\b|\bdead\b|\bstability\b|\bstd\b|count|^n$|temperature|samples|tolerance", re.IGNORECASE
 )

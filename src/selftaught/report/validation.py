@@ -42,7 +42,7 @@ def validate(run: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(run, Mapping):
         raise UserError(f"report: a run is a dict of sections, not a {type(run).__name__}")
     clean: dict[str, Any] = _check(plain(run), Run, "")
-    for section in (_metrics, _labels, _map, _views, _restoration, _series):
+    for section in (_metrics, _labels, _map, _views, _restoration, _series, _listings):
         section(clean)
     return clean
 
@@ -178,13 +178,23 @@ def _map(run: dict[str, Any]) -> None:
 
 
 def _views(run: dict[str, Any]) -> None:
-    section = run.get("views") or {}
-    columns = section.get("columns")
-    for i, row in enumerate(section.get("rows") or []):
-        if columns is not None:
-            _same_length(row, f"views.rows[{i}]", len(columns), "views.columns")
-    if section.get("names") is not None:
-        _same_length(section["names"], "views.names", len(section.get("rows") or []), "views.rows")
+    for key in ("views", "pictures"):
+        section = run.get(key) or {}
+        columns = section.get("columns")
+        for i, row in enumerate(section.get("rows") or []):
+            if columns is not None:
+                _same_length(row, f"{key}.rows[{i}]", len(columns), f"{key}.columns")
+        if section.get("names") is not None:
+            _same_length(section["names"], f"{key}.names", len(section.get("rows") or []), f"{key}.rows")
+
+
+def _listings(run: dict[str, Any]) -> None:
+    for k, item in enumerate(run.get("listings") or []):
+        columns, rows = item.get("columns") or [], item.get("rows") or []
+        for i, row in enumerate(rows):
+            _same_length(row, f"listings[{k}].rows[{i}]", len(columns), f"listings[{k}].columns")
+        if item.get("pictures") is not None:
+            _same_length(item["pictures"], f"listings[{k}].pictures", len(rows), f"listings[{k}].rows")
 
 
 def _restoration(run: dict[str, Any]) -> None:

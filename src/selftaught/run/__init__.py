@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -14,10 +13,22 @@ from safetensors.torch import load_file
 from torch import nn
 
 from selftaught.data import Source, open_source
+from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator
 from selftaught.errors import UserError
-from selftaught.run import applying, evaluations, outputs, reporting, samples, training
+from selftaught.run import (
+    annealing,
+    applying,
+    evaluations,
+    extending,
+    image_text,
+    outputs,
+    reporting,
+    samples,
+    searching,
+    training,
+)
 from selftaught.run.bench import Bench, Options
 from selftaught.run.evaluations import Found
 from selftaught.run.layout import Layout
@@ -49,11 +60,11 @@ def train(
         method: slug of the method, such as "dcl" (``selftaught methods`` lists them).
         data: a source string, path, array, torch Dataset or Source; None takes the method's built-in data set.
         config: a run's config.yaml to repeat.
-        resume: folder of an interrupted run to go on with; everything else is then taken from it. "auto": go on with
-            ``out`` where a run was begun there with these options, else start it.
+        resume: folder of an interrupted run to go on with; all else is its own. "auto": the one in ``out``, or start.
         quiet: no progress bar.
         report: evaluate and write report.html at the end.
-        **options: settings of the run (``epochs``, ``batch_size``, ``out``, ...) or options of the method.
+        **options: settings of the run (``epochs``, ``batch_size``, ``out``, ...), options of the method, or ``views``:
+            views of your own in place of the method's (a YAML file, pipelines, a ViewSet or a Recipe).
 
     Returns:
         The finished run.
@@ -65,6 +76,14 @@ def train(
     """
     if resume == "auto":
         resume, options = training.begun(options)
+    if options.get("anneal") is not None:
+        resume, options = annealing.branch_off(**training.branch_options(options)), {}
+    if options.get("extend") is not None:
+        known = ("steps", "epochs", "out")
+        if other := [name for name, value in options.items() if value is not None and name not in ("extend", *known)]:
+            raise UserError(f"--extend goes on as the run was begun; leave out --{other[0].replace('_', '-')}")
+        resume = extending.extend(options["extend"], **{name: options.get(name) for name in known})
+        options = {}
     if resume is not None:
         run = load(training.go_on(resume, data, method=method, quiet=quiet, **options))
     else:
@@ -133,13 +152,15 @@ class Run:
         path = self.layout.weights
         if not path.exists():
             path = self._last_checkpoint(method)
+        elif problem := training.deliverable_problem(self.layout):
+            raise UserError(f"{problem}; write it again with: selftaught train --resume {self.path}")
         try:
             if path == self.layout.weights:
                 method.deliverable().load_state_dict(load_file(path))
             else:
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                content = read_checkpoint(path)
                 method.load_state_dict(content.get("state_dict", content))
-        except (RuntimeError, OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
+        except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
             raise UserError(
                 f"{path}: not this run's weights, or damaged ({str(error).splitlines()[0][:80]})"
             ) from error
@@ -174,7 +195,9 @@ class Run:
         return training.build(kind, kind.config_class(**options), self.config["data"])
 
     def _untrained(self) -> Method:
-        return self._build(self.config["settings"]["seed"] + 10_007).to(self.method.device).eval()
+        fresh = self._build(self.config["settings"]["seed"] + 10_007)
+        fresh.same_survey(self.method)
+        return fresh.to(self.method.device).eval()
 
     @property
     def output(self) -> outputs.Output:
@@ -249,6 +272,48 @@ class Run:
                 self.report(say)
         return Found(judged.found)
 
+    def search(self, data: Any, query: str, *, count: int = 10, workers: int = -1) -> list[searching.Found]:
+        """The pictures of a source that a text fits best, by a run that knows words.
+
+        Their embeddings are kept in the run's folder: what is new or changed is embedded at the next search.
+
+        Args:
+            data: pictures.
+            query: such as "a red car at night".
+            count: how many to find.
+            workers: loader processes; -1 chooses.
+
+        Raises:
+            UserError: a run that knows no words, pictures of other channels, an empty query.
+        """
+        source = applying.open_input(data, self.method)
+        return searching.search(self.method, source, query, self.path / "index", k=count, workers=workers)[0]
+
+    def classify(
+        self, data: Any, classes: Iterable[str], *, templates: str = "plain", out: Any = None, workers: int = -1
+    ) -> image_text.Classified:
+        """Which of some classes, given in words, each picture of a source shows, by a run that knows words.
+
+        Args:
+            data: pictures.
+            classes: in words, such as ("cat", "dog").
+            templates: prompts: plain, seven, name, clip, or a file of lines with {}.
+            out: a .csv file to write name, class and all probabilities to.
+            workers: loader processes; -1 chooses.
+
+        Raises:
+            UserError: a run that knows no words, pictures of other channels, fewer than two classes.
+        """
+        source = applying.open_input(data, self.method)
+        found = image_text.classify(self.method, source, list(classes), templates=templates, workers=workers)
+        if out is not None:
+            rows = [
+                (name, best, *(f"{p:.6f}" for p in shares))
+                for (name, (best, _)), shares in zip(found.items(), found.probabilities, strict=True)
+            ]
+            applying.write_csv(Path(out), ("name", "class", *found.classes), rows)
+        return found
+
     def evaluation(self, data: Any = None) -> evaluations.Evaluation:
         """What is stored of the evaluation on a source; None is the run's own data."""
         return evaluations.evaluation_on(self.layout, self.config["settings"]["data"], data)
@@ -270,6 +335,7 @@ class Run:
         overwrite: bool = False,
         adapt: bool = False,
         progress: Callable[[int], None] = lambda done: None,
+        **how: Any,
     ) -> applying.Applied:
         """Write the run's result for every sample: a table (.parquet, .npy) or a folder of pictures, by its output.
 
@@ -283,6 +349,7 @@ class Run:
             overwrite: replace what another run, or this one from other data, wrote to ``out``.
             adapt: let the method adapt to the data first (test-time adaptation); the run itself stays as it is.
             progress: called with the number of samples done so far.
+            **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``).
 
         Returns:
             how many samples were written; ``.skipped`` lists those that could not be used.
@@ -292,6 +359,7 @@ class Run:
                 method that doesn't adapt.
         """
         method = self.method
+        how = applying.own_options(how, self.output.takes, method.slug)
         source = applying.open_input(data, method)
         key = applying.weights_digest(method)
         if adapt:
@@ -304,7 +372,7 @@ class Run:
             run=str(self.path),
             weights=key,
             classes=self.config["data"].get("classes"),
-            options=self.config["options"] | {"adapt": adapt},
+            options=self.config["options"] | {"adapt": adapt} | how,
             given=data,
             overwrite=overwrite,
             workers=workers,
@@ -353,7 +421,7 @@ class Run:
         train: Source | None = None
         test: Source | None = None
         try:
-            train = samples.training_source(settings.data, modality, settings)
+            train = self.method.takes(samples.training_source(settings.data, modality, settings))
         except UserError as error:  # gone since, or it had no name: what is stored is shown
             say(f"without pictures of the training data: {error}")
         if data is not None:
@@ -363,7 +431,8 @@ class Run:
                 test = open_source(data, modality=modality, split=split, by=by, seed=settings.seed)
             except UserError as error:
                 say(f"without pictures of {data}: {error}")
-        return outputs.Page(self.method, train, test, settings, kept, lead.sections())
+        saved = self.layout.checkpoint(self.method.stages[-1])  # holds the parts that are not delivered, too
+        return outputs.Page(self.method, train, test, settings, kept, lead.sections(), saved)
 
     def summary(self) -> list[str]:
         """Three lines: what was trained, how it did, where it lies."""

@@ -120,6 +120,20 @@ def open_input(spec: Any, method: Method) -> Source:
     return source
 
 
+def own_options(given: Mapping[str, Any], takes: Sequence[str], slug: str) -> dict[str, Any]:
+    """The options of a kind of output that were given, as `Job.options` holds them: "apply scale" ...
+
+    Raises:
+        UserError: one that this kind doesn't have.
+    """
+    found = {name: value for name, value in given.items() if value not in (None, False)}
+    for name in found:
+        if name not in takes:
+            known = f"it takes --{', --'.join(takes)}" if takes else "leave it out"
+            raise UserError(f"--{name}: nothing that {slug} writes has it; {known}")
+    return {f"apply {name}": value for name, value in found.items()}
+
+
 def adapt(method: Method, source: Source) -> None:
     """Let a method adapt itself to a source before it is applied there.
 

@@ -36,8 +36,11 @@ class Options:
         size: shorter side at which images are embedded; 0 is the run's own.
         grid: cells of a map that are averaged apart, such as 2x1 (layerwise).
         fraction: share of every class's training labels (finetune).
+        recipe: of ``evaluation.finetune`` (finetune).
         channel: "y" compares the luma of RGB images, "rgb" all channels; None as the method's papers do (restoration).
+        head: linear or upernet (segmentation).
         shave: rows and columns left out at every border; None as the method's papers do (restoration).
+        templates: prompts of a class: seven, plain, name, clip, or a file of lines with {} (zero-shot).
     """
 
     reference: Any = None
@@ -48,8 +51,11 @@ class Options:
     size: int = 0
     grid: str = "1x1"
     fraction: float = 1.0
+    recipe: str = "adamw"
     channel: str | None = None
     shave: int | None = None
+    head: Any = "linear"
+    templates: str = "seven"
 
     def compared(self) -> dict[str, Any]:
         """Those of restoration that were given, as `evaluation.restoration` takes them."""

@@ -19,6 +19,7 @@ from selftaught.run import samples, suites
 from selftaught.run.bench import Bench
 from selftaught.run.contenders import some
 from selftaught.run.features import batches_of, calibrate, channel_statistics, embed, raw
+from selftaught.run.finetuning import finetune_views
 
 LABELLED = ("knn", "linear", "fewlabel", "retrieval", "diagnostics")
 UNLABELLED = ("diagnostics",)
@@ -162,7 +163,7 @@ def _fewer_labels(source: Source, fraction: float, seed: int) -> Source:
 
 
 def _check(names: list[str], labelled: bool, numeric: bool, data: Any, classifies: bool) -> None:
-    unfit = {"images"} if classifies else {"images", "scores", "classifier"}
+    unfit = {"images", "depths"} if classifies else {"images", "depths", "scores", "classifier"}
     for name in names:
         fitting = [known for known, p in evaluation.PROTOCOLS.items() if p.inputs not in unfit]
         if name not in fitting:
@@ -179,7 +180,7 @@ def _run(name: str, model: Method, sides: _Sides, parts: tuple[Source, Source], 
     if protocol.inputs == "scores":
         return _own_classes(protocol, model, parts[1], bench)
     if protocol.inputs == "encoder":
-        return _finetune(model, parts)
+        return _finetune(model, parts, bench.options.recipe)
     if protocol.inputs == "classifier":
         return _as_classifier(protocol, model, parts[1], bench)
     if name == "regression":
@@ -234,20 +235,22 @@ def noted(result: Result, note: str) -> Result:
 
 def _second_view(model: Method, source: Source) -> np.ndarray | None:
     """Embeddings of the test images as a training view shows them, for the alignment; None for series."""
-    pipelines = model.views()
+    pipelines = model.learning_views()
     if not pipelines:
         return None
     return embed(model, source, pipeline=pipelines[0])[0]
 
 
-def _finetune(model: Method, parts: tuple[Source, Source]) -> Result:
+def _finetune(model: Method, parts: tuple[Source, Source], recipe: str) -> Result:
+    if model.finetuning_view() is not None:
+        return finetune_views(model, parts)
     arrays: list[Any] = []
     for part in (some(parts[0], 5000), some(parts[1], 2000)):
         batches = [batch for batch in batches_of(model, part, model.evaluation_view()) if len(batch["index"])]
         with torch.inference_mode():
             inputs = torch.cat([model.inputs(model.prepare(batch)) for batch in batches])
         arrays += [inputs.clone(), torch.cat([b["label"] for b in batches]).numpy()]
-    return evaluation.finetune(model.deliverable(), *arrays)
+    return evaluation.finetune(model.deliverable(), *arrays, recipe=recipe)
 
 
 def _as_classifier(protocol: evaluation.Protocol, model: Method, part: Source, bench: Bench) -> Result:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from selftaught.data import open_source
 from selftaught.errors import UserError
 from selftaught.evaluation import Result, table
 from selftaught.run.applying import write_csv
-from selftaught.run.layout import Layout, write_json
+from selftaught.run.layout import Layout, read_json, write_json
 
 _MOST_COLUMNS = 8
 NAMES = {
@@ -96,7 +97,7 @@ class Evaluation:
         try:
             with np.load(self._features) as kept:
                 return {name: kept[name] for name in kept.files}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{self._features}: damaged; delete it and evaluate again") from error
 
     def add(
@@ -185,10 +186,4 @@ def _whole(data: str | Path) -> str:
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged; delete it and evaluate again") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: damaged; delete it and evaluate again")
-    return found
+    return read_json(path, "delete it and evaluate again")

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from selftaught.engine.method import Method
 from selftaught.errors import UserError, require
-from selftaught.run.layout import write_json, write_text
+from selftaught.run.layout import write_json, write_tensors, write_text
 
 FORMATS = ("safetensors", "timm", "onnx")
 _TOLERANCE = 1e-4
@@ -71,7 +70,8 @@ def export(
     """
     if form not in FORMATS:
         raise UserError(f"--format {form}: it may be {', '.join(FORMATS)}")
-    module = method.deliverable().eval().cpu().float()
+    network, spec = method.exported()
+    module, card = network.eval().cpu().float(), card | {"build": spec}
     if form == "onnx":
         return _onnx(module, card, out, example, free)
     tensors, code = _bare(module, card)
@@ -80,7 +80,7 @@ def export(
             raise UserError(f"--format timm: {card['build']['name']} is not a timm network; use safetensors or onnx")
         return _timm(tensors, code, card, out)
     out = _with_suffix(out, ".safetensors")
-    save_file(tensors, out, metadata={"selftaught": json.dumps(card)})
+    write_tensors(out, tensors, metadata={"selftaught": json.dumps(card)})
     write_json(out.with_suffix(".json"), card)
     return out
 
@@ -100,11 +100,34 @@ def _bare(module: nn.Module, card: dict[str, Any]) -> tuple[dict[str, Tensor], s
 
 def _timm(tensors: dict[str, Tensor], code: str, card: dict[str, Any], out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, out / "model.safetensors")
-    write_json(out / "config.json", card)
+    write_tensors(out / "model.safetensors", tensors)
+    write_json(out / "config.json", card | _for_timm(card))
     text = _TIMM_EXAMPLE.format(code=code, channels=card["channels"], size=card["image_size"])
     write_text(out / "load.py", text)
     return out
+
+
+def _for_timm(card: dict[str, Any]) -> dict[str, Any]:
+    """What ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads; nothing for a network changed by hand."""
+    import timm
+
+    spec, normalise = card["build"], card.get("normalise", {})
+    if not timm.is_model(spec["name"]) or spec.get("stem") == "small":
+        return {}
+    size = [spec["channels"], card["image_size"], card["image_size"]]
+    return {
+        "architecture": spec["name"],
+        "num_classes": 0,
+        "num_features": spec["dim"],
+        "model_args": {"in_chans": spec["channels"], "num_classes": 0} | spec.get("kwargs", {}),
+        "pretrained_cfg": {
+            "input_size": size,
+            "num_classes": 0,
+            "mean": normalise.get("mean"),
+            "std": normalise.get("std"),
+            "fixed_input_size": "img_size" in spec.get("kwargs", {}),
+        },
+    }
 
 
 class _Plain(nn.Module):

@@ -11,49 +11,23 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
 
 from selftaught.data import Source
-from selftaught.engine.in_order import evaluation_batches
+from selftaught.engine.embedding import batches_of, check_channels, through
 from selftaught.engine.method import Method
-from selftaught.engine.precision import autocast_dtype
 from selftaught.errors import UserError
 
+__all__ = [
+    "batches_of",
+    "calibrate",
+    "channel_statistics",
+    "check_channels",
+    "embed",
+    "raw",
+    "small_pixels",
+    "stream",
+    "through",
+]
+
 _RAW_SIDE = 16
-
-
-def through(
-    method: Method,
-    source: Source,
-    function: Callable[[dict[str, Any]], Any],
-    *,
-    pipeline: Any = None,
-    precision: str = "auto",
-    **options: Any,
-) -> Iterator[tuple[Any, np.ndarray, list[tuple[int, str]]]]:
-    """Call a function with every batch of a source, on the method's device and in its precision.
-
-    Args:
-        method: says device, evaluation view and range of values.
-        source: samples, in the order of the batches.
-        function: of a batch as training sees it; called without gradient.
-        pipeline: view of images; None is the method's evaluation view.
-        precision: as in training.
-        **options: of `evaluation_batches`: ``batch_size``, ``workers``, ``start``, ``stop``.
-
-    Yields:
-        what it returned (None for a batch without a sample that can be read), the samples' indices (n,), and what was
-        skipped as (index, reason) pairs.
-    """
-    device = method.device
-    dtype = autocast_dtype(precision, device.type)
-    pipeline = pipeline or method.evaluation_view()
-    for batch in batches_of(method, source, pipeline, **options):
-        skipped, index = batch.pop("skipped"), batch["index"].numpy()
-        if not len(index):
-            yield None, index, skipped
-            continue
-        moved = {name: _on(device, value) for name, value in batch.items()}
-        with torch.inference_mode(), torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            found = function(method.on_after_batch_transfer(moved))
-        yield found, index, skipped
 
 
 def stream(
@@ -129,32 +103,6 @@ def _whole(
     index = np.concatenate(indices)
     labels = np.asarray(source.labels)[index] if source.labels is not None else None
     return np.concatenate(parts), labels, index
-
-
-def batches_of(method: Method, source: Source, view: Any, **options: Any) -> Iterator[dict[str, Any]]:
-    """Batches of a source as a method looks at it: its range of values, its channels; see `evaluation_batches`."""
-    check_channels(method, source)
-    fixed = {"value_range": method.value_range, "channels": method.channels}
-    return evaluation_batches(source, view, **fixed, **options)
-
-
-def check_channels(method: Method, source: Source) -> None:
-    """Whether a run can look at a source: of its channels, or grey where it takes RGB, or RGBA, which is laid on white.
-
-    Raises:
-        UserError: other channels.
-    """
-    have, wanted = source.channels, method.channels
-    if have is None or have == wanted or (source.modality == "image" and wanted == 3 and have in (1, 4)):
-        return
-    asked = f"; ask for grey: {source.name.rstrip('/')}?channels=1" if (have, wanted) == (3, 1) else ""
-    raise UserError(f"{source.name} has {have} channels, the run was trained on {wanted}{asked}")
-
-
-def _on(device: torch.device, value: Any) -> Any:
-    if isinstance(value, list):
-        return [_on(device, one) for one in value]
-    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def small_pixels(images: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,23 +10,31 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from selftaught.data import Source
+from selftaught.engine.ema import MovingAverage
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
+from selftaught.networks.vits import short_name
+from selftaught.run import weights
 from selftaught.run.layout import Layout
+
+OPEN_CLIP = "open_clip"
+"""What stands before the colon of a model of open_clip."""
 
 
 def encoder_options(path: str | Path) -> dict[str, Any]:
     """The options by which a method builds the encoder of the run in ``path``: its name, stem and image size.
 
-    Empty where the folder holds bare weights, or a model that is no encoder.
+    Empty where the folder holds bare weights, or a model that is no encoder. A timm model's name where that is given.
     """
-    card = Layout(path).card
-    if not card.exists():
-        return {}
-    spec = json.loads(card.read_text()).get("build", {})
+    if weights.foreign(str(path)):
+        return weights.encoder_options(str(path))
+    spec = Layout(path).read_card().get("build", {})
     spec = spec.get("encoder") if isinstance(spec.get("encoder"), dict) else spec
     names = {"name": "encoder", "stem": "stem", "image_size": "image_size"}
-    return {option: spec[key] for key, option in names.items() if spec.get(key)} if "stem" in spec else {}
+    found = {option: spec[key] for key, option in names.items() if spec.get(key)} if "stem" in spec else {}
+    if "encoder" in found:
+        found["encoder"] = short_name(found["encoder"], spec.get("kwargs", {}))
+    return found
 
 
 def transformed(kind: type[Method], init: str | Path | None) -> dict[str, Any] | None:
@@ -40,7 +47,25 @@ def transformed(kind: type[Method], init: str | Path | None) -> dict[str, Any] |
         return None
     if not init:
         raise UserError(f"{kind.slug} changes a trained model: give it with --init RUN")
-    return None if str(init).startswith("timm:") else Layout(init).read_config()
+    if str(init).startswith(f"{OPEN_CLIP}:"):
+        return _of_open_clip(str(init), kind)
+    return None if weights.foreign(str(init)) else Layout(init).read_config()
+
+
+def _of_open_clip(init: str, kind: type[Method]) -> dict[str, Any]:
+    """A model of open_clip, told as a run is: its pixels are normalised by CLIP's mean and deviation."""
+    from selftaught.networks.clip_towers import CLIP_MEAN, CLIP_STD
+
+    data = {"channels": 3, "mean": list(CLIP_MEAN), "std": list(CLIP_STD), "value_range": None}
+    options = {"name": init.partition(":")[2]}
+    settings = {"data": kind.default_data, "seed": 0}
+    return {"method": OPEN_CLIP, "options": options, "settings": settings, "data": data}
+
+
+def _classifies(slug: str) -> bool:
+    from selftaught import methods
+
+    return methods.get(slug).output == "classes"
 
 
 def original_facts(kind: type[Method], original: Mapping[str, Any], source: Source, *, same: bool) -> dict[str, Any]:
@@ -56,7 +81,7 @@ def original_facts(kind: type[Method], original: Mapping[str, Any], source: Sour
         UserError: they are others, or of other classes or channels.
     """
     known, name = original["data"], original["settings"].get("out") or "the run"
-    if same and source.fingerprint() not in known.get("fingerprints", {}).values():
+    if same and original["method"] != OPEN_CLIP and source.fingerprint() not in known.get("fingerprints", {}).values():
         raise UserError(
             f"{source.name}: not the samples that {name} learnt from (their files, names, order or labels changed); "
             "name the data with --data"
@@ -64,23 +89,42 @@ def original_facts(kind: type[Method], original: Mapping[str, Any], source: Sour
     if known["channels"] != source.channels and source.channels is not None:
         raise UserError(f"{source.name} has {source.channels} channels, {name} learnt from {known['channels']}")
     kept = {key: known[key] for key in ("mean", "std", "value_range") if key in known}
-    if kind.output != "classes":
+    if kind.output != "classes" or original["method"] == OPEN_CLIP or not _classifies(original["method"]):
         return kept
     if source.labels is not None and source.classes != known.get("classes"):
         raise UserError(f"{source.name}: its classes are not those of {name}; use the same class folders")
     return kept | {key: known[key] for key in ("classes", "class_count") if key in known}
 
 
-def start_from(method: Method, path: Path) -> None:
-    """Load the weights of a finished run: all that it delivers where that fits, else its encoder's.
+def start_from(method: Method, init: str) -> None:
+    """Load weights to start from, and let every momentum copy begin as the network that it follows.
+
+    Args:
+        method: the method, its networks built.
+        init: a finished run (all that it delivers where that fits, else its encoder's weights), or weights from
+            elsewhere (see :mod:`selftaught.run.weights`).
 
     Raises:
         UserError: no finished run there, or an encoder of another shape.
     """
-    weights = Layout(path).weights
-    if not weights.exists():
-        raise UserError(f"--init {path}: no finished run there")
-    given: Mapping[str, Tensor] = load_file(weights)
+    if init.startswith(f"{OPEN_CLIP}:"):
+        return  # the method builds it with its weights
+    if weights.foreign(init):
+        weights.load_into(method, init)
+    else:
+        _from_run(method, Path(init))
+    for module in method.modules():
+        if isinstance(module, MovingAverage):
+            module.restart()
+
+
+def _from_run(method: Method, path: Path) -> None:
+    file = Layout(path).weights
+    if not file.exists():
+        raise UserError(f"--init {path}: no finished run there, and no file of weights{weights.hint(str(path))}")
+    given: Mapping[str, Tensor] = load_file(file)
+    if method.begins_from(given):
+        return
     target = method.deliverable()
     if method.output != "image" and not _fits(target, given):
         target, given = getattr(method, "encoder", target), _encoder_weights(path, given)
@@ -95,11 +139,10 @@ def _fits(target: nn.Module, given: Mapping[str, Tensor]) -> bool:
 
 
 def _encoder_weights(path: Path, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The encoder's part of what a classifier's run delivers; other runs deliver nothing else."""
+    """The encoder's part of what a run of classes or of images and texts delivers; others deliver nothing else."""
     from selftaught.run import load
 
-    card = Layout(path).card
-    if not card.exists() or json.loads(card.read_text()).get("output") != "classes":
+    if Layout(path).read_card().get("output") not in ("classes", "image-text"):
         return given
     found = load(path).method.encoder
     return found.state_dict() if isinstance(found, nn.Module) else given

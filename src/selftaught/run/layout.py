@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -14,6 +16,11 @@ import yaml
 
 from selftaught.errors import UserError
 from selftaught.run.ranks import is_first, launch_id
+
+_PARTS: dict[str, type] = {"method": str, "settings": dict, "options": dict, "data": dict}
+_FACTS = ("name", "modality", "samples", "channels")
+_DONE = {"steps", "seconds", "skipped"}
+_COPY = "take it from a copy of the run, or train again"
 
 
 class Layout:
@@ -37,7 +44,10 @@ class Layout:
         return Layout(self.path / "stages" / name) if several else self
 
     def checkpoint(self, stage: str) -> Path:
-        """The last checkpoint of a stage."""
+        """The last checkpoint of a stage; in a stream of tasks that of the last task begun."""
+        tasks = sorted((self.path / "tasks").glob("[0-9]*"), key=lambda path: int(path.name))
+        if tasks:
+            return Layout(tasks[-1]).checkpoint(stage)
         below = self.stage(stage)
         return (below if below.path.is_dir() else self).path / "checkpoints" / f"{stage}.ckpt"
 
@@ -51,11 +61,35 @@ class Layout:
             raise UserError(f"{self.path}: no such run folder")
         if not self.config.exists():
             raise UserError(f"{self.path}: not a run folder (it has no config.yaml)")
-        return read_yaml(self.config)
+        content = read_yaml(self.config)
+        for name, kind in _PARTS.items():
+            if not isinstance(content.get(name), kind):
+                raise UserError(f"{self.config}: damaged, or not a run's (its part {name!r} is missing); {_COPY}")
+        missing = [name for name in _FACTS if name not in content["data"]]
+        if missing:
+            raise UserError(f"{self.config}: damaged ({missing[0]!r} is missing from the facts of the data); {_COPY}")
+        return content
 
     def read_state(self) -> dict[str, Any]:
         """What is done: finished stages, steps, samples skipped, seconds."""
-        return json.loads(self.state.read_text()) if self.state.exists() else {"stages": {}}
+        if not self.state.exists():
+            return {"stages": {}}
+        mend = f"delete it and go on with: selftaught train --resume {self.path}"
+        content = read_json(self.state, mend)
+        stages = content.get("stages")
+        if not isinstance(stages, dict) or not all(isinstance(s, dict) and s.keys() >= _DONE for s in stages.values()):
+            raise UserError(f"{self.state}: damaged; {mend}")
+        return content
+
+    def read_card(self) -> dict[str, Any]:
+        """How to build and normalise what the run delivers; empty where it was not written.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        if not self.card.exists():
+            return {}
+        return read_json(self.card, f"delete it and write it again with: selftaught train --resume {self.path}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -72,6 +106,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a run's configuration")
+    return content
+
+
+def read_json(path: Path, mend: str) -> dict[str, Any]:
+    """Read a JSON mapping.
+
+    Args:
+        path: the file.
+        mend: what to do where it is damaged.
+
+    Raises:
+        UserError: it can't be read, or is no mapping.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); {mend}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: damaged; {mend}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: damaged; {mend}")
     return content
 
 
@@ -101,6 +156,37 @@ def write_yaml(path: Path, content: dict[str, Any]) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON."""
     write_text(path, json.dumps(content, indent=1))
+
+
+def write_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> str:
+    """Write a .safetensors file whole or not at all.
+
+    Returns:
+        SHA-256 of its bytes, in hexadecimal.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata=metadata)
+        sealed = file_digest(part)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise UserError(f"{path}: can't be written ({str(error).splitlines()[0][:100]}); make room") from error
+    return sealed
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def new_folder(out: str | None, method: str, data: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from selftaught import catalog, report
 from selftaught.data import Source, as_uint8
@@ -16,7 +18,7 @@ from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import conform
 from selftaught.engine.batches import draw, render_sample
 from selftaught.engine.method import Method
-from selftaught.errors import SampleError
+from selftaught.errors import SampleError, UserError
 from selftaught.report import images as pictures
 from selftaught.run import evaluating
 from selftaught.run.contenders import some
@@ -27,6 +29,7 @@ from selftaught.run_settings import Settings
 from selftaught.views import Pipeline, render
 
 _TILE, _POINTS, _QUERIES, _HITS, _ROWS = 48, 600, 8, 8, 6
+_EXCERPT = 160
 _GALLERY, _VIEW = 160, 240
 """Longest sides of pictures in pixels: at most about one and a half times as large as they are shown."""
 
@@ -70,7 +73,18 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
         "metrics": _metrics([row for place in places for row in _rows(place.metrics)], facts),
         "skipped": skipped,
     }
+    found["tasks"] = _tasks(state.get("tasks") or [], facts)
     return {key: value for key, value in (found | _judged(lead, evaluations, facts)).items() if value}
+
+
+def _tasks(rows: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Accuracy, or without labels the loss, on every task of a stream after each was learnt."""
+    if len(rows) < 2:
+        return None
+    key = "loss" if any(value is None for row in rows for value in row["accuracy"]) else "accuracy"
+    metric = "loss" if key == "loss" else "accuracy of a linear probe"
+    names = [task["name"] for task in facts["tasks"]]
+    return {"names": names, "metric": metric, "rows": [row[key] for row in rows]}
 
 
 def _judged(lead: Evaluation, evaluations: Sequence[Evaluation], facts: dict[str, Any]) -> dict[str, Any]:
@@ -100,6 +114,9 @@ def samples_and_map(page: Page) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if page.train is not None and kind_of(page.train.modality).pixels:
         found["views"] = _views(page.train, page.method, page.settings)
+        whole = _whole(page)
+        if whole is not None:
+            found["pictures"] = _made(page.train, whole, page.settings)
     index = page.features.get("index")
     test = None if page.test is None else some(page.test, evaluating.LIMIT_TEST)  # as it was drawn to be judged
     if test is not None and index is not None and int(index.max(initial=-1)) < len(test):
@@ -129,18 +146,33 @@ def _metrics(rows: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any
     traces["terms"] = terms
     scores = column("knn") if any(row.get("knn") for row in rows) else []
     traces["knn"] = [[step, score] for step, score in zip(steps, scores, strict=False) if score is not None]
-    unit = "windows/s" if facts["modality"] == "series" else "images/s"
+    unit = {"series": "windows/s", "text": "texts/s"}.get(facts["modality"], "images/s")
     chance = 1 / len(facts["classes"]) if facts.get("classes") else None
     stages = [row["stage"] for row in rows]
     return {"step": steps, "stage": stages, "series": traces, "unit": unit, "chance": chance}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a csv file that may not be there."""
+    """The rows of a stage's metrics.csv, which may not be there: a stage, a whole step, and numbers or nothing.
+
+    Raises:
+        UserError: it is damaged.
+    """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            int(row["step"])
+            for name, value in row.items():
+                if name != "stage" and value:
+                    float(value)
+            if not row["stage"]:
+                raise ValueError("a row without a stage")
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path}: damaged ({str(error)[:60]}); delete it to go on without the curves") from error
+    return rows
 
 
 def _label_efficiency(stored: dict[str, Any] | None, classes: list[str] | None) -> dict[str, Any] | None:
@@ -191,26 +223,73 @@ def _views(source: Source, method: Method, settings: Settings) -> dict[str, Any]
     rows, names, columns = [], [], []
     for i in rng.permutation(len(source))[:_ROWS]:
         try:
-            seen = {"original": _thumbnail(source, method, int(i))} | _views_of(source, method, int(i), rng)
+            seen = {"original": thumbnail(source, method, int(i))} | _views_of(source, method, int(i), rng)
         except SampleError:
             continue
         columns = list(seen)
         rows.append([pictures.encode(picture, size=_VIEW, quality=80) for picture in seen.values()])
-        names.append(str(source.names[int(i)]))
+        names.append(_called(source, int(i)))
     return {"columns": columns, "rows": rows, "names": names} if rows else {}
+
+
+def _called(source: Source, i: int) -> str:
+    """The name of a sample, and its text where it has one."""
+    if "text" not in source.fields:
+        return str(source.names[i])
+    text = source.sample(i, ["text"])["text"]
+    return f"{source.names[i]}: {text if isinstance(text, str) else ' / '.join(text)}"
 
 
 def _views_of(source: Source, method: Method, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Each view of a sample as a picture, by its name."""
-    recipe = method.recipe()
+    recipe = method.learning_recipe()
     if recipe is not None:
         recipe = recipe.with_kinds({name: field.kind for name, field in source.fields.items()})
         found = render_sample(source, i, recipe, rng, value_range=method.value_range)
         return {name: _still(value) for name, value in found.items() if "." not in name and np.ndim(value) in (3, 4)}
     image = _conformed(source, method, i)
     size = image.shape[:2]
-    made = (render(image, p, draw(p, rng, size[0], size[1], source.names[i])) for p in method.views())
+    made = (render(image, p, draw(p, rng, size[0], size[1], source.names[i])) for p in method.learning_views())
     return {f"view {k}": view for k, view in enumerate(made, start=1)}
+
+
+def _whole(page: Page) -> Method | None:
+    """The method with all of its networks, not only what it delivers, where it makes pictures of them."""
+    method, saved = page.method, page.checkpoint
+    if not method.draws or method.modality != "image" or saved is None or not saved.exists():
+        return None
+    if not isinstance(method.evaluation_view(), Pipeline):
+        return None
+    found, kept = copy.deepcopy(method), method.deliverable().state_dict()
+    found.load_state_dict(torch.load(saved, map_location=method.device, weights_only=True)["state_dict"])
+    found.deliverable().load_state_dict(kept)  # averaged or best weights, where the run kept those
+    return found.eval()
+
+
+def _made(source: Source, method: Method, settings: Settings) -> dict[str, Any]:
+    """What the method makes of some samples, in pictures; every time of the same ones."""
+    rng, found, names = np.random.default_rng(settings.seed), [], []
+    for i in rng.permutation(len(source))[:_ROWS]:
+        try:
+            found.append(thumbnail(source, method, int(i)))
+        except SampleError:
+            continue
+        names.append(str(source.names[int(i)]))
+    if not found:
+        return {}
+    x = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).to(method.device)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(settings.seed)
+        parts = method.pictures(method.normalise(x))
+    mean, std = method.pixel_mean.view(-1, 1, 1), method.pixel_std.view(-1, 1, 1)
+    columns = {name: _as_pictures(part.float() * std + mean) for name, part in parts.items()}
+    rows = [[pictures.encode(p, size=_VIEW, quality=80) for p in row] for row in zip(*columns.values(), strict=True)]
+    return {"columns": list(columns), "rows": rows, "names": names} if rows else {}
+
+
+def _as_pictures(x: torch.Tensor) -> list[np.ndarray]:
+    """Images (N, C, H, W) in [0, 1] as uint8 (H, W, C); what lies outside is cut off."""
+    return list((x.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
 
 
 def _still(sample: np.ndarray) -> np.ndarray:
@@ -225,7 +304,8 @@ def _conformed(source: Source, method: Method, i: int) -> np.ndarray:
     return as_uint8(conform(sample, method.channels, source.names[i]), method.value_range)
 
 
-def _thumbnail(source: Source, method: Method, i: int) -> np.ndarray:
+def thumbnail(source: Source, method: Method, i: int) -> np.ndarray:
+    """A sample as it is evaluated, as a uint8 picture (H,W,C)."""
     plain, image = method.evaluation_view(), _conformed(source, method, i)
     if not isinstance(plain, Pipeline):
         return image
@@ -249,10 +329,13 @@ def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarr
             "names": names,
         }
     }
+    if modality == "text":
+        found["map"]["names"] = [excerpt(source, int(i)) for i in index]
+        return found
     if not kind_of(modality).pixels:
         found["series"] = {"windows": _windows(source, index, labels, rng)}
         return found
-    thumbs = [_thumbnail(source, method, int(i)) for i in index]
+    thumbs = [thumbnail(source, method, int(i)) for i in index]
     found["map"]["thumbs"] = pictures.sprite_sheet(thumbs, tile=_TILE)
 
     def label(k: int) -> str | None:
@@ -283,6 +366,13 @@ def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarr
         rows.append(row)
     found["neighbours"] = rows
     return found
+
+
+def excerpt(source: Source, i: int) -> str:
+    """The beginning of a text."""
+    text: Any = source.read(i)
+    text = text if isinstance(text, str) else text[0]
+    return text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 3]}..."
 
 
 class _Encoded(dict[int, str]):

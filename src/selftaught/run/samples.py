@@ -110,7 +110,7 @@ def streams(
     Raises:
         UserError: a stream that the method needs is not given.
     """
-    source = training_source(data, modality, settings)
+    source = kind.takes(training_source(data, modality, settings))
     if len(kind.roles) == 1:
         return {kind.roles[0]: source}
     return kind.streams(source, given, lambda spec: training_source(spec, modality, settings))
@@ -135,13 +135,14 @@ def facts(source: Source, pixels: str = "uint8") -> dict[str, Any]:
         raise UserError(f"{source.name}: none of the samples looked at can be read; run: selftaught data check")
     known: dict[str, Any] = {"name": source.name, "samples": len(source), "modality": source.modality}
     known |= {"classes": source.classes, "generated": source.generated}
+    known |= {"devices": source.devices} if source.devices else {}
     if source.labels is not None:
         known["class_count"] = len(source.classes) if source.classes else int(np.max(source.labels, initial=-1)) + 1
     channels = kind.channels(looked[0])
     known["channels"] = 1 if channels is None else channels
     sides = [kind.sides(sample) for sample in looked]
     if not kind.spatial:
-        return known | ({"length": int(sides[0][0])} if sides[0] else {})
+        return known | ({"length": int(sides[0][0])} if sides[0] and channels is not None else {})
     shorter = [min(side[-2:]) for side in sides]
     known |= {"short_side": int(np.median(shorter)), "smallest": int(min(shorter))}
     if pixels == "uint8" and kind.pixels:

@@ -13,7 +13,8 @@ from selftaught import evaluation
 from selftaught.data import LOCATIONS, METADATA, Metadata, Source, open_copies, open_source, read_metadata
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
-from selftaught.run import contenders, samples, unlearning
+from selftaught.run import contenders, dense, image_text, prompting, samples, unlearning, weighing
+from selftaught.run import devices as worn
 from selftaught.run.bench import Bench
 from selftaught.run.layout import read_yaml
 
@@ -241,9 +242,15 @@ _SUITES: Mapping[str, Callable[[Bench], dict[str, Result]]] = {
     "hit-rate": _hit_rate,
     "restricted": _restricted,
     "layerwise": _layerwise,
+    image_text.ZERO_SHOT: image_text.judge_zero_shot,
+    image_text.RETRIEVAL: image_text.judge_text_retrieval,
+    prompting.NAME: prompting.judge,
     unlearning.NAME: unlearning.judge,
+    dense.NAME: dense.judge,
+    weighing.NAME: weighing.judge,
+    worn.NAME: worn.judge,
 }
-_FOR_ALL = ("layerwise", unlearning.NAME)
+_FOR_ALL = ("layerwise", unlearning.NAME, weighing.NAME, worn.NAME)
 
 NAMES = tuple(_SUITES)
 """Protocols that are run here."""

@@ -12,22 +12,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from selftaught import catalog
 from selftaught import data as data_room
 from selftaught.data import Scale, Source
+from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.fit import fit
 from selftaught.engine.loader import check_batch_size
 from selftaught.engine.method import Method
+from selftaught.engine.reselection import Reselection, ReselectionOptions
 from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
-from selftaught.run import configuration, outputs, samples
+from selftaught.run import configuration, outputs, own_views, samples
 from selftaught.run.announcing import plan_lines
 from selftaught.run.features import embed
 from selftaught.run.initialising import encoder_options, original_facts, start_from, transformed
-from selftaught.run.layout import Layout, environment, new_folder, read_yaml, write_json, write_yaml
+from selftaught.run.layout import (
+    Layout,
+    environment,
+    file_digest,
+    new_folder,
+    read_yaml,
+    write_json,
+    write_tensors,
+    write_yaml,
+)
 from selftaught.run.ranks import is_first
+from selftaught.run.tasks import Task, facts_of, learn, open_tasks, same_tasks
 from selftaught.run_settings import Settings
 
 _KNN_BANK, _KNN_TEST = 2000, 1000
@@ -48,6 +59,8 @@ class Job:
     data: Any
     quiet: bool = False
     callbacks: list[Any] | None = None
+    tasks: list[Task] = field(default_factory=list)
+    """Of a stream of tasks; empty for an ordinary run."""
     plan: list[str] = field(default_factory=list)
     """What to say before training begins."""
 
@@ -71,6 +84,7 @@ def start(
 
     kind = methods.get(method)
     given = {k: v for k, v in options.items() if v is not None}
+    own = own_views.described(given.pop("views")) if "views" in given else None
     base = read_yaml(Path(config)) if isinstance(config, str | Path) else config
     streams = dict((base or {}).get("settings", {}).get("streams") or {})
     streams |= {role: given.pop(role) for role in kind.roles if role in given}
@@ -87,12 +101,17 @@ def start(
     named = {role: str(getattr(spec, "name", spec)) for role, spec in streams.items()}
     settings, method_config = configuration.resolve(kind, modality, given | {"data": str(name)}, base)
     settings.streams = named
-    sources = samples.streams(kind, data, modality, settings, streams)
+    sources = kind.arranged(samples.streams(kind, data, modality, settings, streams), method_config)
     source = next(iter(sources.values()))
     facts = samples.facts(source, kind.pixels)
     if original is not None:
         facts |= original_facts(kind, original, source, same=unnamed)
     facts["fingerprints"] = {role: one.fingerprint() for role, one in sources.items()}
+    if own or (base or {}).get("data", {}).get("views"):
+        facts["views"] = own or base["data"]["views"]  # type: ignore[index]
+    tasks = open_tasks(kind, data, source, settings)
+    if tasks:
+        facts["tasks"] = facts_of(tasks)
     _fit_to_data(method_config, facts)
     if given.get("batch_size") is None and "batch_size" not in (base or {}).get("settings", {}):
         _fit_batch(settings, source, quiet)
@@ -102,7 +121,7 @@ def start(
     content = configuration.complete(method, settings, method_config, facts)
     if is_first():
         write_yaml(Layout(folder).config, content | {"environment": environment()})
-    job = Job(folder, kind, settings, method_config, facts, sources, data, quiet, callbacks)
+    job = Job(folder, kind, settings, method_config, facts, sources, data, quiet, callbacks, tasks)
     chosen = "" if given.get("preset") or base else "the default on this machine"
     job.plan = plan_lines(method, source, settings, method_config, folder, chosen)
     try:
@@ -148,10 +167,13 @@ def go_on(
     changed = {name: options[name] for name in _FREE if options.get(name) is not None}
     settings = Settings(**content["settings"] | changed)
     data = settings.data if data is None else data
-    sources = samples.streams(kind, data, content["data"]["modality"], settings, dict(settings.streams))
-    _same_data(sources, content["data"], settings)
     config = kind.config_class(**content["options"])
-    return _train(Job(Path(path), kind, settings, config, content["data"], sources, data, quiet, callbacks))
+    given = samples.streams(kind, data, content["data"]["modality"], settings, dict(settings.streams))
+    sources = kind.arranged(given, config)
+    _same_data(sources, content["data"], settings)
+    tasks = open_tasks(kind, data, next(iter(sources.values())), settings)
+    same_tasks(tasks, content["data"].get("tasks", []))
+    return _train(Job(Path(path), kind, settings, config, content["data"], sources, data, quiet, callbacks, tasks))
 
 
 def begun(options: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
@@ -176,6 +198,19 @@ def begun(options: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
         if known[name] != value:
             raise UserError(f"{layout.path} was begun with {name}={known[name]!r}, not {value!r}; choose another --out")
     return layout.path, {name: value for name, value in options.items() if name in _FREE}
+
+
+def branch_options(options: dict[str, Any]) -> dict[str, Any]:
+    """What ``anneal=RUN`` takes besides: steps and the folder.
+
+    Raises:
+        UserError: any other option.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in ("anneal", "steps", "out"):
+            raise UserError(f"--anneal goes on with the run's own options; leave out --{name.replace('_', '-')}")
+    return {"run": given["anneal"], "steps": given.get("steps"), "out": given.get("out")}
 
 
 def _same_data(sources: dict[str, Source], facts: dict[str, Any], settings: Settings) -> None:
@@ -218,6 +253,10 @@ def _fit_batch(settings: Settings, source: Source, quiet: bool) -> None:
 
 def _fit_to_data(config: Any, facts: dict[str, Any]) -> None:
     """Settle what was left to the data, and refuse what it can't give."""
+    if getattr(config, "class_names", ()) is None and facts.get("classes"):
+        config.class_names = list(facts["classes"])
+    if getattr(config, "devices", None) == "" and facts.get("devices"):
+        config.devices = ",".join(facts["devices"])
     short = facts.get("short_side")
     if short is None:
         return
@@ -236,22 +275,79 @@ def build(kind: type[Method], config: Any, facts: dict[str, Any]) -> Method:
         length=facts.get("length"),
         samples=facts["samples"],
         classes=facts.get("class_count", 0),
+        modality=facts.get("modality"),
     )
     if "mean" in facts:
         method.pixel_mean.copy_(torch.tensor(facts["mean"]))
         method.pixel_std.copy_(torch.tensor(facts["std"]))
         method.value_range = Scale(facts.get("value_range"), facts.get("depth"))
+    if facts.get("views"):
+        own_views.install(method, facts["views"])
     return method
+
+
+def curate(method: Method, text: str) -> None:
+    """Let a method choose its samples as it learns (``--curate``).
+
+    Raises:
+        UserError: it chooses already, or has no features to choose by; an option that there is not.
+    """
+    if method.reselection is not None:
+        raise UserError(f"--curate: {method.slug} chooses its samples by options of its own, such as --rho")
+    if method.output not in ("embedding", "classes"):
+        raise UserError(f"--curate: {method.slug} gives no features to choose by; leave it out")
+    method.reselection = Reselection(ReselectionOptions.of(text))
+
+
+# ---- tasks -----------------------------------------------------------------------------------------------------
+def _learn_tasks(job: Job, layout: Layout) -> Path:
+    """Train a stream of tasks, each a run of its own."""
+    say = _teller(job.quiet)
+    for line in job.plan:
+        say(line)
+
+    def build_anew() -> Method:
+        torch.manual_seed(job.settings.seed)
+        method = build(job.kind, job.config, job.facts)
+        method.survey(job.sources)
+        if job.settings.init:
+            start_from(method, job.settings.init)
+        return method
+
+    def fit_task(method: Method, task: Task, place: Layout, number: int, callbacks: list[Any]) -> dict[str, Any]:
+        settings = dataclasses.replace(job.settings, then=None, class_tasks=0, continual="none", data=task.name)
+        if is_first():
+            facts = job.facts | {"samples": len(task.learn), "name": task.name, "task": number}
+            write_yaml(place.config, configuration.complete(job.kind.slug, settings, job.config, facts))
+        method.enter_stage(method.stages[0])
+        began = time.monotonic()
+        done = fit(
+            method, {method.roles[0]: task.learn}, settings, place.path, title=f"{method.slug} task {number + 1}",
+            quiet=job.quiet, callbacks=[*(job.callbacks or []), *callbacks], order=task.order,
+        )  # fmt: skip
+        return done | {"seconds": round(time.monotonic() - began, 1)}
+
+    def save(place: Layout, method: Method) -> None:
+        if is_first():
+            save_deliverable(place, method, job.facts)
+
+    learn(build_anew, fit_task, save, layout, job.tasks, job.settings, say)
+    return job.folder
 
 
 # ---- stages --------------------------------------------------------------------------------------------------------
 def _train(job: Job) -> Path:
     layout = Layout(job.folder)
+    if job.tasks:
+        return _learn_tasks(job, layout)
     state = layout.read_state()
     torch.manual_seed(job.settings.seed)
     method = build(job.kind, job.config, job.facts)
+    if job.settings.curate:
+        curate(method, job.settings.curate)
+    method.survey(job.sources)
     if job.settings.init:
-        start_from(method, Path(job.settings.init))
+        start_from(method, job.settings.init)
     for line in job.plan:
         _teller(job.quiet)(line)
     sources = _cached(job)
@@ -262,10 +358,12 @@ def _train(job: Job) -> Path:
     for number, stage in enumerate(method.stages):
         last = number == len(method.stages) - 1
         place = layout.stage(stage, several=len(method.stages) > 1)
-        if stage in state["stages"]:
+        if stage in state["stages"] and not (last and deliverable_problem(layout)):
             if not last:
                 _load_stage(method, place.final)
             continue
+        if stage in state["stages"] and not layout.checkpoint(stage).exists():
+            raise UserError(f"{deliverable_problem(layout)}, and its last checkpoint is gone; train again")
         method.enter_stage(stage)
         began = time.monotonic()
         done = _fit_stage(job, method, sources, stage, place, scorer)
@@ -358,20 +456,26 @@ def save_state(method: Method, path: Path) -> None:
 def _load_stage(method: Method, path: Path) -> None:
     if not path.exists():
         raise UserError(f"{path} is gone: the run can't go on from a finished stage without it")
-    method.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    method.load_state_dict(read_checkpoint(path))
 
 
 def save_deliverable(layout: Layout, method: Method, facts: dict[str, Any]) -> None:
     """Write encoder.safetensors, and beside it how to build and normalise the encoder."""
-    part = layout.weights.with_suffix(".part")
     tensors = {k: v.detach().cpu().contiguous() for k, v in method.deliverable().state_dict().items()}
-    try:
-        save_file(tensors, part)
-        part.replace(layout.weights)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{layout.weights}: can't be written ({error}); free some space and --resume") from error
-    write_json(layout.card, outputs.of(method.output).card(method, facts))
+    sealed = write_tensors(layout.weights, tensors)
+    write_json(layout.card, outputs.of(method.output).card(method, facts) | {"sha256": sealed})
+
+
+def deliverable_problem(layout: Layout) -> str:
+    """What is wrong with what a finished run delivers, naming the file; empty where it is what was written."""
+    if not layout.weights.is_file():
+        return f"{layout.weights} is missing"
+    card = layout.read_card()
+    if not card:
+        return f"{layout.card} is missing"
+    if card.get("sha256") not in (None, file_digest(layout.weights)):
+        return f"{layout.weights} is damaged (not what was written)"
+    return ""
 
 
 def _knn_scorer(parts: tuple[Source, Source], say: Callable[[str], None]) -> Any:

@@ -28,13 +28,13 @@ _SHAPES = {"image": "(height, width, channels)", "mask": "(height, width)", "dep
 
 
 def render(
-    image: np.ndarray,
+    image: Any,
     pipeline: Pipeline,
     params: Params,
     *,
     kind: str = "image",
     facts: dict[str, Any] | None = None,
-) -> np.ndarray:
+) -> Any:
     """Make one view of one sample.
 
     Args:
@@ -42,16 +42,18 @@ def render(
             degradations take float32 and float64 as well. For other kinds see the top of this file.
         pipeline: the view's description.
         params: (P,) from ``pipeline.sample(rng, H, W)``; (T, P) for a clip where the pipeline draws per frame.
-        kind: "image" (default), "mask", "depth", "clip" or "volume".
+        kind: "image" (default), "mask", "depth", "clip", "volume"; or "text", of a string or several.
         facts: a dict that takes up what operations report besides the pixels (a kernel, a mask).
 
     Returns:
-        (h, w, C) or the kind's layout, a new contiguous array of the image's dtype.
+        (h, w, C) or the kind's layout, a new contiguous array of the image's dtype; of a text what its operations make.
 
     Raises:
         UserError: wrong dtype or shape, parameters drawn for another pipeline or a larger image, or an operation that
             can't be done to this kind.
     """
+    if kind == "text":
+        return _of_text(image, pipeline, params)
     view = _run(image, pipeline, params, kind, facts)
     return view.copy() if np.shares_memory(view, image) else np.ascontiguousarray(view)
 
@@ -101,6 +103,14 @@ def _run(image: np.ndarray, pipeline: Pipeline, params: Params, kind: str, facts
             add_facts(facts, told, op)
         x = made if made.ndim == ndim else made[..., None]  # OpenCV drops a last axis of 1
     return x
+
+
+def _of_text(text: Any, pipeline: Pipeline, params: Params) -> Any:
+    check_params(pipeline, params)
+    numbers = params.tolist()
+    for function, op, start, stop in chain(pipeline, "text", False, _WRAPPERS):
+        text = function(text, op, numbers[start:stop])
+    return text
 
 
 def _check_dtype(steps: tuple[Step, ...], dtype: np.dtype, kind: str) -> None:

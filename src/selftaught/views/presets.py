@@ -28,6 +28,7 @@ __all__ = [
     "dcl",
     "grey",
     "multi_crop",
+    "overhead",
     "patches",
     "plain",
     "simclr",
@@ -126,6 +127,22 @@ def grey(
         seed: see :class:`ViewSet`.
     """
     return _two((RandomResizedCrop(size, scale), HorizontalFlip(flip), ColorJitter(strength, strength, p=0.8)), seed)
+
+
+def overhead(size: Size, *, scale: Pair = (0.25, 1.0), strength: float = 0.2, seed: int | None = None) -> ViewSet:
+    """Two equal views for images taken from above (satellite, SAR, microscope): no top, no colours to lose.
+
+    Crop, one of the eight dihedral positions, mild brightness and contrast with p 0.8, blur with p 0.5; any channels.
+
+    Args:
+        size: side of a view in pixels.
+        scale: range of the crop's share of the image's area.
+        strength: of brightness and contrast (default 0.2).
+        seed: see :class:`ViewSet`.
+    """
+    crop = RandomResizedCrop(size, scale)
+    turn: Op = Dihedral() if isinstance(crop.size, int) else HorizontalFlip()
+    return _two((crop, turn, ColorJitter(strength, strength, p=0.8), GaussianBlur(0.5)), seed)
 
 
 def plain(size: int, *, resize: int | None = None) -> ViewSet:

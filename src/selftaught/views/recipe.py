@@ -26,7 +26,7 @@ import numpy as np
 
 from selftaught.errors import UserError
 from selftaught.views._space import Shape, Space, columns_of, geometry, spaces_of
-from selftaught.views.operation import FRAMED, HEIGHT_AXIS, Op
+from selftaught.views.operation import FRAMED, HEIGHT_AXIS
 from selftaught.views.pipeline import Params, Pipeline, read_each
 from selftaught.views.view import View
 
@@ -44,7 +44,7 @@ class ChosenFrames:
 
     Args:
         read: field -> ascending frame numbers to decode; a field that isn't named is needed whole.
-        params: view -> the frame numbers that it shows.
+        params: view -> the columns of the operation that picks its frames: their numbers, and what else it drew.
     """
 
     read: Mapping[str, np.ndarray]
@@ -172,7 +172,7 @@ class Recipe:
                 u = rng.random(picker.draws).tolist()
                 drawn[view.space] = np.array(picker.draw_shape(u, (int(counts[view.of]), 1, 1, 1), "clip")[0])
             params[view.name] = drawn[view.space]
-            read.setdefault(view.of, []).append(params[view.name])
+            read.setdefault(view.of, []).append(params[view.name][: picker.shown])
         needed = {field: np.unique(np.concatenate(all_)).astype(np.int64) for field, all_ in read.items()}
         return ChosenFrames({field: numbers for field, numbers in needed.items() if field not in whole}, params)
 
@@ -325,14 +325,18 @@ class Recipe:
     def _picked(self, frames: ChosenFrames) -> dict[str, np.ndarray]:
         """Each view's frames as places among those that were read."""
         places = {}
-        for name, numbers in frames.params.items():
-            read = frames.read.get(self._roots[name])
-            places[name] = numbers if read is None else np.searchsorted(read, numbers).astype(np.float64)
+        pickers = {view.name: _picker(view) for view in self.views}
+        for name, columns in frames.params.items():
+            read, picker = frames.read.get(self._roots[name]), pickers[name]
+            places[name] = columns
+            if read is not None and picker is not None:
+                numbers, more = np.split(columns, [picker.shown])
+                places[name] = np.concatenate([np.searchsorted(read, numbers), more])
         return places
 
 
-def _picker(view: View) -> Op | None:
-    """The operation that picks frames, where a view begins with one."""
+def _picker(view: View) -> Any:
+    """The operation that picks frames, where a view begins with one, else None."""
     ops = view.pipeline.ops
     return ops[0] if ops and ops[0].temporal else None
 

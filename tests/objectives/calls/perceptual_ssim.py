@@ -11,7 +11,7 @@ CALLS = {
     "ms_ssim": ((X, Y), {"scales": 2}),
     "ms_ssim_map": ((X, Y), {"scales": 3}),
     "perceptual_ssim": ((X, Y), {"loss": "mix"}),
-    "gaussian_kl": ((MEAN, LOG_VARIANCE), {}),
+    "standard_normal_kl": ((MEAN, LOG_VARIANCE), {}),
     "el_vae": ((torch.tensor(0.3), MEAN, LOG_VARIANCE), {}),
 }
 WITHOUT_TENSORS = {"ms_ssim_scales", "ms_ssim_weights"}

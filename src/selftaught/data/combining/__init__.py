@@ -4,9 +4,10 @@ All of them are sources like any other: picklable, with labels, groups and a giv
 fingerprint made of their parts'.
 """
 
+from selftaught.data.combining.captioned import Captioned, captioned
 from selftaught.data.combining.concat import Concat
 from selftaught.data.combining.grouped import Grouped
 from selftaught.data.combining.mapped import Mapped
 from selftaught.data.combining.pairs import Pairs, by_field
 
-__all__ = ["Concat", "Grouped", "Mapped", "Pairs", "by_field"]
+__all__ = ["Captioned", "Concat", "Grouped", "Mapped", "Pairs", "by_field", "captioned"]

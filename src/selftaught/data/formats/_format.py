@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Format:
         scheme: what stands before the colon of ``scheme:ADDRESS``.
         address: build(address): what stands behind it.
         arrays: build(data, name): an array, a tensor or a dict of arrays.
+        reads: of a path and the options: whether a file of its suffixes is one of this format; None: all are.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Format:
     scheme: str = ""
     address: Build | None = None
     arrays: Build | None = None
+    reads: Callable[[Path, Mapping[str, Any]], bool] | None = None
 
     def fits(self, kind: str | None) -> bool:
         """Whether it can give samples of this kind; None: whichever."""

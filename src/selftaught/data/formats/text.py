@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ class TextTable(Source):
             raise SampleError(self.names[i], "empty text")
         return texts[0] if len(texts) == 1 else texts
 
+    def rows(self) -> list[tuple[str, tuple[str, ...]]]:
+        """(name, texts) of every sample."""
+        return list(zip(self.names, self._texts, strict=True))
+
     def fingerprint(self) -> str:
         """Of the content."""
         return digest("text table", list(self.names), ["\0".join(texts) for texts in self._texts])
@@ -106,12 +111,24 @@ def open_text_table(path: Path, name: str, *, key: str | None = None, column: st
     Raises:
         UserError: it can't be read, or has no such columns.
     """
-    rows = _READERS.get(path.suffix.lower(), _csv_lines)(path)
+    rows = read_rows(path)
     if not rows:
         raise UserError(f"{path}: there is no line in it")
     names = _column(path, rows[0], key, NAME_COLUMNS, "names", "key")
     texts = _column(path, rows[0], column, TEXT_COLUMNS, "texts", "column")
     return TextTable([pair for row in rows for pair in _pairs(row, names, texts)], name)
+
+
+def read_rows(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a table, or the first ``limit``, as column -> cell.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return _coco(path)[:limit]
+    return _json_lines(path, limit) if suffix == ".jsonl" else _csv_lines(path, limit)
 
 
 def _pairs(row: dict[str, Any], names: str, texts: str) -> Iterable[tuple[str, str]]:
@@ -120,22 +137,26 @@ def _pairs(row: dict[str, Any], names: str, texts: str) -> Iterable[tuple[str, s
     return [(str(row.get(names, "")), "" if text is None else str(text)) for text in several]
 
 
-def _csv_lines(path: Path) -> list[dict[str, Any]]:
+def _csv_lines(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+            rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            return list(islice(rows, limit))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: can't be read as a table of texts ({error})") from None
 
 
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    rows = []
+def _json_lines(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-            if line.strip():
-                rows.append(json.loads(line))
-                if not isinstance(rows[-1], dict):
-                    raise UserError(f"{path}: line {number} is no object with named values")
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if len(rows) == limit:
+                    break
+                if line.strip():
+                    rows.append(json.loads(line))
+                    if not isinstance(rows[-1], dict):
+                        raise UserError(f"{path}: line {number} is no object with named values")
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {number} is no JSON ({error.msg})") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -165,8 +186,6 @@ def _coco(path: Path) -> list[dict[str, Any]]:
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: has no images and annotations with captions as COCO has them ({error})") from None
 
-
-_READERS = {".jsonl": _json_lines, ".json": _coco}
 
 FORMATS = (
     Format("text", 9, (".txt",), file=open_text_file, folder=open_texts),

@@ -311,6 +311,20 @@ addEventListener("beforeprint", () => {
 });
 addEventListener("afterprint", () => opened.forEach(fold => { fold.open = false; }));
 
+// A click on a heading sorts its table: numbers by size, words by the alphabet; once more turns it round.
+for (const button of document.querySelectorAll("table.sortable .sort")) {
+  button.addEventListener("click", () => {
+    const head = button.closest("th"), body = head.closest("table").tBodies[0], place = head.cellIndex;
+    const up = head.getAttribute("aria-sort") !== "ascending";
+    const value = row => row.cells[place].textContent.trim().replace("\u2212", "-").replaceAll(",", "");
+    const numeric = [...body.rows].every(row => value(row) === "" || !Number.isNaN(Number(value(row))));
+    const order = numeric ? (a, b) => Number(value(a)) - Number(value(b)) : (a, b) => value(a).localeCompare(value(b));
+    for (const other of head.parentNode.cells) if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    [...body.rows].sort((a, b) => (up ? 1 : -1) * order(a, b)).forEach(row => body.append(row));
+  });
+}
+
 // The contents mark the section in view.
 const links = new Map([...document.querySelectorAll(".contents a")].map(a => [a.hash.slice(1), a]));
 if ("IntersectionObserver" in window) {

@@ -50,6 +50,7 @@ class Page:
         settings: of the run.
         features: arrays kept by the evaluation; empty where there are none.
         sections: sections kept by the evaluation.
+        checkpoint: the run's last, which holds all of its networks; None or gone: only what it delivers is there.
     """
 
     method: Method
@@ -58,6 +59,7 @@ class Page:
     settings: Settings
     features: dict[str, np.ndarray]
     sections: dict[str, Any]
+    checkpoint: Path | None = None
 
 
 class Output:
@@ -67,11 +69,13 @@ class Output:
         hint: the option that an evaluation needs to say how good the model is.
         headlines: (protocol, number, its name), the first that was measured is the run's summary.
         classifies: whether the prediction is logits of the classes of the training data.
+        takes: options of ``apply`` that this kind has besides those of all.
     """
 
     hint: ClassVar[str] = "--data LABELLED"
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = ()
     classifies: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = ()
 
     def apply(self, job: Job) -> Applied:
         """Write the method's result for every sample of a source; called again it goes on where it was cut off.

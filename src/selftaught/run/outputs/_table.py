@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 import zlib
@@ -29,7 +30,7 @@ Function = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def write(job: Job, function: Function, *, main: str) -> Applied:
-    """Write the columns that ``function`` gives for every batch to ``job.out`` (.parquet or .npy), in source order.
+    """Write the columns that ``function`` gives for every batch to ``job.out`` (.parquet, .csv or .npy), in order.
 
     Finished parts lie in ``OUT.parts`` until all are there; ``OUT.work.json`` says whose they are. Samples that can't
     be used have no row in Parquet, a row of NaN in .npy (whose names stand in ``OUT.names.csv``); they are listed in
@@ -40,12 +41,14 @@ def write(job: Job, function: Function, *, main: str) -> Applied:
         function: see `Function`; called without gradient on the method's device.
         main: the column that .npy holds.
 
+    A .csv has the columns of Parquet, and one for each number of a vector (``embedding_0`` ...).
+
     Raises:
         UserError: another suffix; another run's results; another process at work there; NaN; no usable sample.
     """
     out = job.out
     if out.suffix not in _SINKS:
-        raise UserError(f"--out {out}: a table goes to a .parquet or .npy file")
+        raise UserError(f"--out {out}: a table goes to a .parquet, .csv or .npy file")
     applying.refuse_input(job)
     parts = out.with_name(out.name + ".parts")
     mark = out.with_name(out.name + ".work.json")
@@ -72,24 +75,24 @@ def _clear(parts: Path) -> None:
 # ---- parts -------------------------------------------------------------------------------------------------------
 def _make_parts(job: Job, parts: Path, function: Function) -> None:
     """Make every part that is missing or damaged."""
-    n = len(job.source)
+    n, size = len(job.source), min(BATCH, job.method.evaluation_rows)
     there = [_load(_file(parts, k), *_range(k, n)) is not None for k in range(_count(n))]
     done = sum(_range(k, n)[1] - _range(k, n)[0] for k, present in enumerate(there) if present)
     job.say(done)
     for first, last in _stretches(there):
         rows: list[tuple[Columns, np.ndarray]] = []
         skipped: list[tuple[int, str]] = []
-        number, batches = first, 0
-        options: dict[str, Any] = {"batch_size": BATCH, "workers": job.workers}
+        number, seen = first, 0
+        options: dict[str, Any] = {"batch_size": size, "workers": job.workers}
         options |= {"start": first * PART, "stop": min(last * PART, n)}
         for found, index, bad in through(job.method, job.source, function, **options):
             if found is not None:
                 rows.append((_checked(job, found, index), index))
             skipped += bad
-            batches, done = batches + 1, done + len(index) + len(bad)
-            if batches == PART // BATCH or number * PART + batches * BATCH >= n:
+            seen, done = seen + len(index) + len(bad), done + len(index) + len(bad)
+            if seen == PART or number * PART + seen >= n:
                 _write(_file(parts, number), rows, skipped)
-                number, batches, rows, skipped = number + 1, 0, [], []
+                number, seen, rows, skipped = number + 1, 0, [], []
             job.say(done)
 
 
@@ -237,6 +240,7 @@ class _Npy(_Sink):
         if self.array is None:
             shape = (len(self.source), *values.shape[1:])
             self.array = np.lib.format.open_memmap(self.part, mode="w+", dtype=np.float32, shape=shape)
+            _reserve(self.part)
             self.array[:] = np.nan
         self.array[index] = values
 
@@ -249,4 +253,38 @@ class _Npy(_Sink):
         super().close()
 
 
-_SINKS: dict[str, type[_Sink]] = {".parquet": _Parquet, ".npy": _Npy}
+def _reserve(path: Path) -> None:
+    """Take the disk space of a file that is mapped into memory: a full disk would kill the process when it is used.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+class _Csv(_Sink):
+    """The columns of Parquet as text, each number of a vector in a column of its own."""
+
+    rows: list[tuple[Any, ...]] | None = None
+    heads: tuple[str, ...] = ()
+
+    def add(self, columns: Columns, index: np.ndarray, names: list[str]) -> None:
+        flat: Columns = {}
+        for name, values in columns.items():
+            if values.ndim == 1:
+                flat[name] = values
+            else:
+                numbers = values.reshape(len(values), -1)
+                flat |= {f"{name}_{k}": numbers[:, k] for k in range(numbers.shape[1])}
+        self.rows, self.heads = self.rows or [], ("name", "index", *flat)
+        lists = [values.tolist() for values in flat.values()]
+        self.rows += list(zip(names, index.tolist(), *lists, strict=True))
+
+    def close(self) -> None:
+        applying.write_csv(self.part, self.heads, self.rows or [])
+        super().close()
+
+
+_SINKS: dict[str, type[_Sink]] = {".parquet": _Parquet, ".csv": _Csv, ".npy": _Npy}

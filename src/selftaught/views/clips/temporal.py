@@ -51,9 +51,14 @@ class TemporalCrop(Op):
         """How many frames of a clip the stretch covers."""
         return self.frames * self.stride if self.jitter else (self.frames - 1) * self.stride + 1
 
+    @property
+    def shown(self) -> int:
+        """How many frames come out; so many of the columns, the first ones, are frame numbers."""
+        return self.frames
+
     def indices(self, params: Any) -> np.ndarray:
-        """The frame numbers (frames,) int64 that parameters stand for."""
-        return np.asarray(params, np.float64)[: self.frames].astype(np.int64)
+        """The frame numbers (..., shown) int64 that parameters stand for."""
+        return np.asarray(params, np.float64)[..., : self.shown].astype(np.int64)
 
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:
         """Refuse: the number of frames is needed.
@@ -88,7 +93,7 @@ def _pick(x: np.ndarray, op: TemporalCrop, values: list[float]) -> np.ndarray:
 def _pick_batch(x: Any, op: TemporalCrop, values: np.ndarray) -> Any:
     import torch
 
-    numbers = values.astype(np.int64)
+    numbers = op.indices(values)
     _check(numbers, x.shape[2])
     at = torch.from_numpy(numbers).to(x.device)[:, None, :, None, None]
     return x.gather(2, at.expand(-1, x.shape[1], -1, *x.shape[3:]))

@@ -1,0 +1,92 @@
+"""The command line: parses, calls, prints; decides nothing. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+from selftaught import __version__
+from selftaught.cli.commands import COMMANDS
+from selftaught.cli.options import Parser
+from selftaught.errors import UserError
+
+_EXAMPLES = """examples:
+  selftaught demo                                     train, evaluate and report on the built-in photographs
+  selftaught methods denoise                          what is there for a job
+  selftaught train dcl --data photos/                 an encoder from a folder of images
+  selftaught train c-bsn --data noisy/                a denoiser from noisy images alone
+  selftaught evaluate runs/dcl-photos --data labelled/
+  selftaught apply runs/dcl-photos more/ --out embeddings.parquet
+"""
+
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+"""Errors of the disk, wherever they come from; all other ones may be faults of the program and show a traceback."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 2 bad input, 130 or 143 stopped by a signal and resumable."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"selftaught: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("selftaught: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if debug or error.errno not in _DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"selftaught: {where}{error.strerror}; make room, or write to another place", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if debug or type(error).__name__ != "Interrupted":
+            raise
+        signum = error.signum  # type: ignore[attr-defined]
+        print(f"selftaught: stopped and saved; go on with: {_resume_line()}", file=sys.stderr)
+        return 128 + int(signum)
+
+
+def _resume_line() -> str:
+    return f"selftaught train --resume {os.environ.get('SELFTAUGHT_RUN_FOLDER', 'RUN')}"
+
+
+def _dispatch(arguments: list[str]) -> int:
+    parser = _parser()
+    if not arguments:
+        parser.print_help()
+        return 0
+    command = COMMANDS.get(arguments[0])
+    if command is not None and command.reads_arguments:
+        return command.call(arguments[1:]) or 0
+    options = parser.parse_args(arguments)
+    return int(options.call(options) or 0)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="selftaught",
+        description="Learning without labels: train, evaluate, apply, export and report.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"selftaught {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    for command in COMMANDS.values():
+        sub = commands.add_parser(command.name, help=command.help, description=command.help)
+        command.add_options(sub)
+        sub.set_defaults(call=command.call)
+    return parser

@@ -1,0 +1,62 @@
+"""``apply``: what a run makes of samples, written to a table or a folder."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Annotated
+
+from selftaught.catalog.rules import Count, Range
+from selftaught.cli._command import Command
+from selftaught.cli.options import add_partial, checked
+
+
+def _options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("run", help="folder of the run")
+    sub.add_argument("input", help="source to apply it to")
+    sub.add_argument("--out", required=True, help=".parquet or .npy file, or a folder for images")
+    checked(sub, "--workers", Annotated[int, Range(-1)], "loader processes; -1 chooses", default=-1)
+    checked(sub, "--tile", Count, "largest side restored in one piece (default 512)", default=512)
+    sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
+    sub.add_argument("--scale", help="depth in metres: median=4.2, height=1.65 (the camera's), baseline=0.1 (a step)")
+    sub.add_argument("--points", action="store_true", help="depth: a point cloud .ply beside every frame's map")
+    sub.add_argument("--intrinsics", help="depth: the camera of these videos, as at training")
+    sub.add_argument("--adapt", action="store_true", help="let the method adapt to the samples first, where it can")
+    add_partial(sub)
+
+
+def _call(options: argparse.Namespace) -> None:
+    # torch's OpenMP threads spin while they wait, and so take the cores from the loader's processes. The variable is
+    # read once, when torch is loaded, and costs a training step a twelfth: so for this command alone.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from rich.console import Console
+    from rich.progress import Progress
+
+    import selftaught
+
+    run = selftaught.load(options.run, partial=options.partial)
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("apply", total=None)
+        written = run.apply(
+            options.input,
+            options.out,
+            workers=options.workers,
+            tile=options.tile,
+            overwrite=options.overwrite,
+            adapt=options.adapt,
+            scale=options.scale,
+            points=options.points,
+            intrinsics=options.intrinsics,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    print(f"{written} written to {options.out}" + (f" ({written.kept} were there already)" if written.kept else ""))
+    for why, count in written.left_out.items():
+        print(f"{count} left out: {why}")
+    if written.skipped:
+        print(f"{len(written.skipped)} could not be used, listed in {written.listed}")
+
+
+COMMAND = Command(
+    "apply", "embeddings to a table, restored images or depth to a folder; resumable", _options, _call, order=30
+)

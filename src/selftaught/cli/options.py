@@ -1,0 +1,119 @@
+"""Options on the command line: declared from the catalogue, checked by its rules, explained. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from selftaught.catalog import Option
+from selftaught.catalog.rules import Rule
+from selftaught.catalog.text import show
+from selftaught.errors import UserError
+
+__all__ = ["Checked", "Parser", "add_option", "add_partial", "checked", "metavar", "names", "peek", "say"]
+
+_METAVARS = {"int": "N", "float": "X", "list": "A,B"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line that names the option; a mistyped option is answered with the nearest one."""
+
+    def error(self, message: str) -> Any:
+        """Refuse the command.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As argparse has it, but an unknown option is named before anything that is missing."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        for argument in arguments[: arguments.index("--")] if "--" in arguments else arguments:
+            name = argument.partition("=")[0]
+            known = list(self._option_string_actions)
+            if self._subparsers is None and name.startswith("--") and not any(o.startswith(name) for o in known):
+                near = difflib.get_close_matches(name, known, 1)
+                self.error(f"no option {name}: did you mean {near[0]}?" if near else f"no option {name}")
+        return super().parse_known_args(arguments, namespace)
+
+
+class Checked(argparse.Action):
+    """Reads a value by its rule."""
+
+    def __init__(self, *, rule: Rule, **extra: Any) -> None:
+        self.rule = rule
+        super().__init__(**extra)
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Store the value.
+
+        Raises:
+            UserError: the rule refuses it.
+        """
+        try:
+            value = self.rule.parse(values)
+            if isinstance(value, list):  # given several times, a list grows
+                value = [*(getattr(namespace, self.dest, None) or []), *value]
+            setattr(namespace, self.dest, value)
+        except ValueError as error:
+            raise UserError(f"{self.option_strings[0]} {values}; it may be: {error}") from None
+
+
+def checked(group: Any, flag: str, hint: Any, text: str, **extra: Any) -> None:
+    """Declare an option whose value is checked by a type, such as ``Count``, as options of methods are."""
+    rule = Rule.of(hint)
+    group.add_argument(flag, action=Checked, rule=rule, help=text, **{"metavar": metavar(rule)} | extra)
+
+
+def metavar(rule: Rule) -> str:
+    """What stands for an option's value in the help."""
+    choices = ",".join(map(str, rule.choices))
+    return f"{{{choices}}}" if choices else _METAVARS.get(rule.type, "TEXT")
+
+
+def add_option(group: Any, option: Option, default: Any) -> None:
+    """One option of a method or setting of a run, with what it may be and what it is if not given."""
+    told = option.rule.range is not None or option.rule.form is not None
+    facts = [option.kind] if told else []
+    facts += [f"default {show(default)}"] if default is not None and default != "" else []
+    text = (option.help + (f" ({'; '.join(facts)})" if facts else "")).replace("%", "%%")
+    if option.rule.type == "bool":
+        group.add_argument(option.flag, action=argparse.BooleanOptionalAction, help=text, dest=option.name)
+        return
+    group.add_argument(
+        option.flag, action=Checked, rule=option.rule, help=text, dest=option.name, metavar=metavar(option.rule)
+    )
+
+
+def peek(arguments: Sequence[str], name: str) -> str | None:
+    """Value of an option before the arguments are parsed."""
+    for k, argument in enumerate(arguments):
+        if argument == name and k + 1 < len(arguments):
+            return arguments[k + 1]
+        if argument.startswith(name + "="):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def names(text: str) -> list[str]:
+    """``a,b`` as a list."""
+    return [name for name in text.split(",") if name]
+
+
+def add_partial(sub: Any) -> None:
+    """Declare ``--partial``, which commands that take a run have."""
+    sub.add_argument("--partial", action="store_true", help="take an interrupted run as its last checkpoint left it")
+
+
+def say(quiet: bool = False) -> Callable[[str], None]:
+    """A function that prints lines for the person at the terminal, or none."""
+
+    def tell(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    return tell

@@ -1,0 +1,32 @@
+"""The built-in data sets, a file each: what it gives in ``ENTRIES`` is there by name, no list is edited."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from selftaught.data.builtin._entry import Entry
+
+__all__ = ["BUILT_IN", "Entry"]
+
+
+def _found() -> dict[str, Entry]:
+    """Every entry of every file, in the order of the files.
+
+    Raises:
+        ImportError: a file without ``ENTRIES``, or a name that two files give.
+    """
+    found: dict[str, Entry] = {}
+    for module in sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_")):
+        entries = getattr(import_module(f"{__name__}.{module}"), "ENTRIES", None)
+        if entries is None:
+            raise ImportError(f"{__name__}.{module} gives no ENTRIES")
+        for entry in entries:
+            if entry.name in found:
+                raise ImportError(f"{module}: there is a built-in data set {entry.name!r} already")
+            found[entry.name] = entry
+    return found
+
+
+BUILT_IN = _found()
+"""Name -> what the set says of itself."""

@@ -1,0 +1,413 @@
+"""STORM: a classifier of noisy labels and the weight of every label, learnt together (AAAI 2025, arXiv 2412.12955).
+
+    for a batch and a meta batch, both from the noisy training set:
+        F     statistics of 1 + G dropout passes: losses, confidences, agreement with the label, within their groups
+        theta' = theta - step on 1/B sum_i w_i(omega; F) l_i(theta)          kept differentiable in omega
+        omega <- Adam step on 1/B sum_j w_j(omega; F') l_j(theta'(omega))      through w and through theta'
+        theta <- theta'
+
+Texts by TF-IDF and a linear layer, a small transformer of words, or a pretrained one; images and series by their
+encoders. ``--meta SOURCE`` takes the meta batches from clean labels. Modes: ``storm``; ``simulate`` learns weights
+without using them; ``plain``; ``agra`` keeps samples whose gradient does not point against a comparison batch's;
+``static`` takes the weights that an earlier run's ``apply`` wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy
+
+from selftaught import networks, objectives
+from selftaught.catalog.rules import Count, Natural, Positive, Range, Share
+from selftaught.engine.method import LearningRateScaling, Method, Optim, Optimizer, Schedule
+from selftaught.engine.orders import WithReplacement
+from selftaught.engine.unrolled import clipped, lookahead
+from selftaught.errors import UserError
+from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod, accuracy
+from selftaught.methods._noisy_labels import Weighing, one_text, read_weights, text_encoder
+from selftaught.objectives.meta_loss_rescaling import DropoutStatistics, dropout_statistics, features_of
+from selftaught.views import HorizontalFlip, Pipeline, RandomResizedCrop
+
+__all__ = ["MetaLossRescaling"]
+
+
+@dataclass
+class Config(ClassifierConfig):
+    """STORM's options; the defaults are the paper's for pretrained text encoders."""
+
+    encoder: str = "auto"
+    """Texts: tfidf, words (a small transformer), hf:NAME; images and series: as elsewhere. auto: hf:bert-base-uncased,
+    resnet50 or resnet1d."""
+    optimizer: Optimizer = "adam"
+    lr: float = 5e-5
+    lr_scaling: LearningRateScaling = "none"
+    weight_decay: float = 0.0
+    schedule: Schedule = "constant"
+    mode: Literal["storm", "simulate", "plain", "agra", "static"] = "storm"
+    """The method; its weights learnt but not used; no weights; AGRA; fixed weights from a file."""
+    rescaler_lr: Positive = 1e-2
+    """Learning rate of the rescalers' Adam."""
+    dropout: Annotated[float, Range(0, below=1)] = 0.1
+    """Dropout before the classifier: what the passes differ by (the encoder may have its own besides)."""
+    passes: Natural = 2
+    """Further dropout passes G for the statistics."""
+    rounds: Count = 1
+    """Learner's steps on a batch before the meta step; the last one is differentiated through."""
+    window: Natural = 1
+    """Batches that the statistics of groups are taken over; 0: all of the epoch so far."""
+    statistics: Literal["default", "loss"] = "default"
+    """What a rescaler sees: 18 statistics, or the mean loss alone."""
+    agreement: bool = True
+    """Whether it also sees if most passes agree with the label."""
+    categories: bool = True
+    """Samples that agree and those that don't form groups of their own."""
+    class_separation: bool = True
+    """A rescaler, and groups, for every class; off shares one."""
+    meta_loss_rescaling: bool = True
+    """The meta loss is weighted, too: the paper's novelty."""
+    threshold: Share = 0.0
+    """Weights above it become 1, the others 0, with a straight-through gradient; 0 leaves them as they are."""
+    weights: str = ""
+    """File of weights by name, as apply writes it (.csv), for mode=static."""
+    vocabulary: Count = 5000
+    """Most words that tfidf and words know."""
+    ngrams: Count = 1
+    """Longest run of words that tfidf counts."""
+    max_length: Count = 128
+    """Most words or tokens of a text that transformers read."""
+
+
+PRESETS = {
+    "glue": {"encoder": "hf:bert-base-uncased", "epochs": 3, "batch_size": 8},
+    "roberta": {"encoder": "hf:roberta-base", "epochs": 3, "batch_size": 8},
+    "electra": {"encoder": "hf:google/electra-base-discriminator", "epochs": 3, "batch_size": 8},
+    "tfidf": {"encoder": "tfidf", "lr": 1e-2, "epochs": 20, "batch_size": 32, "dropout": 0.2},
+    "laptop": {
+        "encoder": "resnet10-narrow", "image_size": 0, "augment": "small", "crop": 0.5, "lr": 3e-3, "dropout": 0.2,
+        "epochs": 10, "batch_size": 32,
+    },
+    "laptop-text": {"encoder": "tfidf", "lr": 3e-2, "dropout": 0.2, "epochs": 6, "batch_size": 32},
+    "laptop-series": {"lr": 3e-3, "dropout": 0.2, "epochs": 10, "batch_size": 32},
+}  # fmt: skip
+
+
+class MetaLossRescaling(ClassifierMethod):
+    """A classifier that knows which of its labels to trust: of texts, of images of any channels, of sensor series."""
+
+    slug = "meta-loss-rescaling"
+    config_class = Config
+    config: Config
+    modalities = ("text", "image", "series")
+    default_data = "sentiment?wrong_labels=0.2"
+    output = "weights"
+    roles = ("data", "meta")
+    judged_by = ("label-noise",)
+
+    def build(self) -> None:
+        """Encoder, classifier, and the rescalers where the mode has any."""
+        c = self.config
+        if self.modality == "text":
+            self.encoder = text_encoder(c)
+            self.bag = self.encoder if isinstance(self.encoder, networks.TfIdf) else networks.TfIdf(c.vocabulary)
+        else:
+            auto = {"image": "resnet50", "series": "resnet1d"}[self.modality]
+            self.config, given = copy.copy(c), c
+            self.config.encoder = auto if c.encoder == "auto" else c.encoder
+            super().build()
+            del self.classifier
+            self.config = given
+        self.dropout = nn.Dropout(c.dropout)
+        self.classifier = nn.Linear(int(self.encoder.dim), self.classes)  # type: ignore[arg-type]
+        count = objectives.feature_count(c.statistics, agreement=c.agreement)
+        self.rescalers = networks.ClassRescalers(self.classes, count, separate=c.class_separation)
+        self._windows: dict[str, list[DropoutStatistics]] = {"data": [], "meta": []}
+        self._fixed: Tensor | None = None
+        if c.mode == "static" and not c.weights:
+            raise UserError("mode=static: give the weights with --weights FILE.csv, as apply writes them")
+
+    # ---- data ------------------------------------------------------------------------------------------------
+    @classmethod
+    def streams(cls, source: Any, given: dict[str, Any], opened: Callable[[Any], Any]) -> dict[str, Any]:
+        """Meta batches come from the training samples themselves, unless a source of clean labels is given.
+
+        Raises:
+            UserError: that source has other classes, or samples without a label.
+        """
+        if "meta" not in given:
+            return {"data": source, "meta": source}
+        meta = opened(given["meta"])
+        if meta.labels is None or meta.classes != source.classes:
+            raise UserError(f"--meta {meta.name}: its classes are not those of {source.name}; they must be the same")
+        if int(meta.labels.min()) < 0:
+            raise UserError(f"--meta {meta.name}: holds samples without a label; leave them out")
+        return {"data": source, "meta": meta}
+
+    def order(self, source: Any, role: str) -> Any:
+        """Meta batches are drawn with replacement; the weights of ``mode=static`` are found here, by name."""
+        if role == "meta":
+            return WithReplacement(len(source))
+        if self.config.mode == "static":
+            self._fixed = torch.tensor(read_weights(Path(self.config.weights), list(source.names), source.name))
+        return None
+
+    def survey(self, sources: Mapping[str, Any]) -> None:
+        """Take the vocabulary from the training texts."""
+        if self.modality != "text":
+            return
+        source = sources["data"]
+        texts = [one_text(source.read(i)) for i in range(len(source))]
+        for part in self._vocabularies():
+            part.fit(texts)
+
+    def same_survey(self, other: Method) -> None:
+        """The vocabulary of ``other``."""
+        if isinstance(other, MetaLossRescaling) and self.modality == "text":
+            for own, known in zip(self._vocabularies(), other._vocabularies(), strict=True):
+                own.copy_from(known)
+
+    def _vocabularies(self) -> list[networks.Vocabulary]:
+        found = [self.bag.vocabulary]
+        return found + ([self.encoder.vocabulary] if isinstance(self.encoder, networks.WordTransformer) else [])
+
+    def views(self) -> list[Pipeline]:
+        """One view per image: crop and flip."""
+        c = self.config
+        if c.augment != "paper":
+            return self.chosen_views(1)
+        return [Pipeline((RandomResizedCrop(c.image_size, (c.crop, 1.0)), HorizontalFlip()), name="view")]
+
+    def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Texts become vectors or token numbers, under ``x``."""
+        if self.modality == "text" and "text" in batch:
+            encoder: Any = self.encoder
+            batch["x"] = encoder.vectorise([one_text(text) for text in batch["text"]]).to(self.device)
+        return super().prepare(batch)
+
+    def inputs(self, batch: dict[str, Any]) -> Tensor:
+        """What the learner sees; of texts that are not prepared their TF-IDF vectors, (N, 1, words)."""
+        if self.modality != "text":
+            return super().inputs(batch)
+        if "x" in batch:
+            return batch["x"]
+        return self.bag.vectorise([one_text(text) for text in batch["text"]])[:, None]
+
+    # ---- passes ----------------------------------------------------------------------------------------------
+    @property
+    def learner(self) -> nn.Sequential:
+        """Encoder, dropout and classifier as one network: inputs to logits."""
+        return nn.Sequential(self.encoder, self.dropout, self.classifier)
+
+    @contextlib.contextmanager
+    def _aside(self, number: int) -> Iterator[None]:
+        """Chance of its own for what plain training does not do, so that the learner's stays as it is without."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed((torch.initial_seed() * 1_000_003 + self.steps * 4 + number) % (1 << 63))
+            yield
+
+    def passes(self, x: Tensor, labels: Tensor, state: Mapping[str, Tensor] | None = None, count: int = 0) -> Any:
+        """Losses (count, N) and probabilities (count, N, K) of dropout passes without gradient.
+
+        Args:
+            x: inputs of the learner.
+            labels: given classes (N,).
+            state: parameters to take in place of the learner's own.
+            count: passes; statistics of BatchNorm are left alone.
+        """
+        if not count:
+            return torch.zeros(0, len(x), device=x.device), torch.zeros(0, len(x), self.classes, device=x.device)
+        learner = self.learner
+        tensors = {name: buffer.clone() for name, buffer in learner.named_buffers()}
+        tensors |= {name: value.detach() for name, value in (state or {}).items()}
+        with torch.no_grad():
+            repeated = x.repeat(count, *[1] * (x.dim() - 1))
+            logits = functional_call(learner, tensors, (repeated,))
+            losses = cross_entropy(logits, labels.repeat(count), reduction="none")
+        return losses.view(count, -1), logits.softmax(1).view(count, len(x), -1)
+
+    def _statistics(
+        self, logits: Tensor, losses: Tensor, x: Tensor, labels: Tensor, state: Any, seed: int
+    ) -> DropoutStatistics:
+        with self._aside(seed):
+            more, probabilities = self.passes(x, labels, state, self.config.passes)
+        first = logits.detach().softmax(1)[None], losses.detach()[None]
+        return dropout_statistics(torch.cat([first[1], more]), torch.cat([first[0], probabilities]), labels)
+
+    def _weights(self, own: DropoutStatistics, role: str) -> Tensor:
+        """Weights (N,) of a batch, from its statistics and those of the window before it."""
+        c, kept = self.config, self._windows[role]
+        if self.steps % max(1, self.epoch_batches) == 0:
+            kept.clear()
+        earlier = kept[-(c.window - 1) :] if c.window > 1 else kept if c.window == 0 else []
+        features = features_of(own, earlier=list(earlier), **self._feature_options())
+        if c.window != 1:
+            kept.append(own)
+            if c.window:
+                del kept[: -c.window]
+        weights = self.rescalers(features.to(self.classifier.weight), own.label)
+        return objectives.binary_weights(weights, c.threshold) if c.threshold else weights
+
+    def _feature_options(self) -> dict[str, Any]:
+        c = self.config
+        return {
+            "feature_set": c.statistics, "agreement": c.agreement, "categories": c.categories,
+            "class_separation": c.class_separation,
+        }  # fmt: skip
+
+    # ---- learning --------------------------------------------------------------------------------------------
+    def trained_modules(self) -> nn.Module:
+        """The learner; the rescalers have an optimiser of their own."""
+        return nn.ModuleList([self.encoder, self.classifier])
+
+    def optimisers(self) -> dict[str, Optim]:
+        """The learner's, and the rescalers' where they learn.
+
+        Raises:
+            UserError: accumulated batches or several processes, which a meta step has no meaning for here.
+        """
+        learner = {"learner": super().optimisers()["main"]}
+        if self.config.mode not in ("storm", "simulate"):
+            return learner
+        if self.accumulate > 1 or (self._trainer is not None and self.trainer.world_size > 1):
+            raise UserError("a meta step looks through one whole batch: use --accumulate 1 and one process")
+        return learner | {"rescaler": Optim(self.rescalers, optimizer="adam", lr=self.config.rescaler_lr)}
+
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Plain cross-entropy of one batch: what ``mode=plain`` minimises, and what held-out samples are judged by."""
+        batch = batch.get("data", batch)
+        logits = self.learner(self.inputs(batch))
+        losses = cross_entropy(logits, batch["label"], reduction="none")
+        return {"loss": losses.mean(), "accuracy": accuracy(logits, batch["label"])}
+
+    def step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """One step of the mode."""
+        mode = self.config.mode
+        with torch.autocast(self.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
+            if mode == "plain":
+                return self.minimise(self.loss(batch), "learner")
+            if mode in ("agra", "static"):
+                return self._kept(batch)
+            for _ in range(self.config.rounds - 1):
+                self._inner(batch["data"], again=True)
+            return self._meta(batch)
+
+    def _first(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Logits and losses of the pass with gradient."""
+        logits = self.learner(self.inputs(batch))
+        return logits, cross_entropy(logits, batch["label"], reduction="none")
+
+    def _inner(self, batch: dict[str, Any], *, again: bool) -> None:
+        """A learner's step that nothing is differentiated through."""
+        logits, losses = self._first(batch)
+        weights = None
+        if self.config.mode == "storm":
+            own = self._statistics(logits, losses, self.inputs(batch), batch["label"], None, 0)
+            with torch.no_grad():
+                weights = self._weights(own, "data")
+        self.minimise({"loss": objectives.meta_loss_rescaling(losses, weights)}, "learner", again=again)
+
+    def _meta(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        data, meta = batch["data"], batch["meta"]
+        logits, losses = self._first(data)
+        own = self._statistics(logits, losses, self.inputs(data), data["label"], None, 0)
+        weights = self._weights(own, "data")
+        inner = objectives.meta_loss_rescaling(losses, weights)
+        learner = self.learner
+        named = {name: p for name, p in learner.named_parameters() if p.requires_grad}
+        used = torch.autograd.grad(inner, list(named.values()), create_graph=True, materialize_grads=True)
+        gradients = used
+        if self.config.mode == "simulate":
+            plain = losses.mean()
+            gradients = torch.autograd.grad(plain, list(named.values()), retain_graph=True, materialize_grads=True)
+        outer = self._outer(meta, named, used)
+        shown = self.minimise({"loss": outer}, "rescaler")
+        step = sum(
+            ((p * g.detach()).sum() for p, g in zip(named.values(), gradients, strict=True)), losses.new_zeros(())
+        )
+        self.minimise({"loss": step}, "learner")
+        kept = (weights.detach() > 0.5).float().mean()
+        return {
+            "loss": (inner if self.config.mode == "storm" else losses.mean()).detach(), "meta": shown["loss"],
+            "weight": weights.detach().mean(), "kept": kept, "accuracy": accuracy(logits, data["label"]),
+        }  # fmt: skip
+
+    def _outer(self, meta: dict[str, Any], named: dict[str, Tensor], gradients: Any) -> Tensor:
+        """The meta loss, at the learner as it will be after its step."""
+        scaled = clipped(gradients, self.clip)
+        ahead = lookahead(self._torch_optimiser("learner"), dict(zip(named.values(), scaled, strict=True)))
+        state = {name: ahead[p] for name, p in named.items()}
+        x, labels, learner = self.inputs(meta), meta["label"], self.learner
+        buffers = {name: buffer.clone() for name, buffer in learner.named_buffers()}
+        with self._aside(1):
+            logits = functional_call(learner, state | buffers, (x,))
+        losses = cross_entropy(logits, labels, reduction="none")
+        own = self._statistics(logits, losses, x, labels, state, 2)
+        weights = self._weights(own, "meta")
+        return objectives.meta_loss_rescaling(losses, weights if self.config.meta_loss_rescaling else None)
+
+    def _torch_optimiser(self, name: str) -> torch.optim.Optimizer:
+        found: Any = self.optimizers(use_pl_optimizer=False)
+        return found[self._places[name]] if isinstance(found, list) else found
+
+    def _kept(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """AGRA and fixed weights: a plain step on weighted losses."""
+        data, labels = batch["data"], batch["data"]["label"]
+        logits, losses = self._first(data)
+        if self.config.mode == "static":
+            if self._fixed is None:
+                raise UserError("mode=static weighs the samples of a run: train it with selftaught train")
+            weights = self._fixed.to(losses)[data["index"].to(self._fixed.device)].to(losses)
+        else:
+            with torch.no_grad():
+                weights = self._agra(data, batch["meta"], logits).to(losses)
+        terms = {"loss": objectives.meta_loss_rescaling(losses, weights), "kept": weights.mean()}
+        return self.minimise(terms | {"accuracy": accuracy(logits, labels)}, "learner")
+
+    def _agra(self, data: dict[str, Any], meta: dict[str, Any], logits: Tensor) -> Tensor:
+        """Which samples of a batch AGRA keeps, by the gradients of the classifier's weights."""
+        with self._aside(1):
+            h, other = self.encoder(self.inputs(data)), self.encoder(self.inputs(meta))
+        gradients = objectives.linear_gradients(h, logits, data["label"])
+        comparison = objectives.linear_gradients(other, self.classifier(other), meta["label"])
+        return objectives.agra_keep(gradients, comparison)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With the window of batches that statistics are taken over."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["windows"] = {role: [list(part) for part in kept] for role, kept in self._windows.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with that window."""
+        super().on_load_checkpoint(checkpoint)
+        stored = checkpoint.get("windows", {})
+        self._windows = {role: [DropoutStatistics(*p) for p in stored.get(role, [])] for role in self._windows}
+
+    # ---- what one keeps --------------------------------------------------------------------------------------
+    def weigh(self, losses: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor:
+        """Weights (N,) of whole sets of labels, from `passes` over all of them: groups and BatchNorm see them all."""
+        own = dropout_statistics(losses, probabilities, labels)
+        features = features_of(own, **self._feature_options())
+        rescalers = copy.deepcopy(self.rescalers).cpu()
+        with torch.no_grad():
+            return rescalers.train(len(labels) > 1)(features.cpu().float(), labels.cpu())
+
+    def deliverable(self) -> nn.Module:
+        """Inputs to class logits, with the rescalers and the vocabulary beside."""
+        return Weighing(self.encoder, self.classifier, self.rescalers, getattr(self, "bag", None))
+
+    def deliverable_spec(self) -> dict[str, Any]:
+        """Of texts the name of the encoder; else as of any classifier."""
+        if self.modality != "text":
+            return super().deliverable_spec()
+        c = self.config
+        return {"name": "text classifier", "classes": self.classes, "encoder": c.encoder, "vocabulary": c.vocabulary}

@@ -1,0 +1,74 @@
+"""Fine-tuning of a device's encoder on a share of its labels, users held out, beside an untrained one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from selftaught import evaluation, networks
+from selftaught.data import Source
+from selftaught.errors import UserError
+from selftaught.evaluation import Result
+from selftaught.run import contenders, samples
+
+if TYPE_CHECKING:
+    from selftaught.run.bench import Bench
+
+__all__ = ["NAME", "judge"]
+
+NAME = "device-finetune"
+_LIMIT, _STEPS = 20_000, 3000
+
+
+def judge(bench: Bench) -> dict[str, Result]:
+    """Macro F1 of a classifier on the encoder, its first two convolutions frozen, the rest trained on ``--fraction``.
+
+    ``random`` is the same from an untrained encoder. Epochs are 100, fewer where that would be more than 3,000 steps.
+
+    Raises:
+        UserError: another method; data without classes.
+    """
+    method: Any = bench.method
+    if not hasattr(method, "encoder") or not isinstance(method.encoder, networks.TPN):
+        raise UserError(f"--protocol {NAME} judges the encoder of a device, {method.slug} has none")
+    parts = samples.labelled_parts(bench.data, method.modality, bench.settings)
+    if parts is None:
+        raise UserError(f"--protocol {NAME} needs windows with classes and a test part; {bench.data} has none")
+    train, test = (contenders.some(part, _LIMIT) for part in parts)
+    labels = np.asarray(train.labels)
+    fraction = bench.options.fraction
+    if fraction < 1:
+        train = train.subset(evaluation.subset(labels, fraction=fraction, seed=bench.settings.seed))
+        labels = np.asarray(train.labels)
+    classes = int(max(labels.max(), np.asarray(test.labels).max())) + 1
+    epochs = max(1, min(100, _STEPS // -(-len(train) // 32)))
+    found = {}
+    for kind, model in (("this", method), ("random", bench.untrained() if bench.baselines else None)):
+        if model is None:
+            continue
+        bench.say(f"{NAME}: {kind}")
+        encoder: Any = model.encoder
+        frozen = [p.requires_grad for p in encoder.parameters()]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(bench.settings.seed)
+            classifier = networks.DeviceClassifier(encoder, classes)
+        encoder.freeze_front()
+        result = evaluation.front_frozen(
+            classifier, _windows(model, train), labels, _windows(model, test), np.asarray(test.labels),
+            epochs=epochs, groups=test.groups, seed=bench.settings.seed,
+        )  # fmt: skip
+        for parameter, was in zip(encoder.parameters(), frozen, strict=True):
+            parameter.requires_grad_(was)
+        note = f"{len(train)} labelled windows, {epochs} epochs" + (
+            ", users held out" if test.groups is not None else ""
+        )
+        found[kind] = Result(result.name, result.numbers, figures=result.figures, note=note)
+    return found
+
+
+def _windows(method: Any, source: Source) -> torch.Tensor:
+    """The anchor's windows (n, C, T), on the method's device."""
+    x = torch.stack([torch.from_numpy(source.read(i)) for i in range(len(source))]).to(method.device)
+    return x if x.shape[1] == method.config.per_device else method.split(x)[method.place]

@@ -1,0 +1,208 @@
+"""Images and texts in one space: how a run is judged by words, and how it classifies and finds pictures by them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selftaught import evaluation
+from selftaught.data import Source, open_source
+from selftaught.engine.method import Method
+from selftaught.errors import SampleError, UserError, require
+from selftaught.evaluation import Result
+from selftaught.run import samples
+from selftaught.run.contenders import some
+from selftaught.run.features import calibrate, stream, through
+
+if TYPE_CHECKING:
+    from selftaught.run.bench import Bench
+
+RETRIEVAL, ZERO_SHOT = "text-retrieval", "zero-shot"
+_LIMIT = 5000
+
+
+def prompts(name: str) -> tuple[str, ...]:
+    """Templates by name ("seven", "plain", "name", "clip" for all eighty of open_clip's), or the lines of a file.
+
+    Raises:
+        UserError: neither; a line without ``{}``.
+    """
+    if name in evaluation.TEMPLATES:
+        return evaluation.TEMPLATES[name]
+    if name == "clip":
+        known: Any = require("open_clip", "clip")
+        return tuple(make("{}") for make in known.OPENAI_IMAGENET_TEMPLATES)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"--templates {name}: no such file; or one of {', '.join(evaluation.TEMPLATES)}, clip")
+    lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    for line in lines or ("",):
+        if "{}" not in line:
+            raise UserError(f"{path}: {line!r} has no {{}} where the class goes")
+    return lines
+
+
+def spoken(name: str) -> str:
+    """A class as one says it: underscores and hyphens are blanks."""
+    return name.replace("_", " ").replace("-", " ")
+
+
+def worded(method: Method) -> Any:
+    """The method, where it knows words.
+
+    Raises:
+        UserError: it doesn't.
+    """
+    if not hasattr(method, "embed_texts"):
+        raise UserError(f"{method.slug} knows no words; train one that does: selftaught train clip --data CAPTIONED/")
+    return method
+
+
+# ---- judging -----------------------------------------------------------------------------------------------------
+def judge_zero_shot(bench: Bench) -> dict[str, Result]:
+    """Accuracy of the data's classes by their names, of ``this`` run and an untrained one.
+
+    Raises:
+        UserError: a method without words, data without named classes.
+    """
+    worded(bench.method)
+    parts = samples.labelled_parts(bench.data, "image", bench.settings)
+    if parts is None or not parts[1].classes:
+        raise UserError(f"--protocol {ZERO_SHOT} needs named classes, {bench.data} has none: give class folders")
+    test, templates = some(parts[1], _LIMIT), prompts(bench.options.templates)
+    assert test.classes is not None
+    classes = [spoken(name) for name in test.classes]
+    found = {}
+    for kind, model in _contenders(bench, ZERO_SHOT, parts[0]):
+        heads = ("z", "h") if getattr(model.model, "separate", False) else ("z",)
+        images, index = embedded(model, test, heads)
+        scores = [
+            (x @ model.embed_classes(classes, templates, head).cpu().numpy().T)
+            for head, x in zip(heads, images, strict=True)
+        ]
+        labels = np.asarray(test.labels)[index]
+        note = f"{len(classes)} classes by {len(templates)} prompt{'s' * (len(templates) > 1)} each"
+        found[kind] = evaluation.zero_shot(scores[0], labels, local=scores[1] if len(scores) > 1 else None, note=note)
+    return found
+
+
+def judge_text_retrieval(bench: Bench) -> dict[str, Result]:
+    """R@k of captions by images and of images by captions, of ``this`` run and an untrained one.
+
+    Raises:
+        UserError: a method without words, data without captions.
+    """
+    worded(bench.method)
+    options: dict[str, Any] = {"modality": "image", "seed": bench.settings.seed, "by": bench.settings.by}
+    whole = open_source(bench.data, split="all", **options)
+    if "text" not in whole.fields:
+        raise UserError(f"--protocol {RETRIEVAL} needs captions, {whole.name} has none")
+    divided = any(known is not None for known in (whole.labels, whole.groups, whole.given))
+    part = some(open_source(bench.data, split="test", **options) if divided else whole, _LIMIT)
+    rows, texts, owner = _said(part)
+    note = "" if divided or bench.data != bench.own.data else "on the pairs that it learnt from"
+    found = {}
+    for kind, model in _contenders(bench, RETRIEVAL, part):
+        (images,), index = embedded(model, part.subset(rows), ("z",))
+        kept = np.isin(owner, index)
+        places = np.searchsorted(index, owner[kept])
+        said = [text for text, keep in zip(texts, kept, strict=True) if keep]
+        result = evaluation.text_retrieval(images, model.embed_texts(said).cpu().numpy(), places, said=said)
+        found[kind] = dataclasses.replace(result, note="; ".join(n for n in (result.note, note) if n))
+    return found
+
+
+def _said(part: Source) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """The samples with a text, all texts, and for each the place of its sample among those."""
+    rows: list[int] = []
+    texts: list[str] = []
+    owner: list[int] = []
+    for i in range(len(part)):
+        try:
+            text = part.sample(i, ["text"])["text"]
+        except SampleError:
+            continue
+        several = (text,) if isinstance(text, str) else text
+        texts += several
+        owner += [len(rows)] * len(several)
+        rows.append(i)
+    if not rows:
+        raise UserError(f"{part.name}: none of its samples has a caption that can be read")
+    return np.array(rows), texts, np.array(owner)
+
+
+def _contenders(bench: Bench, name: str, train: Source) -> Iterator[tuple[str, Any]]:
+    bench.say(f"{name}: this")
+    yield "this", bench.method
+    if bench.baselines:
+        bench.say(f"{name}: untrained")
+        plain = bench.untrained()
+        calibrate(plain, some(train, 2000))
+        yield "random", plain
+
+
+def embedded(method: Any, source: Source, heads: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Embeddings (n, dim) of images by each head, and the indices (n,) of those that could be read."""
+
+    def both(batch: dict[str, Any]) -> list[Tensor]:
+        features = method.features(batch)
+        return [method.model.embed_images(features, head).float().cpu() for head in heads]
+
+    parts = [(found, index) for found, index, _ in through(method, source, both) if found is not None]
+    if not parts:
+        raise UserError(f"{source.name}: none of its images can be read; run: selftaught data check")
+    stacked = [torch.cat([found[k] for found, _ in parts]).numpy() for k in range(len(heads))]
+    return stacked, np.concatenate([index for _, index in parts])
+
+
+# ---- classifying -------------------------------------------------------------------------------------------------
+class Classified(dict[str, tuple[str, float]]):
+    """Name of each image -> its likeliest class and how likely that is.
+
+    Attributes:
+        classes: the K classes in words.
+        probabilities: (n, K) float32, in the order of the images.
+        skipped: name and reason of what could not be read.
+    """
+
+    classes: list[str]
+    probabilities: np.ndarray
+    skipped: list[tuple[str, str]]
+
+
+def classify(
+    method: Method, source: Source, classes: Sequence[str], *, templates: str = "plain", workers: int = -1
+) -> Classified:
+    """Which of the classes, given in words, each image shows most likely.
+
+    Raises:
+        UserError: a method without words, fewer than two classes, a class named twice.
+    """
+    model = worded(method)
+    words = [spoken(name.strip()) for name in classes]
+    if len(words) < 2 or len(set(words)) < len(words) or not all(words):
+        raise UserError(f"--classes {','.join(classes)}: give two different words or more")
+    vectors = model.embed_classes(words, prompts(templates)).cpu().numpy()
+    factor = float(model.model.scale.detach().exp())
+    names: list[str] = []
+    found: list[np.ndarray] = []
+    skipped: list[tuple[str, str]] = []
+    for x, index, bad in stream(method, source, workers=workers, predict=True):
+        skipped += [(source.names[i], reason) for i, reason in bad]
+        if len(index):
+            names += [source.names[i] for i in index]
+            logits = torch.from_numpy(factor * (x @ vectors.T))
+            found.append(logits.softmax(1).numpy())
+    if not found:
+        raise UserError(f"{source.name}: none of its images can be read; run: selftaught data check")
+    shares = np.concatenate(found)
+    best = shares.argmax(1)
+    table = Classified({name: (words[k], float(row[k])) for name, k, row in zip(names, best, shares, strict=True)})
+    table.classes, table.probabilities, table.skipped = words, shares, skipped
+    return table

@@ -1,0 +1,413 @@
+"""Depth: a map for every frame of a video, in colours, as 16-bit numbers, and as points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selftaught import evaluation
+from selftaught.data import Source, as_uint8, open_source
+from selftaught.data.intrinsics import read_intrinsics
+from selftaught.data.snippets import measured_motion
+from selftaught.engine.method import Method
+from selftaught.errors import SampleError, UserError
+from selftaught.report import images as pictures
+from selftaught.run.applying import Applied, Job, Skipped
+from selftaught.run.evaluating import noted
+from selftaught.run.layout import write_json
+from selftaught.run.outputs import _folder
+from selftaught.run.outputs._base import Judged, Output, Page
+from selftaught.run.outputs._metric import Scale, flicker
+from selftaught.run.outputs._pictures import replaced, write_image
+from selftaught.run.outputs._points import camera_points, write_ply
+from selftaught.views import alter
+
+if TYPE_CHECKING:
+    from selftaught.run.bench import Bench
+
+__all__ = ["Depth", "coloured", "estimated"]
+
+_CHUNK, _SHOWN, _SEEDED = 8, 6, 20230714
+_MILLIMETRES = 1000.0
+_FLAT = 1.15
+_PROTOCOLS = ("depth", "depth-weather")
+_WEATHER = (
+    "rain",
+    "fog",
+    "night",
+    "snow",
+    "dust",
+    "dusk",
+    "frost",
+    "motion_blur",
+    "gaussian_noise",
+    "rain+fog",
+    "fog+night",
+)
+"""What test frames are altered by, one each, to see whether depth holds in bad weather."""
+
+
+class Depth(Output):
+    """1 / depth (N, 1, H, W) up to one factor, of frames of clips."""
+
+    hint: ClassVar[str] = "--clean FOLDER of depth maps"
+    headlines: ClassVar[tuple[tuple[str, str, str], ...]] = (("depth", "abs_rel", "AbsRel"),)
+    takes: ClassVar[tuple[str, ...]] = ("scale", "points", "intrinsics")
+
+    def apply(self, job: Job) -> Applied:
+        """A folder for every video: colour/ and depth/ with a picture a frame, points/ where asked for, depth.json."""
+        paths = [path.with_suffix("") / "depth.json" for path in _folder.places(job.source.names, lambda own: own)]
+        scale = Scale.parse(str(job.options.get("apply scale") or ""))
+
+        def make(i: int, path: Path) -> None:
+            _write_clip(job, i, path, scale)
+
+        return _folder.write(job, paths, make)
+
+    def evaluate(self, bench: Bench) -> Judged:
+        """Errors against measured depth, of clear test frames and of the same frames altered, each in one way.
+
+        The data bring depth as a field (the built-in room does), or ``--clean`` names clips of depth maps of the same
+        names (16-bit PNG of millimetres, or .npy of metres).
+        """
+        wanted = list(bench.protocols) or list(_PROTOCOLS)
+        for name in wanted:
+            if name not in _PROTOCOLS:
+                raise UserError(f"--protocol {name}: {bench.method.slug} estimates depth; {' or '.join(_PROTOCOLS)}")
+        lost: Skipped = []
+        rows = list(_judged_frames(bench, lost))
+        if not rows:
+            first = f" ({lost[0][0]}: {lost[0][1]})" if lost else ""
+            raise UserError(f"{bench.data}: no frame with known depth{first}; give --clean FOLDER of depth maps")
+        truths, names = [row.truth for row in rows], [row.name for row in rows]
+        masks = [row.moving for row in rows] if any(row.moving is not None for row in rows) else None
+        found: dict[str, dict[str, evaluation.Result]] = {name: {} for name in wanted}
+        kinds: dict[str, Method | None] = {"this": bench.method}
+        if bench.baselines:
+            kinds |= {"random": bench.untrained(), "raw": None}
+        shown: list[np.ndarray] = []
+        for kind, method in kinds.items():
+            bench.say(f"depth: {evaluation_name(kind)}")
+            for protocol in wanted:
+                altered = protocol == "depth-weather"
+                maps = [_flat(row) if method is None else _estimate_row(method, row, altered) for row in rows]
+                crop = bench.method.config.crop  # type: ignore[attr-defined]
+                made = evaluation.depth(maps, truths, masks=_whole(masks, truths), names=names, crop=crop)
+                found[protocol][kind] = noted(made, f"{len(lost)} clips left out" if lost else "")
+                if kind == "this" and (not shown or not altered):
+                    shown = maps
+        picked = np.linspace(0, len(rows) - 1, min(_SHOWN, len(rows))).astype(int)
+        table = [_row_pictures(rows[i], shown[i]) for i in picked]
+        views = {
+            "columns": ["frame", "depth", "measured"], "rows": table, "names": [names[i] for i in picked],
+            "note": "near is bright; depth is scaled by its median",
+        }  # fmt: skip
+        return Judged(found, sections={"views": views})
+
+    def draw(self, page: Page) -> dict[str, Any]:
+        """Frames and their depth; of a run that was not judged, of its training clips."""
+        if page.sections or page.train is None:
+            return dict(page.sections)
+        source = page.train
+        rows = []
+        for i in np.linspace(0, len(source) - 1, min(_SHOWN, len(source))).astype(int):
+            try:
+                frame = _frames(source, int(i), np.array([min(1, source.frames(int(i)) - 1)]), page.method)
+            except SampleError:
+                continue
+            found = estimated(page.method, frame, frame if page.method.lookback else None, None)
+            rows.append([_encoded(frame[0]), _encoded(coloured(1 / found[0]))])
+        return {"views": {"columns": ["frame", "depth"], "rows": rows}} if rows else {}
+
+    def example(self, card: dict[str, Any]) -> Tensor:
+        """A batch in [0, 1] of the networks' size."""
+        build = card["build"]
+        channels = build.get("channels", card["channels"])
+        return torch.rand(1, channels, build["height"], build["width"], generator=torch.Generator().manual_seed(0))
+
+
+def evaluation_name(kind: str) -> str:
+    """What a reader is told of a model that is judged."""
+    return {"random": "untrained", "raw": "one depth everywhere"}.get(kind, kind)
+
+
+def coloured(depth: np.ndarray, near: float | None = None, far: float | None = None) -> np.ndarray:
+    """Depth (H, W) as colours (H, W, 3) uint8, near bright; limits are the 5th and 95th percentile of 1 / depth."""
+    import cv2
+
+    inverse = 1 / np.asarray(depth, dtype=np.float32)
+    low = float(np.percentile(inverse, 5)) if far is None else 1 / far
+    high = float(np.percentile(inverse, 95)) if near is None else 1 / near
+    level = np.clip((inverse - low) / max(high - low, 1e-9), 0, 1)
+    return np.ascontiguousarray(cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_MAGMA)[:, :, ::-1])
+
+
+def estimated(method: Any, frames: np.ndarray, before: np.ndarray | None, shares: np.ndarray | None) -> np.ndarray:
+    """Disparities (n, h, w), at the networks' size, of frames (n, H, W, C) uint8.
+
+    Args:
+        method: a `DepthMethod`.
+        frames: at any size.
+        before: the frame before each, where the method looks back.
+        shares: intrinsics (4,) as shares, or None.
+    """
+    size = (method.config.height, method.config.width)
+    stack = [frames] if not method.lookback or before is None else [before, frames]
+    known = np.full(4, np.nan) if shares is None else shares
+    camera = torch.from_numpy(np.tile(np.float32(known), (len(frames), 1))).to(method.device)
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(frames), _CHUNK):
+            part = [torch.from_numpy(_resized(one[start : start + _CHUNK], size)).to(method.device) for one in stack]
+            x = torch.stack(part, 1).permute(0, 1, 4, 2, 3).float() / 255
+            found.append(method.disparity(x, camera[start : start + _CHUNK])[:, 0].float().cpu().numpy())
+    made = np.concatenate(found)
+    if not np.isfinite(made).all() or not (made > 0).all():
+        raise UserError(f"{method.slug}: the depth holds NaN or is not above 0; the model diverged")
+    return made
+
+
+def _resized(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    import cv2
+
+    if frames.shape[1:3] == size:
+        return np.ascontiguousarray(frames)
+    smaller = frames.shape[1] > size[0]
+    way = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(f, size[::-1], interpolation=way).reshape(*size, -1) for f in frames])
+
+
+def _tensor(frames: np.ndarray, method: Method) -> Tensor:
+    """(n, H, W, C) uint8 -> (n, C, H, W) in [0, 1] on the method's device."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float().to(method.device) / 255
+
+
+def _frames(source: Source, i: int, numbers: np.ndarray, method: Method) -> np.ndarray:
+    """Frames (n, H, W, C) of a clip as uint8."""
+    clips: Any = source
+    return as_uint8(clips.read(i, frames=numbers), method.value_range or source.value_range)
+
+
+# ---- apply -------------------------------------------------------------------------------------------------------
+def _write_clip(job: Job, i: int, path: Path, scale: Scale) -> None:
+    """All files of one video; depth.json is last."""
+    method: Any = job.method
+    count = job.source.frames(i)
+    folder = path.parent
+    first = _frames(job.source, i, np.array([0]), method)
+    shares = _camera_of(job, i, first.shape[1:3])
+    small, factor = _scaled_maps(job, i, count, shares, scale)
+    near, far = (float(np.percentile(factor / small, q)) for q in (5, 95))
+    points = bool(job.options.get("apply points"))
+    if points and shares is None:
+        raise UserError("--points needs the camera: give --intrinsics fov=70, fx,fy,cx,cy or a FILE")
+    for part in ("colour", "depth", *(["points"] if points else [])):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    writer = _Video(folder / "colour.mp4", job.source.rate or 10.0)
+    unit = _MILLIMETRES if scale.metric else 65535 * 0.9 / float((factor / small).max())
+    for t in range(count):
+        frame = _frames(job.source, i, np.array([t]), method)[0]
+        depth = _to_size(small[t], frame.shape[:2], factor)
+        name = f"{t:06d}"
+        shown = coloured(depth, near, far)
+        write_image(folder / "colour" / f"{name}.png", shown)
+        writer.add(shown)
+        levels = np.clip(np.rint(depth * unit), 0, 65535).astype(np.uint16)
+        write_image(folder / "depth" / f"{name}.png", levels[..., None])
+        if points:
+            assert shares is not None
+            xyz = camera_points(depth, shares)
+            colours = frame.reshape(-1, frame.shape[2])
+            replaced(folder / "points" / f"{name}.ply", partial(write_ply, points=xyz, colours=colours))
+    writer.close()
+    facts = {
+        "frames": count, "unit": "millimetres" if scale.metric else f"relative: 1 unit = {unit:.6g} levels of the PNG",
+        "metric": scale.metric, "factor": factor, "scale": scale.words(), "nearest": near, "farthest": far,
+        "flicker": flicker(1 / small), "notes": _why_flat(job, i, far / near, shares),
+        "intrinsics": None if shares is None else [float(v) for v in shares],
+    }  # fmt: skip
+    write_json(path, facts)
+
+
+def _why_flat(job: Job, i: int, spread: float, shares: np.ndarray | None) -> list[str]:
+    """Where depth came out almost alike everywhere: what of this video may be the reason."""
+    if spread > _FLAT:
+        return []
+    notes = [f"depth is almost flat: the far end is {spread:.2f} times as far as the near one"]
+    motion = measured_motion(job.source, i)
+    if not len(motion.flow) or float(np.median(motion.flow)) < 0.002:
+        notes.append("the picture hardly moves here: frames further apart, or a video of a moving camera, are needed")
+    elif float(np.median(motion.parallax)) < 0.1 * float(np.median(motion.flow)):
+        notes.append("the picture moves as a flat one: the camera turns more than it goes, or its mount shakes")
+    if shares is None:
+        notes.append("the camera isn't known: train with --intrinsics fov=..., or learn with more videos")
+    return [*notes, "more frames and more steps of training help where none of these is the reason"]
+
+
+def _scaled_maps(job: Job, i: int, count: int, shares: np.ndarray | None, scale: Scale) -> tuple[np.ndarray, float]:
+    """Disparities (T, h, w) of a clip, and the factor that makes depth of 1 / them."""
+    method: Any = job.method
+    found, ways = [], []
+    for start in range(0, count, _CHUNK):
+        numbers = np.arange(max(0, start - 1), min(start + _CHUNK, count))
+        frames = _frames(job.source, i, numbers, method)
+        now = frames if start == 0 else frames[1:]
+        before = np.concatenate((frames[:1], frames[:-1])) if start == 0 else frames[:-1]
+        found.append(estimated(method, now, before, shares))
+        if scale.kind == "baseline":
+            ways.append(_ways(method, before, now))
+    small = np.concatenate(found)
+    return small, scale.factor(small, shares, np.concatenate(ways)[1:] if ways else None)
+
+
+def _ways(method: Any, before: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """Length (n,) of the way from each frame before to the next, in the network's unit."""
+    size = (method.config.height, method.config.width)
+    a, b = (_tensor(_resized(x, size), method) for x in (before, now))
+    with torch.inference_mode():
+        return method.pose_net(a, b)[1][:, 0].norm(dim=1).cpu().numpy()
+
+
+def _camera_of(job: Job, i: int, size: tuple[int, int]) -> np.ndarray | None:
+    """Intrinsics (4,) as shares: those given, the source's, those of training, or what was learnt; None: unknown."""
+    given = job.options.get("apply intrinsics")
+    known = job.source.values.get("intrinsics")
+    text = str(given or job.options.get("intrinsics") or "auto")
+    if text not in ("auto", "learn") and (given is not None or known is None):
+        return read_intrinsics(text, [job.source.names[i]], [size])[0]
+    if known is not None:
+        return np.asarray(known[i])
+    method: Any = job.method
+    if job.source.frames(i) < 2 or not hasattr(method, "learnt_camera"):
+        return None
+    frames = _resized(_frames(job.source, i, np.array([0, 1]), method), (method.config.height, method.config.width))
+    pair = _tensor(frames, method)
+    with torch.inference_mode():
+        return method.learnt_camera(pair[:1], pair[1:])[0].cpu().numpy()
+
+
+def _to_size(disparity: np.ndarray, size: tuple[int, ...], factor: float) -> np.ndarray:
+    import cv2
+
+    full = cv2.resize(disparity, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return factor / full
+
+
+class _Video:
+    """An .mp4 of coloured depth; where OpenCV can't write one, the pictures are all there is."""
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self.path, self.rate = path, rate
+        self.writer: Any = None
+
+    def add(self, picture: np.ndarray) -> None:
+        """One frame (H, W, 3) uint8."""
+        import cv2
+
+        if self.writer is None:
+            code = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]
+            self.writer = cv2.VideoWriter(str(self.path), code, self.rate, picture.shape[1::-1])
+        if self.writer.isOpened():
+            self.writer.write(np.ascontiguousarray(picture[:, :, ::-1]))
+
+    def close(self) -> None:
+        """Finish the file; a path that holds nothing is taken away."""
+        if self.writer is not None:
+            self.writer.release()
+        if self.path.exists() and not self.path.stat().st_size:
+            self.path.unlink()
+
+
+# ---- evaluation --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Row:
+    """A frame with its measured depth (H, W), the frame before it, its camera, and what moves."""
+
+    name: str
+    frame: np.ndarray
+    before: np.ndarray
+    truth: np.ndarray
+    shares: np.ndarray | None
+    moving: np.ndarray | None
+
+
+def _judged_frames(bench: Bench, lost: Skipped) -> Iterator[_Row]:
+    """Test frames with known depth, from the second of every clip on, at most ``limit`` of each clip, spread evenly."""
+    split = "test" if bench.clean is None else "all"
+    source = open_source(bench.data, modality="clip", split=split, by=bench.settings.by)
+    measured = open_source(bench.clean, modality="clip", split="all") if bench.clean is not None else None
+    if measured is None and "depth" not in source.fields:
+        raise UserError("errors of depth need measured depth: give --clean FOLDER of depth maps of the same names")
+    each = max(1, bench.limit // max(1, len(source)))
+    for i in range(len(source)):
+        try:
+            numbers = np.unique(np.linspace(1, source.frames(i) - 1, min(each, source.frames(i) - 1)).astype(np.int64))
+            now, before = (_frames(source, i, numbers - k, bench.method) for k in (0, 1))
+            truth = _truth(source, measured, i, numbers)
+            moving = source.sample(i, ["moving"], None, numbers)["moving"] if "moving" in source.fields else None
+        except SampleError as error:
+            bench.say(f"skipped {error}")
+            lost.append((source.names[i], error.reason))
+            continue
+        shares = source.values["intrinsics"][i] if "intrinsics" in source.values else None
+        for k, t in enumerate(numbers.tolist()):
+            mask = None if moving is None else moving[k, :, :, 0] > 0
+            yield _Row(f"{source.names[i]}#{t}", now[k], before[k], truth[k, :, :, 0], shares, mask)
+
+
+def _truth(source: Source, measured: Source | None, i: int, numbers: np.ndarray) -> np.ndarray:
+    """Measured depth (n, H, W, 1) in metres; whole numbers are millimetres."""
+    if measured is None:
+        return source.sample(i, ["depth"], None, numbers)["depth"]
+    name = source.names[i]
+    stems = {Path(other).with_suffix("").as_posix(): k for k, other in enumerate(measured.names)}
+    at = stems.get(Path(name).with_suffix("").as_posix())
+    if at is None:
+        raise SampleError(name, "no depth maps of its name")
+    if measured.frames(at) <= numbers.max():
+        raise SampleError(name, f"{measured.frames(at)} depth maps for more frames")
+    clips: Any = measured
+    found: np.ndarray = clips.read(at, frames=numbers)
+    return found.astype(np.float32) / (_MILLIMETRES if found.dtype.kind in "ui" else 1.0)
+
+
+def _estimate_row(method: Any, row: _Row, altered: bool) -> np.ndarray:
+    """Disparity (h, w) of a frame, clear or altered in the one way that its name draws."""
+    size = (method.config.height, method.config.width)
+    frame, before = _resized(np.stack((row.frame, row.before)), size)
+    if altered:
+        seed = [_SEEDED, *row.name.encode()]
+        kind = _WEATHER[int(np.random.default_rng(seed).integers(len(_WEATHER)))]
+        frame, before = (alter(x, kind, 0.6, rng=np.random.default_rng(seed)) for x in (frame, before))
+    found: np.ndarray = estimated(method, frame[None], before[None], row.shares)[0]
+    return found
+
+
+def _flat(row: _Row) -> np.ndarray:
+    return np.ones(row.truth.shape, dtype=np.float32)
+
+
+def _whole(masks: list[Any] | None, truths: list[np.ndarray]) -> list[np.ndarray] | None:
+    if masks is None:
+        return None
+    return [np.zeros(t.shape, dtype=bool) if m is None else m for m, t in zip(masks, truths, strict=True)]
+
+
+def _row_pictures(row: _Row, disparity: np.ndarray) -> list[str]:
+    known = row.truth > 0
+    factor = evaluation.median_scale(_to_size(disparity, row.truth.shape, 1.0)[known], row.truth[known])
+    depth = _to_size(disparity, row.truth.shape, factor)
+    near, far = (float(np.percentile(row.truth[known], q)) for q in (5, 95))
+    truth = np.where(known, row.truth, far)
+    return [_encoded(row.frame), _encoded(coloured(depth, near, far)), _encoded(coloured(truth, near, far))]
+
+
+def _encoded(picture: np.ndarray) -> str:
+    return pictures.encode(picture, format="png")

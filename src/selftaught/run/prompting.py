@@ -1,0 +1,60 @@
+"""Prompts that were learnt, on classes that they were learnt for, on new ones, and on other data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from selftaught.data import Source
+from selftaught.errors import UserError
+from selftaught.evaluation import Result
+from selftaught.evaluation.prompts import base_to_new
+from selftaught.run import samples
+from selftaught.run.contenders import some
+from selftaught.run.features import through
+
+if TYPE_CHECKING:
+    from selftaught.run.bench import Bench
+
+NAME = "base-to-new"
+HAND_MADE = "a photo of a {}."
+_LIMIT = 5000
+
+
+def judge(bench: Bench) -> dict[str, Result]:
+    """Accuracy of learnt prompts (``this``) and of a hand-made one on the same CLIP (``original``).
+
+    Classes that the run was trained on are told from each other alone, new ones from each other alone (the base-to-new
+    protocol); on data with other classes all are new (cross-set), on the same classes in another domain none is.
+
+    Raises:
+        UserError: a method without prompts, data without named classes.
+    """
+    method: Any = bench.method
+    if not hasattr(method, "predict_words"):
+        raise UserError(f"--protocol {NAME} judges prompts: {method.slug} has none; selftaught train gopro --init RUN")
+    parts = samples.labelled_parts(bench.data, "image", bench.settings)
+    if parts is None or not parts[1].classes:
+        raise UserError(f"--protocol {NAME} needs named classes, {bench.data} has none: give class folders")
+    test = some(parts[1], _LIMIT)
+    known = set(bench.classes or ())
+    names = list(test.classes or ())
+    found = {}
+    for kind, prompt in (("this", ""), ("original", HAND_MADE)) if bench.baselines else (("this", ""),):
+        bench.say(f"{NAME}: {kind}")
+        logits, index = _scores(method, test, names, prompt)
+        labels = np.asarray(test.labels)[index]
+        found[kind] = base_to_new(logits, labels, np.array([name in known for name in names]))
+    return found
+
+
+def _scores(method: Any, source: Source, names: list[str], prompt: str) -> tuple[np.ndarray, np.ndarray]:
+    def words(batch: dict[str, Any]) -> torch.Tensor:
+        return method.predict_words(batch, names, prompt)
+
+    parts = [(found.float().cpu().numpy(), index) for found, index, _ in through(method, source, words) if len(index)]
+    if not parts:
+        raise UserError(f"{source.name}: none of its images can be read; run: selftaught data check")
+    return np.concatenate([x for x, _ in parts]), np.concatenate([i for _, i in parts])

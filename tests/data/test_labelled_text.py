@@ -1,0 +1,81 @@
+"""Tables of texts with classes, told from captions and from recordings; the archive that `sentiment` is read from."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from selftaught.data import open_source
+from selftaught.data.builtin import sentiment
+from selftaught.errors import SampleError, UserError
+
+ROWS = [("r1", "good film", "pos", "train"), ("r2", "bad, boring", "neg", "train"), ("r3", "", "neg", "test")]
+
+
+def test_columns_are_found_by_their_names(tmp_path: Path) -> None:
+    lines = ["id,Review,sentiment,split", *(f'{a},"{b}",{c},{d}' for a, b, c, d in ROWS)]
+    (tmp_path / "r.csv").write_text("\n".join(lines))
+    objects = [dict(zip(("id", "Review", "sentiment", "split"), row, strict=True)) for row in ROWS]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, objects)))
+    for name in ("r.csv", "r.jsonl"):
+        source = open_source(tmp_path / name, split="all")
+        assert (source.modality, source.classes, source.names) == ("text", ["neg", "pos"], ["r1", "r2", "r3"])
+        assert source.sample(1) == {"text": "bad, boring", "label": 0}
+        assert len(open_source(tmp_path / name, split="test")) == 1
+        with pytest.raises(SampleError, match="empty text"):
+            source.read(2)
+
+
+def test_other_names_are_said_and_missing_labels_are_none(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("words\tkind\twho\na b\tx\tann\nc d\t\tann\ne f\ty\tbob\n")
+    source = open_source(f"{tmp_path}/t.tsv?column=words&label=kind&group=who", split="all", modality="text")
+    assert source.labels.tolist() == [0, -1, 1]
+    assert source.groups.tolist() == [0, 0, 1]
+    with pytest.raises(UserError, match=r"label=kin: no such column \(did you mean kind\?\)"):
+        open_source(f"{tmp_path}/t.tsv?column=words&label=kin", modality="text")
+    with pytest.raises(UserError, match="which column holds the texts"):
+        open_source(f"{tmp_path}/t.tsv?label=kind", modality="text")
+    with pytest.raises(UserError, match="'ann' occurs twice"):
+        open_source(f"{tmp_path}/t.tsv?column=words&label=kind&key=who", modality="text")
+
+
+def test_recordings_and_captions_stay_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("time,x,label\n" + "".join(f"{i},{i % 3}.5,1\n" for i in range(9)))
+    assert open_source(tmp_path / "s.csv", split="all").modality == "series"
+    (tmp_path / "c.csv").write_text("file_name,caption\n1.png,a cat\n2.png,a dog\n")
+    assert open_source(tmp_path / "c.csv", split="all", modality="text").labels is None
+
+
+def _archive(files: dict[str, bytes]) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return data.getvalue()
+
+
+def test_sentiment_is_read_from_the_source_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = b"1\t2.5\tlovely\n2\t0.1\tso so\n3\t-1\tawful\tindeed\n"
+    inner = {f"hutto_ICWSM_2014/{name}_GroundTruth.txt": lines for name in sentiment.CORPORA.values()}
+    outer = _archive({"vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz": _archive(inner)})
+    found = sentiment.read_archive(outer)
+    assert set(found) == set(sentiment.CORPORA.values())
+    monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path))
+    folder = sentiment.sentiment_folder()
+    folder.mkdir(parents=True)
+    for name, text in found.items():
+        (folder / f"{name}.txt").write_text(text)
+    source = open_source("sentiment", split="all")
+    assert (len(source), source.labels.tolist(), source.classes) == (2, [1, 0], ["negative", "positive"])
+    assert source.sample(1) == {"text": "awful\tindeed", "label": 0}
+    assert len(open_source("sentiment?corpus=all", split="all")) == 8
+    with pytest.raises(UserError, match="it may be films, products"):
+        open_source("sentiment?corpus=songs")
+    with pytest.raises(KeyError):
+        sentiment.read_archive(_archive({"a": b""}))

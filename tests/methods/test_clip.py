@@ -1,0 +1,188 @@
+"""CLIP and its improved relatives: what they learn from, how they step, words in use, resuming."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import selftaught
+from selftaught import methods
+from selftaught.cli import main
+from selftaught.data import open_source
+from selftaught.engine.loader import DataModule
+from selftaught.errors import UserError
+from selftaught.run.searching import nearest_rows
+from tests.methods.resuming import cut_and_whole
+
+TINY = {
+    "encoder": "cnn-small", "image_size": 16, "dim": 8, "tokeniser": "words-256", "context": 10, "text_width": 16,
+    "text_heads": 2, "text_layers": 1,
+}  # fmt: skip
+SMALL = TINY | {"hidden": 16, "barlip_widths": "16-24", "siam_widths": "16-8", "siam_hidden": 16}
+OBJECTIVES = ("clip", "cl2l", "barlip", "siamlip", "byolip", "swalip", "swalip-v1", "slip")
+
+
+def _batch(method, rows: int = 12, draw: int = 0) -> dict:
+    source = open_source(f"scenes?train={rows}&test=1&captions=2&side=20&draw={draw}", split="train")
+    data = DataModule(source, method, batch_size=rows, workers=0)
+    (batch,) = list(data.train_dataloader())[:1]
+    return method.on_after_batch_transfer(batch)
+
+
+def _method(slug: str = "clip-baselines", **options):
+    torch.manual_seed(0)
+    return methods.get(slug)(**(TINY if slug == "clip" else SMALL) | options)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_has_a_loss_with_gradients(objective: str) -> None:
+    method = _method(objective=objective)
+    batch = _batch(method)
+    views = 0 if objective == "clip" else 2
+    assert {k for k in batch if k.startswith("image")} == {"image_global", *(f"image_{a + 1}" for a in range(views))}
+    terms = method.loss(batch)
+    assert ("extra" in terms) == (objective not in ("clip", "cl2l"))
+    terms["loss"].backward()
+    silent = {name for name, p in method.named_parameters() if p.requires_grad and p.grad is None}
+    assert not silent
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
+    if objective == "byolip":
+        assert not any(p.requires_grad for p in method.momentum.parameters())
+
+
+def test_terms_are_put_together_as_the_sheet_says() -> None:
+    method = _method(objective="swalip")
+    terms = method.loss(_batch(method))
+    whole = 2 * (terms["global"] + 2 * terms["local"]) / 3 + 0.2 * terms["extra"]
+    torch.testing.assert_close(terms["loss"], whole)
+    assert method.config.smoothing == 0
+    plain = _method(objective="clip", combine="avg")
+    terms = plain.loss(_batch(plain))
+    assert set(terms) == {"loss", "scale"}
+    with pytest.raises(UserError, match="written for 2 strong views"):
+        _method(objective="swalip", num_augs=3)
+    child = _method(objective="barlip", separate_proj_child=True)
+    assert child.extra_local is not None
+    assert child.loss(_batch(child))["extra"] > 0
+
+
+def test_byolip_s_copy_moves_by_parameters_alone() -> None:
+    method = _method(objective="byolip")
+    old = {n: p.clone() for n, p in method.momentum.average.named_parameters()}
+    buffers = {n: b.clone() for n, b in method.momentum.average.named_buffers()}
+    with torch.no_grad():
+        for p in method.model.parameters():
+            p.add_(0.1)
+        method.model.image(torch.randn(4, 3, 16, 16))  # moves the trained network's statistics
+    method.after_step()
+    new = dict(method._followed().named_parameters())
+    for name, p in method.momentum.average.named_parameters():
+        torch.testing.assert_close(p, 0.99 * old[name] + 0.01 * new[name], rtol=1e-6, atol=1e-7)
+    for name, b in method.momentum.average.named_buffers():
+        torch.testing.assert_close(b, buffers[name])
+
+
+def test_cached_gradients_are_the_plain_step_s() -> None:
+    found = []
+    for pieces in (0, 5):
+        method = _method("clip", encoder="vit_tiny_patch16_224", image_size=16, pieces=pieces)
+        method.loss(_batch(method))["loss"].backward()
+        found.append([p.grad for p in method.parameters() if p.grad is not None])
+    for plain, cached in zip(*found, strict=True):
+        torch.testing.assert_close(cached, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_presets_and_defaults_are_the_paper_s() -> None:
+    config = methods.get("clip-baselines").config_class()
+    assert (config.encoder, config.dim, config.num_augs, config.smoothing, config.lr) == ("resnet50", 256, 2, 0.1, 3e-3)
+    assert (config.barlip_widths, config.siam_widths, config.barlip_lambda) == ("3000-3000-8192", "2048-128", 5e-3)
+    heads = methods.clip_baselines.ModalityHeads(2048, 512, "siamlip", [2048, 128])
+    assert sum(p.numel() for p in heads.image.parameters()) == 2048 * 2048 + 2 * 2048 + 2048 * 128
+    assert sum(p.numel() for p in heads.image_to_text.parameters()) == 128 * 2048 + 2 * 2048 + 2048 * 128 + 128
+    barlip = methods.clip_baselines.ModalityHeads(512, 512, "barlip", [3000, 3000, 8192])
+    assert sum(p.numel() for p in barlip.text.parameters()) == sum(
+        (a * b + b + 2 * b) for a, b in ((512, 3000), (3000, 3000), (3000, 8192))
+    )
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_in_the_same_weights(tmp_path: Path) -> None:
+    options = SMALL | {"objective": "byolip", "steps": 10, "batch_size": 16, "preset": "laptop", "quiet": True}
+    whole, cut = cut_and_whole("clip-baselines", tmp_path, options, "scenes?train=40&test=8&side=20")
+    assert any(name.startswith("momentum.") for name in whole)
+    assert whole.keys() == cut.keys()
+    for name, value in whole.items():
+        assert torch.equal(torch.as_tensor(cut[name]), torch.as_tensor(value)), name
+
+
+def test_a_folder_of_one_s_own_from_training_to_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "photos"
+    scenes = open_source("scenes?train=40&test=8&side=20", split="all")
+    for i in range(48):
+        kind = (scenes.classes or [])[int(scenes.labels[i])].replace(" ", "_")
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scenes.read(i)).save(folder / kind / f"{i}.png")
+        (folder / kind / f"{i}.txt").write_text(scenes.sample(i, ["text"])["text"])
+    run = selftaught.train(
+        "clip", folder, out=tmp_path / "run", preset="laptop", steps=3, quiet=True, batch_size=16, **TINY
+    )
+    found = run.evaluate(protocols=["zero-shot", "text-retrieval"])
+    assert 0 <= found["zero-shot"]["this"]["accuracy"].mean <= 1
+    assert set(found["text-retrieval"]) == {"this", "random"}
+    assert run.apply(folder, tmp_path / "e.npy") == 48
+    rows = np.load(tmp_path / "e.npy")
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+
+    assert main(["search", str(tmp_path / "run"), str(folder), "a red square", "--count", "3"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 3
+    query = run.method.embed_texts(["a red square"]).numpy()[0]
+    names = list(open_source(folder, split="all").names)
+    order = np.argsort(-(rows @ query))
+    assert [line.split("  ")[1] for line in lines] == [names[i] for i in order[:3]]
+    again = selftaught.load(tmp_path / "run").search(folder, "a red square", count=3)
+    assert [one.name for one in again] == [names[i] for i in order[:3]]
+    Image.fromarray(scenes.read(0)).save(folder / "new.png")
+    assert any(one.name == "new.png" for one in run.search(folder, "anything", count=99))
+
+    table = tmp_path / "classes.csv"
+    assert main(["classify", str(tmp_path / "run"), str(folder), "--classes", "red,blue", "--out", str(table)]) == 0
+    lines = table.read_text().splitlines()
+    assert lines[0] == "name,class,red,blue"
+    assert len(lines) == 50
+    assert sum(map(float, lines[1].split(",")[2:])) == pytest.approx(1, abs=1e-5)
+    for wrong in (["classify", str(tmp_path / "run"), str(folder), "--classes", "red"],
+                  ["search", str(tmp_path / "run"), str(folder), " "]):  # fmt: skip
+        assert main(wrong) == 2
+
+
+def test_faiss_and_numpy_find_the_same_rows() -> None:
+    pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    vectors, queries = rng.normal(size=(50, 6)).astype(np.float32), rng.normal(size=(3, 6)).astype(np.float32)
+    one, two = nearest_rows(vectors, queries, 7), nearest_rows(vectors, queries, 7, exact=True)
+    np.testing.assert_array_equal(one[1], two[1])
+    np.testing.assert_allclose(one[0], two[0], rtol=1e-5)
+    assert nearest_rows(vectors, queries, 99, exact=True)[1].shape == (3, 50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slug", ["clip", "clip-baselines"])
+def test_it_learns_to_find_captions(slug: str, tmp_path: Path) -> None:
+    more = {"flip": 0.0, "strong_crop": 0.6} if slug == "clip-baselines" else {}
+    run = selftaught.train(
+        slug,
+        "scenes?train=1000&test=200",
+        out=tmp_path / "run",
+        preset="laptop",
+        steps=120,
+        batch_size=64,
+        quiet=True,
+        **more,
+    )
+    found = run.evaluate(protocols=["text-retrieval"], baselines=False)
+    assert found["text-retrieval"]["this"]["image_to_text_r1"].mean > 0.25

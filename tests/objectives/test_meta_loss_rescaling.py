@@ -1,0 +1,206 @@
+"""STORM's features against loops in float64 and the standard library's overlap; weights, AGRA, the unrolled steps."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist, mean, stdev
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from selftaught import networks, objectives
+from selftaught.engine.unrolled import adam_step, clipped, lookahead, sgd_step
+from selftaught.errors import UserError
+from selftaught.objectives.meta_loss_rescaling import FEATURES
+
+
+def passes(seed: int, count: int = 3, rows: int = 7, classes: int = 3):
+    g = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(count, rows, classes, generator=g, dtype=torch.float64)
+    labels = torch.randint(0, classes, (rows,), generator=g)
+    losses = cross_entropy(logits.flatten(0, 1), labels.repeat(count), reduction="none").view(count, rows)
+    return losses, logits.softmax(2), labels
+
+
+def literal(losses, probabilities, labels, categories=True, separate=True) -> np.ndarray:
+    """The sheet's features, sample by sample."""
+    count, rows = losses.shape
+    of = {"m": [], "s": [], "a": [], "b": []}
+    agree = []
+    for i in range(rows):
+        loss, top = losses[:, i].tolist(), [max(p.tolist()) for p in probabilities[:, i]]
+        of["m"].append(mean(loss))
+        of["s"].append(stdev(loss) if count > 1 else 0.0)
+        of["a"].append(mean(top))
+        of["b"].append(stdev(top) if count > 1 else 0.0)
+        right = [int(p.argmax()) == int(labels[i]) for p in probabilities[:, i]]
+        half = sum(right) * 2 == count
+        agree.append(right[0] if half else sum(right) * 2 > count)
+    table = []
+    for i in range(rows):
+        members = [
+            k for k in range(rows)
+            if (not categories or agree[k] == agree[i]) and (not separate or labels[k] == labels[i])
+        ]  # fmt: skip
+
+        def both(values, members=members):
+            chosen = [values[k] for k in members]
+            return mean(chosen), stdev(chosen) if len(chosen) > 1 else 1e-8
+
+        row = []
+        for key in "msab":
+            row += [of[key][i], *both(of[key])]
+        mu, sg = both(of["m"])[0], both(of["s"])[0]
+        kl, ovl = {}, {}
+        for k in members:
+            m, s = of["m"][k], of["s"][k]
+            kl[k] = 0.0 if s == 0 or sg == 0 else math.log(sg / s) + (s * s + (m - mu) ** 2) / (2 * sg * sg) - 0.5
+            ovl[k] = NormalDist(m, max(s, 1e-8)).overlap(NormalDist(mu, max(sg, 1e-8)))
+        for values in (kl, ovl):
+            row += [values[i], *both(values)]
+        table.append([*row, float(agree[i])])
+    return np.array(table)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize(("categories", "separate"), [(True, True), (False, True), (True, False), (False, False)])
+def test_the_features_are_the_sheets(count: int, categories: bool, separate: bool) -> None:
+    given = passes(count, count, 9)
+    found = objectives.storm_features(*given, categories=categories, class_separation=separate)
+    expected = literal(*given, categories=categories, separate=separate)
+    assert found.shape == (9, 19) == (9, len(FEATURES))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=2e-5, atol=2e-6)
+    assert not found.requires_grad
+
+
+def test_smaller_sets_of_features_are_parts_of_the_whole() -> None:
+    losses, probabilities, labels = passes(5)
+    losses.requires_grad_()
+    whole = objectives.storm_features(losses, probabilities, labels)
+    without = objectives.storm_features(losses, probabilities, labels, agreement=False)
+    loss = objectives.storm_features(losses, probabilities, labels, feature_set="loss")
+    assert torch.equal(without, whole[:, :18])
+    assert torch.equal(loss, whole[:, [0, 18]])
+    assert [objectives.feature_count(s, agreement=a) for s in ("default", "loss") for a in (True, False)] == [
+        19,
+        18,
+        2,
+        1,
+    ]
+    assert not whole.requires_grad
+
+
+def test_a_window_of_batches_is_one_larger_group() -> None:
+    losses, probabilities, labels = passes(2, rows=12)
+    first = objectives.dropout_statistics(losses[:, 8:], probabilities[:, 8:], labels[8:])
+    found = objectives.storm_features(losses[:, :8], probabilities[:, :8], labels[:8], earlier=[first])
+    whole = objectives.storm_features(losses, probabilities, labels)
+    torch.testing.assert_close(found, whole[:8])
+    alone = objectives.storm_features(losses[:, :8], probabilities[:, :8], labels[:8])
+    assert not torch.allclose(found, alone)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1 + 1e-12, 1 + 1e-6, 1.001, 3.0, 1e4])
+def test_the_overlap_is_that_of_two_normal_densities(ratio: float) -> None:
+    for distance in (0.0, 1e-3, 0.7, 4.0):
+        t = [torch.tensor([x], dtype=torch.float64) for x in (0.3, 0.5, 0.3 + distance, 0.5 * ratio)]
+        found = objectives.overlap_coefficient(*t).item()
+        near = ratio if abs(ratio - 1) > 1e-9 else 1.0  # the library's own formula loses its digits there
+        expected = NormalDist(0.3, 0.5).overlap(NormalDist(0.3 + distance, 0.5 * near))
+        assert found == pytest.approx(expected, abs=1e-6)
+        assert found == pytest.approx(objectives.overlap_coefficient(t[2], t[3], t[0], t[1]).item(), abs=1e-9)
+
+
+def test_the_divergence_is_zero_at_home_and_where_a_deviation_is() -> None:
+    one, zero = torch.tensor([1.0, 2.0]), torch.zeros(2)
+    assert objectives.normal_kl(one, one, one, one).abs().max() < 1e-12
+    assert torch.equal(objectives.normal_kl(one, zero, one, one), zero.double())
+    assert torch.equal(objectives.normal_kl(one, one, one, zero), zero.double())
+
+
+def test_a_tie_is_decided_by_the_first_pass() -> None:
+    right, wrong = [0.9, 0.1], [0.2, 0.8]
+    p = torch.tensor([[right, wrong, right, wrong], [wrong, right, right, wrong]])
+    assert objectives.majority_agreement(p, torch.zeros(4, dtype=torch.int64)).tolist() == [True, False, True, False]
+
+
+def test_binary_weights_let_the_cut_gradient_through() -> None:
+    w = torch.tensor([0.2, 0.5, 0.7], requires_grad=True)
+    found = objectives.binary_weights(w)
+    (found * torch.tensor([3.0, -0.5, -4.0])).sum().backward()
+    assert found.tolist() == [0, 0, 1]
+    assert w.grad.tolist() == [1.0, -0.5, -1.0]
+
+
+def test_agra_compares_the_gradients_of_the_last_layer() -> None:
+    torch.manual_seed(0)
+    layer, x, y = torch.nn.Linear(4, 3), torch.randn(5, 4), torch.tensor([0, 2, 1, 1, 0])
+    found = objectives.linear_gradients(x, layer(x), y)
+    rows = []
+    for i in range(5):
+        weight, bias = torch.autograd.grad(cross_entropy(layer(x[i : i + 1]), y[i : i + 1]), layer.parameters())
+        rows.append(torch.cat([weight, bias[:, None]], 1).flatten())
+    torch.testing.assert_close(found, torch.stack(rows))
+    mean_gradient = found[:2].mean(0)
+    cosine = [float(g @ mean_gradient / g.norm() / mean_gradient.norm()) for g in found]
+    np.testing.assert_allclose(objectives.agra_similarity(found, found[:2]).detach(), cosine, rtol=1e-5, atol=1e-6)
+    assert objectives.agra_keep(found, found[:2]).tolist() == [c >= 0 for c in cosine]
+
+
+# ---- the rescalers ---------------------------------------------------------------------------------------------------
+def test_each_class_has_its_rescaler_and_a_batch_has_mean_logit_zero() -> None:
+    torch.manual_seed(0)
+    rescalers = networks.ClassRescalers(3)
+    assert sum(p.numel() for p in rescalers.parameters()) == 3 * (19 * 19 + 19 + 2 * 19 + 2)
+    features, labels = torch.randn(10, 19), torch.arange(10) % 3
+    found = rescalers(features, labels)
+    for k, rescaler in enumerate(rescalers.rescalers):
+        assert rescaler.logits(features).mean(0).abs().max() < 1e-6
+        torch.testing.assert_close(found[labels == k], rescaler(features)[labels == k])
+    shared = networks.ClassRescalers(3, 2, separate=False)
+    assert len(shared.rescalers) == 1
+    assert shared(features[:, :2], labels).shape == (10,)
+    with pytest.raises(UserError, match="2 or more"):
+        rescalers(features[:1], labels[:1])
+
+
+# ---- steps that one can differentiate through ------------------------------------------------------------------------
+KINDS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.1, betas=(0.8, 0.95), weight_decay=0.01),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_looked_ahead_is_the_step_that_is_taken(kind: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    p = torch.nn.Parameter(torch.randn(5, generator=g, dtype=torch.float64))
+    optimizer = KINDS[kind]([p])
+    for _ in range(3):
+        gradient = torch.randn(5, generator=g, dtype=torch.float64)
+        (ahead,) = lookahead(optimizer, {p: gradient}).values()
+        p.grad = gradient
+        optimizer.step()
+        torch.testing.assert_close(ahead, p.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_steps_are_differentiated_through_their_moments() -> None:
+    p, m = (torch.randn(4, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    v = m.square() + 0.1
+    gradient = torch.randn(4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    options = {"lr": 0.1, "first": m, "second": v, "step": 3, "weight_decay": 0.1}
+    assert torch.autograd.gradcheck(lambda g: adam_step(p, g, **options), gradient)
+    assert torch.autograd.gradcheck(lambda g: sgd_step(p, g, lr=0.1, momentum=0.9, buffer=m, nesterov=True), gradient)
+    assert torch.autograd.gradcheck(lambda g: clipped([g, 2 * g], 0.5)[1], gradient)
+    zero = torch.zeros(2, requires_grad=True)
+    (slope,) = torch.autograd.grad(adam_step(torch.ones(2), zero, lr=0.1).sum(), zero)
+    assert torch.isfinite(slope).all()
+    ours = clipped([gradient.detach(), m], 0.5)
+    q = [torch.nn.Parameter(torch.zeros(4, dtype=torch.float64)) for _ in range(2)]
+    q[0].grad, q[1].grad = gradient.detach().clone(), m.clone()
+    torch.nn.utils.clip_grad_norm_(q, 0.5)
+    torch.testing.assert_close(ours, [q[0].grad, q[1].grad])
