@@ -10,8 +10,8 @@ __all__ = ["claim"]
 def claim() -> Claim:
     """What the paper says, and the smallest fair comparison that could show it.
 
-    Tiles of photographs blurred by random walks and taken by the camera model at gain 8, one of each photograph to judge
-    by. The classical filter learns nothing.
+    Tiles of photographs are blurred by random walks and taken by the camera model, at gain 8 where the arms are judged,
+    by one tile of each photograph. The classical filter learns nothing.
     """
     return Claim(
         method="infwide",
