@@ -75,7 +75,7 @@ def test_commands_of_the_readme_and_the_choice_are_of_systems_that_are_ready() -
             assert words[0] == slug
             assert parse_train(slug, words[1:])["data"]
         else:
-            _parser().parse_args(command.split()[1:])
+            assert _parser().parse_args(command.split()[1:]).call
     for slug in re.findall(r"\]\(methods/([a-z0-9-]+)\.md\)", page):
         assert catalog.card(slug).built
 
