@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from selftaught import doctor
 from selftaught.engine.precision import accelerator, cores
@@ -26,6 +29,23 @@ def test_it_measures_both_sides_and_names_the_limit() -> None:
     assert lines[-1].startswith(f"limit: {limit} (")
     named = _number(r"^limit: .*?\((\d+) images/s", text)
     assert named == pytest.approx(min(views * share, max(steps)), abs=share)
+
+
+def test_reading_is_measured_for_any_kind_of_samples() -> None:
+    text = doctor.examine("ultrasound", seconds=0.2)
+    assert _number(r"^reading ultrasound: (\d+) clips/s on one core$", text) > 0
+    assert "selftaught data check ultrasound" in text
+    assert "training step" not in text
+
+
+def test_slow_files_are_told_to_be_packed(tmp_path: Path) -> None:
+    """Large photographs: decoding them takes most of the time of two small views."""
+    pixels = np.random.default_rng(0).integers(0, 255, (1500, 2000, 3), dtype=np.uint8)
+    for k in range(3):
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+    assert re.search(
+        r"set --cache: \d+% of the time for views", doctor.examine(str(tmp_path), batch_size=2, seconds=0.2)
+    )
 
 
 def _number(pattern: str, text: str) -> int:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
-from selftaught.data import open_source
+from selftaught.data import Source, open_source
 from selftaught.engine.batches import Batches
 from selftaught.engine.precision import accelerator, autocast_dtype, cores, cpu_flags
+from selftaught.errors import SampleError
 from selftaught.methods import get
+
+_MUCH = 0.4
+_WORDS = {"image": "images", "clip": "clips", "series": "windows", "volume": "volumes", "text": "texts"}
 
 
 def examine(data: str = "photos", *, batch_size: int = 64, seconds: float = 4.0) -> str:
-    """Measure views and steps of SimCLR on ``data`` and say what limits training, and what to set.
+    """Measure reading, and on images views and steps of SimCLR; say what limits training, and what to set.
 
     Args:
-        data: source to read.
+        data: source to read, of any kind of samples.
         batch_size: samples per measured batch.
         seconds: time to spend on each measurement.
     """
@@ -28,6 +34,12 @@ def examine(data: str = "photos", *, batch_size: int = 64, seconds: float = 4.0)
     lines = [f"cores {cores()}, memory {memory}, instructions {', '.join(sorted(flags)) or 'unknown'}"]
     lines.append(f"device {device}" + (f" ({torch.cuda.get_device_name()})" if device == "cuda" else ""))
     source = open_source(data, split="train")
+    order = np.random.default_rng(0).permutation(len(source)).tolist()
+    reading = _rate(lambda k: _read(source, order[k % len(order)]), 1, seconds / 2)
+    lines.append(f"reading {data}: {reading:.0f} {_WORDS.get(source.modality, 'samples')}/s on one core")
+    if source.modality != "image":
+        lines.append(f"views and steps are measured on images; {source.modality} data: selftaught data check {data}")
+        return "\n".join(lines)
     method = get("simclr")(
         image_size=64, encoder="resnet10-narrow", projector="256-128", augment="small", channels=source.channels or 3
     ).to(device)
@@ -42,8 +54,17 @@ def examine(data: str = "photos", *, batch_size: int = 64, seconds: float = 4.0)
     chosen = "bf16" if autocast_dtype("auto", device) is torch.bfloat16 else "32"
     if rates[best] > 1.1 * rates[chosen]:
         lines.append(f"set --precision {best}: it is {rates[best] / rates[chosen]:.1f} times as fast as auto's choice")
+    share = min(1.0, views / reading)
+    if share > _MUCH:
+        lines.append(f"set --cache: {share:.0%} of the time for views goes into reading and decoding the files")
     lines.append(_limit(views, rates[best], device))
     return "\n".join(lines)
+
+
+def _read(source: Source, i: int) -> None:
+    """Read one sample; one that can't be used costs its time too."""
+    with contextlib.suppress(SampleError):
+        source.sample(i)
 
 
 def _memory() -> str:

@@ -26,7 +26,9 @@ OPTIONS = {
     **{slug: {"patch": 16} for slug in ("srresnet", "srcnn", "espcn", "bicubic")},
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
     **{slug: {"encoder": "vit-pico", "image_size": 32} for slug in ("mae", "infinite-lr", "sit")},
+    "gopro": {},
     "laf": {"forget": "class=down", "vae_epochs": 1.0},
+    "glare": {"prototypes": 16, "projector": "24-12", "head_warmup": 1},
     "beit": {"encoder": "vit-nano", "image_size": 32, "tokeniser_steps": 2, "words": 16},
     **{
         slug: {"encoder": "vit-nano", "image_size": 32}
@@ -79,14 +81,33 @@ def classifier(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return out
 
 
+@pytest.fixture(scope="module")
+def words(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A finished run that knows words, for the methods that adapt one."""
+    out = str(tmp_path_factory.mktemp("runs") / "words")
+    options = {"encoder": "cnn-small", "image_size": 32, "steps": 3, "batch_size": 12}
+    selftaught.train("clip", folder, out=out, preset="laptop", quiet=True, **options)
+    return out
+
+
+@pytest.fixture(scope="module")
+def transformer(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A finished run of a vision transformer, for the methods that adapt one."""
+    out = str(tmp_path_factory.mktemp("runs") / "transformer")
+    options = {"encoder": "vit-pico", "image_size": 32, "steps": 3, "batch_size": 12}
+    selftaught.train("simclr", folder, out=out, preset="laptop", quiet=True, **options)
+    return out
+
+
 @pytest.mark.parametrize("slug", IMAGES)
 def test_it_trains_evaluates_applies_exports_and_reports(
-    slug: str, folder: Path, classifier: str, tmp_path: Path
+    slug: str, folder: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     out = tmp_path / "run"
     options = OPTIONS.get(slug, {"encoder": "resnet10-narrow", "image_size": 32})
     if methods.get(slug).transforms:
-        options = options | {"init": classifier}
+        original = {"gopro": "words", "glare": "transformer"}.get(slug, "classifier")
+        options = options | {"init": request.getfixturevalue(original)}
     run = selftaught.train(slug, folder, out=str(out), preset="laptop", steps=3, batch_size=12, quiet=True, **options)
     assert run.method.channels == CHANNELS
 

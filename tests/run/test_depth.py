@@ -20,6 +20,7 @@ from selftaught.errors import UserError
 from selftaught.run.outputs._metric import Scale, camera_height, flicker
 from selftaught.run.outputs._points import camera_points
 from selftaught.run.outputs.depth import coloured
+from tests.methods.resuming import cut_and_whole
 
 TINY: dict[str, Any] = {
     "encoder": "small", "pose_encoder": "small", "height": 32, "width": 32, "scales": 1, "batch_size": 4, "steps": 3,
@@ -167,6 +168,15 @@ def test_two_frames_through_both_stages_and_copies_from_a_folder(videos: Path, t
         "robust-depth", rgb, out=str(tmp_path / "robust"), altered=str(videos / "copies"), by="ratio:0.5", **TINY
     )
     assert robust.evaluate(rgb, clean=str(videos / "depth"))["depth-weather"]["this"]["delta1"].mean >= 0
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    room = "room?train=2&test=1&frames=6&width=48&height=48"
+    options = TINY | {"steps": 10, "batch_size": 3}
+    whole, cut = cut_and_whole("robust-depth", tmp_path, options, data=room)
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
 def test_wrong_options_are_one_line(videos: Path, run: Any, tmp_path: Path) -> None:

@@ -17,17 +17,17 @@ def claim() -> Claim:
         method="cvrl",
         says="Two clips that start near each other more often teach more about motion than clips at any distance or "
         "one clip twice, and frames must be augmented alike.",
-        data="motion?train=240&test=200",
+        data="motion?train=240&test=200&side=16",
         arms=(
             Arm("decreasing", "cvrl"),
             Arm("uniform", "cvrl", {"interval": "uniform"}),
             Arm("same clip", "cvrl", {"interval": "same"}),
             Arm("per frame", "cvrl", {"consistent": False}),
         ),
-        common={"augment": "crop", "steps": 90, "batch_size": 16},
+        common={"augment": "crop", "image_size": 16, "steps": 100, "batch_size": 12},
         score=("linear", "accuracy"),
         also=(("knn", "accuracy"), ("diagnostics", "effective_rank")),
-        full={"data": "motion?train=2000&test=1000", "steps": 2000, "batch_size": 32},
+        full={"data": "motion?train=2000&test=1000", "image_size": 32, "steps": 2000, "batch_size": 32},
     )
 
 

@@ -13,13 +13,13 @@ def claim() -> Claim:
     return Claim(
         method="monodepth2",
         says="The smallest error over the frames and the automask give better depth than their mean without a mask.",
-        data="room",
+        data="room?train=10",
         arms=(
             Arm("monodepth2", "monodepth2"),
             Arm("mean, no automask", "monodepth2", {"average": True, "automask": False}),
             Arm("untrained", "monodepth2", {"steps": 1}),
         ),
-        common=SMALL | {"steps": 200},
+        common=SMALL | {"steps": 150},
         score=("depth", "delta1"),
         also=(("depth", "abs_rel"), ("depth", "rmse")),
         full={"height": 96, "width": 128, "steps": 3000},

@@ -7,7 +7,7 @@ from selftaught.claims.robust_depth import SMALL
 
 __all__ = ["claim"]
 
-MATCHING = {"bins": 16, "warm_start": True, "single_steps": 200}
+MATCHING = {"bins": 12, "warm_start": True, "single_steps": 120}
 
 
 def claim() -> Claim:
@@ -18,13 +18,12 @@ def claim() -> Claim:
     return Claim(
         method="prodepth",
         says="Mixing the cost volume with the single frame gives better depth where things move than ManyDepth's.",
-        data="room?moving=3",
+        data="room?moving=3&train=10",
         arms=(
             Arm("prodepth", "prodepth", MATCHING),
             Arm("manydepth", "prodepth", MATCHING | {"modulation": "none", "reweighting": False, "consistency": 0.0}),
-            Arm("monodepth2", "monodepth2", {"steps": 280}),
         ),
-        common=SMALL | {"steps": 80},
+        common=SMALL | {"steps": 60},
         score=("depth", "delta1_moving"),
         also=(("depth", "abs_rel_moving"), ("depth", "delta1"), ("depth", "abs_rel")),
         full={"height": 96, "width": 128, "steps": 3000, "bins": 96},

@@ -23,11 +23,11 @@ def claim() -> Claim:
             Arm("contrast alone", "sit", {"restore": False, "corrupt_most": 0.0}),
         ),
         common={
-            "encoder": "vit-pico", "image_size": 32, "patch": 8, "steps": 200, "batch_size": 96,
+            "encoder": "vit-pico", "image_size": 32, "patch": 8, "steps": 150, "batch_size": 64,
             "projector": "128-128-64",
         },
         score=("knn", "accuracy"),
-        also=(("linear", "accuracy"), ("run", "seconds")),
+        also=(("run", "seconds"),),
         full={"data": "fashion-mnist", "steps": 4000},
     )  # fmt: skip
 

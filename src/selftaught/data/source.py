@@ -149,6 +149,10 @@ class Source:
         """
         raise UserError(f"{self.name} holds {kind_of(self.modality).plural}, which have no frames")
 
+    def seconds(self, i: int) -> tuple[float, float] | None:
+        """When the first and the last frame of a clip are shown, in seconds of its recording; None without a clock."""
+        return None
+
     def read_checked(self, i: int) -> np.ndarray:
         """The sample as its file has it, before it is brought to the channels of the source, but with all errors of
         `read`.
@@ -311,6 +315,10 @@ class Subset(Source):
     def frames(self, i: int) -> int:
         """Of the parent's clip."""
         return self.parent.frames(int(self.indices[i]))
+
+    def seconds(self, i: int) -> tuple[float, float] | None:
+        """Of the parent's clip."""
+        return self.parent.seconds(int(self.indices[i]))
 
     def read_checked(self, i: int) -> np.ndarray:
         """One sample of the parent, as its file has it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import warnings
@@ -23,6 +24,7 @@ from selftaught.engine.orders import Order
 from selftaught.engine.precision import accelerator, lightning_precision
 from selftaught.engine.progress import Progress
 from selftaught.engine.stages import Stage
+from selftaught.engine.tracking import Tracking
 from selftaught.errors import UserError, require
 from selftaught.run_settings import Settings
 
@@ -158,9 +160,11 @@ def fit(
     endless = method.endless
     if endless is not None and method.branch is None:
         watching.append(BranchPoint(branch_file(checkpoint), endless.constant_end, say))
-    trainer = make_trainer(
-        settings, folder, [*watching, *(callbacks or []), progress, saver], make_loggers(settings, folder)
-    )
+    loggers = make_loggers(settings, folder)
+    if loggers:
+        options = dataclasses.asdict(settings) | dataclasses.asdict(method.config)
+        watching.append(Tracking(options, settings.log_every, settings.batch_size))
+    trainer = make_trainer(settings, folder, [*watching, *(callbacks or []), progress, saver], loggers)
     if not checkpoint.exists():
         L.seed_everything(settings.seed + 7919 * method.stages.index(method.stage), verbose=False)
     elif stopped := _stopped_early(checkpoint):

@@ -166,9 +166,9 @@ class DataModule(L.LightningDataModule):
     def batches(self, role: str) -> Batches:
         """The dataset of one stream."""
         source = self.sources[role]
-        views = self.method.recipe()
+        views = self.method.learning_recipe()
         if views is None and source.modality == "image":
-            views = self.method.views()
+            views = self.method.learning_views()
         return Batches(source, views, self.seed, self.method.pixels, self.on_device)
 
 

@@ -102,6 +102,8 @@ class Method(L.LightningModule):
         self._places: dict[str, int] = {}
         self._cleared: set[str] = set()
         self.value_range: Any = None
+        self.own_views: list[Pipeline] | None = None
+        self.own_recipe: Any = None
         self.reselection: Any = None
         self.register_buffer("pixel_mean", torch.full((channels,), 0.5))
         self.register_buffer("pixel_std", torch.full((channels,), 0.25))
@@ -181,6 +183,14 @@ class Method(L.LightningModule):
     def recipe(self) -> Any:
         """The :class:`selftaught.views.Recipe` of samples of several fields; None: :meth:`views` says it all."""
         return None
+
+    def learning_views(self) -> list[Pipeline]:
+        """The views that a run learns from: the user's own, else :meth:`views`."""
+        return self.views() if self.own_views is None else self.own_views
+
+    def learning_recipe(self) -> Any:
+        """The recipe that a run learns from: the user's own, else :meth:`recipe`."""
+        return self.recipe() if self.own_recipe is None else self.own_recipe
 
     def evaluation_view(self) -> Any:
         """The one deterministic view to embed a sample with (a pipeline or recipe); None takes samples whole."""
@@ -266,6 +276,10 @@ class Method(L.LightningModule):
     def deliverable_spec(self) -> dict[str, Any]:
         """JSON-able account of how to build :meth:`deliverable` again, without selftaught where that is possible."""
         return {}
+
+    def exported(self) -> tuple[nn.Module, dict[str, Any]]:
+        """What ``export`` writes and its account; the deliverable, unless a plainer network does the same."""
+        return self.deliverable(), self.deliverable_spec()
 
     def listings(self) -> list[dict[str, Any]]:
         """Tables of the report that only the method knows of (see `selftaught.report.schema.Listing`)."""
@@ -541,7 +555,7 @@ class Method(L.LightningModule):
     def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One stream's batch, ready for the networks."""
         if "images" in batch:
-            pairs = zip(self.views(), batch.pop("params"), strict=True)
+            pairs = zip(self.learning_views(), batch.pop("params"), strict=True)
             images = batch.pop("images")
             batch["views"] = [render_batch(images, pipeline, params) for pipeline, params in pairs]
         if "views" in batch:

@@ -73,7 +73,8 @@ class Protocol:
             (train, train_y, test, test_y with features by layer) or "forgotten" (scores and labels of what was to be
             kept, of what was to be forgotten, and of what was never seen) or "weights" (weights of labels, which of
             them are wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
-            (train, train_y, test, test_y with features by layer), "forgotten" (scores and labels of what was to be
+            (train, train_y, test, test_y with features by layer), "dense" (encoder, train_images, train_masks,
+            test_images, test_masks), "forgotten" (scores and labels of what was to be
             kept, of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of
             them are wrong).
         function: the protocol itself.
@@ -117,6 +118,7 @@ _ALL = (
     Protocol("base-to-new", "learnt prompts on their classes and on new ones", "worded", base_to_new),
     Protocol("zero-shot", "classes by their names alone", "worded", zero_shot),
     Protocol("text-retrieval", "texts found by images and images by texts: R@k", "worded", text_retrieval),
+    Protocol("segmentation", "a class for every pixel, a head on the frozen encoder: mean IoU", "dense", segmentation),
     Protocol("label-noise", "whether the weights of labels tell wrong ones from right ones", "weights", label_noise),
     Protocol("layerwise", "linear probe and k-NN on every layer, the best one named", "layers", layerwise),
 )

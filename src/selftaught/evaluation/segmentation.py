@@ -1,8 +1,8 @@
 """Semantic segmentation: a classifier of every pixel over the encoder's last feature map, judged by mean IoU.
 
-The core-tuning sheet's transfer task, in the small: in place of DeepLab v3 a 1x1 convolution over the map, enlarged
-bilinearly, on the frozen encoder or fine-tuned with it; with ``eta`` the focal contrast of core-tuning acts on features
-of sampled pixels (arXiv 2102.06605).
+The core-tuning sheet's transfer task, in the small: in place of DeepLab v3 a 1x1 convolution over the map (or UperNet's
+head), enlarged bilinearly, on the frozen encoder or fine-tuned with it; with ``eta`` the focal contrast of core-tuning
+acts on features of sampled pixels (arXiv 2102.06605).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from selftaught.errors import UserError
 from selftaught.evaluation.result import Number, Result
+from selftaught.networks.dense_heads import UPerHead
 from selftaught.objectives import core_tuning_pool, focal_contrast
 
 IGNORE = 255
@@ -31,6 +32,7 @@ class _Recipe:
     """How the head, and with ``tune`` the encoder, are trained."""
 
     tune: bool
+    head: str
     epochs: int
     lr: float
     encoder_lr: float
@@ -48,6 +50,7 @@ def segmentation(
     test_masks: Any,
     *,
     classes: int | None = None,
+    head: Literal["linear", "upernet"] = "linear",
     tune: bool = False,
     epochs: int = 20,
     lr: float = 1e-2,
@@ -70,6 +73,8 @@ def segmentation(
         test_images: as ``train_images``.
         test_masks: as ``train_masks``.
         classes: number K of classes; None: as many as the masks name.
+        head: "linear", a 1x1 convolution over the map or the patch tokens, or "upernet", which sees context and a
+            pyramid of resolutions (:class:`selftaught.networks.UPerHead`).
         tune: train the encoder too; else it is frozen, in evaluation mode.
         epochs: default 20.
         lr: of the head (AdamW, half-cosine decay, weight decay 1e-4).
@@ -96,11 +101,13 @@ def segmentation(
     count = int(max(int(m[m != ignore].max()) for m in (y, test_y))) + 1 if classes is None else classes
     if any(int(m[m != ignore].max()) >= count or int(m.min()) < 0 for m in (y, test_y)):
         raise UserError(f"masks: values must lie in 0 .. {count - 1}, or be {ignore} where nothing counts")
+    if head not in ("linear", "upernet"):
+        raise UserError(f"head={head!r}: choose linear or upernet")
     if epochs < 1 or batch < 1 or sampled < 2 or eta < 0 or (eta and not tune):
         raise UserError("segmentation: epochs and batch from 1, sampled from 2, eta from 0 and above 0 only with tune")
     own = next(encoder.parameters(), torch.empty(0)).device
     where = own if device is None else torch.device(device)
-    recipe = _Recipe(tune, epochs, lr, encoder_lr, batch, eta, tau, sampled)
+    recipe = _Recipe(tune, head, epochs, lr, encoder_lr, batch, eta, tau, sampled)
     with torch.random.fork_rng([where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
         model = _Dense(copy.deepcopy(encoder).to(where), x[:1].to(where), count, recipe)
@@ -123,7 +130,9 @@ class _Dense(nn.Module):
         if not isinstance(found, Tensor) or found.dim() != 4 or len(found) != 1:
             raise UserError("encoder: gives no feature map (n, F, h, w); pass one with maps(), or its body")
         width = found.shape[1]
-        self.classifier = nn.Conv2d(width, classes, 1).to(trial.device)
+        upper = recipe.head == "upernet"
+        classifier: nn.Module = UPerHead(width, classes) if upper else nn.Conv2d(width, classes, 1)
+        self.classifier = classifier.to(trial.device)
         head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, min(width, 128)))
         self.head = head.to(trial.device) if recipe.eta else None
 
@@ -150,7 +159,7 @@ class _Dense(nn.Module):
 
 
 def _train(model: _Dense, x: Tensor, y: Tensor, recipe: _Recipe, ignore: int) -> list[float]:
-    device = model.classifier.weight.device
+    device = next(model.classifier.parameters()).device
     stepper = torch.optim.AdamW(model.groups(recipe), weight_decay=1e-4)
     steps = recipe.epochs * -(-len(x) // recipe.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -195,7 +204,7 @@ def _contrast(head: nn.Module, features: Tensor, mask: Tensor, recipe: _Recipe, 
 def _confusions(model: _Dense, x: Tensor, y: Tensor, classes: int, batch: int, ignore: int) -> np.ndarray:
     """(n, K, K) counts of pixels per test image, rows true."""
     model.eval()
-    device = model.classifier.weight.device
+    device = next(model.classifier.parameters()).device
     found = []
     for images, masks in zip(x.split(batch), y.split(batch), strict=True):
         predicted = model.scores(model.features(images.to(device)), masks.shape[1:]).argmax(1).cpu()

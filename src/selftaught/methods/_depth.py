@@ -57,6 +57,8 @@ class DepthConfig(MethodConfig):
     """Weight of the smoothness of disparity."""
     ssim: Share = 0.85
     """Share of structural similarity in the photometric error."""
+    crop: Literal["none", "garg", "eigen", "cityscapes"] = "none"
+    """Part of the frames whose depth is judged."""
     flip: Share = 0.5
     """Share of snippets that are mirrored."""
     jitter: Share = 0.5

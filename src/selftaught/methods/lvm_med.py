@@ -130,7 +130,7 @@ class LVMMed(JointEmbedding):
             if way == "location":
                 raise UserError("use_local=location needs the views' crops: use --view-device model, or use_local=both")
             return [None, None]
-        boxes = [crop_boxes(p, values) for p, values in zip(self.views(), batch["params"], strict=True)]
+        boxes = [crop_boxes(p, values) for p, values in zip(self.learning_views(), batch["params"], strict=True)]
         return [objectives.grid_centres(b.to(maps.device), *maps.shape[2:]) for b in boxes]
 
     # ---- loss ------------------------------------------------------------------------------------------------

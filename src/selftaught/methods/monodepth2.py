@@ -28,10 +28,12 @@ class Config(DepthConfig):
 
 
 PRESETS = {
-    "kitti": {"epochs": 20, "batch_size": 12, "pretrained": True},
-    "kitti-1024": {"epochs": 20, "batch_size": 4, "pretrained": True, "height": 320, "width": 1024},
-    "kitti-scratch": {"epochs": 20, "batch_size": 12},
-    "cityscapes": {"epochs": 20, "batch_size": 12, "pretrained": True, "height": 192, "width": 512},
+    "kitti": {"epochs": 20, "batch_size": 12, "pretrained": True, "crop": "garg"},
+    "kitti-1024": {"epochs": 20, "batch_size": 4, "pretrained": True, "height": 320, "width": 1024, "crop": "garg"},
+    "kitti-scratch": {"epochs": 20, "batch_size": 12, "crop": "garg"},
+    "cityscapes": {
+        "epochs": 20, "batch_size": 12, "pretrained": True, "height": 192, "width": 512, "crop": "cityscapes",
+    },
     "laptop": {
         "encoder": "small", "pose_encoder": "small", "height": 48, "width": 64, "scales": 1, "lr": 2e-3, "steps": 500,
         "batch_size": 8, "precision": "32",

@@ -70,15 +70,20 @@ class Config(Monodepth2Config):
     """Share of samples whose other frame is replaced by the frame itself, as if the camera stood still."""
     no_match: Share = 0.25
     """Share of samples whose volume is empty, as for the first frame of a video."""
+    test_mode: Literal["none", "static_camera", "zero_cost_volume"] = "none"
+    """What is estimated as if the camera stood still, or as if there were no frame before."""
     warm_start: bool = False
     """Whether the multi-frame networks begin with the single-frame network's weights."""
 
 
 PRESETS = {
-    "kitti": {"epochs": 20, "batch_size": 12},
-    "kitti-resnet18": {"epochs": 20, "batch_size": 12, "encoder": "resnet18", "pretrained": True},
-    "cityscapes": {"epochs": 25, "batch_size": 24, "width": 512, "decay_every": 0.6},
-    "manydepth": {"epochs": 20, "batch_size": 12, "encoder": "resnet18", "modulation": "none", "reweighting": False},
+    "kitti": {"epochs": 20, "batch_size": 12, "crop": "garg"},
+    "kitti-resnet18": {"epochs": 20, "batch_size": 12, "encoder": "resnet18", "pretrained": True, "crop": "garg"},
+    "cityscapes": {"epochs": 25, "batch_size": 24, "width": 512, "decay_every": 0.6, "crop": "cityscapes"},
+    "manydepth": {
+        "epochs": 20, "batch_size": 12, "encoder": "resnet18", "modulation": "none", "reweighting": False,
+        "crop": "garg",
+    },
     "laptop": {
         "encoder": "small", "pose_encoder": "small", "height": 48, "width": 64, "scales": 1, "bins": 24,
         "warm_start": True, "single_steps": 250, "steps": 150, "batch_size": 8, "lr": 2e-3, "precision": "32",
@@ -245,10 +250,13 @@ class ProDepth(Monodepth2):
         if self.stage == "single":
             return super().disparity(frames, intrinsics)
         before, target = frames[:, 0], frames[:, -1]
+        if self.config.test_mode == "static_camera":
+            before = target
         unknown = ~torch.isfinite(intrinsics).all(1, keepdim=True)
         if bool(unknown.any()):
             intrinsics = torch.where(unknown, self.learnt_camera(before, target), torch.nan_to_num(intrinsics))
-        found: Tensor = self.net(torch.cat((before, target), 1), intrinsics)
+        alone = self.config.test_mode == "zero_cost_volume"
+        found: Tensor = self.net(torch.cat((before, target), 1), intrinsics, alone=alone)
         return found
 
     def deliverable(self) -> nn.Module:

@@ -7,9 +7,11 @@ x keeps every s-th frame of a stretch, y is the same stretch at twice the rate, 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from selftaught import objectives
@@ -72,7 +74,11 @@ class PRP(ClipMethod):
         super().build()
         c, dim = self.config, int(self.encoder.dim)
         self.classifier = PRPClassifier(dim, c.rates, c.width)
-        self.decoder = PRPDecoder(dim, self.channels, c.width)
+        with torch.no_grad():  # how far the encoder reduces
+            probe = torch.zeros(1, self.channels, c.frames, c.image_size, c.image_size)
+            maps = copy.deepcopy(self.encoder).eval().maps(probe)
+        growth = (2 * c.frames / maps.shape[2], c.image_size / maps.shape[3])
+        self.decoder = PRPDecoder(dim, self.channels, c.width, growth)
 
     def recipe(self) -> Recipe:
         """The clip and, behind it, the stretch at twice its rate; fact ``rate``."""

@@ -126,11 +126,7 @@ class Encoder(nn.Module):
         """
         model = self._vit()
         h = self._through(model.blocks[:-1], self._embedded(x, None))
-        last = model.blocks[-1]
-        attn, prefix = last.attn, model.num_prefix_tokens
-        q, k, _ = attn.qkv(last.norm1(h)).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        weights = (attn.q_norm(q) * attn.scale @ attn.k_norm(k).transpose(2, 3)).softmax(3)[..., prefix:]
-        return weights[:, :, 0] if model.cls_token is not None else weights[:, :, prefix:].mean(2)
+        return class_attention(model.blocks[-1], h, model.num_prefix_tokens, model.cls_token is not None)
 
     def _vit(self) -> Any:
         from timm.models.vision_transformer import VisionTransformer
@@ -192,6 +188,21 @@ class Encoder(nn.Module):
         embedding: Any = self.model.patch_embed
         height, width = embedding.patch_size
         return -(-x.shape[-2] // height), -(-x.shape[-1] // width)
+
+
+def class_attention(block: Any, h: Tensor, prefix: int, by_class: bool) -> Tensor:
+    """What a block of timm's looks at from its class token (without one: the mean over patch tokens): (N, heads, L).
+
+    Args:
+        block: the block.
+        h: (N, P + L, D), its input.
+        prefix: P, class and register tokens.
+        by_class: whether the first token is a class token.
+    """
+    attn = block.attn
+    q, k, _ = attn.qkv(block.norm1(h)).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    weights = (attn.q_norm(q) * attn.scale @ attn.k_norm(k).transpose(2, 3)).softmax(3)[..., prefix:]
+    return weights[:, :, 0] if by_class else weights[:, :, prefix:].mean(2)
 
 
 def encoder(
@@ -291,6 +302,11 @@ def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder | ClipEncoder | Frame
         return build_series(spec)
     if spec.get("name") in VIDEO_NETWORKS:
         return build_video(spec)
+    if spec.get("adapter"):
+        from selftaught.networks.vit_adapters import Adapted
+
+        plain: Any = build({name: value for name, value in spec.items() if name != "adapter"})
+        return Adapted(plain, **spec["adapter"])  # type: ignore[return-value]
     missing = {"name", "channels", "stem"} - set(spec)
     if missing:
         raise UserError(f"encoder spec: {', '.join(sorted(missing))} missing; take the JSON file beside the weights")

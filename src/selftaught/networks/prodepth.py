@@ -196,16 +196,17 @@ class MultiFrameNet(nn.Module):
         reduced = self.reduce(torch.cat((features, modulated), 1))
         return Matched(self.decoder(self.encoder.late(early, reduced)), aux, filled, modulated)
 
-    def forward(self, pair: Tensor, shares: Tensor | None = None) -> Tensor:
+    def forward(self, pair: Tensor, shares: Tensor | None = None, *, alone: bool = False) -> Tensor:
         """1 / depth (N, 1, H, W) of the later of two frames (N, 2 C, H, W): the one before, then the frame.
 
         Args:
             pair: in [0, 1].
             shares: intrinsics (N, 4); None takes those of the buffer ``shares``.
+            alone: whether the frame before is left out, so that the cost volume is empty.
         """
         before, target = pair.chunk(2, 1)
         angle, shift = self.pose(before, target)
-        transform = pose_matrix(angle[:, 0], shift[:, 0], invert=True)
+        transform = pose_matrix(angle[:, 0], shift[:, 0], invert=True) * (0.0 if alone else 1.0)
         known = self.shares.expand(len(pair), 4) if shares is None else shares
         single, sigma = self.teacher(target)
         found = self.match(target, before[None], transform[None], known, single, sigma)

@@ -69,26 +69,33 @@ class PRPClassifier(nn.Module):
 class PRPDecoder(nn.Module):
     """The clip at twice its rate out of the last map (PRP): convolution, three times up, transposed convolution, out.
 
-    Each step up doubles time, height and width: a map of 2 x 7 x 7 becomes 32 x 112 x 112. Where an encoder reduces by
-    another factor, the result is resized to the size asked for.
+    Each step up doubles time, height and width: a map of 2 x 7 x 7 becomes 32 x 112 x 112. For an encoder that reduces
+    less, later steps leave an axis as it is; what is left of a difference is resized.
 
     Args:
         dim: F channels of the map.
         channels: C of a frame.
         width: of the first convolution (default 512); the steps up have a half, a quarter and an eighth of it.
+        growth: how many times longer, and larger, the result is than the map (default 16 and 16).
     """
 
-    def __init__(self, dim: int, channels: int = 3, width: int = 512) -> None:
+    def __init__(
+        self, dim: int, channels: int = 3, width: int = 512, growth: tuple[float, float] = (16.0, 16.0)
+    ) -> None:
         super().__init__()
         widths = [width, width // 2, width // 4, width // 8]
         if widths[-1] < 1 or channels < 1:
             raise UserError(f"PRPDecoder: width={width} must be at least 8, channels={channels} at least 1")
         parts: list[nn.Module] = [nn.Conv3d(dim, width, 3, padding=1, bias=False), nn.BatchNorm3d(width), nn.ReLU()]
-        for inside, out in pairwise(widths):
-            up = nn.Upsample(scale_factor=2, mode="trilinear", align_corners=False)
+        doublings = [max(0, round(math.log2(max(times, 1)))) for times in growth]
+        for step, (inside, out) in enumerate(pairwise(widths)):
+            longer, larger = (2.0 if step < count else 1.0 for count in doublings)
+            up = nn.Upsample(scale_factor=(longer, larger, larger), mode="trilinear", align_corners=False)
             parts += [up, nn.Conv3d(inside, out, 3, padding=1, bias=False), nn.BatchNorm3d(out), nn.ReLU()]
-        last = widths[-1]
-        parts += [nn.ConvTranspose3d(last, last, 4, 2, 1, bias=False), nn.BatchNorm3d(last), nn.ReLU()]
+        last, (time, space) = widths[-1], (count > 3 for count in doublings)
+        kernel = (4 if time else 3, 4 if space else 3, 4 if space else 3)
+        stride = (2 if time else 1, 2 if space else 1, 2 if space else 1)
+        parts += [nn.ConvTranspose3d(last, last, kernel, stride, 1, bias=False), nn.BatchNorm3d(last), nn.ReLU()]
         self.body = nn.Sequential(*parts, nn.Conv3d(last, channels, 3, padding=1))
 
     def forward(self, maps: Tensor, size: tuple[int, int, int]) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["SMALL_VITS", "named_vit", "plain_vit"]
+__all__ = ["SMALL_VITS", "named_vit", "plain_vit", "short_name"]
 
 SMALL_VITS: dict[str, dict[str, Any]] = {
     "vit-pico": {"embed_dim": 32, "depth": 2, "num_heads": 2},
@@ -28,3 +29,11 @@ def plain_vit(name: str) -> bool:
 def named_vit(name: str) -> tuple[str, dict[str, Any]]:
     """timm's name and further options of one of `SMALL_VITS`; any other name comes back as it is, without options."""
     return (_TIMM, dict(SMALL_VITS[name])) if name in SMALL_VITS else (name, {})
+
+
+def short_name(name: str, options: Mapping[str, Any]) -> str:
+    """The name of `SMALL_VITS` that stands for timm's name with these options; else the name as it is."""
+    for short, own in SMALL_VITS.items():
+        if name == _TIMM and own.items() <= options.items():
+            return short
+    return name

@@ -94,7 +94,7 @@ def minimum_reprojection(
     Raises:
         UserError: shapes that don't fit.
     """
-    check_maps(warped=warped, **({} if identity is None else {"identity": identity}))
+    check_maps(4, warped=warped, **({} if identity is None else {"identity": identity}))
     if identity is not None and identity.shape[2:] != warped.shape[2:]:
         raise UserError(f"warped {tuple(warped.shape)}: pass errors (N, F, H, W), identity of the same size")
     if identity is not None and len(identity) != len(warped):
@@ -122,7 +122,7 @@ def pyramid_smoothness(disparities: Mapping[int, Tensor], image: Tensor, weight:
     """
     if not disparities:
         raise UserError("disparities: pass one scale or more")
-    check_maps(image=image, **{f"disparity {s}": d for s, d in disparities.items()})
+    check_maps(4, image=image, **{f"disparity {s}": d for s, d in disparities.items()})
     terms = [weight / 2**s * edge_smoothness(d, resized(image, d.shape[2:])) for s, d in disparities.items()]
     return torch.stack(terms).mean()
 

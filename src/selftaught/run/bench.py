@@ -38,6 +38,7 @@ class Options:
         fraction: share of every class's training labels (finetune).
         recipe: of ``evaluation.finetune`` (finetune).
         channel: "y" compares the luma of RGB images, "rgb" all channels; None as the method's papers do (restoration).
+        head: linear or upernet (segmentation).
         shave: rows and columns left out at every border; None as the method's papers do (restoration).
         templates: prompts of a class: seven, plain, name, clip, or a file of lines with {} (zero-shot).
     """
@@ -53,6 +54,7 @@ class Options:
     recipe: str = "adamw"
     channel: str | None = None
     shave: int | None = None
+    head: Any = "linear"
     templates: str = "seven"
 
     def compared(self) -> dict[str, Any]:

@@ -235,7 +235,7 @@ def noted(result: Result, note: str) -> Result:
 
 def _second_view(model: Method, source: Source) -> np.ndarray | None:
     """Embeddings of the test images as a training view shows them, for the alignment; None for series."""
-    pipelines = model.views()
+    pipelines = model.learning_views()
     if not pipelines:
         return None
     return embed(model, source, pipeline=pipelines[0])[0]

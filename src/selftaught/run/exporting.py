@@ -70,7 +70,8 @@ def export(
     """
     if form not in FORMATS:
         raise UserError(f"--format {form}: it may be {', '.join(FORMATS)}")
-    module = method.deliverable().eval().cpu().float()
+    network, spec = method.exported()
+    module, card = network.eval().cpu().float(), card | {"build": spec}
     if form == "onnx":
         return _onnx(module, card, out, example, free)
     tensors, code = _bare(module, card)

@@ -13,6 +13,7 @@ from selftaught.data import Source
 from selftaught.engine.ema import MovingAverage
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
+from selftaught.networks.vits import short_name
 from selftaught.run import weights
 from selftaught.run.layout import Layout
 
@@ -30,7 +31,10 @@ def encoder_options(path: str | Path) -> dict[str, Any]:
     spec = Layout(path).read_card().get("build", {})
     spec = spec.get("encoder") if isinstance(spec.get("encoder"), dict) else spec
     names = {"name": "encoder", "stem": "stem", "image_size": "image_size"}
-    return {option: spec[key] for key, option in names.items() if spec.get(key)} if "stem" in spec else {}
+    found = {option: spec[key] for key, option in names.items() if spec.get(key)} if "stem" in spec else {}
+    if "encoder" in found:
+        found["encoder"] = short_name(found["encoder"], spec.get("kwargs", {}))
+    return found
 
 
 def transformed(kind: type[Method], init: str | Path | None) -> dict[str, Any] | None:
@@ -45,7 +49,7 @@ def transformed(kind: type[Method], init: str | Path | None) -> dict[str, Any] |
         raise UserError(f"{kind.slug} changes a trained model: give it with --init RUN")
     if str(init).startswith(f"{OPEN_CLIP}:"):
         return _of_open_clip(str(init), kind)
-    return None if str(init).startswith("timm:") else Layout(init).read_config()
+    return None if weights.foreign(str(init)) else Layout(init).read_config()
 
 
 def _of_open_clip(init: str, kind: type[Method]) -> dict[str, Any]:

@@ -242,14 +242,14 @@ def _called(source: Source, i: int) -> str:
 
 def _views_of(source: Source, method: Method, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Each view of a sample as a picture, by its name."""
-    recipe = method.recipe()
+    recipe = method.learning_recipe()
     if recipe is not None:
         recipe = recipe.with_kinds({name: field.kind for name, field in source.fields.items()})
         found = render_sample(source, i, recipe, rng, value_range=method.value_range)
         return {name: _still(value) for name, value in found.items() if "." not in name and np.ndim(value) in (3, 4)}
     image = _conformed(source, method, i)
     size = image.shape[:2]
-    made = (render(image, p, draw(p, rng, size[0], size[1], source.names[i])) for p in method.views())
+    made = (render(image, p, draw(p, rng, size[0], size[1], source.names[i])) for p in method.learning_views())
     return {f"view {k}": view for k, view in enumerate(made, start=1)}
 
 

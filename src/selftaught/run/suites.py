@@ -13,7 +13,7 @@ from selftaught import evaluation
 from selftaught.data import LOCATIONS, METADATA, Metadata, Source, open_copies, open_source, read_metadata
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
-from selftaught.run import contenders, image_text, prompting, samples, unlearning, weighing
+from selftaught.run import contenders, dense, image_text, prompting, samples, unlearning, weighing
 from selftaught.run import devices as worn
 from selftaught.run.bench import Bench
 from selftaught.run.layout import read_yaml
@@ -246,6 +246,7 @@ _SUITES: Mapping[str, Callable[[Bench], dict[str, Result]]] = {
     image_text.RETRIEVAL: image_text.judge_text_retrieval,
     prompting.NAME: prompting.judge,
     unlearning.NAME: unlearning.judge,
+    dense.NAME: dense.judge,
     weighing.NAME: weighing.judge,
     worn.NAME: worn.judge,
 }

@@ -23,7 +23,7 @@ from selftaught.engine.method import Method
 from selftaught.engine.reselection import Reselection, ReselectionOptions
 from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
-from selftaught.run import configuration, outputs, samples
+from selftaught.run import configuration, outputs, own_views, samples
 from selftaught.run.announcing import plan_lines
 from selftaught.run.features import embed
 from selftaught.run.initialising import encoder_options, original_facts, start_from, transformed
@@ -84,6 +84,7 @@ def start(
 
     kind = methods.get(method)
     given = {k: v for k, v in options.items() if v is not None}
+    own = own_views.described(given.pop("own_views")) if "own_views" in given else None
     base = read_yaml(Path(config)) if isinstance(config, str | Path) else config
     streams = dict((base or {}).get("settings", {}).get("streams") or {})
     streams |= {role: given.pop(role) for role in kind.roles if role in given}
@@ -106,6 +107,8 @@ def start(
     if original is not None:
         facts |= original_facts(kind, original, source, same=unnamed)
     facts["fingerprints"] = {role: one.fingerprint() for role, one in sources.items()}
+    if own or (base or {}).get("data", {}).get("views"):
+        facts["views"] = own or base["data"]["views"]  # type: ignore[index]
     tasks = open_tasks(kind, data, source, settings)
     if tasks:
         facts["tasks"] = facts_of(tasks)
@@ -278,6 +281,8 @@ def build(kind: type[Method], config: Any, facts: dict[str, Any]) -> Method:
         method.pixel_mean.copy_(torch.tensor(facts["mean"]))
         method.pixel_std.copy_(torch.tensor(facts["std"]))
         method.value_range = Scale(facts.get("value_range"), facts.get("depth"))
+    if facts.get("views"):
+        own_views.install(method, facts["views"])
     return method
 
 

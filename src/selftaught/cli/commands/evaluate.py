@@ -10,7 +10,7 @@ from selftaught.cli.options import add_partial, checked, names, say
 
 _SUITE = (
     "reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave", "recipe",
-    "templates",
+    "templates", "head",
 )  # fmt: skip
 
 
@@ -23,7 +23,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="knn, linear, linear-sgd, fewlabel, retrieval, diagnostics, classify, robustness, finetune, restoration, "
         "clustering, regression, copy-detection, geolocalisation, fairness-retrieval, fairness-labels, hit-rate, "
-        "restricted, layerwise, unlearning, zero-shot, text-retrieval, base-to-new; default those that the data admit",
+        "restricted, layerwise, segmentation, unlearning, zero-shot, text-retrieval, base-to-new; default those that "
+        "the data admit",
     )
     sub.add_argument("--clean", help="folder of clean images of the same names (restoration)")
     checked(sub, "--seeds", Count, "draws of labelled subsets (default 5)", default=5)
@@ -48,6 +49,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--size", "shorter side at which images are embedded; default the run's own", type=int, metavar="N")
     add("--templates", "prompts of a class (zero-shot): seven, plain, name, clip, or a file of lines with {}; default "
         "seven", metavar="FILE")  # fmt: skip
+    add("--head", "what is trained on the frozen encoder (segmentation; default linear)", choices=["linear", "upernet"])
     add("--grid", "cells of a map that are averaged apart (layerwise), such as 2x1; default 1x1", metavar="RxC")
     add_partial(sub)
 

@@ -99,6 +99,13 @@ class Clips(Source, ABC):
             raise SampleError(self.names[i], f"{length} frames where {window} are wanted")
         return length if window is None else window
 
+    def seconds(self, i: int) -> tuple[float, float] | None:
+        """See `Source.seconds`; by the source's rate, where a subclass knows no better."""
+        if not self.rate:
+            return None
+        start = int(self.places[i, 1])
+        return start / self.rate, (start + self.frames(i) - 1) / self.rate
+
     def read(self, i: int, min_side: int | None = None, frames: np.ndarray | None = None) -> np.ndarray:
         """One clip (T, H, W, C).
 

@@ -87,6 +87,15 @@ class Videos(Clips):
     def _length(self, k: int) -> int:
         return len(self._shown(self._index(k)))
 
+    def seconds(self, i: int) -> tuple[float, float] | None:
+        """By the time stamps of the frames, which need not be evenly spaced."""
+        k, start = self.places[i].tolist()
+        index, last = self._index(k), start + self.frames(i) - 1
+        if self.rate is not None:
+            return start / self.rate, last / self.rate
+        first, end = ((index.stamps[[start, last]] - index.stamps[0]) * index.tick).tolist()
+        return first, end
+
     def _decode(self, k: int, positions: np.ndarray, min_side: int | None, name: str) -> np.ndarray:
         index = self._index(k)
         wanted, where = np.unique(self._shown(index)[positions], return_inverse=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from selftaught import evaluation
 from selftaught.data import Source, as_uint8, open_source
 from selftaught.data.intrinsics import read_intrinsics
+from selftaught.data.snippets import measured_motion
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.report import images as pictures
@@ -35,6 +36,7 @@ __all__ = ["Depth", "coloured", "estimated"]
 
 _CHUNK, _SHOWN, _SEEDED = 8, 6, 20230714
 _MILLIMETRES = 1000.0
+_FLAT = 1.15
 _PROTOCOLS = ("depth", "depth-weather")
 _WEATHER = (
     "rain",
@@ -96,7 +98,8 @@ class Depth(Output):
             for protocol in wanted:
                 altered = protocol == "depth-weather"
                 maps = [_flat(row) if method is None else _estimate_row(method, row, altered) for row in rows]
-                made = evaluation.depth(maps, truths, masks=_whole(masks, truths), names=names)
+                crop = bench.method.config.crop  # type: ignore[attr-defined]
+                made = evaluation.depth(maps, truths, masks=_whole(masks, truths), names=names, crop=crop)
                 found[protocol][kind] = noted(made, f"{len(lost)} clips left out" if lost else "")
                 if kind == "this" and (not shown or not altered):
                     shown = maps
@@ -227,9 +230,25 @@ def _write_clip(job: Job, i: int, path: Path, scale: Scale) -> None:
     facts = {
         "frames": count, "unit": "millimetres" if scale.metric else f"relative: 1 unit = {unit:.6g} levels of the PNG",
         "metric": scale.metric, "factor": factor, "scale": scale.words(), "nearest": near, "farthest": far,
-        "flicker": flicker(1 / small), "intrinsics": None if shares is None else [float(v) for v in shares],
+        "flicker": flicker(1 / small), "notes": _why_flat(job, i, far / near, shares),
+        "intrinsics": None if shares is None else [float(v) for v in shares],
     }  # fmt: skip
     write_json(path, facts)
+
+
+def _why_flat(job: Job, i: int, spread: float, shares: np.ndarray | None) -> list[str]:
+    """Where depth came out almost alike everywhere: what of this video may be the reason."""
+    if spread > _FLAT:
+        return []
+    notes = [f"depth is almost flat: the far end is {spread:.2f} times as far as the near one"]
+    motion = measured_motion(job.source, i)
+    if not len(motion.flow) or float(np.median(motion.flow)) < 0.002:
+        notes.append("the picture hardly moves here: frames further apart, or a video of a moving camera, are needed")
+    elif float(np.median(motion.parallax)) < 0.1 * float(np.median(motion.flow)):
+        notes.append("the picture moves as a flat one: the camera turns more than it goes, or its mount shakes")
+    if shares is None:
+        notes.append("the camera isn't known: train with --intrinsics fov=..., or learn with more videos")
+    return [*notes, "more frames and more steps of training help where none of these is the reason"]
 
 
 def _scaled_maps(job: Job, i: int, count: int, shares: np.ndarray | None, scale: Scale) -> tuple[np.ndarray, float]:
@@ -361,7 +380,8 @@ def _truth(source: Source, measured: Source | None, i: int, numbers: np.ndarray)
 
 def _estimate_row(method: Any, row: _Row, altered: bool) -> np.ndarray:
     """Disparity (h, w) of a frame, clear or altered in the one way that its name draws."""
-    frame, before = row.frame, row.before
+    size = (method.config.height, method.config.width)
+    frame, before = _resized(np.stack((row.frame, row.before)), size)
     if altered:
         seed = [_SEEDED, *row.name.encode()]
         kind = _WEATHER[int(np.random.default_rng(seed).integers(len(_WEATHER)))]

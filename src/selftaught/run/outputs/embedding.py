@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from selftaught.run import evaluating, reporting
 from selftaught.run.applying import Applied, Job
 from selftaught.run.outputs import _table
@@ -25,8 +27,18 @@ class Embedding(Output):
     )
 
     def apply(self, job: Job) -> Applied:
-        """Column ``embedding``; .npy holds (n, D)."""
-        return _table.write(job, lambda batch: {"embedding": job.method.predict(batch)}, main="embedding")
+        """Column ``embedding``; .npy holds (n, D). For clips with a clock also ``start`` and ``end``, in seconds."""
+        clock = job.method.modality == "clip"
+
+        def row(batch: dict[str, Any]) -> dict[str, Any]:
+            found: dict[str, Any] = {"embedding": job.method.predict(batch)}
+            times = [job.source.seconds(i) for i in batch["index"].tolist()] if clock else [None]
+            known = [time for time in times if time is not None]
+            if len(known) == len(batch["index"]) and clock:
+                found |= {"start": np.array([t[0] for t in known]), "end": np.array([t[1] for t in known])}
+            return found
+
+        return _table.write(job, row, main="embedding")
 
     def evaluate(self, bench: Bench) -> Judged:
         """Protocols on features and suites, beside an untrained encoder and the raw input."""

@@ -1,0 +1,73 @@
+"""Segmentation with a run's encoder: a head of a few layers on patch tokens or maps, beside an untrained one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from selftaught import evaluation
+from selftaught.data import Source, as_uint8, open_source
+from selftaught.data.pixels import conform
+from selftaught.engine.method import Method
+from selftaught.errors import SampleError, UserError
+from selftaught.evaluation import Result
+from selftaught.run.contenders import some
+
+if TYPE_CHECKING:
+    from selftaught.run.bench import Bench
+
+NAME = "segmentation"
+_TRAIN, _TEST, _SIDE = 2000, 500, 64
+
+
+def judge(bench: Bench) -> dict[str, Result]:
+    """Mean IoU of a head trained on the training part's masks, on the frozen encoder.
+
+    Raises:
+        UserError: data without image and mask, an encoder without maps, samples that can't be read.
+    """
+    parts: list[Source] = []
+    for split, limit in (("train", _TRAIN), ("test", _TEST)):
+        source = open_source(bench.data, split=split, by=bench.settings.by, seed=bench.settings.seed)
+        if not {"image", "mask"} <= set(source.fields):
+            raise UserError(f"--protocol {NAME} needs image and mask: --data 'pairs:FOLDER?image=images&mask=masks'")
+        parts.append(some(source, limit))
+    models = {"this": bench.method} | ({"random": bench.untrained()} if bench.baselines else {})
+    found = {}
+    for kind, method in models.items():
+        bench.say(f"{NAME}: {kind}")
+        network: Any = method.deliverable()
+        if not hasattr(network, "maps"):
+            raise UserError(f"--protocol {NAME}: {method.slug} delivers no encoder with feature maps")
+        side = bench.options.size or int(getattr(method.config, "image_size", 0) or _SIDE)
+        arrays = [array for part in parts for array in _arrays(method, part, side)]
+        found[kind] = evaluation.segmentation(network, *arrays, head=bench.options.head, seed=bench.settings.seed)
+    return found
+
+
+def _arrays(method: Method, source: Source, side: int) -> tuple[Tensor, np.ndarray]:
+    """Normalised images (n, C, side, side) and masks (n, side, side) of what can be read."""
+    images, masks = [], []
+    for i in range(len(source)):
+        try:
+            sample = source.sample(i, want=("image", "mask"))
+            image = conform(sample["image"], method.channels, str(source.names[i]))
+        except SampleError:
+            continue
+        pixels = as_uint8(image, source.scaled_as(method.value_range))
+        if pixels.shape[:2] != sample["mask"].shape:
+            raise UserError(
+                f"{source.names[i]}: image {pixels.shape[:2]} and mask {sample['mask'].shape} differ in size"
+            )
+        small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA).reshape(side, side, -1)
+        images.append(torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1))))
+        mask = sample["mask"].astype(np.int32)
+        masks.append(cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST).astype(np.int64))
+    if not images:
+        raise UserError(f"{source.name}: none of its {len(source)} samples can be used; run: selftaught data check")
+    x = method.normalise(torch.stack(images).to(method.device)).cpu()
+    return x, np.stack(masks)
