@@ -18,15 +18,18 @@ from selftaught import catalog, methods
 pytestmark = pytest.mark.slow
 
 CHANNELS, CLASSES, EACH = 4, 3, 16
+KERNEL = str(Path(__file__).parent / "kernels" / "box.txt")
 OPTIONS = {
     "c-bsn": {"patch": 24, "width": 16, "modules": 1},
     "perceptual-ssim": {"patch": 24, "code": 16},
+    "infwide": {"patch": 24, "width": 4, "kernel_size": 5, "kernel_file": KERNEL},
     "multi-output-deblur": {"patch": 16, "kernel": 5, "choose_steps": 1, "width": 4},
     "srgan": {"patch": 16, "pretrain_steps": 2, "content": "features", "discriminator_width": 4},
     **{slug: {"patch": 16} for slug in ("srresnet", "srcnn", "espcn", "bicubic")},
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
     **{slug: {"encoder": "vit-pico", "image_size": 32} for slug in ("mae", "infinite-lr", "sit")},
     "gopro": {},
+    "retfiner": {},
     "laf": {"forget": "class=down", "vae_epochs": 1.0},
     "glare": {"prototypes": 16, "projector": "24-12", "head_warmup": 1},
     "beit": {"encoder": "vit-nano", "image_size": 32, "tokeniser_steps": 2, "words": 16},
@@ -117,14 +120,14 @@ def test_it_trains_evaluates_applies_exports_and_reports(
         assert run.apply(folder, cleaned) == CLASSES * EACH
         _check_restored(run, folder, cleaned)
     else:
-        judged = run.evaluate(protocols=["classify" if output == "classes" else "knn"])
+        judged = run.evaluate(protocols=["classify" if output in ("classes", "weights") else "knn"])
         (kinds,) = judged.values()
         assert {"this", "random"} <= set(kinds)
         shares = [result["accuracy"].mean for result in kinds.values()]
         assert all(0 < share <= 1 for share in shares)
         table = tmp_path / "found.parquet"
         assert run.apply(folder, table) == CLASSES * EACH
-        column = "probabilities" if output == "classes" else "embedding"
+        column = "probabilities" if output in ("classes", "weights") else "embedding"
         rows = np.stack(pq.read_table(table)[column].to_numpy())
         assert np.isfinite(rows).all()
         assert np.ptp(rows, axis=0).max() > 0, "the same answer to every image"
