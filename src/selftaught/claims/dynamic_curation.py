@@ -20,14 +20,17 @@ def claim() -> Claim:
         data="fashion-mnist?n=6000&imbalance=0.02",
         judged_on="fashion-mnist?n=1000",
         arms=(
-            Arm("dynamic", "dynamic-curation"),
+            Arm("dynamic", "dynamic-curation", {"rho": 0.3, "select_after": 4, "select_every": 4}),
             Arm("whole archive", "dynamic-curation", {"rho": 1.0}),
-            Arm("random part", "dynamic-curation", {"selection": "random", "select_after": 0, "select_every": 0}),
-            Arm("chosen once", "dynamic-curation", {"select_every": 0}),
+            Arm(
+                "random part", "dynamic-curation",
+                {"rho": 0.3, "selection": "random", "select_after": 0, "select_every": 0},
+            ),
+            Arm("chosen once", "dynamic-curation", {"rho": 0.3, "select_after": 4, "select_every": 0}),
         ),
         common={
-            "augment": "grey", "encoder": "cnn-small", "image_size": 16, "steps": 120, "batch_size": 64, "rho": 0.3,
-            "select_after": 4, "select_every": 4, "local_crops": 0, "workers": 0,
+            "augment": "grey", "encoder": "cnn-small", "image_size": 16, "steps": 120, "batch_size": 64,
+            "local_crops": 0, "workers": 0,
         },
         score=("knn", "accuracy"),
         also=(("diagnostics", "effective_rank"),),

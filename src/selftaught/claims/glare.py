@@ -13,7 +13,7 @@ from selftaught.networks.vit_adapters import Adapted
 
 __all__ = ["claim", "fact"]
 
-_VIEWS: dict[str, Any] = {"augment": "grey", "crop": 0.32, "lr": 2e-3, "lr_scaling": "none", "batch_size": 32}
+_VIEWS: dict[str, Any] = {"augment": "grey", "crop": 0.32, "batch_size": 32}
 
 
 def claim() -> Claim:
@@ -28,7 +28,8 @@ def claim() -> Claim:
             "digits?n=1000",
             _VIEWS
             | {"encoder": "vit-micro", "image_size": 32, "projector": "256-256-64", "prototypes": 256, "steps": 50}
-            | {"workers": 0, "local_crops": 0, "head_norm": "bn", "target_decay": 0.99, "keep": "student"},
+            | {"workers": 0, "local_crops": 0, "head_norm": "bn", "target_decay": 0.99, "keep": "student"}
+            | {"lr": 2e-3, "lr_scaling": "none"},
         ),
         arms=(
             Arm("glare", "glare"),
