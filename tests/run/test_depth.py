@@ -162,6 +162,12 @@ def test_exported_it_is_the_same_network(run: Any, tmp_path: Path) -> None:
 def test_two_frames_through_both_stages_and_copies_from_a_folder(videos: Path, tmp_path: Path) -> None:
     rgb = str(videos / "rgb")
     pro = selftaught.train("prodepth", rgb, out=str(tmp_path / "pro"), single_steps=3, bins=8, by="ratio:0.5", **TINY)
+    assert bool(pro.method.net.matches)  # what was loaded knows that it matches frames
+    pair = torch.rand(1, 2, 3, 32, 32)
+    other = torch.cat((torch.rand(1, 1, 3, 32, 32), pair[:, 1:]), 1)
+    known = torch.tensor([[0.7, 0.9, 0.5, 0.5]])
+    with torch.inference_mode():
+        assert not torch.equal(pro.method.eval().disparity(pair, known), pro.method.disparity(other, known))
     assert int(pro.apply(rgb, tmp_path / "d", scale="baseline=0.1")) == 2
     assert pro.export("onnx", tmp_path / "two.onnx").exists()
     robust = selftaught.train(

@@ -154,6 +154,8 @@ class ProDepth(Monodepth2):
 
     def before_step(self) -> None:
         """The second stage begins with the first one's weights, where that is wanted."""
+        if self.stage == "multi":
+            self.net.matches.fill_(True)
         if self.stage == "multi" and self.steps == 0 and self.config.warm_start:
             self.net.encoder.load_state_dict(self.net.single.depth.encoder.state_dict())
             self.net.decoder.load_state_dict(self.net.single.depth.decoder.state_dict())
@@ -246,8 +248,8 @@ class ProDepth(Monodepth2):
 
     # ---- what one keeps --------------------------------------------------------------------------------------
     def disparity(self, frames: Tensor, intrinsics: Tensor) -> Tensor:
-        """1 / depth (N, 1, H, W) of the last of frames (N, 2, C, H, W); in the first stage of it alone."""
-        if self.stage == "single":
+        """1 / depth (N, 1, H, W) of the last of frames (N, 2, C, H, W); until the second stage of it alone."""
+        if not bool(self.net.matches):
             return super().disparity(frames, intrinsics)
         before, target = frames[:, 0], frames[:, -1]
         if self.config.test_mode == "static_camera":

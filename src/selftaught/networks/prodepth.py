@@ -115,10 +115,14 @@ class MultiFrameNet(nn.Module):
         decay: of the weight with the disagreement.
         sigma_scale: see :class:`SingleFrameNet`.
         depths: smallest and largest depth.
+
+    Attributes:
+        matches: whether the multi-frame part has been trained; a method sets it.
     """
 
     low: Tensor
     high: Tensor
+    matches: Tensor
     shares: Tensor
 
     def __init__(
@@ -147,6 +151,7 @@ class MultiFrameNet(nn.Module):
         self.reduce = nn.Sequential(nn.Conv2d(width + bins, width, 3, padding=1), nn.ReLU(inplace=True))
         self.decoder = DepthDecoder(self.encoder.channels, scales, widths=small_widths(encoder))
         self.aux = CostDecoder(encoder, channels, bins)
+        self.register_buffer("matches", torch.tensor(False))
         self.register_buffer("low", torch.tensor(0.1))
         self.register_buffer("high", torch.tensor(10.0))
         self.register_buffer("shares", torch.tensor([0.58, 1.92, 0.5, 0.5]))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,7 +11,6 @@ import torch
 from torch import Tensor
 
 from selftaught import evaluation
-from selftaught.data import Source, as_uint8, open_source
 from selftaught.data.intrinsics import read_intrinsics
 from selftaught.data.snippets import measured_motion
 from selftaught.engine.method import Method
@@ -24,6 +21,7 @@ from selftaught.run.evaluating import noted
 from selftaught.run.layout import write_json
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
+from selftaught.run.outputs._measured import MILLIMETRES, Row, frames_of, judged_frames
 from selftaught.run.outputs._metric import Scale, flicker
 from selftaught.run.outputs._pictures import replaced, write_image
 from selftaught.run.outputs._points import camera_points, write_ply
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Depth", "coloured", "estimated"]
 
 _CHUNK, _SHOWN, _SEEDED = 8, 6, 20230714
-_MILLIMETRES = 1000.0
 _FLAT = 1.15
 _PROTOCOLS = ("depth", "depth-weather")
 _WEATHER = (
@@ -82,7 +79,7 @@ class Depth(Output):
             if name not in _PROTOCOLS:
                 raise UserError(f"--protocol {name}: {bench.method.slug} estimates depth; {' or '.join(_PROTOCOLS)}")
         lost: Skipped = []
-        rows = list(_judged_frames(bench, lost))
+        rows = list(judged_frames(bench, lost))
         if not rows:
             first = f" ({lost[0][0]}: {lost[0][1]})" if lost else ""
             raise UserError(f"{bench.data}: no frame with known depth{first}; give --clean FOLDER of depth maps")
@@ -119,7 +116,7 @@ class Depth(Output):
         rows = []
         for i in np.linspace(0, len(source) - 1, min(_SHOWN, len(source))).astype(int):
             try:
-                frame = _frames(source, int(i), np.array([min(1, source.frames(int(i)) - 1)]), page.method)
+                frame = frames_of(source, int(i), np.array([min(1, source.frames(int(i)) - 1)]), page.method)
             except SampleError:
                 continue
             found = estimated(page.method, frame, frame if page.method.lookback else None, None)
@@ -189,19 +186,13 @@ def _tensor(frames: np.ndarray, method: Method) -> Tensor:
     return torch.from_numpy(frames).permute(0, 3, 1, 2).float().to(method.device) / 255
 
 
-def _frames(source: Source, i: int, numbers: np.ndarray, method: Method) -> np.ndarray:
-    """Frames (n, H, W, C) of a clip as uint8."""
-    clips: Any = source
-    return as_uint8(clips.read(i, frames=numbers), method.value_range or source.value_range)
-
-
 # ---- apply -------------------------------------------------------------------------------------------------------
 def _write_clip(job: Job, i: int, path: Path, scale: Scale) -> None:
     """All files of one video; depth.json is last."""
     method: Any = job.method
     count = job.source.frames(i)
     folder = path.parent
-    first = _frames(job.source, i, np.array([0]), method)
+    first = frames_of(job.source, i, np.array([0]), method)
     shares = _camera_of(job, i, first.shape[1:3])
     small, factor = _scaled_maps(job, i, count, shares, scale)
     near, far = (float(np.percentile(factor / small, q)) for q in (5, 95))
@@ -211,9 +202,9 @@ def _write_clip(job: Job, i: int, path: Path, scale: Scale) -> None:
     for part in ("colour", "depth", *(["points"] if points else [])):
         (folder / part).mkdir(parents=True, exist_ok=True)
     writer = _Video(folder / "colour.mp4", job.source.rate or 10.0)
-    unit = _MILLIMETRES if scale.metric else 65535 * 0.9 / float((factor / small).max())
+    unit = MILLIMETRES if scale.metric else 65535 * 0.9 / float((factor / small).max())
     for t in range(count):
-        frame = _frames(job.source, i, np.array([t]), method)[0]
+        frame = frames_of(job.source, i, np.array([t]), method)[0]
         depth = _to_size(small[t], frame.shape[:2], factor)
         name = f"{t:06d}"
         shown = coloured(depth, near, far)
@@ -257,7 +248,7 @@ def _scaled_maps(job: Job, i: int, count: int, shares: np.ndarray | None, scale:
     found, ways = [], []
     for start in range(0, count, _CHUNK):
         numbers = np.arange(max(0, start - 1), min(start + _CHUNK, count))
-        frames = _frames(job.source, i, numbers, method)
+        frames = frames_of(job.source, i, numbers, method)
         now = frames if start == 0 else frames[1:]
         before = np.concatenate((frames[:1], frames[:-1])) if start == 0 else frames[:-1]
         found.append(estimated(method, now, before, shares))
@@ -287,7 +278,7 @@ def _camera_of(job: Job, i: int, size: tuple[int, int]) -> np.ndarray | None:
     method: Any = job.method
     if job.source.frames(i) < 2 or not hasattr(method, "learnt_camera"):
         return None
-    frames = _resized(_frames(job.source, i, np.array([0, 1]), method), (method.config.height, method.config.width))
+    frames = _resized(frames_of(job.source, i, np.array([0, 1]), method), (method.config.height, method.config.width))
     pair = _tensor(frames, method)
     with torch.inference_mode():
         return method.learnt_camera(pair[:1], pair[1:])[0].cpu().numpy()
@@ -326,59 +317,7 @@ class _Video:
 
 
 # ---- evaluation --------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class _Row:
-    """A frame with its measured depth (H, W), the frame before it, its camera, and what moves."""
-
-    name: str
-    frame: np.ndarray
-    before: np.ndarray
-    truth: np.ndarray
-    shares: np.ndarray | None
-    moving: np.ndarray | None
-
-
-def _judged_frames(bench: Bench, lost: Skipped) -> Iterator[_Row]:
-    """Test frames with known depth, from the second of every clip on, at most ``limit`` of each clip, spread evenly."""
-    split = "test" if bench.clean is None else "all"
-    source = open_source(bench.data, modality="clip", split=split, by=bench.settings.by)
-    measured = open_source(bench.clean, modality="clip", split="all") if bench.clean is not None else None
-    if measured is None and "depth" not in source.fields:
-        raise UserError("errors of depth need measured depth: give --clean FOLDER of depth maps of the same names")
-    each = max(1, bench.limit // max(1, len(source)))
-    for i in range(len(source)):
-        try:
-            numbers = np.unique(np.linspace(1, source.frames(i) - 1, min(each, source.frames(i) - 1)).astype(np.int64))
-            now, before = (_frames(source, i, numbers - k, bench.method) for k in (0, 1))
-            truth = _truth(source, measured, i, numbers)
-            moving = source.sample(i, ["moving"], None, numbers)["moving"] if "moving" in source.fields else None
-        except SampleError as error:
-            bench.say(f"skipped {error}")
-            lost.append((source.names[i], error.reason))
-            continue
-        shares = source.values["intrinsics"][i] if "intrinsics" in source.values else None
-        for k, t in enumerate(numbers.tolist()):
-            mask = None if moving is None else moving[k, :, :, 0] > 0
-            yield _Row(f"{source.names[i]}#{t}", now[k], before[k], truth[k, :, :, 0], shares, mask)
-
-
-def _truth(source: Source, measured: Source | None, i: int, numbers: np.ndarray) -> np.ndarray:
-    """Measured depth (n, H, W, 1) in metres; whole numbers are millimetres."""
-    if measured is None:
-        return source.sample(i, ["depth"], None, numbers)["depth"]
-    name = source.names[i]
-    stems = {Path(other).with_suffix("").as_posix(): k for k, other in enumerate(measured.names)}
-    at = stems.get(Path(name).with_suffix("").as_posix())
-    if at is None:
-        raise SampleError(name, "no depth maps of its name")
-    if measured.frames(at) <= numbers.max():
-        raise SampleError(name, f"{measured.frames(at)} depth maps for more frames")
-    clips: Any = measured
-    found: np.ndarray = clips.read(at, frames=numbers)
-    return found.astype(np.float32) / (_MILLIMETRES if found.dtype.kind in "ui" else 1.0)
-
-
-def _estimate_row(method: Any, row: _Row, altered: bool) -> np.ndarray:
+def _estimate_row(method: Any, row: Row, altered: bool) -> np.ndarray:
     """Disparity (h, w) of a frame, clear or altered in the one way that its name draws."""
     size = (method.config.height, method.config.width)
     frame, before = _resized(np.stack((row.frame, row.before)), size)
@@ -390,7 +329,7 @@ def _estimate_row(method: Any, row: _Row, altered: bool) -> np.ndarray:
     return found
 
 
-def _flat(row: _Row) -> np.ndarray:
+def _flat(row: Row) -> np.ndarray:
     return np.ones(row.truth.shape, dtype=np.float32)
 
 
@@ -400,7 +339,7 @@ def _whole(masks: list[Any] | None, truths: list[np.ndarray]) -> list[np.ndarray
     return [np.zeros(t.shape, dtype=bool) if m is None else m for m, t in zip(masks, truths, strict=True)]
 
 
-def _row_pictures(row: _Row, disparity: np.ndarray) -> list[str]:
+def _row_pictures(row: Row, disparity: np.ndarray) -> list[str]:
     known = row.truth > 0
     factor = evaluation.median_scale(_to_size(disparity, row.truth.shape, 1.0)[known], row.truth[known])
     depth = _to_size(disparity, row.truth.shape, factor)

@@ -127,7 +127,6 @@ class Alteration(Op):
     columns: ClassVar = ("kind", "strength", "seed")
     draws: ClassVar = 3
     floats: ClassVar = True
-    skips: ClassVar = ("mask", "depth")
     facts: ClassVar = ("kind",)
 
     def __post_init__(self) -> None:
