@@ -18,15 +18,18 @@ from selftaught import catalog, methods
 pytestmark = pytest.mark.slow
 
 CHANNELS, CLASSES, EACH = 4, 3, 16
+KERNEL = str(Path(__file__).parent / "kernels" / "box.txt")
 OPTIONS = {
     "c-bsn": {"patch": 24, "width": 16, "modules": 1},
     "perceptual-ssim": {"patch": 24, "code": 16},
+    "infwide": {"patch": 24, "width": 4, "kernel_size": 5, "kernel_file": KERNEL},
     "multi-output-deblur": {"patch": 16, "kernel": 5, "choose_steps": 1, "width": 4},
     "srgan": {"patch": 16, "pretrain_steps": 2, "content": "features", "discriminator_width": 4},
     **{slug: {"patch": 16} for slug in ("srresnet", "srcnn", "espcn", "bicubic")},
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
     **{slug: {"encoder": "vit-pico", "image_size": 32} for slug in ("mae", "infinite-lr", "sit")},
     "gopro": {},
+    "retfiner": {},
     "laf": {"forget": "class=down", "vae_epochs": 1.0},
     "glare": {"prototypes": 16, "projector": "24-12", "head_warmup": 1},
     "beit": {"encoder": "vit-nano", "image_size": 32, "tokeniser_steps": 2, "words": 16},

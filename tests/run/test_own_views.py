@@ -56,8 +56,8 @@ def test_a_run_keeps_them_and_is_repeated_with_them(tmp_path: Path) -> None:
         part for name, value in options.items() if name != "quiet"
         for part in (f"--{name.replace('_', '-')}", str(value))
     ]  # fmt: skip
-    command = ["train", "simclr", "--data", "digits", "--views", str(file), "--out", str(tmp_path / "a"), *arguments]
-    assert main([*command, "--quiet", "--no-report"]) == 0
+    command = ["train", "simclr", "--data", "digits", "--out", str(tmp_path / "a"), *arguments]
+    assert main([*command, "--own-views", str(file), "--quiet", "--no-report"]) == 0
     run = selftaught.load(tmp_path / "a")
     assert len(run.method.learning_views()) == 2
     file.unlink()
@@ -65,7 +65,7 @@ def test_a_run_keeps_them_and_is_repeated_with_them(tmp_path: Path) -> None:
     for (name, a), b in zip(run.encoder.state_dict().items(), again.encoder.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     other = selftaught.train(
-        "simclr", "digits", views=[Pipeline((Resize(32), CenterCrop(32), HorizontalFlip(1.0)))] * 2,
+        "simclr", "digits", own_views=[Pipeline((Resize(32), CenterCrop(32), HorizontalFlip(1.0)))] * 2,
         out=str(tmp_path / "c"), **options,
     )  # fmt: skip
     assert not torch.equal(

@@ -122,6 +122,32 @@ def test_a_later_task_begins_with_the_branch_points_weights_and_moments(tmp_path
 
 
 @pytest.mark.slow
+def test_a_stream_that_is_cut_in_its_second_task_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    options = TINY | {"schedule": "infinite", "steps": 8, "class_tasks": 2, "anneal_start": 0.5, "checkpoint_steps": 3}
+    options |= {"continual": "er", "memory": 0.2}
+    selftaught.train("mae", "digits", out=str(tmp_path / "whole"), **options)
+    kind = get("mae")
+    after = kind.after_step
+
+    def power_cut(self: Any) -> None:
+        after(self)
+        if self.task == 1 and self.steps == 5:
+            raise RuntimeError("power cut")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kind, "after_step", power_cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            selftaught.train("mae", "digits", out=str(tmp_path / "cut"), **options)
+    assert json.loads((tmp_path / "cut/state.json").read_text())["stages"] == {}
+    selftaught.train("mae", resume=tmp_path / "cut", quiet=True)
+    whole, cut = (
+        torch.load(tmp_path / name / "tasks/2/checkpoints/train.ckpt", weights_only=True)["state_dict"]
+        for name in ("whole", "cut")
+    )
+    assert all(torch.equal(torch.as_tensor(whole[name]), torch.as_tensor(cut[name])) for name in whole)
+
+
+@pytest.mark.slow
 def test_an_annealed_branch_leaves_its_run_as_it_was(tmp_path: Path) -> None:
     """Saving at N_d, annealing beside it and going on is bitwise the run that never annealed."""
     options = TINY | {"schedule": "infinite", "anneal_start": 1.0, "cooldown_end": 0.3, "steps": 20}

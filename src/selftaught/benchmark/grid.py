@@ -64,6 +64,7 @@ def run(
     *,
     out: str | Path | None = None,
     workers: int = 1,
+    loaders: int | None = None,
     cluster: str | None = None,
     say: Callable[[str], None] = lambda line: None,
     live: bool | None = None,
@@ -74,6 +75,7 @@ def run(
         config: YAML file, or its content as a dict.
         out: folder of the grid; default ``benchmark-NAME``. Called again with it, the grid goes on.
         workers: cells at a time on this machine; the cores are shared out among them.
+        loaders: loader processes of each cell; None chooses. Small images and short runs are faster with 0.
         cluster: "slurm" (or submitit's "local", "debug"): every cell is a job there; the YAML's ``cluster`` has the
             settings.
         say: called with one line per finished cell where there is no terminal.
@@ -96,7 +98,7 @@ def run(
         raise UserError(f"--out {folder}: a grid is at work there; wait for it, or choose another folder") from None
     try:
         write_yaml(folder / "grid.yaml", found.config)
-        trained = _work(found, folder, workers, cluster, say, live)
+        trained = _work(found, folder, workers, loaders, cluster, say, live)
     except Exception as error:
         if type(error).__name__ != "Interrupted":
             raise
@@ -119,14 +121,16 @@ def _make(folder: Path) -> None:
 
 
 def _work(
-    found: plan.Grid, folder: Path, workers: int, cluster: str | None, say: Callable[[str], None], live: bool | None
-) -> int:
+    found: plan.Grid, folder: Path, workers: int, loaders: int | None, cluster: str | None,
+    say: Callable[[str], None], live: bool | None,
+) -> int:  # fmt: skip
     """Do the cells that are not done, those that others start from first; how many there were."""
     executor = executors.choose(workers, cluster, folder / "jobs", found.cluster)
     left = [cell for cell in found.cells if place_of(folder, cell).state(cell) != "done"]
-    narrow = workers > 1 and min(map(len, executors.core_shares(workers))) < 2
-    if narrow:  # a loader process of its own would take the one core that its worker has
-        left = [cell | {"loaders": 0} for cell in left]
+    if loaders is None and workers > 1 and min(map(len, executors.core_shares(workers))) < 2:
+        loaders = 0  # a loader process of its own would take the one core that its worker has
+    if loaders is not None:
+        left = [cell | {"loaders": loaders} for cell in left]
     done = len(found.cells) - len(left)
     for wave in ([c for c in left if c["first"]], [c for c in left if not c["first"]]):
         folders = [place_of(folder, cell).folder for cell in wave]

@@ -106,10 +106,10 @@ def run(
     common = dict(FULL if full else LAPTOP) | ({"encoder": encoder} if encoder else {})
     plain = {slug: options_of(slug, common, full) for slug in (*methods, *BESIDE) if slug != UNTRAINED}
     _make(folder, str(data), list(methods), seeds)
-    costs = _costs(folder, str(data), plain, say)
+    costs = _costs(folder, str(data), plain, full, say)
     budget = {slug: _steps(costs[slug], steps, seconds, full) for slug in plain}
     config = grid_config(str(data), methods, common, plain, budget, seeds)
-    found = grid.run(config, out=folder, workers=workers, say=say)
+    found = grid.run(config, out=folder, workers=workers, loaders=None if full else 0, say=say)
     rows = rows_of(found.records, costs, budget, int(common["batch_size"]))
     differences = branch_differences(rows)
     title = f"{common['encoder']} on {data}, {seconds:g} seconds each" if seconds else f"{common['encoder']} on {data}"
@@ -164,7 +164,7 @@ def _make(folder: Path, data: str, methods: list[str], seeds: int) -> None:
 
 
 def _costs(
-    folder: Path, data: str, options: Mapping[str, Mapping[str, Any]], say: Callable[[str], None]
+    folder: Path, data: str, options: Mapping[str, Mapping[str, Any]], full: bool, say: Callable[[str], None]
 ) -> dict[str, dict[str, float]]:
     """Cost of a step of each method; those that were measured with the same options are taken from ``costs.json``."""
     from selftaught.benchmark.costs import measure
@@ -175,7 +175,7 @@ def _costs(
         asked = {"data": data} | dict(given)
         if kept.get(slug, {}).get("options") == asked:
             continue
-        kept[slug] = {"options": asked} | measure(slug, data, given)
+        kept[slug] = {"options": asked} | measure(slug, data, given if full else {**given, "workers": 0})
         write_json(path, kept)
         say(f"{slug}: {kept[slug]['seconds']:.3f} s and {kept[slug]['megabytes']:.0f} MB a step")
     return {slug: {k: v for k, v in kept[slug].items() if k != "options"} for slug in options}

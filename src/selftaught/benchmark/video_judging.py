@@ -9,6 +9,7 @@ import torch
 
 from selftaught import evaluation
 from selftaught.data import Source
+from selftaught.errors import UserError
 from selftaught.evaluation.corruptions import SEVERITIES
 from selftaught.run import samples
 from selftaught.run.contenders import some
@@ -23,8 +24,6 @@ Row = dict[str, Any]
 
 def parts_of(run: Any, spec: str) -> tuple[Source, Source]:
     """Labelled training and test clips of a target."""
-    from selftaught.errors import UserError
-
     settings = run.settings
     settings.by = "auto"
     found = samples.labelled_parts(spec, "clip", settings)

@@ -30,9 +30,10 @@ from selftaught.benchmark.video_cells import (
 )
 from selftaught.data import open_source
 from selftaught.errors import UserError
+from selftaught.evaluation.corruptions import SEVERITIES
 from selftaught.run.layout import write_json
 
-__all__ = ["ENCODERS", "FACTORS", "PRETEXTS", "Outcome", "nested_subsets", "plan", "quick", "run"]
+__all__ = ["ENCODERS", "FACTORS", "PRETEXTS", "Outcome", "execute", "full_plan", "nested_subsets", "quick_plan", "run"]
 
 DISTILLED = "video-distillation"
 _QUICK_NOISE = (1, 3, 5)
@@ -40,7 +41,7 @@ Say = Callable[[str], None]
 Row = dict[str, Any]
 
 
-def quick(steps: int | None = None) -> Plan:
+def quick_plan(steps: int | None = None) -> Plan:
     """Half an hour on two cores: a small network, generated motion, a second source with another shape."""
     source, other = (f"motion?train=320&test=160&shape={shape}" for shape in ("square", "disc"))
     return Plan(
@@ -54,7 +55,7 @@ def quick(steps: int | None = None) -> Plan:
     )
 
 
-def plan(data: str, *, source: str | None = None, target: str | None = None, steps: int | None = None) -> Plan:
+def full_plan(data: str, *, source: str | None = None, target: str | None = None, steps: int | None = None) -> Plan:
     """The paper's grid on a user's data.
 
     Args:
@@ -65,7 +66,8 @@ def plan(data: str, *, source: str | None = None, target: str | None = None, ste
     """
     sources = {"first": data} | ({"second": source} if source else {})
     targets = {"target": target} if target else {"first": data}
-    return Plan(sources=sources, targets=targets, options={} if steps is None else {"steps": steps})
+    options = {"test_clips": 10} | ({} if steps is None else {"steps": steps})
+    return Plan(sources=sources, targets=targets, options=options)
 
 
 class Outcome:
@@ -124,14 +126,11 @@ def run(
     """
     if quick == (data is not None):
         raise UserError("benchmark video: give --data SOURCE (labelled clips), or --quick for the small form")
-    wanted = _quick_plan(steps) if quick else plan(str(data), source=source, target=target, steps=steps)
+    wanted = quick_plan(steps) if quick else full_plan(str(data), source=source, target=target, steps=steps)
     given = {"methods": methods, "encoders": encoders, "factors": factors}
     changes: dict[str, Any] = {name: tuple(value) for name, value in given.items() if value is not None}
     wanted = replace(wanted, **changes | ({} if seeds is None else {"seeds": seeds}))
     return execute(wanted, Path(out or "runs/video-benchmark"), say=say, brief=quick)
-
-
-_quick_plan = quick
 
 
 def execute(wanted: Plan, folder: Path, *, say: Say = lambda line: None, brief: bool = False) -> Outcome:
@@ -139,7 +138,7 @@ def execute(wanted: Plan, folder: Path, *, say: Say = lambda line: None, brief: 
     cells = cells_of(wanted)
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    trained: dict[VideoCell, Any] = {}
+    trained: dict[Any, Path] = {}
     for number, cell in enumerate(cells, start=1):
         say(f"{number} of {len(cells)}: {cell.name}")
         found = _cell(wanted, cell, folder, brief)
@@ -150,7 +149,7 @@ def execute(wanted: Plan, folder: Path, *, say: Say = lambda line: None, brief: 
     if "similarity" in wanted.factors:
         rows += _similarity(trained, folder)
     if "distillation" in wanted.factors:
-        rows += _distillation(wanted, cells, folder, say)
+        rows += _distillation(wanted, cells, folder, say, brief)
     _write(folder, rows)
     return Outcome(folder, rows)
 
@@ -175,7 +174,7 @@ def _cell(wanted: Plan, cell: VideoCell, folder: Path, brief: bool) -> list[Row]
     rows: list[Row] = []
     for name, spec in wanted.targets.items():
         parts = judging.parts_of(done, spec)
-        numbers = judging.judge(done, parts, wanted.protocols, 3 if brief else 100)
+        numbers = judging.judge(done, parts, wanted.protocols, _epochs(brief))
         rows += [
             facts | {"factor": factor, "target": name} | numbers
             for factor in cell.factors
@@ -183,7 +182,7 @@ def _cell(wanted: Plan, cell: VideoCell, folder: Path, brief: bool) -> list[Row]
         ]
         if name == next(iter(wanted.targets)):
             if "noise" in cell.factors:
-                noisy = judging.under_noise(done, parts, _QUICK_NOISE if brief else evaluation_severities())
+                noisy = judging.under_noise(done, parts, _QUICK_NOISE if brief else SEVERITIES)
                 rows += [facts | {"factor": "noise", "target": name} | row for row in noisy]
             if "similarity" in cell.factors:
                 np.savez(place / "layers.npz", **judging.layers_of(done, parts[1]))  # type: ignore[arg-type]
@@ -191,11 +190,9 @@ def _cell(wanted: Plan, cell: VideoCell, folder: Path, brief: bool) -> list[Row]
     return rows
 
 
-def evaluation_severities() -> tuple[int, ...]:
-    """All five severities."""
-    from selftaught.evaluation.corruptions import SEVERITIES
-
-    return SEVERITIES
+def _epochs(brief: bool) -> int:
+    """Of fine-tuning."""
+    return 3 if brief else 100
 
 
 def _task(cell: VideoCell) -> str:
@@ -254,7 +251,7 @@ def _write_matrix(folder: Path, first: Any, second: Any, layers: dict[Any, Any],
             writer.writerow([name, *(f"{value:.4f}" for value in values)])
 
 
-def _distillation(wanted: Plan, cells: list[VideoCell], folder: Path, say: Say) -> list[Row]:
+def _distillation(wanted: Plan, cells: list[VideoCell], folder: Path, say: Say, brief: bool) -> list[Row]:
     """A student of two pretexts that differ most in kind, beside its teachers."""
     from selftaught.run import load
     from selftaught.run.training import start
@@ -279,7 +276,7 @@ def _distillation(wanted: Plan, cells: list[VideoCell], folder: Path, say: Say) 
                   **fixed | options)  # fmt: skip
         done = load(place / "run")
         for name, spec in wanted.targets.items():
-            numbers = judging.judge(done, judging.parts_of(done, spec), wanted.protocols, 3)
+            numbers = judging.judge(done, judging.parts_of(done, spec), wanted.protocols, _epochs(brief))
             row: Row = {"factor": "distillation", "method": DISTILLED, "encoder": student.encoder, "seed": seed}
             row |= {"source": student.source, "size": student.size, "target": name}
             rows.append(row | {"task": "+".join(c.method for c in chosen)} | numbers)

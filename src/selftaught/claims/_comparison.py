@@ -87,3 +87,12 @@ FASHION = "fashion-mnist?n=6000"
 
 LONGER: dict[str, Any] = {"data": "fashion-mnist", "epochs": 30}
 """Their longer form."""
+
+TINY_VIT: dict[str, Any] = {
+    "encoder": "vit-micro", "image_size": 32, "augment": "grey", "crop": 0.4, "optimizer": "adamw", "lr": 1e-3,
+    "lr_scaling": "none", "weight_decay": 0.05, "warmup_epochs": 1.0, "batch_size": 64, "precision": "32", "workers": 0,
+}  # fmt: skip
+"""A transformer of four by four patches, for comparisons of what teaches it on two cores."""
+
+LONGER_VIT: dict[str, Any] = {"data": "fashion-mnist?n=20000", "encoder": "vit-nano", "steps": 5000}
+"""Their longer form."""

@@ -29,7 +29,7 @@ def claim() -> Claim:
             Arm("plain + BarLIP", "clip-baselines", _PLAIN | {"objective": "barlip"}),
             Arm("improved + BarLIP", "clip-baselines", {"objective": "barlip"}),
         ),
-        common={"image_size": 32, "steps": 120, "batch_size": 64},
+        common={"image_size": 32, "steps": 60, "batch_size": 64},
         score=("text-retrieval", "image_to_text_r10"),
         also=(
             ("text-retrieval", "image_to_text_r1"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from selftaught.claims._comparison import SMALL, Arm, Claim
+from selftaught.claims._comparison import Arm, Claim
 from selftaught.claims._facts import Fact
 from selftaught.data.curation.selection import SelectionOptions, choose
 
@@ -25,20 +25,14 @@ def claim() -> Claim:
             Arm("random part", "dynamic-curation", {"selection": "random", "select_after": 0, "select_every": 0}),
             Arm("chosen once", "dynamic-curation", {"select_every": 0}),
         ),
-        common=SMALL
-        | {
-            "steps": 60,
-            "batch_size": 64,
-            "rho": 0.3,
-            "select_after": 3,
-            "select_every": 3,
-            "local_crops": 0,
-            "workers": 0,
+        common={
+            "augment": "grey", "encoder": "cnn-small", "image_size": 16, "steps": 120, "batch_size": 64, "rho": 0.3,
+            "select_after": 4, "select_every": 4, "local_crops": 0, "workers": 0,
         },
         score=("knn", "accuracy"),
         also=(("diagnostics", "effective_rank"),),
         full={"data": "fashion-mnist?imbalance=0.02", "steps": 6000},
-    )
+    )  # fmt: skip
 
 
 def fact() -> Fact:

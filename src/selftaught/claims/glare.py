@@ -13,7 +13,7 @@ from selftaught.networks.vit_adapters import Adapted
 
 __all__ = ["claim", "fact"]
 
-_VIEWS: dict[str, Any] = {"augment": "grey", "crop": 0.32, "lr": 2e-3, "lr_scaling": "none", "batch_size": 64}
+_VIEWS: dict[str, Any] = {"augment": "grey", "crop": 0.32, "lr": 2e-3, "lr_scaling": "none", "batch_size": 32}
 
 
 def claim() -> Claim:
@@ -22,12 +22,12 @@ def claim() -> Claim:
         method="glare",
         says="Going on with adapters and three levels makes a backbone better in the new domain than leaving it "
         "frozen, than the global level alone, and than moving all of its weights.",
-        data="fashion-mnist?n=1000",
+        data="fashion-mnist?n=800",
         start=Start(
             "dino",
             "digits?n=1000",
             _VIEWS
-            | {"encoder": "vit-micro", "image_size": 32, "projector": "256-256-64", "prototypes": 256, "steps": 60}
+            | {"encoder": "vit-micro", "image_size": 32, "projector": "256-256-64", "prototypes": 256, "steps": 50}
             | {"workers": 0, "local_crops": 0, "head_norm": "bn", "target_decay": 0.99, "keep": "student"},
         ),
         arms=(
@@ -36,7 +36,7 @@ def claim() -> Claim:
             Arm("global level alone", "glare", {"levels": "global"}),
             Arm("all weights", "glare", {"adapter": "full"}),
         ),
-        common=_VIEWS | {"steps": 50, "head_warmup": 10, "workers": 0},
+        common=_VIEWS | {"steps": 30, "head_warmup": 5, "workers": 0},
         score=("knn", "accuracy"),
         also=(("diagnostics", "effective_rank"),),
         full={"data": "fashion-mnist?n=20000", "steps": 3000},

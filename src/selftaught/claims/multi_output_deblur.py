@@ -17,12 +17,12 @@ def claim() -> Claim:
         method="multi-output-deblur",
         says="With four heads and their means, the best head of each picture and, less, the best single head deblur "
         "better than the same network with one output.",
-        data="photos:whole",
+        data="photos?test=2",
         arms=(
             Arm("K=4", "multi-output-deblur", {"heads": 4}),
             Arm("K=1", "multi-output-deblur", {"heads": 1}),
         ),
-        common={"steps": 120, "batch_size": 8, "patch": 48},
+        common={"steps": 80, "batch_size": 8, "patch": 48},
         score=("heads", "best_overall"),
         also=(("heads", "best_single"), ("heads", "worst"), ("restoration", "psnr"), ("restoration", "ssim")),
         full={"steps": 3000},

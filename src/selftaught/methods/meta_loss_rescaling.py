@@ -35,7 +35,12 @@ from selftaught.engine.unrolled import clipped, lookahead
 from selftaught.errors import UserError
 from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod, accuracy
 from selftaught.methods._noisy_labels import Weighing, one_text, read_weights, text_encoder
-from selftaught.objectives.meta_loss_rescaling import DropoutStatistics, dropout_statistics, features_of
+from selftaught.objectives.meta_loss_rescaling import (
+    DropoutStatistics,
+    dropout_statistics,
+    features_of,
+    meta_loss_rescaling,
+)
 from selftaught.views import HorizontalFlip, Pipeline, RandomResizedCrop
 
 __all__ = ["MetaLossRescaling"]
@@ -138,18 +143,12 @@ class MetaLossRescaling(ClassifierMethod):
     # ---- data ------------------------------------------------------------------------------------------------
     @classmethod
     def streams(cls, source: Any, given: dict[str, Any], opened: Callable[[Any], Any]) -> dict[str, Any]:
-        """Meta batches come from the training samples themselves, unless a source of clean labels is given.
-
-        Raises:
-            UserError: that source has other classes, or samples without a label.
-        """
+        """Meta batches come from the training samples themselves, or from clean labels of the same classes."""
         if "meta" not in given:
             return {"data": source, "meta": source}
         meta = opened(given["meta"])
-        if meta.labels is None or meta.classes != source.classes:
-            raise UserError(f"--meta {meta.name}: its classes are not those of {source.name}; they must be the same")
-        if int(meta.labels.min()) < 0:
-            raise UserError(f"--meta {meta.name}: holds samples without a label; leave them out")
+        if meta.labels is None or meta.classes != source.classes or int(meta.labels.min()) < 0:
+            raise UserError(f"--meta {meta.name}: its classes are not those of {source.name}, or some sample has none")
         return {"data": source, "meta": meta}
 
     def order(self, source: Any, role: str) -> Any:
@@ -176,14 +175,13 @@ class MetaLossRescaling(ClassifierMethod):
                 own.copy_from(known)
 
     def _vocabularies(self) -> list[networks.Vocabulary]:
-        found = [self.bag.vocabulary]
-        return found + ([self.encoder.vocabulary] if isinstance(self.encoder, networks.WordTransformer) else [])
+        return [self.bag.vocabulary] + (
+            [self.encoder.vocabulary] if isinstance(self.encoder, networks.WordTransformer) else []
+        )
 
-    def views(self) -> list[Pipeline]:
-        """One view per image: crop and flip."""
+    def paper_views(self) -> list[Pipeline]:
+        """Crop and flip."""
         c = self.config
-        if c.augment != "paper":
-            return self.chosen_views(1)
         return [Pipeline((RandomResizedCrop(c.image_size, (c.crop, 1.0)), HorizontalFlip()), name="view")]
 
     def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -216,13 +214,9 @@ class MetaLossRescaling(ClassifierMethod):
             yield
 
     def passes(self, x: Tensor, labels: Tensor, state: Mapping[str, Tensor] | None = None, count: int = 0) -> Any:
-        """Losses (count, N) and probabilities (count, N, K) of dropout passes without gradient.
+        """Losses (count, N) and probabilities (count, N, K) of ``count`` dropout passes without gradient.
 
-        Args:
-            x: inputs of the learner.
-            labels: given classes (N,).
-            state: parameters to take in place of the learner's own.
-            count: passes; statistics of BatchNorm are left alone.
+        BatchNorm's statistics are left alone; ``state`` has parameters to take in place of the learner's own.
         """
         if not count:
             return torch.zeros(0, len(x), device=x.device), torch.zeros(0, len(x), self.classes, device=x.device)
@@ -235,13 +229,11 @@ class MetaLossRescaling(ClassifierMethod):
             losses = cross_entropy(logits, labels.repeat(count), reduction="none")
         return losses.view(count, -1), logits.softmax(1).view(count, len(x), -1)
 
-    def _statistics(
-        self, logits: Tensor, losses: Tensor, x: Tensor, labels: Tensor, state: Any, seed: int
-    ) -> DropoutStatistics:
+    def _statistics(self, logits: Tensor, losses: Tensor, x: Tensor, labels: Tensor, state: Any, seed: int) -> Any:
         with self._aside(seed):
-            more, probabilities = self.passes(x, labels, state, self.config.passes)
-        first = logits.detach().softmax(1)[None], losses.detach()[None]
-        return dropout_statistics(torch.cat([first[1], more]), torch.cat([first[0], probabilities]), labels)
+            more, others = self.passes(x, labels, state, self.config.passes)
+        first = logits.detach().softmax(1)[None]
+        return dropout_statistics(torch.cat([losses.detach()[None], more]), torch.cat([first, others]), labels)
 
     def _weights(self, own: DropoutStatistics, role: str) -> Tensor:
         """Weights (N,) of a batch, from its statistics and those of the window before it."""
@@ -314,14 +306,14 @@ class MetaLossRescaling(ClassifierMethod):
             own = self._statistics(logits, losses, self.inputs(batch), batch["label"], None, 0)
             with torch.no_grad():
                 weights = self._weights(own, "data")
-        self.minimise({"loss": objectives.meta_loss_rescaling(losses, weights)}, "learner", again=again)
+        self.minimise({"loss": meta_loss_rescaling(losses, weights)}, "learner", again=again)
 
     def _meta(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         data, meta = batch["data"], batch["meta"]
         logits, losses = self._first(data)
         own = self._statistics(logits, losses, self.inputs(data), data["label"], None, 0)
         weights = self._weights(own, "data")
-        inner = objectives.meta_loss_rescaling(losses, weights)
+        inner = meta_loss_rescaling(losses, weights)
         learner = self.learner
         named = {name: p for name, p in learner.named_parameters() if p.requires_grad}
         used = torch.autograd.grad(inner, list(named.values()), create_graph=True, materialize_grads=True)
@@ -330,21 +322,22 @@ class MetaLossRescaling(ClassifierMethod):
             plain = losses.mean()
             gradients = torch.autograd.grad(plain, list(named.values()), retain_graph=True, materialize_grads=True)
         outer = self._outer(meta, named, used)
-        shown = self.minimise({"loss": outer}, "rescaler")
+        meta_loss = self.minimise({"loss": outer}, "rescaler")["loss"]
         step = sum(
             ((p * g.detach()).sum() for p, g in zip(named.values(), gradients, strict=True)), losses.new_zeros(())
         )
         self.minimise({"loss": step}, "learner")
-        kept = (weights.detach() > 0.5).float().mean()
+        kept = (weights > 0.5).float().mean()
         return {
-            "loss": (inner if self.config.mode == "storm" else losses.mean()).detach(), "meta": shown["loss"],
+            "loss": (inner if self.config.mode == "storm" else losses.mean()).detach(), "meta": meta_loss,
             "weight": weights.detach().mean(), "kept": kept, "accuracy": accuracy(logits, data["label"]),
         }  # fmt: skip
 
-    def _outer(self, meta: dict[str, Any], named: dict[str, Tensor], gradients: Any) -> Tensor:
+    def _outer(self, meta: dict[str, Any], named: Mapping[str, Tensor], gradients: Any) -> Tensor:
         """The meta loss, at the learner as it will be after its step."""
         scaled = clipped(gradients, self.clip)
-        ahead = lookahead(self._torch_optimiser("learner"), dict(zip(named.values(), scaled, strict=True)))
+        two: Any = self.optimizers(use_pl_optimizer=False)
+        ahead = lookahead(two[self._places["learner"]], dict(zip(named.values(), scaled, strict=True)))
         state = {name: ahead[p] for name, p in named.items()}
         x, labels, learner = self.inputs(meta), meta["label"], self.learner
         buffers = {name: buffer.clone() for name, buffer in learner.named_buffers()}
@@ -353,11 +346,7 @@ class MetaLossRescaling(ClassifierMethod):
         losses = cross_entropy(logits, labels, reduction="none")
         own = self._statistics(logits, losses, x, labels, state, 2)
         weights = self._weights(own, "meta")
-        return objectives.meta_loss_rescaling(losses, weights if self.config.meta_loss_rescaling else None)
-
-    def _torch_optimiser(self, name: str) -> torch.optim.Optimizer:
-        found: Any = self.optimizers(use_pl_optimizer=False)
-        return found[self._places[name]] if isinstance(found, list) else found
+        return meta_loss_rescaling(losses, weights if self.config.meta_loss_rescaling else None)
 
     def _kept(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """AGRA and fixed weights: a plain step on weighted losses."""
@@ -370,7 +359,7 @@ class MetaLossRescaling(ClassifierMethod):
         else:
             with torch.no_grad():
                 weights = self._agra(data, batch["meta"], logits).to(losses)
-        terms = {"loss": objectives.meta_loss_rescaling(losses, weights), "kept": weights.mean()}
+        terms = {"loss": meta_loss_rescaling(losses, weights), "kept": weights.mean()}
         return self.minimise(terms | {"accuracy": accuracy(logits, labels)}, "learner")
 
     def _agra(self, data: dict[str, Any], meta: dict[str, Any], logits: Tensor) -> Tensor:
@@ -395,11 +384,10 @@ class MetaLossRescaling(ClassifierMethod):
     # ---- what one keeps --------------------------------------------------------------------------------------
     def weigh(self, losses: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor:
         """Weights (N,) of whole sets of labels, from `passes` over all of them: groups and BatchNorm see them all."""
-        own = dropout_statistics(losses, probabilities, labels)
-        features = features_of(own, **self._feature_options())
-        rescalers = copy.deepcopy(self.rescalers).cpu()
+        features = features_of(dropout_statistics(losses, probabilities, labels), **self._feature_options())
+        rescalers = copy.deepcopy(self.rescalers).cpu().train(len(labels) > 1)
         with torch.no_grad():
-            return rescalers.train(len(labels) > 1)(features.cpu().float(), labels.cpu())
+            return rescalers(features.cpu().float(), labels.cpu())
 
     def deliverable(self) -> nn.Module:
         """Inputs to class logits, with the rescalers and the vocabulary beside."""

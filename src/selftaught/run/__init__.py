@@ -63,8 +63,8 @@ def train(
         resume: folder of an interrupted run to go on with; all else is its own. "auto": the one in ``out``, or start.
         quiet: no progress bar.
         report: evaluate and write report.html at the end.
-        **options: settings of the run (``epochs``, ``batch_size``, ``out``, ...), options of the method, or ``views``:
-            views of your own in place of the method's (a YAML file, pipelines, a ViewSet or a Recipe).
+        **options: settings of the run (``epochs``, ``batch_size``, ``out``, ...) or options of the method;
+            ``own_views``: views of your own in place of the method's (a YAML file, pipelines, a ViewSet or a Recipe).
 
     Returns:
         The finished run.

@@ -47,10 +47,10 @@ def install(method: Method, content: dict[str, Any]) -> None:
         return
     given, wanted = ViewSet.from_dict(content), method.views()
     if not wanted:
-        raise UserError(f"--views: {method.slug} makes no views of {method.modality} samples by operations")
+        raise UserError(f"--own-views: {method.slug} makes no views of {method.modality} samples by operations")
     if len(given) not in (1, len(wanted)):
         raise UserError(
-            f"--views: {method.slug} learns from {len(wanted)} views of an image, {len(given)} are described"
+            f"--own-views: {method.slug} learns from {len(wanted)} views of an image, {len(given)} are described"
         )
     method.own_views = list(given) if len(given) == len(wanted) else [given[0]] * len(wanted)
 
@@ -58,10 +58,10 @@ def install(method: Method, content: dict[str, Any]) -> None:
 def _fitting_recipe(method: Method, own: Recipe | None, content: dict[str, Any]) -> Recipe:
     if own is None or not all("of" in view for view in content["views"]):
         reads = "views of one image (without 'of')" if own is None else "a recipe (every view says what it is 'of')"
-        raise UserError(f"--views: {method.slug} takes {reads}")
+        raise UserError(f"--own-views: {method.slug} takes {reads}")
     given = Recipe.from_dict(content)
     have, want = {view.name for view in given.views}, {view.name for view in own.views}
     if have != want:
         names = [", ".join(sorted(some)) for some in (want, have)]
-        raise UserError(f"--views: {method.slug} reads the views {names[0]}; described: {names[1]}")
+        raise UserError(f"--own-views: {method.slug} reads the views {names[0]}; described: {names[1]}")
     return given

@@ -183,7 +183,8 @@ def start_of(method: Method, layout: Layout, number: int, tasks: list[Task], kee
     content = torch.load(path, map_location="cpu", weights_only=True)
     method.load_state_dict(content["state_dict"])
     method.begin_task(tasks[number - 1].own)
-    return [KeptOptimiser(path)] if keep_optimiser else []
+    begun = task_folder(layout.path, number).checkpoint(method.stage).exists()  # its own moments are in there
+    return [KeptOptimiser(path)] if keep_optimiser and not begun else []
 
 
 # ---- what is still known ---------------------------------------------------------------------------------------------

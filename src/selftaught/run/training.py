@@ -84,7 +84,7 @@ def start(
 
     kind = methods.get(method)
     given = {k: v for k, v in options.items() if v is not None}
-    own = own_views.described(given.pop("views")) if "views" in given else None
+    own = own_views.described(given.pop("own_views")) if "own_views" in given else None
     base = read_yaml(Path(config)) if isinstance(config, str | Path) else config
     streams = dict((base or {}).get("settings", {}).get("streams") or {})
     streams |= {role: given.pop(role) for role in kind.roles if role in given}

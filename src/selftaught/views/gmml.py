@@ -24,6 +24,7 @@ GMML_KINDS = ("zeros", "noise", "shuffle", "other")
 another image."""
 
 _LARGEST = 0.3
+_AT_ONCE = 32
 Block = tuple[int, int, int, int]
 
 
@@ -53,17 +54,26 @@ def gmml_blocks(
     rng = _rng() if rng is None else rng
     share = rng.uniform(min(0.5, maximum), maximum)
     mask, blocks = np.zeros((height, width), dtype=bool), []
-    while mask.mean() < share:
-        top, left = (align * (int(rng.integers(0, side - align)) // align) for side in (height, width))
-        h, w = (
-            align * round(min(int(rng.integers(align, limit)), side - start) / align)
-            for limit, side, start in zip(limits, (height, width), (top, left), strict=True)
-        )
-        h, w = min(h, height - top), min(w, width - left)
-        if h > 0 and w > 0:
+    wanted, hidden = share * mask.size, 0
+    while hidden < wanted:
+        for top, left, h, w in _drawn(height, width, limits, align, rng):
             mask[top : top + h, left : left + w] = True
             blocks.append((top, left, h, w))
+            hidden = int(np.count_nonzero(mask))
+            if hidden >= wanted:
+                break
     return blocks, mask
+
+
+def _drawn(height: int, width: int, limits: list[int], align: int, rng: np.random.Generator) -> list[Block]:
+    """Some blocks at once (drawing them one by one takes most of the time); those rounded to nothing are left out."""
+    found = []
+    for side, limit in zip((height, width), limits, strict=True):
+        start = align * (rng.integers(0, side - align, _AT_ONCE) // align)
+        length = np.minimum(rng.integers(align, limit, _AT_ONCE), side - start)
+        found.append((start, np.minimum(align * np.rint(length / align).astype(np.int64), side - start)))
+    (top, h), (left, w) = found
+    return [block for block in zip(*(n.tolist() for n in (top, left, h, w)), strict=True) if block[2] and block[3]]
 
 
 def gmml(

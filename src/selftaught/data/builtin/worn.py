@@ -18,7 +18,8 @@ def open_worn(*, users: int = 6, windows: int = 60, held_out: int = 2) -> Device
     """Made-up motion of four activities: sums of sinusoids whose frequencies and amplitudes are the activity's.
 
     A device sees the motion through identity + s * a random mixing of the six channels (s = 0.1, 0.2, 0.8, 1.2), plus
-    noise of 0.25: the wrist and the forearm move alike, the thigh and the ankle otherwise.
+    noise of 0.25: the wrist and the forearm move alike, the thigh and the ankle otherwise. Every user wears every
+    device another way round: both of its triples of axes are turned, so that norms are alike and axes are not.
 
     Args:
         users: how many; each has a tempo and phases of its own.
@@ -32,13 +33,13 @@ def open_worn(*, users: int = 6, windows: int = 60, held_out: int = 2) -> Device
     recordings, stems, labels = [], [], []
     time = np.arange(_LENGTH) / _RATE
     for user in range(users):
-        tempo = rng.uniform(0.85, 1.15)
+        tempo, turned = rng.uniform(0.85, 1.15), [_turn(rng) @ m for m in mixing]
         for k in range(windows):
             label = int(rng.integers(len(_ACTIVITIES)))
             phase = rng.uniform(0, 2 * np.pi, (3, 6))
             waves = np.sin(2 * np.pi * tempo * frequency[label][:, None, None] * time + phase[:, :, None])
             motion = (amplitude[label][:, :, None] * waves).sum(0)
-            seen = [m @ motion + rng.normal(0, _NOISE, motion.shape) for m in mixing]
+            seen = [m @ motion + rng.normal(0, _NOISE, motion.shape) for m in turned]
             recordings.append(dict(zip(DEVICES, seen, strict=True)))
             stems.append(f"user{user:02d}/{k:03d}")
             labels.append(label)
@@ -48,6 +49,14 @@ def open_worn(*, users: int = 6, windows: int = 60, held_out: int = 2) -> Device
     source.given = np.where(source.groups >= users - held_out, TEST, TRAIN).astype(np.int8)
     source.generated = True
     return source
+
+
+def _turn(rng: np.random.Generator) -> np.ndarray:
+    """Two random rotations (or reflections) of space, one for each triple of channels: (6, 6)."""
+    found = np.zeros((6, 6))
+    for k in (0, 3):
+        found[k : k + 3, k : k + 3] = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    return found
 
 
 ENTRIES = (

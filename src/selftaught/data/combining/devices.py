@@ -50,12 +50,12 @@ class Devices(Source):
         Raises:
             UserError: fewer than two devices, one that a recording lacks, lengths or channels that differ, no window.
         """
-        self.devices = list(devices if devices is not None else (recordings[0] if recordings else ()))
-        if len(self.devices) < 2:
-            raise UserError(f"{name}: devices are learnt from beside each other: give two or more, not {self.devices}")
+        chosen = list(devices if devices is not None else (recordings[0] if recordings else ()))
+        self.devices = chosen
+        if len(chosen) < 2:
+            raise UserError(f"{name}: devices are learnt from beside each other: give two or more, not {chosen}")
         joined = [
-            _joined(recording, self.devices, f"{name}: {stem}")
-            for recording, stem in zip(recordings, stems, strict=True)
+            _joined(recording, chosen, f"{name}: {stem}") for recording, stem in zip(recordings, stems, strict=True)
         ]
         sizes = {len(rows) for rows in joined}
         if len(sizes) > 1:
@@ -66,7 +66,7 @@ class Devices(Source):
         if not whole.any():
             longest = max((rows.shape[1] for rows in joined), default=0)
             raise UserError(
-                f"{name}: no window of {window} instants in which all of {', '.join(self.devices)} have values (the "
+                f"{name}: no window of {window} instants in which all of {', '.join(chosen)} have values (the "
                 f"longest recording has {longest}); take smaller windows or fewer devices"
             )
         self.name, self.window, self.rate, self.channels = name, window, rate, len(joined[0])
@@ -87,12 +87,12 @@ class Devices(Source):
 
     def describe(self) -> str:
         """One line, with the devices."""
-        return f"{super().describe()}, devices {' '.join(self.devices)}"
+        return f"{super().describe()}, devices {' '.join(self.devices or [])}"
 
     def fingerprint(self) -> str:
         """Of the recordings, the windows and the devices."""
         rows = [digest(r) for r in self._recordings]
-        return digest("devices", *rows, self.places, self.window, self.devices, self.labels, self.classes or [])
+        return digest("devices", *rows, self.places, self.window, self.devices or [], self.labels, self.classes or [])
 
 
 def _joined(recording: Mapping[str, np.ndarray], devices: Sequence[str], where: str) -> np.ndarray:

@@ -230,7 +230,7 @@ def _describe(source: Devices, stems: list[str], labels: list[list[str] | None],
     source.groups = codes[source.recording]
     values: list[str] | None = None
     if all(rows is not None for rows in labels):
-        values = [_most(labels[r][start : start + source.window]) for r, start in source.places.tolist()]  # type: ignore[index]
+        values = [_most(labels[r][start : start + source.window]) for r, start in source.places.tolist()]
     elif all(len(p) > max(user, 1) for p in parts):
         values = [parts[r][-1] for r in source.recording.tolist()]
     if values is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -48,7 +48,8 @@ class Image(Output):
         def make(i: int, path: Path) -> None:
             original, beside = read_picture(job.source, i, job.method.channels)
             limits = job.method.value_range
-            image = restore(job.method, to_unit(original, limits), job.tile, job.source.names[i])
+            more = _companions(job.method, job.source, i)
+            image = restore(job.method, to_unit(original, limits), job.tile, job.source.names[i], more)
             if not np.isfinite(image).all():
                 raise UserError(f"{job.run}: NaN in the picture for {job.source.names[i]}; the model diverged")
             beside = resized(beside, image.shape[:2])
@@ -69,9 +70,11 @@ class Image(Output):
         customs of its own by ``judged() -> options of evaluation.restoration``. Of one with several answers, which it
         gives by ``candidates(images)``, each is judged as well.
         """
-        if bench.protocols and set(bench.protocols) != {"restoration"}:
-            wrong = next(name for name in bench.protocols if name != "restoration")
-            raise UserError(f"--protocol {wrong}: {bench.method.slug} restores images; it may be restoration")
+        known = ("restoration", "heads") if hasattr(bench.method, "candidates") else ("restoration",)
+        wrong = [name for name in bench.protocols if name not in known]
+        if wrong:
+            may = " or ".join(known)
+            raise UserError(f"--protocol {wrong[0]}: {bench.method.slug} restores images; it may be {may}")
         lost: Skipped = []
         rows = list(_restored(bench, lost))
         if not rows:
@@ -112,12 +115,18 @@ class Image(Output):
         return {2: ("height", 66, 1 << 14), 3: ("width", 66, 1 << 14)}
 
 
-def restore(method: Method, image: np.ndarray, tile: int = 512, name: str = "image") -> np.ndarray:
+def restore(
+    method: Method,
+    image: np.ndarray,
+    tile: int = 512,
+    name: str = "image",
+    companions: Mapping[str, Tensor] | None = None,
+) -> np.ndarray:
     """One image (H,W,C) float32 in [0, 1] through the method -> (sH,sW,C); large ones in tiles that leave no seam.
 
     A deliverable that says its ``receptive_radius`` (pixels of the input that an output pixel sees to each side) is
     given tiles that overlap by as much; one whose ``forward`` takes ``tile`` makes them itself. Grey images go through
-    a model of colours three times alike, and come back grey.
+    a model of colours three times alike, and come back grey. ``companions`` is what an image comes with (its kernel).
 
     Raises:
         SampleError: channels that the method does not take.
@@ -128,7 +137,7 @@ def restore(method: Method, image: np.ndarray, tile: int = 512, name: str = "ima
     radius = getattr(network, "receptive_radius", None)
     with torch.inference_mode():
         if radius is None:
-            y = network(x, tile=tile)
+            y = network(x, tile=tile, **{key: value.to(x.device) for key, value in (companions or {}).items()})
         elif tile and max(x.shape[-2:]) > tile:
             y = tiled(network, x, tile=max(tile, 4 * radius), overlap=radius)
         else:
@@ -192,10 +201,10 @@ class _Row:
 
 def _restored(bench: Bench, lost: Skipped) -> Iterator[_Row]:
     """The test images, restored; those that can't be are added to ``lost``."""
-    for name, image, target in _pairs(bench, lost):
+    for name, image, target, more in _pairs(bench, lost):
         bench.say(f"restoring {name}")
         try:
-            yield _row(bench.method, name, image, target)
+            yield _row(bench.method, name, image, target, more)
         except SampleError as error:
             bench.say(f"skipped {error}")
             lost.append((name, error.reason))
@@ -209,17 +218,19 @@ def _left_out(lost: Skipped) -> str:
     return f"{len(lost)} images left out ({shown}{more})"
 
 
-def _row(method: Any, name: str, image: np.ndarray, target: np.ndarray) -> _Row:
+def _row(method: Any, name: str, image: np.ndarray, target: np.ndarray, more: dict[str, Tensor]) -> _Row:
     simplest = method.simplest(image) if hasattr(method, "simplest") else image
     if target.size and simplest.shape != target.shape:
         made, wanted = ("x".join(map(str, picture.shape)) for picture in (simplest, target))
         raise SampleError(name, f"is made {made}, its clean image is {wanted}")
     several = answers(method, image, name) if hasattr(method, "candidates") and target.size else None
-    return _Row(name, simplest, restore(method, image, name=name), target, several)
+    if several is not None and method.chosen is not None:
+        return _Row(name, simplest, several[method.chosen], target, several)
+    return _Row(name, simplest, restore(method, image, name=name, companions=more), target, several)
 
 
-def _pairs(bench: Bench, lost: Skipped) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Names, inputs and clean images, as float32 in [0, 1]."""
+def _pairs(bench: Bench, lost: Skipped) -> Iterator[tuple[str, np.ndarray, np.ndarray, dict[str, Tensor]]]:
+    """Names, inputs and clean images, as float32 in [0, 1], and what an input comes with."""
     method: Any = bench.method
     source = open_source(
         bench.data, modality="image", split="test" if bench.clean is None else "all", by=bench.settings.by
@@ -232,12 +243,14 @@ def _pairs(bench: Bench, lost: Skipped) -> Iterator[tuple[str, np.ndarray, np.nd
         raise UserError("PSNR needs clean images of the same names: give --clean FOLDER (or train with --noise)")
     limits = method.value_range
     for i in range(min(len(noisy), bench.limit)):
+        more: dict[str, Tensor] | None = None
         try:
             if reference is None and paired and set(paired) <= set(source.fields):
                 sample = source.sample(i, want=paired)
                 image, target = (to_unit(sample[name], limits) for name in paired)
             elif reference is None and not known:
-                image, target = method.degraded(to_unit(noisy.read(i), limits))
+                image, target, *rest = method.degraded(to_unit(noisy.read(i), limits))
+                more = rest[0] if rest else {}
             elif isinstance(noisy, samples.Degraded):
                 image, target = as_unit_float(noisy.read(i)), as_unit_float(noisy.clean.read(i))
             else:
@@ -247,7 +260,14 @@ def _pairs(bench: Bench, lost: Skipped) -> Iterator[tuple[str, np.ndarray, np.nd
             bench.say(f"skipped {error}")
             lost.append((noisy.names[i], error.reason))
             continue
-        yield noisy.names[i], image, target
+        if more is None:
+            more = _companions(method, source, i)
+        yield noisy.names[i], image, target, more
+
+
+def _companions(method: Any, source: Source, i: int) -> dict[str, Tensor]:
+    """What a picture of a source comes with, where the method asks for something: its kernel."""
+    return method.companions(source, i) if hasattr(method, "companions") else {}
 
 
 def _examples(method: Any, source: Source, count: int = 3) -> Iterator[_Row]:
@@ -261,10 +281,11 @@ def _examples(method: Any, source: Source, count: int = 3) -> Iterator[_Row]:
         except SampleError:
             continue
         found += 1
-        target = np.zeros(0)
+        target, more = np.zeros(0), dict[str, Tensor]()
         if hasattr(method, "degraded"):
-            image, target = method.degraded(image)
-        yield _row(method, source.names[int(i)], image, target)
+            image, target, *rest = method.degraded(image)
+            more = rest[0] if rest else {}
+        yield _row(method, source.names[int(i)], image, target, more)
 
 
 def _clean(reference: Source, name: str) -> np.ndarray:

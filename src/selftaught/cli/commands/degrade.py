@@ -1,0 +1,40 @@
+"""``degrade``: a degraded copy of a folder of pictures, to test a restoration with."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from selftaught.cli._command import Command
+
+
+def _options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("recipe", help="blur, noise, correlated-noise, low-res, jpeg, camera, night; or a YAML file")
+    sub.add_argument("input", help="source of pictures")
+    sub.add_argument("out", help="folder for the copies, and for degraded.csv, which says what was done to each")
+    sub.add_argument("--seed", type=int, default=0, help="of the chance (default 0)")
+    sub.add_argument("--overwrite", action="store_true", help="replace files of the same names")
+
+
+def _call(options: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from selftaught.run.degrading import TABLE, degrade
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("degrade", total=None)
+        written = degrade(
+            options.recipe,
+            options.input,
+            options.out,
+            seed=options.seed,
+            overwrite=options.overwrite,
+            say=lambda done: bar.update(task, completed=done),
+        )
+    print(f"{written} written to {options.out}; what was done to each: {written.out / TABLE}")
+    if written.skipped:
+        print(f"{len(written.skipped)} could not be used, listed in {written.listed}")
+
+
+COMMAND = Command("degrade", "a degraded copy of a folder: blur, noise, camera, low-res ...", _options, _call, order=35)

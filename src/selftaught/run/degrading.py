@@ -1,0 +1,156 @@
+"""A degraded copy of pictures, with what was done to each in a table: a test set of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selftaught import views
+from selftaught.data import from_unit, open_source, to_unit
+from selftaught.data.spec import call, near, parse
+from selftaught.errors import SampleError, UserError
+from selftaught.run import applying
+from selftaught.run.applying import Applied, Skipped
+from selftaught.run.outputs import _folder
+from selftaught.run.outputs._pictures import write_image
+from selftaught.run.outputs.image import read_picture, resized
+from selftaught.views import Op, Pipeline
+
+__all__ = ["RECIPES", "TABLE", "degradation", "degrade"]
+
+TABLE = "degraded.csv"
+
+
+def _blur(*, size: int = 21, shortest: float = 5.0, roughness: float = 0.3) -> tuple[Op, ...]:
+    return (views.MotionBlur(size, length=(shortest, float(size - 1)), roughness=roughness),)
+
+
+def _noise(*, sigma: float = 25.0) -> tuple[Op, ...]:
+    return (views.GaussianNoise(sigma / 255),)
+
+
+def _correlated(*, sigma: float = 25.0, kernel: int = 3) -> tuple[Op, ...]:
+    return (views.CorrelatedNoise(sigma / 255, kernel=kernel),)
+
+
+def _low_res(*, scale: int = 4) -> tuple[Op, ...]:
+    return (views.Downsample(scale),)
+
+
+def _jpeg(*, quality: int = 30) -> tuple[Op, ...]:
+    return (views.JPEG(quality),)
+
+
+def _camera(*, gain: float = 8.0, saturation: float = 1.2) -> tuple[Op, ...]:
+    return (views.CameraNoise(gain), views.Saturate(saturation))
+
+
+def _night(*, size: int = 37, gain: float = 8.0, saturation: float = 1.2) -> tuple[Op, ...]:
+    return (views.WalkBlur(size), *_camera(gain=gain, saturation=saturation))
+
+
+RECIPES: dict[str, tuple[str, Callable[..., tuple[Op, ...]]]] = {
+    "blur": ("motion of the camera; the kernel is kept beside each picture", _blur),
+    "noise": ("Gaussian noise, sigma of 255", _noise),
+    "correlated-noise": ("noise that neighbours share, sigma of 255", _correlated),
+    "low-res": ("scale times smaller, antialiased bicubic", _low_res),
+    "jpeg": ("compression of a quality", _jpeg),
+    "camera": ("a camera at high gain, lights clipped", _camera),
+    "night": ("a walk's blur and the camera's noise; the kernel is kept beside each picture", _night),
+}
+"""Recipe -> what it does, and what makes its operations of its options."""
+
+
+def degradation(recipe: str) -> Pipeline:
+    """The operations of a recipe: ``noise``, ``blur?size=15``, or a YAML file with one view.
+
+    Raises:
+        UserError: no such recipe, option or file.
+    """
+    where, options = parse(recipe)
+    if where in RECIPES:
+        return Pipeline(call(RECIPES[where][1], where, options), name=where)
+    if Path(where).suffix.lower() not in (".yaml", ".yml"):
+        known = ", ".join(RECIPES)
+        raise UserError(f"recipe {where!r}{near(where, RECIPES)}: it may be {known}, or a YAML file with a view")
+    found = list(views.load(where))
+    if len(found) != 1 or not isinstance(found[0], Pipeline):
+        raise UserError(f"{where}: a recipe to degrade with has one view")
+    return found[0]
+
+
+def degrade(
+    recipe: str,
+    data: Any,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+    say: Callable[[int], None] = lambda done: None,
+) -> Applied:
+    """Write a degraded copy of every picture, under its name, and a table of what was drawn for each.
+
+    Chance depends on the seed and a picture's name alone. A blur's kernel is written as NAME.kernel.txt, where
+    ``apply`` of a non-blind method looks for it.
+
+    Args:
+        recipe: see :func:`degradation`.
+        data: source of pictures.
+        out: folder; what lies there of other names is left alone.
+        seed: of the chance.
+        overwrite: whether files of the same names may be replaced.
+        say: called with the number of pictures done.
+
+    Returns:
+        how many were written; ``.skipped`` lists those that could not be used.
+
+    Raises:
+        UserError: an unknown recipe, a place that is the input's, files that are there already.
+    """
+    pipeline, out = degradation(recipe), Path(out)
+    source = open_source(data, modality="image", split="all")
+    job: Any = applying.Job(None, source, out, given=data)  # type: ignore[arg-type]
+    applying.refuse_input(job)
+    paths = _folder.places(source.names, lambda own: own or ".png")
+    there = [path for path in [*paths, Path(TABLE)] if (out / path).exists()]
+    if there and not overwrite:
+        raise UserError(f"--out {out}: {there[0]} is there already; choose another folder, or add --overwrite")
+    rows: list[list[Any]] = []
+    skipped: Skipped = []
+    with applying.writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for i, path in enumerate(paths):
+            try:
+                rows.append(_one(source, i, pipeline, out / path, seed))
+            except SampleError as error:
+                skipped.append((source.names[i], error.reason))
+            say(i + 1)
+        columns = ["name", "seed", *(f"{type(op).__name__}.{column}" for op in pipeline.ops for column in op.columns)]
+        applying.write_csv(out / TABLE, columns, rows)
+        applying.list_skipped(out, skipped)
+    return Applied(len(rows), out, skipped)
+
+
+def _one(source: Any, i: int, pipeline: Pipeline, path: Path, seed: int) -> list[Any]:
+    """Write one picture; the row of the table: its name, the seed, and what was drawn."""
+    name = source.names[i]
+    image, beside = read_picture(source, i, source.channels or 3)
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=6).digest()
+    rng = np.random.default_rng([seed, int.from_bytes(digest, "big")])
+    limits = source.value_range
+    unit = np.ascontiguousarray(to_unit(image, limits), np.float32)
+    facts: dict[str, Any] = {}
+    try:
+        params = pipeline.sample(rng, *unit.shape[:2])
+        made = views.render(unit, pipeline, params, facts=facts)
+    except UserError as error:
+        raise SampleError(name, str(error)) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, from_unit(np.clip(made, 0, 1), image.dtype, limits), resized(beside, made.shape[:2]))
+    if "kernel" in facts:
+        np.savetxt(path.with_name(f"{path.stem}.kernel.txt"), facts["kernel"], fmt="%.8g")
+    return [name, seed, *(f"{value:.10g}" for value in np.ravel(params).tolist())]

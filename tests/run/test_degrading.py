@@ -1,0 +1,87 @@
+"""Degraded copies: names, depth, alpha, the table, kernels, what is refused."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from selftaught import views
+from selftaught.cli import main
+from selftaught.data.kernels import kernel_beside
+from selftaught.errors import UserError
+from selftaught.run.degrading import RECIPES, TABLE, degradation, degrade
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "in"
+    (root / "sub").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    cv2.imwrite(str(root / "a.png"), rng.integers(0, 256, (48, 52, 3), dtype=np.uint8))
+    cv2.imwrite(str(root / "sub" / "b.png"), rng.integers(0, 65536, (44, 48, 3), dtype=np.uint16))
+    cv2.imwrite(str(root / "sub" / "c.png"), rng.integers(0, 256, (44, 48, 4), dtype=np.uint8))
+    return root
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_keeps_names_depth_and_alpha(recipe: str, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert degrade(recipe, folder, out) == 3
+    scale = 4 if recipe == "low-res" else 1
+    for name in ("a.png", "sub/b.png", "sub/c.png"):
+        before, after = (cv2.imread(str(root / name), cv2.IMREAD_UNCHANGED) for root in (folder, out))
+        assert before is not None
+        assert after is not None
+        assert after.dtype == before.dtype
+        assert after.shape == (before.shape[0] // scale, before.shape[1] // scale, before.shape[2])
+        assert scale > 1 or np.abs(after[..., :3].astype(float) - before[..., :3]).mean() > 1
+        if before.shape[2] == 4 and scale == 1:
+            assert np.array_equal(after[..., 3], before[..., 3])
+    rows = list(csv.DictReader((out / TABLE).open()))
+    assert [row["name"] for row in rows] == ["a.png", "sub/b.png", "sub/c.png"]
+    expected = {f"{type(op).__name__}.{c}" for op in degradation(recipe).ops for c in op.columns}
+    assert set(rows[0]) == {"name", "seed"} | expected
+
+
+def test_the_kernel_beside_a_picture_is_what_blurred_it(folder: Path, tmp_path: Path) -> None:
+    degrade("blur?size=5&shortest=2", folder, tmp_path / "out")
+    kernel = kernel_beside(tmp_path / "out", "sub/b.png")
+    assert kernel is not None
+    before, after = (cv2.imread(str(root / "sub/b.png"), cv2.IMREAD_UNCHANGED) for root in (folder, tmp_path / "out"))
+    pipeline = views.Pipeline((views.Blur(kernel),))
+    unit = (before / 65535).astype(np.float32)  # type: ignore[operator]
+    made = views.render(unit, pipeline, pipeline.sample(np.random.default_rng(0), *unit.shape[:2]))
+    assert np.abs(made * 65535 - after).max() < 20  # type: ignore[operator]
+
+
+def test_chance_is_of_the_seed_and_the_name(folder: Path, tmp_path: Path) -> None:
+    for out, seed in (("one", 0), ("two", 0), ("three", 1)):
+        degrade("noise?sigma=10", folder, tmp_path / out, seed=seed)
+    one, two, three = ((tmp_path / out / "a.png").read_bytes() for out in ("one", "two", "three"))
+    assert one == two != three
+
+
+def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean noise"):
+        degrade("nois", folder, tmp_path / "out")
+    with pytest.raises(UserError, match="no option 'size'"):
+        degrade("noise?size=3", folder, tmp_path / "out")
+    with pytest.raises(UserError, match="the input"):
+        degrade("noise", folder, folder)
+    degrade("noise", folder, tmp_path / "out")
+    with pytest.raises(UserError, match="there already"):
+        degrade("noise", folder, tmp_path / "out")
+    assert degrade("noise", folder, tmp_path / "out", overwrite=True) == 3
+
+
+def test_the_command_and_a_recipe_from_a_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("views:\n  - ops: [{Downsample: {scale: 2}}, {JPEG: {quality: [20, 40]}}]\n")
+    assert main(["degrade", str(recipe), str(folder), str(tmp_path / "out")]) == 0
+    assert "3 written" in capsys.readouterr().out
+    assert main(["degrade", "noise", str(folder), str(tmp_path / "out")]) == 2
+    assert "--overwrite" in capsys.readouterr().err
