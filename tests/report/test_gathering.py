@@ -20,7 +20,7 @@ def folder(path: Path) -> Layout:
     config = {"method": "dcl", "data": data, "settings": {}, "options": {}}
     path.mkdir(parents=True)
     (path / "config.yaml").write_text(yaml.safe_dump(config))
-    stages = {name: {"steps": 2, "seconds": 1.5} for name in ("pretrain", "gan")}
+    stages = {name: {"steps": 2, "seconds": 1.5, "skipped": 0} for name in ("pretrain", "gan")}
     (path / "state.json").write_text(json.dumps({"stages": stages}))
     for name, losses, lost in (("pretrain", (3.0, 2.0), ("a.png",)), ("gan", (40.0, 30.0), ("a.png", "b.png"))):
         below = path / "stages" / name

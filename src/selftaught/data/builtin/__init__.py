@@ -11,7 +11,7 @@ __all__ = ["BUILT_IN", "Entry"]
 
 
 def _found() -> dict[str, Entry]:
-    """Every entry of every file, in the order of the files.
+    """Every entry of every file, in the order of their names.
 
     Raises:
         ImportError: a file without ``ENTRIES``, or a name that two files give.
@@ -25,7 +25,7 @@ def _found() -> dict[str, Entry]:
             if entry.name in found:
                 raise ImportError(f"{module}: there is a built-in data set {entry.name!r} already")
             found[entry.name] = entry
-    return found
+    return dict(sorted(found.items()))
 
 
 BUILT_IN = _found()
