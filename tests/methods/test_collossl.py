@@ -20,7 +20,7 @@ NAMES = "wrist,forearm,thigh"
 def make(devices: str = NAMES, **options) -> methods.ColloSSL:
     torch.manual_seed(0)
     count = len(devices.split(","))
-    return methods.ColloSSL({"devices": devices} | options, channels=6 * count, length=50, classes=3)
+    return methods.ColloSSL({"worn": devices} | options, channels=6 * count, length=50, classes=3)
 
 
 def batch_of(rows: int = 8, count: int = 3) -> dict:
@@ -66,7 +66,7 @@ def test_the_loss_is_the_objective_of_its_own_network() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"strategy": "closest_two"}, {"strategy": "random"}, {"distance": "axes"}, {"sampling": "asynchronous"},
+        {"chosen_by": "closest_two"}, {"chosen_by": "random"}, {"distance": "axes"}, {"sampling": "asynchronous"},
         {"draws": 3}, {"weighted": False}, {"anchor": "random"}, {"positives": "thigh", "negatives": "wrist,forearm"},
         {"augment": "rotation"}, {"augment": "noise"}, {"similarity": "keras_negative"}, {"mode": "simclr"},
         {"mode": "supervised"}, {"mode": "supervised-all"},
@@ -94,23 +94,23 @@ def test_the_whole_set_chooses_once_and_the_anchor_is_one_more_negative() -> Non
     source = open_source("worn?users=2&windows=8&held_out=1", split="all")
     names = ",".join(source.devices)
     torch.manual_seed(0)
-    method = methods.ColloSSL(devices=names, selection="whole", channels=24, length=60)
+    method = methods.ColloSSL(worn=names, selection="whole", channels=24, length=60)
     method.survey({"data": source})
     assert (method.account.whole > 0).sum() == 12
     method.loss({"series": torch.stack([torch.from_numpy(source.read(i)) for i in range(6)])})
     assert method.account.negative[0].tolist() == [1, 1, 1, 1]
-    other = methods.ColloSSL(devices=names, selection="whole", channels=24, length=60)
+    other = methods.ColloSSL(worn=names, selection="whole", channels=24, length=60)
     other.same_survey(method)
     assert torch.equal(other.account.whole, method.account.whole)
 
 
 def test_wrong_devices_are_refused_by_name() -> None:
     for options, said in (
-        ({"devices": ""}, "give --data devices:FOLDER"), ({"anchor": "knee"}, "--anchor knee: no such device"),
-        ({"devices": "a,b"}, "18 channels for 2 devices"), ({"positives": "knee"}, "--positives knee"),
+        ({"worn": ""}, "give --data devices:FOLDER"), ({"anchor": "knee"}, "--anchor knee: no such device"),
+        ({"worn": "a,b"}, "18 channels for 2 devices"), ({"positives": "knee"}, "--positives knee"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=said):
-            methods.ColloSSL({"devices": NAMES} | options, channels=18, length=50)
+            methods.ColloSSL({"worn": NAMES} | options, channels=18, length=50)
 
 
 def test_a_batch_is_of_one_user() -> None:
@@ -148,7 +148,7 @@ def test_it_learns_on_made_up_motion_and_the_released_sign_collapses(tmp_path: P
 def test_a_run_from_training_to_its_report(tmp_path: Path) -> None:
     run = selftaught.train("collossl", "worn", out=str(tmp_path / "run"), preset="laptop", epochs=2, quiet=True,
                            loggers=["none"])  # fmt: skip
-    assert run.config["options"]["devices"] == "wrist,forearm,thigh,ankle"
+    assert run.config["options"]["worn"] == "wrist,forearm,thigh,ankle"
     found = run.evaluate(protocols=["device-finetune", "knn"], fraction=0.2)
     numbers = found["device-finetune"]["this"].numbers
     assert {"f1", "f1_last", "f1_better", "weighted_f1", "f1_user_4", "f1_user_5"} <= set(numbers)

@@ -120,14 +120,14 @@ def test_it_trains_evaluates_applies_exports_and_reports(
         assert run.apply(folder, cleaned) == CLASSES * EACH
         _check_restored(run, folder, cleaned)
     else:
-        judged = run.evaluate(protocols=["classify" if output == "classes" else "knn"])
+        judged = run.evaluate(protocols=["classify" if output in ("classes", "weights") else "knn"])
         (kinds,) = judged.values()
         assert {"this", "random"} <= set(kinds)
         shares = [result["accuracy"].mean for result in kinds.values()]
         assert all(0 < share <= 1 for share in shares)
         table = tmp_path / "found.parquet"
         assert run.apply(folder, table) == CLASSES * EACH
-        column = "probabilities" if output == "classes" else "embedding"
+        column = "probabilities" if output in ("classes", "weights") else "embedding"
         rows = np.stack(pq.read_table(table)[column].to_numpy())
         assert np.isfinite(rows).all()
         assert np.ptp(rows, axis=0).max() > 0, "the same answer to every image"

@@ -19,7 +19,7 @@ from selftaught.errors import UserError
 from selftaught.networks.depth import PoseNet, check_multiple, depth_net
 from selftaught.networks.projection import disparity_to_depth, intrinsics_matrix, pose_matrix, warp
 from selftaught.objectives.monodepth2 import NOISE
-from selftaught.views import ColorJitter, Op, Recipe, Resize, View
+from selftaught.views import Op, Recipe, Resize, View
 
 __all__ = ["DepthConfig", "DepthMethod", "Frames"]
 
@@ -61,8 +61,6 @@ class DepthConfig(MethodConfig):
     """Part of the frames whose depth is judged."""
     flip: Share = 0.5
     """Share of snippets that are mirrored."""
-    jitter: Share = 0.5
-    """Share of snippets whose colours the networks see changed (never the loss)."""
     optimizer: Optimizer = "adam"
     lr: float = 1e-4
     lr_scaling: LearningRateScaling = "none"
@@ -146,11 +144,6 @@ class DepthMethod(Method):
     def resize(self) -> Op:
         """To the networks' size."""
         return Resize((self.config.height, self.config.width))
-
-    def recipe(self) -> Recipe:
-        """The three frames, and the same in other colours for the networks."""
-        colour = ColorJitter(0.2, 0.2, 0.2, 0.1, p=self.config.jitter)
-        return Recipe((View("clip", "clip", (self.resize(),)), View("seen", "clip", (colour,))))
 
     def evaluation_view(self) -> Recipe:
         """The frames at the networks' size."""

@@ -42,11 +42,11 @@ class Config(MethodConfig):
     weight_decay: float = 0.0
     mode: Literal["collossl", "simclr", "supervised", "supervised-all"] = "collossl"
     """The method; SimCLR on the anchor alone; the anchor's labels; the labels of all devices."""
-    devices: str = ""
+    worn: str = ""
     """Names of the devices, parted by commas, in the order of the channels; empty: as the data say."""
     anchor: str = ""
     """Device that the encoder is for, by name; empty: the first; random: another one for every batch."""
-    strategy: Strategy = "closest_pos_all_neg"
+    chosen_by: Strategy = "closest_pos_all_neg"
     """How positives and negatives are chosen by distance."""
     positives: str = ""
     """Devices to be positives, parted by commas, in place of the strategy."""
@@ -97,11 +97,11 @@ class ColloSSL(Method):
     def build(self) -> None:
         """The encoder of all devices, and what was counted of them."""
         c = self.config
-        self.names = [name.strip() for name in c.devices.split(",") if name.strip()]
+        self.names = [name.strip() for name in c.worn.split(",") if name.strip()]
         if len(self.names) < 2:
             raise UserError(
                 "collossl learns from several devices worn at once: give --data devices:FOLDER (a table per device), "
-                "or name the devices of the channels with --devices wrist,thigh"
+                "or name the devices of the channels with --worn wrist,thigh"
             )
         if self.channels != len(self.names) * c.per_device:
             raise UserError(
@@ -225,7 +225,7 @@ class ColloSSL(Method):
         """Positives and negatives as places in ``others``; by hand where they were named."""
         c, (by_hand, against) = self.config, self._manual
         whole = c.selection == "whole"
-        found = objectives.select_devices(distances, c.strategy, weighted=c.weighted, with_anchor=whole)
+        found = objectives.select_devices(distances, c.chosen_by, weighted=c.weighted, with_anchor=whole)
         if not by_hand and not against:
             return found
         positives = [others.index(k) for k in by_hand if k in others] or found.positives

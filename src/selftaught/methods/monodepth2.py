@@ -11,8 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
+from selftaught.catalog.rules import Share
 from selftaught.methods._depth import DepthConfig, DepthMethod
 from selftaught.objectives.monodepth2 import monodepth2_terms
+from selftaught.views import ColorJitter, Recipe, View
 
 __all__ = ["Monodepth2"]
 
@@ -25,6 +27,8 @@ class Config(DepthConfig):
     """Whether pixels that don't move against the camera are left out."""
     average: bool = False
     """Mean over the frames in place of the smallest error (ablation)."""
+    jitter: Share = 0.5
+    """Share of snippets whose colours the networks see changed (never the loss)."""
 
 
 PRESETS = {
@@ -47,6 +51,11 @@ class Monodepth2(DepthMethod):
     slug = "monodepth2"
     config_class = Config
     config: Config
+
+    def recipe(self) -> Recipe:
+        """The three frames, and the same in other colours for the networks."""
+        colour = ColorJitter(0.2, 0.2, 0.2, 0.1, p=self.config.jitter)
+        return Recipe((View("clip", "clip", (self.resize(),)), View("seen", "clip", (colour,))))
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Photometric error of the warped neighbours, and smoothness."""

@@ -209,7 +209,7 @@ def sampling_grid(depth: Tensor, intrinsics: Tensor, transform: Tensor, offset: 
     Raises:
         UserError: other shapes.
     """
-    n = _map_shape(depth)[0]
+    n, height, width = _map_shape(depth)
     if intrinsics.shape != (n, 3, 3) or transform.shape != (n, 4, 4):
         shapes = f"{tuple(intrinsics.shape)} and {tuple(transform.shape)}"
         raise UserError(f"intrinsics and transform: shapes {shapes}; pass ({n}, 3, 3) and ({n}, 4, 4)")
@@ -219,10 +219,28 @@ def sampling_grid(depth: Tensor, intrinsics: Tensor, transform: Tensor, offset: 
         shift = torch.zeros_like(intrinsics)
         shift[:, :2, 2] = offset.to(intrinsics.dtype)
         intrinsics = intrinsics - shift  # a crop moves the principal point
-    turned = intrinsics @ transform[:, :3, :3] @ torch.linalg.inv(intrinsics)
+    turned = intrinsics @ transform[:, :3, :3] @ _inverse(intrinsics)
     moved = intrinsics @ transform[:, :3, 3:]
+    if torch.compiler.is_compiling():  # an exporter follows plain operations only
+        x, y, z = _seen(depth[:, 0], turned, moved[:, :, 0])
+        across, down = 2 / max(1, width - 1), 2 / max(1, height - 1)
+        places = torch.stack((x / (z + _TINY) * across, y / (z + _TINY) * down), -1)
+        return places - 1
     found: Tensor = _Grid.apply(depth[:, 0], turned, moved[:, :, 0])
     return found
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """Inverses of (N, 3, 3) by cofactors, which exporters know."""
+    rows = [[matrix[:, i, j] for j in range(3)] for i in range(3)]
+
+    def cofactor(i: int, j: int) -> Tensor:
+        a, b, c, d = (i + 1) % 3, (i + 2) % 3, (j + 1) % 3, (j + 2) % 3
+        return rows[a][c] * rows[b][d] - rows[a][d] * rows[b][c]
+
+    determinant = sum(rows[0][j] * cofactor(0, j) for j in range(3))
+    entries = [cofactor(j, i) / determinant for i in range(3) for j in range(3)]
+    return torch.stack(entries, 1).view(-1, 3, 3)
 
 
 class _Grid(torch.autograd.Function):

@@ -255,8 +255,8 @@ def _fit_to_data(config: Any, facts: dict[str, Any]) -> None:
     """Settle what was left to the data, and refuse what it can't give."""
     if getattr(config, "class_names", ()) is None and facts.get("classes"):
         config.class_names = list(facts["classes"])
-    if getattr(config, "devices", None) == "" and facts.get("devices"):
-        config.devices = ",".join(facts["devices"])
+    if getattr(config, "worn", None) == "" and facts.get("devices"):
+        config.worn = ",".join(facts["devices"])
     short = facts.get("short_side")
     if short is None:
         return
