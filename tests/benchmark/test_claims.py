@@ -86,7 +86,7 @@ def test_the_verdict_says_better_worse_or_nothing_shown() -> None:
     assert "no difference" in verdict(-0.1, 0.1)
     assert "no difference" in verdict(None, None)
     with pytest.raises(UserError, match="there are claims for"):
-        claims.run("gopro")
+        claims.run("bicubic")
 
 
 @pytest.mark.slow

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from selftaught.claims._comparison import Arm, Claim
+import torch
 
-__all__ = ["claim"]
+from selftaught.claims._comparison import Arm, Claim
+from selftaught.claims._facts import EXACT, Fact, apart
+from selftaught.networks import circular_blur, wiener
+
+__all__ = ["claim", "fact"]
 
 
 def claim() -> Claim:
@@ -28,4 +32,22 @@ def claim() -> Claim:
         score=("restoration", "psnr"),
         also=(("restoration", "ssim"), ("restoration", "sharpness")),
         full={"steps": 4000},
+    )
+
+
+def fact() -> Fact:
+    """What holds exactly about it, whatever the experiment shows."""
+    rng = torch.Generator().manual_seed(0)
+    sharp = torch.rand(1, 3, 24, 20, dtype=torch.float64, generator=rng)
+    kernel = torch.rand(1, 1, 3, 3, dtype=torch.float64, generator=rng)
+    kernel[0, 0, 1, 1] += 9  # its transform has no zero
+    kernel = kernel / kernel.sum()
+    blurred = circular_blur(sharp, kernel)
+    undone = apart(wiener(blurred, kernel, nsr=0.0, pad="circular"), sharp)
+    light = torch.tensor([0.5, 2.0, 0.1], dtype=torch.float64).view(1, 3, 1, 1)
+    scaled = apart(wiener(light * blurred, kernel, nsr=0.01), light * wiener(blurred, kernel, nsr=0.01))
+    return Fact(
+        "Without noise the Wiener layer undoes a blur that wraps around, and light passes through it as a factor.",
+        {"deviation of the undone blur": undone, "of the scaled image": scaled},
+        max(undone, scaled) < EXACT,
     )

@@ -70,7 +70,7 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
             {"name": name, "steps": stage["steps"], "seconds": stage.get("seconds")}
             for name, stage in state["stages"].items()
         ],
-        "metrics": _metrics([row for place in places for row in _rows(place.metrics)], facts),
+        "metrics": _metrics([row for place in places for row in _curves(place.metrics)], facts),
         "skipped": skipped,
     }
     found["tasks"] = _tasks(state.get("tasks") or [], facts)
@@ -153,16 +153,28 @@ def _metrics(rows: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a stage's metrics.csv, which may not be there: a stage, a whole step, and numbers or nothing.
+    """The rows of a csv file that may not be there.
 
     Raises:
-        UserError: it is damaged.
+        UserError: it can't be read.
     """
     if not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return list(csv.DictReader(file))
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path}: damaged ({str(error)[:60]}); delete it to go on without it") from error
+
+
+def _curves(path: Path) -> list[dict[str, str]]:
+    """The rows of a stage's metrics.csv: a stage, a whole step, and numbers or nothing.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    rows = _rows(path)
+    try:
         for row in rows:
             int(row["step"])
             for name, value in row.items():
@@ -170,7 +182,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
                     float(value)
             if not row["stage"]:
                 raise ValueError("a row without a stage")
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({str(error)[:60]}); delete it to go on without the curves") from error
     return rows
 
