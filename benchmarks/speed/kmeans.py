@@ -71,7 +71,7 @@ def main() -> None:
             peaks[kind] = max(peaks[kind], found["peak_gb"])
     tree = measure("hierarchical", options)
     content = {
-        "what": "points x iterations per second of k-means, equal starts and iterations, all points",
+        "work": "points x iterations per second of k-means, equal starts and iterations, all points",
         "options": vars(options),
         **compared(rates, "selftaught"),
         "by processor time": compared(cpu, "selftaught"),

@@ -82,7 +82,8 @@ def main(count: int) -> None:
     known = machine()
     found = compared(rounds({"textbook": worker(textbook), "ours": worker(ours)}, count), "ours")
     show(f"warp and photometric error, {WIDTH} x {HEIGHT}, two neighbours", found, "frames/s")
-    store("warp", {"machine": known, "warp": found})
+    what = f"depth from video: two neighbours warped onto a frame and their error, both ways, {WIDTH}x{HEIGHT}"
+    store("warp", {"work": f"{what}, frames per second", "machine": known, "rounds": count} | found)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 
 from selftaught.claims._comparison import Arm, Claim
 from selftaught.claims._facts import EXACT, Fact, apart
-from selftaught.networks import circular_blur, wiener
+from selftaught.networks.wiener import circular_blur, wiener
 
 __all__ = ["claim", "fact"]
 
