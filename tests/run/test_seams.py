@@ -14,7 +14,7 @@ from torch import Tensor
 import selftaught
 from selftaught.engine.method import Stage
 from selftaught.errors import UserError
-from selftaught.run import samples, training
+from selftaught.run import samples, stages, training
 from selftaught.run_settings import Settings
 from tests.engine.test_several_optimisers import Config, Toy, series
 
@@ -61,7 +61,7 @@ def _train(folder: Path, kill: int | None, monkeypatch: pytest.MonkeyPatch) -> i
         job = training.Job(
             folder, Staged, Settings(**OPTIONS), Config(), samples.facts(data), {"data": data}, data, quiet=True
         )
-        training._train(job)
+        stages.train_job(job)
     return count
 
 

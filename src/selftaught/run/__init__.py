@@ -27,10 +27,12 @@ from selftaught.run import (
     reporting,
     samples,
     searching,
+    stages,
     training,
 )
 from selftaught.run.bench import Bench, Options
 from selftaught.run.evaluations import Found
+from selftaught.run.job import build
 from selftaught.run.layout import Layout
 from selftaught.run.ranks import is_first
 from selftaught.run_settings import Settings
@@ -152,7 +154,7 @@ class Run:
         path = self.layout.weights
         if not path.exists():
             path = self._last_checkpoint(method)
-        elif problem := training.deliverable_problem(self.layout):
+        elif problem := stages.deliverable_problem(self.layout):
             raise UserError(f"{problem}; write it again with: selftaught train --resume {self.path}")
         try:
             if path == self.layout.weights:
@@ -192,7 +194,7 @@ class Run:
         kind = methods.get(self.config["method"])
         torch.manual_seed(self.config["settings"]["seed"] if seed is None else seed)
         options = self.config["options"] | ({"pretrained": False} if "pretrained" in self.config["options"] else {})
-        return training.build(kind, kind.config_class(**options), self.config["data"])
+        return build(kind, kind.config_class(**options), self.config["data"])
 
     def _untrained(self) -> Method:
         fresh = self._build(self.config["settings"]["seed"] + 10_007)
