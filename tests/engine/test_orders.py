@@ -10,10 +10,14 @@ import pytest
 import torch
 
 from selftaught import UserError
+from selftaught.data import open_source
+from selftaught.engine.batches import Batches
 from selftaught.engine.fit import fit
 from selftaught.engine.loader import DataModule
-from selftaught.engine.orders import ActiveSet, Balanced, Grouped, InOrder, Order, Shuffled, batches_of
+from selftaught.engine.orders import ActiveSet, Balanced, Grouped, InOrder, Order, Shuffled, batches_of, earlier
+from selftaught.engine.streams import Stream
 from selftaught.run_settings import Settings
+from selftaught.views import Pipeline, RandomResizedCrop
 from tests.engine.test_several_optimisers import SETTINGS, Toy, series
 
 
@@ -133,3 +137,22 @@ def test_streams_of_two_roles_stand_side_by_side() -> None:
         assert batch["first"]["series"].shape == batch["second"]["series"].shape == (8, 6, 16)
         assert int(batch["second"]["index"].max()) < 12
     assert data.epoch_batches() == 1  # of the shorter stream
+
+
+def test_a_sample_that_comes_again_in_an_epoch_is_seen_otherwise() -> None:
+    """One sample of a rare class among forty: its views differ each time, and a run that is cut sees the same ones."""
+    assert earlier(np.array([3, 1, 3, 3, 1, 0])).tolist() == [0, 0, 1, 2, 1, 0]
+    assert earlier(np.zeros(0, dtype=np.int64)).tolist() == []
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (40, 16, 16, 3), dtype=np.uint8)
+    source = open_source(images, split="all")
+    pipeline = Pipeline((RandomResizedCrop(16, scale=(0.1, 1.0)),))
+    batches = Batches(source, [pipeline], seed=0)
+    order = Balanced(np.array([1] + [0] * 39))
+    keys = list(Stream(order, 8, 0, 0, 5))
+    seen = [batch["views"][0][batch["index"] == 0] for batch in (batches[key] for key in keys)]
+    rare = torch.cat(seen)
+    assert len(rare) == 20
+    assert len(torch.unique(rare.flatten(1), dim=0)) == 20
+    assert list(Stream(order, 8, 0, 3, 5)) == keys[3:]
+    assert list(Stream(Shuffled(40), 8, 0, 0, 5)) == [key[:2] for key in Stream(Shuffled(40), 8, 0, 0, 5)]

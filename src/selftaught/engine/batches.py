@@ -36,10 +36,11 @@ def enough_for(pipelines: list[Pipeline] | None) -> int | None:
 class Batches(Dataset[Any]):
     """Whole batches of one source, made in the loader's workers.
 
-    Indexed with ``(epoch, indices)``; returns the batch dict of the contract, ``values`` with the numbers that the
-    source knows of each sample, and ``skipped``: pairs of a sample's index and the reason it could not be used. A
-    skipped sample's place is taken by the next good one. The views' randomness depends on (seed, epoch, index) alone,
-    so no worker holds a state that a resumed run would miss.
+    Indexed with ``(epoch, indices)``, or ``(epoch, indices, times)`` where a sample comes again in an epoch; returns
+    the batch dict of the contract, ``values`` with the numbers that the source knows of each sample, and ``skipped``:
+    pairs of a sample's index and the reason it could not be used. A skipped sample's place is taken by the next good
+    one. The views' randomness depends on (seed, epoch, index, time) alone, so no worker holds a state that a resumed
+    run would miss.
 
     Args:
         source: where the samples come from.
@@ -73,10 +74,11 @@ class Batches(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: tuple[int, list[int]]) -> dict[str, Any]:
-        epoch, indices = key
+    def __getitem__(self, key: tuple[Any, ...]) -> dict[str, Any]:
+        epoch, indices = key[:2]
+        times = key[2] if len(key) > 2 else [0] * len(indices)
         skipped: list[tuple[int, str]] = []
-        rows = [self._sample(int(i), epoch, skipped) for i in indices]
+        rows = [self._sample(int(i), (epoch, t), skipped) for i, t in zip(indices, times, strict=True)]
         kept = np.array([row[0] for row in rows], dtype=np.int64)
         batch: dict[str, Any] = {"index": torch.from_numpy(kept), "skipped": skipped}
         if self.source.labels is not None:
@@ -101,11 +103,14 @@ class Batches(Dataset[Any]):
             raise UserError(f"--view-device model: {self.source.name} has images of several sizes; use cpu")
         return stack_images(images)
 
-    def _sample(self, index: int, epoch: int, skipped: list[tuple[int, str]]) -> tuple[int, Any]:
+    def _sample(self, index: int, when: tuple[int, int], skipped: list[tuple[int, str]]) -> tuple[int, Any]:
+        """The sample's views; ``when``: the epoch, and how often the sample came in it before."""
+        epoch, time = when
         for attempt in range(_TRIES):
             i = (index + attempt) % len(self.source)
             try:
-                return i, self._views(i, np.random.Generator(np.random.PCG64([self.seed, epoch, i])))
+                key = [self.seed, epoch, i] if time == 0 else [self.seed, epoch, i, time]
+                return i, self._views(i, np.random.Generator(np.random.PCG64(key)))
             except SampleError as error:
                 skipped.append((i, error.reason))
         raise UserError(

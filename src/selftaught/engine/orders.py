@@ -24,6 +24,8 @@ __all__ = [
     "Shuffled",
     "WithReplacement",
     "batches_of",
+    "draws_of",
+    "earlier",
 ]
 
 
@@ -33,10 +35,12 @@ class Order:
     Attributes:
         length: entries of an epoch, the same in every one.
         stateful: whether a state can change it while it is in use.
+        once: whether no sample comes twice in an epoch.
     """
 
     length: int
     stateful: bool = False
+    once: bool = False
 
     def batched(self, rows: int) -> None:
         """Be told how many samples make a batch on all processes, before the first epoch is asked for."""
@@ -60,6 +64,8 @@ class Shuffled(Order):
         n: number of samples.
     """
 
+    once = True
+
     def __init__(self, n: int) -> None:
         self.length = n
 
@@ -70,6 +76,8 @@ class Shuffled(Order):
 
 class InOrder(Order):
     """Every sample once, in the order of the source."""
+
+    once = True
 
     def __init__(self, n: int) -> None:
         self.length = n
@@ -106,6 +114,8 @@ class Grouped(Order):
         UserError: no group has so many samples.
     """
 
+    once = True
+
     def __init__(self, groups: np.ndarray, per_group: int) -> None:
         if per_group < 1:
             raise UserError(f"per_group={per_group} must be at least 1")
@@ -134,6 +144,8 @@ class OneGroup(Order):
     Args:
         groups: (n,) which group a sample belongs to.
     """
+
+    once = True
 
     def __init__(self, groups: np.ndarray) -> None:
         self.groups = np.asarray(groups)
@@ -272,10 +284,34 @@ def batches_of(
     Raises:
         UserError: the epoch does not fill one batch.
     """
+    for indices, _ in draws_of(order, batch_size, seed=seed, epoch=epoch, start=start, rank=rank, world=world):
+        yield indices
+
+
+def draws_of(
+    order: Order, batch_size: int, *, seed: int, epoch: int, start: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[tuple[list[int], list[int]]]:
+    """As :func:`batches_of`, and how often each sample came in the epoch before, so that its views differ each time.
+
+    Raises:
+        UserError: the epoch does not fill one batch.
+    """
     whole = batch_size * world
     if order.length < whole:
         raise UserError(f"{order.length} samples fill no batch of {whole}; use --batch-size {order.length // world}")
     listed = order.epoch(seed, epoch)
+    times = np.zeros(len(listed), dtype=np.int64) if order.once else earlier(listed)
     for k in range(start, order.length // whole):
-        first = k * whole + rank * batch_size
-        yield listed[first : first + batch_size].tolist()
+        part = slice(k * whole + rank * batch_size, k * whole + (rank + 1) * batch_size)
+        yield listed[part].tolist(), times[part].tolist()
+
+
+def earlier(listed: np.ndarray) -> np.ndarray:
+    """How often the sample at each place stands before it: (n,) int64, 0 for the first time."""
+    order = np.argsort(listed, kind="stable")
+    ordered = listed[order]
+    new = np.r_[True, ordered[1:] != ordered[:-1]] if len(ordered) else np.zeros(0, dtype=bool)
+    places = np.arange(len(ordered))
+    times = np.empty(len(ordered), dtype=np.int64)
+    times[order] = places - np.maximum.accumulate(np.where(new, places, 0))
+    return times

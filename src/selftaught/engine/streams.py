@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from selftaught.data import Source
 from selftaught.engine.batches import Batches
-from selftaught.engine.orders import Order, batches_of
+from selftaught.engine.orders import Order, draws_of
 from selftaught.errors import UserError
 
 _START_METHOD = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
@@ -25,7 +25,10 @@ _told = 0
 
 
 class Stream(Sampler[Any]):
-    """(epoch, indices) pairs of one order from any batch of the stream on, for a number of batches."""
+    """Keys (epoch, indices, times) of one order from any batch of the stream on, for a number of batches.
+
+    ``times``: how often each sample came in the epoch before; left out where none did.
+    """
 
     def __init__(
         self, order: Order, batch_size: int, seed: int, start: int, total: int, rank: int = 0, world: int = 1
@@ -34,21 +37,21 @@ class Stream(Sampler[Any]):
         self.start, self.total = start, total
         self.per_epoch = max(1, order.length // (batch_size * world))
 
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         position = self.start
         while position < self.total:
             epoch, first = divmod(position, self.per_epoch)
-            for indices in self.epoch(epoch, first):
+            for key in self.epoch(epoch, first):
                 if position >= self.total:
                     return
-                yield epoch, indices
+                yield key
                 position += 1
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[int]]:
-        """The batches of one epoch from one of them on."""
-        return batches_of(
-            self.order, self.batch_size, seed=self.seed, epoch=epoch, start=start, rank=self.rank, world=self.world
-        )
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, ...]]:
+        """The keys of one epoch from one of its batches on."""
+        place: dict[str, Any] = {"start": start, "rank": self.rank, "world": self.world}
+        for indices, times in draws_of(self.order, self.batch_size, seed=self.seed, epoch=epoch, **place):
+            yield (epoch, indices, times) if any(times) else (epoch, indices)
 
     def __len__(self) -> int:
         return self.total - self.start
@@ -59,20 +62,19 @@ class Epochs(Stream):
 
     passes = 0
 
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         epoch, self.passes = self.passes, self.passes + 1
-        for indices in islice(self.epoch(epoch), self.total):
-            yield epoch, indices
+        yield from islice(self.epoch(epoch), self.total)
 
 
 class SideBySide(Sampler[Any]):
-    """Keys of several streams side by side: {role: (epoch, indices)}."""
+    """Keys of several streams side by side, by role."""
 
     def __init__(self, streams: dict[str, Stream]) -> None:
         self.streams = streams
         self.total = next(iter(streams.values())).total
 
-    def __iter__(self) -> Iterator[dict[str, tuple[int, list[int]]]]:
+    def __iter__(self) -> Iterator[dict[str, tuple[Any, ...]]]:
         for keys in zip(*self.streams.values(), strict=True):
             yield dict(zip(self.streams, keys, strict=True))
 
@@ -89,7 +91,7 @@ class Together(Dataset[Any]):
     def __len__(self) -> int:
         return max(len(part) for part in self.parts.values())
 
-    def __getitem__(self, keys: dict[str, tuple[int, list[int]]]) -> dict[str, dict[str, Any]]:
+    def __getitem__(self, keys: dict[str, tuple[Any, ...]]) -> dict[str, dict[str, Any]]:
         return {role: part[keys[role]] for role, part in self.parts.items()}
 
 
