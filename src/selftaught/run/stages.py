@@ -49,7 +49,8 @@ def train_job(job: Job) -> Path:
     if job.settings.curate:
         curate(method, job.settings.curate)
     method.survey(job.sources)
-    if job.settings.init:
+    begun = bool(state["stages"]) or layout.checkpoint(method.stages[0]).exists()
+    if job.settings.init and (job.kind.transforms or not begun):  # what is begun has its weights in its checkpoint
         start_from(method, job.settings.init)
     for line in job.plan:
         teller(job.quiet)(line)
