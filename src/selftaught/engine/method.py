@@ -146,13 +146,13 @@ class Method(L.LightningModule):
         return False
 
     @classmethod
-    def streams(cls, source: Any, given: dict[str, Any], opened: Callable[[Any], Any]) -> dict[str, Any]:
+    def streams(cls, source: Any, given: dict[str, Any], opened: Callable[..., Any]) -> dict[str, Any]:
         """The sources of all roles: the run's data for the first, what was given for the others.
 
         Args:
             source: the run's data.
             given: what was named for single roles.
-            opened: opens a source.
+            opened: opens a source, of the run's kind of samples or of one that is named.
 
         Raises:
             UserError: a role without a source.

@@ -180,13 +180,13 @@ class Uni4Eye(Method):
 
     # ---- data ------------------------------------------------------------------------------------------------
     @classmethod
-    def streams(cls, source: Any, given: dict[str, Any], opened: Callable[[Any], Any]) -> dict[str, Any]:
+    def streams(cls, source: Any, given: dict[str, Any], opened: Callable[..., Any]) -> dict[str, Any]:
         """Images, and the volumes beside them; the built-in slices have the built-in blocks beside them."""
         if "volumes" not in given:
-            return {"data": source} | ({"volumes": opened("brain")} if source.name == "brain-slices" else {})
+            return {"data": source} | ({"volumes": opened("brain", "volume")} if source.name == "brain-slices" else {})
         if source.modality != "image":
             raise UserError(f"{source.name} holds volumes already; --volumes stands beside images: leave it out")
-        found = opened(given["volumes"])
+        found = opened(given["volumes"], "volume")
         if found.modality != "volume":
             raise UserError(f"--volumes {found.name}: it holds no volumes")
         return {"data": source, "volumes": found}
@@ -211,8 +211,10 @@ class Uni4Eye(Method):
         return sources
 
     def views(self) -> list[Pipeline]:
-        """One view of an image."""
+        """One view of an image; none where volumes are looked at."""
         c = self.config
+        if self.modality == "volume":
+            return []
         if c.augment == "none":
             return list(views.plain(c.image_size))
         return [Pipeline((RandomResizedCrop(c.image_size, (c.crop, 1.0)), Grayscale(0.2), HorizontalFlip()))]

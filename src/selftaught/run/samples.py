@@ -113,8 +113,7 @@ def streams(
     source = kind.takes(training_source(data, modality, settings))
     if len(kind.roles) == 1:
         return {kind.roles[0]: source}
-    wanted = None if kind.mixes else modality
-    return kind.streams(source, given, lambda spec: training_source(spec, wanted, settings))
+    return kind.streams(source, given, lambda spec, wanted=modality: training_source(spec, wanted, settings))
 
 
 def hold_out(source: Source, share: float, seed: int) -> tuple[Source, Source]:
