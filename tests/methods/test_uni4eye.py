@@ -161,7 +161,7 @@ def test_what_cannot_be_is_refused_in_one_line(folders: tuple[Path, Path]) -> No
     images, volumes = map(str, folders)
     start = RUN | {"steps": 1, "batch_size": 4, "quiet": True}
     for data, options, words in (
-        (images, {"volumes": images}, "no volume"), (volumes, {"volumes": volumes}, "holds volumes already"),
+        (images, {"volumes": images}, "no volume can be read"), (volumes, {"volumes": volumes}, "holds volumes already"),
         (volumes, {"ranks": "images"}, "ranks=images"), (images, {"ranks": "volumes"}, "as --data"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):
@@ -178,7 +178,6 @@ def test_a_run_of_both_learns_and_is_used_on_either(folders: tuple[Path, Path], 
         found = run.evaluate(source, protocols=["knn"])
         assert 0 <= found["knn"]["this"].numbers["accuracy"].mean <= 1
         assert run.apply(source, tmp_path / f"{source.name}.parquet") == count
-    assert run.export("onnx").exists()
     assert "restored gradient" in run.report().read_text()
     alone = selftaught.train(
         "uni4eye", volumes, out=str(tmp_path / "alone"), steps=3, batch_size=6, quiet=True, **RUN
@@ -186,6 +185,7 @@ def test_a_run_of_both_learns_and_is_used_on_either(folders: tuple[Path, Path], 
     assert alone.method.modality == "volume"
     assert alone.evaluate(protocols=["knn", "finetune"])["finetune"]["this"].numbers
     assert alone.export("onnx").exists()
+    assert alone.report().exists()
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from torch import Tensor
 from selftaught import objectives, views
 from selftaught.catalog.rules import Count, Form, Natural, NonNegative, PositiveShare, Range, Share
 from selftaught.engine.method import Method, MethodConfig, Optim
-from selftaught.errors import UserError
+from selftaught.errors import SampleError, UserError
 from selftaught.networks.masks import random_masking
 from selftaught.networks.tokens import patchify, unpatchify
 from selftaught.networks.uni4eye import UNI4EYE_SIZES, DualDecoder, DynamicHead, RankEncoder
@@ -29,6 +29,7 @@ from selftaught.views import Grayscale, HorizontalFlip, Pipeline, RandomResizedC
 
 __all__ = ["Uni4Eye", "augment_volumes", "rank_of_turn"]
 
+_LOOKED_AT = 8
 _BOX = Form(r"[1-9]\d*-[1-9]\d*-[1-9]\d*", "depth, height and width as 16-32-32")
 
 
@@ -97,6 +98,14 @@ PRESETS = {
         "lr_scaling": "none", "warmup_epochs": 1.0, "steps": 1000, "batch_size": 64,
     },
 }  # fmt: skip
+
+
+def _readable(source: Any, i: int) -> bool:
+    try:
+        source.read(i)
+    except SampleError:
+        return False
+    return True
 
 
 def rank_of_turn(turn: int) -> int:
@@ -187,8 +196,8 @@ class Uni4Eye(Method):
         if source.modality != "image":
             raise UserError(f"{source.name} holds volumes already; --volumes stands beside images: leave it out")
         found = opened(given["volumes"], "volume")
-        if found.modality != "volume":
-            raise UserError(f"--volumes {found.name}: it holds no volumes")
+        if not any(_readable(found, i) for i in range(min(len(found), _LOOKED_AT))):
+            raise UserError(f"--volumes {found.name}: no volume can be read of the first {_LOOKED_AT}")
         return {"data": source, "volumes": found}
 
     @classmethod

@@ -433,13 +433,14 @@ class Run:
 
     def _page(self, lead: evaluations.Evaluation, say: Say) -> outputs.Page:
         """What the report's pictures are drawn from."""
+        method = self._facing(self.method, None)
         settings, modality = self.settings, self.config["data"]["modality"]
         data = settings.data if lead.own else lead.data
         kept = lead.features()
         train: Source | None = None
         test: Source | None = None
         try:
-            train = self.method.takes(samples.training_source(settings.data, modality, settings))
+            train = method.takes(samples.training_source(settings.data, modality, settings))
         except UserError as error:  # gone since, or it had no name: what is stored is shown
             say(f"without pictures of the training data: {error}")
         if data is not None:
@@ -450,7 +451,7 @@ class Run:
             except UserError as error:
                 say(f"without pictures of {data}: {error}")
         saved = self.layout.checkpoint(self.method.stages[-1])  # holds the parts that are not delivered, too
-        return outputs.Page(self.method, train, test, settings, kept, lead.sections(), saved)
+        return outputs.Page(method, train, test, settings, kept, lead.sections(), saved)
 
     def summary(self) -> list[str]:
         """Three lines: what was trained, how it did, where it lies."""
