@@ -56,7 +56,7 @@ def fact() -> Fact:
     off = {
         "tokens of a volume of equal slices": tokens,
         "largest gradient of a visible patch": slope[~mask].abs().max().item(),
-        "beta 0 and a masked autoencoder": apart(plain, objectives.mae(made, patches, mask)),
+        "beta 0 and a masked autoencoder": apart(plain, objectives.mae(made, patches, mask, norm_pix=False)),
         "gradient map after adding a constant": apart(
             objectives.gradient_map(image + 3), objectives.gradient_map(image)
         ),
