@@ -423,7 +423,9 @@ class Run:
         train: Source | None = None
         test: Source | None = None
         try:
-            train = self.method.takes(samples.training_source(settings.data, modality, settings))
+            taken = self.method.takes(samples.training_source(settings.data, modality, settings))
+            role = self.method.roles[0]
+            train = self.method.arranged({role: taken}, self.method.config)[role]
         except UserError as error:  # gone since, or it had no name: what is stored is shown
             say(f"without pictures of the training data: {error}")
         if data is not None:
