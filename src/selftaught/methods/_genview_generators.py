@@ -60,7 +60,7 @@ class AutoencoderGenerator:
 
 
 def learn_autoencoder(
-    images: Tensor, *, steps: int, dim: int = 128, width: int = 16, lr: float = 1e-3, highest: int = 400, seed: int = 0
+    images: Tensor, *, steps: int, dim: int = 128, width: int = 16, lr: float = 2e-3, highest: int = 400, seed: int = 0
 ) -> networks.ConditionalAutoencoder:
     """Train a conditional autoencoder: reconstruct images from codes with a random level of noise in them.
 
@@ -131,11 +131,13 @@ class UnCLIPGenerator:
                 f"unCLIP makes colour images, these have {images.shape[1]} channels; take generator=autoencoder"
             )
         colours, own = images.expand(-1, 3, -1, -1), own_generators(images, seed)
+        shown = [(x * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy() for x in colours]
+        seen = self.pipeline.feature_extractor(images=shown, return_tensors="pt").pixel_values
         found: list[Tensor | None] = [None] * len(images)
         for level in noise_levels.unique().tolist():
             rows = (noise_levels == level).nonzero().flatten().tolist()
             made = self.pipeline(
-                image=colours[rows], prompt=[self.prompt] * len(rows), noise_level=int(level),
+                image=seen[rows], prompt=[self.prompt] * len(rows), noise_level=int(level),
                 num_inference_steps=self.steps, guidance_scale=self.guidance, generator=[own[r] for r in rows],
                 output_type="pt",
             ).images  # fmt: skip

@@ -50,6 +50,8 @@ class ConditionalAutoencoder(nn.Module):
 
     mean: Tensor
     std: Tensor
+    token_mean: Tensor
+    token_std: Tensor
 
     def __init__(self, channels: int, side: int, *, dim: int = 128, width: int = 16) -> None:
         super().__init__()
@@ -73,10 +75,19 @@ class ConditionalAutoencoder(nn.Module):
         self.decoder = nn.Sequential(*back[:-1], nn.Sigmoid())
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
+        self.register_buffer("token_mean", torch.zeros(widths[-1], 1, 1))
+        self.register_buffer("token_std", torch.ones(widths[-1], 1, 1))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """(N, F, h, w): the last feature map before its ReLU, each feature standardised over many images.
+
+        Without that all tokens would point in nearly one direction, and cosines tell little apart.
+        """
+        return (self.features[:-1](self._checked(x)) - self.token_mean) / self.token_std
 
     def tokens(self, x: Tensor) -> Tensor:
-        """(N, P, F): the last feature map in raster order."""
-        return self.features(self._checked(x)).flatten(2).transpose(1, 2)
+        """(N, P, F): :meth:`maps` in raster order."""
+        return self.maps(x).flatten(2).transpose(1, 2)
 
     def code(self, x: Tensor) -> Tensor:
         """c (N, D) of images (N, C, side, side) in [0, 1]."""
@@ -90,8 +101,10 @@ class ConditionalAutoencoder(nn.Module):
 
     @torch.no_grad()
     def standardise(self, x: Tensor) -> None:
-        """Take mean and deviation of the codes of many images; noise is added to standardised codes."""
-        code = self.code(x)
+        """Take mean and deviation of the codes and of the tokens of many images; noise is for standardised codes."""
+        code, maps = self.code(x), self.features[:-1](self._checked(x))
+        self.token_mean.copy_(maps.mean((0, 2, 3))[:, None, None])
+        self.token_std.copy_(maps.std((0, 2, 3), correction=0)[:, None, None].clamp(min=1e-6))
         self.mean.copy_(code.mean(0))
         self.std.copy_(code.std(0, correction=0).clamp(min=1e-6))
 

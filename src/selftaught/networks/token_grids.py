@@ -90,7 +90,7 @@ class _Features(nn.Module):
         self.autoencoder = autoencoder
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.autoencoder.features(x)
+        return self.autoencoder.maps(x)
 
 
 class _First(nn.Module):
