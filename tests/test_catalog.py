@@ -469,7 +469,17 @@ def test_flags_in_the_docs_exist() -> None:
     """A flag in the pages is a setting, an option of a built method, one of a command, or another program's."""
     known = {o.flag for slug in BUILT for o in catalog.options(slug)} | {o.flag for o in catalog.settings()}
     roles = {f"--{role}" for slug in BUILT for role in catalog.roles(slug)}
-    train = {"--config", "--resume", "--own-views", "--quiet", "--report", "--no-report", "--no-name", "--name"}
+    train = {
+        "--config",
+        "--resume",
+        "--own-views",
+        "--finish-now",
+        "--quiet",
+        "--report",
+        "--no-report",
+        "--no-name",
+        "--name",
+    }
     of_commands: set[str] = set()
     for add_options in (add_grid_options, *(c.add_options for c in (*COMMANDS.values(), *BENCHMARKS.values()))):
         parser = Parser()

@@ -6,6 +6,7 @@ import html
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -312,3 +313,40 @@ def test_a_room_of_commands_refuses_a_file_without_one_and_a_name_given_twice(
     importlib.invalidate_caches()
     with pytest.raises(ImportError, match="no COMMAND"):
         commands_of("some_commands", [str(room)])
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["doctor"], "stopped; give the same command again"),
+        (["apply", "some-run", "photos", "--out", "x.npy"], "stopped; the same command goes on where it stopped"),
+    ],
+)
+def test_a_signal_ends_any_command_in_one_line(
+    arguments: list[str],
+    said: str,
+    signum: signal.Signals,
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the middle of the work; what was on its way to a file is cleared up as the command unwinds."""
+    unwound = []
+
+    def work(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signum)
+            time.sleep(5)
+        except Exception:
+            unwound.append("taken for a fault")
+        finally:
+            unwound.append("cleared up")
+
+    monkeypatch.setattr("selftaught.doctor.examine", work)
+    monkeypatch.setattr("selftaught.load", work)
+    before = signal.getsignal(signal.SIGTERM)
+    found, _, err = run(capsys, *arguments)
+    assert (found, unwound) == (code, ["cleared up"])
+    assert err == f"selftaught: {said}\n"
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,4 +1,4 @@
-"""A finished run trained further equals the run that was long from the beginning, where the schedule allows it."""
+"""Runs made longer and shorter than they were begun: extended to the bit, or finished where they stand."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
 import selftaught
 from selftaught.cli import main
 from selftaught.errors import UserError
+from selftaught.run import training
 from tests.conftest import TINY
 
 OPTIONS: dict[str, Any] = TINY | {
@@ -41,3 +43,24 @@ def test_it_ends_where_the_long_run_ends_to_the_bit(tmp_path: Path, capsys: pyte
         selftaught.train("byol", extend=str(longer.path))
     with pytest.raises(UserError, match="leave out --lr"):
         selftaught.train("byol", extend=str(longer.path), steps=9, lr=0.1)
+
+
+def test_an_interrupted_run_is_finished_where_it_stands(tmp_path: Path) -> None:
+    """Stopped after 4 of 9 steps: its weights are those of the averages at its last checkpoint, and it counts 4."""
+
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            if module.steps == 5:
+                raise RuntimeError("power cut")
+
+    more = {"ema": 0.9, "checkpoint_steps": 2}
+    with pytest.raises(RuntimeError, match="power cut"):
+        training.start("byol", "digits", out=str(tmp_path / "cut"), callbacks=[Stop()], **OPTIONS | more | {"steps": 9})
+    whole = selftaught.train("byol", "digits", out=str(tmp_path / "whole"), **OPTIONS | more | {"steps": 4})
+    assert main(["train", "--resume", str(tmp_path / "cut"), "--finish-now", "--quiet", "--no-report"]) == 0
+    run = selftaught.load(tmp_path / "cut")
+    assert run.layout.read_state()["stages"]["train"]["steps"] == 4
+    for (name, a), b in zip(whole.encoder.state_dict().items(), run.encoder.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    with pytest.raises(UserError, match="name it with --resume"):
+        selftaught.train("byol", "digits", finish_now=True)

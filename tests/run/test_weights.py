@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,5 +102,8 @@ def test_timm_loads_our_export_and_a_run_starts_from_it(tmp_path: Path) -> None:
         "byol", "digits", out=str(tmp_path / "again"), init=f"timm:local-dir:{folder}", **options | {"lr": 1e-12}
     )
     assert again.config["options"]["encoder"] == "resnet10t"
+    shutil.rmtree(folder)  # a run that is begun needs it no more
+    again.layout.weights.unlink()
+    again = selftaught.train("byol", resume=str(again.path), quiet=True)
     found: Any = again.encoder
     torch.testing.assert_close(found.model.conv1[0].weight, model.conv1[0].weight)

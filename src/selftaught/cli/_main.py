@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from selftaught import __version__
 from selftaught.cli.commands import COMMANDS
@@ -33,15 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
-        return _dispatch(arguments)
+        with _sigterm_raises():
+            return _dispatch(arguments)
     except UserError as error:
         if debug:
             raise
         print(f"selftaught: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("selftaught: stopped", file=sys.stderr)
+        print(f"selftaught: stopped; {_how_to_go_on(arguments)}", file=sys.stderr)
         return 130
+    except _Terminated:
+        print(f"selftaught: stopped; {_how_to_go_on(arguments)}", file=sys.stderr)
+        return 143
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -57,6 +64,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         signum = error.signum  # type: ignore[attr-defined]
         print(f"selftaught: stopped and saved; go on with: {_resume_line()}", file=sys.stderr)
         return 128 + int(signum)
+
+
+class _Terminated(BaseException):
+    """SIGTERM; no exception that something on the way could take for a fault and go on after."""
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM unwinds a command as Ctrl-C does, so that its processes end and its files are left whole."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise _Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: whoever owns it owns the signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _how_to_go_on(arguments: Sequence[str]) -> str:
+    """What to do after a command was stopped in the middle."""
+    command = arguments[0] if arguments else ""
+    folder = os.environ.get("SELFTAUGHT_RUN_FOLDER")
+    if command == "train" and folder and (Path(folder) / "config.yaml").exists():
+        return f"go on with: {_resume_line()}"
+    if command in ("apply", "benchmark"):
+        return "the same command goes on where it stopped"
+    return "give the same command again"
 
 
 def _resume_line() -> str:

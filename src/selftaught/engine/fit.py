@@ -112,6 +112,7 @@ def fit(
     quiet: bool = False,
     callbacks: list[Any] | None = None,
     order: Order | None = None,
+    finish_now: bool = False,
 ) -> dict[str, Any]:
     """Train the method's current stage to its end, from where its last checkpoint left off.
 
@@ -130,6 +131,7 @@ def fit(
         quiet: no progress bar.
         callbacks: further Lightning callbacks.
         order: of the first stream's samples; None: the method's own.
+        finish_now: end the stage where its last checkpoint stands.
 
     Returns:
         steps done, and samples skipped.
@@ -167,6 +169,8 @@ def fit(
     trainer = make_trainer(settings, folder, [*watching, *(callbacks or []), progress, saver], loggers)
     if not checkpoint.exists():
         L.seed_everything(settings.seed + 7919 * method.stages.index(method.stage), verbose=False)
+    elif finish_now:
+        data.total_batches = int(read_checkpoint(checkpoint)["selftaught"]["batches"])
     elif stopped := _stopped_early(checkpoint):
         data.total_batches = stopped
     method.train()

@@ -66,6 +66,7 @@ def train(
         quiet: no progress bar.
         report: evaluate and write report.html at the end.
         **options: settings of the run (``epochs``, ``batch_size``, ``out``, ...) or options of the method;
+            ``finish_now``: with ``resume``, end the run where it stands;
             ``own_views``: views of your own in place of the method's (a YAML file, pipelines, a ViewSet or a Recipe).
 
     Returns:
@@ -86,6 +87,8 @@ def train(
             raise UserError(f"--extend goes on as the run was begun; leave out --{other[0].replace('_', '-')}")
         resume = extending.extend(options["extend"], **{name: options.get(name) for name in known})
         options = {}
+    if options.get("finish_now") and resume is None:
+        raise UserError("--finish-now ends an interrupted run: name it with --resume RUN")
     if resume is not None:
         run = load(training.go_on(resume, data, method=method, quiet=quiet, **options))
     else:

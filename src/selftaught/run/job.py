@@ -37,6 +37,8 @@ class Job:
     callbacks: list[Any] | None = None
     tasks: list[Task] = field(default_factory=list)
     """Of a stream of tasks; empty for an ordinary run."""
+    finish_now: bool = False
+    """End where the last checkpoint stands."""
     plan: list[str] = field(default_factory=list)
     """What to say before training begins."""
 

@@ -49,7 +49,8 @@ def train_job(job: Job) -> Path:
     if job.settings.curate:
         curate(method, job.settings.curate)
     method.survey(job.sources)
-    if job.settings.init:
+    begun = bool(state["stages"]) or layout.checkpoint(method.stages[0]).exists()
+    if job.settings.init and (job.kind.transforms or not begun):  # what is begun has its weights in its checkpoint
         start_from(method, job.settings.init)
     for line in job.plan:
         teller(job.quiet)(line)
@@ -67,6 +68,9 @@ def train_job(job: Job) -> Path:
             continue
         if stage in state["stages"] and not layout.checkpoint(stage).exists():
             raise UserError(f"{deliverable_problem(layout)}, and its last checkpoint is gone; train again")
+        if job.finish_now and not (last and layout.checkpoint(stage).exists()):
+            where = "has no checkpoint yet" if last else f"is not the last one ({method.stages[-1]})"
+            raise UserError(f"--finish-now: {job.folder} stands in stage {stage!r}, which {where}; go on with --resume")
         method.enter_stage(stage)
         began = time.monotonic()
         done = _fit_stage(job, method, sources, stage, place, scorer)
@@ -138,7 +142,7 @@ def _fit_stage(
     title = f"{method.slug} {number + 1}/{len(method.stages)} {stage}" if several else method.slug
     done = fit(
         method, read, settings, place.path, plan=plan, held_out=held_out, knn=scorer, title=title, quiet=job.quiet,
-        callbacks=job.callbacks,
+        callbacks=job.callbacks, finish_now=job.finish_now,
     )  # fmt: skip
     if several and is_first():
         write_json(place.state, {"stages": {stage: done}})

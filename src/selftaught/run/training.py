@@ -106,9 +106,19 @@ def go_on(
     method: str | None = None,
     quiet: bool = False,
     callbacks: list[Any] | None = None,
+    finish_now: bool = False,
     **options: Any,
 ) -> Path:
     """Resume an interrupted run to its end; its configuration is that of its folder.
+
+    Args:
+        path: its folder.
+        data: its samples, where they have no name by which they could be opened again.
+        method: what the caller takes it for.
+        quiet: no progress bar.
+        callbacks: further Lightning callbacks.
+        finish_now: train no more: settle averaged or best weights and write what the run delivers, as it stands.
+        **options: settings that may differ.
 
     Raises:
         UserError: not a run folder, or another method's; data that changed; options other than ``workers`` and the
@@ -133,7 +143,11 @@ def go_on(
     _same_data(sources, content["data"], settings)
     tasks = open_tasks(kind, data, next(iter(sources.values())), settings)
     same_tasks(tasks, content["data"].get("tasks", []))
-    return train_job(Job(Path(path), kind, settings, config, content["data"], sources, data, quiet, callbacks, tasks))
+    job = Job(Path(path), kind, settings, config, content["data"], sources, data, quiet, callbacks, tasks)
+    if finish_now and tasks:
+        raise UserError(f"--finish-now: {path} is a stream of tasks; each of those finished is a run of its own")
+    job.finish_now = finish_now
+    return train_job(job)
 
 
 def begun(options: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:

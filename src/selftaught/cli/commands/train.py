@@ -85,6 +85,7 @@ def parse_train(slug: str, arguments: Sequence[str]) -> dict[str, Any]:
         metavar="RUN",
         help="folder of an interrupted run to go on with; auto: the one in --out, or start it",
     )
+    parser.add_argument("--finish-now", action="store_true", help="with --resume: train no more, finish as it stands")
     parser.add_argument("--own-views", metavar="FILE.yaml", help="views of your own in place of the method's")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     text = "evaluate and write the report at the end (default on)"
