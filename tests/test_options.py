@@ -27,6 +27,8 @@ from selftaught.catalog.rules import (
 )  # fmt: skip
 from selftaught.cli import main
 from selftaught.errors import UserError
+from selftaught.networks.series import SERIES_ENCODERS
+from selftaught.run import configuration
 from selftaught.run_settings import Settings
 
 GOOD: list[tuple[Any, Any, Any]] = [
@@ -216,3 +218,15 @@ def _presets(slug: str) -> dict[str, dict[str, Any]]:
     from selftaught import catalog
 
     return catalog.presets(slug)
+
+
+@pytest.mark.parametrize("slug", ["byol", "supervised", "vicreg", "dcl", "amcl"])
+def test_series_get_an_encoder_of_series_unless_another_is_asked_for(slug: str) -> None:
+    kind = methods.get(slug)
+    _, config = configuration.resolve(kind, "series", {"device": "cpu"})
+    assert config.encoder in SERIES_ENCODERS
+    if "image" in kind.modalities:
+        _, config = configuration.resolve(kind, "image", {"device": "cpu"})
+        assert config.encoder not in SERIES_ENCODERS
+        _, config = configuration.resolve(kind, "series", {"device": "cpu", "encoder": "resnet18"})
+        assert config.encoder == "resnet18", "what was asked for is refused when it is built, not changed"

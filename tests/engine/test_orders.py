@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from selftaught import UserError
+from selftaught import UserError, methods
 from selftaught.data import open_source
 from selftaught.engine.batches import Batches
 from selftaught.engine.fit import fit
@@ -156,3 +156,20 @@ def test_a_sample_that_comes_again_in_an_epoch_is_seen_otherwise() -> None:
     assert len(torch.unique(rare.flatten(1), dim=0)) == 20
     assert list(Stream(order, 8, 0, 3, 5)) == keys[3:]
     assert list(Stream(Shuffled(40), 8, 0, 0, 5)) == [key[:2] for key in Stream(Shuffled(40), 8, 0, 0, 5)]
+
+
+def test_few_pictures_fill_a_large_batch_of_a_method_that_compares_nothing() -> None:
+    """Five pictures, batches of 16: every picture three or four times, never the same patch; SimCLR refuses."""
+    images = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), dtype=np.uint8)
+    source = open_source(images, split="all")
+    method = methods.get("srresnet")(channels=3, patch=24)
+    data = DataModule(source, method, batch_size=16, workers=0, total_batches=3)
+    batches = list(data.train_dataloader())
+    assert [len(batch["index"]) for batch in batches] == [16] * 3
+    for batch in batches:
+        counts = np.bincount(batch["index"].numpy(), minlength=5)
+        assert sorted(counts.tolist()) == [3, 3, 3, 3, 4]
+        name = next(n for n, v in batch.items() if isinstance(v, torch.Tensor) and v.dim() == 4)
+        assert len(torch.unique(batch[name].flatten(1), dim=0)) == 16
+    with pytest.raises(UserError, match="fewer than one batch of 16"):
+        DataModule(source, methods.get("simclr")(encoder="resnet10-narrow", image_size=32), batch_size=16, workers=0)

@@ -28,6 +28,7 @@ OPTIONS = {
     **{slug: {"patch": 16} for slug in ("srresnet", "srcnn", "espcn", "bicubic")},
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
     **{slug: {"encoder": "vit-pico", "image_size": 32} for slug in ("mae", "infinite-lr", "sit")},
+    "genview": {"encoder": "resnet10-narrow", "image_size": 32, "autoencoder_steps": 10},
     "gopro": {},
     "retfiner": {},
     "uni4eye": {"encoder": "vit-pico-ranks", "image_size": 32},

@@ -106,9 +106,44 @@ def test_the_losses_are_the_base_methods_where_weights_are_one() -> None:
     torch.testing.assert_close(losses.grad, w / N)
 
 
+def test_the_losses_of_moco_v2_simclr_and_swav_with_weights() -> None:
+    a, b, queue = (torch.nn.functional.normalize(rand(n, C, seed=s), dim=1) for s, n in enumerate((N, N, 7)))
+    one, w = torch.ones(N, dtype=torch.float64), objectives.genview_weights(rand(N, seed=9))
+    mask = rand(N, 7, seed=5) > 0.8
+    given = {"temperature": 0.3}
+    torch.testing.assert_close(
+        objectives.genview_moco_v2(a, b, queue, one, mask=mask, **given),
+        objectives.moco_v2(a, b, queue, mask=mask, **given),
+    )
+    torch.testing.assert_close(objectives.genview_simclr(3 * a, b, one, **given), objectives.simclr(a, b, **given))
+    scores, codes = [rand(N, 4, seed=s) for s in range(4)], rand(2, N, 4, seed=8).softmax(2)
+    torch.testing.assert_close(
+        objectives.genview_swav(*scores, codes=codes, weights=one, **given),
+        objectives.swapped_prediction(*scores, codes=codes, **given),
+    )
+    moco = simclr = swav = 0.0
+    z = torch.cat([a, b])
+    for i in range(N):
+        weight = float(w[i]) / N
+        own = math.exp(float(a[i] @ b[i]) / 0.3)
+        moco -= weight * math.log(own / (own + sum(math.exp(float(a[i] @ k) / 0.3) for k in queue)))
+        for row in (i, N + i):
+            others = sum(math.exp(float(z[row] @ z[j]) / 0.3) for j in range(2 * N) if j != row)
+            simclr -= weight / 2 * math.log(own / others)
+        for crop in (0, 1):
+            for v in range(4):
+                if v != crop:
+                    part = -float(codes[crop, i] @ (scores[v][i] / 0.3).log_softmax(0)) / (2 * 3)
+                    swav += part * (weight if v < 2 else 1 / N)
+    assert float(objectives.genview_moco_v2(a, b, queue, w, **given)) == pytest.approx(moco)
+    assert float(objectives.genview_simclr(a, b, w, **given)) == pytest.approx(simclr)
+    assert float(objectives.genview_swav(*scores, codes=codes, weights=w, **given)) == pytest.approx(swav)
+
+
 def test_levels_and_noise() -> None:
     p = torch.tensor([0, 0.2, 0.2001, 0.5, 0.8, 0.81, 1.0], dtype=torch.float64)
     assert objectives.noise_level(p).tolist() == [0, 0, 100, 200, 300, 400, 400]
+    assert objectives.noise_level(p, bins=(0.5,), step=7).tolist() == [0, 0, 0, 0, 7, 7, 7]
     with pytest.raises(UserError, match="in \\[0, 1\\]"):
         objectives.noise_level(p + 0.1)
     bar = objectives.cosine_alphas()

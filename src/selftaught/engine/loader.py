@@ -12,7 +12,7 @@ from selftaught.data import Modality, Source, open_source
 from selftaught.data.kinds import kind_of
 from selftaught.data.source import UNLABELLED
 from selftaught.engine.batches import Batches
-from selftaught.engine.orders import Order, Shuffled
+from selftaught.engine.orders import Cycled, Order, Shuffled
 from selftaught.engine.precision import cores
 from selftaught.engine.streams import Epochs, SideBySide, SkipLog, Stream, StreamLoader, Together
 from selftaught.errors import UserError
@@ -40,14 +40,16 @@ def training_part(
 
 
 def check_batch_size(source: Source, batch_size: int, compares: bool) -> None:
-    """Refuse a batch that the samples can't fill, or in which there is nothing to compare.
+    """Refuse a batch in which there is nothing to compare, or in which a sample would be compared with itself.
+
+    A method that compares nothing takes a sample several times into a batch, each time with other views (patches).
 
     Raises:
         UserError: it names --batch-size.
     """
     if batch_size < 2 and compares:
         raise UserError(f"--batch-size {batch_size}: an embedding is learnt by comparison, use 2 or more")
-    if len(source) < batch_size:
+    if len(source) < batch_size and (compares or not len(source)):
         raise UserError(
             f"{source.name} has {len(source)} samples, fewer than one batch of {batch_size}: "
             f"use --batch-size {len(source)} or less"
@@ -72,7 +74,7 @@ class DataModule(L.LightningDataModule):
         order: of the first stream's samples; None: the method's own, else shuffled.
 
     Raises:
-        UserError: fewer samples than one batch; other roles than the method's.
+        UserError: fewer samples than one batch, for a method that compares them; other roles than the method's.
     """
 
     def __init__(
@@ -119,7 +121,8 @@ class DataModule(L.LightningDataModule):
         """The method's own order, the part that is chosen as it learns, or all samples shuffled."""
         own, reselection = self.method.order(source, role), self.method.reselection
         if reselection is None or role != self.method.roles[0]:
-            return own or Shuffled(len(source))
+            few = 0 < len(source) < self.batch_size and not self.method.compares and role == self.method.roles[0]
+            return own or (Cycled(len(source), self.batch_size) if few else Shuffled(len(source)))
         if own is not None:
             raise UserError(f"--curate: {self.method.slug} orders its samples itself; leave it out")
         return reselection.order(source, self.batch_size, self.seed)

@@ -17,6 +17,7 @@ __all__ = [
     "ActiveSet",
     "Alternating",
     "Balanced",
+    "Cycled",
     "Grouped",
     "InOrder",
     "OneGroup",
@@ -72,6 +73,24 @@ class Shuffled(Order):
     def epoch(self, seed: int, epoch: int) -> np.ndarray:
         """One permutation, drawn from (seed, epoch)."""
         return np.random.default_rng([seed, epoch]).permutation(self.length)
+
+
+class Cycled(Order):
+    """Every sample again and again, each pass in an order of its own, until a batch is full.
+
+    Args:
+        n: number of samples.
+        rows: samples of a batch; an epoch is the fewest whole passes that fill one.
+    """
+
+    def __init__(self, n: int, rows: int) -> None:
+        self.n, self.passes = n, max(1, -(-rows // n))
+        self.length = self.n * self.passes
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """Permutations one after another, drawn from (seed, epoch)."""
+        rng = np.random.default_rng([seed, epoch])
+        return np.concatenate([rng.permutation(self.n) for _ in range(self.passes)])
 
 
 class InOrder(Order):

@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_floats, check_positive, check_views, in_float32
+from selftaught.objectives._common import check_floats, check_positive, check_views, expect_unit, in_float32
+from selftaught.objectives._foreground import TokenSums
+from selftaught.objectives._queue import check_queue
 
 __all__ = [
     "cosine_alphas",
@@ -25,9 +27,12 @@ __all__ = [
     "foreground_ratio",
     "foreground_threshold",
     "genview",
+    "genview_moco_v2",
     "genview_moco_v3",
     "genview_quality",
+    "genview_simclr",
     "genview_simsiam",
+    "genview_swav",
     "genview_weights",
     "noise_level",
     "perturb_embedding",
@@ -56,18 +61,11 @@ def foreground_direction(tokens: Tensor, grid: Sequence[int]) -> Tensor:
     rows, columns = grid
     if rows * columns != tokens.shape[1]:
         raise UserError(f"a grid of {rows} x {columns} has not the {tokens.shape[1]} tokens of a view")
-    flat = tokens.flatten(0, 1).double()
-    if len(flat) < 2:
+    if tokens.shape[0] * tokens.shape[1] < 2:
         raise UserError("a direction needs two tokens or more")
-    centred = flat - flat.mean(0)
-    v = torch.linalg.eigh(centred.T @ centred / len(flat)).eigenvectors[:, -1]
-    y = torch.arange(rows, device=tokens.device)[:, None].expand(rows, columns).flatten()
-    x = torch.arange(columns, device=tokens.device).repeat(rows)
-    inner = ((y + 0.5) / rows - 0.5).abs().maximum(((x + 0.5) / columns - 0.5).abs()) < 0.25
-    score = (tokens.double() @ v).mean(0)
-    if bool(inner.any()) and not bool(inner.all()) and float(score[inner].mean()) < float(score[~inner].mean()):
-        v = -v
-    return v.to(tokens.dtype)
+    sums = TokenSums()
+    sums.add(tokens, grid)
+    return sums.direction().to(tokens.dtype)
 
 
 @torch.no_grad()
@@ -91,11 +89,13 @@ def foreground_ratio(tokens: Tensor, direction: Tensor, alpha: float) -> Tensor:
     return (tokens @ direction > alpha).float().mean(1)
 
 
-def noise_level(ratio: Tensor) -> Tensor:
+def noise_level(ratio: Tensor, *, bins: Sequence[float] = _BINS, step: int = _STEP) -> Tensor:
     """l(p): 0 up to p = 0.2, 100 up to 0.4, 200 up to 0.6, 300 up to 0.8, 400 above: more foreground, more noise.
 
     Args:
         ratio: p in [0, 1], any shape.
+        bins: rising bounds, each part of the bin below it.
+        step: what the level rises by from bin to bin.
 
     Returns:
         int64 of the same shape.
@@ -106,8 +106,8 @@ def noise_level(ratio: Tensor) -> Tensor:
     check_floats(ratio=ratio)
     if not bool(((ratio >= 0) & (ratio <= 1)).all()):
         raise UserError("a foreground ratio must lie in [0, 1]")
-    bounds = torch.tensor(_BINS, dtype=ratio.dtype, device=ratio.device)
-    return _STEP * torch.bucketize(ratio, bounds)
+    bounds = torch.tensor(bins, dtype=ratio.dtype, device=ratio.device)
+    return step * torch.bucketize(ratio, bounds)
 
 
 def cosine_alphas(steps: int = 1000) -> Tensor:
@@ -291,6 +291,88 @@ def genview_simsiam(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, weights: Ten
         return genview(-(normalize(p, dim=1) * normalize(z.detach(), dim=1)).sum(1), weights)
 
     return (one(p1, z2) + one(p2, z1)) / 2
+
+
+@in_float32
+def genview_moco_v2(
+    q: Tensor,
+    k: Tensor,
+    queue: Tensor,
+    weights: Tensor,
+    *,
+    temperature: float | Tensor = 0.2,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """MoCo v2 with weighed pairs: l_b = -log of the own key's share among it and the queue; one direction.
+
+    Args:
+        q, k: queries and keys (B, D), unit vectors already; keys are constants.
+        queue: (K, D) past keys, unit vectors.
+        weights: w (B,).
+        temperature: tau.
+        mask: (B, K) bool, True where an entry of the queue is no negative.
+
+    Raises:
+        UserError: shapes that don't fit, a temperature that isn't above 0.
+    """
+    check_queue(q, k, queue, mask)
+    check_positive(temperature=temperature)
+    expect_unit("genview_moco_v2", q, k, queue)
+    negatives = q @ queue.detach().T / temperature
+    if mask is not None:
+        negatives = negatives.masked_fill(mask, -math.inf)
+    logits = torch.cat([(q * k.detach()).sum(1, keepdim=True) / temperature, negatives], 1)
+    return genview(-logits.log_softmax(1)[:, 0], weights)
+
+
+@in_float32
+def genview_simclr(z1: Tensor, z2: Tensor, weights: Tensor, *, temperature: float | Tensor = 0.1) -> Tensor:
+    """SimCLR with weighed pairs: l_b is the mean NT-Xent of both views of sample b; negatives are untouched.
+
+    Args:
+        z1, z2: projections (B, D).
+        weights: w (B,).
+        temperature: tau.
+
+    Raises:
+        UserError: shapes that don't fit, a temperature that isn't above 0.
+    """
+    rows, _ = check_views(z1, z2)
+    check_positive(temperature=temperature)
+    z = normalize(torch.cat([z1, z2]), dim=1)
+    itself = torch.eye(2 * rows, dtype=torch.bool, device=z.device)
+    logits = (z @ z.T / temperature).masked_fill(itself, -math.inf)
+    other = torch.arange(2 * rows, device=z.device).roll(rows)
+    found = cross_entropy(logits, other, reduction="none")
+    return genview((found[:rows] + found[rows:]) / 2, weights)
+
+
+@in_float32
+def genview_swav(*scores: Tensor, codes: Tensor, weights: Tensor, temperature: float | Tensor = 0.1) -> Tensor:
+    """SwAV with weighed pairs: the two large crops predict each other with weights, small crops without.
+
+    Args:
+        *scores: (B, K) of each crop, the two large ones first.
+        codes: (2, B, K), :func:`sinkhorn`'s for the large ones; constants.
+        weights: w (B,).
+        temperature: tau.
+
+    Raises:
+        UserError: shapes that don't fit, a temperature that isn't above 0.
+    """
+    check_views(*scores)
+    check_positive(temperature=temperature)
+    check_floats(codes=codes)
+    if len(scores) < 2 or codes.shape != (2, *scores[0].shape):
+        raise UserError(f"two crops or more of shape (B, K), codes (2, B, K); got {len(scores)}, {tuple(codes.shape)}")
+    total = scores[0].new_zeros(())
+    one = torch.ones_like(scores[0][:, 0])
+    for i, q in enumerate(codes.detach()):
+        for v, s in enumerate(scores):
+            if v != i:
+                rows = -(q * (s / temperature).log_softmax(1)).sum(1)
+                total = total + genview(rows, weights if v < 2 else one)
+    return total / (2 * (len(scores) - 1))
 
 
 def _check_tokens(tokens: Tensor) -> None:

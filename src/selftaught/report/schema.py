@@ -143,7 +143,10 @@ class Sprites(TypedDict, total=False):
 
 
 class Map(TypedDict, total=False):
-    """Two-dimensional embedding: ``xy`` (n, 2), ``label`` (n,) indices into ``classes``, ``names`` (n,)."""
+    """Two-dimensional embedding: ``xy`` (n, 2), ``label`` (n,) indices into ``classes``, ``names`` (n,).
+
+    ``seen``: training learnt from classes.
+    """
 
     xy: list[list[Real]]
     label: list[int] | None
@@ -151,6 +154,7 @@ class Map(TypedDict, total=False):
     names: list[str] | None
     thumbs: Sprites | None
     method: str
+    seen: bool
 
 
 class Hit(TypedDict, total=False):

@@ -106,6 +106,7 @@ def embedding_map(run: Mapping[str, Any]) -> Section:
         "search": len(plate.legend) > 24,
         "method": section.get("method") or "two dimensions",
         "labelled": bool(section.get("label")),
+        "seen": bool(section.get("seen")),
         "named": bool(section.get("names")),
     }
 

@@ -440,7 +440,8 @@ class Run:
         train: Source | None = None
         test: Source | None = None
         try:
-            train = method.takes(samples.training_source(settings.data, modality, settings))
+            taken = method.takes(samples.training_source(settings.data, modality, settings))
+            train = method.arranged({method.roles[0]: taken}, method.config)[method.roles[0]]
         except UserError as error:  # gone since, or it had no name: what is stored is shown
             say(f"without pictures of the training data: {error}")
         if data is not None:

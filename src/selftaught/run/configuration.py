@@ -9,6 +9,7 @@ from typing import Any
 
 from selftaught import catalog
 from selftaught.data import Modality, open_source
+from selftaught.data.kinds import kind_of
 from selftaught.engine.method import MethodConfig
 from selftaught.engine.precision import accelerator
 from selftaught.errors import UserError
@@ -42,6 +43,8 @@ def resolve(
     merged |= {name: value for name, value in given.items() if value is not None}
     merged["preset"] = preset or merged.get("preset")
     options = {f.name for f in dataclasses.fields(kind.config_class)}
+    if "encoder" in options and not given.get("encoder") and not config and not _is_for(preset, modality, kind):
+        merged["encoder"] = kind_of(modality).encoder
     for name in merged:
         if name not in _SETTINGS | options:
             near = difflib.get_close_matches(name, _SETTINGS | options, 1)
@@ -50,6 +53,12 @@ def resolve(
     settings = Settings(**{k: v for k, v in merged.items() if k in _SETTINGS})
     method_options = {k: v for k, v in merged.items() if k in options}
     return settings, kind.config_class(**method_options)
+
+
+def _is_for(preset: str | None, modality: str, kind: type[Any]) -> bool:
+    """Whether the encoder of a preset (or of the method) is one for this kind of samples."""
+    own = kind.modalities[0] == modality or (preset or "").endswith(f"-{modality}")
+    return own or not kind_of(modality).encoder
 
 
 def default_preset(slug: str, modality: str, device: str | None) -> str | None:

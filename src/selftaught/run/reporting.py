@@ -339,6 +339,7 @@ def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarr
             "label": labels,
             "classes": source.classes if labels is not None else None,
             "names": names,
+            "seen": method.needs_labels,
         }
     }
     if modality == "text":

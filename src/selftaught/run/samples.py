@@ -49,7 +49,7 @@ class Degraded(Source):
 
     def __init__(self, clean: Source, spec: str) -> None:
         self.__dict__.update(clean.__dict__)
-        self.clean, self.spec = clean, spec
+        self.clean, self.spec, self.modality = clean, spec, clean.modality
         self.name = f"{clean.name} + {spec} noise"
         self._kept: dict[int, np.ndarray] = {}
 

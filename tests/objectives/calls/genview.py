@@ -23,6 +23,12 @@ CALLS = {
     "genview_weights": ((rand(5),), {}),
     "genview": ((rand(5), WEIGHTS), {}),
     "genview_moco_v3": ((rand(5, 4), rand(5, 4), rand(5, 4), rand(5, 4), WEIGHTS), {}),
+    "genview_moco_v2": ((*(F.normalize(rand(n, 4), dim=1) for n in (5, 5, 7)), WEIGHTS), {}),
+    "genview_simclr": ((rand(5, 4), rand(5, 4), WEIGHTS), {}),
+    "genview_swav": (
+        (rand(5, 3), rand(5, 3), rand(5, 3)),
+        {"codes": torch.rand(2, 5, 3, generator=G), "weights": WEIGHTS},
+    ),
     "genview_simsiam": ((rand(5, 4), rand(5, 4), rand(5, 4), rand(5, 4), WEIGHTS), {}),
 }
 WITHOUT_TENSORS = {"cosine_alphas"}

@@ -26,6 +26,7 @@ class Kind:
         pixels: whether its values are brightnesses, which a network sees with a mean and a deviation taken off.
         spatial: whether a crop, flip or turn of an image goes for it too.
         framed: whether its sources read some frames of a sample only (`Source.frames`).
+        encoder: the encoder that such samples get from a method whose own is for images; "" where none would fit.
     """
 
     name: ClassVar[str]
@@ -38,6 +39,7 @@ class Kind:
     pixels: ClassVar[bool] = False
     spatial: ClassVar[bool] = False
     framed: ClassVar[bool] = False
+    encoder: ClassVar[str] = ""
 
     def check(self, sample: Any, name: str) -> None:
         """See that a sample is what this kind says.

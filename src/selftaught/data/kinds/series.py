@@ -19,6 +19,7 @@ class Series(Kind):
     name, plural, description = "series", "series", "a series"
     layout, batched, channel_axis = "(C, T)", "(N, C, T)", 0
     numbers = "f"
+    encoder = "resnet1d"
 
     def adopt(self, sample: Any, name: str) -> np.ndarray:
         """See `as_ct`."""

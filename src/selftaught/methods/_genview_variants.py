@@ -1,0 +1,235 @@
+"""Images with a generated variant each: the source that shows both, and the cache that variants lie in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from selftaught.data import Source, as_uint8
+from selftaught.data.decoding import decode
+from selftaught.data.fields import Field
+from selftaught.data.source import PER_SAMPLE, digest
+from selftaught.errors import SampleError, UserError
+from selftaught.methods._genview_generators import Generator
+
+GENERATED = "generated"
+"""The field of the variants."""
+INDEX = "index.json"
+_ROWS = 64
+
+
+class WithVariants(Source):
+    """The samples of a source, each with a variant in the field ``generated``; the image itself where there is none."""
+
+    def __init__(self, source: Source, *, place: Path | None = None, ready: Source | None = None) -> None:
+        """Give images their variants.
+
+        Args:
+            source: the images.
+            place: folder whose ``index.json`` names a file for each image; it may be written later.
+            ready: variants that lie ready, named as the images are but for the suffix.
+
+        Raises:
+            UserError: none of the ready variants has an image's name.
+        """
+        self.source, self.place, self.ready = source, place, ready
+        self.name, self.names, self.modality = source.name, source.names, source.modality
+        self.channels, self.depth, self.generated = source.channels, source.depth, source.generated
+        self.classes, self.rate, self.values = source.classes, source.rate, source.values
+        self.notes, self.left_out = source.notes, source.left_out
+        for attribute in PER_SAMPLE:
+            setattr(self, attribute, getattr(source, attribute))
+        self._files: list[str | None] | None = None
+        self._rows: list[int | None] = [None] * len(source)
+        if ready is not None:
+            places = {_stem(name): row for row, name in enumerate(ready.names)}
+            self._rows = [places.get(_stem(name)) for name in source.names]
+            if all(row is None for row in self._rows):
+                raise UserError(
+                    f"generator={ready.name}: no file there is named as an image of {source.name} is, such as "
+                    f"{source.names[0]!r}"
+                )
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """The source's, and the variant."""
+        return self.source.fields | {GENERATED: Field("image", self.channels)}
+
+    def read(self, i: int, min_side: int | None = None, **which: Any) -> Any:
+        """The image; see `Source.read`."""
+        return self.source.read(i, min_side, **which)
+
+    def read_checked(self, i: int) -> Any:
+        """The image as its file has it."""
+        return self.source.read_checked(i)
+
+    def _field(self, name: str, i: int, min_side: int | None, frames: np.ndarray | None) -> Any:
+        if name != GENERATED:
+            return self.source.sample(i, [name], min_side, frames)[name]
+        return self.variant(i)
+
+    def variant(self, i: int) -> np.ndarray:
+        """The variant (H, W, C) of an image; the image where there is none."""
+        row, file = self._rows[i], self.file(i)
+        if self.ready is not None and row is not None:
+            found = self.ready.read(row)
+            return as_uint8(found, self.ready.value_range)
+        return self.source.read(i) if file is None else load_image(file, self.names[i])
+
+    def file(self, i: int) -> Path | None:
+        """The cached variant of an image."""
+        if self.place is None:
+            return None
+        if self._files is None:
+            index = self.place / INDEX
+            if not index.exists():
+                return None
+            self._files = json.loads(index.read_text(encoding="utf-8"))
+        name = self._files[i]
+        return None if name is None else self.place.parent / name
+
+    @property
+    def with_variant(self) -> int:
+        """How many images have a variant."""
+        return sum(self._rows[i] is not None or self.file(i) is not None for i in range(len(self)))
+
+    def any_depth(self) -> None:
+        """Of the source."""
+        super().any_depth()
+        self.source.any_depth()
+
+    @property
+    def value_range(self) -> Any:
+        """The source's."""
+        return self.source.value_range
+
+    def range_of(self, field: str) -> Any:
+        """The source's, of the variant too, which may be the image itself."""
+        return self.source.range_of(self.source.main if field == GENERATED else field)
+
+    def origin(self) -> str:
+        """The source's."""
+        return self.source.origin()
+
+    def fingerprint(self) -> str:
+        """Of the images and of the variants that lie ready."""
+        return digest("variants", self.source.fingerprint(), self.ready.fingerprint() if self.ready else "")
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def squares(source: Source, rows: Any, side: int) -> Iterator[tuple[list[int], Tensor]]:
+    """The middles of images, a batch at a time: positions, and (n, C, side, side) uint8; without unreadable ones."""
+    kept: list[int] = []
+    made: list[Tensor] = []
+    for i in rows:
+        try:
+            image = as_uint8(source.read(int(i), side), source.value_range)
+        except SampleError:
+            continue
+        x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+        height, width = x.shape[2:]
+        short = min(height, width)
+        top, left = (height - short) // 2, (width - short) // 2
+        x = x[..., top : top + short, left : left + short]
+        if short != side:
+            x = interpolate(x, (side, side), mode="bilinear", antialias=True)
+        kept.append(int(i))
+        made.append(x[0].round().to(torch.uint8))
+        if len(kept) == _ROWS:
+            yield kept, torch.stack(made)
+            kept, made = [], []
+    if kept:
+        yield kept, torch.stack(made)
+
+
+def make_variants(
+    source: WithVariants, generator: Generator, levels: Callable[[list[int], Tensor], Tensor], seed: int
+) -> None:
+    """Generate what is missing in the cache, then write the index; nothing happens where the index is there.
+
+    Args:
+        source: images with a place in the cache.
+        generator: makes the variants.
+        levels: positions and images (n, C, side, side) in [0, 1] -> levels (n,) int64.
+        seed: of the generator.
+    """
+    place = source.place
+    assert place is not None, "variants that lie ready are not made"
+    if (place / INDEX).exists():
+        return
+    names: list[str | None] = [None] * len(source)
+    for rows, pixels in squares(source, range(len(source)), generator.side):
+        x = pixels.float() / 255
+        wanted = levels(rows, x)
+        files = [variant_name(p, int(level), seed, generator.stamp) for p, level in zip(pixels, wanted, strict=True)]
+        missing = [k for k, file in enumerate(files) if not (place.parent / file).exists()]
+        if missing:
+            made = generator.generate(x[missing], wanted[missing], seed)
+            for k, image in zip(missing, made, strict=True):
+                save_image(place.parent / files[k], image)
+        for row, file in zip(rows, files, strict=True):
+            names[row] = file
+    _written(place / INDEX, lambda part: part.write_text(json.dumps(names), encoding="utf-8"))
+
+
+def variant_name(pixels: Tensor, level: int, seed: int, stamp: str) -> str:
+    """Where a variant lies below the cache's folder: by the hash of the image, the level, the seed, the generator."""
+    image = hashlib.blake2b(f"{tuple(pixels.shape)}".encode() + pixels.contiguous().numpy().tobytes(), digest_size=12)
+    made = hashlib.blake2b(stamp.encode(), digest_size=4).hexdigest()
+    suffix = "png" if len(pixels) in (1, 3) else "npy"
+    return f"images/{image.hexdigest()[:2]}/{image.hexdigest()}-{level}-{seed}-{made}.{suffix}"
+
+
+def save_image(path: Path, image: Tensor) -> None:
+    """Write (C, H, W) in [0, 1] as eight bits: PNG for grey and colour, .npy for other channels."""
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+    def write(part: Path) -> None:
+        if path.suffix == ".npy":
+            with part.open("wb") as file:
+                np.save(file, pixels)
+            return
+        encoded = cv2.imencode(".png", pixels[..., ::-1] if pixels.shape[2] == 3 else pixels)[1]
+        part.write_bytes(encoded.tobytes())
+
+    _written(path, write)
+
+
+def load_image(path: Path, name: str) -> np.ndarray:
+    """(H, W, C) uint8 of a cached variant.
+
+    Raises:
+        SampleError: it is gone or damaged.
+    """
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        return decode(path.read_bytes(), str(path))
+    except (OSError, ValueError) as error:
+        raise SampleError(name, f"its variant {path} can't be read ({error})") from None
+
+
+def _written(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write beside the place, then move there in one step."""
+    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(
+            f"{path.parent}: can't write there ({error.strerror or error}); choose another --variants"
+        ) from None

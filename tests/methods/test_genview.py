@@ -1,0 +1,234 @@
+"""GenView: base methods unchanged without weights, variants and their cache, weights that find wrong pairs."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from selftaught import methods, networks, objectives
+from selftaught.data import open_source
+from selftaught.errors import UserError
+from selftaught.methods._genview_generators import AutoencoderGenerator, UnCLIPGenerator, learn_autoencoder
+from selftaught.methods._genview_variants import WithVariants
+from selftaught.networks.token_grids import TokenGrid, _TrunkMap
+
+BASES = ("moco-v3", "simsiam", "byol", "swav", "moco-v2", "simclr")
+SMALL: dict[str, Any] = {
+    "encoder": "cnn-small", "image_size": 16, "base_preset": "laptop", "augment": "small", "generator": "autoencoder",
+    "foreground": "autoencoder", "judge": "autoencoder", "autoencoder_steps": 15, "autoencoder_dim": 16,
+}  # fmt: skip
+
+
+def made(**options: Any) -> Any:
+    torch.manual_seed(0)
+    return methods.get("genview")(channels=1, samples=64, **SMALL | options)
+
+
+def batch_of(names: Any, rows: int = 8) -> dict[str, Any]:
+    g = torch.Generator().manual_seed(1)
+    views = {name: torch.randn(rows, 1, 16, 16, generator=g) for name in names}
+    return {"index": torch.arange(rows), **views}
+
+
+@pytest.fixture(scope="module")
+def digits() -> np.ndarray:
+    source = open_source("digits", split="all")
+    return np.stack([source.read(i) for i in range(64)]).repeat(2, 1).repeat(2, 2)
+
+
+@pytest.fixture
+def images(digits: np.ndarray, tmp_path: Path) -> Path:
+    path = tmp_path / "digits.npy"
+    np.save(path, digits)
+    return path
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_without_weights_and_variants_it_is_the_base_method(base: str) -> None:
+    method = made(base=base, gamma=0.0, generator="none")
+    names = [view.name for view in method.recipe().views]
+    batch = batch_of(names)
+    inner = copy.deepcopy(method.inner)
+    found = method.loss(batch)["loss"]
+    wanted = inner.loss({"index": batch["index"], "views": [batch[name] for name in names]})["loss"]
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    found.backward()
+    wanted.backward()
+    pairs = zip(method.inner.parameters(), inner.parameters(), strict=True)
+    compared = [(a.grad, b.grad) for a, b in pairs if b.grad is not None]
+    assert len(compared) > 4
+    for a, b in compared:
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_weights_reach_the_loss_of_every_base_method(base: str) -> None:
+    method = made(base=base, gamma=1.0, generator="none").eval()
+    batch = batch_of([view.name for view in method.recipe().views])
+    weights = torch.tensor([8.0] + [0.0] * 7)
+    method.pair_weights = lambda x1, x2: (weights, {})
+    one = method.loss(batch)["loss"]
+    weights = torch.ones(8)
+    all_alike = method.loss(batch)["loss"]
+    assert torch.isfinite(one)
+    assert float((one - all_alike).detach().abs()) > 1e-5
+
+
+def test_one_of_two_views_is_of_the_variant() -> None:
+    method = made(prob_gen=0.75)
+    batch = batch_of(["view 1", "view 2", "generated 1", "generated 2"], rows=2000)
+    for name in list(batch)[1:]:
+        batch[name] = torch.full_like(batch[name], float(name.startswith("generated")))
+    one, two = (x[:, 0, 0, 0] for x in method.mixed(batch))
+    assert int((one + two).max()) == 1, "both views of one sample were of its variant"
+    assert float(one.mean()) == pytest.approx(0.375, abs=0.04)
+    assert float(two.mean()) == pytest.approx(0.375, abs=0.04)
+    assert not any(view.of == "generated" for view in made(prob_gen=0.0).recipe().views)
+
+
+def test_variants_are_made_once_and_kept(images: Path, tmp_path: Path) -> None:
+    method = made(variants=str(tmp_path / "kept"))
+    source = method.arranged({"data": open_source(images, split="all")}, method.config)["data"]
+    assert np.array_equal(source.sample(3)["generated"], source.read(3)), "before they are made, images stand in"
+    before = torch.get_rng_state()
+    method.survey({"data": source})
+    assert torch.equal(before, torch.get_rng_state()), "training would depend on whether the cache was full"
+    files = sorted((tmp_path / "kept").rglob("*.png"))
+    times = [file.stat().st_mtime_ns for file in files]
+    variant = source.sample(3)["generated"]
+    assert (source.with_variant, variant.shape, variant.dtype) == (64, (16, 16, 1), np.uint8)
+    assert not np.array_equal(variant, source.read(3))
+    levels = {int(file.stem.split("-")[1]) for file in files}
+    assert levels <= {0, 100, 200, 300, 400}
+    assert len(levels) > 1
+    again = made(variants=str(tmp_path / "kept"))
+    other = again.arranged({"data": open_source(images, split="all")}, again.config)["data"]
+    again.survey({"data": other})
+    assert [file.stat().st_mtime_ns for file in files] == times
+    assert np.array_equal(other.sample(3)["generated"], variant)
+    x1, x2 = (torch.randn(6, 1, 16, 16) for _ in range(2))
+    weights, _ = again.pair_weights(x1, x2)
+    assert float(weights.mean()) == pytest.approx(1, abs=1e-5)
+    assert float(weights.std()) > 1e-4
+
+
+@pytest.mark.parametrize(("noise", "wanted"), [("constant", {300}), ("random", {0, 50, 100, 150, 200})])
+def test_levels_that_are_the_same_or_drawn(images: Path, tmp_path: Path, noise: str, wanted: set[int]) -> None:
+    method = made(variants=str(tmp_path / "kept"), noise=noise, noise_level=300, noise_step=50, gamma=0.0)
+    source = method.arranged({"data": open_source(images, split="all")}, method.config)["data"]
+    method.survey({"data": source})
+    assert {int(file.stem.split("-")[1]) for file in (tmp_path / "kept").rglob("*.png")} == wanted
+
+
+def test_the_generator_answers_alike_whatever_the_batch(digits: np.ndarray) -> None:
+    x = torch.from_numpy(digits).permute(0, 3, 1, 2)
+    network = learn_autoencoder(x, steps=200, dim=32)
+    unit = x.float() / 255
+    rebuilt = network.decode(network.code(unit), torch.zeros(64, dtype=torch.int64)).detach()
+    assert float((rebuilt - unit).square().mean()) < 0.8 * float((unit - unit.mean(0)).square().mean())
+    generator = AutoencoderGenerator(network)
+    level = torch.tensor([0, 100, 400, 400])
+    whole = generator.generate(unit[:4], level, 5)
+    torch.testing.assert_close(whole[2:3], generator.generate(unit[2:3], level[2:3], 5))
+    assert float((whole - generator.generate(unit[:4], level, 6)).abs()[2].max()) > 1e-3
+    moved = [float((whole[k] - rebuilt[k]).abs().mean()) for k in (0, 2)]
+    assert moved[0] < moved[1]
+
+
+def test_ready_variants_are_found_by_name(digits: np.ndarray, tmp_path: Path) -> None:
+    import cv2
+
+    for folder, count in (("real", 4), ("ready", 2), ("else", 1)):
+        (tmp_path / folder).mkdir()
+        for i in range(count):
+            name = f"other{i}.png" if folder == "else" else f"{i}.png"
+            cv2.imwrite(str(tmp_path / folder / name), digits[i] if folder == "real" else 255 - digits[i])
+    kind = methods.get("genview")
+    real = open_source(tmp_path / "real", split="all")
+
+    def given(folder: str) -> Any:
+        config = kind.config_class(**SMALL | {"generator": str(tmp_path / folder)})
+        return kind.arranged({"data": real}, config)["data"]
+
+    source = given("ready")
+    assert isinstance(source, WithVariants)
+    assert source.with_variant == 2
+    np.testing.assert_array_equal(source.sample(1)["generated"], 255 - real.read(1))
+    np.testing.assert_array_equal(source.sample(3)["generated"], real.read(3))
+    with pytest.raises(UserError, match="no file there is named"):
+        given("else")
+    with pytest.raises(UserError, match="unclip, autoencoder, none, or a folder"):
+        given("nowhere")
+
+
+def test_what_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(UserError, match=r"selftaught\[generate\]"):
+        UnCLIPGenerator("somewhere")
+    with pytest.raises(UserError, match="predictor=64: simclr has none"):
+        made(base="simclr", predictor="64")
+    with pytest.raises(UserError, match="base_preset=nothing: byol has imagenet"):
+        made(base="byol", base_preset="nothing")
+    with pytest.raises(UserError, match="call survey"):
+        made().pair_weights(torch.zeros(2, 1, 16, 16), torch.zeros(2, 1, 16, 16))
+    with pytest.raises(UserError, match="the images have 4 channels"):
+        networks.frozen_tokens("timm:resnet18", 4)
+    with pytest.raises(UserError, match="no encoder; give open_clip"):
+        networks.frozen_tokens("nothing")
+
+
+def test_a_convnext_gives_its_last_map_after_the_norm() -> None:
+    torch.manual_seed(0)
+    trunk = timm.create_model("test_convnext", num_classes=0).eval()
+    grid = TokenGrid(_TrunkMap(trunk), [0.5] * 3, [0.25] * 3, side=64).eval()
+    x = torch.rand(2, 1, 40, 40)
+    tokens, (rows, columns) = grid(x)
+    assert tokens.shape == (2, rows * columns, trunk.num_features)
+    assert rows == columns == 2
+    torch.testing.assert_close(tokens.mean(2), torch.zeros(2, 4), atol=1e-4, rtol=0)
+
+
+def toy_pairs(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Two views of digits on noise, in which every third pair shows two digits of different classes."""
+    source = open_source("digits", split="all")
+    rng = np.random.default_rng(0)
+    labels = np.asarray(source.labels)
+    first = rng.permutation(len(source))[:count]
+    wrong = np.arange(count) % 3 == 0
+    second = [
+        int(rng.choice(np.flatnonzero(labels != labels[i]))) if w else i for i, w in zip(first, wrong, strict=True)
+    ]
+
+    def shown(rows: Any) -> Tensor:
+        out = 60 * rng.random((count, 1, 32, 32))
+        for canvas, i in zip(out, rows, strict=True):
+            digit = source.read(int(i))[..., 0].repeat(2, 0).repeat(2, 1)
+            y, x = rng.integers(6, 11, 2)
+            canvas[0, y : y + 16, x : x + 16] = np.maximum(canvas[0, y : y + 16, x : x + 16], digit)
+        return torch.from_numpy(out).float() / 255
+
+    return shown(first), shown(second), torch.from_numpy(wrong)
+
+
+@pytest.mark.slow
+def test_pairs_of_different_things_weigh_less() -> None:
+    one, two, wrong = toy_pairs(300)
+    pixels = (torch.cat([one, two]) * 255).round().to(torch.uint8)
+    judge = networks.frozen_tokens(learn_autoencoder(pixels, steps=120, dim=64), 1)
+    with torch.no_grad():
+        (t1, grid), (t2, _) = judge(one), judge(two)
+    v = objectives.foreground_direction(torch.cat([t1, t2]), grid)
+    shown = objectives.foreground_maps(t1, v)[0].mean(0).view(grid)
+    assert float(shown[1:-1, 1:-1].mean()) > 1.5 * float(shown.mean()), "the digits lie in the middle"
+    weights = objectives.genview_weights(objectives.genview_quality(t1, t2, v))
+    assert float(weights[wrong].mean()) < float(weights[~wrong].mean()) - 0.003
+    wider = objectives.genview_weights(objectives.genview_quality(t1, t2, v), gamma=10.0)
+    assert float(wider[wrong].mean()) < 0.95 * float(wider[~wrong].mean())
