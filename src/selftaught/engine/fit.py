@@ -28,6 +28,7 @@ from selftaught.engine.tracking import Tracking
 from selftaught.errors import UserError, require
 from selftaught.run_settings import Settings
 
+_UNUSED = "ddp_find_unused_parameters_true"
 _LOGGERS = {"tensorboard": "TensorBoardLogger", "wandb": "WandbLogger", "mlflow": "MLFlowLogger", "csv": "CSVLogger"}
 
 
@@ -73,16 +74,22 @@ def make_loggers(settings: Settings, folder: Path) -> list[Any]:
     return made
 
 
-def make_trainer(settings: Settings, folder: Path, callbacks: list[Any], loggers: list[Any]) -> L.Trainer:
-    """The Lightning trainer of a run: one Lightning epoch is the whole stream of batches."""
+def make_trainer(
+    settings: Settings, folder: Path, callbacks: list[Any], loggers: list[Any], mixes: bool = False
+) -> L.Trainer:
+    """The Lightning trainer of a run: one Lightning epoch is the whole stream of batches.
+
+    ``mixes``: kinds of samples take turns, so that a step leaves some weights alone, which several processes must know.
+    """
     device = accelerator(settings.device)
     if settings.device == "gpu" and not torch.cuda.is_available():
         raise UserError("--device gpu: no CUDA device here; use --device cpu")
+    several = mixes and settings.devices * settings.nodes > 1
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(device, device),
         devices=settings.devices,
         num_nodes=settings.nodes,
-        strategy=settings.strategy,
+        strategy=_UNUSED if several and settings.strategy in ("auto", "ddp") else settings.strategy,
         precision=lightning_precision(settings.precision, device),  # type: ignore[arg-type]
         max_epochs=1,
         logger=loggers,
@@ -166,7 +173,7 @@ def fit(
     if loggers:
         options = dataclasses.asdict(settings) | dataclasses.asdict(method.config)
         watching.append(Tracking(options, settings.log_every, settings.batch_size))
-    trainer = make_trainer(settings, folder, [*watching, *(callbacks or []), progress, saver], loggers)
+    trainer = make_trainer(settings, folder, [*watching, *(callbacks or []), progress, saver], loggers, method.mixes)
     if not checkpoint.exists():
         L.seed_everything(settings.seed + 7919 * method.stages.index(method.stage), verbose=False)
     elif finish_now:
