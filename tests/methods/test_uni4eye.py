@@ -161,7 +161,8 @@ def test_what_cannot_be_is_refused_in_one_line(folders: tuple[Path, Path]) -> No
     images, volumes = map(str, folders)
     start = RUN | {"steps": 1, "batch_size": 4, "quiet": True}
     for data, options, words in (
-        (images, {"volumes": images}, "no volume can be read"), (volumes, {"volumes": volumes}, "holds volumes already"),
+        (images, {"volumes": images}, "no volume can be read"),
+        (volumes, {"volumes": volumes}, "holds volumes already"),
         (volumes, {"ranks": "images"}, "ranks=images"), (images, {"ranks": "volumes"}, "as --data"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):

@@ -127,7 +127,7 @@ class Output:
         if card["length"]:
             return torch.randn(2, card["channels"], card["length"], generator=generator)
         side, frames = card["image_size"] or 64, card["frames"]
-        sizes = (frames, side, side) if frames else (side, side)
+        sizes: tuple[int, ...] = (frames, side, side) if frames else (side, side)
         if card["modality"] == "volume" and card.get("volume_size"):
             sizes = tuple(int(n) for n in card["volume_size"].split("-"))
         return (torch.rand(2, card["channels"], *sizes, generator=generator) - 0.5) / 0.25
