@@ -183,10 +183,10 @@ def put(method: methods.MoCHi, step: int, steps: int) -> None:
 
 def test_mochi_waits_for_its_warm_up_counted_in_epochs_of_optimiser_steps() -> None:
     method = methods.MoCHi(mix_warmup_epochs=3.0, N=20, s=5, s_prime=5, **QUEUED)
-    assert method.takes_any  # without a trainer there is no warm-up
+    assert method.mixes  # without a trainer there is no warm-up
     for step, steps, expected in ((0, 100, False), (11, 100, False), (12, 100, True), (5, 30, False), (6, 30, True)):
         put(method, step, steps)
-        assert method.takes_any == expected
+        assert method.mixes == expected
     batch, state = batch_for(method), copy.deepcopy(method.state_dict())
     queue = method.queues[0].items.clone()
     put(method, 0, 100)
