@@ -44,7 +44,7 @@ class Method(L.LightningModule):
         **options: single fields of the config, overriding it.
 
     Attributes:
-        mixes: whether one network takes samples of any of ``modalities``, whichever the run began with.
+        takes_any: whether one network takes samples of any of ``modalities``, whichever the run began with.
         accumulate: batches per optimiser step.
         clip: largest norm of an optimiser's gradient; 0 does not clip.
         steps: steps of the current stage that are done.
@@ -66,7 +66,7 @@ class Method(L.LightningModule):
     needs_labels: ClassVar[bool] = False
     transforms: ClassVar[bool] = False
     compares: ClassVar[bool] = True
-    mixes: ClassVar[bool] = False
+    takes_any: ClassVar[bool] = False
     judged_by: ClassVar[tuple[str, ...]] = ()
     stages: tuple[str, ...] = ("train",)
     roles: ClassVar[tuple[str, ...]] = ("data",)

@@ -146,7 +146,7 @@ class Uni4Eye(Method):
     config_class = Config
     config: Config
     modalities = ("image", "volume")
-    mixes = True
+    takes_any = True
     default_data = "brain-slices"
     roles = ("data", "volumes")
     compares = False

@@ -158,7 +158,7 @@ class Run:
 
         Samples of another kind than the run's are scaled by their own range of values.
         """
-        if method.mixes:
+        if method.takes_any:
             own = self.config["data"]["modality"]
             method.modality = own if data is None else configuration.modality_of(type(method), data)
             known = self.config["data"] if method.modality == own else {}
