@@ -75,16 +75,16 @@ def make_loggers(settings: Settings, folder: Path) -> list[Any]:
 
 
 def make_trainer(
-    settings: Settings, folder: Path, callbacks: list[Any], loggers: list[Any], mixes: bool = False
+    settings: Settings, folder: Path, callbacks: list[Any], loggers: list[Any], takes_any: bool = False
 ) -> L.Trainer:
     """The Lightning trainer of a run: one Lightning epoch is the whole stream of batches.
 
-    ``mixes``: kinds of samples take turns, so that a step leaves some weights alone, which several processes must know.
+    ``takes_any``: kinds of samples take turns; a step then leaves weights alone, which several processes must know.
     """
     device = accelerator(settings.device)
     if settings.device == "gpu" and not torch.cuda.is_available():
         raise UserError("--device gpu: no CUDA device here; use --device cpu")
-    several = mixes and settings.devices * settings.nodes > 1
+    several = takes_any and settings.devices * settings.nodes > 1
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(device, device),
         devices=settings.devices,
@@ -173,7 +173,9 @@ def fit(
     if loggers:
         options = dataclasses.asdict(settings) | dataclasses.asdict(method.config)
         watching.append(Tracking(options, settings.log_every, settings.batch_size))
-    trainer = make_trainer(settings, folder, [*watching, *(callbacks or []), progress, saver], loggers, method.mixes)
+    trainer = make_trainer(
+        settings, folder, [*watching, *(callbacks or []), progress, saver], loggers, method.takes_any
+    )
     if not checkpoint.exists():
         L.seed_everything(settings.seed + 7919 * method.stages.index(method.stage), verbose=False)
     elif finish_now:
