@@ -31,6 +31,7 @@ OPTIONS = {
     "genview": {"encoder": "resnet10-narrow", "image_size": 32, "autoencoder_steps": 10},
     "gopro": {},
     "retfiner": {},
+    "uni4eye": {"encoder": "vit-pico-ranks", "image_size": 32},
     "laf": {"forget": "class=down", "vae_epochs": 1.0},
     "glare": {"prototypes": 16, "projector": "24-12", "head_warmup": 1},
     "beit": {"encoder": "vit-nano", "image_size": 32, "tokeniser_steps": 2, "words": 16},

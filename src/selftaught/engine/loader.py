@@ -129,7 +129,7 @@ class DataModule(L.LightningDataModule):
 
     def rows(self, role: str, world: int = 1) -> int:
         """Samples of a stream in a batch of one process."""
-        return max(1, min(self.batch_size, self.orders[role].length // world))
+        return max(1, min(self.method.rows_of(role, self.batch_size), self.orders[role].length // world))
 
     def epoch_batches(self, world: int = 1) -> int:
         """Batches per pass over the data on each of ``world`` processes; of the shortest stream."""
@@ -169,10 +169,7 @@ class DataModule(L.LightningDataModule):
     def batches(self, role: str) -> Batches:
         """The dataset of one stream."""
         source = self.sources[role]
-        views = self.method.learning_recipe()
-        if views is None and source.modality == "image":
-            views = self.method.learning_views()
-        return Batches(source, views, self.seed, self.method.pixels, self.on_device)
+        return Batches(source, self.method.views_of(role, source), self.seed, self.method.pixels, self.on_device)
 
 
 def _listed(path: Path | None, role: str, sources: dict[str, Source]) -> Path | None:

@@ -44,6 +44,7 @@ class Method(L.LightningModule):
         **options: single fields of the config, overriding it.
 
     Attributes:
+        takes_any: whether one network takes samples of any of ``modalities``, whichever the run began with.
         accumulate: batches per optimiser step.
         clip: largest norm of an optimiser's gradient; 0 does not clip.
         steps: steps of the current stage that are done.
@@ -65,6 +66,7 @@ class Method(L.LightningModule):
     needs_labels: ClassVar[bool] = False
     transforms: ClassVar[bool] = False
     compares: ClassVar[bool] = True
+    takes_any: ClassVar[bool] = False
     judged_by: ClassVar[tuple[str, ...]] = ()
     stages: tuple[str, ...] = ("train",)
     roles: ClassVar[tuple[str, ...]] = ("data",)
@@ -144,13 +146,13 @@ class Method(L.LightningModule):
         return False
 
     @classmethod
-    def streams(cls, source: Any, given: dict[str, Any], opened: Callable[[Any], Any]) -> dict[str, Any]:
+    def streams(cls, source: Any, given: dict[str, Any], opened: Callable[..., Any]) -> dict[str, Any]:
         """The sources of all roles: the run's data for the first, what was given for the others.
 
         Args:
             source: the run's data.
             given: what was named for single roles.
-            opened: opens a source.
+            opened: opens a source, of the run's kind of samples or of one that is named.
 
         Raises:
             UserError: a role without a source.
@@ -191,6 +193,15 @@ class Method(L.LightningModule):
     def learning_recipe(self) -> Any:
         """The recipe that a run learns from: the user's own, else :meth:`recipe`."""
         return self.recipe() if self.own_recipe is None else self.own_recipe
+
+    def views_of(self, role: str, source: Any) -> Any:
+        """How a stream's samples are shown: the run's recipe, else the views of images; None passes them whole."""
+        recipe = self.learning_recipe()
+        return self.learning_views() if recipe is None and source.modality == "image" else recipe
+
+    def rows_of(self, role: str, batch_size: int) -> int:
+        """Samples of a stream in a batch."""
+        return batch_size
 
     def evaluation_view(self) -> Any:
         """The one deterministic view to embed a sample with (a pipeline or recipe); None takes samples whole."""

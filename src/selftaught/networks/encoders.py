@@ -302,6 +302,10 @@ def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder | ClipEncoder | Frame
         return build_series(spec)
     if spec.get("name") in VIDEO_NETWORKS:
         return build_video(spec)
+    if spec.get("name") == "rank-encoder":
+        from selftaught.networks.uni4eye import RankEncoder
+
+        return RankEncoder(**{name: value for name, value in spec.items() if name != "name"})  # type: ignore[return-value]
     if spec.get("adapter"):
         from selftaught.networks.vit_adapters import Adapted
 

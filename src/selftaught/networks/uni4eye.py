@@ -97,6 +97,7 @@ class RankEncoder(nn.Module):
         depth: blocks.
         heads: of each block.
         pos3d: "sincos", or "zero" as the released code has it (a defect, for comparison).
+        pool: what the embedding is: "token", the class token, or "avg", the mean of the patch tokens.
 
     Attributes:
         dim: size D of the embedding.
@@ -119,10 +120,19 @@ class RankEncoder(nn.Module):
         depth: int = 24,
         heads: int = 16,
         pos3d: str = "sincos",
+        pool: str = "token",
     ) -> None:
         super().__init__()
+        if pool not in ("token", "avg"):
+            raise UserError(f"pool={pool}: choose token or avg")
+        self.pool = pool
         if pos3d not in ("sincos", "zero"):
             raise UserError(f"pos3d={pos3d}: choose sincos or zero")
+        self.spec = {
+            "name": "rank-encoder", "channels": channels, "size2": list(size2), "size3": list(size3),
+            "patch2": list(patch2), "patch3": list(patch3), "dim": dim, "depth": depth, "heads": heads, "pos3d": pos3d,
+            "pool": pool,
+        }  # fmt: skip
         self.dim, self.sizes = dim, {2: tuple(size2), 3: tuple(size3)}
         self.grids = {2: token_grid(size2, patch2), 3: token_grid(size3, patch3)}
         self.embed = UnifiedPatchEmbedding(channels, dim, patch2, patch3)
@@ -135,8 +145,9 @@ class RankEncoder(nn.Module):
         self.register_buffer("pos3", table if pos3d == "sincos" else torch.zeros_like(table), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures or volumes, normalised -> (N, D), the class token."""
-        return self.tokens(x)[0]
+        """Pictures or volumes, normalised -> (N, D), the class token or the mean of the patch tokens."""
+        whole, patches = self.tokens(x)
+        return whole if self.pool == "token" else patches.mean(1)
 
     def tokens(self, x: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Class token (N, D) and patch tokens (N, L', D) of the last layer; see `VisionTransformer.tokens`.
@@ -233,7 +244,10 @@ class DualDecoder(nn.Module):
         Returns:
             "intensity" and "gradient": (N, L, P), each patch pixel after pixel with its channels.
         """
-        decoded = self.decoded(whole, visible, keep, rank)
+        return self.predicted(self.decoded(whole, visible, keep, rank), rank)
+
+    def predicted(self, decoded: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+        """Patches (N, L, P) of each branch from its normed tokens (see `decoded`)."""
         return {
             name: (branch.predict2 if rank == 2 else branch.predict3)(decoded[name][:, 1:])
             for name, branch in self._named()

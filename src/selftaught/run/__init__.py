@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from selftaught.data import Source, open_source
+from selftaught.data import Scale, Source, open_source
 from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator
@@ -20,6 +20,7 @@ from selftaught.errors import UserError
 from selftaught.run import (
     annealing,
     applying,
+    configuration,
     evaluations,
     extending,
     image_text,
@@ -152,6 +153,18 @@ class Run:
             self._method = self._load()
         return self._method
 
+    def _facing(self, method: Method, data: Any) -> Method:
+        """The method, ready for the kind of samples of ``data`` where it takes several; None: the run's own.
+
+        Samples of another kind than the run's are scaled by their own range of values.
+        """
+        if method.takes_any:
+            own = self.config["data"]["modality"]
+            method.modality = own if data is None else configuration.modality_of(type(method), data)
+            known = self.config["data"] if method.modality == own else {}
+            method.value_range = Scale(known["value_range"], known.get("depth")) if "value_range" in known else None
+        return method
+
     def _load(self) -> Method:
         method = self._build()
         path = self.layout.weights
@@ -254,8 +267,8 @@ class Run:
             UserError: data that don't fit the run or the protocols.
         """
         bench = Bench(
-            self.method,
-            self._untrained,
+            self._facing(self.method, data),
+            lambda: self._facing(self._untrained(), data),
             own=self.settings,
             classes=self.config["data"].get("classes"),
             settings=self._settings(data),
@@ -363,12 +376,12 @@ class Run:
             UserError: data of other channels; results of another run in ``out``; another process at work there; a
                 method that doesn't adapt.
         """
-        method = self.method
+        method = self._facing(self.method, data)
         how = applying.own_options(how, self.output.takes, method.slug)
         source = applying.open_input(data, method)
         key = applying.weights_digest(method)
         if adapt:
-            method = self._load()
+            method = self._facing(self._load(), data)
             applying.adapt(method, source)
         job = applying.Job(
             method,
@@ -420,15 +433,15 @@ class Run:
 
     def _page(self, lead: evaluations.Evaluation, say: Say) -> outputs.Page:
         """What the report's pictures are drawn from."""
+        method = self._facing(self.method, None)
         settings, modality = self.settings, self.config["data"]["modality"]
         data = settings.data if lead.own else lead.data
         kept = lead.features()
         train: Source | None = None
         test: Source | None = None
         try:
-            taken = self.method.takes(samples.training_source(settings.data, modality, settings))
-            role = self.method.roles[0]
-            train = self.method.arranged({role: taken}, self.method.config)[role]
+            taken = method.takes(samples.training_source(settings.data, modality, settings))
+            train = method.arranged({method.roles[0]: taken}, method.config)[method.roles[0]]
         except UserError as error:  # gone since, or it had no name: what is stored is shown
             say(f"without pictures of the training data: {error}")
         if data is not None:
@@ -439,7 +452,7 @@ class Run:
             except UserError as error:
                 say(f"without pictures of {data}: {error}")
         saved = self.layout.checkpoint(self.method.stages[-1])  # holds the parts that are not delivered, too
-        return outputs.Page(self.method, train, test, settings, kept, lead.sections(), saved)
+        return outputs.Page(method, train, test, settings, kept, lead.sections(), saved)
 
     def summary(self) -> list[str]:
         """Three lines: what was trained, how it did, where it lies."""

@@ -20,7 +20,7 @@ _FRAMES = 4
 _KEPT_BYTES = 1 << 29
 
 
-def training_source(data: Any, modality: Modality, settings: Settings) -> Source:
+def training_source(data: Any, modality: Modality | None, settings: Settings) -> Source:
     """Open the part of a source to train on: all of it where it has no labels, groups or given parts."""
     options: dict[str, Any] = {"split": settings.split, "by": settings.by, "seed": settings.seed}
     return degraded(training_part(data, modality, **options), settings.noise)
@@ -113,7 +113,7 @@ def streams(
     source = kind.takes(training_source(data, modality, settings))
     if len(kind.roles) == 1:
         return {kind.roles[0]: source}
-    return kind.streams(source, given, lambda spec: training_source(spec, modality, settings))
+    return kind.streams(source, given, lambda spec, wanted=modality: training_source(spec, wanted, settings))
 
 
 def hold_out(source: Source, share: float, seed: int) -> tuple[Source, Source]:

@@ -128,7 +128,7 @@ def _fit_stage(
     """Train one stage in its folder: an ordinary run with settings of its own."""
     plan = method.stage_plan(stage)
     settings = stage_settings(job.settings, plan)
-    roles = plan.roles or job.kind.roles
+    roles = plan.roles or tuple(role for role in job.kind.roles if role in sources)
     read, held_out = {role: sources[role] for role in roles}, None
     if plan.watches and plan.validation:
         first = roles[0]

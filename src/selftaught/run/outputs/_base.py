@@ -118,6 +118,7 @@ class Output:
             "image_size": getattr(method.config, "image_size", None),
             "length": facts.get("length"),
             "frames": getattr(method.config, "frames", None),
+            "volume_size": getattr(method.config, "volume_size", None),
         }
 
     def example(self, card: dict[str, Any]) -> Tensor:
@@ -126,7 +127,9 @@ class Output:
         if card["length"]:
             return torch.randn(2, card["channels"], card["length"], generator=generator)
         side, frames = card["image_size"] or 64, card["frames"]
-        sizes = (frames, side, side) if frames else (side, side)
+        sizes: tuple[int, ...] = (frames, side, side) if frames else (side, side)
+        if card["modality"] == "volume" and card.get("volume_size"):
+            sizes = tuple(int(n) for n in card["volume_size"].split("-"))
         return (torch.rand(2, card["channels"], *sizes, generator=generator) - 0.5) / 0.25
 
     def free_axes(self) -> dict[int, tuple[str, int, int]]:
