@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +20,7 @@ from torch.nn.functional import interpolate
 from selftaught.data import Source, as_uint8
 from selftaught.data.decoding import decode
 from selftaught.data.fields import Field
+from selftaught.data.mapped import build_once
 from selftaught.data.source import PER_SAMPLE, digest
 from selftaught.errors import SampleError, UserError
 from selftaught.methods._genview_generators import Generator
@@ -26,6 +29,8 @@ GENERATED = "generated"
 """The field of the variants."""
 INDEX = "index.json"
 _ROWS = 64
+_PATIENCE = 20.0
+"""Seconds between lines that say how far generating has come, on a terminal."""
 
 
 class WithVariants(Source):
@@ -168,21 +173,39 @@ def make_variants(
     """
     place = source.place
     assert place is not None, "variants that lie ready are not made"
-    if (place / INDEX).exists():
-        return
-    names: list[str | None] = [None] * len(source)
-    for rows, pixels in squares(source, range(len(source)), generator.side):
-        x = pixels.float() / 255
-        wanted = levels(rows, x)
-        files = [variant_name(p, int(level), seed, generator.stamp) for p, level in zip(pixels, wanted, strict=True)]
-        missing = [k for k, file in enumerate(files) if not (place.parent / file).exists()]
-        if missing:
-            made = generator.generate(x[missing], wanted[missing], seed)
-            for k, image in zip(missing, made, strict=True):
-                save_image(place.parent / files[k], image)
-        for row, file in zip(rows, files, strict=True):
-            names[row] = file
-    _written(place / INDEX, lambda part: part.write_text(json.dumps(names), encoding="utf-8"))
+
+    def make(part: Path) -> None:
+        names: list[str | None] = [None] * len(source)
+        began = time.monotonic()
+        for rows, pixels in squares(source, range(len(source)), generator.side):
+            for row, file in zip(rows, _made(place.parent, rows, pixels, generator, levels, seed), strict=True):
+                names[row] = file
+            if time.monotonic() - began > _PATIENCE and sys.stderr.isatty():
+                print(f"variants: {rows[-1] + 1:,} of {len(source):,} images", file=sys.stderr, flush=True)
+                began = time.monotonic()
+        part.write_text(json.dumps(names), encoding="utf-8")
+
+    build_once(place / INDEX, make)
+
+
+def _made(
+    root: Path,
+    rows: list[int],
+    pixels: Tensor,
+    generator: Generator,
+    levels: Callable[[list[int], Tensor], Tensor],
+    seed: int,
+) -> list[str]:
+    """The files of a batch's variants, those that were missing made now."""
+    x = pixels.float() / 255
+    wanted = levels(rows, x)
+    files = [variant_name(p, int(level), seed, generator.stamp) for p, level in zip(pixels, wanted, strict=True)]
+    missing = [k for k, file in enumerate(files) if not (root / file).exists()]
+    if missing:
+        made = generator.generate(x[missing], wanted[missing], seed)
+        for k, image in zip(missing, made, strict=True):
+            save_image(root / files[k], image)
+    return files
 
 
 def variant_name(pixels: Tensor, level: int, seed: int, stamp: str) -> str:

@@ -11,39 +11,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from selftaught import catalog, networks, objectives
+from selftaught import catalog, objectives
 from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Range, Share, Widths, WidthsOrNone
-from selftaught.data import Source, cache_folder, open_source
-from selftaught.data.mapped import build_once
-from selftaught.data.source import digest
 from selftaught.engine.distributed import gather, rank
 from selftaught.engine.method import Optimizer
-from selftaught.errors import SampleError, UserError
+from selftaught.errors import UserError
 from selftaught.methods._encoder import EncoderConfig, EncoderMethod
 from selftaught.methods._genview_bases import WEIGHTED
-from selftaught.methods._genview_generators import (
-    AutoencoderGenerator,
-    Generator,
-    UnCLIPGenerator,
-    learn_autoencoder,
-    own_generators,
-)
-from selftaught.methods._genview_variants import GENERATED, WithVariants, make_variants, squares
-from selftaught.objectives._foreground import TokenSums
+from selftaught.methods._genview_preparation import Preparation, with_variants
+from selftaught.methods._genview_variants import GENERATED
 from selftaught.views import Pipeline, Recipe, View
 
 __all__ = ["GenView"]
-
-AUTOENCODER = "autoencoder"
-_SHOWN_TO_AUTOENCODER = 20000
 
 
 @dataclass
@@ -51,7 +35,7 @@ class Config(EncoderConfig):
     """GenView's options; the defaults are the official recipe of MoCo v3 with ResNet-50 on ImageNet."""
 
     base: Literal["moco-v3", "simsiam", "byol", "swav", "moco-v2", "simclr"] = "moco-v3"
-    """Method that the views and the weights go to."""
+    """Method that the views and the weights go to; its own recipe is a preset, such as imagenet-simsiam."""
     base_preset: str = "imagenet"
     """Preset of the base method that its heads, temperature, momentum copy and queue are taken from."""
     optimizer: Optimizer = "lars"
@@ -154,24 +138,7 @@ class GenView(EncoderMethod):
         """Every image with its variant, ready in a folder or to be made by :meth:`survey`."""
         if config.generator == "none":
             return sources
-        return {role: cls._with_variants(source, config) for role, source in sources.items()}
-
-    @classmethod
-    def _with_variants(cls, source: Source, c: Config) -> Source:
-        if isinstance(source, WithVariants):
-            return source
-        if c.generator not in ("unclip", AUTOENCODER):
-            if not Path(c.generator).exists():
-                raise UserError(f"generator={c.generator}: unclip, autoencoder, none, or a folder of variants")
-            return WithVariants(source, ready=open_source(c.generator, modality="image", split="all"))
-        making = [
-            f"{name}={getattr(c, name)}"
-            for name in ("generator", "noise", "noise_level", "noise_step", "fg_fraction", "gen_seed", "foreground",
-                         "pca_images", "unclip_model", "guidance", "sampler_steps", "prompt", "autoencoder_steps",
-                         "autoencoder_dim")
-        ]  # fmt: skip
-        root = Path(c.variants) if c.variants else cache_folder() / "genview"
-        return WithVariants(source, place=root / digest(source.fingerprint(), making)[:16])
+        return {role: with_variants(source, config) for role, source in sources.items()}
 
     # ---- networks ----------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -207,104 +174,11 @@ class GenView(EncoderMethod):
         Raises:
             UserError: a generator or an encoder that can't be had.
         """
-        c = self.config
         (source,) = sources.values()
+        prepared = Preparation(self.config, self.channels, source)
         with torch.random.fork_rng(devices=[]):
-            if (
-                isinstance(source, WithVariants)
-                and source.place is not None
-                and not (source.place / "index.json").exists()
-            ):
-                make_variants(source, self._generator(source), self._levels(source), c.gen_seed)
-            if c.gamma > 0:
-                judge = self._tokens(c.judge, source)
-                self._judge = judge, self._direction(judge, c.judge, source)
-
-    def _generator(self, source: WithVariants) -> Generator:
-        c = self.config
-        if c.generator == AUTOENCODER:
-            return AutoencoderGenerator(self._autoencoder(source))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return UnCLIPGenerator(
-            c.unclip_model, guidance=c.guidance, steps=c.sampler_steps, prompt=c.prompt, device=device
-        )
-
-    def _autoencoder(self, source: Source) -> networks.ConditionalAutoencoder:
-        """The built-in generator, trained once for these images."""
-        c = self.config
-        side = next((min(64, min(x.shape[:2]) // 8 * 8) for x in _readable(source)), 0)
-        if side < 8:
-            raise UserError(f"{source.name}: the built-in generator needs images of 8 pixels or more; give --generator")
-        stamp = digest(source.fingerprint(), side, c.autoencoder_steps, c.autoencoder_dim, c.noise_step, c.gen_seed)
-
-        def learn(part: Path) -> None:
-            rows = _spread(len(source), _SHOWN_TO_AUTOENCODER)
-            images = torch.cat([pixels for _, pixels in squares(source, rows, side)])
-            network = learn_autoencoder(
-                images, steps=c.autoencoder_steps, dim=c.autoencoder_dim, highest=max(1, 4 * c.noise_step),
-                seed=c.gen_seed,
-            )  # fmt: skip
-            save_file(network.state_dict(), part)
-
-        file = build_once(self._root() / f"autoencoder-{stamp[:16]}.safetensors", learn)
-        network = networks.ConditionalAutoencoder(self.channels, side, dim=c.autoencoder_dim)
-        network.load_state_dict(load_file(file))
-        return network.eval()
-
-    def _root(self) -> Path:
-        return Path(self.config.variants) if self.config.variants else cache_folder() / "genview"
-
-    def _tokens(self, name: str, source: Source) -> Any:
-        """A frozen encoder of tokens by its name."""
-        if name == AUTOENCODER:
-            return networks.frozen_tokens(self._autoencoder(source), self.channels)
-        return networks.frozen_tokens(name, self.channels)
-
-    def _direction(self, encoder: Any, name: str, source: Source) -> Tensor:
-        """v (C,) of an encoder on these images, its sign towards the middles; found once and kept."""
-        c = self.config
-        stamp = digest(source.fingerprint(), name, encoder.hash, c.pca_images)
-
-        def find(part: Path) -> None:
-            sums = TokenSums()
-            for tokens, grid in self._token_batches(encoder, source):
-                sums.add(tokens, grid)
-            save_file({"direction": sums.direction().float().contiguous()}, part)
-
-        return load_file(build_once(self._root() / f"direction-{stamp[:16]}.safetensors", find))["direction"]
-
-    def _token_batches(self, encoder: Any, source: Source) -> Any:
-        rows, side = _spread(len(source), self.config.pca_images), encoder.module.side or self._side(source)
-        for _, pixels in squares(source, rows, side):
-            with torch.no_grad():
-                tokens, grid = encoder(pixels.float() / 255)
-            yield tokens, grid
-
-    def _side(self, source: Source) -> int:
-        """Side of the squares that an encoder without a size of its own sees: that of the views."""
-        return self.config.image_size
-
-    def _levels(self, source: WithVariants) -> Any:
-        """What says how much noise a batch of images gets."""
-        c = self.config
-        if c.noise == "constant":
-            return lambda rows, x: torch.full((len(x),), c.noise_level)
-        if c.noise == "random":
-            return lambda rows, x: (
-                c.noise_step
-                * torch.tensor([int(torch.randint(5, (), generator=g)) for g in own_generators(x, c.gen_seed + 1)])
-            )
-        encoder = self._tokens(c.foreground, source)
-        v = self._direction(encoder, c.foreground, source)
-        scores = torch.cat([(tokens @ v).flatten() for tokens, _ in self._token_batches(encoder, source)])
-        alpha = objectives.foreground_threshold(scores[None, :, None], torch.ones(1), fraction=c.fg_fraction)
-
-        def levels(rows: list[int], x: Tensor) -> Tensor:
-            with torch.no_grad():
-                tokens, _ = encoder(x)
-            return objectives.noise_level(objectives.foreground_ratio(tokens, v, alpha), step=c.noise_step)
-
-        return levels
+            prepared.make_variants()
+            self._judge = prepared.judge() if self.config.gamma > 0 else None
 
     # ---- the loss ----------------------------------------------------------------------------------------------
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -397,17 +271,3 @@ def _base_options(c: Config, kind: Any) -> dict[str, Any]:
         if value is not None and name not in names:
             raise UserError(f"{name}={value}: {c.base} has none; leave it out")
     return found | {name: value for name, value in own.items() if value is not None}
-
-
-def _spread(count: int, most: int) -> np.ndarray:
-    """Positions spread evenly over the samples, at most so many."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
-
-
-def _readable(source: Source) -> Any:
-    """The samples that can be read."""
-    for i in range(len(source)):
-        try:
-            yield source.read(i)
-        except SampleError:
-            continue

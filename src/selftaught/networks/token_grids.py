@@ -19,6 +19,8 @@ from selftaught.networks.perceptual import run_features
 __all__ = ["TokenGrid", "frozen_tokens"]
 
 OPEN_CLIP, TIMM = "open_clip:", "timm:"
+CONVOLUTIONAL = 224
+"""Pixels that images are shown to convolutional networks of open_clip at."""
 
 
 class TokenGrid(nn.Module):
@@ -152,14 +154,10 @@ def _open_clip(name: str) -> tuple[nn.Module, int]:
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise UserError(f"{name} can't be had here ({reason}); go online once") from error
     visual = model.visual.float()
-    size = (
-        visual.image_size
-        if hasattr(visual, "image_size")
-        else open_clip.get_model_config(architecture)["vision_cfg"]["image_size"]
-    )
+    size = getattr(visual, "image_size", None) or open_clip.get_model_config(architecture)["vision_cfg"]["image_size"]
     side = int(size[0] if isinstance(size, tuple | list) else size)
-    if hasattr(visual, "trunk"):
-        return _TrunkMap(visual.trunk), side
+    if hasattr(visual, "trunk"):  # a convolutional one takes any size: 7 x 7 tokens of 224 pixels, as in the paper
+        return _TrunkMap(visual.trunk), side if hasattr(visual.trunk, "patch_embed") else CONVOLUTIONAL
     if hasattr(visual, "transformer"):
         return _CLIPTokens(visual), side
     raise UserError(
