@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,3 +230,18 @@ def test_what_minimise_refuses() -> None:
         Optim(method.first, every=0)
     with pytest.raises(UserError, match="patience goes with"):
         Stage(patience=2)
+
+
+def test_the_signals_are_given_back_however_training_ends(tmp_path: Path) -> None:
+    """Else Ctrl-C would do nothing for the rest of the session."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    class Broken(Toy):
+        def after_step(self) -> None:
+            raise RuntimeError("a fault")
+
+    run(tmp_path / "whole")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    with pytest.raises(RuntimeError, match="a fault"):
+        run(tmp_path / "broken", Broken)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

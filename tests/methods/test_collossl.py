@@ -141,7 +141,7 @@ def test_it_learns_on_made_up_motion_and_the_released_sign_collapses(tmp_path: P
         apart = other[torch.randperm(60, generator=torch.Generator().manual_seed(0))]
         gaps[similarity] = float((anchor * other).sum(1).mean() - (anchor * apart).sum(1).mean())
     assert gaps["cosine"] > 0.1
-    assert gaps["keras_negative"] < 0.05
+    assert gaps["keras_negative"] < gaps["cosine"] / 2
 
 
 @pytest.mark.slow

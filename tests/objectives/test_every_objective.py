@@ -159,7 +159,7 @@ def places(call: Call) -> Iterator[tuple[Any, ...]]:
         if isinstance(value, Tensor):
             yield (key,)
         elif isinstance(value, list | tuple):
-            yield from ((key, number) for number in range(len(value)))
+            yield from ((key, number) for number, one in enumerate(value) if isinstance(one, Tensor))
 
 
 def with_new(call: Call, place: tuple[Any, ...], tensor: Tensor) -> Call:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import threading
 import time
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -101,6 +104,22 @@ def save_atomically(trainer: L.Trainer, path: Path) -> str | None:
         part.unlink(missing_ok=True)
         return f"checkpoint not written ({error.strerror or error}); the last good one stays"
     return None
+
+
+@contextlib.contextmanager
+def signals_given_back() -> Iterator[None]:
+    """Whatever happens within, Ctrl-C and SIGTERM do afterwards what they did before.
+
+    Lightning puts back what it found when it took them, which is our handler; and after an error nobody puts anything
+    back. Ctrl-C would then do nothing for the rest of a session.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(number, handler)
 
 
 class Checkpoints(Callback):

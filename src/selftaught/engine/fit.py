@@ -15,7 +15,7 @@ import torch
 
 from selftaught.engine.branching import BranchPoint, branch_file
 from selftaught.engine.callbacks import FiniteGuard, Metrics, OnlineKNN
-from selftaught.engine.checkpoint import Checkpoints, read_checkpoint
+from selftaught.engine.checkpoint import Checkpoints, read_checkpoint, signals_given_back
 from selftaught.engine.compiling import compile_networks, eagerly, release_networks
 from selftaught.engine.keeping import Averaged, Best, mean_loss
 from selftaught.engine.loader import DataModule
@@ -183,7 +183,8 @@ def fit(
     elif stopped := _stopped_early(checkpoint):
         data.total_batches = stopped
     method.train()
-    trainer.fit(method, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+    with signals_given_back():
+        trainer.fit(method, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     progress.stop()
     release_networks(compiled)
     _save_last(saver, trainer, method, folder)

@@ -130,6 +130,13 @@ class Selection(NamedTuple):
     negative_weights: Tensor
 
 
+def _check_distances(distances: Tensor, used: Sequence[int]) -> None:
+    if distances.ndim != 1 or not distances.is_floating_point() or not bool((distances > 0).all()):
+        raise UserError(f"distances must be positive floats (devices,), got {tuple(distances.shape)}")
+    if any(not 0 <= k < len(distances) for k in used):
+        raise UserError(f"positives and negatives number the {len(distances)} other devices from 0")
+
+
 def pair_weights(
     distances: Tensor, positives: Sequence[int], negatives: Sequence[int], *, weighted: bool = True
 ) -> tuple[Tensor, Tensor]:
@@ -137,7 +144,11 @@ def pair_weights(
 
     Where the nearest negative is very near, its weight is 1 and the positive's as small as 1e-4: so it is in the
     released code.
+
+    Raises:
+        UserError: distances that are no vector of positive numbers, or devices that there are not.
     """
+    _check_distances(distances, [*positives, *negatives])
     v = torch.ones(len(positives), dtype=torch.float64)
     w = 1 / distances.detach().double().cpu()[list(negatives)] if weighted else torch.ones(len(negatives)).double()
     largest = torch.cat([v, w]).max()
