@@ -93,6 +93,7 @@ def test_a_damaged_file_is_named_or_changes_nothing(damage: str, whole: Path, tm
     asks = {
         "the model": lambda folder: weights_of(selftaught.load(folder).method),
         "the report": drawn,
+        "the output": lambda folder: type(selftaught.load(folder).output).__name__,
         "resuming": lambda folder: weights_of(
             selftaught.train("simclr", resume=str(folder), quiet=True, workers=0).method
         ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -222,8 +221,11 @@ class Run:
         """The kind of thing that the run delivers; some methods have an option for it, which a finished run knows."""
         from selftaught import methods
 
-        known = json.loads(self.layout.card.read_text("utf-8")) if self.layout.card.exists() else {}
-        return outputs.of(known.get("output") or methods.get(self.config["method"]).output)
+        known = self.layout.read_card().get("output")
+        own = methods.get(self.config["method"]).output
+        if known is not None and str(known).replace("-", " ") not in outputs.kinds():
+            raise UserError(f"{self.layout.card}: damaged (there is no output {known!r}); delete it and --resume")
+        return outputs.of(known or own)
 
     @property
     def encoder(self) -> nn.Module:

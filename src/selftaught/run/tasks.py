@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from selftaught.errors import UserError
 from selftaught.evaluation import continual, linear
 from selftaught.run import samples
 from selftaught.run.features import embed
-from selftaught.run.layout import Layout, write_json, write_text
+from selftaught.run.layout import Layout, read_json, write_json, write_text
 from selftaught.run_settings import Settings
 
 __all__ = ["Task", "judge", "open_tasks", "start_of", "write_table"]
@@ -283,7 +282,7 @@ def numbers(layout: Layout) -> dict[str, float]:
     path = layout.path / "forgetting.json"
     if not path.exists():
         raise UserError(f"{layout.path}: no stream of tasks, or not finished: there is no forgetting.json")
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, f"delete it and write it again with: selftaught train --resume {layout.path}")
     summary = found.get("summary", {})
     known = {key: float(summary[key]) for key in ("average", "backward_transfer") if key in summary}
     kept = {"accuracy_kept": -float(summary["forgetting"])} if summary else {}
