@@ -209,7 +209,7 @@ class Run:
         kind = methods.get(self.config["method"])
         torch.manual_seed(self.config["settings"]["seed"] if seed is None else seed)
         options = self.config["options"] | ({"pretrained": False} if "pretrained" in self.config["options"] else {})
-        return build(kind, kind.config_class(**options), self.config["data"])
+        return build(kind, configuration.options_of(kind, options, self.path), self.config["data"])
 
     def _untrained(self) -> Method:
         fresh = self._build(self.config["settings"]["seed"] + 10_007)

@@ -55,6 +55,19 @@ def resolve(
     return settings, kind.config_class(**method_options)
 
 
+def options_of(kind: type[Any], options: dict[str, Any], folder: Any) -> MethodConfig:
+    """A method's options as a run's config.yaml holds them.
+
+    Raises:
+        UserError: an option that the method does not have, or a value that it can't take.
+    """
+    known = {f.name for f in dataclasses.fields(kind.config_class)}
+    for name in options:
+        if name not in known:
+            raise UserError(f"{folder}/config.yaml: {kind.slug} has no option {name!r}: damaged, or of another version")
+    return kind.config_class(**options)
+
+
 def _is_for(preset: str | None, modality: str, kind: type[Any]) -> bool:
     """Whether the encoder of a preset (or of the method) is one for this kind of samples."""
     own = kind.modalities[0] == modality or (preset or "").endswith(f"-{modality}")

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 
 from selftaught.errors import UserError
 from selftaught.run.ranks import is_first, launch_id
+from selftaught.run_settings import Settings
 
 _PARTS: dict[str, type] = {"method": str, "settings": dict, "options": dict, "data": dict}
 _FACTS = ("name", "modality", "samples", "channels")
@@ -66,6 +68,9 @@ class Layout:
             if not isinstance(content.get(name), kind):
                 raise UserError(f"{self.config}: damaged, or not a run's (its part {name!r} is missing); {_COPY}")
         missing = [name for name in _FACTS if name not in content["data"]]
+        unknown = [name for name in content["settings"] if name not in {f.name for f in fields(Settings)}]
+        if unknown:
+            raise UserError(f"{self.config}: no setting {unknown[0]!r}: damaged, or of another version; {_COPY}")
         if missing:
             raise UserError(f"{self.config}: damaged ({missing[0]!r} is missing from the facts of the data); {_COPY}")
         return content

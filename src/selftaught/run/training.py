@@ -137,7 +137,7 @@ def go_on(
     changed = {name: options[name] for name in _FREE if options.get(name) is not None}
     settings = Settings(**content["settings"] | changed)
     data = settings.data if data is None else data
-    config = kind.config_class(**content["options"])
+    config = configuration.options_of(kind, content["options"], path)
     given = samples.streams(kind, data, content["data"]["modality"], settings, dict(settings.streams))
     sources = kind.arranged(given, config)
     _same_data(sources, content["data"], settings)
