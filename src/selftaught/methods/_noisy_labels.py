@@ -26,6 +26,11 @@ class Weighing(nn.Module):
 
 
 def text_encoder(c: Any) -> nn.Module:
+    """The encoder of texts that the options ask for; auto is a pretrained BERT.
+
+    Raises:
+        UserError: another name than tfidf, words or hf:NAME.
+    """
     name = "hf:bert-base-uncased" if c.encoder == "auto" else c.encoder
     if name == "tfidf":
         return networks.TfIdf(c.vocabulary, c.ngrams)

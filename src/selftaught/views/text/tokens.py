@@ -11,6 +11,7 @@ import html
 import re
 import unicodedata
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, ClassVar, Protocol
@@ -49,13 +50,14 @@ class Tokeniser(Protocol):
         """(N, length) int64 of N texts."""
 
 
-class _Padded:
+class _Padded(ABC):
     """Start, numbers, end, zeros."""
 
     vocabulary: int
 
+    @abstractmethod
     def encode(self, text: str) -> list[int]:
-        raise NotImplementedError  # pragma: no cover - both tokenisers define it
+        """The numbers of a text without start and end."""
 
     def __call__(self, texts: str | Sequence[str], length: int = CONTEXT) -> np.ndarray:
         """(N, length) int64: start, the text's numbers, end, zeros; a longer text is cut, the last place is the end.
