@@ -14,7 +14,8 @@ from selftaught.engine.branching import branch_file
 from selftaught.engine.fit import stage_steps
 from selftaught.engine.schedules import ENDLESS, InfiniteSchedule, endless
 from selftaught.errors import UserError
-from selftaught.run.layout import Layout, environment, new_folder, write_yaml
+from selftaught.run.job import epoch_batches
+from selftaught.run.layout import Layout, beside, environment, new_folder, write_yaml
 from selftaught.run_settings import Settings
 
 __all__ = ["branch_off"]
@@ -55,7 +56,7 @@ def branch_off(run: str | Path, steps: int | None = None, out: str | None = None
     if not source.exists():
         raise UserError(f"{run}: no checkpoint to branch off from yet")
     done = int(torch.load(source, map_location="cpu", weights_only=True, mmap=True)["selftaught"]["steps"])
-    total = _planned(settings, content)
+    total = stage_steps(settings, epoch_batches(settings, content["data"]))
     schedule = endless(config, total, task=int(content["data"].get("task", 0)))
     if not schedule.cooldown_end <= done <= schedule.constant_end:
         raise UserError(
@@ -63,7 +64,7 @@ def branch_off(run: str | Path, steps: int | None = None, out: str | None = None
             f"{schedule.constant_end}, can be annealed from"
         )
     length = steps or _usual(schedule, done)
-    folder = new_folder(out or _beside(layout.path, done), content["method"], content["data"]["name"])
+    folder = new_folder(out or str(beside(layout.path, f"annealed-{done}")), content["method"], content["data"]["name"])
     changed: dict[str, Any] = {"steps": done + length, "anneal": str(run), "anneal_from": done, "out": str(folder)}
     settings = dataclasses.replace(settings, epochs=None, **changed)
     new = Layout(folder)
@@ -74,21 +75,6 @@ def branch_off(run: str | Path, steps: int | None = None, out: str | None = None
     return folder
 
 
-def _planned(settings: Settings, content: dict[str, Any]) -> int:
-    """Steps that the run was to have."""
-    rows = settings.batch_size * settings.devices * settings.nodes
-    return stage_steps(settings, max(1, content["data"]["samples"] // rows))
-
-
 def _usual(schedule: InfiniteSchedule, done: int) -> int:
     own = schedule.total - schedule.constant_end
     return own if own and done == schedule.constant_end else max(1, round(_DEFAULT * done))
-
-
-def _beside(run: Path, done: int) -> str:
-    """A free name beside the run."""
-    stem = run.with_name(f"{run.name}-annealed-{done}")
-    number, path = 2, stem
-    while path.exists():
-        path, number = stem.with_name(f"{stem.name}-{number}"), number + 1
-    return str(path)

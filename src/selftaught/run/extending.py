@@ -11,8 +11,11 @@ import torch
 
 from selftaught import methods
 from selftaught.engine.checkpoint import read_checkpoint
+from selftaught.engine.fit import stage_steps
 from selftaught.errors import UserError
-from selftaught.run.layout import Layout, environment, new_folder, write_json, write_yaml
+from selftaught.run.configuration import options_of
+from selftaught.run.job import build, epoch_batches
+from selftaught.run.layout import Layout, beside, environment, new_folder, write_json, write_yaml
 from selftaught.run_settings import Settings
 
 __all__ = ["extend"]
@@ -46,7 +49,7 @@ def extend(run: str | Path, *, steps: int | None = None, epochs: float | None = 
         raise UserError(f"--extend {run}: say how long it is to be in all, with --steps or --epochs")
     if (layout.path / "tasks").is_dir():
         raise UserError(f"{run} is a stream of tasks; add a task with --then")
-    method = kind(kind.config_class(**content["options"]), **_sizes(content["data"]))
+    method = build(kind, options_of(kind, content["options"], run), content["data"])
     stage = method.stages[-1]
     if stage not in state["stages"]:
         raise UserError(f"{run}: not finished; go on with: selftaught train --resume {run}")
@@ -59,10 +62,11 @@ def extend(run: str | Path, *, steps: int | None = None, epochs: float | None = 
     if saved.get("callbacks", {}).get("Best", {}).get("stopped"):
         raise UserError(f"{run} stopped early, since nothing was gained any more; start from it with --init {run}")
     done = int(saved["selftaught"]["steps"])
-    wanted = steps if steps is not None else round(float(epochs or 0) * done / _epochs(settings, done, content))
+    settings = dataclasses.replace(settings, steps=steps, epochs=epochs)
+    wanted = stage_steps(settings, epoch_batches(settings, content["data"]))
     if wanted <= done:
         raise UserError(f"{run} has {done} steps already: ask for more than that in all")
-    folder = new_folder(out or _beside(layout.path), content["method"], content["data"]["name"])
+    folder = new_folder(out or str(beside(layout.path, "extended")), content["method"], content["data"]["name"])
     shutil.copytree(layout.path, folder, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
     settings = dataclasses.replace(settings, steps=wanted, epochs=None, out=str(folder))
     new = Layout(folder)
@@ -70,28 +74,6 @@ def extend(run: str | Path, *, steps: int | None = None, epochs: float | None = 
     write_json(new.state, {"stages": {name: s for name, s in state["stages"].items() if name != stage}})
     _reopen(saved, new.checkpoint(stage))
     return folder
-
-
-def _sizes(facts: dict[str, Any]) -> dict[str, Any]:
-    """What a method's networks are built for."""
-    return {
-        "channels": facts["channels"], "length": facts.get("length"), "samples": facts["samples"],
-        "classes": facts.get("class_count", 0),
-    }  # fmt: skip
-
-
-def _epochs(settings: Settings, done: int, content: dict[str, Any]) -> float:
-    """Passes over the data that the steps done were."""
-    rows = settings.batch_size * settings.devices * settings.nodes
-    return done * settings.accumulate / max(1, content["data"]["samples"] // rows)
-
-
-def _beside(run: Path) -> str:
-    """A free name beside the run."""
-    number, path = 2, run.with_name(f"{run.name}-extended")
-    while path.exists():
-        path, number = run.with_name(f"{run.name}-extended-{number}"), number + 1
-    return str(path)
 
 
 def _reopen(saved: dict[str, Any], path: Path) -> None:

@@ -22,6 +22,7 @@ from selftaught.run_settings import Settings
 _PARTS: dict[str, type] = {"method": str, "settings": dict, "options": dict, "data": dict}
 _FACTS = ("name", "modality", "samples", "channels")
 _DONE = {"steps", "seconds", "skipped"}
+_SETTINGS = {field.name for field in fields(Settings)}
 _COPY = "take it from a copy of the run, or train again"
 
 
@@ -68,7 +69,7 @@ class Layout:
             if not isinstance(content.get(name), kind):
                 raise UserError(f"{self.config}: damaged, or not a run's (its part {name!r} is missing); {_COPY}")
         missing = [name for name in _FACTS if name not in content["data"]]
-        unknown = [name for name in content["settings"] if name not in {f.name for f in fields(Settings)}]
+        unknown = [name for name in content["settings"] if name not in _SETTINGS]
         if unknown:
             raise UserError(f"{self.config}: no setting {unknown[0]!r}: damaged, or of another version; {_COPY}")
         if missing:
@@ -220,6 +221,15 @@ def new_folder(out: str | None, method: str, data: str) -> Path:
     os.environ["SELFTAUGHT_RUN_FOLDER"] = str(path)
     if meeting is not None:
         write_text(Path("runs") / f".{meeting}", str(path))
+    return path
+
+
+def beside(run: Path, tag: str) -> Path:
+    """A free name beside a run: its own with a tag, numbered where there is one already."""
+    stem = run.with_name(f"{run.name}-{tag}")
+    number, path = 2, stem
+    while path.exists():
+        path, number = stem.with_name(f"{stem.name}-{number}"), number + 1
     return path
 
 
