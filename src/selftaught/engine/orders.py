@@ -84,13 +84,11 @@ class Cycled(Order):
     """
 
     def __init__(self, n: int, rows: int) -> None:
-        self.n, self.passes = n, max(1, -(-rows // n))
-        self.length = self.n * self.passes
+        self.n, self.length = n, n * max(1, -(-rows // n))
 
     def epoch(self, seed: int, epoch: int) -> np.ndarray:
         """Permutations one after another, drawn from (seed, epoch)."""
-        rng = np.random.default_rng([seed, epoch])
-        return np.concatenate([rng.permutation(self.n) for _ in range(self.passes)])
+        return _again(np.random.default_rng([seed, epoch]), np.arange(self.n), self.length)
 
 
 class InOrder(Order):
@@ -214,8 +212,7 @@ class Balanced(Order):
         rounds = -(-self.length // len(self.members))
         columns = []
         for members in self.members:
-            passes = [rng.permutation(members) for _ in range(-(-rounds // len(members)))]
-            columns.append(np.concatenate(passes)[:rounds])
+            columns.append(_again(rng, members, rounds))
         table = np.stack(columns, axis=1)
         return rng.permuted(table, axis=1).reshape(-1)[: self.length]
 
@@ -240,8 +237,7 @@ class Alternating(Order):
     def epoch(self, seed: int, epoch: int) -> np.ndarray:
         """New and old samples in turns."""
         rng = np.random.default_rng([seed, epoch])
-        passes = [rng.permutation(self.old) for _ in range(-(-self.new // self.old))]
-        old = np.concatenate(passes)[: self.new] + self.new
+        old = _again(rng, np.arange(self.old), self.new) + self.new
         return np.stack([rng.permutation(self.new), old], axis=1).reshape(-1)
 
 
@@ -279,9 +275,7 @@ class ActiveSet(Order):
 
     def epoch(self, seed: int, epoch: int) -> np.ndarray:
         """Permutations of the active samples, one after another until the epoch is full."""
-        rng = np.random.default_rng([seed, epoch])
-        passes = [rng.permutation(self.active) for _ in range(-(-self.length // len(self.active)))]
-        return np.concatenate(passes)[: self.length]
+        return _again(np.random.default_rng([seed, epoch]), self.active, self.length)
 
     def state_dict(self) -> dict[str, Any]:
         """The active samples."""
@@ -290,6 +284,12 @@ class ActiveSet(Order):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with saved active samples."""
         self.select(state["active"])
+
+
+def _again(rng: np.random.Generator, members: np.ndarray, length: int) -> np.ndarray:
+    """Permutations of the members, one after another until there are ``length``."""
+    passes = [rng.permutation(members) for _ in range(-(-length // len(members)))]
+    return np.concatenate(passes)[:length]
 
 
 def batches_of(
