@@ -172,7 +172,7 @@ def fit(
     loggers = make_loggers(settings, folder)
     if loggers:
         options = dataclasses.asdict(settings) | dataclasses.asdict(method.config)
-        watching.append(Tracking(options, settings.log_every, settings.batch_size))
+        watching.append(Tracking(options, settings.log_every, metrics))
     trainer = make_trainer(
         settings, folder, [*watching, *(callbacks or []), progress, saver], loggers, method.takes_any
     )

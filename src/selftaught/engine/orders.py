@@ -210,10 +210,7 @@ class Balanced(Order):
         """Classes in turn, shuffled within each round."""
         rng = np.random.default_rng([seed, epoch])
         rounds = -(-self.length // len(self.members))
-        columns = []
-        for members in self.members:
-            columns.append(_again(rng, members, rounds))
-        table = np.stack(columns, axis=1)
+        table = np.stack([_again(rng, members, rounds) for members in self.members], axis=1)
         return rng.permuted(table, axis=1).reshape(-1)[: self.length]
 
 

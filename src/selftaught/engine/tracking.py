@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+
+from selftaught.engine.callbacks import Metrics
 
 __all__ = ["Tracking"]
 
@@ -23,17 +24,16 @@ class Tracking(Callback):
     Args:
         options: settings and options of the run, by name.
         every: optimiser steps between values.
-        batch_size: samples of a batch on one process.
+        metrics: measures the throughput; it stands before this one among the callbacks, with the same ``every``.
     """
 
-    def __init__(self, options: dict[str, Any], every: int, batch_size: int) -> None:
-        self.options, self.every, self.batch_size = options, every, batch_size
-        self._since, self._batches, self._step = time.monotonic(), 0, 0
+    def __init__(self, options: dict[str, Any], every: int, metrics: Metrics) -> None:
+        self.options, self.every, self.metrics, self._step = options, every, metrics, 0
         self._norms: dict[str, float] = {}
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """The options."""
-        self._since, self._batches, self._step = time.monotonic(), 0, module.steps
+        self._step = module.steps
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in self.options.items()}
         for logger in trainer.loggers:
             logger.log_hyperparams(plain)
@@ -59,20 +59,18 @@ class Tracking(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log what there is at the steps that are due."""
-        self._batches += 1
         if module.steps == self._step or module.steps % self.every:
             self._step = module.steps
             return
-        self._step, now = module.steps, time.monotonic()
-        rate = self._batches * self.batch_size * trainer.world_size / max(now - self._since, 1e-9)
-        values = {"samples_per_second": rate} | self._norms
+        self._step = module.steps
+        values = {"samples_per_second": float(self.metrics.last["per_second"])} | self._norms
         names = list(module._places) if len(trainer.optimizers) > 1 else [""]
         for name, optimizer in zip(names, trainer.optimizers, strict=False):
             if optimizer.param_groups:
                 values["lr" + (f"/{name}" if name else "")] = float(optimizer.param_groups[0]["lr"])
         for logger in trainer.loggers:
             logger.log_metrics(values, step=module.steps)
-        self._since, self._batches, self._norms = now, 0, {}
+        self._norms = {}
 
 
 def _norms(gradients: list[Tensor]) -> list[Tensor]:
