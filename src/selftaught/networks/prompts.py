@@ -92,7 +92,7 @@ class MetaNet(nn.Sequential):
 
 
 class PromptContext(nn.Module):
-    """Learnt context vectors before the names of classes: [start] (V_1 + t) ... (V_M + t) [name .] [end].
+    """Learnt context vectors before the names of classes: ``[start] (V_1 + t) ... (V_M + t) [name .] [end]``.
 
     Args:
         towers: the frozen CLIP.
