@@ -34,9 +34,10 @@ def _call(options: argparse.Namespace) -> None:
     from rich.progress import Progress
 
     import selftaught
+    from selftaught.run.ranks import is_first
 
     run = selftaught.load(options.run, partial=options.partial)
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+    with Progress(console=Console(stderr=True), disable=not (sys.stderr.isatty() and is_first())) as bar:
         task = bar.add_task("apply", total=None)
         written = run.apply(
             options.input,
@@ -50,6 +51,8 @@ def _call(options: argparse.Namespace) -> None:
             intrinsics=options.intrinsics,
             progress=lambda done: bar.update(task, completed=done),
         )
+    if not is_first():
+        return
     print(f"{written} written to {options.out}" + (f" ({written.kept} were there already)" if written.kept else ""))
     for why, count in written.left_out.items():
         print(f"{count} left out: {why}")
