@@ -15,13 +15,14 @@ from selftaught.cli.options import add_partial, checked
 def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("run", help="folder of the run")
     sub.add_argument("input", help="source to apply it to")
-    sub.add_argument("--out", required=True, help=".parquet or .npy file, or a folder for images")
+    sub.add_argument("--out", required=True, help=".parquet or .npy file, or a folder for images and videos")
     checked(sub, "--workers", Annotated[int, Range(-1)], "loader processes; -1 chooses", default=-1)
     checked(sub, "--tile", Count, "largest side restored in one piece (default 512)", default=512)
     sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
     sub.add_argument("--scale", help="depth in metres: median=4.2, height=1.65 (the camera's), baseline=0.1 (a step)")
     sub.add_argument("--points", action="store_true", help="depth: a point cloud .ply beside every frame's map")
     sub.add_argument("--intrinsics", help="depth: the camera of these videos, as at training")
+    sub.add_argument("--into", choices=("video", "frames"), help="clips: write videos, or a folder of frames for each")
     sub.add_argument("--adapt", action="store_true", help="let the method adapt to the samples first, where it can")
     add_partial(sub)
 
@@ -49,6 +50,7 @@ def _call(options: argparse.Namespace) -> None:
             scale=options.scale,
             points=options.points,
             intrinsics=options.intrinsics,
+            into=options.into,
             progress=lambda done: bar.update(task, completed=done),
         )
     if not is_first():
