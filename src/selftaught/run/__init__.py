@@ -98,6 +98,26 @@ def train(
     return run
 
 
+def rehearse(
+    method: str, data: Any = None, *, config: str | Path | dict[str, Any] | None = None, **options: Any
+) -> str:
+    """What `train` would do with these arguments, without doing it: nothing is trained or written.
+
+    Says how the data were understood, the networks' parameters, each stage's steps, learning rates and other schedules
+    as sketches, the shapes of a batch, and the memory that a step takes.
+
+    Args:
+        method: as `train`.
+        data: as `train`.
+        config: as `train`.
+        **options: as `train`.
+
+    Raises:
+        UserError: what `train` would refuse before it begins.
+    """
+    return "\n".join(training.rehearse(method, data, config=config, **options))
+
+
 def load(path: str | Path, *, partial: bool = False) -> Run:
     """Open a run's folder.
 
