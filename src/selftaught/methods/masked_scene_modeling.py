@@ -2,9 +2,9 @@
 
 Two views of a scan, each on a grid of voxels. Random coarse voxels of a view are hidden with all that they contain; the
 student's encoder never gets them. Its decoder goes up from the coarsest level: at every level learnt tokens stand in
-for the hidden voxels, what it makes of them is compared with the teacher's features at the same place in the other view,
-and goes on to the next finer level. The teacher is the student's momentum copy. arXiv 2504.06719; pre-training code was
-never published: heads, distance and schedule of the temperature are a reconstruction.
+for the hidden voxels; what it makes of them is compared with the teacher's features at the same place in the other
+view, and goes on to the next finer level. The teacher is the student's momentum copy. arXiv 2504.06719; pre-training
+code was never published: heads, distance and schedule of the temperature are a reconstruction.
 """
 
 from __future__ import annotations
@@ -206,9 +206,7 @@ class MaskedSceneModeling(Method):
     def _head(self, width: int) -> nn.Module:
         c, widths = self.config, [int(w) for w in self.config.head.split("-")]
         if c.objective == "prototype":
-            return networks.dino_head(
-                width, c.prototypes, hidden=widths[0], bottleneck=widths[-1], layers=len(widths)
-            )
+            return networks.dino_head(width, c.prototypes, hidden=widths[0], bottleneck=widths[-1], layers=len(widths))
         out = 6 if c.objective == "input" else width
         return networks.mlp([width, widths[0], out], norm="none", activation="gelu", hidden_bias=True, out_bias=True)
 
@@ -274,7 +272,7 @@ class MaskedSceneModeling(Method):
     def target(self, view: Prepared) -> list[Tensor]:
         """The teacher's outputs of a view with nothing hidden."""
         copy: Any = self.momentum.average
-        return copy[0].net(view.scene.x, view.scene.levels)  # type: ignore[no-any-return]
+        return copy[0].net(view.scene.x, view.scene.levels)
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The mean over views and levels; ``teacher_std`` and ``entropy`` show collapse."""
@@ -396,7 +394,7 @@ class MaskedSceneModeling(Method):
     def predict(self, batch: dict[str, Any]) -> Tensor:
         """Features (M, 928) of every point of a packed batch."""
         encoder: Any = self.deliverable()
-        return encoder.points(batch["points"])  # type: ignore[no-any-return]
+        return encoder.points(batch["points"])
 
     def features(self, batch: dict[str, Any]) -> Tensor:
         """The mean (N, 928) over every scan's points."""
