@@ -46,6 +46,7 @@ from selftaught.evaluation.multi_output import multi_output
 from selftaught.evaluation.neighbours import knn, nearest, retrieval
 from selftaught.evaluation.online import OnlineKNN, monitor, monitor_rows
 from selftaught.evaluation.ood import detection, energy, knn_distance, linear_head, mahalanobis, make_scorer, msp, ood
+from selftaught.evaluation.points import point_knn, point_linear, point_pca, principal_colours
 from selftaught.evaluation.projection import Projection, project
 from selftaught.evaluation.prompts import base_to_new
 from selftaught.evaluation.regression import regression
@@ -75,9 +76,9 @@ class Protocol:
             kept, of what was to be forgotten, and of what was never seen) or "weights" (weights of labels, which of
             them are wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
             (train, train_y, test, test_y with features by layer), "dense" (encoder, train_images, train_masks,
-            test_images, test_masks), "forgotten" (scores and labels of what was to be
-            kept, of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of
-            them are wrong).
+            test_images, test_masks), "points" (as "split", each a list with the points of every scan), "forgotten"
+            (scores and labels of what was to be kept, of what was to be forgotten, and of what was never seen),
+            "weights" (weights of labels, which of them are wrong).
         function: the protocol itself.
     """
 
@@ -120,6 +121,9 @@ _ALL = (
     Protocol("zero-shot", "classes by their names alone", "worded", zero_shot),
     Protocol("text-retrieval", "texts found by images and images by texts: R@k", "worded", text_retrieval),
     Protocol("segmentation", "a class for every pixel, a head on the frozen encoder: mean IoU", "dense", segmentation),
+    Protocol("point-linear", "a class for every point by a linear layer: mean IoU", "points", point_linear),
+    Protocol("point-knn", "a class for every point by its nearest neighbour: mean IoU", "points", point_knn),
+    Protocol("point-pca", "what three principal components hold of features per point", "features", point_pca),
     Protocol("label-noise", "whether the weights of labels tell wrong ones from right ones", "weights", label_noise),
     Protocol("layerwise", "linear probe and k-NN on every layer, the best one named", "layers", layerwise),
 )
@@ -197,6 +201,10 @@ __all__ = [
     "ood",
     "paired_difference",
     "pgd",
+    "point_knn",
+    "point_linear",
+    "point_pca",
+    "principal_colours",
     "project",
     "recall",
     "regional_maxima",
