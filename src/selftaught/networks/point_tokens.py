@@ -31,12 +31,12 @@ class PointPatches(NamedTuple):
 
     Attributes:
         centres: (N, M, 3).
-        index: (N, M, k) int64, numbers of each patch's points in the cloud, the nearest first.
+        numbers: (N, M, k) int64, numbers of each patch's points in the cloud, the nearest first.
         points: (N, M, k, 3 + F), x y z relative to the centre.
     """
 
     centres: Tensor
-    index: Tensor
+    numbers: Tensor
     points: Tensor
 
 
@@ -133,7 +133,7 @@ class PointEmbedding(nn.Module):
 class PointTransformer(nn.Module):
     """An encoder of clouds: patches, tokens, positions by a small MLP of the centres, blocks, norm.
 
-    Centres are taken relative to the cloud's mean, so that moving the whole scene changes nothing. As an encoder it gives
+    Centres are taken relative to the cloud's mean: moving the whole scene changes nothing. As an encoder it gives
     the mean and the maximum of the tokens side by side.
 
     Args:
