@@ -122,4 +122,6 @@ def _on(device: torch.device, value: Any) -> Any:
         return [_on(device, one) for one in value]
     if isinstance(value, dict):
         return {name: _on(device, one) for name, one in value.items()}
+    if isinstance(value, Camera):
+        return Camera(*(part.to(device) for part in value))
     return value.to(device) if isinstance(value, Tensor) else value
