@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from selftaught.data import Source
+from selftaught.data.kinds.camera import Camera
 from selftaught.engine.in_order import evaluation_batches
 from selftaught.engine.method import Method
 from selftaught.engine.precision import autocast_dtype

@@ -53,6 +53,8 @@ from selftaught.evaluation.restoration import luma, ms_ssim, restoration
 from selftaught.evaluation.restricted import restricted
 from selftaught.evaluation.result import Difference, Number, Result, paired_difference, table
 from selftaught.evaluation.robustness import domains, fgsm, pgd, robustness
+from selftaught.evaluation.scene_detection import average_precision, box_iou, detection_loss, scene_detection
+from selftaught.evaluation.scene_segmentation import scene_segmentation
 from selftaught.evaluation.segmentation import segmentation
 from selftaught.evaluation.similarity import blockiness, cka_matrix, linear_cka
 from selftaught.evaluation.video import VIDEO_NOISE, noisy_clip, recall
@@ -72,7 +74,8 @@ class Protocol:
             attributes), "named-scores" (logits, names of the classes, what is right or who is shown), "layers"
             (train, train_y, test, test_y with features by layer) or "forgotten" (scores and labels of what was to be
             kept, of what was to be forgotten, and of what was never seen) or "weights" (weights of labels, which of
-            them are wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
+            them are wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device)
+            or "scenes" (clouds or features of their points, what is known of them).
             (train, train_y, test, test_y with features by layer), "dense" (encoder, train_images, train_masks,
             test_images, test_masks), "forgotten" (scores and labels of what was to be
             kept, of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of
@@ -119,6 +122,10 @@ _ALL = (
     Protocol("zero-shot", "classes by their names alone", "worded", zero_shot),
     Protocol("text-retrieval", "texts found by images and images by texts: R@k", "worded", text_retrieval),
     Protocol("segmentation", "a class for every pixel, a head on the frozen encoder: mean IoU", "dense", segmentation),
+    Protocol(
+        "scene-segmentation", "a class for every point, linear on frozen features: IoU", "scenes", scene_segmentation
+    ),
+    Protocol("scene-detection", "boxes by a small detector on frozen tokens: AP at 3D IoU", "scenes", scene_detection),
     Protocol("label-noise", "whether the weights of labels tell wrong ones from right ones", "weights", label_noise),
     Protocol("layerwise", "linear probe and k-NN on every layer, the best one named", "layers", layerwise),
 )
@@ -143,8 +150,10 @@ __all__ = [
     "Protocol",
     "Result",
     "attribute_retrieval",
+    "average_precision",
     "base_to_new",
     "blockiness",
+    "box_iou",
     "buckets",
     "cka_matrix",
     "classify",
@@ -155,6 +164,7 @@ __all__ = [
     "depth",
     "depth_errors",
     "detection",
+    "detection_loss",
     "diagnostics",
     "domains",
     "energy",
@@ -204,6 +214,8 @@ __all__ = [
     "retrieval",
     "rmac",
     "robustness",
+    "scene_detection",
+    "scene_segmentation",
     "segmentation",
     "sorted_softmax",
     "stack_layers",

@@ -52,7 +52,7 @@ class SceneConfig(MethodConfig):
     """Height of the picture, a multiple of the patch."""
     image_width: Count = 352
     """Width of the picture, a multiple of the patch."""
-    patch: Count = 16
+    image_patch: Count = 16
     """Side of an image patch."""
     width: Count = 256
     """Width of all tokens."""
@@ -217,8 +217,10 @@ class SceneMethod(Method):
     def build(self) -> None:
         """The encoders of the branches that there are."""
         c = self.config
-        if c.branches != "points" and (c.image_height % c.patch or c.image_width % c.patch):
-            raise UserError(f"a picture of {c.image_width}x{c.image_height} isn't a multiple of patch={c.patch}")
+        if c.branches != "points" and (c.image_height % c.image_patch or c.image_width % c.image_patch):
+            raise UserError(
+                f"a picture of {c.image_width}x{c.image_height} isn't a multiple of image_patch={c.image_patch}"
+            )
         self.point_encoder: PointTransformer | None = None
         self.image_encoder: VisionTransformer | None = None
         if c.branches != "image":
@@ -226,7 +228,8 @@ class SceneMethod(Method):
             self.point_encoder = PointTransformer(channels, c.width, c.point_depth, c.heads, c.patches, c.neighbours)
         if c.branches != "points":
             self.image_encoder = VisionTransformer(
-                (c.image_height, c.image_width), (c.patch, c.patch), dim=c.width, depth=c.image_depth, heads=c.heads,
+                (c.image_height, c.image_width), (c.image_patch, c.image_patch), dim=c.width, depth=c.image_depth,
+                heads=c.heads,
                 positions="sincos", class_token=False,
             )  # fmt: skip
 
@@ -246,8 +249,10 @@ class SceneMethod(Method):
         """How to build the encoder again."""
         c = self.config
         if c.branches == "image":
-            return {"name": "vision transformer", "width": c.width, "depth": c.image_depth, "heads": c.heads,
-                    "size": [c.image_height, c.image_width], "patch": c.patch}  # fmt: skip
+            return {
+                "name": "vision transformer", "width": c.width, "depth": c.image_depth, "heads": c.heads,
+                "size": [c.image_height, c.image_width], "patch": c.image_patch,
+            }  # fmt: skip
         return {
             "name": "point transformer", "width": c.width, "depth": c.point_depth, "heads": c.heads,
             "patches": c.patches, "neighbours": c.neighbours, "points": c.points, "features": c.features,
@@ -283,7 +288,7 @@ class SceneMethod(Method):
         factors = [side / size[:, k] for k, side in enumerate((self.config.image_width, self.config.image_height))]
         on = patches_on_image(
             points[..., :3], resized_intrinsics(camera.intrinsics, *factors), world_to_camera(camera.pose),
-            (self.config.image_height, self.config.image_width), self.config.patch, pixel_centre=0.0,
+            (self.config.image_height, self.config.image_width), self.config.image_patch, pixel_centre=0.0,
         )  # fmt: skip
         tokens = self.image_encoder.tokens(unit_pixels(self.normalise(batch["image"])))[1]
         return take_points(F.pad(tokens, (0, 0, 0, 1)), on.where(on >= 0, torch.full_like(on, tokens.shape[1])))

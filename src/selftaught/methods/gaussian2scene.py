@@ -193,7 +193,7 @@ class Gaussian2Scene(SceneMethod):
     def on_image(self, places: Tensor, scene: SceneBatch) -> Tensor:
         """Number of the image patch that each place (N, ..., 3) falls on, -1 on none."""
         size = (self.config.image_height, self.config.image_width)
-        return patches_on_image(places, scene.intrinsics, scene.camera, size, self.config.patch, pixel_centre=0.0)
+        return patches_on_image(places, scene.intrinsics, scene.camera, size, self.config.image_patch, pixel_centre=0.0)
 
     def masked_terms(
         self, scene: SceneBatch, patches: PointPatches | None, hidden: SceneMasks, answer: SceneAnswer
