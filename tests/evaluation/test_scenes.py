@@ -71,10 +71,10 @@ def test_detection_finds_boxes_where_points_are() -> None:
     """Two balls of points in space: the detector must find most of them."""
     rng = np.random.default_rng(0)
     clouds, boxes = [], []
-    for _ in range(48):
+    for _ in range(40):
         places = rng.uniform(-2, 2, (2, 3))
-        places[1] += np.sign(places[1] - places[0]) * 0.8
-        sizes = rng.uniform(0.4, 0.6, 2)
+        places[1] += np.sign(places[1] - places[0]) * 1.2
+        sizes = rng.uniform(0.9, 1.1, 2)
         clouds.append(
             np.concatenate([p + rng.uniform(-0.5, 0.5, (64, 3)) * s for p, s in zip(places, sizes, strict=True)])
         )
@@ -82,7 +82,7 @@ def test_detection_finds_boxes_where_points_are() -> None:
     points = torch.tensor(np.stack(clouds), dtype=torch.float32)
     torch.manual_seed(0)
     encoder = PointTransformer(3, 32, 1, 2, patches=8, k=16)
-    split = points[:40], boxes[:40], points[40:], boxes[40:]
+    split = points[:32], boxes[:32], points[32:], boxes[32:]
     found = evaluation.scene_detection(encoder, *split, ["ball"], epochs=60, queries=8, lr=2e-3)
     assert found["ap25"].mean > 0.3
     with pytest.raises(UserError, match="no box"):

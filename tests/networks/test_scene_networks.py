@@ -225,7 +225,7 @@ def test_a_ray_meets_what_a_splat_shows() -> None:
     origins, directions = pixel_rays(pixels, k, pose)
     colour, depth, alpha = render_rays(wall, origins, directions, samples=200, far=5.0, background=1.0)
     torch.testing.assert_close(colour, colours[:2], atol=0.02, rtol=0)
-    torch.testing.assert_close(depth, torch.full((2,), 3.0), atol=0.15, rtol=0)
+    torch.testing.assert_close(depth, torch.full((2,), 3.0), atol=0.25, rtol=0)
     assert alpha.min() > 0.97
     torch.testing.assert_close(splatted.image[:, 8, 8], colours[0], atol=0.02, rtol=0)
     empty, _, nothing = render_rays(wall, origins + 50, directions, background=0.25)
