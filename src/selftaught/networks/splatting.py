@@ -19,7 +19,7 @@ from torch import Tensor
 from selftaught.errors import UserError, require
 from selftaught.networks.gaussians import BLUR, NEAR, Gaussians, ProjectedGaussians, project_gaussians
 
-__all__ = ["Rendered", "render_gaussians", "splat"]
+__all__ = ["Rendered", "render_gaussians", "splat_gaussians"]
 
 HIGHEST = 0.99
 """No Gaussian covers more of a pixel."""
@@ -88,13 +88,13 @@ def render_gaussians(
         seen = project_gaussians(gaussians, camera, pose, size, near=near, blur=blur)
         shown = torch.cat((gaussians.colours, seen.depths[:, None]), 1)
         nothing = torch.cat((behind, behind.new_zeros(1)))
-        made, alpha = splat(
+        made, alpha = splat_gaussians(
             seen, gaussians.opacities, shown, size, nothing, pixel_centre=pixel_centre, tile=tile
         )  # fmt: skip
         return Rendered(made[:channels], made[channels], alpha)
 
 
-def splat(
+def splat_gaussians(
     projected: ProjectedGaussians,
     opacities: Tensor,
     features: Tensor,
