@@ -55,6 +55,8 @@ from selftaught.evaluation.restored_video import flicker, restored_video
 from selftaught.evaluation.restricted import restricted
 from selftaught.evaluation.result import Difference, Number, Result, paired_difference, table
 from selftaught.evaluation.robustness import domains, fgsm, pgd, robustness
+from selftaught.evaluation.scene_detection import average_precision, box_iou, detection_loss, scene_detection
+from selftaught.evaluation.scene_segmentation import scene_segmentation
 from selftaught.evaluation.segmentation import segmentation
 from selftaught.evaluation.similarity import blockiness, cka_matrix, linear_cka
 from selftaught.evaluation.video import VIDEO_NOISE, noisy_clip, recall
@@ -72,13 +74,11 @@ class Protocol:
             targets), "encoder" (encoder, train_images, train_y, test_images, test_y), "copies" (database, groups,
             queries, query_groups), "places" (train_x, train_places, test_x, test_places), "attributes" (database,
             attributes), "named-scores" (logits, names of the classes, what is right or who is shown), "layers"
-            (train, train_y, test, test_y with features by layer) or "forgotten" (scores and labels of what was to be
-            kept, of what was to be forgotten, and of what was never seen) or "weights" (weights of labels, which of
-            them are wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
             (train, train_y, test, test_y with features by layer), "dense" (encoder, train_images, train_masks,
-            test_images, test_masks), "points" (as "split", each a list with the points of every scan), "forgotten"
-            (scores and labels of what was to be kept, of what was to be forgotten, and of what was never seen),
-            "weights" (weights of labels, which of them are wrong).
+            test_images, test_masks), "points" (as "split", each a list with the points of every scan), "scenes" (clouds
+            or features of their points, what is known of them), "forgotten" (scores and labels of what was to be kept,
+            of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of them are
+            wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
         function: the protocol itself.
     """
 
@@ -124,6 +124,10 @@ _ALL = (
     Protocol("point-linear", "a class for every point by a linear layer: mean IoU", "points", point_linear),
     Protocol("point-knn", "a class for every point by its nearest neighbour: mean IoU", "points", point_knn),
     Protocol("point-pca", "what three principal components hold of features per point", "features", point_pca),
+    Protocol(
+        "scene-segmentation", "a class for every point, linear on frozen features: IoU", "scenes", scene_segmentation
+    ),
+    Protocol("scene-detection", "boxes by a small detector on frozen tokens: AP at 3D IoU", "scenes", scene_detection),
     Protocol("label-noise", "whether the weights of labels tell wrong ones from right ones", "weights", label_noise),
     Protocol("layerwise", "linear probe and k-NN on every layer, the best one named", "layers", layerwise),
 )
@@ -148,8 +152,10 @@ __all__ = [
     "Protocol",
     "Result",
     "attribute_retrieval",
+    "average_precision",
     "base_to_new",
     "blockiness",
+    "box_iou",
     "buckets",
     "cka_matrix",
     "classify",
@@ -160,6 +166,7 @@ __all__ = [
     "depth",
     "depth_errors",
     "detection",
+    "detection_loss",
     "diagnostics",
     "domains",
     "energy",
@@ -215,6 +222,8 @@ __all__ = [
     "retrieval",
     "rmac",
     "robustness",
+    "scene_detection",
+    "scene_segmentation",
     "segmentation",
     "sorted_softmax",
     "stack_layers",
