@@ -1,7 +1,9 @@
 """The losses of SelfDRSC (Shang et al., ICCV 2023, arXiv 2305.19862), and IFED's, which learns from clean frames.
 
 The global-shutter frames that a network makes are distorted back to both rolling-shutter pictures
-(`selftaught.networks.redistorted`), and compared with them there.
+(`selftaught.networks.redistorted`), and compared with them there, by
+
+    Charb(x, y) = mean sqrt((x - y)^2 + 1e-9)        Perc(x, y) = mean |phi(x) - phi(y)|
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import in_float32
+from selftaught.objectives._common import check_floats, in_float32
+from selftaught.objectives.multi_output_deblur import charbonnier
 
 __all__ = [
-    "charbonnier",
     "feature_distance",
     "flow_variation",
     "selfdrsc",
@@ -23,24 +25,9 @@ __all__ = [
     "selfdrsc_supervised",
 ]
 
-_EPSILON = 1e-9
+_EPSILON = 1e-9**0.5
+"""Of the Charbonnier distance: mean sqrt((x - y)^2 + 1e-9)."""
 Features = Callable[[Tensor], Tensor]
-
-
-@in_float32
-def charbonnier(x: Tensor, y: Tensor, eps: float = _EPSILON) -> Tensor:
-    """mean sqrt((x - y)^2 + eps).
-
-    Args:
-        x: any shape.
-        y: same shape.
-        eps: under the root, so that equal values cost sqrt(eps).
-
-    Raises:
-        UserError: other shapes.
-    """
-    _check(x, y)
-    return ((x - y).square() + eps).sqrt().mean()
 
 
 def feature_distance(x: Tensor, y: Tensor, features: Features) -> Tensor:
@@ -70,7 +57,8 @@ def flow_variation(flows: Tensor) -> Tensor:
     Raises:
         UserError: not four axes.
     """
-    if flows.dim() != 4:
+    check_floats(flows=flows)
+    if flows.dim() != 4 or 0 in flows.shape:
         raise UserError(f"flows: shape {tuple(flows.shape)}; pass (N, C, H, W)")
     across, down = flows.diff(dim=3).square().sum(), flows.diff(dim=2).square().sum()
     return (across + down) / flows.numel()
@@ -79,7 +67,9 @@ def flow_variation(flows: Tensor) -> Tensor:
 def _likeness(x: Tensor, y: Tensor, features: Features | None, perceptual: float) -> tuple[Tensor, Tensor]:
     """Charbonnier and feature terms, without weights."""
     zero = x.new_zeros(())
-    return charbonnier(x, y.detach()), feature_distance(x, y, features) if features and perceptual else zero
+    return charbonnier(x, y.detach(), eps=_EPSILON), feature_distance(
+        x, y, features
+    ) if features and perceptual else zero
 
 
 def selfdrsc(
@@ -176,5 +166,6 @@ def selfdrsc_supervised(
 
 
 def _check(x: Tensor, y: Tensor) -> None:
+    check_floats(x=x, y=y)
     if x.shape != y.shape:
         raise UserError(f"shapes {tuple(x.shape)} and {tuple(y.shape)}: pass two of one shape")

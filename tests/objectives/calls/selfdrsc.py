@@ -15,7 +15,6 @@ def features(x: torch.Tensor) -> torch.Tensor:
 
 
 CALLS = {
-    "charbonnier": ((A, B), {}),
     "feature_distance": ((A, B, features), {}),
     "flow_variation": ((FLOWS[0],), {}),
     "selfdrsc": ((MADE, {"t2b": T2B, "b2t": B2T}, FLOWS, features), {}),

@@ -23,6 +23,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--points", action="store_true", help="depth: a point cloud .ply beside every frame's map")
     sub.add_argument("--intrinsics", help="depth: the camera of these videos, as at training")
     sub.add_argument("--into", choices=("video", "frames"), help="clips: write videos, or a folder of frames for each")
+    sub.add_argument("--instants", help="rolling shutters: frames for each pair, such as 9, or shares such as 0,0.5,1")
     sub.add_argument("--adapt", action="store_true", help="let the method adapt to the samples first, where it can")
     add_partial(sub)
 
@@ -50,6 +51,7 @@ def _call(options: argparse.Namespace) -> None:
             points=options.points,
             intrinsics=options.intrinsics,
             into=options.into,
+            instants=options.instants,
             progress=lambda done: bar.update(task, completed=done),
         )
     print(f"{written} written to {options.out}" + (f" ({written.kept} were there already)" if written.kept else ""))
