@@ -89,9 +89,17 @@ class DualShutterMethod(Method):
             raise UserError(f"--instants {text}: a number of frames such as 9, or rising shares such as 0,0.5,1")
         return found
 
+    def check_applied(self, source: Source, options: Mapping[str, Any]) -> None:
+        """Refuse instants that there are none of, and samples without pairs."""
+        self.instants_of(options)
+        if not is_dual(source):
+            raise UserError(
+                f"{source.name}: selfdrsc corrects pairs read in opposite directions; give "
+                "'pairs:FOLDER?t2b=DOWNWARDS&b2t=UPWARDS' (selftaught degrade rolling-shutter makes some of a video)"
+            )
+
     def restored_frames(self, source: Source, i: int, tile: int, options: Mapping[str, Any]) -> Iterator[np.ndarray]:
         """Frames (H, W, C) in [0, 1] at every instant of every pair of a sample."""
-        self._check_dual(source)
         instants = self.instants_of(options)
         for t in range(pair_frames(source, i)):
             yield from self.corrected(to_unit(read_pair(source, i, t), self.value_range), instants, source.names[i])
@@ -114,13 +122,6 @@ class DualShutterMethod(Method):
         split = [name.rpartition(".") for name in names]
         count = len(self.instants_of(options))
         return [f"{stem}_{k}.{suffix}" for stem, _, suffix in split for k in range(count)]
-
-    def _check_dual(self, source: Source) -> None:
-        if not is_dual(source):
-            raise UserError(
-                f"{source.name}: selfdrsc corrects pairs read in opposite directions; give "
-                "'pairs:FOLDER?t2b=DOWNWARDS&b2t=UPWARDS' (selftaught degrade rolling-shutter makes some of a video)"
-            )
 
     def corrected(self, pair: np.ndarray, instants: list[float], name: str = "pair") -> list[np.ndarray]:
         """Frames (H, W, C) in [0, 1] at instants, of a pair (2, H, W, C) in that range.

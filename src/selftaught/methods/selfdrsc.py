@@ -67,12 +67,14 @@ class Config(MethodConfig):
     """Warp exactly; False is half a pixel off at the borders, as the released code."""
     released: bool = False
     """Multiply the first block's velocity by the time code once more, as the released code does (for its weights)."""
+    start: Literal["random", "mean"] = "random"
+    """mean: the last layers begin at 0, so that every frame begins as the mean of both pictures; for short runs."""
     flow: FlowChoice = "small"
-    """Frozen flow network: PWC-Net (--flow-weights), torchvision's RAFT, or a small one, learnt in a first stage."""
+    """Frozen flow network: PWC-Net (--flow-weights), torchvision's RAFT, or a small one, learnt in the first stage."""
     flow_weights: str = ""
     """File with PWC-Net's weights."""
     flow_steps: Natural = 20_000
-    """Steps of the first stage, where the flow network is the small one."""
+    """Steps of the first stage, where the flow network is the small one; 0: Lucas and Kanade's method alone."""
     flow_lr: Positive = 1e-3
     """Learning rate of that stage."""
     flow_reach: Positive = 16.0
@@ -108,9 +110,9 @@ PRESETS = {
     "ifed": {"supervision": "gs", "steps": 300000, "batch_size": 48, "clip": 20.0, "distill_steps": 0},
     "laptop": {
         "patch": 64, "width": 8, "flow_widths": "32-24-16-12", "features": "random", "align_corners": True, "lr": 1e-3,
-        "flow_steps": 300, "flow_reach": 10.0, "distill_steps": 30, "distill_lr": 2e-4, "distill_patch": 64,
-        "margin": 16, "readout": 2, "instants": 2, "side": 64, "shave": 4, "steps": 250, "batch_size": 4,
-        "clip": 20.0, "precision": "32",
+        "start": "mean", "flow_steps": 100, "flow_reach": 10.0, "distill_steps": 30, "distill_lr": 2e-4,
+        "distill_patch": 64, "margin": 16, "readout": 2, "instants": 2, "side": 64, "shave": 4, "steps": 250,
+        "batch_size": 4, "clip": 20.0, "precision": "32",
     },
 }  # fmt: skip
 
@@ -149,6 +151,8 @@ class SelfDRSC(DualShutterMethod):
             raise UserError(f"--instants {c.instants}: two intervals at least, for an instant between")
         widths = tuple(int(w) for w in c.flow_widths.split("-"))
         self.network = DRSC(3, c.width, self.channels, widths, released=c.released)
+        if c.start == "mean":
+            self.network.begin_with_mean()
         learns = c.flow == "small" and c.supervision == "self" and c.flow_steps > 0
         self.stages = (*(("flow",) if learns else ()), "self", *(("distill",) if c.distill_steps else ()))
         self.stage = self.stages[0]
@@ -161,7 +165,7 @@ class SelfDRSC(DualShutterMethod):
     def _flow_network(self) -> nn.Module:
         c = self.config
         if c.flow == "small":
-            return networks.small_flow_net(self.channels)
+            return networks.SmallFlowNet(self.channels)
         if self.channels not in (1, 3) or (c.flow == "pwc" and self.channels != 3):
             raise UserError(f"--flow {c.flow}: sees colour pictures, these have {self.channels} channels; use small")
         if c.flow == "pwc":
