@@ -44,6 +44,7 @@ class Method(L.LightningModule):
         **options: single fields of the config, overriding it.
 
     Attributes:
+        applied_with: options of ``apply`` that this method has besides those of its kind of output.
         takes_any: whether one network takes samples of any of ``modalities``, whichever the run began with.
         accumulate: batches per optimiser step.
         clip: largest norm of an optimiser's gradient; 0 does not clip.
@@ -68,6 +69,7 @@ class Method(L.LightningModule):
     compares: ClassVar[bool] = True
     takes_any: ClassVar[bool] = False
     judged_by: ClassVar[tuple[str, ...]] = ()
+    applied_with: ClassVar[tuple[str, ...]] = ()
     stages: tuple[str, ...] = ("train",)
     roles: ClassVar[tuple[str, ...]] = ("data",)
     pixels: ClassVar[Literal["uint8", "float32"]] = "uint8"

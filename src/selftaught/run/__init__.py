@@ -393,7 +393,7 @@ class Run:
             adapt: let the method adapt to the data first (test-time adaptation); the run itself stays as it is.
             progress: called with the number of samples done so far.
             **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``; clips: ``into``; points:
-                ``components``).
+                ``components``), or of the method (selfdrsc: ``instants``).
 
         Returns:
             how many samples were written; ``.skipped`` lists those that could not be used.
@@ -403,7 +403,7 @@ class Run:
                 method that doesn't adapt.
         """
         method = self._facing(self.method, data)
-        how = applying.own_options(how, self.output.takes, method.slug)
+        how = applying.own_options(how, (*self.output.takes, *method.applied_with), method.slug)
         source = applying.open_input(data, method)
         key = applying.weights_digest(method)
         if adapt:
