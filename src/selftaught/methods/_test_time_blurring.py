@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught import objectives
-from selftaught.networks.optical_flow import optical_flow
+from selftaught.networks.classical_flow import optical_flow
 from selftaught.networks.reblurring import BlurDiffusion, path_blur
 from selftaught.views.sharp_regions import SharpRegion, sharp_regions
 

@@ -29,7 +29,7 @@ from selftaught.data.exposures import Exposures
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optim, Optimizer, Schedule, Stage
 from selftaught.errors import SampleError, UserError
 from selftaught.methods import _test_time_blurring as blurring
-from selftaught.networks.optical_flow import FlowName, optical_flow
+from selftaught.networks.classical_flow import FlowName, optical_flow
 from selftaught.views import Dihedral, HorizontalFlip, Op, RandomCrop, Recipe, TemporalCrop, View
 
 __all__ = ["DADeblur"]
@@ -157,6 +157,8 @@ class DADeblur(Method):
     default_data = "video?window=36&stride=12"
     stages = ("magnitude", "deblur", "blur")
     pair_fields: ClassVar[tuple[str, str]] = (BLURRED, SHARP)
+
+    unscored: ClassVar[int] = _PAST
 
     fields: Mapping[str, Any] = {}
     adapting: bool = False

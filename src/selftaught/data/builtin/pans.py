@@ -37,8 +37,7 @@ class Pans(Clips):
     def path(self, i: int) -> tuple[int, np.ndarray]:
         """Photograph and corners (frames, 2) of a clip's window, row and column in whole pixels.
 
-        It keeps ``speed`` but for a fourth of the time, when three tenths of that are left; 45 frames a period, from a phase
-        that is drawn.
+        Its speed swings between three tenths of ``speed`` and all of it, 45 frames a period, from a drawn phase.
         """
         assert self.given is not None
         rng = np.random.default_rng([self.draw, i])
@@ -46,8 +45,8 @@ class Pans(Clips):
         height, width = pixels(number).shape[:2]
         angle = {"horizontal": 0.0, "vertical": np.pi / 2, "any": rng.uniform(0, np.pi)}[self.direction]
         phase, sign = rng.uniform(0, 2 * np.pi), rng.choice([-1.0, 1.0])
-        swing = 1.3 + 1.6 * np.sin(2 * np.pi * np.arange(self.count) / _PERIOD + phase)
-        steps = self.speed * np.clip(swing, _SLOWEST, 1)
+        swing = 0.5 + 0.5 * np.sin(2 * np.pi * np.arange(self.count) / _PERIOD + phase)
+        steps = self.speed * (_SLOWEST + (1 - _SLOWEST) * swing)
         way = sign * np.concatenate(([0.0], np.cumsum(steps)[:-1]))
         moved = np.rint(way[:, None] * (np.sin(angle), np.cos(angle))).astype(np.int64)
         moved -= moved.min(0)
@@ -89,7 +88,7 @@ def open_pans(
         test: clips for testing.
         frames: of a clip.
         side: of the frames in pixels.
-        speed: pixels from one frame to the next, but for a fourth of the time.
+        speed: pixels from one frame to the next where it is fastest; three tenths of it where it is slowest.
         direction: horizontal, vertical or any.
         draw: another number gives other clips.
 
