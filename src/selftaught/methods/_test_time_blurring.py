@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from selftaught import objectives
 from selftaught.networks.classical_flow import optical_flow
 from selftaught.networks.reblurring import BlurDiffusion, path_blur
-from selftaught.views.sharp_regions import SharpRegion, sharp_regions
+from selftaught.views.sharpness import SharpRegion, sharp_regions
 
 STRETCH, _BORDER, _BATCH = 120, 2, 4
 _WHOLE_BOX, _FRAME = 256, 480
