@@ -291,14 +291,17 @@ class Run:
         Raises:
             UserError: data that don't fit the run or the protocols.
         """
+        asked = Options.of(options)
+        if asked.adapt:
+            applying.check_adapts(self.method)
         bench = Bench(
-            self._facing(self.method, data),
+            self._facing(self._load() if asked.adapt else self.method, data),
             lambda: self._facing(self._untrained(), data),
             own=self.settings,
             classes=self.config["data"].get("classes"),
             settings=self._settings(data),
             data=self.config["settings"]["data"] if data is None else data,
-            options=Options.of(options),
+            options=asked,
             baselines=baselines,
             say=say,
             protocols=list(protocols or ()),
