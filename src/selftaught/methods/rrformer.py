@@ -86,8 +86,8 @@ PRESETS = {
     "release": {"sfem": "identity", "epochs": 100, "batch_size": 1},
     "ceilnet": {"recipe": "ceilnet", "epochs": 100, "batch_size": 1},
     "laptop": {
-        "width": 24, "dim": 24, "blocks": 1, "depth": 2, "heads": 4, "levels": 3, "final": "residual", "patch": 64,
-        "discriminator_width": 8, "gan_epoch": 60, "lr": 2e-3, "steps": 400, "batch_size": 4,
+        "width": 24, "dim": 24, "blocks": 1, "depth": 2, "heads": 4, "levels": 2, "final": "residual", "patch": 64,
+        "recipe": "ceilnet", "discriminator_width": 8, "gan_epoch": 60, "lr": 2e-3, "steps": 400, "batch_size": 4,
     },
 }  # fmt: skip
 
@@ -131,6 +131,11 @@ class RRFormer(ReflectionMethod):
         places = networks.HYPERCOLUMN_PLACES[: self.config.levels]
         return networks.vgg_features(places, weights=self.config.vgg_weights).to(self.device)
 
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """phi_i of images in [0, 1], which are brought to ImageNet's mean and deviation."""
+        scale = networks.map_scale(self.phi)
+        return [scale * found for found in self.phi(2 * image - 1)]
+
     @property
     def adversarial(self) -> bool:
         """Whether the discriminator takes part by now."""
@@ -162,8 +167,8 @@ class RRFormer(ReflectionMethod):
         maps: dict[str, Any] = {}
         if c.feat_weight:
             with torch.no_grad():
-                maps["target_maps"] = self.phi(2 * target - 1)
-            maps["output_maps"] = self.phi(2 * output - 1)
+                maps["target_maps"] = self.maps(target)
+            maps["output_maps"] = self.maps(output)
         terms = objectives.rrformer(
             output, target, **maps, **logits, mse=c.mse_weight, gradient=c.gradient_weight,
             feat_weight=c.feat_weight, gan_weight=c.gan_weight, gan=c.gan,

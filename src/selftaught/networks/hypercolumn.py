@@ -13,12 +13,23 @@ from selftaught.errors import UserError
 from selftaught.networks.frozen import Frozen
 from selftaught.networks.vgg import vgg_features
 
-__all__ = ["HYPERCOLUMN_PLACES", "FoldedEmbedding", "Hypercolumn", "hypercolumn"]
+__all__ = ["HYPERCOLUMN_PLACES", "FoldedEmbedding", "Hypercolumn", "hypercolumn", "map_scale"]
 
 HYPERCOLUMN_PLACES = ((1, 1), (2, 1), (3, 1), (4, 1), (5, 1))
 """VGG's first convolution of every block, behind its activation: 64 + 128 + 256 + 512 + 512 channels."""
 
 _WIDTHS = (64, 128, 256, 512, 512)
+_CAFFE_SCALE = 1 / (255 * 0.226)
+
+
+def map_scale(features: Frozen) -> float:
+    """What brings a VGG's maps to the size of torchvision's: 1, or 1/58 for weights of Caffe's.
+
+    Caffe's see pixels up to 255, torchvision's see them over 0.226 of the range; a network of convolutions and ReLUs is
+    (but for its biases) as many times larger at its end as its input is.
+    """
+    vgg: Any = features.module
+    return _CAFFE_SCALE if vgg.caffe else 1.0
 
 
 class Hypercolumn(nn.Module):
@@ -49,7 +60,7 @@ class Hypercolumn(nn.Module):
             raise UserError(f"levels={levels}: VGG has 1 to 5 blocks")
         self.widths = _WIDTHS[:levels]
         self.features = vgg_features(HYPERCOLUMN_PLACES[:levels], weights=weights) if features is None else features
-        self.normalised = normalised
+        self.normalised, self.scale = normalised, map_scale(self.features)
         self.register_buffer("code", torch.tensor(list(bytes.fromhex(self.features.hash)), dtype=torch.uint8))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
@@ -69,7 +80,7 @@ class Hypercolumn(nn.Module):
         with torch.no_grad():
             if not self.normalised and not vgg.caffe:
                 x = x * vgg.std + vgg.mean
-            return [level.detach() for level in self.features(2 * x - 1)]
+            return [self.scale * level.detach() for level in self.features(2 * x - 1)]
 
 
 def hypercolumn(image: Tensor, levels: Sequence[Tensor]) -> Tensor:

@@ -224,7 +224,7 @@ class SwinBody(nn.Module):
     ) -> None:
         super().__init__()
         self.window = window
-        chances = torch.linspace(0, drop_path, blocks * depth).tolist()
+        chances = [drop_path * k / max(1, blocks * depth - 1) for k in range(blocks * depth)]
         self.norm_before, self.norm_after = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.blocks = nn.ModuleList(
             ResidualSwinBlock(
