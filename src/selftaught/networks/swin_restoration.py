@@ -6,6 +6,7 @@ body    x + conv(norm(block_m(... block_1(norm(x)))))
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -92,10 +93,10 @@ class WindowAttention(nn.Module):
         q, k, v = self.qkv(windows).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         bias = self.bias[self.places].permute(2, 0, 1)[None].to(q.dtype)
         if mask is None:
-            return self.proj(F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2))
+            return self.proj(_attended(q, k, v, bias).transpose(1, 2).flatten(2))
         bias = bias + mask[:, None].to(q.dtype)
         q, k, v = (part.unflatten(0, (-1, len(mask))) for part in (q, k, v))
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+        found = _attended(q, k, v, bias[None])
         return self.proj(found.flatten(0, 1).transpose(1, 2).flatten(2))
 
 
@@ -254,6 +255,13 @@ class SwinBody(nn.Module):
             found = block(found)
         found = self.norm_after(found.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return (x + self.conv(found))[:, :, :height, :width]
+
+
+def _attended(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias) v; in steps where the network is exported, whose fused form has another layout."""
+    if torch.compiler.is_exporting():
+        return (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]) + bias).softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
 def _initialise(module: nn.Module) -> None:
