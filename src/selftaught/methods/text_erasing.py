@@ -108,8 +108,10 @@ class Config(MethodConfig):
     """Weight of the style loss."""
     width: Count = 32
     """Channels of the generator's finest level; the widest has 16 times as many."""
-    skip: bool = False
-    """The generator's results are added to its input: for short runs."""
+    fill: bool = False
+    """The generator's results are added to means of what surrounds the text that its mask says: for short runs."""
+    spectral: bool = True
+    """Spectral normalisation in the generator; off for short runs: at first it lets next to nothing through."""
     discriminator_width: Count = 64
     """Channels of the discriminator's first layer."""
     discriminator_levels: Annotated[int, Range(1, 6)] = 6
@@ -132,8 +134,8 @@ PRESETS = {
     "random-policy": {"epochs": 200, "batch_size": 2, "patch": 512, "policy": "random", "triplet": False},
     "erasenet": {"epochs": 200, "batch_size": 4, "patch": 512, "supervised": True, "policy": "none", "triplet": False},
     "laptop": {
-        "width": 8, "skip": True, "discriminator_width": 8, "discriminator_levels": 4, "patch": 64, "text": 2,
-        "features": "random", "lr": 2e-3, "discriminator_lr": 2e-4, "policy_lr": 5e-3, "policy_updates": 1,
+        "width": 8, "fill": True, "spectral": False, "discriminator_width": 8, "discriminator_levels": 4, "patch": 64,
+        "text": 2, "features": "random", "lr": 2e-3, "discriminator_lr": 2e-4, "policy_lr": 5e-3, "policy_updates": 1,
         "steps": 300, "batch_size": 8,
     },
 }  # fmt: skip
@@ -162,7 +164,7 @@ class TextErasing(StyledByPolicy):
             raise UserError(f"--patch {c.patch}: a multiple of 32, at least {least} (or fewer --discriminator-levels)")
         if c.features == "vgg16" and self.channels not in (1, 3):
             raise UserError(f"--features vgg16: VGG sees 1 or 3 channels, not {self.channels}; use random or none")
-        generator = networks.EraseNet(self.channels, width=c.width, skip=c.skip)
+        generator = networks.EraseNet(self.channels, width=c.width, fill=c.fill, spectral=c.spectral)
         self.eraser = networks.TextEraser(generator, compose=c.compose, threshold=c.mask_threshold)
         if c.adv_weight:
             self.discriminator = networks.ErasureDiscriminator(
@@ -329,7 +331,7 @@ class TextErasing(StyledByPolicy):
 
     def deliverable_spec(self) -> dict[str, Any]:
         """The network's sizes, and how its result is put together."""
-        names = ("width", "skip", "compose", "mask_threshold")
+        names = ("width", "fill", "spectral", "compose", "mask_threshold")
         found = {name: getattr(self.config, name) for name in names}
         return {"name": "text-eraser", "channels": self.channels} | found
 

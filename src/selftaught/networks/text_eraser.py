@@ -14,7 +14,7 @@ from selftaught.networks.vgg import VGG, Weights, vgg_features
 
 __all__ = ["TextEraser", "pooled_features"]
 
-_OVERLAP = 256
+_OVERLAP, _GRID = 288, 32
 
 
 class TextEraser(nn.Module):
@@ -40,7 +40,7 @@ class TextEraser(nn.Module):
 
         Args:
             image: (N, C, H, W) of any size.
-            tile: largest side that the network sees at once, at least 768; 0: the whole picture.
+            tile: largest side that the network sees at once, at least 864; 0: the whole picture.
             boxes: (N, 1, H, W), 1 where text is to be erased; given, they take the mask's place.
 
         Raises:
@@ -65,8 +65,8 @@ class TextEraser(nn.Module):
 
 
 def _side(tile: int) -> int:
-    """A tile's side, a multiple of 256 with room beside the overlap."""
-    return max(3 * _OVERLAP, tile // _OVERLAP * _OVERLAP)
+    """A tile's side on the network's grid, with room beside the overlap."""
+    return max(3 * _OVERLAP, tile // _GRID * _GRID)
 
 
 def _large(x: Tensor, tile: int) -> bool:

@@ -27,6 +27,7 @@ WORDS = (
 
 _SLANT = 0.25
 _BEND = 0.5
+_TALL = 48
 
 
 @functools.cache
@@ -106,12 +107,15 @@ def copied(image: np.ndarray, box: tuple[int, int, int, int]) -> tuple[np.ndarra
         return None
     grey = part.mean(2)
     grey = np.clip(grey * (255 if image.dtype.kind == "f" else 1), 0, 255).astype(np.uint8)
-    regions, _ = cv2.MSER_create(min_area=8, max_area=max(9, int(0.4 * grey.size))).detectRegions(grey)  # type: ignore[attr-defined]
-    cover = np.zeros(grey.shape, np.float32)
-    for points in regions:
+    larger = max(1, round(_TALL / min(grey.shape)))
+    big = cv2.resize(grey, None, fx=larger, fy=larger, interpolation=cv2.INTER_CUBIC)
+    search = cv2.MSER_create(min_area=8 * larger * larger, max_area=int(0.4 * big.size))  # type: ignore[attr-defined]
+    cover = np.zeros(big.shape, np.float32)
+    for points in search.detectRegions(big)[0]:
         _, _, w, h = cv2.boundingRect(points)
-        if w < grey.shape[1] or h < grey.shape[0]:
+        if w < big.shape[1] or h < big.shape[0]:
             cover[points[:, 1], points[:, 0]] = 1
+    cover = cv2.resize(cover, grey.shape[::-1], interpolation=cv2.INTER_AREA)
     if not 0.02 < cover.mean() < 0.7:
         return None
     return cover, part

@@ -271,8 +271,9 @@ def _paint(
         shade = _blurred(shade, style.shadow_blur * tall / 48) * np.float32(_ALPHAS[style.shadow_alpha])
         _over(image, shade, _accent(before, style.shadow_colour, rng))
     if style.art and style.stroke:
-        side = 2 * max(1, round((style.stroke_width + 1) * tall / 32)) + 1
-        outline = cv2.dilate(whole, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+        away = cv2.distanceTransform((whole < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+        wide = max(1.0, 0.5 + (style.stroke_width + 1) * tall / 32)
+        outline = np.clip(wide + 0.5 - away, 0, 1).astype(np.float32)
         _over(image, _blurred(outline, _BLURS[style.blur]), _accent(before, style.stroke_colour, rng))
     _over(image, _blurred(whole, _BLURS[style.blur]), fill)
     if style.blend:
