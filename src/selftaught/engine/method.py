@@ -45,6 +45,7 @@ class Method(L.LightningModule):
 
     Attributes:
         applied_with: options of ``apply`` that this method has besides those of its kind of output.
+        renewed: steps after which what :meth:`finish_of` gives may have changed; 0: never.
         takes_any: whether one network takes samples of any of ``modalities``, whichever the run began with.
         accumulate: batches per optimiser step.
         clip: largest norm of an optimiser's gradient; 0 does not clip.
@@ -70,6 +71,7 @@ class Method(L.LightningModule):
     takes_any: ClassVar[bool] = False
     judged_by: ClassVar[tuple[str, ...]] = ()
     applied_with: ClassVar[tuple[str, ...]] = ()
+    renewed: int = 0
     stages: tuple[str, ...] = ("train",)
     roles: ClassVar[tuple[str, ...]] = ("data",)
     pixels: ClassVar[Literal["uint8", "float32"]] = "uint8"
@@ -200,6 +202,14 @@ class Method(L.LightningModule):
         """How a stream's samples are shown: the run's recipe, else the views of images; None passes them whole."""
         recipe = self.learning_recipe()
         return self.learning_views() if recipe is None and source.modality == "image" else recipe
+
+    def finish_of(self, role: str) -> Any:
+        """What the loader does to a sample's views at last: ``f(views, rng) -> views``, an object to be pickled; None.
+
+        It is for what no view can draw by itself, such as samples in a style that the method has learnt to choose. It
+        may change as the run goes on: ``renewed`` says after how many steps, and no batch is read ahead of that.
+        """
+        return None
 
     def rows_of(self, role: str, batch_size: int) -> int:
         """Samples of a stream in a batch."""

@@ -54,6 +54,14 @@ class Stream(Sampler[Any]):
         for indices, times in draws_of(self.order, self.batch_size, seed=self.seed, epoch=epoch, **place):
             yield (epoch, indices, times) if any(times) else (epoch, indices)
 
+    def part(self, start: int, stop: int) -> Stream:
+        """The same stream from one batch to another."""
+        return Stream(self.order, self.batch_size, self.seed, start, stop, self.rank, self.world)
+
+    def passed(self) -> int:
+        """Batches of the stream that earlier iterations gave."""
+        return 0
+
     def __len__(self) -> int:
         return self.total - self.start
 
@@ -64,8 +72,12 @@ class Epochs(Stream):
     passes = 0
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        yield from islice(self.epoch(self.passed() // self.per_epoch), self.total)
+
+    def passed(self) -> int:
+        """Batches of the epochs before; each call begins the next epoch."""
         epoch, self.passes = self.passes, self.passes + 1
-        yield from islice(self.epoch(epoch), self.total)
+        return epoch * self.per_epoch
 
 
 class SideBySide(Sampler[Any]):
@@ -191,10 +203,22 @@ def unwrapped(loader: Iterable[Any]) -> Iterator[Any]:
 
 
 class StreamLoader:
-    """An iterable of batches that Lightning can take: its length is the whole stream's, its start is anywhere."""
+    """An iterable of batches that Lightning can take: its length is the whole stream's, its start is anywhere.
 
-    def __init__(self, dataset: Dataset[Any], stream: Any, workers: int, skips: dict[str, SkipLog], pin: bool) -> None:
+    Args:
+        dataset: gives the batches.
+        stream: their keys.
+        workers: processes.
+        skips: by role.
+        pin: the batches' memory.
+        renewed: batches after which the dataset may have changed, so that none is read ahead of that; 0: never.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], stream: Any, workers: int, skips: dict[str, SkipLog], pin: bool, renewed: int = 0
+    ) -> None:
         self.dataset, self.stream, self.skips, self.workers, self.pin = dataset, stream, skips, workers, pin
+        self.renewed = renewed
 
     def __len__(self) -> int:
         return self.stream.total
@@ -210,16 +234,18 @@ class StreamLoader:
                 yield batch
 
     def _runs(self) -> Iterator[Any]:
-        """The stream; cut at every epoch where an order can change as the run goes on, so nothing is read ahead."""
+        """The stream; cut where an order or the dataset can change as the run goes on, so nothing is read ahead."""
         streams = list(self.stream.streams.values()) if isinstance(self.stream, SideBySide) else [self.stream]
-        if not any(stream.order.stateful for stream in streams):
+        ends = [stream.per_epoch for stream in streams if stream.order.stateful]
+        ends += [self.renewed] if self.renewed else []
+        if not ends:
             yield self.stream
             return
-        ends = [stream.per_epoch for stream in streams if stream.order.stateful]
         position, total = streams[0].start, streams[0].total
+        passed = [stream.passed() for stream in streams]
         while position < total:
             stop = min(total, *((position // end + 1) * end for end in ends))
-            parts = [Stream(s.order, s.batch_size, s.seed, position, stop, s.rank, s.world) for s in streams]
+            parts = [s.part(position + p, stop + p) for s, p in zip(streams, passed, strict=True)]
             side = isinstance(self.stream, SideBySide)
             yield SideBySide(dict(zip(self.stream.streams, parts, strict=True))) if side else parts[0]
             position = stop

@@ -50,6 +50,7 @@ from selftaught.evaluation.points import point_knn, point_linear, point_pca, pri
 from selftaught.evaluation.projection import Projection, project
 from selftaught.evaluation.prompts import base_to_new
 from selftaught.evaluation.regression import regression
+from selftaught.evaluation.residual_text import residual_text
 from selftaught.evaluation.restoration import luma, ms_ssim, restoration
 from selftaught.evaluation.restored_video import flicker, restored_video
 from selftaught.evaluation.restricted import restricted
@@ -106,6 +107,7 @@ _ALL = (
     Protocol("device-finetune", "a device's encoder on a few labels, its front frozen", "devices", front_frozen),
     Protocol("restoration", "PSNR, SSIM and MS-SSIM against clean images", "images", restoration),
     Protocol("heads", "PSNR of each head of a network with several outputs", "images", multi_output),
+    Protocol("residual_text", "text that a detector still finds where it was erased", "images", residual_text),
     Protocol("depth", "depth maps against measured depth: AbsRel, RMSE, delta", "depths", depth),
     Protocol("depth-weather", "the same on frames altered by weather, light and noise", "depths", depth),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
@@ -216,6 +218,7 @@ __all__ = [
     "recall",
     "regional_maxima",
     "regression",
+    "residual_text",
     "restoration",
     "restored_video",
     "restricted",
