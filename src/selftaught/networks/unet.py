@@ -1,7 +1,7 @@
 """A 2-D U-Net whose encoder and first decoder blocks can learn before the rest (Chaitanya et al. 2020).
 
-Encoder: levels of two 3x3 convolutions with batch norm, halved by 2x2 maxima. Decoder block: nearest neighbour x2, a 2x2
-convolution, the encoder's map of that size beside it, two 3x3 convolutions (one in the last block). Heads for the
+Encoder: levels of two 3x3 convolutions with batch norm, halved by 2x2 maxima. Decoder block: nearest neighbour x2, a
+2x2 convolution, the encoder's map of that size beside it, two 3x3 convolutions (one in the last block). Heads for the
 contrast of whole slices and of local regions.
 """
 

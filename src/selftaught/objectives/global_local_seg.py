@@ -174,7 +174,7 @@ def global_domain(z: Tensor, *, parts: int = 4, temperature: float | Tensor = 0.
 # ---- regions ---------------------------------------------------------------------------------------------------------
 def _named_corners(names: tuple[str, ...], most: int) -> Tensor:
     place = {"0": 0, "h": most // 2, "m": most, "q": most // 4, "t": 3 * most // 4}
-    return torch.tensor([[place[row], place[column]] for row, column in names], dtype=torch.int64)
+    return torch.tensor([[place[row], place[column]] for row, column in map(tuple, names)], dtype=torch.int64)
 
 
 def region_corners(side: int, regions: int = 13, size: int = 3) -> Tensor:
@@ -333,9 +333,8 @@ def local_domain(
     own, near = _regions(f, regions, size, negatives, weight)
     count = len(own) // 2
     first, around = own[:count], near[:count]
-    positives = [(own[count:], near[count:])]
-    for k in range(1, min(3, count // parts)):
-        positives.append((first.roll(-k * parts, 0), around.roll(-k * parts, 0)))
+    shifts = [-k * parts for k in range(1, min(3, count // parts))]
+    positives = [(own[count:], near[count:]), *((first.roll(k, 0), around.roll(k, 0)) for k in shifts)]
     total = torch.stack(
         [_contrast(first, p, torch.cat([around, n], dim=2), temperature).sum() for p, n in positives]
     ).sum()

@@ -17,6 +17,7 @@ from selftaught.data.layout import understand
 from selftaught.data.mapped import open_array
 from selftaught.data.pixels import finite, native
 from selftaught.data.source import ImageSource, digest
+from selftaught.data.space import Space
 from selftaught.errors import SampleError, UserError, require
 
 __all__ = ["FORMATS", "VolumeArrays", "VolumeFiles", "open_volume_arrays", "open_volume_files", "open_volumes"]
@@ -82,6 +83,17 @@ class VolumeFiles(ImageSource):
         directions = nib.orientations
         have, wanted = directions.io_orientation(image.affine), directions.axcodes2ornt(_AXES)
         return image, directions.ornt_transform(have, wanted)
+
+    def space(self, i: int) -> Space | None:
+        """Where the file's voxels lie; None for .npy files, which don't say.
+
+        Raises:
+            SampleError: the file can't be read.
+        """
+        if not self.names[i].lower().endswith(NIFTI):
+            return None
+        image, turn = self._nifti(i)
+        return Space(np.asarray(image.affine, dtype=np.float64), turn, tuple(int(n) for n in image.shape[:3]))
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
         name = self.names[i]
