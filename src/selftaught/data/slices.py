@@ -295,6 +295,10 @@ class Slices(Source):
         assert masks is not None
         return masks[self.place_of[i]].copy()
 
+    def describe(self) -> str:
+        """The volumes' line."""
+        return self.source.describe()
+
     def origin(self) -> str:
         """Where the volumes come from."""
         return self.source.origin()

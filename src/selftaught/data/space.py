@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from selftaught.errors import UserError, require
 
-__all__ = ["Space", "plain_space", "write_nifti"]
+__all__ = ["Space", "nifti_bytes", "plain_space"]
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,10 @@ def plain_space(shape: tuple[int, ...], spacing: np.ndarray | None = None) -> Sp
     return Space(affine, np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]), tuple(shape)[::-1])
 
 
-def write_nifti(path: Path, voxels: np.ndarray, space: Space) -> None:
-    """Write whole numbers (D, H, W) as a NIfTI file in a volume's own space; the smallest type that holds them.
+def nifti_bytes(voxels: np.ndarray, space: Space) -> bytes:
+    """Whole numbers (D, H, W) as a .nii.gz file in a volume's own space; in the smallest type that holds them.
 
     Args:
-        path: ending in .nii or .nii.gz.
         voxels: as a source reads the volume that they belong to.
         space: that volume's.
 
@@ -71,4 +70,5 @@ def write_nifti(path: Path, voxels: np.ndarray, space: Space) -> None:
     found = space.back(voxels)
     low, high = int(found.min(initial=0)), int(found.max(initial=0))
     kind = next(k for k in (np.uint8, np.int16, np.int32) if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
-    nib.save(nib.Nifti1Image(np.ascontiguousarray(found.astype(kind)), space.affine), path)
+    image = nib.Nifti1Image(np.ascontiguousarray(found.astype(kind)), space.affine)
+    return gzip.compress(image.to_bytes(), mtime=0)

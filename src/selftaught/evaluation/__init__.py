@@ -56,6 +56,7 @@ from selftaught.evaluation.robustness import domains, fgsm, pgd, robustness
 from selftaught.evaluation.segmentation import segmentation
 from selftaught.evaluation.similarity import blockiness, cka_matrix, linear_cka
 from selftaught.evaluation.video import VIDEO_NOISE, noisy_clip, recall
+from selftaught.evaluation.volume_dice import dice, slice_position, volume_dice
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,7 @@ class Protocol:
             kept, of what was to be forgotten, and of what was never seen) or "weights" (weights of labels, which of
             them are wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
             (train, train_y, test, test_y with features by layer), "dense" (encoder, train_images, train_masks,
-            test_images, test_masks), "forgotten" (scores and labels of what was to be
-            kept, of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of
-            them are wrong).
+            test_images, test_masks), "volumes" (predictions, truths), "slices" (features, volume, part).
         function: the protocol itself.
     """
 
@@ -119,6 +118,10 @@ _ALL = (
     Protocol("zero-shot", "classes by their names alone", "worded", zero_shot),
     Protocol("text-retrieval", "texts found by images and images by texts: R@k", "worded", text_retrieval),
     Protocol("segmentation", "a class for every pixel, a head on the frozen encoder: mean IoU", "dense", segmentation),
+    Protocol("dice", "structures of volumes against masks: 3-D Dice of each volume", "volumes", volume_dice),
+    Protocol(
+        "slice-position", "the nearest slice of another volume is of the same partition", "slices", slice_position
+    ),
     Protocol("label-noise", "whether the weights of labels tell wrong ones from right ones", "weights", label_noise),
     Protocol("layerwise", "linear probe and k-NN on every layer, the best one named", "layers", layerwise),
 )
@@ -156,6 +159,7 @@ __all__ = [
     "depth_errors",
     "detection",
     "diagnostics",
+    "dice",
     "domains",
     "energy",
     "ensemble_scores",
@@ -205,12 +209,14 @@ __all__ = [
     "rmac",
     "robustness",
     "segmentation",
+    "slice_position",
     "sorted_softmax",
     "stack_layers",
     "subset",
     "table",
     "text_retrieval",
     "unlearning",
+    "volume_dice",
     "worst_group",
     "zero_shot",
 ]
