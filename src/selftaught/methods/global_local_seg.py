@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, cat, nn
 
 from selftaught import objectives, views
-from selftaught.catalog.rules import Count, Form, Natural, NonNegative, Positive, Range, Widths
+from selftaught.catalog.rules import Count, Form, Natural, NonNegative, Positive, PositiveShare, Range, Widths
 from selftaught.data.slices import Preparation, Slices, label_values, volume_sets
 from selftaught.data.source import Source
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Schedule, Stage
@@ -52,6 +52,8 @@ class Config(MethodConfig):
     """Partitions of a volume along that axis."""
     widths: Widths = "16-32-64-128-128-128"
     """Channels of the U-Net's levels."""
+    norm_momentum: PositiveShare = 0.01
+    """What a batch gives to the moving averages of the norms: a decay of 0.99; runs of few steps need more."""
     global_strategy: Literal["D", "D-", "R", "none", "rotation", "inpainting", "restoration"] = "D"
     """How the encoder is pre-trained: positives across volumes, position for negatives alone, SimCLR, not at all, or by
     a pretext to compare with."""
@@ -110,8 +112,8 @@ PRESETS = {
     "prostate": {"pixel": 0.625, "steps": 10001, "batch_size": 12, "precision": "32"},
     "mmwhs": {"pixel": 1.5, "image_size": 160, "steps": 10001, "batch_size": 12, "precision": "32"},
     "laptop": {
-        "image_size": 48, "widths": "8-16-32-32", "decoder_blocks": 2, "global_steps": 200, "local_steps": 100,
-        "steps": 200, "batch_size": 12, "precision": "32", "workers": 0,
+        "image_size": 48, "widths": "8-16-32", "decoder_blocks": 1, "norm_momentum": 0.1, "lr": 3e-3,
+        "global_steps": 150, "local_steps": 50, "steps": 200, "batch_size": 12, "precision": "32", "workers": 0,
     },
 }  # fmt: skip
 
@@ -166,7 +168,7 @@ class GlobalLocalSeg(Method):
             raise UserError(
                 f"image_size={c.image_size} must be a multiple of {times} for {len(widths)} levels (2 least)"
             )
-        self.net = UNet(self.channels, max(2, len(self.structures)), widths)
+        self.net = UNet(self.channels, max(2, len(self.structures)), widths, c.norm_momentum)
         if c.global_strategy in _CONTRASTS:
             self.g1 = GlobalHead(widths[-1], c.image_size // times)
         elif c.global_strategy == "rotation":

@@ -19,6 +19,8 @@ from selftaught.errors import UserError
 __all__ = ["ConvNorm", "DecoderBlock", "GlobalHead", "LocalHead", "UNet", "UNetEncoder"]
 
 WIDTHS = (16, 32, 64, 128, 128, 128)
+MOMENTUM = 0.01
+"""What a batch gives to the norms' moving averages: a decay of 0.99."""
 
 
 class ConvNorm(nn.Sequential):
@@ -27,13 +29,13 @@ class ConvNorm(nn.Sequential):
     An even kernel sees one place more to the right and below, as TensorFlow pads.
     """
 
-    def __init__(self, into: int, out: int, kernel: int = 3, bias: bool = True) -> None:
+    def __init__(self, into: int, out: int, kernel: int = 3, bias: bool = True, momentum: float = MOMENTUM) -> None:
         low, high = (kernel - 1) // 2, kernel // 2
         conv = nn.Conv2d(into, out, kernel, bias=bias)
         nn.init.xavier_uniform_(conv.weight)
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)
-        norm = nn.BatchNorm2d(out, eps=1e-3, momentum=0.01)
+        norm = nn.BatchNorm2d(out, eps=1e-3, momentum=momentum)
         super().__init__(nn.ZeroPad2d((low, high, low, high)), conv, norm, nn.ReLU())
 
 
@@ -43,13 +45,15 @@ class UNetEncoder(nn.Module):
     Args:
         channels: of the input.
         widths: of the levels.
+        momentum: of the norms.
     """
 
-    def __init__(self, channels: int = 1, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(self, channels: int = 1, widths: Sequence[int] = WIDTHS, momentum: float = MOMENTUM) -> None:
         super().__init__()
         before = [channels, *widths[:-1]]
         self.levels = nn.ModuleList(
-            nn.Sequential(ConvNorm(i, o), ConvNorm(o, o)) for i, o in zip(before, widths, strict=True)
+            nn.Sequential(ConvNorm(i, o, momentum=momentum), ConvNorm(o, o, momentum=momentum))
+            for i, o in zip(before, widths, strict=True)
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -71,10 +75,11 @@ class UNetEncoder(nn.Module):
 class DecoderBlock(nn.Module):
     """x2, a 2x2 convolution to ``out``, the encoder's map beside it, ``convs`` 3x3 convolutions."""
 
-    def __init__(self, into: int, skip: int, out: int, convs: int = 2) -> None:
+    def __init__(self, into: int, skip: int, out: int, convs: int = 2, momentum: float = MOMENTUM) -> None:
         super().__init__()
-        self.up = ConvNorm(into, out, 2)
-        self.mix = nn.Sequential(ConvNorm(out + skip, out), *(ConvNorm(out, out) for _ in range(convs - 1)))
+        self.up = ConvNorm(into, out, 2, momentum=momentum)
+        before = [out + skip, *[out] * (convs - 1)]
+        self.mix = nn.Sequential(*(ConvNorm(width, out, momentum=momentum) for width in before))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(N, into, h, w), (N, skip, 2h, 2w) -> (N, out, 2h, 2w)."""
@@ -89,23 +94,27 @@ class UNet(nn.Module):
         channels: of the input.
         classes: background included.
         widths: of the encoder's levels; the decoder has them backwards.
+        momentum: of the norms.
 
     Raises:
         UserError: fewer than two levels or classes.
     """
 
-    def __init__(self, channels: int = 1, classes: int = 4, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(
+        self, channels: int = 1, classes: int = 4, widths: Sequence[int] = WIDTHS, momentum: float = MOMENTUM
+    ) -> None:
         super().__init__()
         widths = tuple(widths)
         if len(widths) < 2 or classes < 2:
             raise UserError(f"a U-Net of {len(widths)} levels and {classes} classes: both must be at least 2")
-        self.encoder = UNetEncoder(channels, widths)
+        self.encoder = UNetEncoder(channels, widths, momentum)
         back, before = widths[-2::-1], widths[:0:-1]
         last = len(back) - 1
         self.blocks = nn.ModuleList(
-            DecoderBlock(i, o, o, 1 if k == last else 2) for k, (i, o) in enumerate(zip(before, back, strict=True))
+            DecoderBlock(i, o, o, 1 if k == last else 2, momentum)
+            for k, (i, o) in enumerate(zip(before, back, strict=True))
         )
-        self.last = nn.Sequential(ConvNorm(widths[0], widths[0]), ConvNorm(widths[0], widths[0]))
+        self.last = nn.Sequential(*(ConvNorm(widths[0], widths[0], momentum=momentum) for _ in range(2)))
         self.classify = nn.Conv2d(widths[0], classes, 3, padding=1, bias=False)
         nn.init.xavier_uniform_(self.classify.weight)
         self.spec: dict[str, Any] = {

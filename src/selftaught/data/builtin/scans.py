@@ -34,6 +34,13 @@ class MadeScans(ImageSource):
         parts = [TRAIN] * train + [TEST] * test
         self.names = [f"{'test' if p == TEST else 'train'}-{i:03d}" for i, p in enumerate(parts)]
         self.given = np.array(parts, dtype=np.int8)
+        self._last: tuple[int, tuple[np.ndarray, np.ndarray]] | None = None
+
+    def _made(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `made`; the last one stays in memory, for a volume and its mask are asked for one after the other."""
+        if self._last is None or self._last[0] != i:
+            self._last = i, self.made(i)
+        return self._last[1]
 
     def made(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Intensities (depth, side, side) in [0, 1], and the mask."""
@@ -45,10 +52,10 @@ class MadeScans(ImageSource):
         return {"volume": Field("volume", 1), "mask": Field("mask")}
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
-        return np.rint(self.made(i)[0].clip(0, 1) * 255).astype(np.uint8)[..., None]
+        return np.rint(self._made(i)[0].clip(0, 1) * 255).astype(np.uint8)[..., None]
 
     def _field(self, name: str, i: int, min_side: int | None, frames: np.ndarray | None) -> Any:
-        return self.made(i)[1] if name == "mask" else self.read(i)
+        return self._made(i)[1].copy() if name == "mask" else self.read(i)
 
     def _is_uint8(self) -> bool:
         return True

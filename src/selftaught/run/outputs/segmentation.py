@@ -135,9 +135,8 @@ def _spacing(source: Source, i: int) -> np.ndarray | None:
     return None if source.spacing is None else source.spacing[i]
 
 
-def _truth(method: Any, source: Source, i: int) -> np.ndarray:
+def _truth(method: Any, mask: np.ndarray) -> np.ndarray:
     """The mask of a volume as classes; numbers that the network doesn't know are background."""
-    mask = source.sample(i, ["mask"])["mask"]
     found = np.zeros(mask.shape, dtype=np.uint8)
     for k, value in enumerate(method.mask_values):
         found[mask == value] = k
@@ -152,15 +151,15 @@ def _dice(method: Any, source: Source) -> tuple[Result, list[list[str]]]:
     strange: set[int] = set()
     for i in range(len(source)):
         try:
-            volume = source.read(i)
-            truth = _truth(method, source, i)
+            sample = source.sample(i, [source.main, "mask"])
+            volume, truth = sample[source.main], _truth(method, sample["mask"])
             classes = method.segment(volume, _spacing(source, i), source.names[i])
             if classes.shape != truth.shape:
                 raise SampleError(source.names[i], f"a mask of {truth.shape} beside a volume of {classes.shape}")
         except SampleError as error:
             lost.append((error.name, error.reason))
             continue
-        strange |= set(np.unique(source.sample(i, ["mask"])["mask"]).tolist()) - set(method.mask_values)
+        strange |= set(np.unique(sample["mask"]).tolist()) - set(method.mask_values)
         made.append(classes)
         truths.append(truth)
         names.append(source.names[i])
