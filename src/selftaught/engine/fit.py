@@ -238,6 +238,8 @@ def _look(held_out: Any, settings: Settings, method: Method) -> Callable[[Any], 
     """A function of the method: its mean loss on held-out samples, always under the same views; None without any."""
     if held_out is None:
         return None
+    if type(method).watched is not Method.watched:
+        return lambda trained: float(trained.watched(held_out))
     watched = DataModule(held_out, method, batch_size=min(settings.batch_size, len(held_out)), workers=0, seed=1)
 
     def look(trained: Any) -> float:

@@ -264,6 +264,12 @@ class Method(L.LightningModule):
         """Terms of held-out samples; ``loss`` decides which weights are best. Called without gradient."""
         return self.loss(batch)
 
+    def watched(self, source: Any) -> float:
+        """What decides on whole held-out samples which weights are best, the lower the better, in place of the mean of
+        :meth:`validate` over batches: the error of whole volumes.
+        """
+        raise TypeError(f"{type(self).__name__} watches the loss of batches")
+
     def inputs(self, batch: dict[str, Any]) -> Tensor:
         """What the networks see of a batch made for evaluation: its one view, or the samples whole."""
         return batch["views"][0] if "views" in batch else batch[self.modality]

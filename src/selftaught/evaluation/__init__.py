@@ -61,6 +61,7 @@ from selftaught.evaluation.scene_segmentation import scene_segmentation
 from selftaught.evaluation.segmentation import segmentation
 from selftaught.evaluation.similarity import blockiness, cka_matrix, linear_cka
 from selftaught.evaluation.video import VIDEO_NOISE, noisy_clip, recall
+from selftaught.evaluation.volume_dice import dice, slice_position, volume_dice
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Protocol:
             test_images, test_masks), "points" (as "split", each a list with the points of every scan), "scenes" (clouds
             or features of their points, what is known of them), "forgotten" (scores and labels of what was to be kept,
             of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of them are
-            wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
+            wrong), "devices" (classifier, train, train_y, test, test_y: windows of one device),
+            "volumes" (predictions, truths) or "slices" (features, volume, part).
         function: the protocol itself.
     """
 
@@ -130,6 +132,10 @@ _ALL = (
         "scene-segmentation", "a class for every point, linear on frozen features: IoU", "scenes", scene_segmentation
     ),
     Protocol("scene-detection", "boxes by a small detector on frozen tokens: AP at 3D IoU", "scenes", scene_detection),
+    Protocol("dice", "structures of volumes against masks: 3-D Dice of each volume", "volumes", volume_dice),
+    Protocol(
+        "slice-position", "the nearest slice of another volume is of the same partition", "slices", slice_position
+    ),
     Protocol("label-noise", "whether the weights of labels tell wrong ones from right ones", "weights", label_noise),
     Protocol("layerwise", "linear probe and k-NN on every layer, the best one named", "layers", layerwise),
 )
@@ -170,6 +176,7 @@ __all__ = [
     "detection",
     "detection_loss",
     "diagnostics",
+    "dice",
     "domains",
     "energy",
     "ensemble_scores",
@@ -228,12 +235,14 @@ __all__ = [
     "scene_detection",
     "scene_segmentation",
     "segmentation",
+    "slice_position",
     "sorted_softmax",
     "stack_layers",
     "subset",
     "table",
     "text_retrieval",
     "unlearning",
+    "volume_dice",
     "worst_group",
     "zero_shot",
 ]

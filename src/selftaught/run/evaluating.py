@@ -163,7 +163,7 @@ def _fewer_labels(source: Source, fraction: float, seed: int) -> Source:
 
 
 def _check(names: list[str], labelled: bool, numeric: bool, data: Any, classifies: bool) -> None:
-    unfit = {"images", "depths"} if classifies else {"images", "depths", "scores", "classifier"}
+    unfit = {"images", "depths", "volumes", "slices"} | (set() if classifies else {"scores", "classifier"})
     for name in names:
         fitting = [known for known, p in evaluation.PROTOCOLS.items() if p.inputs not in unfit]
         if name not in fitting:
