@@ -24,6 +24,7 @@ from selftaught.evaluation.copy_detection import copy_detection, fit_whitening, 
 from selftaught.evaluation.corruptions import CORRUPTIONS, corrupt
 from selftaught.evaluation.depth import depth, depth_errors, evaluation_crop, median_scale
 from selftaught.evaluation.diagnostics import diagnostics
+from selftaught.evaluation.editing import editing, reached, vie_score
 from selftaught.evaluation.fairness import LABEL_SETS, attribute_retrieval, hit_rate, label_association
 from selftaught.evaluation.fewlabel import fewlabel, subset
 from selftaught.evaluation.finetune import finetune
@@ -72,7 +73,7 @@ class Protocol:
             attributes), "named-scores" (logits, names of the classes, what is right or who is shown), "layers"
             (train, train_y, test, test_y with features by layer) or "forgotten" (scores and labels of what was to be
             kept, of what was to be forgotten, and of what was never seen) or "weights" (weights of labels, which of
-            them are wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
+            them are wrong), "edits" (pictures before and after, what judges say of them) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
             (train, train_y, test, test_y with features by layer), "dense" (encoder, train_images, train_masks,
             test_images, test_masks), "forgotten" (scores and labels of what was to be
             kept, of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of
@@ -106,6 +107,7 @@ _ALL = (
     Protocol("heads", "PSNR of each head of a network with several outputs", "images", multi_output),
     Protocol("depth", "depth maps against measured depth: AbsRel, RMSE, delta", "depths", depth),
     Protocol("depth-weather", "the same on frames altered by weather, light and noise", "depths", depth),
+    Protocol("editing", "edited pictures: are instructions followed, and all else kept", "edits", editing),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
     Protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", "split", regression),
     Protocol("copy-detection", "mean average precision of finding the originals of copies", "copies", copy_detection),
@@ -157,6 +159,7 @@ __all__ = [
     "detection",
     "diagnostics",
     "domains",
+    "editing",
     "energy",
     "ensemble_scores",
     "evaluation_crop",
@@ -196,6 +199,7 @@ __all__ = [
     "paired_difference",
     "pgd",
     "project",
+    "reached",
     "recall",
     "regional_maxima",
     "regression",
@@ -211,6 +215,7 @@ __all__ = [
     "table",
     "text_retrieval",
     "unlearning",
+    "vie_score",
     "worst_group",
     "zero_shot",
 ]

@@ -369,7 +369,7 @@ class Run:
             overwrite: replace what another run, or this one from other data, wrote to ``out``.
             adapt: let the method adapt to the data first (test-time adaptation); the run itself stays as it is.
             progress: called with the number of samples done so far.
-            **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``).
+            **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``; edits: ``instruction``).
 
         Returns:
             how many samples were written; ``.skipped`` lists those that could not be used.

@@ -22,6 +22,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--scale", help="depth in metres: median=4.2, height=1.65 (the camera's), baseline=0.1 (a step)")
     sub.add_argument("--points", action="store_true", help="depth: a point cloud .ply beside every frame's map")
     sub.add_argument("--intrinsics", help="depth: the camera of these videos, as at training")
+    sub.add_argument("--instruction", help='edits: what to do to every picture, such as "make it blue"')
     sub.add_argument("--adapt", action="store_true", help="let the method adapt to the samples first, where it can")
     add_partial(sub)
 
@@ -48,6 +49,7 @@ def _call(options: argparse.Namespace) -> None:
             scale=options.scale,
             points=options.points,
             intrinsics=options.intrinsics,
+            instruction=options.instruction,
             progress=lambda done: bar.update(task, completed=done),
         )
     print(f"{written} written to {options.out}" + (f" ({written.kept} were there already)" if written.kept else ""))
