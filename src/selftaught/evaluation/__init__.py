@@ -24,6 +24,7 @@ from selftaught.evaluation.copy_detection import copy_detection, fit_whitening, 
 from selftaught.evaluation.corruptions import CORRUPTIONS, corrupt
 from selftaught.evaluation.depth import depth, depth_errors, evaluation_crop, median_scale
 from selftaught.evaluation.diagnostics import diagnostics
+from selftaught.evaluation.editing import editing, reached, vie_score
 from selftaught.evaluation.fairness import LABEL_SETS, attribute_retrieval, hit_rate, label_association
 from selftaught.evaluation.fewlabel import fewlabel, subset
 from selftaught.evaluation.finetune import finetune
@@ -81,7 +82,8 @@ class Protocol:
             or features of their points, what is known of them), "forgotten" (scores and labels of what was to be kept,
             of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of them are
             wrong), "devices" (classifier, train, train_y, test, test_y: windows of one device),
-            "volumes" (predictions, truths) or "slices" (features, volume, part).
+            "volumes" (predictions, truths), "slices" (features, volume, part) or "edits" (pictures before and after, what
+            judges say of them).
         function: the protocol itself.
     """
 
@@ -109,9 +111,10 @@ _ALL = (
     Protocol("device-finetune", "a device's encoder on a few labels, its front frozen", "devices", front_frozen),
     Protocol("restoration", "PSNR, SSIM and MS-SSIM against clean images", "images", restoration),
     Protocol("heads", "PSNR of each head of a network with several outputs", "images", multi_output),
-    Protocol("residual_text", "text that a detector still finds where it was erased", "images", residual_text),
+    Protocol("residual-text", "text that a detector still finds where it was erased", "images", residual_text),
     Protocol("depth", "depth maps against measured depth: AbsRel, RMSE, delta", "depths", depth),
     Protocol("depth-weather", "the same on frames altered by weather, light and noise", "depths", depth),
+    Protocol("editing", "edited pictures: are instructions followed, and all else kept", "edits", editing),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
     Protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", "split", regression),
     Protocol("copy-detection", "mean average precision of finding the originals of copies", "copies", copy_detection),
@@ -178,6 +181,7 @@ __all__ = [
     "diagnostics",
     "dice",
     "domains",
+    "editing",
     "energy",
     "ensemble_scores",
     "evaluation_crop",
@@ -222,6 +226,7 @@ __all__ = [
     "point_pca",
     "principal_colours",
     "project",
+    "reached",
     "recall",
     "regional_maxima",
     "regression",
@@ -243,6 +248,7 @@ __all__ = [
     "text_retrieval",
     "unlearning",
     "volume_dice",
+    "vie_score",
     "worst_group",
     "zero_shot",
 ]

@@ -396,7 +396,7 @@ class Run:
             adapt: let the method adapt to the data first (test-time adaptation); the run itself stays as it is.
             progress: called with the number of samples done so far.
             **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``; clips: ``into``; points:
-                ``components``), or of the method (selfdrsc: ``instants``).
+                ``components``; edits: ``instruction``), or of the method (selfdrsc: ``instants``).
 
         Returns:
             how many samples were written; ``.skipped`` lists those that could not be used.

@@ -25,6 +25,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--intrinsics", help="depth: the camera of these videos, as at training")
     sub.add_argument("--into", choices=("video", "frames"), help="clips: write videos, or a folder of frames for each")
     sub.add_argument("--instants", help="rolling shutters: frames for each pair, such as 9, or shares such as 0,0.5,1")
+    sub.add_argument("--instruction", help='edits: what to do to every picture, such as "make it blue"')
     sub.add_argument("--adapt", action="store_true", help="let the method adapt to the samples first, where it can")
     add_partial(sub)
 
@@ -55,6 +56,7 @@ def _call(options: argparse.Namespace) -> None:
             into=options.into,
             components=options.components,
             instants=options.instants,
+            instruction=options.instruction,
             progress=lambda done: bar.update(task, completed=done),
         )
     if not is_first():
