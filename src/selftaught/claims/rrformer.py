@@ -15,8 +15,8 @@ __all__ = ["claim", "fact"]
 def claim() -> Claim:
     """What the paper says, and the smallest fair comparison that could show it.
 
-    All arms have the same ends, hypercolumn, losses and steps; between the ends are Swin layers, ERRNet's residual blocks,
-    or nothing, as in the authors' code. VGG's weights are named, so that it is the same with and without a network.
+    All arms have the same ends, hypercolumn, losses and steps; between the ends are Swin layers, ERRNet's residual
+    blocks, or nothing, as in the authors' code. VGG's weights are named, so that it is the same with and without a network.
     """
     return Claim(
         method="rrformer",
@@ -47,7 +47,7 @@ def fact() -> Fact:
     embedding = FoldedEmbedding(3, (4, 4, 4), 5).double()
     folded = apart(embedding(image, levels), conv2d(hypercolumn(image, levels), embedding.weight, embedding.bias))
     return Fact(
-        "All of the transformer learns, and reading the hypercolumn level by level gives what its 1x1 convolution gives.",
+        "All of the transformer learns; reading the hypercolumn level by level gives what its 1x1 convolution gives.",
         {"parameters without a gradient": float(still), "deviation of the folded embedding": folded},
         still == 0 and folded < 1e-10,
     )

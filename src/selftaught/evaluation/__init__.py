@@ -82,8 +82,8 @@ class Protocol:
             or features of their points, what is known of them), "forgotten" (scores and labels of what was to be kept,
             of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of them are
             wrong), "devices" (classifier, train, train_y, test, test_y: windows of one device),
-            "volumes" (predictions, truths), "slices" (features, volume, part) or "edits" (pictures before and after, what
-            judges say of them).
+            "volumes" (predictions, truths), "slices" (features, volume, part) or "edits" (pictures before and after,
+            what judges say of them).
         function: the protocol itself.
     """
 
@@ -247,8 +247,8 @@ __all__ = [
     "table",
     "text_retrieval",
     "unlearning",
-    "volume_dice",
     "vie_score",
+    "volume_dice",
     "worst_group",
     "zero_shot",
 ]
