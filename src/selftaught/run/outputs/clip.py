@@ -43,7 +43,7 @@ class Clip(Output):
     to each side, 2 where it doesn't), ``chunk`` (frames that go through it at a time besides these, 12) and
     ``receptive_radius`` (pixels by which tiles overlap, 32). A method whose frames come about in another way defines
     ``restored_frames(source, i, tile, options)``, an iterator over (H, W, C) in [0, 1], and ``times_out(source, i,
-    options)``, the seconds at which they are shown, or None; ``frames_out`` of the same arguments gives their names, and
+    options)``, the seconds at which they are shown, or None; ``frames_out`` of the same gives their names, and
     ``check_applied(source, options)`` refuses what can't be.
     """
 
