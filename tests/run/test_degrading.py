@@ -85,3 +85,27 @@ def test_the_command_and_a_recipe_from_a_file(folder: Path, tmp_path: Path, caps
     assert "3 written" in capsys.readouterr().out
     assert main(["degrade", "noise", str(folder), str(tmp_path / "out")]) == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_videos_become_rolling_shutter_pairs_that_can_be_read_again(tmp_path: Path) -> None:
+    from selftaught.data import open_source
+    from selftaught.data.rolling_shutter import DualReversed, rolled_pair
+
+    rng = np.random.default_rng(1)
+    film = rng.integers(0, 256, (7, 20, 24, 3), dtype=np.uint8)
+    (tmp_path / "in" / "one").mkdir(parents=True)
+    for t, frame in enumerate(film):
+        cv2.imwrite(str(tmp_path / "in" / "one" / f"{t}.png"), frame[..., ::-1])
+    out = tmp_path / "out"
+    assert degrade("rolling-shutter?readout=2&between=linear", tmp_path / "in", out) == 3
+    rows = list(csv.DictReader((out / TABLE).open()))
+    assert [(row["name"], row["first frame"]) for row in rows] == [
+        ("one/000000.png", "0"), ("one/000001.png", "2"), ("one/000002.png", "4"),
+    ]  # fmt: skip
+    pairs = DualReversed(open_source(f"pairs:{out}?t2b=t2b&b2t=b2t&gs=gs", modality="clip", split="all"))
+    np.testing.assert_array_equal(pairs.read(1), rolled_pair(film[2:5], "linear"))
+    np.testing.assert_array_equal(pairs.sample(1, ["gs"])["gs"], film[2:5])
+    with pytest.raises(UserError, match="already"):
+        degrade("rolling-shutter?readout=2", tmp_path / "in", out)
+    with pytest.raises(UserError, match="between=blend"):
+        degrade("rolling-shutter?between=blend", tmp_path / "in", tmp_path / "other")

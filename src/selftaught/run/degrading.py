@@ -15,6 +15,7 @@ from selftaught.data.spec import call, near, parse
 from selftaught.errors import SampleError, UserError
 from selftaught.run import applying
 from selftaught.run.applying import Applied, Skipped
+from selftaught.run.degrading_clips import CLIP_RECIPES, degrade_clips
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._pictures import write_image
 from selftaught.run.outputs.image import read_picture, resized
@@ -80,8 +81,9 @@ def degradation(recipe: str) -> Pipeline:
     if where in RECIPES:
         return Pipeline(call(RECIPES[where][1], where, options), name=where)
     if Path(where).suffix.lower() not in (".yaml", ".yml"):
-        known = ", ".join(RECIPES)
-        raise UserError(f"recipe {where!r}{near(where, RECIPES)}: it may be {known}, or a YAML file with a view")
+        every = [*RECIPES, *CLIP_RECIPES]
+        known = ", ".join(every)
+        raise UserError(f"recipe {where!r}{near(where, every)}: it may be {known}, or a YAML file with a view")
     found = list(views.load(where))
     if len(found) != 1 or not isinstance(found[0], Pipeline):
         raise UserError(f"{where}: a recipe to degrade with has one view")
@@ -103,8 +105,8 @@ def degrade(
     drawn text as NAME.boxes.txt, where the methods that need them look.
 
     Args:
-        recipe: see :func:`degradation`.
-        data: source of pictures.
+        recipe: see :func:`degradation`; or one of videos (`degrading_clips.CLIP_RECIPES`): rolling-shutter.
+        data: source of pictures, or of videos.
         out: folder; what lies there of other names is left alone.
         seed: of the chance.
         overwrite: whether files of the same names may be replaced.
@@ -116,6 +118,9 @@ def degrade(
     Raises:
         UserError: an unknown recipe, a place that is the input's, files that are there already.
     """
+    where, options = parse(recipe)
+    if where in CLIP_RECIPES:
+        return degrade_clips(where, options, data, Path(out), TABLE, overwrite=overwrite, say=say)
     pipeline, out = degradation(recipe), Path(out)
     source = open_source(data, modality="image", split="all")
     job: Any = applying.Job(None, source, out, given=data)  # type: ignore[arg-type]
