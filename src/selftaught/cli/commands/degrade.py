@@ -9,7 +9,11 @@ from selftaught.cli._command import Command
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("recipe", help="blur, noise, correlated-noise, low-res, jpeg, camera, night; or a YAML file")
+    sub.add_argument(
+        "recipe",
+        help="blur, noise, correlated-noise, low-res, jpeg, camera, night, reflection?of=FOLDER, rain, fog, snow, "
+        "dark, weather?kind=rain+fog; or a YAML file",
+    )
     sub.add_argument("input", help="source of pictures")
     sub.add_argument("out", help="folder for the copies, and for degraded.csv, which says what was done to each")
     sub.add_argument("--seed", type=int, default=0, help="of the chance (default 0)")
