@@ -86,7 +86,9 @@ class Settings:
     checkpoint_steps: Natural = 0
     """Steps between checkpoints; 0 leaves it to checkpoint_minutes."""
     knn_every: Share = 0.1
-    """Share of the run between online k-NN scores (when labels exist); 0 turns them off."""
+    """Share of the run between the scores of ``monitor`` (when labels exist); 0 turns them off."""
+    monitor: Literal["knn", "linear", "both"] = "knn"
+    """What is scored while it learns: k-NN, a linear probe on frozen features, or both."""
     loggers: list[str] | None = None
     """Besides metrics.csv: tensorboard (default), wandb, mlflow; none for nothing more."""
     log_every: Count = 10

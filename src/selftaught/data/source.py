@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,19 @@ class Source:
 
     def seconds(self, i: int) -> tuple[float, float] | None:
         """When the first and the last frame of a clip are shown, in seconds of its recording; None without a clock."""
+        return None
+
+    def times(self, i: int) -> np.ndarray | None:
+        """When each frame of a clip is shown, float64 (T,) seconds of its recording; None without a clock."""
+        ends = self.seconds(i)
+        return None if ends is None else np.linspace(*ends, self.frames(i))
+
+    def recording(self, i: int) -> Path | None:
+        """The video file that a clip is (a part of); None where it comes from no such file."""
+        return None
+
+    def frame_names(self, i: int) -> list[str] | None:
+        """What the frames of a clip are called, where each is a file: its name; None where they have none."""
         return None
 
     def read_checked(self, i: int) -> np.ndarray:
@@ -319,6 +333,18 @@ class Subset(Source):
     def seconds(self, i: int) -> tuple[float, float] | None:
         """Of the parent's clip."""
         return self.parent.seconds(int(self.indices[i]))
+
+    def times(self, i: int) -> np.ndarray | None:
+        """Of the parent's clip."""
+        return self.parent.times(int(self.indices[i]))
+
+    def recording(self, i: int) -> Path | None:
+        """Of the parent's clip."""
+        return self.parent.recording(int(self.indices[i]))
+
+    def frame_names(self, i: int) -> list[str] | None:
+        """Of the parent's clip."""
+        return self.parent.frame_names(int(self.indices[i]))
 
     def read_checked(self, i: int) -> np.ndarray:
         """One sample of the parent, as its file has it."""

@@ -120,4 +120,6 @@ def check_channels(method: Method, source: Source) -> None:
 def _on(device: torch.device, value: Any) -> Any:
     if isinstance(value, list):
         return [_on(device, one) for one in value]
+    if isinstance(value, dict):
+        return {name: _on(device, one) for name, one in value.items()}
     return value.to(device) if isinstance(value, Tensor) else value

@@ -14,7 +14,7 @@ import lightning as L
 import torch
 
 from selftaught.engine.branching import BranchPoint, branch_file
-from selftaught.engine.callbacks import FiniteGuard, Metrics, OnlineKNN
+from selftaught.engine.callbacks import FiniteGuard, Metrics, OnlineScores
 from selftaught.engine.checkpoint import Checkpoints, read_checkpoint, signals_given_back
 from selftaught.engine.compiling import compile_networks, eagerly, release_networks
 from selftaught.engine.keeping import Averaged, Best, mean_loss
@@ -114,7 +114,7 @@ def fit(
     *,
     plan: Stage | None = None,
     held_out: Any = None,
-    knn: Callable[[Any], float | None] | None = None,
+    scores: Callable[[Any], dict[str, float]] | None = None,
     title: str = "",
     quiet: bool = False,
     callbacks: list[Any] | None = None,
@@ -133,7 +133,7 @@ def fit(
         folder: the stage's folder; writes ``checkpoints/STAGE.ckpt``, ``metrics.csv``, ``skipped.csv``.
         plan: what the stage keeps.
         held_out: samples to watch, where the plan keeps the best weights.
-        knn: scores the method's embedding while it trains.
+        scores: accuracies of the method's embedding, by name, taken while it trains; see `OnlineScores`.
         title: what the progress bar says.
         quiet: no progress bar.
         callbacks: further Lightning callbacks.
@@ -141,7 +141,8 @@ def fit(
         finish_now: end the stage where its last checkpoint stands.
 
     Returns:
-        steps done, and samples skipped.
+        steps done, and samples skipped; where the plan keeps the best weights also of which step they are, and their
+        watched loss.
 
     Raises:
         UserError: bad settings, too many unusable samples, a term that became NaN.
@@ -161,8 +162,9 @@ def fit(
     if method.reselection is not None:
         method.reselection.say = say
     compiled = compile_networks(method, accelerator(settings.device), say) if settings.compile else []
-    if knn is not None and settings.knn_every > 0:
-        watching.append(OnlineKNN(eagerly(knn) if compiled else knn, total, settings.knn_every, metrics))
+    if scores is not None and settings.knn_every > 0:
+        online = OnlineScores(eagerly(scores) if compiled else scores, total, settings.knn_every, metrics)
+        watching.insert(watching.index(metrics), online)  # before the row of the same step is written
     averaged = Averaged(method, settings.ema) if settings.ema else None
     best = Best(epoch_batches, plan.patience, metrics, _look(held_out, settings, method)) if plan.watches else None
     watching += [callback for callback in (averaged, best) if callback is not None]
@@ -191,7 +193,12 @@ def fit(
     for chosen in (averaged, best):
         if chosen is not None:
             chosen.copy_to(method)
-    return {"steps": method.steps, "skipped": sum(len(skips.reasons) for skips in data.skips.values())}
+    done: dict[str, Any] = {"steps": method.steps, "skipped": sum(len(skips.reasons) for skips in data.skips.values())}
+    if best is not None and best.weights:
+        done |= {"kept_step": best.step, "kept_loss": best.loss}
+        if not quiet:
+            say(f"the weights of step {best.step} of {method.steps} are kept, loss {best.loss:.4g}")
+    return done
 
 
 def _planned(

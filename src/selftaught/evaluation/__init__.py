@@ -50,6 +50,7 @@ from selftaught.evaluation.projection import Projection, project
 from selftaught.evaluation.prompts import base_to_new
 from selftaught.evaluation.regression import regression
 from selftaught.evaluation.restoration import luma, ms_ssim, restoration
+from selftaught.evaluation.restored_video import flicker, restored_video
 from selftaught.evaluation.restricted import restricted
 from selftaught.evaluation.result import Difference, Number, Result, paired_difference, table
 from selftaught.evaluation.robustness import domains, fgsm, pgd, robustness
@@ -165,6 +166,7 @@ __all__ = [
     "finetune",
     "fit_attack",
     "fit_whitening",
+    "flicker",
     "front_frozen",
     "geolocalisation",
     "great_circle",
@@ -200,6 +202,7 @@ __all__ = [
     "regional_maxima",
     "regression",
     "restoration",
+    "restored_video",
     "restricted",
     "retrieval",
     "rmac",

@@ -34,7 +34,7 @@ from selftaught.run.bench import Bench, Options
 from selftaught.run.evaluations import Found
 from selftaught.run.job import build
 from selftaught.run.layout import Layout
-from selftaught.run.ranks import is_first
+from selftaught.run.ranks import is_first, local_rank, process_count
 from selftaught.run_settings import Settings
 
 __all__ = ["Run", "compare", "load", "train"]
@@ -184,7 +184,10 @@ class Run:
         for name, value in method.deliverable().state_dict().items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise UserError(f"{path}: NaN or infinity in {name}: the training diverged; train again, with --clip 1")
-        return method.to(accelerator(self.config["settings"].get("device", "auto"))).eval()
+        device = accelerator(self.config["settings"].get("device", "auto"))
+        if device == "cuda" and process_count() > 1:
+            torch.cuda.set_device(local_rank() % torch.cuda.device_count())
+        return method.to(device).eval()
 
     def _last_checkpoint(self, method: Method) -> Path:
         """The checkpoint of the last stage that has one: what a finished stage ended with, else its last."""
@@ -369,7 +372,7 @@ class Run:
             overwrite: replace what another run, or this one from other data, wrote to ``out``.
             adapt: let the method adapt to the data first (test-time adaptation); the run itself stays as it is.
             progress: called with the number of samples done so far.
-            **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``).
+            **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``; clips: ``into``).
 
         Returns:
             how many samples were written; ``.skipped`` lists those that could not be used.
