@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftaught.catalog.rules import Count
+from selftaught.catalog.rules import Count, Natural
 from selftaught.data.builtin.photos import PHOTOS, pixels
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Schedule
 from selftaught.engine.orders import Order
@@ -38,6 +38,8 @@ class ReflectionConfig(MethodConfig):
     """How reflections are made where the data bring none: in linear light with a vignette, CEILNet's, a mixture."""
     flip: bool = False
     """Exchange left and right in half of the patches."""
+    overlap: Natural = 96
+    """Context of a tile on each side, where large pictures are restored in tiles; rounded up to a multiple of 32."""
 
 
 class Rolled(Order):
