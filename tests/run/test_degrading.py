@@ -11,7 +11,9 @@ import pytest
 
 from selftaught import views
 from selftaught.cli import main
+from selftaught.data import open_source
 from selftaught.data.kernels import kernel_beside
+from selftaught.data.text_boxes import LETTERING, Lettered
 from selftaught.errors import UserError
 from selftaught.run.degrading import RECIPES, TABLE, degradation, degrade
 
@@ -85,3 +87,18 @@ def test_the_command_and_a_recipe_from_a_file(folder: Path, tmp_path: Path, caps
     assert "3 written" in capsys.readouterr().out
     assert main(["degrade", "noise", str(folder), str(tmp_path / "out")]) == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_the_boxes_beside_a_picture_hold_what_was_drawn(folder: Path, tmp_path: Path) -> None:
+    degrade("text?words=2", folder, tmp_path / "out")
+    before, after = (cv2.imread(str(root / "a.png"), cv2.IMREAD_UNCHANGED) for root in (folder, tmp_path / "out"))
+    changed = (before != after).any(2)  # type: ignore[union-attr]
+    inside = np.zeros_like(changed)
+    boxes = np.loadtxt(tmp_path / "out" / "a.boxes.txt", dtype=int, ndmin=2)
+    for left, top, right, bottom in boxes:
+        inside[top:bottom, left:right] = True
+    assert changed.any()
+    assert not (changed & ~inside).any()
+    source = Lettered(open_source(str(tmp_path / "out"), split="all"), dilation=(0, 0))
+    mask = source.sample(list(source.names).index("a.png"))[LETTERING]
+    assert ((mask == 0) >= changed).all()
