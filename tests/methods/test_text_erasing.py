@@ -120,7 +120,7 @@ def test_a_run_learns_resumes_applies_and_is_judged(tmp_path: Path) -> None:
     assert made is not None
     assert made.shape == image.shape
     found = run.evaluate(limit=2)
-    assert {"restoration", "residual_text"} <= set(found)
+    assert {"restoration", "residual-text"} <= set(found)
 
 
 def test_boxes_of_ones_own_and_mistakes(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def claim() -> Claim:
         ),
         common={"steps": 80, "batch_size": 2, "workers": 0},
         score=("restoration", "psnr"),
-        also=(("residual_text", "erased"), ("residual_text", "f1"), ("restoration", "ssim")),
+        also=(("residual-text", "erased"), ("residual-text", "f1"), ("restoration", "ssim")),
         full={"steps": 3000, "batch_size": 8, "data": "photos:lettered"},
     )
 

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from selftaught.data import Source, as_uint8
 from selftaught.data.kinds import kind_of
+from selftaught.data.kinds.camera import Camera
 from selftaught.errors import SampleError, UserError
 from selftaught.views import Pipeline, Recipe, render, stack_params
 
@@ -177,10 +178,15 @@ def render_sample(
     given = {source.main: value_range}
     values = {key: _pixels(source, key, value, pixels, given.get(key)) for key, value in values.items()}
     try:
-        params = recipe.sample(rng, {key: np.shape(value) for key, value in values.items()}, frames)
+        params = recipe.sample(rng, {key: _shape(value) for key, value in values.items()}, frames)
     except UserError as error:
         raise SampleError(source.names[index], str(error)) from error
     return recipe.render(values, params)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """Of an array; a camera has none."""
+    return () if isinstance(value, Camera) else np.shape(value)
 
 
 def _pixels(source: Source, field: str, value: Any, pixels: str, value_range: Any) -> Any:
@@ -188,26 +194,34 @@ def _pixels(source: Source, field: str, value: Any, pixels: str, value_range: An
 
     They are scaled by ``value_range``; None takes the source's own.
     """
-    if not kind_of(source.fields[field].kind).pixels:
+    kind = source.fields[field].kind
+    if kind == "depth":
+        return value[..., 0]  # views know a map without channels
+    if not kind_of(kind).pixels:
         return value
     if pixels == "float32":
         return as_unit_float(value)
     return as_uint8(value, source.range_of(field) if value_range is None else value_range)
 
 
-def stack_views(rows: list[dict[str, Any]], recipe: Recipe) -> dict[str, torch.Tensor]:
+def stack_views(rows: list[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
     """Views and facts of several samples as one batch: images (N,C,h,w), clips (N,C,T,h,w), tokens and facts (N, ...),
-    texts as a list.
+    texts as a list, clouds packed, cameras as one `Camera`.
 
     Raises:
         UserError: a view has several sizes.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for name in rows[0]:
+        if isinstance(rows[0][name], Camera):
+            found[name] = kind_of("camera").stack([row[name] for row in rows])
+            continue
         values = [np.asarray(row[name]) for row in rows]
         kind = recipe.kind_of(name, values[0].ndim) if "." not in name else "value"
         if kind == "text" and values[0].dtype.kind in "iuf":  # tokens
             kind = "value"
+        if kind == "depth":
+            values = [value[..., None] for value in values]
         if kind != "value":
             found[name] = kind_of(kind).stack([row[name] for row in rows] if kind == "text" else values)
             continue

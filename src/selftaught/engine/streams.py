@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from selftaught.data import Source
 from selftaught.engine.batches import Batches
@@ -166,6 +167,41 @@ def worker_init(_: int) -> None:
     torch.set_num_threads(1)
 
 
+class Plain(Dataset[Any]):
+    """A dataset whose user's mistakes come out of the loader's processes as the one line that they are.
+
+    torch would hand over the whole traceback as the error's message.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Any) -> Any:
+        if get_worker_info() is None:
+            return self.dataset[key]
+        try:
+            return self.dataset[key]
+        except UserError as error:
+            return _Refused(str(error))
+
+
+@dataclass(frozen=True)
+class _Refused:
+    reason: str
+
+
+def unwrapped(loader: Iterable[Any]) -> Iterator[Any]:
+    """The batches of a loader over a `Plain` dataset.
+
+    Raises:
+        UserError: as the dataset raised it, in whichever process.
+    """
+    for batch in loader:
+        if isinstance(batch, _Refused):
+            raise UserError(batch.reason)
+        yield batch
+
+
 class StreamLoader:
     """An iterable of batches that Lightning can take: its length is the whole stream's, its start is anywhere.
 
@@ -189,7 +225,7 @@ class StreamLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for stream in self._runs():
-            for batch in self._loader(stream):
+            for batch in unwrapped(self._loader(stream)):
                 if "index" in batch:
                     next(iter(self.skips.values())).add(batch.pop("skipped"))
                 else:
@@ -216,7 +252,7 @@ class StreamLoader:
 
     def _loader(self, stream: Any) -> DataLoader[Any]:
         return DataLoader(
-            self.dataset,
+            Plain(self.dataset),
             batch_size=None,
             sampler=stream,
             num_workers=self.workers,

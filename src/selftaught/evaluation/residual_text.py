@@ -37,7 +37,7 @@ def residual_text(
         names: what each image is called.
 
     Returns:
-        ``Result`` "residual_text": ``recall``, ``precision``, ``f1`` over all boxes, ``erased`` (1 - recall, the larger
+        ``Result`` "residual-text": ``recall``, ``precision``, ``f1`` over all boxes, ``erased`` (1 - recall, the larger
         the better); figures ``found`` and ``boxes`` per image, with ``names``.
 
     Raises:
@@ -71,7 +71,7 @@ def residual_text(
     numbers = {name: Number.bootstrap(table, measure) for name, measure in measures.items()}
     called = list(names) if names is not None else [str(i) for i in range(len(table))]
     note = f"{int(table[:, 1].sum())} boxes of text on {len(table)} images"
-    return Result("residual_text", numbers, {"found": table[:, 0], "boxes": table[:, 1], "names": called}, note)
+    return Result("residual-text", numbers, {"found": table[:, 0], "boxes": table[:, 1], "names": called}, note)
 
 
 def _bytes(image: np.ndarray) -> np.ndarray:

@@ -74,7 +74,7 @@ class Image(Output):
         each is judged as well.
         """
         known = ("restoration", "heads") if hasattr(bench.method, "candidates") else ("restoration",)
-        known += ("residual_text",) if getattr(bench.method, "erases_text", False) else ()
+        known += ("residual-text",) if getattr(bench.method, "erases_text", False) else ()
         wrong = [name for name in bench.protocols if name not in known]
         if wrong:
             may = " or ".join(known)
@@ -99,7 +99,7 @@ class Image(Output):
         if several:
             single = getattr(method, "chosen", None)
             found["heads"] = {"this": evaluation.multi_output(several, clean, single=single, names=names)}
-        if "residual_text" in known:
+        if "residual-text" in known:
             found |= _residual_text(bench, rows)
         worst = np.argsort(result["this"].figures["per_image"]["psnr"], kind="stable")[:_SHOWN]
         shown = [_shown(rows[i]) | _measured(result, i) for i in worst]
@@ -238,7 +238,7 @@ def _residual_text(bench: Bench, rows: list[_Row]) -> dict[str, dict[str, evalua
         kind: evaluation.residual_text(before, [getattr(row, kind) for row in rows], detector, **options)
         for kind in ("this", "raw")
     }
-    return {"residual_text": result}
+    return {"residual-text": result}
 
 
 def _left_out(lost: Skipped) -> str:
