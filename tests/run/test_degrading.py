@@ -11,7 +11,9 @@ import pytest
 
 from selftaught import views
 from selftaught.cli import main
+from selftaught.data import open_source
 from selftaught.data.kernels import kernel_beside
+from selftaught.data.text_boxes import LETTERING, Lettered
 from selftaught.errors import UserError
 from selftaught.run.degrading import RECIPES, TABLE, degradation, degrade
 
@@ -127,3 +129,18 @@ def test_videos_become_rolling_shutter_pairs_that_can_be_read_again(tmp_path: Pa
         degrade("rolling-shutter?readout=2", tmp_path / "in", out)
     with pytest.raises(UserError, match="between=blend"):
         degrade("rolling-shutter?between=blend", tmp_path / "in", tmp_path / "other")
+
+
+def test_the_boxes_beside_a_picture_hold_what_was_drawn(folder: Path, tmp_path: Path) -> None:
+    degrade("text?words=2", folder, tmp_path / "out")
+    before, after = (cv2.imread(str(root / "a.png"), cv2.IMREAD_UNCHANGED) for root in (folder, tmp_path / "out"))
+    changed = (before != after).any(2)  # type: ignore[union-attr]
+    inside = np.zeros_like(changed)
+    boxes = np.loadtxt(tmp_path / "out" / "a.boxes.txt", dtype=int, ndmin=2)
+    for left, top, right, bottom in boxes:
+        inside[top:bottom, left:right] = True
+    assert changed.any()
+    assert not (changed & ~inside).any()
+    source = Lettered(open_source(str(tmp_path / "out"), split="all"), dilation=(0, 0))
+    mask = source.sample(list(source.names).index("a.png"))[LETTERING]
+    assert ((mask == 0) >= changed).all()
