@@ -134,7 +134,7 @@ class Pairs(Source):
         return self.parts[self._main].recording(int(self._rows[self._main][i]))
 
     def frame_names(self, i: int) -> list[str] | None:
-        """Of the main part's clip; the frames of all parts that have names must share their stems.
+        """Of the main part's clip; the frames of parts that have as many must share their stems.
 
         Raises:
             SampleError: they don't, so that unlike frames would be taken for partners.
@@ -142,7 +142,7 @@ class Pairs(Source):
         found: list[str] | None = None
         for field, part in self.parts.items():
             own = part.frame_names(int(self._rows[field][i])) if kind_of(part.modality).framed else None
-            if own is None:
+            if own is None or (found is not None and len(own) != len(found)):
                 continue
             found = found or own
             if odd := [(a, b) for a, b in zip(found, own, strict=False) if _stem(a) != _stem(b)]:
