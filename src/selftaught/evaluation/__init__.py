@@ -73,7 +73,7 @@ class Protocol:
             attributes), "named-scores" (logits, names of the classes, what is right or who is shown), "layers"
             (train, train_y, test, test_y with features by layer) or "forgotten" (scores and labels of what was to be
             kept, of what was to be forgotten, and of what was never seen) or "weights" (weights of labels, which of
-            them are wrong), "edits" (pictures before and after, what judges say of them) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
+            them are wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
             (train, train_y, test, test_y with features by layer), "dense" (encoder, train_images, train_masks,
             test_images, test_masks), "forgotten" (scores and labels of what was to be
             kept, of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, cat, nn
-from torch.nn import functional as F
 
 from selftaught.errors import UserError
 from selftaught.networks.words import WordPool
