@@ -93,11 +93,7 @@ def test_captions_and_classes_are_exchanged(tmp_path: Path) -> None:
     assert [source.sample(i)["instruction"] for i in range(3)] == ["turn it into dog"] * 2 + ["turn it into cat"]
     assert {source.sample(i)["kind"] for i in range(3)} == {"replace"}
     with pytest.raises(UserError, match=r"nothing to edit them into; put edits.csv"):
-        edits(
-            open_source(
-                _pictures(tmp_path / "one", ["cat/1.png", "cat/2.png", "x/3.png"]) / "cat/..", split="all"
-            ).subset([0, 1])
-        )
+        edits(open_source(folder, split="all").subset([0, 1]))
 
 
 def test_questions_go_by_the_kind_of_edit() -> None:
@@ -117,9 +113,8 @@ def test_the_protocol_by_hand() -> None:
     after = before.copy()
     after[0, :2] = 0.75
     after[1, 2:] = 0.5
-    found = evaluation.editing(
-        before, after, followed=np.array([0.9, 0.4]), kept=np.array([0.4, 0.1]), taught=np.array([0.9, 0.9]), truth=truth
-    )  # fmt: skip
+    said = {"followed": np.array([0.9, 0.4]), "kept": np.array([0.4, 0.1]), "taught": np.array([0.9, 0.9])}
+    found = evaluation.editing(before, after, truth=truth, **said)
     expected = {"success": 0.5, "outside": 0.25, "right": 0.5, "followed": 0.5, "kept": 0.0, "own_judge": 1.0}
     assert {k: found[k].mean for k in expected} == pytest.approx(expected)
     assert found["overall"].mean == pytest.approx((0.6 + 0.2) / 2)
@@ -212,9 +207,8 @@ def test_stages_and_who_learns_in_them(run: Any) -> None:
 
 def test_a_run_edits_by_an_instruction(run: Any, tmp_path: Path) -> None:
     folder = _pictures(tmp_path / "photos", ["a.png", "sub/b.jpg"])
-    assert (
-        main(["apply", str(run.path), str(folder), "--out", str(tmp_path / "out"), "--instruction", "make it red"]) == 0
-    )
+    told = ["--out", str(tmp_path / "out"), "--instruction", "make it red"]
+    assert main(["apply", str(run.path), str(folder), *told]) == 0
     made = cv2.imread(str(tmp_path / "out/a.png"))[..., ::-1]
     assert made.shape == (16, 16, 3)
     assert (tmp_path / "out/sub/b.jpg").exists()
@@ -234,17 +228,13 @@ def test_a_run_edits_by_an_instruction(run: Any, tmp_path: Path) -> None:
         run.evaluate(protocols=["knn"])
 
 
-@pytest.mark.parametrize(
-    "options", [{"baseline": "copy"}, {"baseline": "supervised"}, {"baseline": "policy"}, {"lora": 2}]
-)
+@pytest.mark.parametrize("options", [{"lora": 2}, *({"baseline": b} for b in ("copy", "supervised", "policy"))])
 def test_rivals_begin_from_a_run(run: Any, options: dict[str, Any], tmp_path: Path) -> None:
-    begun = {"teacher_steps": 0, "judge_steps": 0, "warmup_steps": 0}
+    begun: dict[str, Any] = {"teacher_steps": 0, "judge_steps": 0, "warmup_steps": 0, "init": str(run.path)}
     if "lora" in options:
-        begun = {"init": None, "teacher_steps": 1, "judge_steps": 0, "warmup_steps": 1}
-    given = TINY | RUN | {"init": str(run.path), "steps": 1} | begun | options
-    found = selftaught.train(
-        "np-edit", DATA, out=str(tmp_path / "run"), **{k: v for k, v in given.items() if v is not None}
-    )
+        begun = {"teacher_steps": 1, "judge_steps": 0, "warmup_steps": 1}
+    given = TINY | RUN | {"steps": 1} | begun | options
+    found = selftaught.train("np-edit", DATA, out=str(tmp_path / "run"), **given)
     if options.get("baseline") == "copy":
         assert found.evaluate()["editing"]["this"]["change"].mean == 0
     elif "lora" in options:
