@@ -57,7 +57,7 @@ def fact() -> Fact:
     again = [render_gaussians(other, camera, pose, (24, 24), tile=5).image for other in others]
     worst = [(other - made).abs().max().item() for other in again]
     return Fact(
-        "A picture of Gaussians depends neither on a quaternion's sign and length, nor on the Gaussians' order or tiles.",
+        "A picture of Gaussians depends neither on a quaternion's sign and length, nor on their order or tiles.",
         {"change with other quaternions": worst[0], "change in another order": worst[1]},
         max(worst) < 1e-9,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 
 from selftaught import objectives
@@ -55,7 +57,7 @@ def fact() -> Fact:
     made = [net.decode(net.encode(one[seen[0]], part), levels, seen, tokens) for one in (x, other)]
     leak = max(float((a - b).abs().max()) for a, b in zip(*made, strict=True))
     whole = [net(one, levels)[0] for one in (x, other)]
-    alike = [apart(h, g[levels[k].family()[1]].to(h)) for k, (h, g) in enumerate(zip(hidden, hidden[1:], strict=False))]
+    alike = [apart(h, g[levels[k].family()[1]].to(h)) for k, (h, g) in enumerate(pairwise(hidden))]
     t = torch.randn(6, 5, generator=generator, dtype=torch.float64)
     q = objectives.masked_scene_targets(t)
     least = apart(objectives.masked_scene_prototypes(0.1 * q.log(), q), -(q * q.log()).sum(1).mean())
@@ -66,8 +68,8 @@ def fact() -> Fact:
     }
     seen_whole = float((whole[0] - whole[1]).abs().max())
     return Fact(
-        "What hidden voxels hold changes the student's prediction at no level, and the teacher's target everywhere near "
-        "them; masks are nested; the loss ends at the entropy of the target.",
+        "What hidden voxels hold changes the student's prediction at no level, and the teacher's target everywhere "
+        "near them; masks are nested; the loss ends at the entropy of the target.",
         off | {"what they change in the target": seen_whole},
         max(off.values()) < EXACT and seen_whole > 0.1,
     )
