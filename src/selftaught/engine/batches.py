@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class Batches(Dataset[Any]):
         pixels: "uint8" rendered views, or "float32" in [0, 1] at the source's full depth (restoration).
         on_device: pass ``images`` (N,C,H,W) of one size and ``params``, one array per view, for the model's device to
             render; the pixels are those that the CPU would have made, within rounding.
+        finish: changes the views of a sample and may add facts of theirs, ``finish(views, rng) -> views`` (recipes).
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class Batches(Dataset[Any]):
         seed: int,
         pixels: str = "uint8",
         on_device: bool = False,
+        finish: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]] | None = None,
     ) -> None:
         self.source, self.seed, self.pixels, self.on_device = source, seed, pixels, on_device
+        self.finish = finish
         self.recipe = views if isinstance(views, Recipe) else None
         self.pipelines = views if not isinstance(views, Recipe) else None
         self.min_side = None if on_device else enough_for(self.pipelines)
@@ -121,7 +125,8 @@ class Batches(Dataset[Any]):
 
     def _views(self, index: int, rng: np.random.Generator) -> Any:
         if self.recipe is not None:
-            return render_sample(self.source, index, self.recipe, rng, self.pixels)
+            made = render_sample(self.source, index, self.recipe, rng, self.pixels)
+            return made if self.finish is None else self.finish(made, rng)
         sample = self.source.read(index, self.min_side)
         if self.pipelines is None:
             return [sample]

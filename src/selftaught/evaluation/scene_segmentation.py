@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from selftaught.errors import UserError
 from selftaught.evaluation.result import Result
-from selftaught.evaluation.segmentation import iou_numbers
+from selftaught.evaluation.segmentation import dense_numbers
 
 __all__ = ["scene_segmentation"]
 
@@ -65,7 +65,7 @@ def scene_segmentation(
         cells = (truth * count + guess)[truth >= 0]
         confusions.append(torch.bincount(cells, minlength=count**2).view(count, count).numpy())
     stacked = np.stack(confusions)
-    return Result("scene-segmentation", iou_numbers(stacked), {"confusion": {"matrix": stacked.sum(0)}})
+    return Result("scene-segmentation", dense_numbers(stacked), {"confusion": {"matrix": stacked.sum(0)}})
 
 
 def _fitted(x: Tensor, y: Tensor, classes: int, decay: float, iterations: int) -> nn.Linear:

@@ -1,0 +1,8 @@
+"""x"""
+
+from torch import nn
+
+__all__ = ["VisionLanguageJudge"]
+
+
+class VisionLanguageJudge(nn.Module): ...
