@@ -21,7 +21,7 @@ def claim() -> Claim:
     return Claim(
         method="gaussian2scene",
         says="Splatting the restored points (stage 2) teaches a better encoder of scenes than masking alone (stage 1).",
-        data="room-frames?train=12&test=8&frames=4",
+        data="room-frames?train=8&test=6&frames=4",
         arms=(
             Arm("stage 2", "gaussian2scene"),
             Arm("stage 1", "gaussian2scene", {"geometry_weight": 0.0, "picture_weight": 0.0}),
@@ -35,7 +35,7 @@ def claim() -> Claim:
             "points": 384, "patches": 24, "neighbours": 16, "width": 64, "heads": 4, "point_depth": 2,
             "image_depth": 1, "joint_depth": 1, "joint_decoder": 1, "decoder_depth": 1, "image_height": 48,
             "image_width": 64, "gaussians": 6, "render_scale": 2, "batch_size": 8, "warmup_epochs": 1.0, "lr": 2e-3,
-            "gaussian_lr": 1e-3, "precision": "32", "workers": 0, "steps": 50, "gaussian_steps": 12,
+            "gaussian_lr": 1e-3, "precision": "32", "workers": 0, "steps": 30, "gaussian_steps": 10,
         },
         score=("scene-segmentation", "miou"),
         also=(("scene-segmentation", "pixel_accuracy"), ("run", "seconds")),
