@@ -2,7 +2,7 @@
 
     python benchmarks/speed/splat.py [--rounds 7]
 
-The floor: a renderer that keeps what its backward pass needs holds two numbers, alpha and transmittance, for each of the
+The floor: a renderer that keeps what its backward pass needs holds two numbers, alpha and what is left, for each of the
 M pairs of a pixel and a Gaussian that its tile sees, 4 bytes each. Forward they are written once and backward they are
 read once: 16 M bytes. The floor's rate is measured in the same round by filling two such arrays and summing them up.
 Besides: the same renderer in tiles of 16 pixels, whose M is larger.

@@ -252,11 +252,13 @@ class SceneMethod(Method):
             return {
                 "name": "vision transformer", "width": c.width, "depth": c.image_depth, "heads": c.heads,
                 "size": [c.image_height, c.image_width], "patch": c.image_patch,
+                "example": [3, c.image_height, c.image_width],
             }  # fmt: skip
         return {
             "name": "point transformer", "width": c.width, "depth": c.point_depth, "heads": c.heads,
             "patches": c.patches, "neighbours": c.neighbours, "points": c.points, "features": c.features,
             "input": "(N, P, 3) metres, z upwards", "output": "mean and maximum of the tokens",
+            "example": [c.points, 3 if c.features == "xyz" else 6],
         }  # fmt: skip
 
     def tokens_of(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
