@@ -11,7 +11,8 @@ from selftaught.cli._command import Command
 def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "recipe",
-        help="blur, noise, correlated-noise, low-res, jpeg, camera, night; rolling-shutter (videos); or a YAML file",
+        help="blur, noise, correlated-noise, low-res, jpeg, camera, night, text, reflection?of=FOLDER, rain, fog, "
+        "snow, dark, weather?kind=rain+fog; rolling-shutter (videos); or a YAML file",
     )
     sub.add_argument("input", help="source of pictures, or of videos")
     sub.add_argument("out", help="folder for the copies, and for degraded.csv, which says what was done to each")

@@ -70,6 +70,7 @@ class Pairs(Source):
         self.names = [part.names[i] for i in self._rows[self._main].tolist()]
         self.modality, self.channels, self.rate = part.modality, part.channels, part.rate
         self.depth, self.generated = part.depth, any(p.generated for p in self.parts.values())
+        self.structures = next((p.structures for p in self.parts.values() if p.structures), None)
         self.notes = [note for p in self.parts.values() for note in p.notes]
         for attribute in PER_SAMPLE:
             owner = next((f for f, p in self.parts.items() if getattr(p, attribute) is not None), None)
@@ -115,6 +116,10 @@ class Pairs(Source):
         if len(set(counts.values())) > 1:
             raise SampleError(self.names[i], "clips of " + " and ".join(f"{n} frames ({f})" for f, n in counts.items()))
         return next(iter(counts.values())) if counts else super().frames(i)
+
+    def space(self, i: int) -> Any:
+        """Of the main part's volume."""
+        return self.parts[self._main].space(int(self._rows[self._main][i]))
 
     def seconds(self, i: int) -> tuple[float, float] | None:
         """Of the main part's clip, as are :meth:`times`, :meth:`recording` and :meth:`frame_names`."""
