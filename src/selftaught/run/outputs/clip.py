@@ -124,7 +124,7 @@ class Clip(Output):
 
     def example(self, card: dict[str, Any]) -> Tensor:
         """A batch in [0, 1] of a few frames."""
-        frames = card["frames"] or 5
+        frames = card["frames"] or card["build"].get("frames") or 5
         generator = torch.Generator().manual_seed(0)
         return torch.rand(1, card["channels"], frames, 64, 96, generator=generator)
 
