@@ -236,6 +236,16 @@ class Restored(TypedDict, total=False):
     crops: list[list[int]] | None
 
 
+class Filmed(TypedDict, total=False):
+    """PSNR (dB) of each frame of a restored clip, and of its input; ``flicker`` of both, in grey levels of 255."""
+
+    name: str
+    restored: list[Real]
+    noisy: list[Real]
+    flicker: Real
+    flicker_noisy: Real
+
+
 class Window(TypedDict, total=False):
     """One window of a sensor series: ``channels`` (C, T), its class, the class it was taken for, ``rate`` in Hz."""
 
@@ -314,6 +324,7 @@ class Run(TypedDict, total=False):
     tasks: Tasks | None
     spectrum: Spectrum | None
     restoration: list[Restored] | None
+    frames: list[Filmed] | None
     series: Series | None
     listings: list[Listing] | None
     confusion: Confusion | None
