@@ -2,10 +2,9 @@
 
     python benchmarks/speed/tiles.py [--side 2048] [--rounds 3]
 
-Thousands of pixels per second of three things by one trained denoiser: ``apply`` on a folder of one picture, file to file; the tiles
-alone; and the network on the whole picture as one tensor, which is what a user would write who has the memory. The last
-row is a process of its own that applies the run to a picture of 7680 x 4320: its largest resident size, beside what the
-same process needs for a picture of 64 x 64.
+Thousands of pixels per second of three things by one trained denoiser: ``apply`` on a folder of one picture, file to
+file; the tiles alone; and the network on the whole picture as one tensor, for who has the memory. The last rows are
+processes of their own that apply the run to a picture of 7680 x 4320, and to one of 64 x 64: largest sizes.
 """
 
 from __future__ import annotations

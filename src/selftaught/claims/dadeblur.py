@@ -16,7 +16,7 @@ __all__ = ["claim", "fact"]
 _SMALL = {
     "network": "frame-stack", "width": 24, "blocks": 4, "exposure": 7, "patch": 40, "turn": False, "longest": 10.0,
     "magnitude_encoder": "small", "magnitude_widths": "8-16-16-16-16", "magnitude_fusion": 16, "magnitude_blocks": 1,
-    "magnitude_lr": 5e-3, "blur_model": "linear", "magnitude_offset": 1.0, "adapt_epochs": 20, "adapt_lr": 3e-4,
+    "magnitude_lr": 5e-3, "blur_model": "linear", "magnitude_offset": 1.0, "adapt_epochs": 20, "adapt_lr": 2e-4,
     "adapt_patch": 40, "batch_size": 8, "precision": "32", "workers": 0,
 }  # fmt: skip
 
@@ -32,8 +32,8 @@ def claim() -> Claim:
         method="dadeblur",
         says="A deblurrer that adapts to another camera's videos, by blurring their sharp places as they are blurred, "
         "is better there than with blur in the wrong direction, and than without adaptation.",
-        data="pans?train=40&test=2&frames=126&side=64&direction=horizontal",
-        judged_on="pans?train=1&test=6&frames=147&side=64&direction=vertical&draw=1",
+        data="pans?train=40&test=2&frames=126&side=48&direction=horizontal",
+        judged_on="pans?train=1&test=6&frames=147&side=48&direction=vertical&draw=1",
         arms=(
             Arm("adapted", "dadeblur", {}),
             Arm("wrong direction", "dadeblur", {"orientation": "across"}),
@@ -42,8 +42,8 @@ def claim() -> Claim:
         common=_SMALL | {"steps": 1, "magnitude_steps": 1, "lr": 0.0, "magnitude_lr": 1e-12},
         start=Start(
             "dadeblur",
-            "pans?train=40&test=2&frames=126&side=64&direction=horizontal",
-            _SMALL | {"steps": 220, "magnitude_steps": 60, "lr": 1e-3},
+            "pans?train=40&test=2&frames=126&side=48&direction=horizontal",
+            _SMALL | {"steps": 160, "magnitude_steps": 50, "lr": 1e-3},
         ),
         score=("restoration", "psnr"),
         also=(("restoration", "ssim"),),

@@ -23,7 +23,14 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--points", action="store_true", help="depth: a point cloud .ply beside every frame's map")
     sub.add_argument("--intrinsics", help="depth: the camera of these videos, as at training")
     sub.add_argument("--into", choices=("video", "frames"), help="clips: write videos, or a folder of frames for each")
-    sub.add_argument("--adapt", action="store_true", help="let the method adapt to the samples first, where it can")
+    sub.add_argument(
+        "--adapt",
+        nargs="?",
+        const=True,
+        default=False,
+        choices=("set", "video"),
+        help="let the method adapt to the samples first, where it can: to all (set) or to each (video)",
+    )
     add_partial(sub)
 
 
