@@ -98,6 +98,26 @@ def train(
     return run
 
 
+def rehearse(
+    method: str, data: Any = None, *, config: str | Path | dict[str, Any] | None = None, **options: Any
+) -> str:
+    """What `train` would do with these arguments, without doing it: nothing is trained or written.
+
+    Says how the data were understood, the networks' parameters, each stage's steps, learning rates and other schedules
+    as sketches, the shapes of a batch, and the memory that a step takes.
+
+    Args:
+        method: as `train`.
+        data: as `train`.
+        config: as `train`.
+        **options: as `train`.
+
+    Raises:
+        UserError: what `train` would refuse before it begins.
+    """
+    return "\n".join(training.rehearse(method, data, config=config, **options))
+
+
 def load(path: str | Path, *, partial: bool = False) -> Run:
     """Open a run's folder.
 
@@ -376,7 +396,8 @@ class Run:
             adapt: let the method adapt to the data first (test-time adaptation); "set" to all samples together, "video"
                 to each. The run itself stays as it is.
             progress: called with the number of samples done so far.
-            **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``; clips: ``into``).
+            **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``; clips: ``into``; points:
+                ``components``; edits: ``instruction``), or of the method (selfdrsc: ``instants``).
 
         Returns:
             how many samples were written; ``.skipped`` lists those that could not be used.
@@ -386,7 +407,7 @@ class Run:
                 method that doesn't adapt.
         """
         method = self._facing(self.method, data)
-        how = applying.own_options(how, self.output.takes, method.slug)
+        how = applying.own_options(how, (*self.output.takes, *method.applied_with), method.slug)
         source = applying.open_input(data, method)
         key = applying.weights_digest(method)
         if adapt:

@@ -43,8 +43,9 @@ class Clip(Output):
     to each side, 2 where it doesn't), ``chunk`` (frames that go through it at a time besides these, 12) and
     ``receptive_radius`` (pixels by which tiles overlap, 32). A method whose frames come about in another way defines
     ``restored_frames(source, i, tile, options)``, an iterator over (H, W, C) in [0, 1], and ``times_out(source, i,
-    options)``, the seconds at which they are shown, or None; ``frames_out`` of the same arguments gives their names.
-    One that prepares itself for a clip does so in ``face(source, i)``, which is called before.
+    options)``, the seconds at which they are shown, or None; ``frames_out`` of the same arguments gives their names,
+    and ``check_applied(source, options)`` refuses what can't be. One that prepares itself for a clip does so in
+    ``face(source, i)``, which is called before.
     """
 
     hint: ClassVar[str] = "--clean FOLDER of videos"
@@ -59,6 +60,9 @@ class Clip(Output):
         into = job.options.get("apply into") or "auto"
         if into not in ("auto", "video", "frames"):
             raise UserError(f"--into {into}: it may be video or frames")
+        method: Any = job.method
+        if hasattr(method, "check_applied"):
+            method.check_applied(job.source, job.options)
         found = [job.source.recording(i) for i in range(len(job.source))]
         wanted = [into == "video" or (into == "auto" and file is not None) for file in found]
         names = [_named(n, video) for n, video in zip(job.source.names, wanted, strict=True)]
