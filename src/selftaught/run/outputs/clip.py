@@ -252,7 +252,7 @@ def _rows(bench: Bench, lost: Skipped) -> Iterator[_Row]:
     source = method.to_judge(source) if hasattr(method, "to_judge") else source
     if bench.options.adapt:
         bench.say(f"adapting to {source.name}")
-        adapt(method, source)
+        adapt(method, source, bench.options.adapt)
     known = set(getattr(method, "pair_fields", ("",))) <= set(source.fields)
     if clean is None and not known and not hasattr(method, "degraded"):
         raise UserError("PSNR needs clean videos of the same names: give --clean FOLDER")
