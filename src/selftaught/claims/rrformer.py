@@ -35,6 +35,7 @@ def claim() -> Claim:
             "recipe": "ceilnet",
             "levels": 1,
             "gan_epoch": 2,
+            "schedule": "constant",
             "vgg_weights": "hed",
         },
         score=("restoration", "psnr"),
