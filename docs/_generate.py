@@ -55,7 +55,16 @@ JOBS = {
 REFERENCE = {
     "api": (
         "Runs, methods, data",
-        ("run", "engine.method", "engine.optimisers", "engine.stages", "engine.orders", "engine.loader", "errors"),
+        (
+            "run",
+            "engine.method",
+            "engine.definition",
+            "engine.optimisers",
+            "engine.stages",
+            "engine.orders",
+            "engine.loader",
+            "errors",
+        ),
     ),
     "data": ("Data", ("data", "data.combining", "data.source", "data.fields")),
     "objectives": ("Objectives", ("objectives",)),

@@ -69,6 +69,9 @@ class Settings:
     """auto: bf16 autocast where the processor or GPU has it."""
     compile: bool = False
     """Compile the networks (torch.compile); needs a C++ compiler, or Triton on a GPU, and a minute or two first."""
+    recompute: bool = False
+    """Compute the activations of blocks again in the backward pass (activation checkpointing): less memory, a third
+    more time."""
     device: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """Where to train."""
     devices: Count = 1

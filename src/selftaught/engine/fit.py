@@ -16,6 +16,7 @@ import torch
 from selftaught.engine.branching import BranchPoint, branch_file
 from selftaught.engine.callbacks import FiniteGuard, Metrics, OnlineScores
 from selftaught.engine.checkpoint import Checkpoints, read_checkpoint, signals_given_back
+from selftaught.engine.checkpointing import keep_activations, recompute_activations
 from selftaught.engine.compiling import compile_networks, eagerly, release_networks
 from selftaught.engine.keeping import Averaged, Best, mean_loss
 from selftaught.engine.loader import DataModule
@@ -161,6 +162,7 @@ def fit(
     say = progress.console.print
     if method.reselection is not None:
         method.reselection.say = say
+    recomputed = recompute_activations(method) if settings.recompute else []
     compiled = compile_networks(method, accelerator(settings.device), say) if settings.compile else []
     if scores is not None and settings.knn_every > 0:
         online = OnlineScores(eagerly(scores) if compiled else scores, total, settings.knn_every, metrics)
@@ -189,6 +191,7 @@ def fit(
         trainer.fit(method, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     progress.stop()
     release_networks(compiled)
+    keep_activations(recomputed)
     _save_last(saver, trainer, method, folder)
     for chosen in (averaged, best):
         if chosen is not None:
@@ -235,6 +238,8 @@ def _look(held_out: Any, settings: Settings, method: Method) -> Callable[[Any], 
     """A function of the method: its mean loss on held-out samples, always under the same views; None without any."""
     if held_out is None:
         return None
+    if type(method).watched is not Method.watched:
+        return lambda trained: float(trained.watched(held_out))
     watched = DataModule(held_out, method, batch_size=min(settings.batch_size, len(held_out)), workers=0, seed=1)
 
     def look(trained: Any) -> float:

@@ -264,6 +264,12 @@ class DRSC(nn.Module):
         stacked = torch.stack(warped, 1).unflatten(2, (self.frames, self.channels))
         return Corrected(self.synthesis(stacked, large, context), flows, velocity)
 
+    def begin_with_mean(self) -> None:
+        """Set the last layers of both parts to 0: no flow, no residual, half of each picture."""
+        for layer in (*self.velocity.mixers, self.synthesis.last[0]):
+            for weight in layer.parameters():
+                nn.init.zeros_(weight)
+
     def _check(self, first: Tensor, second: Tensor, codes: Tensor) -> None:
         if first.shape != second.shape or first.dim() != 4 or first.shape[1] != self.channels:
             shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"

@@ -1,4 +1,4 @@
-"""Networks that estimate optical flow: PWC-Net of any size, and torchvision's RAFT.
+"""Optical flow: PWC-Net of any size, torchvision's RAFT, and Lucas and Kanade's method with a small network on top.
 
 Sun et al., "PWC-Net: CNNs for optical flow using pyramid, warping, and cost volume", CVPR 2018, arXiv 1709.02371.
 """
@@ -20,7 +20,7 @@ from selftaught.errors import UserError
 from selftaught.networks.frozen import Frozen
 from selftaught.networks.warping import flow_warp
 
-__all__ = ["PWCNet", "correlation", "pwc_net", "raft", "small_flow_net", "synthetic_flow"]
+__all__ = ["PWCNet", "SmallFlowNet", "correlation", "lucas_kanade", "pwc_net", "raft", "synthetic_flow"]
 
 _SLOPE = 0.1
 _UNIT = 20.0
@@ -148,8 +148,7 @@ class PWCNet(nn.Module):
         Raises:
             UserError: other shapes.
         """
-        if first.shape != second.shape or first.dim() != 4:
-            raise UserError(f"pictures: shapes {tuple(first.shape)} and {tuple(second.shape)}; pass two (N, C, H, W)")
+        _same(first, second)
         height, width = first.shape[2:]
         size = [math.ceil(side / self.multiple) * self.multiple for side in (height, width)]
         both = torch.cat((first, second))
@@ -182,11 +181,96 @@ class PWCNet(nn.Module):
         return flow + self.refiner(found)
 
 
-def small_flow_net(channels: int = 3) -> PWCNet:
-    """A PWC-Net of three levels that reaches some 30 pixels: to be trained on a laptop (see `synthetic_flow`)."""
-    return PWCNet(
-        channels, widths=(16, 24, 32), finest=2, dense=(32, 24, 16), refiner=(24, 24, 16), radius=3
-    )  # fmt: skip
+def lucas_kanade(
+    first: Tensor, second: Tensor, *, levels: int = 4, iterations: int = 2, window: int = 7, damping: float = 1e-4
+) -> Tensor:
+    """Flow by least squares in windows, coarse to fine (Lucas and Kanade, 1981); nothing is learnt, gradients flow.
+
+    At every level, of half the size of the next: where the second picture, warped by the flow so far, differs from the
+    first, the 2 x 2 system of its window is solved for the step, of at most a pixel.
+
+    Args:
+        first: (N, C, H, W) in [0, 1]; the channels' mean is looked at.
+        second: same shape.
+        levels: of the pyramid; fewer where the sides would fall below 8.
+        iterations: steps at each level.
+        window: side in pixels, odd.
+        damping: added to the system's diagonal, so that flat places stay where the coarser level put them.
+
+    Returns:
+        (N, 2, H, W) pixels.
+
+    Raises:
+        UserError: other shapes.
+    """
+    _same(first, second)
+    pyramid = [torch.stack((first.mean(1, keepdim=True), second.mean(1, keepdim=True)))]
+    while len(pyramid) < levels and min(pyramid[-1].shape[3:]) >= 16:
+        pyramid.append(F.avg_pool2d(pyramid[-1].flatten(0, 1), 2, ceil_mode=True).unflatten(0, (2, -1)))
+    flow: Tensor | None = None
+    for one, other in reversed(pyramid):
+        size = (one.shape[2], one.shape[3])
+        flow = one.new_zeros((len(one), 2, *size)) if flow is None else 2 * _enlarged(flow, size)
+        for _ in range(iterations):
+            flow = _box(flow + _lucas_kanade_step(one, other, flow, window, damping), 3)
+    assert flow is not None
+    return flow
+
+
+def _lucas_kanade_step(one: Tensor, other: Tensor, flow: Tensor, window: int, damping: float) -> Tensor:
+    there = flow_warp(other, flow, align_corners=True, masked=False)
+    padded = F.pad((one + there) / 2, (1, 1, 1, 1), mode="replicate")
+    across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+    down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+    missing = one - there
+    products = (across * across, across * down, down * down, across * missing, down * missing)
+    xx, xy, yy, xt, yt = _box(torch.cat(products, 1), window).split(1, 1)
+    xx, yy = xx + damping, yy + damping
+    step = torch.cat((yy * xt - xy * yt, xx * yt - xy * xt), 1) / (xx * yy - xy * xy)
+    return step.clamp(-1, 1)
+
+
+def _box(x: Tensor, side: int) -> Tensor:
+    return F.avg_pool2d(x, side, 1, side // 2, count_include_pad=False)
+
+
+def _enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+class SmallFlowNet(nn.Module):
+    """`lucas_kanade`, and a few convolutions at half the size that mend it; at first they change nothing.
+
+    Args:
+        channels: of a picture.
+        width: of the convolutions.
+    """
+
+    def __init__(self, channels: int = 3, width: int = 24) -> None:
+        super().__init__()
+        inputs, layers = 3 * channels + 2, list[nn.Module]()
+        for dilation in (1, 2, 4, 1):
+            layers.extend(_convolution(inputs, width, dilation=dilation))
+            inputs = width
+        self.body, self.last = nn.Sequential(*layers), nn.Conv2d(width, 2, 3, 1, 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """(N, C, H, W) twice, in [0, 1], to flow (N, 2, H, W) in pixels.
+
+        Raises:
+            UserError: other shapes.
+        """
+        flow = lucas_kanade(first, second)
+        there = flow_warp(second, flow, align_corners=True, masked=False)
+        seen = F.avg_pool2d(torch.cat((first, there, first - there, flow / 8), 1), 2, ceil_mode=True)
+        return flow + _enlarged(self.last(self.body(seen)), (flow.shape[2], flow.shape[3]))
+
+
+def _same(first: Tensor, second: Tensor) -> None:
+    if first.shape != second.shape or first.dim() != 4:
+        raise UserError(f"pictures: shapes {tuple(first.shape)} and {tuple(second.shape)}; pass two (N, C, H, W)")
 
 
 def synthetic_flow(

@@ -188,6 +188,19 @@ class Views(TypedDict, total=False):
     note: str
 
 
+class Cloud(TypedDict, total=False):
+    """A cloud of points: ``xyz`` (n, 3) with z upwards; ``colours``: name of a colouring -> (n, 3) from 0 to 255.
+
+    ``label`` (n,) indices into ``classes``, -1 where a point has none, is one more colouring.
+    """
+
+    name: str
+    xyz: list[list[Real]]
+    colours: dict[str, list[list[Real]]]
+    label: list[int] | None
+    classes: list[str] | None
+
+
 class Tasks(TypedDict, total=False):
     """A stream of tasks: ``rows[t]`` holds a number for each of the tasks 0 to t after task t was learnt."""
 
@@ -296,6 +309,7 @@ class Run(TypedDict, total=False):
     map: Map | None
     neighbours: list[Neighbours] | None
     views: Views | None
+    clouds: list[Cloud] | None
     pictures: Views | None
     tasks: Tasks | None
     spectrum: Spectrum | None

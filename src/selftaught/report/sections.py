@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from selftaught.report import curves, plates, restored
+from selftaught.report.clouds import CLASS_COLOURS, packed_cloud
 from selftaught.report.images import data_uri, dimensions
 from selftaught.report.lines import both_widths, legend
 from selftaught.report.tables import protocol_rows
@@ -194,6 +195,19 @@ def _picture_rows(section: Mapping[str, Any]) -> Section:
     return {"columns": columns, "rows": plates_, "count": most, "note": sentence(section.get("note") or "")}
 
 
+def clouds(run: Mapping[str, Any]) -> Section:
+    """Clouds of points to turn, each in several colourings."""
+    shown = [cloud for cloud in run.get("clouds") or [] if cloud.get("xyz")]
+    if not shown:
+        return None
+    packed = [packed_cloud(cloud) for cloud in shown]
+    legend = [
+        {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*CLASS_COLOURS[k % len(CLASS_COLOURS)])}
+        for k, name in enumerate(shown[0].get("classes") or [])
+    ]
+    return {"clouds": [{"name": c["name"], "data": plates.payload(c)} for c in packed], "legend": legend}
+
+
 def tasks(run: Mapping[str, Any]) -> Section:
     """What is still known of earlier tasks: a table with a row after each task, and its curves."""
     section = run.get("tasks") or {}
@@ -329,6 +343,7 @@ ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
     ("listings", "Tables", listings),
     ("confusion", "Confusion matrix", confusion),
     ("series", "Windows", series),
+    ("clouds", "Features in space", clouds),
     ("views", "What the model saw", views),
     ("pictures", "What the model makes of it", pictures),
     ("training", "Training", training),
@@ -339,7 +354,7 @@ ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
 
 
 #: Where nothing has a label, what can be looked at comes before the numbers.
-_UNLABELLED_FIRST = ("restoration", "neighbours", "map", "series", "views", "pictures")
+_UNLABELLED_FIRST = ("restoration", "neighbours", "map", "series", "clouds", "views", "pictures")
 
 
 def ordered(run: Mapping[str, Any]) -> list[dict[str, Any]]:

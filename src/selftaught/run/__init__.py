@@ -98,6 +98,26 @@ def train(
     return run
 
 
+def rehearse(
+    method: str, data: Any = None, *, config: str | Path | dict[str, Any] | None = None, **options: Any
+) -> str:
+    """What `train` would do with these arguments, without doing it: nothing is trained or written.
+
+    Says how the data were understood, the networks' parameters, each stage's steps, learning rates and other schedules
+    as sketches, the shapes of a batch, and the memory that a step takes.
+
+    Args:
+        method: as `train`.
+        data: as `train`.
+        config: as `train`.
+        **options: as `train`.
+
+    Raises:
+        UserError: what `train` would refuse before it begins.
+    """
+    return "\n".join(training.rehearse(method, data, config=config, **options))
+
+
 def load(path: str | Path, *, partial: bool = False) -> Run:
     """Open a run's folder.
 
@@ -271,14 +291,17 @@ class Run:
         Raises:
             UserError: data that don't fit the run or the protocols.
         """
+        asked = Options.of(options)
+        if asked.adapt:
+            applying.check_adapts(self.method)
         bench = Bench(
-            self._facing(self.method, data),
+            self._facing(self._load() if asked.adapt else self.method, data),
             lambda: self._facing(self._untrained(), data),
             own=self.settings,
             classes=self.config["data"].get("classes"),
             settings=self._settings(data),
             data=self.config["settings"]["data"] if data is None else data,
-            options=Options.of(options),
+            options=asked,
             baselines=baselines,
             say=say,
             protocols=list(protocols or ()),
@@ -372,7 +395,8 @@ class Run:
             overwrite: replace what another run, or this one from other data, wrote to ``out``.
             adapt: let the method adapt to the data first (test-time adaptation); the run itself stays as it is.
             progress: called with the number of samples done so far.
-            **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``; clips: ``into``).
+            **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``; clips: ``into``; points:
+                ``components``; edits: ``instruction``), or of the method (selfdrsc: ``instants``).
 
         Returns:
             how many samples were written; ``.skipped`` lists those that could not be used.
@@ -382,7 +406,7 @@ class Run:
                 method that doesn't adapt.
         """
         method = self._facing(self.method, data)
-        how = applying.own_options(how, self.output.takes, method.slug)
+        how = applying.own_options(how, (*self.output.takes, *method.applied_with), method.slug)
         source = applying.open_input(data, method)
         key = applying.weights_digest(method)
         if adapt:

@@ -42,6 +42,7 @@ class Options:
         lpips: "on" (VGG16's weights are fetched), "auto" where they are there, "off" (restoration).
         shave: rows and columns left out at every border; None as the method's papers do (restoration).
         templates: prompts of a class: seven, plain, name, clip, or a file of lines with {} (zero-shot).
+        adapt: let the method adapt to the samples that it is judged on first, without their clean ones (clips).
     """
 
     reference: Any = None
@@ -58,6 +59,7 @@ class Options:
     lpips: str = "auto"
     head: Any = "linear"
     templates: str = "seven"
+    adapt: bool = False
 
     def compared(self) -> dict[str, Any]:
         """Those of restoration that were given, as `evaluation.restoration` takes them."""

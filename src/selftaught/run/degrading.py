@@ -16,6 +16,7 @@ from selftaught.data.spec import call, near, parse
 from selftaught.errors import SampleError, UserError
 from selftaught.run import applying
 from selftaught.run.applying import Applied, Skipped
+from selftaught.run.degrading_clips import CLIP_RECIPES, degrade_clips
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._pictures import write_image
 from selftaught.run.outputs.image import read_picture, resized
@@ -54,6 +55,10 @@ def _night(*, size: int = 37, gain: float = 8.0, saturation: float = 1.2) -> tup
     return (views.WalkBlur(size), *_camera(gain=gain, saturation=saturation))
 
 
+def _text(*, words: int = 3, fonts: str = "", file: str = "") -> tuple[Op, ...]:
+    return (views.DrawText(words, fonts=fonts, words=file),)
+
+
 def _reflection(*, kind: str = "perceptual", of: str = "") -> tuple[Op, ...]:
     return (views.Reflection(kind),)  # type: ignore[arg-type]
 
@@ -76,6 +81,7 @@ RECIPES: dict[str, tuple[str, Callable[..., tuple[Op, ...]]]] = {
     "low-res": ("scale times smaller, antialiased bicubic", _low_res),
     "jpeg": ("compression of a quality", _jpeg),
     "camera": ("a camera at high gain, lights clipped", _camera),
+    "text": ("words drawn in styles by chance; their boxes are kept beside each picture", _text),
     "night": ("a walk's blur and the camera's noise; the kernel is kept beside each picture", _night),
     "reflection": ("another picture mirrored in glass: of=FOLDER, else one of the same source", _reflection),
     "rain": ("streaks and drops, strength 0 to 1", _one_weather("rain")),
@@ -97,8 +103,9 @@ def degradation(recipe: str) -> Pipeline:
     if where in RECIPES:
         return Pipeline(call(RECIPES[where][1], where, options), name=where)
     if Path(where).suffix.lower() not in (".yaml", ".yml"):
-        known = ", ".join(RECIPES)
-        raise UserError(f"recipe {where!r}{near(where, RECIPES)}: it may be {known}, or a YAML file with a view")
+        every = [*RECIPES, *CLIP_RECIPES]
+        known = ", ".join(every)
+        raise UserError(f"recipe {where!r}{near(where, every)}: it may be {known}, or a YAML file with a view")
     found = list(views.load(where))
     if len(found) != 1 or not isinstance(found[0], Pipeline):
         raise UserError(f"{where}: a recipe to degrade with has one view")
@@ -116,12 +123,12 @@ def degrade(
 ) -> Applied:
     """Write a degraded copy of every picture, under its name, and a table of what was drawn for each.
 
-    Chance depends on the seed and a picture's name alone. A blur's kernel is written as NAME.kernel.txt, where
-    ``apply`` of a non-blind method looks for it.
+    Chance depends on the seed and a picture's name alone. A blur's kernel is written as NAME.kernel.txt, the boxes of
+    drawn text as NAME.boxes.txt, where the methods that need them look.
 
     Args:
-        recipe: see :func:`degradation`.
-        data: source of pictures.
+        recipe: see :func:`degradation`; or one of videos (`degrading_clips.CLIP_RECIPES`): rolling-shutter.
+        data: source of pictures, or of videos.
         out: folder; what lies there of other names is left alone.
         seed: of the chance.
         overwrite: whether files of the same names may be replaced.
@@ -133,6 +140,9 @@ def degrade(
     Raises:
         UserError: an unknown recipe, a place that is the input's, files that are there already.
     """
+    where, options = parse(recipe)
+    if where in CLIP_RECIPES:
+        return degrade_clips(where, options, data, Path(out), TABLE, overwrite=overwrite, say=say)
     pipeline, out = degradation(recipe), Path(out)
     source = open_source(data, modality="image", split="all")
     mirrored = _mirrored(recipe, source)
@@ -200,4 +210,6 @@ def _one(source: Any, i: int, pipeline: Pipeline, path: Path, seed: int, mirrore
     write_image(path, from_unit(np.clip(made, 0, 1), image.dtype, limits), resized(beside, made.shape[:2]))
     if "kernel" in facts:
         np.savetxt(path.with_name(f"{path.stem}.kernel.txt"), facts["kernel"], fmt="%.8g")
+    if any(isinstance(op, views.DrawText) for op in pipeline.ops):
+        np.savetxt(path.with_name(f"{path.stem}.boxes.txt"), views.mask_boxes(facts["mask"]), fmt="%d")
     return [name, seed, *(f"{value:.10g}" for value in np.ravel(params).tolist()), *other]

@@ -131,7 +131,10 @@ def _fit_stage(
     settings = stage_settings(job.settings, plan)
     roles = plan.roles or tuple(role for role in job.kind.roles if role in sources)
     read, held_out = {role: sources[role] for role in roles}, None
-    if plan.watches and plan.validation:
+    if plan.watch:
+        held_out = sources.get(plan.watch)
+        plan = plan if held_out is not None else dataclasses.replace(plan, keep="last", patience=0)
+    elif plan.watches and plan.validation:
         first = roles[0]
         read[first], held_out = samples.hold_out(sources[first], plan.validation, settings.seed)
     several = len(method.stages) > 1

@@ -21,8 +21,11 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
     sub.add_argument("--scale", help="depth in metres: median=4.2, height=1.65 (the camera's), baseline=0.1 (a step)")
     sub.add_argument("--points", action="store_true", help="depth: a point cloud .ply beside every frame's map")
+    sub.add_argument("--components", help="points: principal components of the features to write (16), or all")
     sub.add_argument("--intrinsics", help="depth: the camera of these videos, as at training")
     sub.add_argument("--into", choices=("video", "frames"), help="clips: write videos, or a folder of frames for each")
+    sub.add_argument("--instants", help="rolling shutters: frames for each pair, such as 9, or shares such as 0,0.5,1")
+    sub.add_argument("--instruction", help='edits: what to do to every picture, such as "make it blue"')
     sub.add_argument("--adapt", action="store_true", help="let the method adapt to the samples first, where it can")
     add_partial(sub)
 
@@ -51,6 +54,9 @@ def _call(options: argparse.Namespace) -> None:
             points=options.points,
             intrinsics=options.intrinsics,
             into=options.into,
+            components=options.components,
+            instants=options.instants,
+            instruction=options.instruction,
             progress=lambda done: bar.update(task, completed=done),
         )
     if not is_first():

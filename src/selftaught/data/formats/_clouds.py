@@ -177,7 +177,7 @@ def _number(word: str) -> bool:
 
 
 def _named(rows: np.ndarray) -> Columns:
-    return {_plain(key): np.asarray(rows[key]) for key in rows.dtype.names if rows.dtype[key].kind in "uif"}
+    return {_plain(key): np.asarray(rows[key]) for key in rows.dtype.names or () if rows.dtype[key].kind in "uif"}
 
 
 def _plain(name: str) -> str:
@@ -193,7 +193,8 @@ def _laspy() -> Any:
 
 def _ply_properties(path: Path, name: str) -> list[str]:
     """The properties of the vertices, out of the header."""
-    found, here = [], False
+    found: list[str] = []
+    here = False
     with path.open("rb") as file:
         if file.readline().strip() != b"ply":
             raise SampleError(name, "not a .ply file")

@@ -95,7 +95,7 @@ def _head(data: bytes, name: str) -> _Head:
 
 def _ascii(body: bytes, head: _Head, name: str) -> np.ndarray:
     table = np.array(body.split(), dtype=np.float64)
-    width = sum(int(np.prod(head.type[k].shape or (1,))) for k in range(len(head.type)))
+    width = sum(int(np.prod(head.type[field].shape or (1,))) for field in head.type.names or ())
     if len(table) != head.points * width:
         raise SampleError(name, "cut off")
     table = table.reshape(head.points, width)

@@ -18,7 +18,7 @@ from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.networks import tiled
 from selftaught.report import images as pictures
-from selftaught.run.applying import Applied, Job, Skipped
+from selftaught.run.applying import Applied, Job, Skipped, adapt
 from selftaught.run.evaluating import noted
 from selftaught.run.layout import write_json
 from selftaught.run.outputs import _folder
@@ -43,7 +43,9 @@ class Clip(Output):
     to each side, 2 where it doesn't), ``chunk`` (frames that go through it at a time besides these, 12) and
     ``receptive_radius`` (pixels by which tiles overlap, 32). A method whose frames come about in another way defines
     ``restored_frames(source, i, tile, options)``, an iterator over (H, W, C) in [0, 1], and ``times_out(source, i,
-    options)``, the seconds at which they are shown, or None; ``frames_out`` of the same arguments gives their names.
+    options)``, the seconds at which they are shown, or None; ``frames_out`` of the same arguments gives their names,
+    and ``check_applied(source, options)`` refuses what can't be. One that prepares itself for a clip does so in
+    ``face(source, i)``, which is called before.
     """
 
     hint: ClassVar[str] = "--clean FOLDER of videos"
@@ -58,6 +60,9 @@ class Clip(Output):
         into = job.options.get("apply into") or "auto"
         if into not in ("auto", "video", "frames"):
             raise UserError(f"--into {into}: it may be video or frames")
+        method: Any = job.method
+        if hasattr(method, "check_applied"):
+            method.check_applied(job.source, job.options)
         found = [job.source.recording(i) for i in range(len(job.source))]
         wanted = [into == "video" or (into == "auto" and file is not None) for file in found]
         names = [_named(n, video) for n, video in zip(job.source.names, wanted, strict=True)]
@@ -77,7 +82,8 @@ class Clip(Output):
         These are of the same names (``--clean``), or a field of the data (the method's ``pair_fields``: input and
         clean), or the data are clean and the method makes its inputs of them by ``degraded(clip) -> (input, clip)``.
         A method that needs the data in another form arranges them by ``to_judge(source)``; one with customs of its own
-        says them by ``judged() -> options of evaluation.restored_video``.
+        says them by ``judged() -> options of evaluation.restored_video``, and by ``unscored`` how many frames at each
+        end aren't judged. With the option ``adapt`` it adapts to the clips first.
         """
         wrong = [name for name in bench.protocols if name != "restoration"]
         if wrong:
@@ -97,6 +103,8 @@ class Clip(Output):
             for kind in ("this", "raw")
         }
         note = f"{len(lost)} clips left out ({lost[0][0]}: {lost[0][1]})" if lost else ""
+        if bench.options.adapt:
+            note = "; ".join(part for part in ("adapted to these clips first", note) if part)
         result = {kind: noted(one, note) for kind, one in result.items()}
         return Judged({"restoration": result}, sections=_sections(rows, result))
 
@@ -154,6 +162,7 @@ def restored_frames(
     method: Any, source: Source, i: int, tile: int = 512, options: dict[str, Any] | None = None
 ) -> Iterator[np.ndarray]:
     """The restored frames (H, W, C) in [0, 1] of a clip one by one, read and restored some at a time."""
+    _face(method, source, i)
     if hasattr(method, "restored_frames"):
         yield from method.restored_frames(source, i, tile, options or {})
         return
@@ -166,6 +175,12 @@ def restored_frames(
         frames = to_unit(clips.read(i, frames=np.arange(low, high)), method.value_range)
         made = restored_clip(method, frames, tile, source.names[i])
         yield from made[start - low : stop - low]
+
+
+def _face(method: Any, source: Any, i: int) -> None:
+    """Let a method prepare itself for a clip, where it wants to."""
+    if hasattr(method, "face"):
+        method.face(source, i)
 
 
 # ---- apply -------------------------------------------------------------------------------------------------------
@@ -235,6 +250,9 @@ def _rows(bench: Bench, lost: Skipped) -> Iterator[_Row]:
     source = open_source(bench.data, modality="clip", split=split, by=bench.settings.by)
     clean = open_source(bench.clean, modality="clip", split="all") if bench.clean is not None else None
     source = method.to_judge(source) if hasattr(method, "to_judge") else source
+    if bench.options.adapt:
+        bench.say(f"adapting to {source.name}")
+        adapt(method, source)
     known = set(getattr(method, "pair_fields", ("",))) <= set(source.fields)
     if clean is None and not known and not hasattr(method, "degraded"):
         raise UserError("PSNR needs clean videos of the same names: give --clean FOLDER")
@@ -250,6 +268,7 @@ def _rows(bench: Bench, lost: Skipped) -> Iterator[_Row]:
 
 def _row(method: Any, source: Any, i: int, clean: Source | None) -> _Row:
     name = source.names[i]
+    _face(method, source, i)
     if hasattr(method, "judged_clip"):
         return _Row(name, *method.judged_clip(source, i))
     limits, paired = method.value_range, getattr(method, "pair_fields", ())
@@ -268,7 +287,11 @@ def _row(method: Any, source: Any, i: int, clean: Source | None) -> _Row:
     this = restored_clip(method, frames, name=name)
     if target.size and this.shape != target.shape:
         raise SampleError(name, f"is made {_size(this)}, its clean clip is {_size(target)}")
-    return _Row(name, frames, this, target)
+    ends = getattr(method, "unscored", 0)
+    if len(this) <= 2 * ends:
+        raise SampleError(name, f"{len(this)} frames, of which the first and last {ends} aren't judged")
+    inner = slice(ends, len(this) - ends)
+    return _Row(name, frames[inner], this[inner], target[inner] if target.size else target)
 
 
 def _partner(clean: Any, name: str, numbers: np.ndarray) -> np.ndarray:
