@@ -4,8 +4,8 @@
 
 The copy is four times smaller (bicubic, antialiased), noisy (Gaussian, 0 to 25 of 255) and a JPEG of quality 40 to 95.
 Contenders take turns within each round, one process and one thread each. Peers: albumentations, with PIL's antialiased
-bicubic, for albumentations has none, and torchvision's transforms on tensors. A second pair of contenders leaves the JPEG
-out and blurs by a drawn kernel of 15 pixels first.
+bicubic, for albumentations has none, and torchvision's transforms on tensors. A second row leaves the JPEG out and
+blurs by a drawn kernel of 15 pixels first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from peers import peer
 from PIL import Image
 from skimage import data as photographs
 
-from selftaught.views import JPEG, Dihedral, Downsample, GaussianNoise, MotionBlur, Pipeline, RandomCrop, Recipe, View
+from selftaught.views import JPEG, Dihedral, Downsample, GaussianNoise, MotionBlur, RandomCrop, Recipe, View
 
 PATCH, SCALE, BLUR = 192, 4, 15
 Make = Callable[[np.ndarray], Any]
