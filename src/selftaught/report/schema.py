@@ -159,13 +159,17 @@ class Map(TypedDict, total=False):
 
 
 class Hit(TypedDict, total=False):
-    """One neighbour: its picture, class and similarity to the query; ``point`` is its row in the map."""
+    """One neighbour: its picture, class and similarity to the query; ``point`` is its row in the map.
+
+    Of a clip the picture is a strip of ``frames`` frames beside each other, which the page plays.
+    """
 
     png: Picture
     label: str | None
     similarity: Real
     name: str
     point: int
+    frames: int
 
 
 class Neighbours(TypedDict, total=False):
@@ -175,6 +179,7 @@ class Neighbours(TypedDict, total=False):
     label: str | None
     name: str
     point: int
+    frames: int
     hits: list[Hit]
     untrained: list[Hit] | None
 

@@ -126,6 +126,7 @@ def neighbours(run: Mapping[str, Any]) -> Section:
             "label": label,
             "name": query.get("name") or "",
             "point": query.get("point"),
+            "frames": query.get("frames"),
         }
         row |= {key: [_hit(query, hit) for hit in query.get(key) or []] for key in ("hits", "untrained")}
         rows.append(row)
@@ -143,6 +144,7 @@ def neighbours(run: Mapping[str, Any]) -> Section:
         "most": most,
         "labelled": bool(agreed["hits"]),
         "beside": beside,
+        "films": any(row["frames"] for row in rows),
         "narrow": _columns(most),
     }
 
@@ -158,6 +160,7 @@ def _hit(query: Mapping[str, Any], hit: Mapping[str, Any]) -> dict[str, Any]:
         "similarity": number(near, 2) if near is not None else "",
         "name": hit.get("name") or "",
         "point": hit.get("point"),
+        "frames": hit.get("frames"),
     }
 
 
