@@ -123,7 +123,7 @@ PRESETS = {
     },
     "laptop": {
         "base": "unet", "image_size": 16, "flow_width": 24, "flow_patch": 2, "teacher_steps": 400, "judge_steps": 150,
-        "warmup_steps": 80, "small_lr": 3e-3, "vlm_weight": 0.3, "fake_updates": 2, "lr": 1e-3, "steps": 150,
+        "warmup_steps": 80, "small_lr": 3e-3, "vlm_weight": 0.1, "fake_updates": 2, "lr": 1e-3, "steps": 150,
         "batch_size": 32,
     },
 }  # fmt: skip
