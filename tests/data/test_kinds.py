@@ -20,7 +20,7 @@ GOOD = {
     "clip": (np.zeros((6, 4, 5, 3), np.uint8), (2, 3, 6, 4, 5), torch.uint8),
     "volume": (np.zeros((6, 4, 5, 1), np.float32), (2, 1, 6, 4, 5), torch.float32),
     "series": (np.zeros((2, 9), np.float32), (2, 2, 9), torch.float32),
-    "points": (np.zeros((7, 6), np.float32), (2, 7, 6), torch.float32),
+    "point_label": (np.zeros(7, np.int64), (14,), torch.int64),
     "value": (np.float32(0.5), (2,), torch.float32),
     "label": (3, (2,), torch.int64),
 }
@@ -28,7 +28,7 @@ PIXELS, SPATIAL = {"image", "clip", "volume"}, {"image", "mask", "depth", "clip"
 
 
 def test_every_kind_is_found_by_its_name() -> None:
-    assert set(KINDS) == {*GOOD, "text", "camera"}
+    assert set(KINDS) == {*GOOD, "text", "camera", "points"}
     for name, kind in KINDS.items():
         assert isinstance(kind, Kind)
         assert kind.name == name

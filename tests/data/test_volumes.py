@@ -74,8 +74,8 @@ def test_arrays_with_labels_and_splits(tmp_path: Path) -> None:
     assert len(open_source(table, modality="volume").fingerprint()) == 32
     with pytest.raises(UserError, match=r"volumes must be numbers \(N, D, H, W\)"):
         open_source(voxels(3, 4, 5), modality="volume")
-    with pytest.raises(UserError, match=r"arrays hold .* samples, not points"):
-        open_source(voxels(3, 4, 5), modality="points")
+    with pytest.raises(UserError, match=r"arrays hold .* samples, not camera"):
+        open_source(voxels(3, 4, 5), modality="camera")
 
 
 def test_nifti_is_turned_and_keeps_its_spacing(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ class Method(L.LightningModule):
         **options: single fields of the config, overriding it.
 
     Attributes:
+        applied_with: options of ``apply`` that this method has besides those of its kind of output.
+        renewed: steps after which what :meth:`finish_of` gives may have changed; 0: never.
         takes_any: whether one network takes samples of any of ``modalities``, whichever the run began with.
         accumulate: batches per optimiser step.
         clip: largest norm of an optimiser's gradient; 0 does not clip.
@@ -68,6 +70,8 @@ class Method(L.LightningModule):
     compares: ClassVar[bool] = True
     takes_any: ClassVar[bool] = False
     judged_by: ClassVar[tuple[str, ...]] = ()
+    applied_with: ClassVar[tuple[str, ...]] = ()
+    renewed: int = 0
     stages: tuple[str, ...] = ("train",)
     roles: ClassVar[tuple[str, ...]] = ("data",)
     pixels: ClassVar[Literal["uint8", "float32"]] = "uint8"
@@ -99,7 +103,7 @@ class Method(L.LightningModule):
         self.task = 0
         self.branch: int | None = None
         self._planned: tuple[int, int] | None = None
-        self._batches = 0
+        self._batches, self._samples_per_step = 0, 256
         self._optims: dict[str, Optim] = {}
         self._places: dict[str, int] = {}
         self._cleared: set[str] = set()
@@ -199,6 +203,14 @@ class Method(L.LightningModule):
         recipe = self.learning_recipe()
         return self.learning_views() if recipe is None and source.modality == "image" else recipe
 
+    def finish_of(self, role: str) -> Any:
+        """What the loader does to a sample's views at last: ``f(views, rng) -> views``, an object to be pickled; None.
+
+        It is for what no view can draw by itself, such as samples in a style that the method has learnt to choose. It
+        may change as the run goes on: ``renewed`` says after how many steps, and no batch is read ahead of that.
+        """
+        return None
+
     def rows_of(self, role: str, batch_size: int) -> int:
         """Samples of a stream in a batch."""
         return batch_size
@@ -251,6 +263,12 @@ class Method(L.LightningModule):
     def validate(self, batch: dict[str, Any]) -> Terms:
         """Terms of held-out samples; ``loss`` decides which weights are best. Called without gradient."""
         return self.loss(batch)
+
+    def watched(self, source: Any) -> float:
+        """What decides on whole held-out samples which weights are best, the lower the better, in place of the mean of
+        :meth:`validate` over batches: the error of whole volumes.
+        """
+        raise TypeError(f"{type(self).__name__} watches the loss of batches")
 
     def inputs(self, batch: dict[str, Any]) -> Tensor:
         """What the networks see of a batch made for evaluation: its one view, or the samples whole."""
@@ -334,9 +352,16 @@ class Method(L.LightningModule):
         return parameter_groups(self.trained_modules(), weight_decay=self.config.weight_decay)
 
     # ---- where the run stands --------------------------------------------------------------------------------
-    def plan(self, total_steps: int, epoch_batches: int) -> None:
-        """Fix the length of the current stage: its steps, and batches per pass over the data. Steps start at 0."""
+    def plan(self, total_steps: int, epoch_batches: int, samples: int = 256) -> None:
+        """Fix the length of the current stage: its steps, and batches per pass over the data. Steps start at 0.
+
+        Args:
+            total_steps: optimiser steps.
+            epoch_batches: batches per pass over the data on one process.
+            samples: per step, as long as no trainer knows them better.
+        """
         self._planned, self.steps, self._batches = (total_steps, epoch_batches), 0, 0
+        self._samples_per_step = samples
 
     @property
     def total_steps(self) -> int:
@@ -363,9 +388,9 @@ class Method(L.LightningModule):
 
     @property
     def samples_per_step(self) -> int:
-        """Samples per step, over all processes and accumulated batches; 256 without a trainer."""
+        """Samples per step, over all processes and accumulated batches; without a trainer as planned, or 256."""
         if self._trainer is None:
-            return 256
+            return self._samples_per_step
         rows = getattr(getattr(self.trainer, "datamodule", None), "batch_size", 256)
         return int(rows) * self.trainer.world_size * self.accumulate
 
@@ -384,6 +409,15 @@ class Method(L.LightningModule):
     def evaluation_rows(self) -> int:
         """Samples that are judged at a time, a power of 2: at most 256, fewer where one sample is large."""
         return 256
+
+    def scheduled(self) -> dict[str, float]:
+        """Options that change over the stage besides the learning rate, as they are at this step.
+
+        An option is scheduled where the class has a property of its name: ``teacher_temperature``, ``weight_decay``.
+        """
+        names = (field.name for field in dataclasses.fields(self.config))
+        found = {name: getattr(self, name) for name in names if isinstance(getattr(type(self), name, None), property)}
+        return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
 
     @property
     def epochs_done(self) -> float:
@@ -497,7 +531,7 @@ class Method(L.LightningModule):
         for name, optim in self._optims.items():
             clipped = self.clip if optim.clip is None else optim.clip
             built = self.finish_optimizer(optim.build(name, fused=False if scaled and clipped else None))
-            factor = self._rate(optim)
+            factor = self.rate(optim)
             factors: list[Any] = [_always if group.get("constant") else factor for group in built.param_groups]
             schedule = torch.optim.lr_scheduler.LambdaLR(built, factors)
             found.append({"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}})
@@ -510,7 +544,7 @@ class Method(L.LightningModule):
             return None
         return endless(self.config, self.total_steps, task=self.task, branch=self.branch)
 
-    def _rate(self, optim: Optim) -> Callable[[int], float]:
+    def rate(self, optim: Optim) -> Callable[[int], float]:
         """Factor on the learning rate by the optimiser's own steps: an endless schedule is that of all optimisers."""
         total = -(-self.total_steps // optim.every)
         found, every = self.endless, optim.every

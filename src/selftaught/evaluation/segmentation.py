@@ -114,7 +114,7 @@ def segmentation(
         history = _train(model, x, y, recipe, ignore)
         confusions = _confusions(model, test_x, test_y, count, batch, ignore)
     figures = {"confusion": {"matrix": confusions.sum(0)}, "history": history}
-    return Result("segmentation", _numbers(confusions), figures)
+    return Result("segmentation", dense_numbers(confusions), figures)
 
 
 class _Dense(nn.Module):
@@ -215,7 +215,8 @@ def _confusions(model: _Dense, x: Tensor, y: Tensor, classes: int, batch: int, i
     return torch.stack(found).numpy()
 
 
-def _numbers(confusions: np.ndarray) -> dict[str, Number]:
+def dense_numbers(confusions: np.ndarray) -> dict[str, Number]:
+    """``miou``, ``pixel_accuracy``, ``iou K`` of (n, K, K) counts per test image, rows true; intervals over images."""
     flat = confusions.reshape(len(confusions), -1).astype(np.float64)
     k = confusions.shape[1]
 

@@ -56,17 +56,18 @@ class Summary(TypedDict, total=False):
 
 
 class Traces(TypedDict, total=False):
-    """Curves over training. All but ``knn`` run along ``metrics.step``; ``knn`` is a list of ``[step, accuracy]``."""
+    """Curves over training, along ``metrics.step``; ``knn`` and ``probe`` are lists of ``[step, accuracy]``."""
 
     loss: list[Real]
     terms: dict[str, list[Real]]
     knn: list[list[Real]]
+    probe: list[list[Real]]
     lr: list[Real]
     throughput: list[Real]
 
 
 class Metrics(TypedDict, total=False):
-    """Training curves; ``chance`` is the k-NN accuracy of guessing, ``unit`` that of the throughput ("images/s").
+    """Training curves; ``chance`` is the accuracy of guessing, ``unit`` that of the throughput ("images/s").
 
     ``stage`` names the stage of every step; each stage is then drawn by itself.
     """
@@ -187,6 +188,19 @@ class Views(TypedDict, total=False):
     note: str
 
 
+class Cloud(TypedDict, total=False):
+    """A cloud of points: ``xyz`` (n, 3) with z upwards; ``colours``: name of a colouring -> (n, 3) from 0 to 255.
+
+    ``label`` (n,) indices into ``classes``, -1 where a point has none, is one more colouring.
+    """
+
+    name: str
+    xyz: list[list[Real]]
+    colours: dict[str, list[list[Real]]]
+    label: list[int] | None
+    classes: list[str] | None
+
+
 class Tasks(TypedDict, total=False):
     """A stream of tasks: ``rows[t]`` holds a number for each of the tasks 0 to t after task t was learnt."""
 
@@ -295,6 +309,7 @@ class Run(TypedDict, total=False):
     map: Map | None
     neighbours: list[Neighbours] | None
     views: Views | None
+    clouds: list[Cloud] | None
     pictures: Views | None
     tasks: Tasks | None
     spectrum: Spectrum | None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from selftaught.report import curves, plates, restored
+from selftaught.report.clouds import CLASS_COLOURS, packed_cloud
 from selftaught.report.images import data_uri, dimensions
 from selftaught.report.lines import both_widths, legend
 from selftaught.report.tables import protocol_rows
@@ -18,18 +19,22 @@ _MOST_SKIPPED = 200
 
 
 def training(run: Mapping[str, Any]) -> Section:
-    """Per stage loss and online k-NN, then small charts of every term, the learning rate and the throughput."""
+    """Per stage loss and online scores, then small charts of every term, the learning rate and the throughput."""
     shown = []
     for name, metrics in curves.by_stage(run.get("metrics") or {}):
         large = []
-        loss, knn = curves.loss_chart(metrics), curves.knn_chart(metrics)
+        loss = curves.loss_chart(metrics)
         if loss is not None:
             said = "Total loss." + (" Line: mean; band: lowest and highest value nearby." if loss.lines[0].low else "")
             said += " It should fall and flatten; a sudden drop to a constant is collapse."
             large.append({"svg": both_widths(loss, (560, 300)), "caption": said})
-        if knn is not None:
-            said = "Accuracy of a k-NN on embeddings of held-out samples, during training. Training saw no label."
-            large.append({"svg": both_widths(knn, (560, 300)), "caption": said})
+        for score, title in curves.SCORES.items():
+            chart = curves.score_chart(metrics, score)
+            if chart is not None:
+                said = (
+                    f"Accuracy of a {title} on embeddings of held-out samples, during training. Training saw no label."
+                )
+                large.append({"svg": both_widths(chart, (560, 300)), "caption": said})
         small = [
             {"svg": both_widths(chart, (352, 190), (262, 170), "fits tiny"), "caption": chart.y_label}
             for chart in curves.small_charts(metrics)
@@ -190,6 +195,19 @@ def _picture_rows(section: Mapping[str, Any]) -> Section:
     return {"columns": columns, "rows": plates_, "count": most, "note": sentence(section.get("note") or "")}
 
 
+def clouds(run: Mapping[str, Any]) -> Section:
+    """Clouds of points to turn, each in several colourings."""
+    shown = [cloud for cloud in run.get("clouds") or [] if cloud.get("xyz")]
+    if not shown:
+        return None
+    packed = [packed_cloud(cloud) for cloud in shown]
+    legend = [
+        {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*CLASS_COLOURS[k % len(CLASS_COLOURS)])}
+        for k, name in enumerate(shown[0].get("classes") or [])
+    ]
+    return {"clouds": [{"name": c["name"], "data": plates.payload(c)} for c in packed], "legend": legend}
+
+
 def tasks(run: Mapping[str, Any]) -> Section:
     """What is still known of earlier tasks: a table with a row after each task, and its curves."""
     section = run.get("tasks") or {}
@@ -325,6 +343,7 @@ ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
     ("listings", "Tables", listings),
     ("confusion", "Confusion matrix", confusion),
     ("series", "Windows", series),
+    ("clouds", "Features in space", clouds),
     ("views", "What the model saw", views),
     ("pictures", "What the model makes of it", pictures),
     ("training", "Training", training),
@@ -335,7 +354,7 @@ ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
 
 
 #: Where nothing has a label, what can be looked at comes before the numbers.
-_UNLABELLED_FIRST = ("restoration", "neighbours", "map", "series", "views", "pictures")
+_UNLABELLED_FIRST = ("restoration", "neighbours", "map", "series", "clouds", "views", "pictures")
 
 
 def ordered(run: Mapping[str, Any]) -> list[dict[str, Any]]:

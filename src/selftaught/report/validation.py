@@ -42,7 +42,7 @@ def validate(run: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(run, Mapping):
         raise UserError(f"report: a run is a dict of sections, not a {type(run).__name__}")
     clean: dict[str, Any] = _check(plain(run), Run, "")
-    for section in (_metrics, _labels, _map, _views, _restoration, _series, _listings):
+    for section in (_metrics, _labels, _map, _views, _clouds, _restoration, _series, _listings):
         section(clean)
     return clean
 
@@ -140,9 +140,10 @@ def _metrics(run: dict[str, Any]) -> None:
     curves |= {f"terms.{name}": values for name, values in (traces.get("terms") or {}).items()}
     for name, values in curves.items():
         _same_length(values, f"metrics.series.{name}", len(steps), "metrics.step")
-    for i, pair in enumerate(traces.get("knn") or []):
-        if len(pair) != 2:
-            raise _fail(f"metrics.series.knn[{i}]", f"should be [step, accuracy], not {len(pair)} values")
+    for name in ("knn", "probe"):
+        for i, pair in enumerate(traces.get(name) or []):
+            if len(pair) != 2:
+                raise _fail(f"metrics.series.{name}[{i}]", f"should be [step, accuracy], not {len(pair)} values")
 
 
 def _labels(run: dict[str, Any]) -> None:
@@ -186,6 +187,19 @@ def _views(run: dict[str, Any]) -> None:
                 _same_length(row, f"{key}.rows[{i}]", len(columns), f"{key}.columns")
         if section.get("names") is not None:
             _same_length(section["names"], f"{key}.names", len(section.get("rows") or []), f"{key}.rows")
+
+
+def _clouds(run: dict[str, Any]) -> None:
+    for i, cloud in enumerate(run.get("clouds") or []):
+        count, where = len(cloud.get("xyz") or []), f"clouds[{i}]"
+        for name, rows in {"xyz": cloud.get("xyz") or [], **(cloud.get("colours") or {})}.items():
+            _same_length(rows, f"{where}.{name}", count, f"{where}.xyz")
+            if any(len(row) != 3 or None in row for row in rows):
+                raise _fail(f"{where}.{name}", "should have three numbers in every row")
+        if cloud.get("label") is not None:
+            _same_length(cloud["label"], f"{where}.label", count, f"{where}.xyz")
+            if any(k >= len(cloud.get("classes") or []) for k in cloud["label"]):
+                raise _fail(f"{where}.label", "names a class that 'classes' doesn't have")
 
 
 def _listings(run: dict[str, Any]) -> None:

@@ -41,6 +41,7 @@ class Options:
         head: linear or upernet (segmentation).
         shave: rows and columns left out at every border; None as the method's papers do (restoration).
         templates: prompts of a class: seven, plain, name, clip, or a file of lines with {} (zero-shot).
+        adapt: let the method adapt to the samples that it is judged on first, without their clean ones (clips).
     """
 
     reference: Any = None
@@ -56,6 +57,7 @@ class Options:
     shave: int | None = None
     head: Any = "linear"
     templates: str = "seven"
+    adapt: bool = False
 
     def compared(self) -> dict[str, Any]:
         """Those of restoration that were given, as `evaluation.restoration` takes them."""

@@ -53,6 +53,10 @@ def _night(*, size: int = 37, gain: float = 8.0, saturation: float = 1.2) -> tup
     return (views.WalkBlur(size), *_camera(gain=gain, saturation=saturation))
 
 
+def _text(*, words: int = 3, fonts: str = "", file: str = "") -> tuple[Op, ...]:
+    return (views.DrawText(words, fonts=fonts, words=file),)
+
+
 RECIPES: dict[str, tuple[str, Callable[..., tuple[Op, ...]]]] = {
     "blur": ("motion of the camera; the kernel is kept beside each picture", _blur),
     "noise": ("Gaussian noise, sigma of 255", _noise),
@@ -60,6 +64,7 @@ RECIPES: dict[str, tuple[str, Callable[..., tuple[Op, ...]]]] = {
     "low-res": ("scale times smaller, antialiased bicubic", _low_res),
     "jpeg": ("compression of a quality", _jpeg),
     "camera": ("a camera at high gain, lights clipped", _camera),
+    "text": ("words drawn in styles by chance; their boxes are kept beside each picture", _text),
     "night": ("a walk's blur and the camera's noise; the kernel is kept beside each picture", _night),
 }
 """Recipe -> what it does, and what makes its operations of its options."""
@@ -94,8 +99,8 @@ def degrade(
 ) -> Applied:
     """Write a degraded copy of every picture, under its name, and a table of what was drawn for each.
 
-    Chance depends on the seed and a picture's name alone. A blur's kernel is written as NAME.kernel.txt, where
-    ``apply`` of a non-blind method looks for it.
+    Chance depends on the seed and a picture's name alone. A blur's kernel is written as NAME.kernel.txt, the boxes of
+    drawn text as NAME.boxes.txt, where the methods that need them look.
 
     Args:
         recipe: see :func:`degradation`.
@@ -153,4 +158,6 @@ def _one(source: Any, i: int, pipeline: Pipeline, path: Path, seed: int) -> list
     write_image(path, from_unit(np.clip(made, 0, 1), image.dtype, limits), resized(beside, made.shape[:2]))
     if "kernel" in facts:
         np.savetxt(path.with_name(f"{path.stem}.kernel.txt"), facts["kernel"], fmt="%.8g")
+    if any(isinstance(op, views.DrawText) for op in pipeline.ops):
+        np.savetxt(path.with_name(f"{path.stem}.boxes.txt"), views.mask_boxes(facts["mask"]), fmt="%d")
     return [name, seed, *(f"{value:.10g}" for value in np.ravel(params).tolist())]

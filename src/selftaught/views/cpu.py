@@ -42,18 +42,20 @@ def render(
             degradations take float32 and float64 as well. For other kinds see the top of this file.
         pipeline: the view's description.
         params: (P,) from ``pipeline.sample(rng, H, W)``; (T, P) for a clip where the pipeline draws per frame.
-        kind: "image" (default), "mask", "depth", "clip", "volume"; or "text", of a string or several.
+        kind: "image" (default), "mask", "depth", "clip", "volume"; or "text", of a string or several; or "points",
+            of a cloud (P, 9+F).
         facts: a dict that takes up what operations report besides the pixels (a kernel, a mask).
 
     Returns:
-        (h, w, C) or the kind's layout, a new contiguous array of the image's dtype; of a text what its operations make.
+        (h, w, C) or the kind's layout, a new contiguous array of the image's dtype; of a text or a cloud what its
+        operations make.
 
     Raises:
         UserError: wrong dtype or shape, parameters drawn for another pipeline or a larger image, or an operation that
             can't be done to this kind.
     """
-    if kind == "text":
-        return _of_text(image, pipeline, params)
+    if kind in ("text", "points"):
+        return _without_pixels(image, pipeline, params, kind)
     view = _run(image, pipeline, params, kind, facts)
     return view.copy() if np.shares_memory(view, image) else np.ascontiguousarray(view)
 
@@ -105,12 +107,12 @@ def _run(image: np.ndarray, pipeline: Pipeline, params: Params, kind: str, facts
     return x
 
 
-def _of_text(text: Any, pipeline: Pipeline, params: Params) -> Any:
+def _without_pixels(sample: Any, pipeline: Pipeline, params: Params, kind: str) -> Any:
     check_params(pipeline, params)
     numbers = params.tolist()
-    for function, op, start, stop in chain(pipeline, "text", False, _WRAPPERS):
-        text = function(text, op, numbers[start:stop])
-    return text
+    for function, op, start, stop in chain(pipeline, kind, False, _WRAPPERS):
+        sample = function(sample, op, numbers[start:stop])
+    return sample
 
 
 def _check_dtype(steps: tuple[Step, ...], dtype: np.dtype, kind: str) -> None:

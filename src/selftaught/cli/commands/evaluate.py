@@ -10,7 +10,7 @@ from selftaught.cli.options import add_partial, checked, names, say
 
 _SUITE = (
     "reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave", "recipe",
-    "templates", "head",
+    "templates", "head", "adapt",
 )  # fmt: skip
 
 
@@ -51,6 +51,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
         "seven", metavar="FILE")  # fmt: skip
     add("--head", "what is trained on the frozen encoder (segmentation; default linear)", choices=["linear", "upernet"])
     add("--grid", "cells of a map that are averaged apart (layerwise), such as 2x1; default 1x1", metavar="RxC")
+    add("--adapt", "let the method adapt to the clips first, as apply --adapt does (restoration)", action="store_true")
     add_partial(sub)
 
 

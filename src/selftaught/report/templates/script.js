@@ -300,6 +300,74 @@ for (const copy of document.querySelectorAll("button.copy")) {
   });
 }
 
+// Clouds of points: far ones first, turned about the vertical by themselves until somebody takes hold.
+for (const figure of document.querySelectorAll("[data-cloud]")) {
+  const data = JSON.parse(document.getElementById(figure.dataset.cloud).textContent);
+  const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
+  const places = new Uint16Array(bytes(data.places).buffer);
+  const layers = data.layers.map(layer => ({ name: layer.name, colours: bytes(layer.colours) }));
+  const canvas = figure.querySelector("canvas"), pen = canvas.getContext("2d"), tools = figure.querySelector(".cloud-tools");
+  const count = data.count, half = data.span.map(s => s / 2), reach = Math.hypot(...half) || 1;
+  const order = new Uint32Array(count).map((_, i) => i), depth = new Float32Array(count);
+  const right = new Float32Array(count), up = new Float32Array(count);
+  let layer = 0, turn = 0.6, tilt = 0.45, held = null, last = 0;
+  let moving = !matchMedia("(prefers-reduced-motion: reduce)").matches, seen = false;
+  const draw = () => {
+    const [ct, st, cp, sp] = [Math.cos(turn), Math.sin(turn), Math.cos(tilt), Math.sin(tilt)];
+    const scale = 0.46 * Math.min(canvas.width, canvas.height) / reach;
+    for (let i = 0; i < count; i++) {
+      const [x, y, z] = [0, 1, 2].map(k => places[3 * i + k] / 65535 * data.span[k] - half[k]);
+      const across = x * ct - y * st, away = x * st + y * ct;
+      right[i] = across; up[i] = z * cp + away * sp; depth[i] = away * cp - z * sp;
+    }
+    order.sort((a, b) => depth[b] - depth[a]);
+    pen.clearRect(0, 0, canvas.width, canvas.height);
+    const colours = layers[layer].colours;
+    for (const i of order) {
+      pen.fillStyle = `rgb(${colours[3 * i]} ${colours[3 * i + 1]} ${colours[3 * i + 2]})`;
+      pen.fillRect(canvas.width / 2 + right[i] * scale - 1.5, canvas.height / 2 - up[i] * scale - 1.5, 3, 3);
+    }
+  };
+  layers.forEach((one, k) => {
+    const button = element("button", "", one.name);
+    button.type = "button";
+    button.setAttribute("aria-pressed", String(k === 0));
+    button.addEventListener("click", () => {
+      layer = k;
+      [...tools.children].forEach((other, j) => other.setAttribute("aria-pressed", String(j === k)));
+      draw();
+    });
+    tools.append(button);
+  });
+  const take = (across, down) => {
+    moving = false;
+    turn += across;
+    tilt = Math.max(-1.5, Math.min(1.5, tilt + down));
+    draw();
+  };
+  canvas.addEventListener("pointerdown", event => { held = [event.clientX, event.clientY]; canvas.setPointerCapture(event.pointerId); });
+  canvas.addEventListener("pointerup", () => { held = null; });
+  canvas.addEventListener("pointermove", event => {
+    if (!held) return;
+    take((event.clientX - held[0]) / 150, (event.clientY - held[1]) / 150);
+    held = [event.clientX, event.clientY];
+  });
+  canvas.addEventListener("keydown", event => {
+    const step = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, -0.1], ArrowDown: [0, 0.1] }[event.key];
+    if (step) { event.preventDefault(); take(...step); }
+  });
+  const go = now => {
+    if (!moving || !seen) return;
+    if (now - last > 40) { turn += 0.012; last = now; draw(); }
+    requestAnimationFrame(go);
+  };
+  draw();
+  if ("IntersectionObserver" in window) new IntersectionObserver(entries => {
+    seen = entries.at(-1).isIntersecting;
+    requestAnimationFrame(go);
+  }).observe(canvas);
+}
+
 // Reports of a scroll that was over before the tip opened must not close it.
 addEventListener("scroll", () => { if (Math.abs(scrollY - shownAt) > 2) hideTip(); }, { passive: true });
 addEventListener("keydown", event => { if (event.key === "Escape") hideTip(); });
