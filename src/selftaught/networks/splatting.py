@@ -25,7 +25,10 @@ HIGHEST = 0.99
 """No Gaussian covers more of a pixel."""
 LOWEST = 1 / 255
 """Below this share a Gaussian is left out of a pixel."""
-TILE = 16
+_FADED = -6.0
+"""Logarithm of a share that is left out for certain."""
+TILE, WHOLE = 16, 1 << 19
+"""Side of a tile where Gaussians times pixels are more than the second number; below it the picture is one tile."""
 Backend = Literal["auto", "torch", "gsplat"]
 
 
@@ -54,7 +57,7 @@ def render_gaussians(
     blur: float = BLUR,
     pixel_centre: float = 0.5,
     backend: Backend = "auto",
-    tile: int = TILE,
+    tile: int = 0,
 ) -> Rendered:
     """The picture that a camera takes of the Gaussians of one scene. Computes in float32 at least.
 
@@ -70,7 +73,7 @@ def render_gaussians(
             OpenCV has it.
         backend: "torch" (ours, any device), "gsplat" (CUDA, the extra ``splatting``; three colours), or "auto": gsplat
             on CUDA where it is installed.
-        tile: side of a tile in pixels (torch); changes nothing but the time.
+        tile: side of a tile in pixels (torch), 0 chooses; changes nothing but the time.
 
     Raises:
         UserError: shapes that don't fit; gsplat without CUDA, or not installed.
@@ -102,7 +105,7 @@ def splat_gaussians(
     background: Tensor,
     *,
     pixel_centre: float = 0.5,
-    tile: int = TILE,
+    tile: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Blend Gaussians that are on the picture, front to back.
 
@@ -113,11 +116,12 @@ def splat_gaussians(
         size: height and width.
         background: (F,).
         pixel_centre: see :func:`render_gaussians`.
-        tile: side of a tile in pixels.
+        tile: side of a tile in pixels; 0 chooses.
 
     Returns:
         (F, H, W), and the covered share (H, W).
     """
+    tile = tile or (max(size) if len(opacities) * size[0] * size[1] <= WHOLE else TILE)
     variance_x, both, variance_y = projected.covariances.unbind(1)
     determinant = (variance_x * variance_y - both * both).clamp_min(1e-12)
     conics = torch.stack((variance_y, -both, variance_x), 1) / determinant[:, None]
@@ -229,8 +233,8 @@ class _Splat(torch.autograd.Function):
             k = part.numbers
             shape = (part.rows.stop - part.rows.start, part.columns.stop - part.columns.start)
             alpha = _coefficients(means[k], conics[k], opacities[k], part.middle) @ _monomials(*shape, means)
-            alpha.exp_().clamp_(max=HIGHEST)
-            alpha.masked_fill_(alpha < LOWEST, 0.0)
+            alpha.clamp_(min=_FADED).exp_().clamp_(max=HIGHEST)  # exp makes no denormal numbers, which are slow
+            torch.nn.functional.threshold_(alpha, LOWEST, 0.0)
             before, behind = _before(alpha)
             colour = features[k].T @ (alpha * before) + background[:, None] * behind
             blended[:, part.rows, part.columns] = colour.unflatten(1, shape)
