@@ -63,7 +63,7 @@ class Clip(Output):
         method: Any = job.method
         if hasattr(method, "check_applied"):
             method.check_applied(job.source, job.options)
-        found = [job.source.recording(i) for i in range(len(job.source))]
+        found = [job.source.video_file(i) for i in range(len(job.source))]
         wanted = [into == "video" or (into == "auto" and file is not None) for file in found]
         names = [_named(n, video) for n, video in zip(job.source.names, wanted, strict=True)]
         paths = _folder.places(names, lambda own: own)
