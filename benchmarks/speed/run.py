@@ -9,7 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROWS = {"start": [], "loss": [], "warp": [], "views": [], "embed": [], "step": ["--compile", "--accuracy"]}
+ROWS = {
+    "start": [],
+    "loss": [],
+    "warp": [],
+    "sparse": [],
+    "views": [],
+    "embed": [],
+    "step": ["--compile", "--accuracy"],
+}
 
 
 def main() -> int:
