@@ -17,6 +17,7 @@ _NAMES = {
     "train": "selftaught.run",
     "load": "selftaught.run",
     "compare": "selftaught.run",
+    "rehearse": "selftaught.run",
     "Run": "selftaught.run",
     "curate": "selftaught.run.curating",
     "DataModule": "selftaught.engine.loader",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from selftaught.run import Run as Run
     from selftaught.run import compare as compare
     from selftaught.run import load as load
+    from selftaught.run import rehearse as rehearse
     from selftaught.run import train as train
     from selftaught.run.curating import curate as curate
 

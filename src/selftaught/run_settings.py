@@ -69,6 +69,9 @@ class Settings:
     """auto: bf16 autocast where the processor or GPU has it."""
     compile: bool = False
     """Compile the networks (torch.compile); needs a C++ compiler, or Triton on a GPU, and a minute or two first."""
+    recompute: bool = False
+    """Compute the activations of blocks again in the backward pass (activation checkpointing): less memory, a third
+    more time."""
     device: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """Where to train."""
     devices: Count = 1
@@ -86,7 +89,9 @@ class Settings:
     checkpoint_steps: Natural = 0
     """Steps between checkpoints; 0 leaves it to checkpoint_minutes."""
     knn_every: Share = 0.1
-    """Share of the run between online k-NN scores (when labels exist); 0 turns them off."""
+    """Share of the run between the scores of ``monitor`` (when labels exist); 0 turns them off."""
+    monitor: Literal["knn", "linear", "both"] = "knn"
+    """What is scored while it learns: k-NN, a linear probe on frozen features, or both."""
     loggers: list[str] | None = None
     """Besides metrics.csv: tensorboard (default), wandb, mlflow; none for nothing more."""
     log_every: Count = 10

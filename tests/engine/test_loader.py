@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -172,3 +173,28 @@ def test_a_method_that_learns_from_labels_refuses_samples_without_one() -> None:
     method = methods.Supervised(classes=2, **{k: v for k, v in SMALL.items() if k != "projector"})
     with pytest.raises(UserError, match="samples without a label, which supervised learns from"):
         DataModule(source, method, batch_size=4, workers=0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_user_s_mistake_comes_out_of_the_loader_s_processes_as_its_one_line(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source("digits?n=40")
+    read = source.read
+
+    def wrong(i: int, *more: Any, **which: Any) -> np.ndarray:
+        if i == 7:
+            raise UserError("depth.csv: column far is missing; name it with ?column=")
+        return read(i, *more, **which)
+
+    monkeypatch.setattr(source, "read", wrong)
+    reasons = []
+    data = DataModule(
+        source, methods.SimCLR(encoder="cnn-small", image_size=8, channels=1), batch_size=8, workers=workers
+    )
+    data.total_batches = 5
+    for batches in (data.train_dataloader(), evaluation_batches(source, None, batch_size=8, workers=workers)):
+        with pytest.raises(UserError) as found:
+            list(batches)
+        reasons.append(str(found.value))
+    assert reasons == ["depth.csv: column far is missing; name it with ?column="] * 2

@@ -14,7 +14,17 @@ from selftaught.data import open_source
 from selftaught.engine.batches import Batches
 from selftaught.engine.fit import fit
 from selftaught.engine.loader import DataModule
-from selftaught.engine.orders import ActiveSet, Balanced, Grouped, InOrder, Order, Shuffled, batches_of, earlier
+from selftaught.engine.orders import (
+    ActiveSet,
+    Balanced,
+    Grouped,
+    InOrder,
+    Order,
+    Partitions,
+    Shuffled,
+    batches_of,
+    earlier,
+)
 from selftaught.engine.streams import Stream
 from selftaught.run_settings import Settings
 from selftaught.views import Pipeline, RandomResizedCrop
@@ -28,6 +38,29 @@ def test_shuffled_and_in_order_hold_every_sample_once() -> None:
     assert not np.array_equal(order.epoch(1, 3), order.epoch(1, 4))
     assert not np.array_equal(order.epoch(1, 3), order.epoch(2, 3))
     assert InOrder(5).epoch(0, 9).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_partitions_hold_one_slice_of_each_part_of_different_volumes() -> None:
+    volumes = np.repeat(np.arange(5), 9)
+    part = np.tile([0, 0, 1, 1, 2, 2, 3, 3, -1], 5)
+    order = Partitions(volumes, part, 4)
+    order.batched(8)
+    assert order.length == 16  # two batches of two volumes; the fifth waits
+    seen = set()
+    for epoch in range(20):
+        rows = order.epoch(0, epoch)
+        assert part[rows].tolist() == [0, 1, 2, 3] * 4
+        named = volumes[rows].reshape(4, 4)
+        assert (named == named[:, :1]).all()
+        assert len(set(named[:, 0])) == 4
+        seen |= set(rows.tolist())
+    assert seen == set(np.flatnonzero(part >= 0).tolist())
+    assert np.array_equal(order.epoch(0, 3), order.epoch(0, 3))
+    for rows in (6, 24):
+        with pytest.raises(UserError, match="a multiple of the 4 partitions"):
+            order.batched(rows)
+    with pytest.raises(UserError, match="no slice in one"):
+        Partitions(volumes, np.where(part == 2, 1, part), 4)
 
 
 def test_ranks_laid_side_by_side_are_the_batch_of_one_process() -> None:

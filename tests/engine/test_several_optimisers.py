@@ -219,6 +219,7 @@ def test_the_best_weights_are_kept_and_patience_ends_a_stage(tmp_path: Path) -> 
     plan = Stage(keep="best", validation=0.2, patience=3)
     done = fit(method, {"data": series()}, settings, tmp_path, plan=plan, held_out=held, quiet=True)
     assert done["steps"] == 25  # looks after 5, 10, 15, 20 and 25 steps; the second was best
+    assert (done["kept_step"], done["kept_loss"]) == (10, 1.0)
     assert torch.equal(method.first.weight, method.looks[1])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class Source:
         values: numbers that are known of each sample, name -> float32 (n,) or (n, K); each is a field of its own.
         targets: float64 (n,) where samples have a number to predict (folders named by numbers, regression files), NaN
             where it is not known; else None.
+        structures: what the numbers 0, 1, 2 ... in masks stand for, or None.
         notes: what was understood of the data and what was left out, in lines for the user.
         left_out: what lies there and is no sample (".heic", "in the split extra"), with how many of them.
     """
@@ -69,6 +71,7 @@ class Source:
     devices: list[str] | None = None
     spacing: np.ndarray | None = None
     targets: np.ndarray | None = None
+    structures: list[str] | None = None
     notes: Sequence[str] = ()
     left_out: Mapping[str, int] = {}
     values: Mapping[str, np.ndarray] = {}
@@ -151,6 +154,23 @@ class Source:
 
     def seconds(self, i: int) -> tuple[float, float] | None:
         """When the first and the last frame of a clip are shown, in seconds of its recording; None without a clock."""
+        return None
+
+    def space(self, i: int) -> Any:
+        """Where the voxels of a volume lie in the patient (`selftaught.data.space.Space`); None: not known."""
+        return None
+
+    def times(self, i: int) -> np.ndarray | None:
+        """When each frame of a clip is shown, float64 (T,) seconds of its recording; None without a clock."""
+        ends = self.seconds(i)
+        return None if ends is None else np.linspace(*ends, self.frames(i))
+
+    def recording(self, i: int) -> Path | None:
+        """The video file that a clip is (a part of); None where it comes from no such file."""
+        return None
+
+    def frame_names(self, i: int) -> list[str] | None:
+        """What the frames of a clip are called, where each is a file: its name; None where they have none."""
         return None
 
     def read_checked(self, i: int) -> np.ndarray:
@@ -286,7 +306,7 @@ class Subset(Source):
             nearest.notes,
         )
         self.channels, self.generated, self.rate = parent.channels, parent.generated, parent.rate
-        self.devices = parent.devices
+        self.devices, self.structures = parent.devices, parent.structures
         self.depth = parent.depth
         self.names = [nearest.names[i] for i in chosen.tolist()]
         for attribute in PER_SAMPLE:
@@ -319,6 +339,22 @@ class Subset(Source):
     def seconds(self, i: int) -> tuple[float, float] | None:
         """Of the parent's clip."""
         return self.parent.seconds(int(self.indices[i]))
+
+    def space(self, i: int) -> Any:
+        """Of the parent's volume."""
+        return self.parent.space(int(self.indices[i]))
+
+    def times(self, i: int) -> np.ndarray | None:
+        """Of the parent's clip."""
+        return self.parent.times(int(self.indices[i]))
+
+    def recording(self, i: int) -> Path | None:
+        """Of the parent's clip."""
+        return self.parent.recording(int(self.indices[i]))
+
+    def frame_names(self, i: int) -> list[str] | None:
+        """Of the parent's clip."""
+        return self.parent.frame_names(int(self.indices[i]))
 
     def read_checked(self, i: int) -> np.ndarray:
         """One sample of the parent, as its file has it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch.utils.data import Dataset
 
 from selftaught.data import Source, as_uint8
 from selftaught.data.kinds import kind_of
+from selftaught.data.kinds.camera import Camera
 from selftaught.errors import SampleError, UserError
 from selftaught.views import Pipeline, Recipe, render, stack_params
 
@@ -50,6 +52,7 @@ class Batches(Dataset[Any]):
         pixels: "uint8" rendered views, or "float32" in [0, 1] at the source's full depth (restoration).
         on_device: pass ``images`` (N,C,H,W) of one size and ``params``, one array per view, for the model's device to
             render; the pixels are those that the CPU would have made, within rounding.
+        finish: changes the views of a sample and may add facts of theirs, ``finish(views, rng) -> views`` (recipes).
     """
 
     def __init__(
@@ -59,8 +62,10 @@ class Batches(Dataset[Any]):
         seed: int,
         pixels: str = "uint8",
         on_device: bool = False,
+        finish: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]] | None = None,
     ) -> None:
         self.source, self.seed, self.pixels, self.on_device = source, seed, pixels, on_device
+        self.finish = finish
         self.recipe = views if isinstance(views, Recipe) else None
         self.pipelines = views if not isinstance(views, Recipe) else None
         self.min_side = None if on_device else enough_for(self.pipelines)
@@ -120,7 +125,8 @@ class Batches(Dataset[Any]):
 
     def _views(self, index: int, rng: np.random.Generator) -> Any:
         if self.recipe is not None:
-            return render_sample(self.source, index, self.recipe, rng, self.pixels)
+            made = render_sample(self.source, index, self.recipe, rng, self.pixels)
+            return made if self.finish is None else self.finish(made, rng)
         sample = self.source.read(index, self.min_side)
         if self.pipelines is None:
             return [sample]
@@ -172,10 +178,15 @@ def render_sample(
     given = {source.main: value_range}
     values = {key: _pixels(source, key, value, pixels, given.get(key)) for key, value in values.items()}
     try:
-        params = recipe.sample(rng, {key: np.shape(value) for key, value in values.items()}, frames)
+        params = recipe.sample(rng, {key: _shape(value) for key, value in values.items()}, frames)
     except UserError as error:
         raise SampleError(source.names[index], str(error)) from error
     return recipe.render(values, params)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """Of an array; a camera has none."""
+    return () if isinstance(value, Camera) else np.shape(value)
 
 
 def _pixels(source: Source, field: str, value: Any, pixels: str, value_range: Any) -> Any:
@@ -183,26 +194,34 @@ def _pixels(source: Source, field: str, value: Any, pixels: str, value_range: An
 
     They are scaled by ``value_range``; None takes the source's own.
     """
-    if not kind_of(source.fields[field].kind).pixels:
+    kind = source.fields[field].kind
+    if kind == "depth":
+        return value[..., 0]  # views know a map without channels
+    if not kind_of(kind).pixels:
         return value
     if pixels == "float32":
         return as_unit_float(value)
     return as_uint8(value, source.range_of(field) if value_range is None else value_range)
 
 
-def stack_views(rows: list[dict[str, Any]], recipe: Recipe) -> dict[str, torch.Tensor]:
+def stack_views(rows: list[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
     """Views and facts of several samples as one batch: images (N,C,h,w), clips (N,C,T,h,w), tokens and facts (N, ...),
-    texts as a list.
+    texts as a list, clouds packed, cameras as one `Camera`.
 
     Raises:
         UserError: a view has several sizes.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for name in rows[0]:
+        if isinstance(rows[0][name], Camera):
+            found[name] = kind_of("camera").stack([row[name] for row in rows])
+            continue
         values = [np.asarray(row[name]) for row in rows]
         kind = recipe.kind_of(name, values[0].ndim) if "." not in name else "value"
         if kind == "text" and values[0].dtype.kind in "iuf":  # tokens
             kind = "value"
+        if kind == "depth":
+            values = [value[..., None] for value in values]
         if kind != "value":
             found[name] = kind_of(kind).stack([row[name] for row in rows] if kind == "text" else values)
             continue

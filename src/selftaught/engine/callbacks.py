@@ -138,17 +138,21 @@ class Metrics(Callback):
             self.late = False
 
 
-class OnlineKNN(Callback):
-    """The k-NN accuracy of the embedding while it is learnt, a few times per run; draws no random number.
+ONLINE = {"knn": "k-NN", "probe": "linear probe"}
+"""Columns of metrics.csv that hold a score of the embedding, and what each is called."""
+
+
+class OnlineScores(Callback):
+    """Accuracies of the embedding while it is learnt, a few times per run; draws no random number.
 
     Args:
-        score: called with the method; returns the accuracy, None where there is none.
+        score: called with the method; returns accuracies by their column (see `ONLINE`), those that there are.
         total: optimiser steps of the stage.
         share: share of the run between scores.
         metrics: where the number goes.
     """
 
-    def __init__(self, score: Callable[[Any], float | None], total: int, share: float, metrics: Metrics) -> None:
+    def __init__(self, score: Callable[[Any], dict[str, float]], total: int, share: float, metrics: Metrics) -> None:
         self.score, self.metrics = score, metrics
         self.steps = {max(1, round(total * share * (k + 1))) for k in range(math.ceil(1 / share))} | {total}
         self._done = -1
@@ -160,8 +164,6 @@ class OnlineKNN(Callback):
             return
         self._done = step
         started = time.monotonic()
-        accuracy = self.score(module)
+        found = self.score(module)
         self.metrics.pause(time.monotonic() - started)
-        if accuracy is not None:
-            self.metrics.extra["knn"] = accuracy
-            self.metrics.last = self.metrics.last | {"knn": f"{accuracy:.4f}"}
+        self.metrics.extra |= found

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from selftaught.data import Source
+from selftaught.data.kinds.camera import Camera
 from selftaught.engine.in_order import evaluation_batches
 from selftaught.engine.method import Method
 from selftaught.engine.precision import autocast_dtype
@@ -122,4 +123,6 @@ def _on(device: torch.device, value: Any) -> Any:
         return [_on(device, one) for one in value]
     if isinstance(value, dict):
         return {name: _on(device, one) for name, one in value.items()}
+    if isinstance(value, Camera):
+        return Camera(*(part.to(device) for part in value))
     return value.to(device) if isinstance(value, Tensor) else value

@@ -14,8 +14,9 @@ import lightning as L
 import torch
 
 from selftaught.engine.branching import BranchPoint, branch_file
-from selftaught.engine.callbacks import FiniteGuard, Metrics, OnlineKNN
+from selftaught.engine.callbacks import FiniteGuard, Metrics, OnlineScores
 from selftaught.engine.checkpoint import Checkpoints, read_checkpoint, signals_given_back
+from selftaught.engine.checkpointing import keep_activations, recompute_activations
 from selftaught.engine.compiling import compile_networks, eagerly, release_networks
 from selftaught.engine.keeping import Averaged, Best, mean_loss
 from selftaught.engine.loader import DataModule
@@ -114,7 +115,7 @@ def fit(
     *,
     plan: Stage | None = None,
     held_out: Any = None,
-    knn: Callable[[Any], float | None] | None = None,
+    scores: Callable[[Any], dict[str, float]] | None = None,
     title: str = "",
     quiet: bool = False,
     callbacks: list[Any] | None = None,
@@ -133,7 +134,7 @@ def fit(
         folder: the stage's folder; writes ``checkpoints/STAGE.ckpt``, ``metrics.csv``, ``skipped.csv``.
         plan: what the stage keeps.
         held_out: samples to watch, where the plan keeps the best weights.
-        knn: scores the method's embedding while it trains.
+        scores: accuracies of the method's embedding, by name, taken while it trains; see `OnlineScores`.
         title: what the progress bar says.
         quiet: no progress bar.
         callbacks: further Lightning callbacks.
@@ -141,7 +142,8 @@ def fit(
         finish_now: end the stage where its last checkpoint stands.
 
     Returns:
-        steps done, and samples skipped.
+        steps done, and samples skipped; where the plan keeps the best weights also of which step they are, and their
+        watched loss.
 
     Raises:
         UserError: bad settings, too many unusable samples, a term that became NaN.
@@ -160,9 +162,11 @@ def fit(
     say = progress.console.print
     if method.reselection is not None:
         method.reselection.say = say
+    recomputed = recompute_activations(method) if settings.recompute else []
     compiled = compile_networks(method, accelerator(settings.device), say) if settings.compile else []
-    if knn is not None and settings.knn_every > 0:
-        watching.append(OnlineKNN(eagerly(knn) if compiled else knn, total, settings.knn_every, metrics))
+    if scores is not None and settings.knn_every > 0:
+        online = OnlineScores(eagerly(scores) if compiled else scores, total, settings.knn_every, metrics)
+        watching.insert(watching.index(metrics), online)  # before the row of the same step is written
     averaged = Averaged(method, settings.ema) if settings.ema else None
     best = Best(epoch_batches, plan.patience, metrics, _look(held_out, settings, method)) if plan.watches else None
     watching += [callback for callback in (averaged, best) if callback is not None]
@@ -187,11 +191,17 @@ def fit(
         trainer.fit(method, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     progress.stop()
     release_networks(compiled)
+    keep_activations(recomputed)
     _save_last(saver, trainer, method, folder)
     for chosen in (averaged, best):
         if chosen is not None:
             chosen.copy_to(method)
-    return {"steps": method.steps, "skipped": sum(len(skips.reasons) for skips in data.skips.values())}
+    done: dict[str, Any] = {"steps": method.steps, "skipped": sum(len(skips.reasons) for skips in data.skips.values())}
+    if best is not None and best.weights:
+        done |= {"kept_step": best.step, "kept_loss": best.loss}
+        if not quiet:
+            say(f"the weights of step {best.step} of {method.steps} are kept, loss {best.loss:.4g}")
+    return done
 
 
 def _planned(
@@ -228,6 +238,8 @@ def _look(held_out: Any, settings: Settings, method: Method) -> Callable[[Any], 
     """A function of the method: its mean loss on held-out samples, always under the same views; None without any."""
     if held_out is None:
         return None
+    if type(method).watched is not Method.watched:
+        return lambda trained: float(trained.watched(held_out))
     watched = DataModule(held_out, method, batch_size=min(settings.batch_size, len(held_out)), workers=0, seed=1)
 
     def look(trained: Any) -> float:

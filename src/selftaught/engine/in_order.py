@@ -14,7 +14,7 @@ from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import conform
 from selftaught.engine.batches import draw, enough_for, render_sample, stack_images, stack_views
 from selftaught.engine.loader import auto_workers
-from selftaught.engine.streams import worker_init
+from selftaught.engine.streams import Plain, unwrapped, worker_init
 from selftaught.errors import SampleError
 from selftaught.views import Params, Pipeline, Recipe, render
 
@@ -54,7 +54,7 @@ def evaluation_batches(
         workers = 0
     chunks = [list(range(i, min(i + batch_size, stop))) for i in range(start, stop, batch_size)]
     loader: DataLoader[Any] = DataLoader(
-        _InOrder(source, view, value_range, channels),
+        Plain(_InOrder(source, view, value_range, channels)),
         batch_size=None,
         sampler=chunks,
         num_workers=workers,
@@ -62,7 +62,7 @@ def evaluation_batches(
         prefetch_factor=2 if workers else None,
         generator=torch.Generator(),
     )
-    yield from loader
+    yield from unwrapped(loader)
 
 
 class _InOrder(Dataset[Any]):

@@ -164,12 +164,15 @@ class DataModule(L.LightningDataModule):
         several = len(self.sources) > 1
         dataset: Dataset[Any] = Together(datasets) if several else datasets[next(iter(datasets))]
         stream: Sampler[Any] = SideBySide(streams) if several else streams[next(iter(streams))]
-        return StreamLoader(dataset, stream, self.workers, self.skips, pin)
+        return StreamLoader(
+            dataset, stream, self.workers, self.skips, pin, self.method.renewed * self.method.accumulate
+        )
 
     def batches(self, role: str) -> Batches:
         """The dataset of one stream."""
         source = self.sources[role]
-        return Batches(source, self.method.views_of(role, source), self.seed, self.method.pixels, self.on_device)
+        views, finish = self.method.views_of(role, source), self.method.finish_of(role)
+        return Batches(source, views, self.seed, self.method.pixels, self.on_device, finish)
 
 
 def _listed(path: Path | None, role: str, sources: dict[str, Source]) -> Path | None:

@@ -9,7 +9,7 @@ from selftaught.catalog.rules import NonNegative, Positive, PositiveShare, Range
 
 Optimizer = Literal["adamw", "adam", "sgd", "lars"]
 LearningRateScaling = Literal["linear", "none"]
-Schedule = Literal["cosine", "constant", "step", "infinite", "wsd"]
+Schedule = Literal["cosine", "constant", "step", "linear", "infinite", "wsd"]
 
 
 @dataclass
@@ -35,7 +35,7 @@ class MethodConfig:
     schedule: Schedule = "cosine"
     """What the learning rate does after the warm-up; infinite and wsd need not know the end (see --anneal, --then)."""
     final_lr: Share = 0.0
-    """Share of the learning rate that the cosine ends at."""
+    """Share of the learning rate that the cosine and the line end at."""
     warmup_end: NonNegative = 0.05
     """Where the warm-up of the schedules infinite and wsd ends: a share of the run up to 1, else a step."""
     cooldown_end: NonNegative = 0.3
@@ -51,7 +51,7 @@ class MethodConfig:
     anneal_lr: Share = 0.1
     """Last rate of infinite and wsd, as a share of lr."""
     decay_every: Share = 0.2
-    """Share of the run between decays of the step schedule."""
+    """Share of the run between decays of the step schedule; from where on the linear one falls."""
     decay_factor: Share = 0.5
     """Factor of each decay of the step schedule."""
 

@@ -13,7 +13,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from selftaught.errors import UserError
 
 OPTIMISERS = ("adamw", "adam", "sgd", "lars")
-SCHEDULES = ("cosine", "constant", "step")
+SCHEDULES = ("cosine", "constant", "step", "linear")
 
 
 class LARS(Optimizer):
@@ -212,12 +212,13 @@ def learning_rate_factor(
         cosine:    minimum + (1 - minimum) (1 + cos(pi (step - warmup) / (total - warmup))) / 2
         constant:  1
         step:      gamma^(number of milestones passed), but at least ``minimum``
+        linear:    1 up to the first milestone, or the warm-up's end, then in a line to ``minimum`` at ``total``
 
     Args:
         step: number of optimiser steps taken so far. From ``total`` on the cosine stays at ``minimum``.
         total: number of steps of the run.
         warmup: steps of the warm-up; 0 for none.
-        schedule: ``"cosine"``, ``"constant"`` or ``"step"``.
+        schedule: ``"cosine"``, ``"constant"``, ``"step"`` or ``"linear"``.
         minimum: the lowest factor (Barlow Twins: 0.001).
         milestones: steps at which the rate falls, or one number: every so many steps (C-BSN: 100,000).
         gamma: factor of each fall.
@@ -235,6 +236,9 @@ def learning_rate_factor(
         return 1.0
     if schedule == "step":
         return max(gamma ** _milestones_passed(step, milestones), minimum)
+    if schedule == "linear":
+        held = max(warmup, milestones if isinstance(milestones, int) else min(milestones, default=0))
+        return 1 - (1 - minimum) * min(max(step - held, 0) / max(total - held, 1), 1.0)
     progress = min((step - warmup) / max(total - warmup, 1), 1.0)
     return minimum + (1 - minimum) * (1 + math.cos(math.pi * progress)) / 2
 

@@ -27,10 +27,11 @@ class Optim:
         weight_decay: of the groups that bring none.
         eta: trust coefficient of LARS.
         lars_clip: LARS never steps further than SGD would.
-        schedule: "constant", "cosine" or "step".
+        schedule: "constant", "cosine", "step" or "linear" (constant up to the first milestone, then in a line).
         warmup: steps of linear warm-up.
-        final_lr: share of the learning rate that the cosine ends at.
-        milestones: for "step": steps (numbers of 1 or more) or shares of the stage (below 1) at which the rate falls.
+        final_lr: share of the learning rate that the cosine and the line end at.
+        milestones: for "step" and "linear": steps (numbers of 1 or more) or shares of the stage (below 1) at which the
+            rate falls.
         gamma: factor of each fall.
         every: this optimiser moves in every so-manyth step of the method only.
         clip: largest norm of its gradient; None takes the run's ``--clip``, 0 does not clip.

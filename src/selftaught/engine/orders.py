@@ -22,6 +22,7 @@ __all__ = [
     "InOrder",
     "OneGroup",
     "Order",
+    "Partitions",
     "Shuffled",
     "WithReplacement",
     "batches_of",
@@ -186,6 +187,56 @@ class OneGroup(Order):
     def epoch(self, seed: int, epoch: int) -> np.ndarray:
         """See `Grouped`; in any order before the size of a batch is known."""
         return (self.inner or Shuffled(self.length)).epoch(seed, epoch)
+
+
+class Partitions(Order):
+    """Slices by volume and position: one random slice of each partition of a volume, in order, volume after volume.
+
+    A batch of m x ``parts`` holds m different volumes, volume-major and partition-minor; in an epoch each volume comes
+    once (the last ones that fill no batch wait).
+
+    Args:
+        volumes: (n,) which volume a slice belongs to.
+        part: (n,) its partition, 0 to ``parts`` - 1; -1 for slices that are in none.
+        parts: partitions of a volume.
+
+    Raises:
+        UserError: a volume without a slice in one of the partitions.
+    """
+
+    once = True
+
+    def __init__(self, volumes: np.ndarray, part: np.ndarray, parts: int) -> None:
+        volumes, part = np.asarray(volumes), np.asarray(part)
+        if parts < 1 or len(volumes) != len(part) or not len(part):
+            raise UserError(f"{len(volumes)} volumes' slices, {len(part)} partitions, parts={parts}: these don't fit")
+        self.parts = parts
+        self.members = [
+            [np.flatnonzero((volumes == v) & (part == k)) for k in range(parts)] for v in np.unique(volumes)
+        ]
+        if any(not len(slices) for volume in self.members for slices in volume):
+            raise UserError(f"a volume has no slice in one of its {parts} partitions; use fewer")
+        self.volumes = 1
+        self.length = len(self.members) * parts
+
+    def batched(self, rows: int) -> None:
+        """Fill batches of ``rows`` with different volumes.
+
+        Raises:
+            UserError: rows that are no multiple of the partitions, or of more volumes than there are.
+        """
+        have = len(self.members)
+        if rows % self.parts or rows > have * self.parts:
+            most = f"at most {have * self.parts}, for there are {have} volumes"
+            raise UserError(f"--batch-size {rows}: a multiple of the {self.parts} partitions is needed, {most}")
+        self.volumes = rows // self.parts
+        self.length = have // self.volumes * rows
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """The volumes shuffled, a slice drawn of each of their partitions."""
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(len(self.members))[: self.length // self.parts]
+        return np.array([rng.choice(slices) for v in order.tolist() for slices in self.members[v]], dtype=np.int64)
 
 
 class Balanced(Order):

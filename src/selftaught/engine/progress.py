@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from selftaught.engine.callbacks import Metrics
+from selftaught.engine.callbacks import ONLINE, Metrics
 
 
 class Progress(Callback):
@@ -70,10 +70,13 @@ class Progress(Callback):
 
     def _terms(self) -> str:
         row = self.metrics.last
-        shown = [f"{k} {float(v):.3g}" for k, v in row.items() if k not in ("stage", "step", "lr", "per_second", "knn")]
+        hidden = ("stage", "step", "lr", "per_second", *ONLINE)
+        shown = [f"{k} {float(v):.3g}" for k, v in row.items() if k not in hidden]
         shown += [f"{float(row['per_second']):.0f}/s"] if "per_second" in row else []
-        knn = next((r["knn"] for r in reversed(self.metrics.rows) if r.get("knn")), None)
-        return "  ".join(shown + ([f"k-NN {float(knn):.3f}"] if knn else []))
+        for column, title in ONLINE.items():
+            score = next((r[column] for r in reversed(self.metrics.rows) if r.get(column)), None)
+            shown += [f"{title} {float(score):.3f}"] if score else []
+        return "  ".join(shown)
 
     def stop(self) -> None:
         """Take the bar down, whatever happened."""

@@ -17,6 +17,8 @@ class Stage:
         settings: settings of the run that this stage changes (``steps``, ``epochs``, ``batch_size``, ``clip`` ...).
         keep: "last" goes on from the last weights, "best" from those of the lowest watched loss.
         validation: share of the training samples held out to watch, in [0, 0.9]; 0 watches the training loss.
+        watch: role of the stream that is watched in place of a held-out share; without such a stream the last weights
+            are kept.
         patience: looks (one per epoch) without a better loss after which the stage ends early; 0 never.
         roles: streams that this stage reads; None reads all of the method's.
 
@@ -29,6 +31,7 @@ class Stage:
     validation: float = 0.0
     patience: int = 0
     roles: tuple[str, ...] | None = None
+    watch: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation <= 0.9:

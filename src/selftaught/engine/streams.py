@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from selftaught.data import Source
 from selftaught.engine.batches import Batches
@@ -53,6 +54,14 @@ class Stream(Sampler[Any]):
         for indices, times in draws_of(self.order, self.batch_size, seed=self.seed, epoch=epoch, **place):
             yield (epoch, indices, times) if any(times) else (epoch, indices)
 
+    def part(self, start: int, stop: int) -> Stream:
+        """The same stream from one batch to another."""
+        return Stream(self.order, self.batch_size, self.seed, start, stop, self.rank, self.world)
+
+    def passed(self) -> int:
+        """Batches of the stream that earlier iterations gave."""
+        return 0
+
     def __len__(self) -> int:
         return self.total - self.start
 
@@ -63,8 +72,12 @@ class Epochs(Stream):
     passes = 0
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        yield from islice(self.epoch(self.passed() // self.per_epoch), self.total)
+
+    def passed(self) -> int:
+        """Batches of the epochs before; each call begins the next epoch."""
         epoch, self.passes = self.passes, self.passes + 1
-        yield from islice(self.epoch(epoch), self.total)
+        return epoch * self.per_epoch
 
 
 class SideBySide(Sampler[Any]):
@@ -154,18 +167,65 @@ def worker_init(_: int) -> None:
     torch.set_num_threads(1)
 
 
-class StreamLoader:
-    """An iterable of batches that Lightning can take: its length is the whole stream's, its start is anywhere."""
+class Plain(Dataset[Any]):
+    """A dataset whose user's mistakes come out of the loader's processes as the one line that they are.
 
-    def __init__(self, dataset: Dataset[Any], stream: Any, workers: int, skips: dict[str, SkipLog], pin: bool) -> None:
+    torch would hand over the whole traceback as the error's message.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Any) -> Any:
+        if get_worker_info() is None:
+            return self.dataset[key]
+        try:
+            return self.dataset[key]
+        except UserError as error:
+            return _Refused(str(error))
+
+
+@dataclass(frozen=True)
+class _Refused:
+    reason: str
+
+
+def unwrapped(loader: Iterable[Any]) -> Iterator[Any]:
+    """The batches of a loader over a `Plain` dataset.
+
+    Raises:
+        UserError: as the dataset raised it, in whichever process.
+    """
+    for batch in loader:
+        if isinstance(batch, _Refused):
+            raise UserError(batch.reason)
+        yield batch
+
+
+class StreamLoader:
+    """An iterable of batches that Lightning can take: its length is the whole stream's, its start is anywhere.
+
+    Args:
+        dataset: gives the batches.
+        stream: their keys.
+        workers: processes.
+        skips: by role.
+        pin: the batches' memory.
+        renewed: batches after which the dataset may have changed, so that none is read ahead of that; 0: never.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], stream: Any, workers: int, skips: dict[str, SkipLog], pin: bool, renewed: int = 0
+    ) -> None:
         self.dataset, self.stream, self.skips, self.workers, self.pin = dataset, stream, skips, workers, pin
+        self.renewed = renewed
 
     def __len__(self) -> int:
         return self.stream.total
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for stream in self._runs():
-            for batch in self._loader(stream):
+            for batch in unwrapped(self._loader(stream)):
                 if "index" in batch:
                     next(iter(self.skips.values())).add(batch.pop("skipped"))
                 else:
@@ -174,23 +234,25 @@ class StreamLoader:
                 yield batch
 
     def _runs(self) -> Iterator[Any]:
-        """The stream; cut at every epoch where an order can change as the run goes on, so nothing is read ahead."""
+        """The stream; cut where an order or the dataset can change as the run goes on, so nothing is read ahead."""
         streams = list(self.stream.streams.values()) if isinstance(self.stream, SideBySide) else [self.stream]
-        if not any(stream.order.stateful for stream in streams):
+        ends = [stream.per_epoch for stream in streams if stream.order.stateful]
+        ends += [self.renewed] if self.renewed else []
+        if not ends:
             yield self.stream
             return
-        ends = [stream.per_epoch for stream in streams if stream.order.stateful]
         position, total = streams[0].start, streams[0].total
+        passed = [stream.passed() for stream in streams]
         while position < total:
             stop = min(total, *((position // end + 1) * end for end in ends))
-            parts = [Stream(s.order, s.batch_size, s.seed, position, stop, s.rank, s.world) for s in streams]
+            parts = [s.part(position + p, stop + p) for s, p in zip(streams, passed, strict=True)]
             side = isinstance(self.stream, SideBySide)
             yield SideBySide(dict(zip(self.stream.streams, parts, strict=True))) if side else parts[0]
             position = stop
 
     def _loader(self, stream: Any) -> DataLoader[Any]:
         return DataLoader(
-            self.dataset,
+            Plain(self.dataset),
             batch_size=None,
             sampler=stream,
             num_workers=self.workers,

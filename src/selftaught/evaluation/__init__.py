@@ -24,6 +24,7 @@ from selftaught.evaluation.copy_detection import copy_detection, fit_whitening, 
 from selftaught.evaluation.corruptions import CORRUPTIONS, corrupt
 from selftaught.evaluation.depth import depth, depth_errors, evaluation_crop, median_scale
 from selftaught.evaluation.diagnostics import diagnostics
+from selftaught.evaluation.editing import editing, reached, vie_score
 from selftaught.evaluation.fairness import LABEL_SETS, attribute_retrieval, hit_rate, label_association
 from selftaught.evaluation.fewlabel import fewlabel, subset
 from selftaught.evaluation.finetune import finetune
@@ -50,13 +51,19 @@ from selftaught.evaluation.points import point_knn, point_linear, point_pca, pri
 from selftaught.evaluation.projection import Projection, project
 from selftaught.evaluation.prompts import base_to_new
 from selftaught.evaluation.regression import regression
+from selftaught.evaluation.residual_text import residual_text
 from selftaught.evaluation.restoration import luma, ms_ssim, restoration
+from selftaught.evaluation.restored_video import flicker, restored_video
 from selftaught.evaluation.restricted import restricted
 from selftaught.evaluation.result import Difference, Number, Result, paired_difference, table
 from selftaught.evaluation.robustness import domains, fgsm, pgd, robustness
+from selftaught.evaluation.scene_detection import average_precision, box_iou, detection_loss, scene_detection
+from selftaught.evaluation.scene_segmentation import scene_segmentation
 from selftaught.evaluation.segmentation import segmentation
 from selftaught.evaluation.similarity import blockiness, cka_matrix, linear_cka
+from selftaught.evaluation.temporal import QUESTIONS, temporal
 from selftaught.evaluation.video import VIDEO_NOISE, noisy_clip, recall
+from selftaught.evaluation.volume_dice import dice, slice_position, volume_dice
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,13 @@ class Protocol:
             targets), "encoder" (encoder, train_images, train_y, test_images, test_y), "copies" (database, groups,
             queries, query_groups), "places" (train_x, train_places, test_x, test_places), "attributes" (database,
             attributes), "named-scores" (logits, names of the classes, what is right or who is shown), "layers"
-            (train, train_y, test, test_y with features by layer) or "forgotten" (scores and labels of what was to be
-            kept, of what was to be forgotten, and of what was never seen) or "weights" (weights of labels, which of
-            them are wrong) or "devices" (classifier, train, train_y, test, test_y: windows of one device).
             (train, train_y, test, test_y with features by layer), "dense" (encoder, train_images, train_masks,
-            test_images, test_masks), "points" (as "split", each a list with the points of every scan), "forgotten"
-            (scores and labels of what was to be kept, of what was to be forgotten, and of what was never seen),
-            "weights" (weights of labels, which of them are wrong).
+            test_images, test_masks), "points" (as "split", each a list with the points of every scan), "scenes" (clouds
+            or features of their points, what is known of them), "forgotten" (scores and labels of what was to be kept,
+            of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of them are
+            wrong), "devices" (classifier, train, train_y, test, test_y: windows of one device),
+            "volumes" (predictions, truths), "slices" (features, volume, part) or "edits" (pictures before and after,
+            what judges say of them).
         function: the protocol itself.
     """
 
@@ -105,8 +112,10 @@ _ALL = (
     Protocol("device-finetune", "a device's encoder on a few labels, its front frozen", "devices", front_frozen),
     Protocol("restoration", "PSNR, SSIM and MS-SSIM against clean images", "images", restoration),
     Protocol("heads", "PSNR of each head of a network with several outputs", "images", multi_output),
+    Protocol("residual-text", "text that a detector still finds where it was erased", "images", residual_text),
     Protocol("depth", "depth maps against measured depth: AbsRel, RMSE, delta", "depths", depth),
     Protocol("depth-weather", "the same on frames altered by weather, light and noise", "depths", depth),
+    Protocol("editing", "edited pictures: are instructions followed, and all else kept", "edits", editing),
     Protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", "labelled", clustering),
     Protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", "split", regression),
     Protocol("copy-detection", "mean average precision of finding the originals of copies", "copies", copy_detection),
@@ -123,6 +132,15 @@ _ALL = (
     Protocol("point-linear", "a class for every point by a linear layer: mean IoU", "points", point_linear),
     Protocol("point-knn", "a class for every point by its nearest neighbour: mean IoU", "points", point_knn),
     Protocol("point-pca", "what three principal components hold of features per point", "features", point_pca),
+    Protocol(
+        "scene-segmentation", "a class for every point, linear on frozen features: IoU", "scenes", scene_segmentation
+    ),
+    Protocol("scene-detection", "boxes by a small detector on frozen tokens: AP at 3D IoU", "scenes", scene_detection),
+    Protocol("temporal", "clips forward or not, fast or slow, in order or not: linear probes", "times", temporal),
+    Protocol("dice", "structures of volumes against masks: 3-D Dice of each volume", "volumes", volume_dice),
+    Protocol(
+        "slice-position", "the nearest slice of another volume is of the same partition", "slices", slice_position
+    ),
     Protocol("label-noise", "whether the weights of labels tell wrong ones from right ones", "weights", label_noise),
     Protocol("layerwise", "linear probe and k-NN on every layer, the best one named", "layers", layerwise),
 )
@@ -136,6 +154,7 @@ __all__ = [
     "INCOMES",
     "LABEL_SETS",
     "PROTOCOLS",
+    "QUESTIONS",
     "TEMPLATES",
     "VIDEO_NOISE",
     "Attack",
@@ -147,8 +166,10 @@ __all__ = [
     "Protocol",
     "Result",
     "attribute_retrieval",
+    "average_precision",
     "base_to_new",
     "blockiness",
+    "box_iou",
     "buckets",
     "cka_matrix",
     "classify",
@@ -159,8 +180,11 @@ __all__ = [
     "depth",
     "depth_errors",
     "detection",
+    "detection_loss",
     "diagnostics",
+    "dice",
     "domains",
+    "editing",
     "energy",
     "ensemble_scores",
     "evaluation_crop",
@@ -169,6 +193,7 @@ __all__ = [
     "finetune",
     "fit_attack",
     "fit_whitening",
+    "flicker",
     "front_frozen",
     "geolocalisation",
     "great_circle",
@@ -204,21 +229,30 @@ __all__ = [
     "point_pca",
     "principal_colours",
     "project",
+    "reached",
     "recall",
     "regional_maxima",
     "regression",
+    "residual_text",
     "restoration",
+    "restored_video",
     "restricted",
     "retrieval",
     "rmac",
     "robustness",
+    "scene_detection",
+    "scene_segmentation",
     "segmentation",
+    "slice_position",
     "sorted_softmax",
     "stack_layers",
     "subset",
     "table",
+    "temporal",
     "text_retrieval",
     "unlearning",
+    "vie_score",
+    "volume_dice",
     "worst_group",
     "zero_shot",
 ]

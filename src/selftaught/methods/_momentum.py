@@ -42,11 +42,17 @@ class MomentumEmbedding(JointEmbedding):
         """What the momentum copy follows: encoder and projector, without a predictor."""
         return nn.Sequential(self.encoder, self.projector)
 
+    @property
+    def target_decay(self) -> float:
+        """m of this step."""
+        c = self.config
+        if c.target_schedule == "constant":
+            return c.target_decay
+        return cosine_decay(self.steps, self.total_steps, c.target_decay, c.target_final)
+
     def after_step(self) -> None:
         """Move the copy: xi <- m xi + (1 - m) theta."""
-        c = self.config
-        if c.target_schedule == "cosine":
-            self.momentum.base = cosine_decay(self.steps, self.total_steps, c.target_decay, c.target_final)
+        self.momentum.base = self.target_decay
         self.momentum.update(self.followed())
 
     @torch.no_grad()

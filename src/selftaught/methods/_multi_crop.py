@@ -94,8 +94,8 @@ class MultiCrop(EncoderMethod):
 
     # ---- the first steps -------------------------------------------------------------------------------------
     def frozen_at_first(self) -> tuple[nn.Module, bool]:
-        """A module that learns later than the others, and whether it still waits."""
-        raise TypeError(f"{type(self).__name__} names no module to freeze")
+        """A module that learns later than the others, and whether it still waits; none does by default."""
+        return self, False
 
     def finish_optimizer(self, optimizer: Any) -> Any:
         """Not torch's fused SGD: it fails where a parameter joins in later."""

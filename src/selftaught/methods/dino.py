@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from selftaught import networks, objectives, views
 from selftaught.catalog.rules import Count, NonNegative, Positive, Share
 from selftaught.engine.distributed import gather_labels
-from selftaught.engine.ema import cosine_decay
 from selftaught.engine.optim import clip_each
 from selftaught.errors import UserError
 from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
 from selftaught.methods._multi_crop import MultiCrop, MultiCropConfig
+from selftaught.methods._weight_decay import CosineWeightDecay
 from selftaught.views import GaussianBlur, Pipeline, Solarize
 
 __all__ = ["DINO"]
@@ -88,7 +88,7 @@ PRESETS = {
 }  # fmt: skip
 
 
-class DINO(MomentumEmbedding, MultiCrop):
+class DINO(CosineWeightDecay, MomentumEmbedding, MultiCrop):
     """DINO on images of any number of channels, or (without small crops) on sensor series."""
 
     slug = "dino"
@@ -163,14 +163,10 @@ class DINO(MomentumEmbedding, MultiCrop):
         return self.projector.prototypes, self.epochs_done < self.config.freeze_epochs  # type: ignore[return-value]
 
     def edit_gradients(self, optimizer: Any) -> None:
-        """Frozen prototypes, the weight decay of this step for those weights that have any, clipping of each."""
+        """Frozen prototypes, the weight decay of this step, clipping of each."""
         super().edit_gradients(optimizer)
-        c = self.config
-        decay = cosine_decay(self.steps, self.total_steps, c.weight_decay, c.final_weight_decay)
         for group in optimizer.param_groups:
-            if group["weight_decay"] > 0:
-                group["weight_decay"] = decay
-            clip_each(group["params"], c.clip_each)
+            clip_each(group["params"], self.config.clip_each)
 
     # ---- what one keeps --------------------------------------------------------------------------------------
     def deliverable(self) -> nn.Module:

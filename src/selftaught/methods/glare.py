@@ -28,6 +28,7 @@ from selftaught.engine.ema import MovingAverage, cosine_decay
 from selftaught.engine.method import Optim
 from selftaught.errors import UserError
 from selftaught.methods._encoder import EncoderConfig, EncoderMethod
+from selftaught.methods._weight_decay import CosineWeightDecay
 from selftaught.networks.masks import drawn_ratio_masks
 from selftaught.networks.region_attention import RegionAttention
 from selftaught.networks.vit_adapters import Adapted
@@ -143,7 +144,7 @@ PRESETS = {
 }  # fmt: skip
 
 
-class GLARE(EncoderMethod):
+class GLARE(CosineWeightDecay, EncoderMethod):
     """GLARE on images of any number of channels."""
 
     slug = "glare"
@@ -334,19 +335,21 @@ class GLARE(EncoderMethod):
 
     def edit_gradients(self, optimizer: Any) -> None:
         """The head learns alone at first; the weight decay of this step."""
+        super().edit_gradients(optimizer)
         c = self.config
         if self.steps < min(c.head_warmup, self.total_steps // 5):
             for parameter in self.adapted.parts.parameters():
                 parameter.grad = None
-        decay = cosine_decay(self.steps, self.total_steps, c.weight_decay, c.final_weight_decay)
-        for group in optimizer.param_groups:
-            if group["weight_decay"] > 0:
-                group["weight_decay"] = decay
+
+    @property
+    def target_decay(self) -> float:
+        """Decay of the teacher now."""
+        c = self.config
+        return cosine_decay(self.steps, self.total_steps, c.target_decay, c.target_final)
 
     def after_step(self) -> None:
         """Move the teacher's adapters and heads."""
-        c = self.config
-        self.momentum.base = cosine_decay(self.steps, self.total_steps, c.target_decay, c.target_final)
+        self.momentum.base = self.target_decay
         self.momentum.update(self.followed())
 
     # ---- what one keeps --------------------------------------------------------------------------------------

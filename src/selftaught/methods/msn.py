@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from selftaught import networks, objectives
 from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Range
 from selftaught.engine.distributed import gather, gather_labels
-from selftaught.engine.ema import cosine_decay
 from selftaught.errors import UserError
 from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
 from selftaught.methods._multi_crop import MultiCrop, MultiCropConfig
+from selftaught.methods._weight_decay import CosineWeightDecay
 from selftaught.networks.tokens import random_keep
 from selftaught.views import Pipeline
 
@@ -70,7 +70,7 @@ PRESETS = {
 }  # fmt: skip
 
 
-class MSN(MomentumEmbedding, MultiCrop):
+class MSN(CosineWeightDecay, MomentumEmbedding, MultiCrop):
     """MSN on images of any number of channels."""
 
     slug = "msn"
@@ -122,14 +122,6 @@ class MSN(MomentumEmbedding, MultiCrop):
         rows, columns = vit.grid
         keep = random_keep(len(x), rows * columns, self.config.mask_ratio, device=x.device)
         return self.projector(vit.tokens(x, keep)[0])
-
-    def edit_gradients(self, optimizer: Any) -> None:
-        """The weight decay of this step, for those weights that have any."""
-        c = self.config
-        decay = cosine_decay(self.steps, self.total_steps, c.weight_decay, c.final_weight_decay)
-        for group in optimizer.param_groups:
-            if group["weight_decay"] > 0:
-                group["weight_decay"] = decay
 
     # ---- what one keeps --------------------------------------------------------------------------------------
     def deliverable(self) -> nn.Module:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from selftaught.engine.checkpointing import recompute_activations
 from selftaught.methods.swav import Config as SwAVConfig
 from selftaught.methods.swav import SwAV
 
@@ -76,4 +77,4 @@ class SEER(SwAV):
         """SwAV's networks, activations kept or not."""
         super().build()
         if self.config.activation_checkpointing:
-            self.encoder.model.set_grad_checkpointing(True)  # type: ignore[operator, union-attr]
+            recompute_activations(self.encoder)

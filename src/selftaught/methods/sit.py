@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from selftaught import networks, objectives, views
 from selftaught.catalog.rules import Count, Form, Natural, NonNegative, Positive, Range, Share
 from selftaught.engine.distributed import gather_labels, is_distributed
-from selftaught.engine.ema import cosine_decay
 from selftaught.engine.method import Optim
 from selftaught.engine.optim import clip_each
 from selftaught.errors import UserError
 from selftaught.methods._momentum import MomentumConfig, MomentumEmbedding
+from selftaught.methods._weight_decay import CosineWeightDecay
 from selftaught.views import Pipeline
 from selftaught.views.gmml import gmml_batch, gmml_mix
 
@@ -100,7 +100,7 @@ PRESETS = {
 }  # fmt: skip
 
 
-class SiT(MomentumEmbedding):
+class SiT(CosineWeightDecay, MomentumEmbedding):
     """SiT on images of any number of channels."""
 
     slug = "sit"
@@ -223,12 +223,8 @@ class SiT(MomentumEmbedding):
     def edit_gradients(self, optimizer: Any) -> None:
         """The weight decay of this step, and every parameter's gradient clipped by itself."""
         super().edit_gradients(optimizer)
-        c = self.config
-        decay = cosine_decay(self.steps, self.total_steps, c.weight_decay, c.final_weight_decay)
         for group in optimizer.param_groups:
-            if group["weight_decay"] > 0:
-                group["weight_decay"] = decay
-            clip_each(group["params"], c.clip_each)
+            clip_each(group["params"], self.config.clip_each)
 
 
 def turned(images: Tensor, turns: Tensor) -> Tensor:

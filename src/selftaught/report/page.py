@@ -190,15 +190,11 @@ def _tiles(run: Mapping[str, Any]) -> list[dict[str, str]]:
         note = "–".join(number(v, 2) for v in ends) if len(ends) == 2 else ""
         tiles.append({"label": f"{number(found[0])} labels per class", "value": number(found[1].mean, 2), "note": note})
     metrics = run.get("metrics") or {}
-    steps, accuracy = curves.knn_points(metrics)
-    if accuracy:
-        tiles.append(
-            {
-                "label": "online k-NN",
-                "value": number(accuracy[-1], 2),
-                "note": f"from {number(accuracy[0], 2)} at step {number(steps[0])}",
-            }
-        )
+    for score, title in curves.SCORES.items():
+        steps, accuracy = curves.score_points(metrics, score)
+        if accuracy:
+            note = f"from {number(accuracy[0], 2)} at step {number(steps[0])}"
+            tiles.append({"label": f"online {title}", "value": number(accuracy[-1], 2), "note": note})
     stage, last = curves.by_stage(metrics)[-1]
     loss = known((last.get("series") or {}).get("loss"))
     if loss:

@@ -56,17 +56,18 @@ class Summary(TypedDict, total=False):
 
 
 class Traces(TypedDict, total=False):
-    """Curves over training. All but ``knn`` run along ``metrics.step``; ``knn`` is a list of ``[step, accuracy]``."""
+    """Curves over training, along ``metrics.step``; ``knn`` and ``probe`` are lists of ``[step, accuracy]``."""
 
     loss: list[Real]
     terms: dict[str, list[Real]]
     knn: list[list[Real]]
+    probe: list[list[Real]]
     lr: list[Real]
     throughput: list[Real]
 
 
 class Metrics(TypedDict, total=False):
-    """Training curves; ``chance`` is the k-NN accuracy of guessing, ``unit`` that of the throughput ("images/s").
+    """Training curves; ``chance`` is the accuracy of guessing, ``unit`` that of the throughput ("images/s").
 
     ``stage`` names the stage of every step; each stage is then drawn by itself.
     """

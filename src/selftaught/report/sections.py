@@ -19,18 +19,22 @@ _MOST_SKIPPED = 200
 
 
 def training(run: Mapping[str, Any]) -> Section:
-    """Per stage loss and online k-NN, then small charts of every term, the learning rate and the throughput."""
+    """Per stage loss and online scores, then small charts of every term, the learning rate and the throughput."""
     shown = []
     for name, metrics in curves.by_stage(run.get("metrics") or {}):
         large = []
-        loss, knn = curves.loss_chart(metrics), curves.knn_chart(metrics)
+        loss = curves.loss_chart(metrics)
         if loss is not None:
             said = "Total loss." + (" Line: mean; band: lowest and highest value nearby." if loss.lines[0].low else "")
             said += " It should fall and flatten; a sudden drop to a constant is collapse."
             large.append({"svg": both_widths(loss, (560, 300)), "caption": said})
-        if knn is not None:
-            said = "Accuracy of a k-NN on embeddings of held-out samples, during training. Training saw no label."
-            large.append({"svg": both_widths(knn, (560, 300)), "caption": said})
+        for score, title in curves.SCORES.items():
+            chart = curves.score_chart(metrics, score)
+            if chart is not None:
+                said = (
+                    f"Accuracy of a {title} on embeddings of held-out samples, during training. Training saw no label."
+                )
+                large.append({"svg": both_widths(chart, (560, 300)), "caption": said})
         small = [
             {"svg": both_widths(chart, (352, 190), (262, 170), "fits tiny"), "caption": chart.y_label}
             for chart in curves.small_charts(metrics)

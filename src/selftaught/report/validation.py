@@ -140,9 +140,10 @@ def _metrics(run: dict[str, Any]) -> None:
     curves |= {f"terms.{name}": values for name, values in (traces.get("terms") or {}).items()}
     for name, values in curves.items():
         _same_length(values, f"metrics.series.{name}", len(steps), "metrics.step")
-    for i, pair in enumerate(traces.get("knn") or []):
-        if len(pair) != 2:
-            raise _fail(f"metrics.series.knn[{i}]", f"should be [step, accuracy], not {len(pair)} values")
+    for name in ("knn", "probe"):
+        for i, pair in enumerate(traces.get(name) or []):
+            if len(pair) != 2:
+                raise _fail(f"metrics.series.{name}[{i}]", f"should be [step, accuracy], not {len(pair)} values")
 
 
 def _labels(run: dict[str, Any]) -> None:

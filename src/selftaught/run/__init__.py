@@ -34,7 +34,7 @@ from selftaught.run.bench import Bench, Options
 from selftaught.run.evaluations import Found
 from selftaught.run.job import build
 from selftaught.run.layout import Layout
-from selftaught.run.ranks import is_first
+from selftaught.run.ranks import is_first, local_rank, process_count
 from selftaught.run_settings import Settings
 
 __all__ = ["Run", "compare", "load", "train"]
@@ -96,6 +96,26 @@ def train(
     if report and is_first():
         run.report()
     return run
+
+
+def rehearse(
+    method: str, data: Any = None, *, config: str | Path | dict[str, Any] | None = None, **options: Any
+) -> str:
+    """What `train` would do with these arguments, without doing it: nothing is trained or written.
+
+    Says how the data were understood, the networks' parameters, each stage's steps, learning rates and other schedules
+    as sketches, the shapes of a batch, and the memory that a step takes.
+
+    Args:
+        method: as `train`.
+        data: as `train`.
+        config: as `train`.
+        **options: as `train`.
+
+    Raises:
+        UserError: what `train` would refuse before it begins.
+    """
+    return "\n".join(training.rehearse(method, data, config=config, **options))
 
 
 def load(path: str | Path, *, partial: bool = False) -> Run:
@@ -184,7 +204,10 @@ class Run:
         for name, value in method.deliverable().state_dict().items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise UserError(f"{path}: NaN or infinity in {name}: the training diverged; train again, with --clip 1")
-        return method.to(accelerator(self.config["settings"].get("device", "auto"))).eval()
+        device = accelerator(self.config["settings"].get("device", "auto"))
+        if device == "cuda" and process_count() > 1:
+            torch.cuda.set_device(local_rank() % torch.cuda.device_count())
+        return method.to(device).eval()
 
     def _last_checkpoint(self, method: Method) -> Path:
         """The checkpoint of the last stage that has one: what a finished stage ended with, else its last."""
@@ -268,14 +291,17 @@ class Run:
         Raises:
             UserError: data that don't fit the run or the protocols.
         """
+        asked = Options.of(options)
+        if asked.adapt:
+            applying.check_adapts(self.method)
         bench = Bench(
-            self._facing(self.method, data),
+            self._facing(self._load() if asked.adapt else self.method, data),
             lambda: self._facing(self._untrained(), data),
             own=self.settings,
             classes=self.config["data"].get("classes"),
             settings=self._settings(data),
             data=self.config["settings"]["data"] if data is None else data,
-            options=Options.of(options),
+            options=asked,
             baselines=baselines,
             say=say,
             protocols=list(protocols or ()),
@@ -369,8 +395,8 @@ class Run:
             overwrite: replace what another run, or this one from other data, wrote to ``out``.
             adapt: let the method adapt to the data first (test-time adaptation); the run itself stays as it is.
             progress: called with the number of samples done so far.
-            **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``; points:
-                ``components``).
+            **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``; clips: ``into``; points:
+                ``components``; edits: ``instruction``), or of the method (selfdrsc: ``instants``).
 
         Returns:
             how many samples were written; ``.skipped`` lists those that could not be used.
@@ -380,7 +406,7 @@ class Run:
                 method that doesn't adapt.
         """
         method = self._facing(self.method, data)
-        how = applying.own_options(how, self.output.takes, method.slug)
+        how = applying.own_options(how, (*self.output.takes, *method.applied_with), method.slug)
         source = applying.open_input(data, method)
         key = applying.weights_digest(method)
         if adapt:

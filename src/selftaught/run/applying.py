@@ -134,8 +134,8 @@ def own_options(given: Mapping[str, Any], takes: Sequence[str], slug: str) -> di
     return {f"apply {name}": value for name, value in found.items()}
 
 
-def adapt(method: Method, source: Source) -> None:
-    """Let a method adapt itself to a source before it is applied there.
+def check_adapts(method: Method) -> Callable[[Source], None]:
+    """What a method does to adapt itself to a source.
 
     Raises:
         UserError: it has no ``adapt``.
@@ -143,7 +143,16 @@ def adapt(method: Method, source: Source) -> None:
     own: Callable[[Source], None] | None = getattr(method, "adapt", None)
     if own is None or getattr(own, "__func__", own) is getattr(Method, "adapt", None):
         raise UserError(f"--adapt: {method.slug} does not adapt to the data that it is applied to; leave it out")
-    own(source)
+    return own
+
+
+def adapt(method: Method, source: Source) -> None:
+    """Let a method adapt itself to a source before it is applied there.
+
+    Raises:
+        UserError: it has no ``adapt``.
+    """
+    check_adapts(method)(source)
     method.eval()
 
 

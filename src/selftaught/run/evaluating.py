@@ -163,7 +163,7 @@ def _fewer_labels(source: Source, fraction: float, seed: int) -> Source:
 
 
 def _check(names: list[str], labelled: bool, numeric: bool, data: Any, classifies: bool) -> None:
-    unfit = {"images", "depths"} if classifies else {"images", "depths", "scores", "classifier"}
+    unfit = {"images", "depths", "volumes", "slices"} | (set() if classifies else {"scores", "classifier"})
     for name in names:
         fitting = [known for known, p in evaluation.PROTOCOLS.items() if p.inputs not in unfit]
         if name not in fitting:
@@ -234,11 +234,11 @@ def noted(result: Result, note: str) -> Result:
 
 
 def _second_view(model: Method, source: Source) -> np.ndarray | None:
-    """Embeddings of the test images as a training view shows them, for the alignment; None for series."""
-    pipelines = model.learning_views()
-    if not pipelines:
+    """Embeddings of the test images as a training view shows them, for the alignment; None where there is none."""
+    shown = model.views_of(model.roles[0], source)
+    if not isinstance(shown, list) or not shown:  # a recipe, or samples that are learnt from whole: series, texts
         return None
-    return embed(model, source, pipeline=pipelines[0])[0]
+    return embed(model, source, pipeline=shown[0])[0]
 
 
 def _finetune(model: Method, parts: tuple[Source, Source], recipe: str) -> Result:

@@ -20,6 +20,20 @@ def process_rank(environ: Mapping[str, str] | None = None) -> int:
     return int(env.get("LOCAL_RANK", "0")) + 1000 * int(env.get("NODE_RANK", "0"))
 
 
+def process_count(environ: Mapping[str, str] | None = None) -> int:
+    """How many processes torchrun or srun started; 1 for a single one, and in a batch script outside of srun."""
+    env = os.environ if environ is None else environ
+    if "TORCHELASTIC_RUN_ID" in env:
+        return int(env.get("WORLD_SIZE", "1"))
+    return int(env.get("SLURM_STEP_NUM_TASKS", "1"))
+
+
+def local_rank(environ: Mapping[str, str] | None = None) -> int:
+    """Number of this process among those of its machine: which of the machine's GPUs is its own."""
+    env = os.environ if environ is None else environ
+    return int(env.get("LOCAL_RANK", env.get("SLURM_LOCALID", "0")))
+
+
 def is_first(environ: Mapping[str, str] | None = None) -> bool:
     """Whether this is the process that makes folders, writes files and prints."""
     return process_rank(environ) == 0

@@ -17,6 +17,7 @@ from selftaught.data import Source, as_uint8
 from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import conform
 from selftaught.engine.batches import draw, render_sample
+from selftaught.engine.callbacks import ONLINE
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.report import images as pictures
@@ -139,13 +140,13 @@ def _metrics(rows: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any
     def column(name: str) -> list[float | None]:
         return [float(row[name]) if row.get(name) else None for row in rows]
 
-    known = {"stage", "step", "lr", "per_second", "knn", "loss"}
+    known = {"stage", "step", "lr", "per_second", "loss", *ONLINE}
     names = dict.fromkeys(name for row in rows for name in row)
     terms = {name: column(name) for name in names if name not in known}
     traces: dict[str, Any] = {"loss": column("loss"), "lr": column("lr"), "throughput": column("per_second")}
     traces["terms"] = terms
-    scores = column("knn") if any(row.get("knn") for row in rows) else []
-    traces["knn"] = [[step, score] for step, score in zip(steps, scores, strict=False) if score is not None]
+    for name in ONLINE:
+        traces[name] = [[step, score] for step, score in zip(steps, column(name), strict=True) if score is not None]
     unit = {"series": "windows/s", "text": "texts/s"}.get(facts["modality"], "images/s")
     chance = 1 / len(facts["classes"]) if facts.get("classes") else None
     stages = [row["stage"] for row in rows]

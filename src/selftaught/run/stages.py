@@ -6,12 +6,13 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from selftaught import data as data_room
 from selftaught.data import Source
+from selftaught.engine.callbacks import ONLINE
 from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.fit import fit
 from selftaught.engine.method import Method
@@ -58,7 +59,7 @@ def train_job(job: Job) -> Path:
     scorer = None
     if job.settings.knn_every > 0 and job.kind.compares:
         parts = samples.labelled_parts(job.data, job.facts["modality"], job.settings)
-        scorer = _knn_scorer(parts, teller(job.quiet)) if parts else None
+        scorer = _scorer(parts, job.settings.monitor, teller(job.quiet)) if parts else None
     for number, stage in enumerate(method.stages):
         last = number == len(method.stages) - 1
         place = layout.stage(stage, several=len(method.stages) > 1)
@@ -130,7 +131,10 @@ def _fit_stage(
     settings = stage_settings(job.settings, plan)
     roles = plan.roles or tuple(role for role in job.kind.roles if role in sources)
     read, held_out = {role: sources[role] for role in roles}, None
-    if plan.watches and plan.validation:
+    if plan.watch:
+        held_out = sources.get(plan.watch)
+        plan = plan if held_out is not None else dataclasses.replace(plan, keep="last", patience=0)
+    elif plan.watches and plan.validation:
         first = roles[0]
         read[first], held_out = samples.hold_out(sources[first], plan.validation, settings.seed)
     several = len(method.stages) > 1
@@ -141,7 +145,7 @@ def _fit_stage(
     number = method.stages.index(stage)
     title = f"{method.slug} {number + 1}/{len(method.stages)} {stage}" if several else method.slug
     done = fit(
-        method, read, settings, place.path, plan=plan, held_out=held_out, knn=scorer, title=title, quiet=job.quiet,
+        method, read, settings, place.path, plan=plan, held_out=held_out, scores=scorer, title=title, quiet=job.quiet,
         callbacks=job.callbacks, finish_now=job.finish_now,
     )  # fmt: skip
     if several and is_first():
@@ -225,17 +229,21 @@ def deliverable_problem(layout: Layout) -> str:
     return ""
 
 
-def _knn_scorer(parts: tuple[Source, Source], say: Callable[[str], None]) -> Any:
-    """A function of the method: k-NN accuracy of some test samples against some training samples; None without any."""
+def _scorer(parts: tuple[Source, Source], monitored: str, say: Callable[[str], None]) -> Any:
+    """A function of the method: accuracies of some test samples against some training samples; None without any."""
     from selftaught.evaluation import monitor, monitor_rows
 
     known, asked, problem = monitor_rows(parts[0].labels, parts[1].labels, bank=_KNN_BANK, test=_KNN_TEST)
     if problem:
-        say(f"no k-NN while training: {problem}")
+        say(f"no scores while training: {problem}")
         return None
     bank, test = parts[0].subset(known), parts[1].subset(asked)
 
-    def score(trained: Method) -> float | None:
+    wanted: dict[str, Literal["knn", "linear"]] = {"knn": "knn", "probe": "linear"}
+    if monitored != "both":
+        wanted = {column: by for column, by in wanted.items() if by == monitored}
+
+    def score(trained: Method) -> dict[str, float]:
         was = trained.training
         trained.eval()
         with torch.no_grad():
@@ -243,10 +251,14 @@ def _knn_scorer(parts: tuple[Source, Source], say: Callable[[str], None]) -> Any
             tx, ty = embed(trained, test, workers=0)[:2]
         trained.train(was)
         if y is None or ty is None:
-            return None
-        accuracy, why = monitor(x, y, tx, ty)
-        if why:
-            say(f"no k-NN here: {why}")
-        return accuracy
+            return {}
+        found = {}
+        for column, by in wanted.items():
+            accuracy, why = monitor(x, y, tx, ty, by=by)
+            if why:
+                say(f"no {ONLINE[column]} here: {why}")
+            if accuracy is not None:
+                found[column] = accuracy
+        return found
 
     return score

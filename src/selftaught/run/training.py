@@ -8,6 +8,7 @@ from typing import Any
 
 from selftaught import catalog
 from selftaught.data import Source
+from selftaught.data.formats.volumes import kind_by_shape
 from selftaught.engine.loader import check_batch_size
 from selftaught.errors import UserError
 from selftaught.run import configuration, own_views, samples
@@ -22,6 +23,7 @@ from selftaught.run.layout import (
     write_yaml,
 )
 from selftaught.run.ranks import is_first
+from selftaught.run.rehearsing import lines
 from selftaught.run.stages import train_job
 from selftaught.run.tasks import facts_of, open_tasks, same_tasks
 from selftaught.run_settings import Settings
@@ -40,6 +42,33 @@ def start(
     **options: Any,
 ) -> Path:
     """Begin a new run and train it to its end; returns its folder. See :func:`selftaught.train`."""
+    job, chosen = _prepared(method, data, config, quiet, options)
+    job.callbacks, job.folder = callbacks, new_folder(options.get("out"), method, job.source.name)
+    job.settings.out = str(job.folder)
+    content = configuration.complete(method, job.settings, job.config, job.facts)
+    if is_first():
+        write_yaml(Layout(job.folder).config, content | {"environment": environment()})
+    job.plan = plan_lines(method, job.source, job.settings, job.config, job.folder, chosen)
+    try:
+        return train_job(job)
+    except UserError:
+        _clear_failed_start(job.folder)
+        raise
+
+
+def rehearse(
+    method: str, data: Any = None, *, config: str | Path | dict[str, Any] | None = None, **options: Any
+) -> list[str]:
+    """What a run would be, a line each; nothing is trained or written. See :func:`selftaught.rehearse`."""
+    job, chosen = _prepared(method, data, config, True, options)
+    job.plan = plan_lines(method, job.source, job.settings, job.config, job.folder, chosen)
+    return lines(job)
+
+
+def _prepared(
+    method: str, data: Any, config: str | Path | dict[str, Any] | None, quiet: bool, options: dict[str, Any]
+) -> tuple[Job, str]:
+    """All that training takes but a folder, and why the preset was taken."""
     from selftaught import methods
 
     kind = methods.get(method)
@@ -63,6 +92,8 @@ def start(
     settings.streams = named
     sources = kind.arranged(samples.streams(kind, data, modality, settings, streams), method_config)
     source = next(iter(sources.values()))
+    if "volume" in kind.modalities and (guessed := kind_by_shape(data)[1]) and len(kind.modalities) > 1:
+        source.notes = [*source.notes, guessed]
     facts = samples.facts(source, kind.pixels)
     if original is not None:
         facts |= original_facts(kind, original, source, same=unnamed)
@@ -76,19 +107,8 @@ def start(
     if given.get("batch_size") is None and "batch_size" not in (base or {}).get("settings", {}):
         fit_batch(settings, source, quiet)
     check_batch_size(source, settings.batch_size, kind.compares)
-    folder = new_folder(options.get("out"), method, source.name)
-    settings.out = str(folder)
-    content = configuration.complete(method, settings, method_config, facts)
-    if is_first():
-        write_yaml(Layout(folder).config, content | {"environment": environment()})
-    job = Job(folder, kind, settings, method_config, facts, sources, data, quiet, callbacks, tasks)
     chosen = "" if given.get("preset") or base else "the default on this machine"
-    job.plan = plan_lines(method, source, settings, method_config, folder, chosen)
-    try:
-        return train_job(job)
-    except UserError:
-        _clear_failed_start(folder)
-        raise
+    return Job(Path(), kind, settings, method_config, facts, sources, data, quiet, None, tasks), chosen
 
 
 def _clear_failed_start(folder: Path) -> None:

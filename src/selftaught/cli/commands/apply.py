@@ -15,7 +15,7 @@ from selftaught.cli.options import add_partial, checked
 def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("run", help="folder of the run")
     sub.add_argument("input", help="source to apply it to")
-    sub.add_argument("--out", required=True, help=".parquet or .npy file, or a folder for images")
+    sub.add_argument("--out", required=True, help=".parquet or .npy file, or a folder for images and videos")
     checked(sub, "--workers", Annotated[int, Range(-1)], "loader processes; -1 chooses", default=-1)
     checked(sub, "--tile", Count, "largest side restored in one piece (default 512)", default=512)
     sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
@@ -23,6 +23,9 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--points", action="store_true", help="depth: a point cloud .ply beside every frame's map")
     sub.add_argument("--components", help="points: principal components of the features to write (16), or all")
     sub.add_argument("--intrinsics", help="depth: the camera of these videos, as at training")
+    sub.add_argument("--into", choices=("video", "frames"), help="clips: write videos, or a folder of frames for each")
+    sub.add_argument("--instants", help="rolling shutters: frames for each pair, such as 9, or shares such as 0,0.5,1")
+    sub.add_argument("--instruction", help='edits: what to do to every picture, such as "make it blue"')
     sub.add_argument("--adapt", action="store_true", help="let the method adapt to the samples first, where it can")
     add_partial(sub)
 
@@ -35,9 +38,10 @@ def _call(options: argparse.Namespace) -> None:
     from rich.progress import Progress
 
     import selftaught
+    from selftaught.run.ranks import is_first
 
     run = selftaught.load(options.run, partial=options.partial)
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+    with Progress(console=Console(stderr=True), disable=not (sys.stderr.isatty() and is_first())) as bar:
         task = bar.add_task("apply", total=None)
         written = run.apply(
             options.input,
@@ -49,9 +53,14 @@ def _call(options: argparse.Namespace) -> None:
             scale=options.scale,
             points=options.points,
             intrinsics=options.intrinsics,
+            into=options.into,
             components=options.components,
+            instants=options.instants,
+            instruction=options.instruction,
             progress=lambda done: bar.update(task, completed=done),
         )
+    if not is_first():
+        return
     print(f"{written} written to {options.out}" + (f" ({written.kept} were there already)" if written.kept else ""))
     for why, count in written.left_out.items():
         print(f"{count} left out: {why}")

@@ -40,6 +40,11 @@ def _call(arguments: list[str]) -> int:
     import selftaught
     from selftaught.run.ranks import is_first
 
+    if given.pop("dry_run", False):
+        if other := [name for name in ("resume", "anneal", "extend") if name in given or (name == "resume" and resume)]:
+            raise UserError(f"--dry-run shows a run that begins anew; leave out --{other[0]}")
+        print(selftaught.rehearse(slug, data, config=config, **given))
+        return 0
     run = selftaught.train(slug, data, config=config, resume=resume, quiet=quiet, **given)
     if is_first():
         if report:
@@ -86,6 +91,9 @@ def parse_train(slug: str, arguments: Sequence[str]) -> dict[str, Any]:
         help="folder of an interrupted run to go on with; auto: the one in --out, or start it",
     )
     parser.add_argument("--finish-now", action="store_true", help="with --resume: train no more, finish as it stands")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show shapes, steps, schedules and memory; train nothing"
+    )
     parser.add_argument("--own-views", metavar="FILE.yaml", help="views of your own in place of the method's")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     text = "evaluate and write the report at the end (default on)"

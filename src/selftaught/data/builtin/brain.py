@@ -19,7 +19,7 @@ from selftaught.data.packages import data_file
 from selftaught.data.source import TEST, TRAIN, digest
 from selftaught.errors import UserError, require
 
-__all__ = ["ENTRIES", "open_brain", "open_brain_slices"]
+__all__ = ["ENTRIES", "brain_template", "needed_files", "open_brain", "open_brain_slices"]
 
 _FILES = tuple(f"datasets/data/mni_icbm152_{part}_tal_nlin_sym_09a_converted.nii.gz" for part in ("t1", "gm", "wm"))
 _NEEDED = tuple(("nilearn", file) for file in _FILES)
@@ -34,7 +34,7 @@ _CLASSES = ["grey matter", "white matter"]
 
 
 @lru_cache(maxsize=1)
-def _template() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def brain_template() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """T1, grey and white matter, (160, 188, 153) uint8 each."""
     nib: Any = require("nibabel", "volumes")
     parts = []
@@ -44,9 +44,14 @@ def _template() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return parts[0], parts[1], parts[2]
 
 
+def needed_files() -> tuple[tuple[str, str], ...]:
+    """Package and name of the template's files."""
+    return _NEEDED
+
+
 def _blocks(size: tuple[int, int, int], step: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
     """Blocks (n, *size) with tissue in them, their classes, their groups, and which part each belongs to."""
-    voxels, grey, white = _template()
+    voxels, grey, white = brain_template()
     starts = [range((n - s) % t // 2, n - s + 1, t) for n, s, t in zip(voxels.shape, size, step, strict=True)]
     found, labels, places = [], [], []
     for d in starts[0]:

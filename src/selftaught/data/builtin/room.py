@@ -31,8 +31,8 @@ from selftaught.errors import UserError, require
 __all__ = ["ENTRIES", "Room", "open_room"]
 
 _VERSION = 1
-_NEAR, _FAR, _FOV = 0.05, 15.0, 60.0
-_HALF = (4.0, 3.0, 1.4)
+_NEAR, _FAR, FOV = 0.05, 15.0, 60.0
+HALF = (4.0, 3.0, 1.4)
 _WALLS = (
     "astronaut.png", "coffee.png", "chelsea.png", "brick.png", "gravel.png", "grass.png", "hubble_deep_field.jpg",
     "ihc.png", "rocket.jpg", "retina.jpg", "coins.png",
@@ -64,7 +64,7 @@ class Room(Clips):
         self._cut([f"{'test' if s == TEST else 'train'}-{i:02d}" for i, s in enumerate(splits)], Cut())
         self.given = np.array(splits, dtype=np.int8)
         width, height = size
-        fy = 0.5 / np.tan(np.radians(_FOV) / 2)
+        fy = 0.5 / np.tan(np.radians(FOV) / 2)
         # pixel centres at whole numbers: the middle of the picture lies at (W - 1) / 2
         shares = (fy * height / width, fy, (width - 1) / 2 / width, (height - 1) / 2 / height)
         self.values = {"intrinsics": np.tile(np.array(shares, dtype=np.float32), (len(splits), 1))}
@@ -147,21 +147,21 @@ def _store(path: Path, clip: Clip) -> None:
 
 
 def _render(draw: int, k: int, frames: int, width: int, height: int, moving: int) -> Clip:
-    with _silent():
+    with silent():
         bullet: Any = require("pybullet", "depth")
         client = bullet.connect(bullet.DIRECT)
     try:
         bullet.setAdditionalSearchPath(str(data_file("pybullet_data", "table").parent), physicsClientId=client)
         rng = np.random.default_rng([draw, k])
-        with _silent():
-            _furnish(bullet, client, rng)
+        with silent():
+            furnish(bullet, client, rng)
             movers = _movers(bullet, client, rng, moving)
         eyes, targets = _path(rng, frames)
         made = []
         for t in range(frames):
             for mover in movers:
                 mover.to(bullet, client, t)
-            made.append(_picture(bullet, client, eyes[t], targets[t], width, height))
+            made.append(picture(bullet, client, eyes[t], targets[t], width, height))
         bodies = [mover.body for mover in movers]
         colours, depths, segments = (np.stack(part) for part in zip(*made, strict=True))
         return Clip(colours, depths, np.isin(segments, bodies))
@@ -169,9 +169,20 @@ def _render(draw: int, k: int, frames: int, width: int, height: int, moving: int
         bullet.disconnect(physicsClientId=client)
 
 
-def _furnish(bullet: Any, client: int, rng: np.random.Generator) -> None:
+class Furniture(NamedTuple):
+    """Numbers of what stands in a room: floor, ceiling, the four walls, the table, the bodies."""
+
+    floor: int
+    ceiling: int
+    walls: list[int]
+    table: int
+    bodies: list[int]
+
+
+def furnish(bullet: Any, client: int, rng: np.random.Generator) -> Furniture:
     """Walls of photographs, a table, bodies on the floor."""
-    x, y, z = _HALF
+    shell = []
+    x, y, z = HALF
     walls = (
         ((x, y, 0.05), (0, 0, -0.05)), ((x, y, 0.05), (0, 0, 2 * z + 0.05)), ((0.05, y, z), (x, 0, z)),
         ((0.05, y, z), (-x, 0, z)), ((x, 0.05, z), (0, y, z)), ((x, 0.05, z), (0, -y, z)),
@@ -184,11 +195,14 @@ def _furnish(bullet: Any, client: int, rng: np.random.Generator) -> None:
             body = bullet.createMultiBody(0, -1, shape, place, physicsClientId=client)
             loaded = bullet.loadTexture(str(picture), physicsClientId=client)
             bullet.changeVisualShape(body, -1, textureUniqueId=loaded, physicsClientId=client)
+            shell.append(int(body))
     table = (float(rng.uniform(0.5, 2.5)), float(rng.uniform(-1.8, 1.8)), 0)
-    bullet.loadURDF("table/table.urdf", table, physicsClientId=client)
+    stands = int(bullet.loadURDF("table/table.urdf", table, physicsClientId=client))
+    bodies = []
     for _ in range(_BODIES):
         place = (rng.uniform(-2.0, 3.3), rng.uniform(-2.5, 2.5), rng.uniform(0.1, 1.0))
-        _body(bullet, client, rng, place)
+        bodies.append(_body(bullet, client, rng, place))
+    return Furniture(shell[0], shell[1], shell[2:], stands, bodies)
 
 
 def _texture(at: int, folder: Path) -> Path:
@@ -251,12 +265,12 @@ def _path(rng: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray
     return eyes, targets
 
 
-def _picture(
+def picture(
     bullet: Any, client: int, eye: np.ndarray, target: np.ndarray, width: int, height: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Colours (H, W, 3), depth along the axis (H, W) in metres, and the number of the body seen (H, W)."""
     view = bullet.computeViewMatrix(eye.tolist(), target.tolist(), [0, 0, 1])
-    lens = bullet.computeProjectionMatrixFOV(_FOV, width / height, _NEAR, _FAR)
+    lens = bullet.computeProjectionMatrixFOV(FOV, width / height, _NEAR, _FAR)
     shot = bullet.getCameraImage(
         width, height, view, lens, renderer=bullet.ER_TINY_RENDERER, physicsClientId=client, shadow=0,
     )  # fmt: skip
@@ -267,7 +281,7 @@ def _picture(
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """pybullet writes to the process's standard output by itself; that is shut meanwhile."""
     sys.stdout.flush()
     kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,7 @@ class Pairs(Source):
         self.names = [part.names[i] for i in self._rows[self._main].tolist()]
         self.modality, self.channels, self.rate = part.modality, part.channels, part.rate
         self.depth, self.generated = part.depth, any(p.generated for p in self.parts.values())
+        self.structures = next((p.structures for p in self.parts.values() if p.structures), None)
         self.notes = [note for p in self.parts.values() for note in p.notes]
         for attribute in PER_SAMPLE:
             owner = next((f for f, p in self.parts.items() if getattr(p, attribute) is not None), None)
@@ -115,6 +116,38 @@ class Pairs(Source):
         if len(set(counts.values())) > 1:
             raise SampleError(self.names[i], "clips of " + " and ".join(f"{n} frames ({f})" for f, n in counts.items()))
         return next(iter(counts.values())) if counts else super().frames(i)
+
+    def space(self, i: int) -> Any:
+        """Of the main part's volume."""
+        return self.parts[self._main].space(int(self._rows[self._main][i]))
+
+    def seconds(self, i: int) -> tuple[float, float] | None:
+        """Of the main part's clip, as are :meth:`times`, :meth:`recording` and :meth:`frame_names`."""
+        return self.parts[self._main].seconds(int(self._rows[self._main][i]))
+
+    def times(self, i: int) -> np.ndarray | None:
+        """Of the main part's clip."""
+        return self.parts[self._main].times(int(self._rows[self._main][i]))
+
+    def recording(self, i: int) -> Path | None:
+        """Of the main part's clip."""
+        return self.parts[self._main].recording(int(self._rows[self._main][i]))
+
+    def frame_names(self, i: int) -> list[str] | None:
+        """Of the main part's clip; the frames of parts that have as many must share their stems.
+
+        Raises:
+            SampleError: they don't, so that unlike frames would be taken for partners.
+        """
+        found: list[str] | None = None
+        for field, part in self.parts.items():
+            own = part.frame_names(int(self._rows[field][i])) if kind_of(part.modality).framed else None
+            if own is None or (found is not None and len(own) != len(found)):
+                continue
+            found = found or own
+            if odd := [(a, b) for a, b in zip(found, own, strict=False) if _stem(a) != _stem(b)]:
+                raise SampleError(self.names[i], f"frames {odd[0][0]} and {odd[0][1]} are no partners; call them alike")
+        return found
 
     def any_depth(self) -> None:
         """Of every part."""

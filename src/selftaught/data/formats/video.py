@@ -96,6 +96,19 @@ class Videos(Clips):
         first, end = ((index.stamps[[start, last]] - index.stamps[0]) * index.tick).tolist()
         return first, end
 
+    def times(self, i: int) -> np.ndarray:
+        """By the time stamps of the frames."""
+        k, start = self.places[i].tolist()
+        index, count = self._index(k), self.frames(i)
+        if self.rate is not None:
+            return (start + np.arange(count)) / self.rate
+        found: np.ndarray = (index.stamps[start : start + count] - index.stamps[0]) * index.tick
+        return found
+
+    def recording(self, i: int) -> Path:
+        """The video file."""
+        return self.root / self.files[int(self.places[i, 0])]
+
     def _decode(self, k: int, positions: np.ndarray, min_side: int | None, name: str) -> np.ndarray:
         index = self._index(k)
         wanted, where = np.unique(self._shown(index)[positions], return_inverse=True)
@@ -138,6 +151,12 @@ class FrameFolders(Clips):
 
     def _length(self, k: int) -> int:
         return self.clips.frames(self._where[k])
+
+    def frame_names(self, i: int) -> list[str]:
+        """The names of the images."""
+        k, start = self.places[i].tolist()
+        members = self.clips.members[self._where[k]][start : start + self.frames(i)]
+        return [Path(self.clips.source.names[m]).name for m in members.tolist()]
 
     def _decode(self, k: int, positions: np.ndarray, min_side: int | None, name: str) -> np.ndarray:
         return self.clips.read(self._where[k], min_side, positions)

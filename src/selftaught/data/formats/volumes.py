@@ -1,9 +1,8 @@
-"""Volumes: .npy files and stacks, and NIfTI files (``pip install 'selftaught[volumes]'``) with their spacing."""
+"""Volumes: .npy files and stacks, NIfTI, NRRD and MetaImage files (``pip install 'selftaught[volumes]'``)."""
 
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,55 @@ import numpy as np
 from selftaught.data.arrays import IMAGE_KEYS, Pieces, collect
 from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
+from selftaught.data.formats._scans import SCANS, Scan, needed_by, read_scan
 from selftaught.data.layout import understand
 from selftaught.data.mapped import open_array
 from selftaught.data.pixels import finite, native
-from selftaught.data.source import ImageSource, digest
+from selftaught.data.source import ImageSource, Source, digest
+from selftaught.data.space import Space
 from selftaught.errors import SampleError, UserError, require
 
-__all__ = ["FORMATS", "VolumeArrays", "VolumeFiles", "open_volume_arrays", "open_volume_files", "open_volumes"]
+__all__ = [
+    "FORMATS",
+    "VolumeArrays",
+    "VolumeFiles",
+    "kind_by_shape",
+    "open_named_volumes",
+    "open_volume_arrays",
+    "open_volume_files",
+    "open_volumes",
+]
 
-NIFTI = (".nii", ".nii.gz")
-_SUFFIXES = (*NIFTI, ".npy")
+_SUFFIXES = (*SCANS, ".npy")
 _MOST_CHANNELS = 4
-_DAMAGED = (OSError, EOFError, zlib.error, ValueError)
 _AXES = ("L", "P", "S")
-"""What the axes W, H and D of a NIfTI volume run towards: the patient's left, back and head, as DICOM has it."""
+"""What the axes W, H and D of a scan run towards: the patient's left, back and head, as DICOM has it."""
+
+
+def turn_of(affine: np.ndarray) -> np.ndarray:
+    """nibabel's transform (3, 2) of a scan's axes to `_AXES`."""
+    nib: Any = require("nibabel", "volumes")
+    directions = nib.orientations
+    found: np.ndarray = directions.ornt_transform(directions.io_orientation(affine), directions.axcodes2ornt(_AXES))
+    return found
+
+
+def turned(voxels: np.ndarray, turn: np.ndarray, name: str) -> np.ndarray:
+    """A scan's voxels (i, j, k) or (i, j, k, C) as a volume (D, H, W, C).
+
+    Raises:
+        SampleError: see `one_volume`.
+    """
+    nib: Any = require("nibabel", "volumes")
+    voxels = nib.orientations.apply_orientation(voxels, turn)
+    return one_volume(voxels[..., None] if voxels.ndim == 3 else voxels, name, (2, 1, 0, 3))
 
 
 class VolumeFiles(ImageSource):
     """One volume in each file, (D, H, W, C) uint8, uint16 or float32.
 
-    NIfTI volumes are turned so that D runs from feet to head, H from front to back and W from the patient's right to
-    the left; `spacing` is turned with them.
+    Scans (NIfTI, NRRD, MetaImage) are turned so that D runs from feet to head, H from front to back and W from the
+    patient's right to the left; `spacing` is turned with them.
     """
 
     modality = "volume"
@@ -42,8 +69,10 @@ class VolumeFiles(ImageSource):
         """Args: the folder that `names` start from; the files; what to call the source; channels, None: the first's."""
         self.root, self.name = root, name
         understand(self, names)
-        if any(n.lower().endswith(NIFTI) for n in self.names):
-            require("nibabel", "volumes")
+        scans = [n for n in self.names if n.lower().endswith(SCANS)]
+        for suffix in {n.lower().rpartition(".")[2] for n in scans}:
+            needed_by(f".{suffix}")
+        if scans:
             self.spacing = np.array([self._spacing(i) for i in range(len(self))], dtype=np.float32)
         self.channels = channels or self._probe()
 
@@ -57,44 +86,38 @@ class VolumeFiles(ImageSource):
 
     def _spacing(self, i: int) -> tuple[float, ...]:
         """Millimetres between voxels along D, H and W; NaN where the file can't be read or doesn't say."""
-        if not self.names[i].lower().endswith(NIFTI):
+        if not self.names[i].lower().endswith(SCANS):
             return (np.nan,) * 3
         try:
-            image, turn = self._nifti(i)
+            scan, turn = self._scan(i)
         except SampleError:
             return (np.nan,) * 3
         steps = np.empty(3)
-        steps[turn[:, 0].astype(int)] = image.header.get_zooms()[:3]
+        steps[turn[:, 0].astype(int)] = scan.spacing
         return tuple(steps[::-1].tolist())
 
-    def _nifti(self, i: int) -> tuple[Any, np.ndarray]:
-        """The NIfTI image, its voxels not read yet, and how nibabel turns its axes to `_AXES`."""
-        nib: Any = require("nibabel", "volumes")
-        name = self.names[i]
-        try:
-            image = nib.load(self.root / name)
-        except OSError as error:
-            raise SampleError(name, f"can't be opened: {error.strerror or 'damaged'}") from None
-        except (nib.filebasedimages.ImageFileError, *_DAMAGED) as error:
-            raise SampleError(name, f"not a readable NIfTI file: {str(error)[:80]}") from None
-        if len(image.shape) not in (3, 4):
-            raise SampleError(name, f"{len(image.shape)} axes where a volume has 3, or 4 with channels")
-        directions = nib.orientations
-        have, wanted = directions.io_orientation(image.affine), directions.axcodes2ornt(_AXES)
-        return image, directions.ornt_transform(have, wanted)
+    def _scan(self, i: int) -> tuple[Scan, np.ndarray]:
+        """The scan, its voxels not read yet, and how nibabel turns its axes to `_AXES`."""
+        scan = read_scan(self.root / self.names[i], self.names[i])
+        return scan, turn_of(scan.affine)
+
+    def space(self, i: int) -> Space | None:
+        """Where the file's voxels lie; None for .npy files, which don't say.
+
+        Raises:
+            SampleError: the file can't be read.
+        """
+        if not self.names[i].lower().endswith(SCANS):
+            return None
+        scan, turn = self._scan(i)
+        return Space(scan.affine, turn, scan.shape)
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
         name = self.names[i]
-        if not name.lower().endswith(NIFTI):
+        if not name.lower().endswith(SCANS):
             return one_volume(_read_npy(self.root / name, name), name)
-        nib: Any = require("nibabel", "volumes")
-        image, turn = self._nifti(i)
-        try:
-            voxels = np.asarray(image.dataobj)
-        except _DAMAGED as error:
-            raise SampleError(name, f"damaged: {str(error)[:80]}") from None
-        voxels = nib.orientations.apply_orientation(voxels, turn)
-        return one_volume(voxels[..., None] if voxels.ndim == 3 else voxels, name, (2, 1, 0, 3))
+        scan, turn = self._scan(i)
+        return turned(scan.voxels(), turn, name)
 
     def fingerprint(self) -> str:
         """Of the files' names, sizes and times of change."""
@@ -144,8 +167,8 @@ def one_volume(voxels: np.ndarray, name: str, order: Sequence[int] = (0, 1, 2, 3
 
 
 def open_volumes(folder: Path, name: str, *, channels: int | None = None) -> VolumeFiles:
-    """All .nii, .nii.gz and .npy volumes under a folder; one level of sub-folders is read as classes, ``train/`` beside
-    ``test/`` as a given split.
+    """All NIfTI, NRRD, MetaImage and .npy volumes under a folder; one level of sub-folders is read as classes,
+    ``train/`` beside ``test/`` as a given split.
 
     Args:
         folder: where to look.
@@ -176,7 +199,7 @@ def open_volume_files(paths: Sequence[str | Path], name: str, *, channels: int |
 
 
 def open_volume(path: Path, name: str, *, channels: int | None = None) -> VolumeFiles | VolumeArrays:
-    """A file: a NIfTI volume, a .npy one (D, H, W) or (D, H, W, C) of 4 channels or less, or a .npy stack of them."""
+    """A file: a scan, a .npy volume (D, H, W) or (D, H, W, C) of 4 channels or less, or a .npy stack of them."""
     if path.suffix.lower() == ".npy":
         shape = open_array(path).shape
         if len(shape) == 5 or (len(shape) == 4 and shape[3] > _MOST_CHANNELS):
@@ -207,6 +230,57 @@ def open_volume_arrays(data: Any, name: str, *, labels: Any = None) -> VolumeArr
     return VolumeArrays(pieces, name)
 
 
+def open_named_volumes(address: str, *, channels: int | None = None) -> Source:
+    """``volumes:PATH``: a folder or a file read as volumes, whatever the shapes of its arrays suggest.
+
+    Args:
+        address: the folder or file.
+        channels: that every volume must have; None: those of the first.
+
+    Raises:
+        UserError: there is no such path, or no volume in it.
+    """
+    path = Path(address).expanduser()
+    if path.is_dir():
+        return open_volumes(path, f"{path.resolve().name}/", channels=channels)
+    if path.suffix.lower() == ".npz":
+        return open_volume_arrays(path, path.name)
+    if path.is_file():
+        return open_volume(path, path.name, channels=channels)
+    raise UserError(f"volumes:{address}: no such file or folder")
+
+
+def kind_by_shape(spec: Any) -> tuple[str, str]:
+    """Whether .npy arrays are images or volumes, for methods that take both: the kind, and a line where it is a guess.
+
+    Files of a folder: two axes are an image, four a volume with channels; of three axes, a last one of 4 or fewer, or
+    of less than half of the others, is an image's channels, else they are depth, height and width. A single file is a
+    stack: of four axes with more than 4 at the end, or of five, of volumes. What isn't .npy is "".
+
+    Args:
+        spec: the source as a user names it.
+    """
+    path = Path(str(spec).partition("?")[0]).expanduser() if isinstance(spec, str | Path) else None
+    if path is None or not path.exists():
+        return "", ""
+    names = walk(path, (".npy",))[:1] if path.is_dir() else [path.name] if path.suffix.lower() == ".npy" else []
+    if not names:
+        return "", ""
+    shape = open_array(path / names[0] if path.is_dir() else path).shape
+    shown = f"{names[0]} is {'x'.join(map(str, shape))}"
+    if not path.is_dir():
+        kind = "volume" if len(shape) == 5 or (len(shape) == 4 and shape[3] > _MOST_CHANNELS) else "image"
+        told = f"{shown}: taken for a stack of images; write volumes:{path} for one volume" if len(shape) == 3 else ""
+        return kind, told if len(shape) != 3 or shape[2] > _MOST_CHANNELS else ""
+    if len(shape) != 3:
+        return ("volume" if len(shape) == 4 else "image"), ""
+    if shape[2] <= _MOST_CHANNELS:
+        return "image", ""
+    if 2 * shape[2] < min(shape[:2]):
+        return "image", f"{shown}: taken for an image of {shape[2]} channels; write volumes:{path} for volumes"
+    return "volume", f"{shown}: taken for a volume (depth, height, width); write images:{path} for images"
+
+
 def _read_npy(path: Path, name: str) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
@@ -217,7 +291,8 @@ def _read_npy(path: Path, name: str) -> np.ndarray:
 
 
 FORMATS = (
-    Format("volume", 4, NIFTI, file=open_volume, files=open_volume_files, folder=open_volumes),
+    Format("volume", 4, SCANS, file=open_volume, files=open_volume_files, folder=open_volumes),
     Format("volume", 8, (".npy",), file=open_volume, files=open_volume_files, folder=open_volumes),
     Format("volume", 8, (".npz",), file=open_volume_arrays, arrays=open_volume_arrays),
+    Format("volume", 8, scheme="volumes", address=open_named_volumes),
 )

@@ -12,6 +12,7 @@ from selftaught.errors import SampleError, UserError
 from selftaught.run import applying
 from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.outputs._pictures import is_part, spare
+from selftaught.run.sharing import Crew, crew
 
 MARK, LOCK, DONE = "work.json", ".lock", ".done"
 _OWN = {MARK, LOCK, DONE, "skipped.csv"}
@@ -39,44 +40,77 @@ def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None]) ->
     applying.refuse_input(job)
     if clash := {p.resolve() for p in applying.input_paths(job.given)} & {(out / path).resolve() for path in paths}:
         raise UserError(f"--out {out}: would overwrite the input {sorted(clash)[0]}; choose another folder")
-    written = kept = 0
-    skipped: Skipped = []
+    team = crew(out, job.key())
     with applying.writing(out):
-        taken = out.is_dir() and any(entry.name not in _OWN and not is_part(entry) for entry in out.iterdir())
-        with applying.held(out / LOCK, out):
+        if not team.first:
+            with team.following():
+                found = _make(job, paths, make, team)
+                team.report(written=found[0], kept=found[1], skipped=found[2])
+            return Applied(found[0], out, found[2], found[1])
+        taken = out.is_dir() and any(not _own(entry) and not is_part(entry) for entry in out.iterdir())
+        with team.leading(), applying.held(out / LOCK, out):
             known = applying.begin(job, out / MARK, taken=taken, clear=lambda: _clear(out, paths), growing=True)
             for left in [path for path in out.rglob("*.part*") if is_part(path)]:
                 left.unlink()  # of a process that was killed; no other is at work here
-            done = _Done(out / DONE, fresh=known is None)
-            stamp = _stamps(job.source)
-            for i, path in enumerate(paths):
-                try:
-                    there = (out / path).exists() or spare(out / path).exists()
-                    if not there or not done.holds(path, stamp(i)):
-                        (out / path).parent.mkdir(parents=True, exist_ok=True)
-                        make(i, out / path)
-                        done.add(path, stamp(i))
-                        written += 1
-                    else:
-                        kept += 1
-                except SampleError as error:
-                    skipped.append((job.source.names[i], error.reason))
-                job.say(i + 1)
+            _gather_done(out, fresh=known is None)
+            team.open()
+            written, kept, skipped = _make(job, paths, make, team)
+            for other in team.gather():
+                written, kept = written + other["written"], kept + other["kept"]
+                skipped += [(name, reason) for name, reason in other["skipped"]]
             applying.list_skipped(out, skipped)
             applying.finish(out / MARK, written + kept, skipped)
     return Applied(written, out, skipped, kept)
 
 
-class _Done:
-    """Which files are finished and from which state of the input: a file that only grows, a line for each."""
+def _gather_done(out: Path, fresh: bool) -> None:
+    """Put what the other processes of a launch noted to our own notes, as they are newer; or begin with none."""
+    notes = [*([out / DONE] if fresh else []), *sorted(out.glob(DONE + ".*"))]
+    lines = [] if fresh else [line for note in notes for line in _lines(note)]
+    if lines:
+        with (out / DONE).open("a", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in lines)
+    for note in notes:
+        note.unlink(missing_ok=True)
 
-    def __init__(self, path: Path, fresh: bool) -> None:
-        self.path = path
-        if fresh:
-            path.unlink(missing_ok=True)
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+def _own(entry: Path) -> bool:
+    """Whether a file in the folder is bookkeeping of ours."""
+    return entry.name in _OWN or entry.name.startswith(DONE + ".")
+
+
+def _make(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None], team: Crew) -> tuple[int, int, Skipped]:
+    """This process's share of the files: how many were written and kept, and the samples that have none."""
+    out, say, written, kept = job.out, team.alive(job.say), 0, 0
+    skipped: Skipped = []
+    done, stamp = _Done(out, team), _stamps(job.source)
+    for i in team.share(len(paths)):
+        path = paths[i]
+        try:
+            there = (out / path).exists() or spare(out / path).exists()
+            if not there or not done.holds(path, stamp(i)):
+                (out / path).parent.mkdir(parents=True, exist_ok=True)
+                make(i, out / path)
+                done.add(path, stamp(i))
+                written += 1
+            else:
+                kept += 1
+        except SampleError as error:
+            skipped.append((job.source.names[i], error.reason))
+        say(i + 1)
+    return written, kept, skipped
+
+
+class _Done:
+    """Which files are finished and from which state of the input: a file that only grows, a line for each.
+
+    Each process of a launch has its own, and reads the first's as well.
+    """
+
+    def __init__(self, out: Path, team: Crew) -> None:
+        self.path = out / (DONE if team.first else f"{DONE}.{team.rank}")
         self._stamps: dict[str, str] = {}
-        for line in lines:
+        for line in _lines(out / DONE):
             try:
                 name, stamp = json.loads(line)
             except ValueError:  # cut off while it was written: that picture is made again
@@ -91,6 +125,10 @@ class _Done:
         """Note a finished file."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps([str(path), stamp]) + "\n")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def _stamps(source: Source) -> Callable[[int], str]:

