@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROWS = {
-    "start": [], "loss": [], "warp": [], "splat": [], "views": [], "degrade": [], "embed": [], "tiles": [],
+    "start": [], "loss": [], "warp": [], "splat": [], "sparse": [], "views": [], "degrade": [], "embed": [], "tiles": [],
     "step": ["--compile", "--accuracy"],
 }  # fmt: skip
 
