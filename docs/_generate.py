@@ -38,6 +38,8 @@ MEDMNIST_TABLES = (
     "by-encoder", "multi-domain",
 )  # fmt: skip
 FIGURES = (".svg", ".png")
+RESTORED = ROOT / "docs" / "images" / "restoration"
+SHOWN = "before, after, and as it was"
 JOBS = {
     "adapt": "Adapt a trained encoder",
     "benchmark": "Compare methods",
@@ -53,7 +55,16 @@ JOBS = {
 REFERENCE = {
     "api": (
         "Runs, methods, data",
-        ("run", "engine.method", "engine.optimisers", "engine.stages", "engine.orders", "engine.loader", "errors"),
+        (
+            "run",
+            "engine.method",
+            "engine.definition",
+            "engine.optimisers",
+            "engine.stages",
+            "engine.orders",
+            "engine.loader",
+            "errors",
+        ),
     ),
     "data": ("Data", ("data", "data.combining", "data.source", "data.fields")),
     "objectives": ("Objectives", ("objectives",)),
@@ -92,6 +103,8 @@ def card_page(slug: str, claims: Path = CLAIMS) -> str:
     if len(trained) > 1:
         parts.append(f"**Stages.** {', then '.join(trained)}; each is an ordinary run, resumable inside and between.")
     parts.append(f"```bash\n{text.command(c)}\n```")
+    if (RESTORED / f"{slug}.jpg").is_file():
+        parts.append(f"![{c.title}: {SHOWN}](../images/restoration/{slug}.jpg)")
     parts += claim_section(slug, claims)
     recipes = catalog.presets(slug)
     if recipes:
@@ -236,6 +249,14 @@ def _choice(cards: list[catalog.Card]) -> str:
     return "\n".join(["| method | data | what for | when not |", "|---|---|---|---|", *rows])
 
 
+def restored_pictures() -> str:
+    """Every picture of docs/_before_after.py under its system's name."""
+    shown = [c for c in catalog.all_cards() if (RESTORED / f"{c.slug}.jpg").is_file()]
+    return "\n\n".join(
+        f"**[{c.slug}](methods/{c.slug}.md)**\n\n![{c.title}: {SHOWN}](images/restoration/{c.slug}.jpg)" for c in shown
+    )
+
+
 def settings_page() -> str:
     """Markdown page of the settings that every run has."""
     return "# Settings of a run\n\nThe same for every method.\n\n" + FLAGS + "\n\n" + option_table(catalog.settings())
@@ -298,6 +319,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = markdown.replace("<!-- table: methods -->", catalog.table_markdown(link="methods/{slug}.md"))
     markdown = markdown.replace("<!-- table: choose -->", choose_tables())
     markdown = markdown.replace("<!-- state -->", state_sentence())
+    markdown = markdown.replace("<!-- restored -->", restored_pictures())
     markdown = markdown.replace("<!-- table: speed -->", speed_tables())
     markdown = markdown.replace("<!-- table: medmnist-quick -->", medmnist_tables())
     markdown = markdown.replace("<!-- table: facts -->", facts_table())

@@ -486,7 +486,15 @@ def test_flags_in_the_docs_exist() -> None:
         add_options(parser)
         of_commands |= set(parser._option_string_actions)
     others = {"--debug", "--site-dir", "--strict", "--check", "--gpus-per-node", "--nproc-per-node", "--nnodes"}
-    others |= {"--rdzv-backend", "--rdzv-endpoint", "--signal", "--requeue", "--ntasks-per-node", "--cpus-per-task"}
+    others |= {
+        "--rdzv-backend",
+        "--rdzv-endpoint",
+        "--signal",
+        "--requeue",
+        "--ntasks-per-node",
+        "--cpus-per-task",
+        "--standalone",
+    }
     for page in [*(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md", ROOT / "README.md"]:
         used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page.read_text()))
         assert used <= known | roles | train | of_commands | others, page.name

@@ -10,7 +10,10 @@ import pytest
 
 from selftaught.data import check, open_source
 from selftaught.data.fields import Field
+from selftaught.data.formats.volumes import kind_by_shape
 from selftaught.errors import SampleError, UserError
+from selftaught.methods.uni4eye import Uni4Eye
+from selftaught.run.configuration import modality_of
 
 
 def voxels(*shape: int) -> np.ndarray:
@@ -103,3 +106,43 @@ def test_nifti_is_turned_and_keeps_its_spacing(tmp_path: Path) -> None:
     assert [name for name, _ in report.problems] == ["c.nii.gz", "d.nii", "e.nii.gz"]
     pairs = open_source({"volume": one, "twin": one}, split="all")
     np.testing.assert_allclose(pairs.spacing, one.spacing)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "told"),
+    [
+        ((8, 8), "image", ""),
+        ((8, 8, 3), "image", ""),
+        ((12, 24, 24), "volume", "taken for a volume"),
+        ((24, 24, 9), "image", "taken for an image of 9 channels"),
+        ((24, 24, 13), "volume", "taken for a volume"),
+        ((4, 8, 8, 2), "volume", ""),
+    ],
+)
+def test_arrays_of_a_folder_are_images_or_volumes_by_their_shapes(
+    tmp_path: Path, shape: tuple, kind: str, told: str
+) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
+    found, line = kind_by_shape(tmp_path)
+    assert found == kind
+    assert told in line
+    assert bool(told) == bool(line)
+    assert kind_by_shape(f"{tmp_path}?n=3")[0] == kind
+    assert kind_by_shape("digits") == kind_by_shape(np.zeros(3)) == ("", "")
+    assert modality_of(Uni4Eye, str(tmp_path)) == kind
+    if told:
+        assert open_source(f"volumes:{tmp_path}", split="all").read(0).shape == (*shape, 1)
+        assert open_source(f"images:{tmp_path}", split="all").read(0).size == np.prod(shape)
+
+
+def test_a_single_array_is_a_stack_of_either(tmp_path: Path) -> None:
+    for shape, kind in (((5, 8, 8), "image"), ((5, 8, 8, 3), "image"), ((5, 6, 8, 8), "volume")):
+        np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
+        assert kind_by_shape(tmp_path / "x.npy")[0] == kind
+    np.save(tmp_path / "x.npy", np.zeros((5, 8, 8), np.uint8))
+    assert "taken for a stack of images" in kind_by_shape(tmp_path / "x.npy")[1]
+    assert open_source(f"volumes:{tmp_path}/x.npy", split="all").read(0).shape == (5, 8, 8, 1)
+    assert len(open_source(f"images:{tmp_path}/x.npy", split="all")) == 5
+    for scheme in ("volumes", "images"):
+        with pytest.raises(UserError, match="no such file or folder"):
+            open_source(f"{scheme}:{tmp_path}/nowhere")

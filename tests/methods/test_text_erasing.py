@@ -46,7 +46,9 @@ def test_the_loader_draws_in_the_policies_styles() -> None:
 def test_every_policy_and_loss_has_its_terms() -> None:
     torch.manual_seed(0)
     cases: list[dict[str, Any]] = [
-        {"policy": "random"},
+        {"policy": "random", "adaptation": "rsd"},
+        {"policy": "random", "adaptation": "afn"},
+        {"policy": "random", "adaptation": "dann"},
         {"policy": "none", "paste": False, "features": "random"},
         {"policy": "data-dependent", "rewards": "difficulty"},
         {"supervised": True, "triplet": False, "policy": "none"},
@@ -59,6 +61,7 @@ def test_every_policy_and_loss_has_its_terms() -> None:
         assert torch.isfinite(terms["loss"])
         assert ("valid" in terms) == (not method.config.paste)
         assert ("style" in terms) == (method.config.features != "none")
+        assert ("adaptation" in terms) == (method.config.adaptation != "none")
         assert ("triplet" in terms) == method.config.triplet
         assert ("policy" in method.optimisers()) == (
             options["policy"] == "data-dependent" if "policy" in options else 0

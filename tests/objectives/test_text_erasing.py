@@ -135,6 +135,21 @@ def test_gradient_penalty_of_a_linear_critic() -> None:
     near(found, 10 * (float(w.norm()) - 1) ** 2)
 
 
+def test_domains_are_brought_together() -> None:
+    a, b = t(RNG.random((3, 7))), t(RNG.random((3, 7)))
+    (u, _, _), (v, _, _) = (np.linalg.svd(one.numpy().T, full_matrices=False) for one in (a, b))
+    p, cos, q = np.linalg.svd(u.T @ v)
+    wanted = np.sqrt(1 - cos**2).sum() + 0.01 * np.linalg.norm(np.abs(p) - np.abs(q.T))
+    near(o.erasing_subspaces(a, b), 0.01 * wanted)
+    assert float(o.erasing_subspaces(a, 3 * a)) < 1e-4  # one subspace
+    features = t(RNG.random((4, 5))).requires_grad_()
+    loss = o.erasing_feature_norm(features, delta=2.0)
+    near(loss.detach(), 0.05 * 4)
+    loss.backward()
+    assert features.grad is not None
+    assert ((features.grad * features).sum(1) < 0).all()  # against the gradient: longer
+
+
 def test_difficulty_peaks_at_twice_the_mean() -> None:
     mean = torch.tensor(0.04)
     e = torch.tensor([0.0, 0.04, 0.08, 0.1, 0.5])

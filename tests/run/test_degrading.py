@@ -11,7 +11,9 @@ import pytest
 
 from selftaught import views
 from selftaught.cli import main
+from selftaught.data import open_source
 from selftaught.data.kernels import kernel_beside
+from selftaught.data.text_boxes import LETTERING, Lettered
 from selftaught.errors import UserError
 from selftaught.run.degrading import RECIPES, TABLE, degradation, degrade
 
@@ -44,7 +46,7 @@ def test_every_recipe_keeps_names_depth_and_alpha(recipe: str, folder: Path, tmp
     rows = list(csv.DictReader((out / TABLE).open()))
     assert [row["name"] for row in rows] == ["a.png", "sub/b.png", "sub/c.png"]
     expected = {f"{type(op).__name__}.{c}" for op in degradation(recipe).ops for c in op.columns}
-    assert set(rows[0]) == {"name", "seed"} | expected
+    assert set(rows[0]) == {"name", "seed"} | expected | ({"mirrored"} if recipe == "reflection" else set())
 
 
 def test_the_kernel_beside_a_picture_is_what_blurred_it(folder: Path, tmp_path: Path) -> None:
@@ -56,6 +58,24 @@ def test_the_kernel_beside_a_picture_is_what_blurred_it(folder: Path, tmp_path: 
     unit = (before / 65535).astype(np.float32)  # type: ignore[operator]
     made = views.render(unit, pipeline, pipeline.sample(np.random.default_rng(0), *unit.shape[:2]))
     assert np.abs(made * 65535 - after).max() < 20  # type: ignore[operator]
+
+
+def test_another_picture_is_mirrored(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "lamps"
+    other.mkdir()
+    cv2.imwrite(str(other / "lamp.png"), np.full((9, 30, 3), 255, np.uint8))
+    degrade("reflection", folder, tmp_path / "own")
+    for row in csv.DictReader((tmp_path / "own" / TABLE).open()):
+        assert row["mirrored"] != row["name"]
+    degrade(f"reflection?of={other}&kind=linear", folder, tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out" / TABLE).open()))
+    assert {row["mirrored"] for row in rows} == {"lamp.png"}
+    before, after = (cv2.imread(str(root / "a.png")) for root in (folder, tmp_path / "out"))
+    alpha = float(rows[0]["Reflection.alpha"])
+    wanted = alpha * before.astype(float) + (1 - alpha) * 255  # type: ignore[union-attr]
+    assert np.abs(after - wanted).max() < 1
+    with pytest.raises(UserError, match="perceptual"):
+        degrade("reflection?kind=mirror", folder, tmp_path / "none")
 
 
 def test_chance_is_of_the_seed_and_the_name(folder: Path, tmp_path: Path) -> None:
@@ -85,3 +105,42 @@ def test_the_command_and_a_recipe_from_a_file(folder: Path, tmp_path: Path, caps
     assert "3 written" in capsys.readouterr().out
     assert main(["degrade", "noise", str(folder), str(tmp_path / "out")]) == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_videos_become_rolling_shutter_pairs_that_can_be_read_again(tmp_path: Path) -> None:
+    from selftaught.data import open_source
+    from selftaught.data.rolling_shutter import DualReversed, rolled_pair
+
+    rng = np.random.default_rng(1)
+    film = rng.integers(0, 256, (7, 20, 24, 3), dtype=np.uint8)
+    (tmp_path / "in" / "one").mkdir(parents=True)
+    for t, frame in enumerate(film):
+        cv2.imwrite(str(tmp_path / "in" / "one" / f"{t}.png"), frame[..., ::-1])
+    out = tmp_path / "out"
+    assert degrade("rolling-shutter?readout=2&between=linear", tmp_path / "in", out) == 3
+    rows = list(csv.DictReader((out / TABLE).open()))
+    assert [(row["name"], row["first frame"]) for row in rows] == [
+        ("one/000000.png", "0"), ("one/000001.png", "2"), ("one/000002.png", "4"),
+    ]  # fmt: skip
+    pairs = DualReversed(open_source(f"pairs:{out}?t2b=t2b&b2t=b2t&gs=gs", modality="clip", split="all"))
+    np.testing.assert_array_equal(pairs.read(1), rolled_pair(film[2:5], "linear"))
+    np.testing.assert_array_equal(pairs.sample(1, ["gs"])["gs"], film[2:5])
+    with pytest.raises(UserError, match="already"):
+        degrade("rolling-shutter?readout=2", tmp_path / "in", out)
+    with pytest.raises(UserError, match="between=blend"):
+        degrade("rolling-shutter?between=blend", tmp_path / "in", tmp_path / "other")
+
+
+def test_the_boxes_beside_a_picture_hold_what_was_drawn(folder: Path, tmp_path: Path) -> None:
+    degrade("text?words=2", folder, tmp_path / "out")
+    before, after = (cv2.imread(str(root / "a.png"), cv2.IMREAD_UNCHANGED) for root in (folder, tmp_path / "out"))
+    changed = (before != after).any(2)  # type: ignore[union-attr]
+    inside = np.zeros_like(changed)
+    boxes = np.loadtxt(tmp_path / "out" / "a.boxes.txt", dtype=int, ndmin=2)
+    for left, top, right, bottom in boxes:
+        inside[top:bottom, left:right] = True
+    assert changed.any()
+    assert not (changed & ~inside).any()
+    source = Lettered(open_source(str(tmp_path / "out"), split="all"), dilation=(0, 0))
+    mask = source.sample(list(source.names).index("a.png"))[LETTERING]
+    assert ((mask == 0) >= changed).all()

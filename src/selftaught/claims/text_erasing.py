@@ -6,7 +6,8 @@ import torch
 
 from selftaught.claims._comparison import Arm, Claim
 from selftaught.claims._facts import EXACT, Fact
-from selftaught.objectives.text_erasing import erasing_difficulty_reward, erasing_hole, triplet_erasure
+from selftaught.objectives.text_erasing import erasing_hole, triplet_erasure
+from selftaught.objectives.text_styling import erasing_difficulty_reward
 
 __all__ = ["claim", "fact"]
 
@@ -20,13 +21,12 @@ def claim() -> Claim:
     return Claim(
         method="text-erasing",
         says="Text that a learnt policy styles teaches more than text styled by chance.",
-        data="photos:lettered?train=40&test=2",
+        data="photos:lettered?tile=64&train=40&test=1",
         arms=(
             Arm("learned", "text-erasing", {"policy": "learned"}),
             Arm("random", "text-erasing", {"policy": "random"}),
-            Arm("input", "text-erasing", {"policy": "random"}, kind="raw"),
         ),
-        common={"steps": 80, "batch_size": 4, "workers": 0},
+        common={"steps": 80, "batch_size": 2, "workers": 0},
         score=("restoration", "psnr"),
         also=(("residual-text", "erased"), ("residual-text", "f1"), ("restoration", "ssim")),
         full={"steps": 3000, "batch_size": 8, "data": "photos:lettered"},

@@ -53,7 +53,7 @@ def recompute_activations(network: nn.Module) -> list[nn.Module]:
     if not found:
         raise UserError("--recompute: this network has no blocks to compute again; leave it out")
     for block in found:
-        block.forward = _Recomputed(block)  # type: ignore[method-assign]
+        block.forward = _Recomputed(block)
     return found
 
 

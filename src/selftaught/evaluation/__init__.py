@@ -61,6 +61,7 @@ from selftaught.evaluation.scene_detection import average_precision, box_iou, de
 from selftaught.evaluation.scene_segmentation import scene_segmentation
 from selftaught.evaluation.segmentation import segmentation
 from selftaught.evaluation.similarity import blockiness, cka_matrix, linear_cka
+from selftaught.evaluation.temporal import QUESTIONS, temporal
 from selftaught.evaluation.video import VIDEO_NOISE, noisy_clip, recall
 from selftaught.evaluation.volume_dice import dice, slice_position, volume_dice
 
@@ -135,6 +136,7 @@ _ALL = (
         "scene-segmentation", "a class for every point, linear on frozen features: IoU", "scenes", scene_segmentation
     ),
     Protocol("scene-detection", "boxes by a small detector on frozen tokens: AP at 3D IoU", "scenes", scene_detection),
+    Protocol("temporal", "clips forward or not, fast or slow, in order or not: linear probes", "times", temporal),
     Protocol("dice", "structures of volumes against masks: 3-D Dice of each volume", "volumes", volume_dice),
     Protocol(
         "slice-position", "the nearest slice of another volume is of the same partition", "slices", slice_position
@@ -152,6 +154,7 @@ __all__ = [
     "INCOMES",
     "LABEL_SETS",
     "PROTOCOLS",
+    "QUESTIONS",
     "TEMPLATES",
     "VIDEO_NOISE",
     "Attack",
@@ -245,6 +248,7 @@ __all__ = [
     "stack_layers",
     "subset",
     "table",
+    "temporal",
     "text_retrieval",
     "unlearning",
     "vie_score",

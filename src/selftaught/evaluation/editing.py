@@ -1,4 +1,4 @@
-"""How well edited pictures follow their instructions: by a judge that did not teach, and by pixels with known results."""
+"""How well edited pictures follow their instructions: by a held-out judge, and by pixels."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def editing(
 
     Returns:
         ``followed`` and ``kept``, shares that the held-out judge says yes to; ``overall``, the mean of sqrt(p q) over
-        both of its probabilities; ``change``, mean absolute change of pixels; ``own_judge``, the share that the teaching
-        judge says yes to (far above ``followed``, the judge was fooled); with results ``success``, the share within
+        both of its probabilities; ``change``, mean absolute change of pixels; ``own_judge``, the share that the
+        teaching judge says yes to (far above ``followed``, it was fooled); with results ``success``, the share within
         reach of the right colour, ``outside``, root mean square change outside the edit's region, and ``right``, the
         share that is a success and changed by less than 0.1 outside.
 

@@ -15,6 +15,7 @@ from selftaught.evaluation.result import Number, Result
 CEILING = 100.0
 WINDOW = 11
 SIGMA = 1.5
+LPIPS_SIDE = 32
 
 Images = np.ndarray | Tensor | Sequence[np.ndarray] | Sequence[Tensor]
 
@@ -30,6 +31,7 @@ def restoration(
     channel: Literal["rgb", "y"] = "rgb",
     shave: int = 0,
     names: Sequence[str] | None = None,
+    lpips: Literal["auto", "on", "off"] = "off",
 ) -> Result:
     """PSNR, SSIM, MS-SSIM, mean error and sharpness of every image against its clean target, beside those of its input.
 
@@ -45,6 +47,9 @@ def restoration(
             super-resolution do. Grey images are their own luma.
         shave: rows and columns that are left out at every border, default 0; usually the factor of super-resolution.
         names: what each image is called in ``worst_first``; their numbers from 0 if not given.
+        lpips: the distance by VGG16's features as well (lower is better): "on"; "auto" where its weights are on this
+            machine; "off" (default). Where it can't be had, "on" says so in the note. Always of all channels, without
+            the border.
 
     Returns:
         ``Result`` "restoration": each number with an interval over images; figures ``per_image`` with the lists in the
@@ -64,11 +69,16 @@ def restoration(
         _check_sizes(name, images, clean)
     _check_range(clean, data_range)
     columns: dict[str, list[float]] = {}
+    pictures = clean
     clean = [_looked_at(image, channel, shave, data_range) for image in clean]
+    judge, why = _lpips(lpips, pictures)
     for name, images in (("", restored), ("_input", inputs)):
         if images is None:
             continue
         fitted = [np.clip(image.astype(np.float64), 0, data_range) if clip else image for image in images]
+        if judge is not None:
+            pairs = zip(fitted, pictures, strict=True)
+            columns["lpips" + name] = [_apart(judge, a, b, data_range, shave) for a, b in pairs]
         fitted = [_looked_at(image, channel, shave, data_range) for image in fitted]
         columns["psnr" + name] = [psnr(a, b, data_range) for a, b in zip(fitted, clean, strict=True)]
         columns["ssim" + name] = [ssim(a, b, data_range) for a, b in zip(fitted, clean, strict=True)]
@@ -78,7 +88,8 @@ def restoration(
             float(np.abs(a.astype(np.float64) - b).mean() / data_range) for a, b in zip(fitted, clean, strict=True)
         ]
     exact = sum(value == np.inf for key, values in columns.items() if key.startswith("psnr") for value in values)
-    per_image = {key: np.minimum(values, CEILING if key.startswith("psnr") else 1.0) for key, values in columns.items()}
+    ceilings = {"psnr": CEILING, "lpips": np.inf}
+    per_image = {key: np.minimum(values, ceilings.get(key.split("_")[0], 1.0)) for key, values in columns.items()}
     if inputs is not None:
         gains = ("psnr", "ssim", "sharpness", "ms_ssim")
         per_image |= {f"{m}_gain": per_image[m] - per_image[f"{m}_input"] for m in gains}
@@ -88,12 +99,44 @@ def restoration(
         f"{small} images smaller than SSIM's window of {WINDOW}" if small else "",
         "on the Y channel" if channel == "y" else "",
         f"without {shave} pixels at the border" if shave else "",
+        why,
     )
     numbers = {key: Number.bootstrap(values) for key, values in per_image.items()}
     called = list(names) if names is not None else [str(i) for i in range(len(clean))]
     order = np.argsort(per_image["psnr"], kind="stable")
     rows = [{"name": called[i]} | {key: float(values[i]) for key, values in per_image.items()} for i in order]
     return Result("restoration", numbers, {"per_image": per_image, "worst_first": rows}, note)
+
+
+def _lpips(wanted: str, clean: list[np.ndarray]) -> tuple[Any, str]:
+    """The network of LPIPS, or None and why there is none."""
+    if wanted not in ("auto", "on", "off"):
+        raise UserError(f"lpips {wanted}: it may be auto, on or off")
+    if wanted == "off":
+        return None, ""
+    from selftaught import networks
+
+    if wanted == "auto" and not networks.lpips_at_hand():
+        return None, ""
+    if any(image.shape[2] not in (1, 3) or min(image.shape[:2]) < LPIPS_SIDE for image in clean):
+        return None, f"LPIPS left out: it sees 1 or 3 channels, and no image below {LPIPS_SIDE} pixels"
+    try:
+        return networks.load_lpips(), ""
+    except UserError as error:
+        return None, f"LPIPS left out: {error}"
+
+
+def _apart(judge: Any, a: np.ndarray, b: np.ndarray, data_range: float, shave: int) -> float:
+    """LPIPS of two images (H,W,C)."""
+    import torch
+
+    inner = slice(shave, -shave or None)
+    x, y = (
+        torch.from_numpy(np.ascontiguousarray(image[inner, inner].transpose(2, 0, 1), np.float32))[None] / data_range
+        for image in (a, b)
+    )
+    with torch.inference_mode():
+        return float(judge(x, y))
 
 
 def luma(image: np.ndarray, data_range: float = 255) -> np.ndarray:

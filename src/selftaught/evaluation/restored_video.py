@@ -35,8 +35,8 @@ def restored_video(
 
     Returns:
         ``Result`` "restoration": the numbers of all frames; ``flicker`` (see `flicker`), of grey levels of 255, with an
-        interval over clips; figures ``per_frame``, name of a clip -> {"psnr": (T,), "ssim": (T,)}, besides those of
-        `restoration`.
+        interval over clips; ``psnr middle``, of the frame in the middle of every clip of three frames or more; figures
+        ``per_frame``, name of a clip -> {"psnr": (T,), "ssim": (T,)}, besides those of `restoration`.
 
     Raises:
         UserError: clips of other numbers or sizes than their targets; what `restoration` refuses.
@@ -61,6 +61,8 @@ def restored_video(
     moving = [k for k, clip in enumerate(targets) if len(clip) > 1]
     values = [flicker(predictions[k], targets[k], data_range) for k in moving]
     numbers = dict(found.numbers) | ({"flicker": Number.bootstrap(values)} if values else {})
+    middle = [float(columns["psnr"][k][len(clip) // 2]) for k, clip in enumerate(targets) if len(clip) > 2]
+    numbers |= {"psnr middle": Number.bootstrap(middle)} if middle else {}
     return Result("restoration", numbers, dict(found.figures) | {"per_frame": curves}, found.note)
 
 

@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from selftaught.data.editing import INSTRUCTION, TARGET
 from selftaught.errors import UserError
 from selftaught.objectives import sample_flow
 
-__all__ = ["Editor", "times_of"]
+__all__ = ["Editor", "copy_weights", "repeated", "times_of"]
 
 
 class Editor(nn.Module):
     """Pictures and instructions in, edited pictures out.
 
     Args:
-        generator: velocity(x_t, t, text, ref) with ``encode``, ``decode`` and ``latent``, the shape of what it works on.
+        generator: velocity(x_t, t, text, ref) with ``encode``, ``decode`` and ``latent``, the shape that it works on.
         empty: what the generator takes for an empty text (1, L), where it takes tokens; None where it takes strings.
         steps: times of the sampler.
         fresh: whether every step draws new noise.
@@ -56,7 +57,8 @@ class Editor(nn.Module):
         empty: Any = self.empty
         if text is None:
             text = empty.expand(len(x), -1) if empty.shape[1] > 1 else [""] * len(x)
-        ref, start = generator.encode(2 * x - 1), self.noise.expand(len(x), *self.noise.shape[1:])  # type: ignore[operator, union-attr]
+        noise: Any = self.noise
+        ref, start = generator.encode(2 * x - 1), noise.expand(len(x), *noise.shape[1:])
         draws = torch.Generator(device=x.device).manual_seed(0) if self.fresh else None
 
         def velocity(x_t: Tensor, t: Tensor) -> Tensor:
@@ -78,4 +80,21 @@ def times_of(text: str, option: str) -> tuple[float, ...]:
         found = ()
     if not found or any(not 0 < t <= 1 for t in found):
         raise UserError(f"{option}={text!r}: times above 0 and at most 1, such as 0.25,0.5,0.75")
+    return found
+
+
+def copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Weights of one network into another of its build, under LoRA's names where that has some."""
+    own = target.state_dict()
+    for name, value in source.state_dict().items():
+        head, _, last = name.rpartition(".")
+        there = name if name in own else f"{head}.parametrizations.{last}.original"
+        own[there].copy_(value)
+
+
+def repeated(batch: dict[str, Any], times: int) -> dict[str, Any]:
+    """Every edit of a batch several times, one after the other."""
+    found: dict[str, Any] = {"image": batch["image"].repeat_interleave(times, 0)}
+    for name in ("text", INSTRUCTION, TARGET, "kind"):
+        found[name] = [text for text in batch[name] for _ in range(times)]
     return found

@@ -78,7 +78,7 @@ class Judges(nn.Module):
         found = [self.answers(batch, edited, "judge", which)] if "judge" in self.small else []
         asked = self._large(batch, which) if len(self.large) else []
         for model in self.large:
-            found.append(torch.stack([model(batch["image"], edited, part) for part in asked], dim=1))
+            found += [torch.stack([model(batch["image"], edited, part) for part in asked], dim=1)]
         return found
 
     def loss(self, batch: dict[str, Any], edited: Tensor, question_set: str = "both") -> Tensor:

@@ -7,17 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from selftaught.catalog.rules import Count
+from selftaught.catalog.rules import Count, Natural
 from selftaught.data.builtin.photos import PHOTOS, pixels
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Schedule
 from selftaught.engine.orders import Order
 from selftaught.errors import SampleError, UserError
-from selftaught.views import GlassDraw, HorizontalFlip, Op, Pipeline, RandomCrop, Recipe, View, reflect
+from selftaught.views import GlassDraw, HorizontalFlip, Op, Pipeline, RandomCrop, Recipe, View, covered, reflect
 
 BLENDED, TRANSMISSION, REFLECTION = "blended", "transmission", "reflection"
 """Names of the views, and of the fields of a source of pairs."""
@@ -39,6 +38,8 @@ class ReflectionConfig(MethodConfig):
     """How reflections are made where the data bring none: in linear light with a vignette, CEILNet's, a mixture."""
     flip: bool = False
     """Exchange left and right in half of the patches."""
+    overlap: Natural = 96
+    """Context of a tile on each side, where large pictures are restored in tiles; rounded up to a multiple of 32."""
 
 
 class Rolled(Order):
@@ -178,16 +179,6 @@ def _other_photo(clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     held_out = [k for k, photo in enumerate(PHOTOS) if photo.held_out]
     eight = np.rint(clean * 255)
     choices = [k for k in held_out if pixels(k).shape != clean.shape or not np.array_equal(pixels(k), eight)]
-    photo = fitted(pixels(choices[int(rng.integers(len(choices)))]), *clean.shape[:2])
+    photo = covered(pixels(choices[int(rng.integers(len(choices)))]), *clean.shape[:2])
     photo = photo if clean.shape[2] == 3 else photo.mean(2, keepdims=True).repeat(clean.shape[2], 2)
     return np.ascontiguousarray(photo / np.float32(255), clean.dtype)
-
-
-def fitted(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The middle of an image (H, W, C), resized so that it just covers (height, width)."""
-    scale = max(height / image.shape[0], width / image.shape[1])
-    size = (max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale)))
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    resized = resized.reshape(size[1], size[0], -1)
-    top, left = (size[1] - height) // 2, (size[0] - width) // 2
-    return resized[top : top + height, left : left + width]

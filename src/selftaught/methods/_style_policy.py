@@ -44,14 +44,12 @@ class StyledByPolicy(FrozenFeatures):
         return self.eraser.network
 
     def build_policy(self) -> None:
-        """The controller, the detector D_M, and the running means of their rewards."""
+        """The controller, and the running means of its rewards."""
         c = self.config
         self.register_buffer("difficulty", torch.zeros(()))
         self.register_buffer("realism", torch.zeros(()))
         seen = 16 * c.width if c.policy == "data-dependent" else 0
         self.controller = networks.StylePolicy(tuple(STYLE_DECISIONS.values()), features=seen)
-        if c.rewards != "difficulty":
-            self.mask_discriminator = networks.TextMaskDiscriminator(self.channels, features=8 * c.width)
 
     def pool(self) -> Tensor:
         """Styles for the loader, (pool, 18)."""
@@ -70,9 +68,7 @@ class StyledByPolicy(FrozenFeatures):
         if c.rewards != "difficulty":
             with torch.no_grad(), judging(self.generator):
                 features = self.generator(g).mask_features
-            wrong = objectives.text_dice(self.mask_discriminator(features), 1 - real, sigmoid=False).mean()
-            found = self.minimise({"loss": wrong}, optimiser="mask discriminator")
-            told["mask discriminator"] = found["loss"]
+            told = self.detector_step(features, real)
         if c.policy == "data-dependent":
             seen = self.seen(g).repeat(c.policies, 1)
             drawn = self.controller(features=seen)
@@ -85,6 +81,21 @@ class StyledByPolicy(FrozenFeatures):
         relevant = objectives.erasing_relevant(drawn.actions, release=c.release_relevance)
         loss = objectives.erasing_policy(drawn.log_probs, drawn.entropies, rewards, relevant)
         return told | more | {"policy": self.minimise({"loss": loss}, optimiser="policy")["loss"]}
+
+    def detector_step(self, features: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """D_M learns where real text is."""
+        wrong = objectives.text_dice(self.mask_discriminator(features), 1 - real, sigmoid=False).mean()
+        return {"mask discriminator": self.minimise({"loss": wrong}, optimiser="mask discriminator")["loss"]}
+
+    def adapted(self, made: networks.Erased, g: Tensor, m: Tensor, real: Tensor) -> Tensor:
+        """The term of ``adaptation``; features are the bottleneck's maxima, real text is that of g."""
+        if self.config.adaptation == "dann":
+            found = self.mask_discriminator(made.mask_features)
+            return objectives.text_dice(found, 1 - m * real, sigmoid=False).mean()
+        drawn, own = made.bottleneck.amax((2, 3)), self.generator(g).bottleneck.amax((2, 3))
+        if self.config.adaptation == "rsd":
+            return objectives.erasing_subspaces(drawn, own)
+        return objectives.erasing_feature_norm(drawn) + objectives.erasing_feature_norm(own)
 
     def tried(self, g: Tensor, real: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """e and q, (M,) each, of text in M styles, or in M for each picture; the generator stays as it is."""

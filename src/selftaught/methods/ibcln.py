@@ -97,7 +97,7 @@ class IBCLN(ReflectionMethod):
 
     def deliverable(self) -> nn.Module:
         """Pictures with reflections in [0, 1] to such without, whole or in tiles."""
-        return networks.ReflectionRemover(self.net)
+        return networks.ReflectionRemover(self.net, overlap=self.config.overlap)
 
     def deliverable_spec(self) -> dict[str, Any]:
         """The network's sizes."""

@@ -120,6 +120,8 @@ class Config(MethodConfig):
     """Which network is delivered; in short runs the momentum copy lags behind."""
     turn: Annotated[float, Range(0, 180)] = 180.0
     """Largest turn of a view about the vertical, in degrees."""
+    flip: Share = 0.5
+    """Chance of a view to be mirrored, along x and along y."""
     colour_jitter: Share = 0.05
     """Deviation of a point's colour, as a share of the range."""
     interpolation: Literal["trilinear", "nearest"] = "trilinear"
@@ -137,10 +139,10 @@ PRESETS = {
     "scannet": {"epochs": 1800, "batch_size": 12},
     "ablation": {"epochs": 1800, "batch_size": 12, **_SMALL},
     "laptop": {
-        "voxel": 0.1, "widths": "24-48-64", "up_widths": "64-48-32", "blocks": 1, "attention": 1,
-        "attention_levels": 1, "window": 256, "drop_path": 0.1, "crop": 4000, "head": "256-64", "prototypes": 64,
-        "target_decay": 0.99, "keep": "student", "lr": 2e-3, "warmup_epochs": 2.0, "steps": 240, "batch_size": 2,
-        "clip": 3.0,
+        "voxel": 0.12, "widths": "16-32-64", "up_widths": "64-32-16", "blocks": 1, "attention": 1,
+        "attention_levels": 1, "attention_dropout": 0.0, "drop_path": 0.1, "crop": 4000, "head": "128-64",
+        "prototypes": 64, "target_decay": 0.99, "keep": "student", "lr": 2e-3, "warmup_epochs": 2.0, "steps": 300,
+        "batch_size": 2, "clip": 3.0,
     },
 }  # fmt: skip
 
@@ -243,7 +245,7 @@ class MaskedSceneModeling(Method):
         c = self.config
         ops = (
             KeepPlace(), CropCloud(c.crop), CentreCloud(), TurnCloud(c.turn), TurnCloud(180 / 64, axis="x", p=0.5),
-            TurnCloud(180 / 64, axis="y", p=0.5), ScaleCloud((c.scale_low, 2 - c.scale_low)), FlipCloud(),
+            TurnCloud(180 / 64, axis="y", p=0.5), ScaleCloud((c.scale_low, 2 - c.scale_low)), FlipCloud(c.flip),
             JitterPlaces(), CloudContrast(), ShiftColours(), JitterColours(c.colour_jitter), OnePerVoxel(c.voxel),
         )  # fmt: skip
         return Recipe((View("first", "points", Pipeline(ops)), View("second", "points", Pipeline(ops))))

@@ -21,18 +21,18 @@ from torch import Tensor, nn
 from selftaught import objectives, views
 from selftaught.catalog.rules import Count, Form, Natural, NonNegative, Positive, Range, Share
 from selftaught.data.editing import EDITED, INSTRUCTION, TARGET, edits
-from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optim, Optimizer, Schedule, Stage
+from selftaught.engine.method import LearningRateScaling, MethodConfig, Optim, Optimizer, Schedule, Stage
 from selftaught.errors import UserError
-from selftaught.methods._editor import Editor, times_of
+from selftaught.methods._editor import Editor, copy_weights, times_of
+from selftaught.methods._flow_editor import CONTEXT, FlowEditor
 from selftaught.methods._judging import Judges
 from selftaught.networks.flow import add_lora, flow_network
 from selftaught.networks.flow_pipeline import pipeline_flow
 from selftaught.networks.frozen import Frozen
-from selftaught.views import Pipeline, Recipe, View, tokeniser
+from selftaught.views import Pipeline, Recipe, View
 
 __all__ = ["NPEdit"]
 
-_CONTEXT = 32
 Times = Annotated[str, Form(r"[0-9.]+(,[0-9.]+)*", "times such as 0.25,0.5,0.75")]
 
 
@@ -122,14 +122,14 @@ PRESETS = {
         "lr": 1e-4, "precision": "bf16-mixed",
     },
     "laptop": {
-        "base": "unet", "flow_width": 32, "flow_patch": 2, "teacher_steps": 400, "judge_steps": 300,
-        "warmup_steps": 150, "small_lr": 2e-3, "vlm_weight": 1.0, "fake_updates": 3, "lr": 5e-4, "steps": 150,
+        "base": "unet", "image_size": 16, "flow_width": 24, "flow_patch": 2, "teacher_steps": 400, "judge_steps": 150,
+        "warmup_steps": 80, "small_lr": 3e-3, "vlm_weight": 0.3, "fake_updates": 2, "lr": 1e-3, "steps": 150,
         "batch_size": 32,
     },
 }  # fmt: skip
 
 
-class NPEdit(Method):
+class NPEdit(FlowEditor):
     """NP-Edit with its baselines, on pictures with instructions, captions or classes."""
 
     slug = "np-edit"
@@ -161,17 +161,20 @@ class NPEdit(Method):
         if not (c.use_vlm or c.use_dmd or c.baseline != "none"):
             raise UserError("use_vlm=False, use_dmd=False: without judge and matching there is nothing to learn from")
         small = not c.base.startswith("diffusers:")
+        generator: nn.Module
+        teacher: nn.Module
         if small:
-            options: dict[str, Any] = {"patch": c.flow_patch, "width": c.flow_width, "context": _CONTEXT}
+            options: dict[str, Any] = {"patch": c.flow_patch, "width": c.flow_width, "context": CONTEXT}
             made = [flow_network(c.base, self.channels, c.image_size, **options) for _ in range(3)]  # type: ignore[arg-type]
             generator, teacher, self.fake = made
             teacher.requires_grad_(c.teacher_steps > 0)
         else:
-            generator, frozen, self.fake = pipeline_flow(c.base.partition(":")[2], c.image_size)
+            name = c.base.partition(":")[2]
+            generator, frozen, self.fake = pipeline_flow(name, c.image_size)  # type: ignore[assignment]
             teacher = Frozen(frozen, name=c.base)
         if c.lora:
             add_lora(generator, c.lora, c.lora_alpha)
-        judges = Judges(c.judge, self.channels, width=c.judge_width, form=c.judge_form, context=_CONTEXT)
+        judges = Judges(c.judge, self.channels, width=c.judge_width, form=c.judge_form, context=CONTEXT)
         self.small = small
         self.t_set, steps = times_of(c.t_set, "t_set"), times_of(c.steps_at, "steps_at")
         empty = self.words([""]) if small else None
@@ -184,27 +187,6 @@ class NPEdit(Method):
         }
         self.stages = tuple(name for name, asked in wanted.items() if asked)
         self.stage = self.stages[0]
-
-    @property
-    def generator(self) -> nn.Module:
-        """G."""
-        return self.editor.generator
-
-    @property
-    def teacher(self) -> nn.Module:
-        """G_init, frozen."""
-        return self.editor.teacher  # type: ignore[return-value]
-
-    @property
-    def judges(self) -> Judges:
-        """Those that are learnt from, and the second one that is held out."""
-        return self.editor.judges  # type: ignore[return-value]
-
-    def words(self, texts: list[str]) -> Any:
-        """Texts as the flow models take them: tokens of the small ones, strings of a pretrained one."""
-        if not self.small:
-            return list(texts)
-        return torch.from_numpy(tokeniser("words-1024")(list(texts), _CONTEXT)).to(self.pixel_mean.device)
 
     # ---- stages ----------------------------------------------------------------------------------------------
     def stage_plan(self, stage: str) -> Stage:
@@ -219,9 +201,9 @@ class NPEdit(Method):
         """The editor begins as the teacher, and so does the fake model."""
         super().enter_stage(stage)
         if self.small and "teacher" in self.stages and stage == self._after("teacher"):
-            _copy(self.teacher, self.generator)
+            copy_weights(self.teacher, self.generator)
         if self.small and stage == "edit":
-            _copy(self.teacher, self.fake)
+            copy_weights(self.teacher, self.fake)
         if self.small:
             self.teacher.requires_grad_(stage == "teacher")
         self.judges.requires_grad_(stage == "judge")
@@ -291,35 +273,6 @@ class NPEdit(Method):
             return self.minimise(self.policy_terms(batch))
         return self._edit_step(batch)
 
-    def _latents(self, batch: dict[str, Any], name: str = "image") -> Tensor:
-        """Pictures of a batch as the flow sees them, without gradient."""
-        with torch.no_grad():
-            return self.generator.encode(2 * batch[name] - 1)  # type: ignore[operator]
-
-    def _uniform(self, x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
-        return low + (high - low) * torch.rand(len(x), device=x.device)
-
-    def teacher_loss(self, batch: dict[str, Any]) -> Tensor:
-        """Flow matching of pictures and their captions, some of them left out."""
-        y = self._latents(batch)
-        t, eps = self._uniform(y), torch.randn_like(y)
-        said = [c if u > self.config.text_dropout else "" for c, u in zip(batch["text"], _draws(y), strict=True)]
-        return objectives.flow_matching(self.teacher(objectives.noised(y, eps, t), t, self.words(said)), y, eps)
-
-    def identity_loss(self, batch: dict[str, Any]) -> Tensor:
-        """L_id: the editor is to copy its reference, told the reference's caption."""
-        y = self._latents(batch)
-        t, eps = self._uniform(y), torch.randn_like(y)
-        v = self.generator(objectives.noised(y, eps, t), t, self.words(batch["text"]), y)
-        return objectives.flow_matching(v, y, eps)
-
-    def supervised_loss(self, batch: dict[str, Any]) -> Tensor:
-        """Flow matching of the result of a pair, given the picture before and the instruction."""
-        y, x = self._latents(batch), self._latents(batch, EDITED)
-        t, eps = self._uniform(y), torch.randn_like(y)
-        v = self.generator(objectives.noised(x, eps, t), t, self.words(batch[INSTRUCTION]), y)
-        return objectives.flow_matching(v, x, eps)
-
     def _judge_step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Each small judge learns from the pictures of its half."""
         half = (batch["values"]["picture"].long() % 2).tolist()
@@ -363,10 +316,6 @@ class NPEdit(Method):
         terms = objectives.np_edit_terms(judged, matched, vlm_weight=c.vlm_weight, dmd_weight=c.dmd_weight)
         return shown | self.minimise(terms, "editor")
 
-    def decoded(self, latents: Tensor) -> Tensor:
-        """Pictures in about [0, 1] for a judge, with gradient."""
-        return (self.generator.decode(latents) + 1) / 2  # type: ignore[operator]
-
     def fake_loss(self, made: Tensor, wanted: Any) -> Tensor:
         """L_aux on what the editor made, told the caption of the imagined result."""
         t, e = self._uniform(made), torch.randn_like(made)
@@ -383,29 +332,6 @@ class NPEdit(Method):
                 bare = self.teacher(x_t, t, self.words([""] * len(made)))
                 real = objectives.guided_velocity(real, bare, c.guidance)
         return objectives.match_distributions(made, x_t, real, fake, t, normalise=c.dmd_normalise)
-
-    def policy_terms(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Several edits of each picture with fresh noise in every step; what the judge likes gets more likely."""
-        k, steps = self.config.policy_edits, self.editor.steps
-        many = _repeated(batch, k)
-        y, said = self._latents(many), self.words(many[INSTRUCTION])
-        x_t, log = torch.randn_like(y), []
-        for number, at in enumerate(steps):
-            t = y.new_full((len(y),), at)
-            clean = objectives.clean_from_velocity(x_t, self.generator(x_t, t, said, y), t)
-            if number + 1 < len(steps):
-                after = steps[number + 1]
-                mean = (1 - after) * clean
-                x_t = (mean + after * torch.randn_like(y)).detach()
-                log.append(objectives.gaussian_log_density(x_t, mean, after))
-        if not log:
-            raise UserError(
-                "--baseline policy: one step has no chance to learn from; give --steps-at two times or more"
-            )
-        with torch.no_grad():
-            reward = self.judges.reward(many, self.decoded(clean), self.config.question_set).view(-1, k)
-        chance = torch.stack(log).mean(0).view(-1, k)
-        return {"loss": objectives.policy_gradient(chance, reward), "reward": reward.mean()}
 
     # ---- what one keeps --------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -439,26 +365,3 @@ class NPEdit(Method):
         """The editor without teacher and judges."""
         bare = Editor(self.generator, self.editor.empty, self.editor.steps, fresh=self.editor.fresh)  # type: ignore[arg-type]
         return bare, self.deliverable_spec()
-
-
-def _copy(source: nn.Module, target: nn.Module) -> None:
-    """Weights of one network into another of its build, under LoRA's names where that has some."""
-    own = target.state_dict()
-    for name, value in source.state_dict().items():
-        head, _, last = name.rpartition(".")
-        there = name if name in own else f"{head}.parametrizations.{last}.original"
-        own[there].copy_(value)
-
-
-def _draws(x: Tensor) -> list[float]:
-    return torch.rand(len(x)).tolist()
-
-
-def _repeated(batch: dict[str, Any], times: int) -> dict[str, Any]:
-    """Every sample several times, one after the other."""
-    found: dict[str, Any] = {}
-    for name in ("image", "text", INSTRUCTION, TARGET, "kind"):
-        value = batch[name]
-        rows = [v for v in value for _ in range(times)] if isinstance(value, list) else None
-        found[name] = value.repeat_interleave(times, 0) if rows is None else rows
-    return found

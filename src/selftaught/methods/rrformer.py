@@ -205,7 +205,7 @@ class RRFormer(ReflectionMethod):
     # ---- what one keeps ----------------------------------------------------------------------------------------
     def deliverable(self) -> nn.Module:
         """Pictures with reflections in [0, 1] to such without, whole or in tiles."""
-        return networks.ReflectionRemover(self.net, self.columns)
+        return networks.ReflectionRemover(self.net, self.columns, overlap=self.config.overlap)
 
     def deliverable_spec(self) -> dict[str, Any]:
         """The network's sizes, and whose maps it reads."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from selftaught.catalog.rules import Count, NonNegative
 from selftaught.data.builtin.photos import PHOTOS, pixels
 from selftaught.errors import UserError
+from selftaught.methods._frozen_features import FrozenFeatures
 from selftaught.methods._restoration import Enlarger, SuperResolutionConfig, SuperResolutionMethod
 from selftaught.networks.frozen import Frozen
 from selftaught.networks.perceptual import random_features, run_features
@@ -73,7 +74,7 @@ PRESETS = {
 }  # fmt: skip
 
 
-class SRResNet(SuperResolutionMethod):
+class SRResNet(FrozenFeatures, SuperResolutionMethod):
     """SRResNet-MSE and SRResNet-VGG22; any number of channels (VGG sees 1 or 3)."""
 
     slug = "srresnet"
@@ -140,26 +141,6 @@ class SRResNet(SuperResolutionMethod):
         if self.perceptual.name.startswith("VGG19 of torchvision"):
             return FEATURE_SCALE
         return matched_scale(self.perceptual, self.channels)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Which features the loss was computed with, so that a resumed run can't go on with others."""
-        super().on_save_checkpoint(checkpoint)
-        if "perceptual" in self.__dict__:
-            checkpoint["frozen"] = {"name": self.perceptual.name, "hash": self.perceptual.hash}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse other features than the run began with.
-
-        Raises:
-            UserError: it names both.
-        """
-        super().on_load_checkpoint(checkpoint)
-        known = checkpoint.get("frozen")
-        if known is not None and known["hash"] != self.perceptual.hash:
-            raise UserError(
-                f"the run began with the features of {known['name']} ({known['hash']}), here are those of "
-                f"{self.perceptual.name} ({self.perceptual.hash}); begin a new run with --vgg-weights"
-            )
 
     # ---- what one keeps --------------------------------------------------------------------------------------
     def deliverable(self) -> nn.Module:

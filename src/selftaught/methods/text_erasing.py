@@ -94,6 +94,8 @@ class Config(MethodConfig):
     """Compare composites y; off: the whole result, outside of real text."""
     triplet: bool = True
     """The triplet erasure loss."""
+    adaptation: Literal["none", "rsd", "afn", "dann"] = "none"
+    """A term that brings drawn and real text together, as baselines: subspaces, norms of features, or D_M's view."""
     gan: Literal["hinge", "lsgan", "bce", "wgan-gp"] = "hinge"
     """Adversarial loss."""
     adv_weight: NonNegative = 0.1
@@ -174,6 +176,8 @@ class TextErasing(StyledByPolicy):
         if self.learns_policy:
             self.build_policy()
             pool = self.pool() if c.policy == "learned" else pool
+        if self.detects:
+            self.mask_discriminator = networks.TextMaskDiscriminator(self.channels, features=8 * c.width)
         self.register_buffer("policies", pool)
         self.renewed = c.policy_every if c.policy == "learned" and not c.supervised else 0
         self.lettering = Lettering(count=c.text, fonts=c.fonts, words=c.words, kind=c.mask_kind, given=c.supervised)
@@ -182,6 +186,11 @@ class TextErasing(StyledByPolicy):
     def learns_policy(self) -> bool:
         """Whether there is a policy to learn."""
         return self.config.policy in ("learned", "data-dependent") and not self.config.supervised
+
+    @property
+    def detects(self) -> bool:
+        """Whether there is a detector D_M of real text."""
+        return (self.learns_policy and self.config.rewards != "difficulty") or self.config.adaptation == "dann"
 
     # ---- what is learnt from -----------------------------------------------------------------------------------
     @classmethod
@@ -239,8 +248,8 @@ class TextErasing(StyledByPolicy):
             )
         if self.learns_policy:
             found["policy"] = Optim(self.controller, lr=c.policy_lr)
-            if c.rewards != "difficulty":
-                found["mask discriminator"] = Optim(self.mask_discriminator, lr=c.lr, betas=(c.momentum, 0.9))
+        if self.detects:
+            found["mask discriminator"] = Optim(self.mask_discriminator, lr=c.lr, betas=(c.momentum, 0.9))
         return found
 
     def step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -256,6 +265,8 @@ class TextErasing(StyledByPolicy):
             taken = objectives.erasing_adversarial(self.discriminator(y, m), gan=c.gan, weight=c.adv_weight)
             terms |= {"loss": terms["loss"] + taken, "adversarial": taken}
         told |= self.minimise(terms, optimiser="generator")
+        if c.adaptation == "dann":
+            told |= self.detector_step(made.mask_features.detach(), real)
         if self.learns_policy and self.steps % c.policy_every >= c.policy_every - c.policy_updates:
             told = self.policy_step(g, real) | told
         return told
@@ -290,6 +301,8 @@ class TextErasing(StyledByPolicy):
             pasted = None if c.paste else self.maps(o.erasing_composite(x, y, m))
             terms["perceptual"] = o.erasing_perceptual(maps, wanted, pasted, weight=c.perceptual_weight)
             terms["style"] = o.erasing_style(maps, wanted, pasted, weight=c.style_weight)
+        if c.adaptation != "none":
+            terms["adaptation"] = self.adapted(made, g, m, real)
         if c.triplet:
             terms["triplet"] = o.triplet_erasure(y, x, o.erasing_composite(x, made.coarse.detach(), m))
         return {"loss": torch.stack([term.float() for term in terms.values()]).sum()} | terms

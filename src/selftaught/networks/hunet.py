@@ -92,13 +92,13 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, reach: int = 512, dropout:
     """
     n, found = q.shape[1], []
     if n <= reach + 1:
-        return scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        return scaled_dot_product_attention(q[None], k[None], v[None], dropout_p=dropout)[0]
     places = torch.arange(n, device=q.device)
     for start in range(0, n, reach):
         stop, low, high = min(start + reach, n), max(0, start - reach), min(n, start + 2 * reach)
         near = (places[start:stop, None] - places[None, low:high]).abs() <= reach
-        part = (q[:, start:stop], k[:, low:high], v[:, low:high])
-        found.append(scaled_dot_product_attention(*part, attn_mask=near, dropout_p=dropout))
+        part = (q[None, :, start:stop], k[None, :, low:high], v[None, :, low:high])
+        found.append(scaled_dot_product_attention(*part, attn_mask=near, dropout_p=dropout)[0])
     return torch.cat(found, 1)
 
 

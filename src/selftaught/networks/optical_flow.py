@@ -182,7 +182,7 @@ class PWCNet(nn.Module):
 
 
 def lucas_kanade(
-    first: Tensor, second: Tensor, *, levels: int = 4, iterations: int = 3, window: int = 7, damping: float = 1e-4
+    first: Tensor, second: Tensor, *, levels: int = 4, iterations: int = 2, window: int = 7, damping: float = 1e-4
 ) -> Tensor:
     """Flow by least squares in windows, coarse to fine (Lucas and Kanade, 1981); nothing is learnt, gradients flow.
 

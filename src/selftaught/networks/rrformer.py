@@ -241,5 +241,7 @@ class ReflectionRemover(nn.Module):
 def _mirrored(image: Tensor, down: int, right: int) -> Tensor:
     """An image made longer by its mirror image; of one that is too small, by its last row or column."""
     for side, more, pad in ((2, down, (0, 0, 0, down)), (3, right, (0, right, 0, 0))):
+        if not torch.compiler.is_exporting() and not more:
+            continue  # no copy of a large picture
         image = F.pad(image, pad, mode="reflect" if more < image.shape[side] else "replicate")
     return image

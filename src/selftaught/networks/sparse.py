@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from selftaught.errors import UserError
 
 __all__ = ["InverseConv", "StridedConv", "SubmanifoldConv", "Voxels", "pyramid", "restricted", "scenes_of", "voxelise"]
+
+_SPAN = 1 << 15
+"""Pairs that are gathered at once on a CPU."""
 
 Pairs = list[tuple[Tensor, Tensor] | None]
 
@@ -212,35 +215,71 @@ def _keys(place: Tensor, room: int) -> tuple[Tensor, tuple[int, int, int]]:
     return keys, (sides[1] * sides[2], sides[2], 1)
 
 
+class _Joined(NamedTuple):
+    """Pairs of all offsets end to end, in spans of a few offsets that are gathered at once.
+
+    Attributes:
+        i: (P,) rows that are added to.
+        j: (P,) rows that are read.
+        spans: per span its start, its stop, and (offset, start, stop) of each offset in it.
+        centre: the offset with i = j, which needs no gathering; -1 where there is none.
+    """
+
+    i: Tensor
+    j: Tensor
+    spans: list[tuple[int, int, list[tuple[int, int, int]]]]
+    centre: int
+
+
+def _joined(pairs: Pairs) -> _Joined:
+    """Spans of one offset each on a GPU, where rows that are added to twice would be summed in no fixed order."""
+    there = [(k, pair) for k, pair in enumerate(pairs) if pair is not None and len(pair[0])]
+    centre = next((k for k, pair in enumerate(pairs) if pair is None), -1)
+    spans: list[tuple[int, int, list[tuple[int, int, int]]]] = []
+    at = 0
+    for k, (i, _) in there:
+        stop = at + len(i)
+        if spans and i.device.type == "cpu" and stop - spans[-1][0] <= _SPAN:
+            start, _, parts = spans.pop()
+            spans.append((start, stop, [*parts, (k, at, stop)]))
+        else:
+            spans.append((at, stop, [(k, at, stop)]))
+        at = stop
+    if not there:
+        none = torch.zeros(0, dtype=torch.long)
+        return _Joined(none, none, [], centre)
+    return _Joined(torch.cat([p[0] for _, p in there]), torch.cat([p[1] for _, p in there]), spans, centre)
+
+
 class _PairedProduct(torch.autograd.Function):
     """out[i] += x[j] @ weight[k] for all pairs (i, j) of offset k; nothing gathered is kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, pairs: Pairs, rows: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, pairs: _Joined, rows: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.pairs = pairs
-        out = x.new_zeros(rows, weight.shape[2])
-        for k, pair in enumerate(pairs):
-            if pair is None:
-                out += x @ weight[k]
-            elif len(pair[0]):
-                out.index_add_(0, pair[0], x.index_select(0, pair[1]) @ weight[k])
+        out = x @ weight[pairs.centre] if pairs.centre >= 0 else x.new_zeros(rows, weight.shape[2])
+        for start, stop, parts in pairs.spans:
+            read = x.index_select(0, pairs.j[start:stop])
+            made = torch.cat([read[a - start : b - start] @ weight[k] for k, a, b in parts])
+            out.index_add_(0, pairs.i[start:stop], made)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        grad = grads[0].contiguous()
+        pairs, grad = ctx.pairs, grads[0].contiguous()
+        to_weight: list[Tensor] = [weight.new_zeros(weight.shape[1:])] * len(weight)
         to_x = torch.zeros_like(x)
-        to_weight = []
-        for k, pair in enumerate(ctx.pairs):
-            if pair is None:
-                to_x += grad @ weight[k].T
-                to_weight.append(x.T @ grad)
-                continue
-            part = grad.index_select(0, pair[0])
-            to_x.index_add_(0, pair[1], part @ weight[k].T)
-            to_weight.append(x.index_select(0, pair[1]).T @ part)
+        if pairs.centre >= 0:
+            to_x = grad @ weight[pairs.centre].T
+            to_weight[pairs.centre] = x.T @ grad
+        for start, stop, parts in pairs.spans:
+            given, read = grad.index_select(0, pairs.i[start:stop]), x.index_select(0, pairs.j[start:stop])
+            made = torch.cat([given[a - start : b - start] @ weight[k].T for k, a, b in parts])
+            to_x = to_x.index_add(0, pairs.j[start:stop], made)
+            for k, a, b in parts:
+                to_weight[k] = read[a - start : b - start].T @ given[a - start : b - start]
         return to_x, torch.stack(to_weight), None, None
 
 
@@ -258,7 +297,7 @@ class _SparseConv(nn.Module):
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
 
-    def multiplied(self, x: Tensor, pairs: Pairs, rows: int) -> Tensor:
+    def multiplied(self, x: Tensor, pairs: _Joined, rows: int) -> Tensor:
         """out[i] += x[j] @ weight[k] over all pairs, and the bias."""
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
@@ -285,7 +324,8 @@ class SubmanifoldConv(_SparseConv):
     def forward(self, x: Tensor, voxels: Voxels) -> Tensor:
         """(V, C) -> (V, C')."""
         _check_rows(x, voxels)
-        return self.multiplied(x, voxels.neighbours(self.kernel), len(voxels))
+        pairs = voxels.kept(("joined", self.kernel), lambda: _joined(voxels.neighbours(self.kernel)))
+        return self.multiplied(x, pairs, len(voxels))
 
 
 class StridedConv(_SparseConv):
@@ -304,7 +344,8 @@ class StridedConv(_SparseConv):
         """(V, C) at ``voxels`` -> (V', C') at ``voxels.coarsen()``."""
         _check_rows(x, voxels)
         coarse = voxels.coarsen()
-        return self.multiplied(x, [(i, j) for j, i in _slots(voxels)], len(coarse))
+        pairs = voxels.kept("down", lambda: _joined([(i, j) for j, i in _slots(voxels)]))
+        return self.multiplied(x, pairs, len(coarse))
 
 
 class InverseConv(_SparseConv):
@@ -322,7 +363,8 @@ class InverseConv(_SparseConv):
     def forward(self, x: Tensor, voxels: Voxels) -> Tensor:
         """(V', C) at ``voxels.coarsen()`` -> (V, C') at ``voxels``."""
         _check_rows(x, voxels.coarsen())
-        return self.multiplied(x, list(_slots(voxels)), len(voxels))
+        pairs = voxels.kept("up", lambda: _joined(list(_slots(voxels))))
+        return self.multiplied(x, pairs, len(voxels))
 
 
 def _slots(voxels: Voxels) -> list[tuple[Tensor, Tensor]]:

@@ -258,7 +258,7 @@ class SwinBody(nn.Module):
 
 
 def _attended(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias) v; in steps where the network is exported: the fused form is laid out anew."""
+    """softmax(q k^T / sqrt(d) + bias) v; in steps where the network is exported: fused, it has another layout."""
     if torch.compiler.is_exporting():
         return (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]) + bias).softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)

@@ -39,6 +39,7 @@ class Options:
         recipe: of ``evaluation.finetune`` (finetune).
         channel: "y" compares the luma of RGB images, "rgb" all channels; None as the method's papers do (restoration).
         head: linear or upernet (segmentation).
+        lpips: "on" (VGG16's weights are fetched), "auto" where they are there, "off" (restoration).
         shave: rows and columns left out at every border; None as the method's papers do (restoration).
         templates: prompts of a class: seven, plain, name, clip, or a file of lines with {} (zero-shot).
         adapt: let the method adapt to the samples that it is judged on first, without their clean ones (clips).
@@ -55,13 +56,14 @@ class Options:
     recipe: str = "adamw"
     channel: str | None = None
     shave: int | None = None
+    lpips: str = "auto"
     head: Any = "linear"
     templates: str = "seven"
     adapt: bool = False
 
     def compared(self) -> dict[str, Any]:
         """Those of restoration that were given, as `evaluation.restoration` takes them."""
-        return {name: value for name in ("channel", "shave") if (value := getattr(self, name)) is not None}
+        return {name: value for name in ("channel", "shave", "lpips") if (value := getattr(self, name)) is not None}
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:

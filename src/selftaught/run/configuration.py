@@ -9,6 +9,7 @@ from typing import Any
 
 from selftaught import catalog
 from selftaught.data import Modality, open_source
+from selftaught.data.formats.volumes import kind_by_shape
 from selftaught.data.kinds import kind_of
 from selftaught.engine.method import MethodConfig
 from selftaught.engine.precision import accelerator
@@ -87,10 +88,15 @@ def _preset(slug: str, name: str) -> dict[str, Any]:
 
 
 def modality_of(kind: type[Any], data: Any) -> Modality:
-    """The modality that a method will see in a source: its own, or the source's where it takes several."""
+    """The modality that a method will see in a source: its own, or the source's where it takes several.
+
+    Arrays that could be images or volumes are told apart by their shapes, where the method takes both.
+    """
     if len(kind.modalities) == 1:
         return kind.modalities[0]
     found = open_source(data, split="all").modality
+    if found == "image" and "volume" in kind.modalities:
+        return kind_by_shape(data)[0] or found
     return found if found in kind.modalities else kind.modalities[0]
 
 

@@ -11,14 +11,16 @@ import numpy as np
 
 from selftaught import views
 from selftaught.data import from_unit, open_source, to_unit
+from selftaught.data.pixels import conform
 from selftaught.data.spec import call, near, parse
 from selftaught.errors import SampleError, UserError
 from selftaught.run import applying
 from selftaught.run.applying import Applied, Skipped
+from selftaught.run.degrading_clips import CLIP_RECIPES, degrade_clips
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._pictures import write_image
 from selftaught.run.outputs.image import read_picture, resized
-from selftaught.views import Op, Pipeline
+from selftaught.views import Op, Pipeline, covered
 
 __all__ = ["RECIPES", "TABLE", "degradation", "degrade"]
 
@@ -57,6 +59,21 @@ def _text(*, words: int = 3, fonts: str = "", file: str = "") -> tuple[Op, ...]:
     return (views.DrawText(words, fonts=fonts, words=file),)
 
 
+def _reflection(*, kind: str = "perceptual", of: str = "") -> tuple[Op, ...]:
+    return (views.Reflection(kind),)  # type: ignore[arg-type]
+
+
+def _weather(*, kind: str = "rain", strength: float = 0.5) -> tuple[Op, ...]:
+    return (views.Alteration((kind,), (strength, strength)),)
+
+
+def _one_weather(kind: str) -> Callable[..., tuple[Op, ...]]:
+    def made(*, strength: float = 0.5) -> tuple[Op, ...]:
+        return _weather(kind=kind, strength=strength)
+
+    return made
+
+
 RECIPES: dict[str, tuple[str, Callable[..., tuple[Op, ...]]]] = {
     "blur": ("motion of the camera; the kernel is kept beside each picture", _blur),
     "noise": ("Gaussian noise, sigma of 255", _noise),
@@ -66,12 +83,18 @@ RECIPES: dict[str, tuple[str, Callable[..., tuple[Op, ...]]]] = {
     "camera": ("a camera at high gain, lights clipped", _camera),
     "text": ("words drawn in styles by chance; their boxes are kept beside each picture", _text),
     "night": ("a walk's blur and the camera's noise; the kernel is kept beside each picture", _night),
+    "reflection": ("another picture mirrored in glass: of=FOLDER, else one of the same source", _reflection),
+    "rain": ("streaks and drops, strength 0 to 1", _one_weather("rain")),
+    "fog": ("thicker with distance, as on a road, strength 0 to 1", _one_weather("fog")),
+    "snow": ("flakes, strength 0 to 1", _one_weather("snow")),
+    "dark": ("the light of a night, strength 0 to 1", _one_weather("night")),
+    "weather": ("kind=rain+fog, dusk, frost, dust ...: any that Robust-Depth knows, strength 0 to 1", _weather),
 }
 """Recipe -> what it does, and what makes its operations of its options."""
 
 
 def degradation(recipe: str) -> Pipeline:
-    """The operations of a recipe: ``noise``, ``blur?size=15``, or a YAML file with one view.
+    """The operations of a recipe: ``noise``, ``blur?size=15``, ``reflection?of=FOLDER``, or a YAML file with one view.
 
     Raises:
         UserError: no such recipe, option or file.
@@ -80,8 +103,9 @@ def degradation(recipe: str) -> Pipeline:
     if where in RECIPES:
         return Pipeline(call(RECIPES[where][1], where, options), name=where)
     if Path(where).suffix.lower() not in (".yaml", ".yml"):
-        known = ", ".join(RECIPES)
-        raise UserError(f"recipe {where!r}{near(where, RECIPES)}: it may be {known}, or a YAML file with a view")
+        every = [*RECIPES, *CLIP_RECIPES]
+        known = ", ".join(every)
+        raise UserError(f"recipe {where!r}{near(where, every)}: it may be {known}, or a YAML file with a view")
     found = list(views.load(where))
     if len(found) != 1 or not isinstance(found[0], Pipeline):
         raise UserError(f"{where}: a recipe to degrade with has one view")
@@ -103,8 +127,8 @@ def degrade(
     drawn text as NAME.boxes.txt, where the methods that need them look.
 
     Args:
-        recipe: see :func:`degradation`.
-        data: source of pictures.
+        recipe: see :func:`degradation`; or one of videos (`degrading_clips.CLIP_RECIPES`): rolling-shutter.
+        data: source of pictures, or of videos.
         out: folder; what lies there of other names is left alone.
         seed: of the chance.
         overwrite: whether files of the same names may be replaced.
@@ -116,8 +140,12 @@ def degrade(
     Raises:
         UserError: an unknown recipe, a place that is the input's, files that are there already.
     """
+    where, options = parse(recipe)
+    if where in CLIP_RECIPES:
+        return degrade_clips(where, options, data, Path(out), TABLE, overwrite=overwrite, say=say)
     pipeline, out = degradation(recipe), Path(out)
     source = open_source(data, modality="image", split="all")
+    mirrored = _mirrored(recipe, source)
     job: Any = applying.Job(None, source, out, given=data)  # type: ignore[arg-type]
     applying.refuse_input(job)
     paths = _folder.places(source.names, lambda own: own or ".png")
@@ -130,17 +158,37 @@ def degrade(
         out.mkdir(parents=True, exist_ok=True)
         for i, path in enumerate(paths):
             try:
-                rows.append(_one(source, i, pipeline, out / path, seed))
+                rows.append(_one(source, i, pipeline, out / path, seed, mirrored))
             except SampleError as error:
                 skipped.append((source.names[i], error.reason))
             say(i + 1)
         columns = ["name", "seed", *(f"{type(op).__name__}.{column}" for op in pipeline.ops for column in op.columns)]
+        columns += ["mirrored"] if mirrored is not None else []
         applying.write_csv(out / TABLE, columns, rows)
         applying.list_skipped(out, skipped)
     return Applied(len(rows), out, skipped)
 
 
-def _one(source: Any, i: int, pipeline: Pipeline, path: Path, seed: int) -> list[Any]:
+def _mirrored(recipe: str, source: Any) -> Any:
+    """Where the pictures come from that are mirrored in glass; None: the recipe mirrors none."""
+    where, options = parse(recipe)
+    if where != "reflection":
+        return None
+    return open_source(options["of"], modality="image", split="all") if options.get("of") else source
+
+
+def _reflected(unit: np.ndarray, source: Any, op: Any, params: Any, rng: np.random.Generator, name: str) -> Any:
+    """A picture behind glass, and the name of the one that is mirrored: any but itself, where there are others."""
+    others = [j for j in range(len(source)) if source.names[j] != name] or [0]
+    j = others[int(rng.integers(len(others)))]
+    other = np.ascontiguousarray(to_unit(source.read(j), source.value_range), np.float32)
+    other = covered(conform(other, unit.shape[2], source.names[j]), *unit.shape[:2])
+    numbers = dict(zip(op.columns, np.ravel(params).tolist(), strict=True))
+    made = views.reflect(unit, np.ascontiguousarray(other[:, ::-1]), op.recipe, **numbers)
+    return made.blended, source.names[j]
+
+
+def _one(source: Any, i: int, pipeline: Pipeline, path: Path, seed: int, mirrored: Any = None) -> list[Any]:
     """Write one picture; the row of the table: its name, the seed, and what was drawn."""
     name = source.names[i]
     image, beside = read_picture(source, i, source.channels or 3)
@@ -151,7 +199,11 @@ def _one(source: Any, i: int, pipeline: Pipeline, path: Path, seed: int) -> list
     facts: dict[str, Any] = {}
     try:
         params = pipeline.sample(rng, *unit.shape[:2])
-        made = views.render(unit, pipeline, params, facts=facts)
+        other = []
+        if mirrored is None:
+            made = views.render(unit, pipeline, params, facts=facts)
+        else:
+            made, *other = _reflected(unit, mirrored, pipeline.ops[0], params, rng, name)
     except UserError as error:
         raise SampleError(name, str(error)) from error
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,4 +212,4 @@ def _one(source: Any, i: int, pipeline: Pipeline, path: Path, seed: int) -> list
         np.savetxt(path.with_name(f"{path.stem}.kernel.txt"), facts["kernel"], fmt="%.8g")
     if any(isinstance(op, views.DrawText) for op in pipeline.ops):
         np.savetxt(path.with_name(f"{path.stem}.boxes.txt"), views.mask_boxes(facts["mask"]), fmt="%d")
-    return [name, seed, *(f"{value:.10g}" for value in np.ravel(params).tolist())]
+    return [name, seed, *(f"{value:.10g}" for value in np.ravel(params).tolist()), *other]

@@ -13,7 +13,7 @@ from selftaught import evaluation
 from selftaught.data import LOCATIONS, METADATA, Metadata, Source, open_copies, open_source, read_metadata
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
-from selftaught.run import contenders, dense, image_text, prompting, samples, scenes, unlearning, weighing
+from selftaught.run import contenders, dense, image_text, prompting, samples, scenes, temporal, unlearning, weighing
 from selftaught.run import devices as worn
 from selftaught.run.bench import Bench
 from selftaught.run.layout import read_yaml
@@ -249,10 +249,13 @@ _SUITES: Mapping[str, Callable[[Bench], dict[str, Result]]] = {
     dense.NAME: dense.judge,
     weighing.NAME: weighing.judge,
     worn.NAME: worn.judge,
+    temporal.NAME: temporal.judge,
     scenes.SEGMENTATION: scenes.judge_segmentation,
     scenes.DETECTION: scenes.judge_detection,
 }
-_FOR_ALL = ("layerwise", unlearning.NAME, weighing.NAME, worn.NAME, scenes.SEGMENTATION, scenes.DETECTION)
+_FOR_ALL = (
+    "layerwise", unlearning.NAME, weighing.NAME, worn.NAME, temporal.NAME, scenes.SEGMENTATION, scenes.DETECTION,
+)  # fmt: skip
 
 NAMES = tuple(_SUITES)
 """Protocols that are run here."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from selftaught import catalog
 from selftaught.data import Source
+from selftaught.data.formats.volumes import kind_by_shape
 from selftaught.engine.loader import check_batch_size
 from selftaught.errors import UserError
 from selftaught.run import configuration, own_views, samples
@@ -91,6 +92,8 @@ def _prepared(
     settings.streams = named
     sources = kind.arranged(samples.streams(kind, data, modality, settings, streams), method_config)
     source = next(iter(sources.values()))
+    if "volume" in kind.modalities and (guessed := kind_by_shape(data)[1]) and len(kind.modalities) > 1:
+        source.notes = [*source.notes, guessed]
     facts = samples.facts(source, kind.pixels)
     if original is not None:
         facts |= original_facts(kind, original, source, same=unnamed)

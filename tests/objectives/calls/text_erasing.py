@@ -29,5 +29,7 @@ CALLS = {
     "erasing_difficulty_reward": ((SCORES[0][0], torch.tensor(0.1)), {}),
     "erasing_realism": ((OUT, M, REAL), {}),
     "erasing_realism_reward": ((SCORES[0][0], torch.tensor(0.1)), {}),
+    "erasing_subspaces": ((LOGS, LOGS.square()), {}),
+    "erasing_feature_norm": ((LOGS,), {}),
     "erasing_policy": ((LOGS, -LOGS, SCORES[0].flatten()[:4], ACTIONS.bool()), {}),
 }

@@ -9,8 +9,12 @@ from selftaught.cli._command import Command
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("recipe", help="blur, noise, correlated-noise, low-res, jpeg, camera, night; or a YAML file")
-    sub.add_argument("input", help="source of pictures")
+    sub.add_argument(
+        "recipe",
+        help="blur, noise, correlated-noise, low-res, jpeg, camera, night, text, reflection?of=FOLDER, rain, fog, "
+        "snow, dark, weather?kind=rain+fog; rolling-shutter (videos); or a YAML file",
+    )
+    sub.add_argument("input", help="source of pictures, or of videos")
     sub.add_argument("out", help="folder for the copies, and for degraded.csv, which says what was done to each")
     sub.add_argument("--seed", type=int, default=0, help="of the chance (default 0)")
     sub.add_argument("--overwrite", action="store_true", help="replace files of the same names")
@@ -37,4 +41,10 @@ def _call(options: argparse.Namespace) -> None:
         print(f"{len(written.skipped)} could not be used, listed in {written.listed}")
 
 
-COMMAND = Command("degrade", "a degraded copy of a folder: blur, noise, camera, low-res ...", _options, _call, order=35)
+COMMAND = Command(
+    "degrade",
+    "a degraded copy of a folder: blur, noise, camera, low-res, rolling shutter ...",
+    _options,
+    _call,
+    order=35,
+)

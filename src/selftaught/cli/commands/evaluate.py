@@ -9,8 +9,8 @@ from selftaught.cli._command import Command
 from selftaught.cli.options import add_partial, checked, names, say
 
 _SUITE = (
-    "reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave", "recipe",
-    "templates", "head", "adapt",
+    "reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave", "lpips",
+    "recipe", "templates", "head", "adapt",
 )  # fmt: skip
 
 
@@ -46,6 +46,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--channel", "compare the luma (y) or all channels (rgb) (restoration; default the method's custom)",
         choices=["y", "rgb"])  # fmt: skip
     add("--shave", "pixels left out at every border (restoration; default the method's custom)", type=int, metavar="N")
+    add("--lpips", "distance by VGG16's features too (restoration): on fetches its weights (528 MB), auto (default) "
+        "takes them where they are", choices=["auto", "on", "off"])  # fmt: skip
     add("--size", "shorter side at which images are embedded; default the run's own", type=int, metavar="N")
     add("--templates", "prompts of a class (zero-shot): seven, plain, name, clip, or a file of lines with {}; default "
         "seven", metavar="FILE")  # fmt: skip

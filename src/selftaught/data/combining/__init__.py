@@ -9,5 +9,6 @@ from selftaught.data.combining.concat import Concat
 from selftaught.data.combining.grouped import Grouped
 from selftaught.data.combining.mapped import Mapped
 from selftaught.data.combining.pairs import Pairs, by_field
+from selftaught.data.combining.retimed import Retimed
 
-__all__ = ["Captioned", "Concat", "Grouped", "Mapped", "Pairs", "by_field", "captioned"]
+__all__ = ["Captioned", "Concat", "Grouped", "Mapped", "Pairs", "Retimed", "by_field", "captioned"]

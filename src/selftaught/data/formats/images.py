@@ -10,6 +10,8 @@ from selftaught.data.decoding import IMAGE_SUFFIXES
 from selftaught.data.files import ImageFiles, open_files, open_folder, open_glob
 from selftaught.data.formats._format import Format
 from selftaught.data.shards import ShardSource, open_shards
+from selftaught.data.source import ImageSource
+from selftaught.errors import UserError
 
 __all__ = ["FORMATS"]
 
@@ -26,11 +28,31 @@ def open_tar(path: Path, name: str, *, test: str | None = None, channels: int | 
     return open_shards(str(path), test=test, channels=channels)
 
 
+def open_named_images(address: str, *, channels: int | None = None) -> ImageSource:
+    """``images:PATH``: a folder or a file read as images, whatever the shapes of its arrays suggest.
+
+    Args:
+        address: the folder or file.
+        channels: to bring images to; None: what they have.
+
+    Raises:
+        UserError: there is no such path, or no image in it.
+    """
+    path = Path(address).expanduser()
+    if path.is_dir():
+        return open_folder(path, f"{path.resolve().name}/", channels=channels)
+    if not path.is_file():
+        raise UserError(f"images:{address}: no such file or folder")
+    opened = open_npy if path.suffix.lower() == ".npy" else open_image
+    return opened(path, path.name, channels=channels)
+
+
 FORMATS = (
     Format("image", 1, IMAGE_SUFFIXES, files=open_files, folder=open_folder, pattern=open_glob),
     Format("image", 1, _FILES, file=open_image),
     Format("image", 1, (".npy",), file=open_npy),
     Format("image", 1, (".npz",), file=open_image_arrays, arrays=open_image_arrays),
     Format("image", 1, (".tar",), file=open_tar, scheme="wds", address=open_shards),
+    Format("image", 1, scheme="images", address=open_named_images),
     Format("image", 1, scheme="torchvision", address=open_torchvision),
 )

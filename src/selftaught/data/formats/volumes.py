@@ -16,11 +16,20 @@ from selftaught.data.formats._scans import SCANS, Scan, needed_by, read_scan
 from selftaught.data.layout import understand
 from selftaught.data.mapped import open_array
 from selftaught.data.pixels import finite, native
-from selftaught.data.source import ImageSource, digest
+from selftaught.data.source import ImageSource, Source, digest
 from selftaught.data.space import Space
 from selftaught.errors import SampleError, UserError, require
 
-__all__ = ["FORMATS", "VolumeArrays", "VolumeFiles", "open_volume_arrays", "open_volume_files", "open_volumes"]
+__all__ = [
+    "FORMATS",
+    "VolumeArrays",
+    "VolumeFiles",
+    "kind_by_shape",
+    "open_named_volumes",
+    "open_volume_arrays",
+    "open_volume_files",
+    "open_volumes",
+]
 
 _SUFFIXES = (*SCANS, ".npy")
 _MOST_CHANNELS = 4
@@ -221,6 +230,57 @@ def open_volume_arrays(data: Any, name: str, *, labels: Any = None) -> VolumeArr
     return VolumeArrays(pieces, name)
 
 
+def open_named_volumes(address: str, *, channels: int | None = None) -> Source:
+    """``volumes:PATH``: a folder or a file read as volumes, whatever the shapes of its arrays suggest.
+
+    Args:
+        address: the folder or file.
+        channels: that every volume must have; None: those of the first.
+
+    Raises:
+        UserError: there is no such path, or no volume in it.
+    """
+    path = Path(address).expanduser()
+    if path.is_dir():
+        return open_volumes(path, f"{path.resolve().name}/", channels=channels)
+    if path.suffix.lower() == ".npz":
+        return open_volume_arrays(path, path.name)
+    if path.is_file():
+        return open_volume(path, path.name, channels=channels)
+    raise UserError(f"volumes:{address}: no such file or folder")
+
+
+def kind_by_shape(spec: Any) -> tuple[str, str]:
+    """Whether .npy arrays are images or volumes, for methods that take both: the kind, and a line where it is a guess.
+
+    Files of a folder: two axes are an image, four a volume with channels; of three axes, a last one of 4 or fewer, or
+    of less than half of the others, is an image's channels, else they are depth, height and width. A single file is a
+    stack: of four axes with more than 4 at the end, or of five, of volumes. What isn't .npy is "".
+
+    Args:
+        spec: the source as a user names it.
+    """
+    path = Path(str(spec).partition("?")[0]).expanduser() if isinstance(spec, str | Path) else None
+    if path is None or not path.exists():
+        return "", ""
+    names = walk(path, (".npy",))[:1] if path.is_dir() else [path.name] if path.suffix.lower() == ".npy" else []
+    if not names:
+        return "", ""
+    shape = open_array(path / names[0] if path.is_dir() else path).shape
+    shown = f"{names[0]} is {'x'.join(map(str, shape))}"
+    if not path.is_dir():
+        kind = "volume" if len(shape) == 5 or (len(shape) == 4 and shape[3] > _MOST_CHANNELS) else "image"
+        told = f"{shown}: taken for a stack of images; write volumes:{path} for one volume" if len(shape) == 3 else ""
+        return kind, told if len(shape) != 3 or shape[2] > _MOST_CHANNELS else ""
+    if len(shape) != 3:
+        return ("volume" if len(shape) == 4 else "image"), ""
+    if shape[2] <= _MOST_CHANNELS:
+        return "image", ""
+    if 2 * shape[2] < min(shape[:2]):
+        return "image", f"{shown}: taken for an image of {shape[2]} channels; write volumes:{path} for volumes"
+    return "volume", f"{shown}: taken for a volume (depth, height, width); write images:{path} for images"
+
+
 def _read_npy(path: Path, name: str) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
@@ -234,4 +294,5 @@ FORMATS = (
     Format("volume", 4, SCANS, file=open_volume, files=open_volume_files, folder=open_volumes),
     Format("volume", 8, (".npy",), file=open_volume, files=open_volume_files, folder=open_volumes),
     Format("volume", 8, (".npz",), file=open_volume_arrays, arrays=open_volume_arrays),
+    Format("volume", 8, scheme="volumes", address=open_named_volumes),
 )

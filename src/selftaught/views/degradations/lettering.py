@@ -157,7 +157,7 @@ def letter(
     Args:
         image: (H, W, C), uint8 or float in [0, 1].
         rng: generator or seed; of words, places and colours.
-        style: of all words; None: drawn evenly for each.
+        style: of all words; None: drawn evenly for each, copies only where the picture has letters.
         count: words.
         fonts: folder; "" for matplotlib's.
         words: to choose from; none: some of ours.
@@ -176,6 +176,8 @@ def letter(
     free = own.copy()
     for _ in range(count):
         one = LetterStyle.drawn(rng) if style is None else style
+        if style is None and own.all():
+            one = dataclasses.replace(one, mechanism=1)
         found = _glyphs_of(unit, rng, one, fonts, words or _glyphs.WORDS, own)
         if found is None:
             continue

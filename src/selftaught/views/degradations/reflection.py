@@ -23,6 +23,7 @@ __all__ = [
     "Blend",
     "GlassDraw",
     "Reflection",
+    "covered",
     "gaussian_blur",
     "reflect",
     "reflect_ceilnet",
@@ -201,6 +202,18 @@ def reflect(
     return reflect_perceptual(
         transmission, reflection, sigma=sigma, factor=factor, alpha=alpha, down=down, across=across
     )
+
+
+def covered(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The middle of an image (H, W, C), resized so that it just covers ``height`` and ``width``."""
+    import cv2
+
+    scale = max(height / image.shape[0], width / image.shape[1])
+    size = (max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale)))
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    resized = resized.reshape(size[1], size[0], -1)
+    top, left = (size[1] - height) // 2, (size[0] - width) // 2
+    return resized[top : top + height, left : left + width]
 
 
 # ---- operations ----------------------------------------------------------------------------------------------------
