@@ -165,7 +165,7 @@ class DADeblur(Method):
     pixels = "float32"
     compares = False
     default_data = "video?window=36&stride=12"
-    stages = ("magnitude", "deblur", "blur")
+    stages: tuple[str, ...] = ("magnitude", "deblur", "blur")
     pair_fields: ClassVar[tuple[str, str]] = (BLURRED, SHARP)
 
     unscored: ClassVar[int] = _PAST
