@@ -391,6 +391,9 @@ def speed_tables(folder: Path = SPEED) -> str:
             f"| {row['case']}, N = {row['n']}: peak extra memory | {row['MiB']:.0f} MiB | | |"
             for row in entry.get("peak extra MiB", [])
         ]
+        rows += [
+            f"| {_cell(name)}: peak memory | {gib:.2f} GiB | | |" for name, gib in entry.get("peak GiB", {}).items()
+        ]
         head = ["| contender | median | range | ours is |", "|---|--:|---|---|"]
         parts += [f"### {sentence(entry['work']).rstrip('.')}", "\n".join([*head, *rows]), _speed_notes(entry)]
     return "\n\n".join(parts) if parts else "No result is stored yet."

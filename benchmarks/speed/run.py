@@ -10,14 +10,9 @@ import sys
 from pathlib import Path
 
 ROWS = {
-    "start": [],
-    "loss": [],
-    "warp": [],
-    "views": [],
-    "degrade": [],
-    "embed": [],
+    "start": [], "loss": [], "warp": [], "splat": [], "sparse": [], "views": [], "degrade": [], "embed": [], "tiles": [],
     "step": ["--compile", "--accuracy"],
-}
+}  # fmt: skip
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ import torch
 import selftaught
 from selftaught.data import open_source
 from selftaught.engine.batches import Batches
+from selftaught.engine.embedding import batches_of
 from selftaught.errors import UserError
 from selftaught.methods import Gaussian2Scene
 from tests.data.test_rgbd import scene
@@ -70,15 +71,15 @@ def test_variants_have_their_terms(options: dict[str, Any], expected: set[str]) 
 
 def test_pictures_alone_and_options_that_cannot_be() -> None:
     pictures = Gaussian2Scene(channels=9, modality="points", branches="image", **TINY)
-    assert pictures.stages == ("masked",)
-    terms, _ = gradients(pictures, "masked")
-    assert set(terms) == {"loss", "image"}
-    features = pictures.eval().point_features(batch_of(pictures))
+    for stage in pictures.stages:
+        assert set(gradients(pictures, stage)[0]) == {"loss", "image"}
+    probed = next(batches_of(pictures.eval(), open_source(ROOMS), pictures.probing_recipe(), workers=0))
+    features = pictures.point_features(probed)[:3]
     assert features.shape == (3, 200, 32)
     assert features.any(2).float().mean() > 0.9  # nearly every point is seen on the picture
     assert Gaussian2Scene(channels=9, gaussian_epochs=0.0, **TINY).stages == ("masked",)
-    with pytest.raises(UserError, match="nothing to learn"):
-        Gaussian2Scene(channels=9, geometry_weight=0.0, picture_weight=0.0, **TINY)
+    longer = Gaussian2Scene(channels=9, geometry_weight=0.0, picture_weight=0.0, modality="points", **TINY)
+    assert set(gradients(longer, "gaussians")[0]) == {"loss", "points", "image", "cross"}
     with pytest.raises(UserError, match="multiple of image_patch"):
         Gaussian2Scene(channels=9, **TINY | {"image_height": 50})
     with pytest.raises(UserError, match="gaussians=9"):
@@ -138,3 +139,31 @@ def test_a_run_from_a_folder_to_its_embeddings(tmp_path: Path) -> None:
     assert set(found["scene-segmentation"]) == {"this", "random", "raw"}
     path = run.export("safetensors", tmp_path / "export")
     assert path.exists()
+
+
+@pytest.mark.slow
+def test_hidden_points_are_learnt() -> None:
+    """The sheet's toy check: the Chamfer distance falls below half of that of patches that are their centres."""
+    torch.manual_seed(0)
+    method = Gaussian2Scene(channels=9, modality="points", branches="points", gaussian_epochs=0.0, **TINY).train()
+    clouds = Batches(open_source(ROOMS), None, seed=0)[(0, [0, 1, 2, 3])]["points"]
+    stepper = torch.optim.AdamW(method.autoencoder.parameters(), lr=3e-3)
+
+    def terms() -> tuple[torch.Tensor, torch.Tensor]:
+        points = method.clouds(clouds)
+        points = points - points.mean(1, keepdim=True) * torch.tensor([1.0, 1, 1, 0, 0, 0])
+        assert method.point_encoder is not None
+        patches = method.point_encoder.cut(points[..., :3], None)
+        none = torch.full((4, 12, 1), -1)
+        hidden = selftaught.networks.complementary_masks(none, 1)
+        answer = method.autoencoder(patches, points[..., :3].mean(1), None, hidden)
+        made, true = (t[hidden.points].unflatten(0, (4, -1)) for t in (answer.points, patches.points))
+        return selftaught.objectives.hidden_points(made, true), selftaught.objectives.hidden_points(0 * made, true)
+
+    for _ in range(120):
+        loss, _ = terms()
+        stepper.zero_grad()
+        loss.backward()
+        stepper.step()
+    last = torch.tensor([[t.item() for t in terms()] for _ in range(4)]).mean(0)
+    assert last[0] < 0.5 * last[1]

@@ -15,24 +15,27 @@ __all__ = ["claim", "fact"]
 def claim() -> Claim:
     """What the paper says, and the smallest fair comparison that could show it.
 
-    All arms learn for about as long; features of single points are judged by a linear layer on rooms never seen.
+    All arms take as many steps: in place of splatting, stage 1 goes on with its own loss. Features of single points are
+    judged by a linear layer on rooms never seen.
     """
     return Claim(
         method="gaussian2scene",
         says="Splatting the restored points (stage 2) teaches a better encoder of scenes than masking alone (stage 1).",
-        data="room-frames?train=12&test=8&frames=4",
+        data="room-frames?train=8&test=6&frames=4",
         arms=(
-            Arm("stage 2", "gaussian2scene", {"steps": 60, "gaussian_steps": 20}),
-            Arm("stage 1", "gaussian2scene", {"steps": 100, "gaussian_epochs": 0.0}),
-            Arm("scratch", "gaussian2scene", {"steps": 1, "lr": 0.0, "gaussian_epochs": 0.0}, kind="random"),
-            Arm("points only", "gaussian2scene", {"branches": "points", "steps": 120, "gaussian_epochs": 0.0}),
-            Arm("image only", "gaussian2scene", {"branches": "image", "steps": 120}),
+            Arm("stage 2", "gaussian2scene"),
+            Arm("stage 1", "gaussian2scene", {"geometry_weight": 0.0, "picture_weight": 0.0}),
+            Arm("scratch", "gaussian2scene", {"steps": 1, "lr": 0.0, "gaussian_epochs": 0.0, "gaussian_steps": 0},
+                kind="random"),
+            Arm("points only", "gaussian2scene",
+                {"branches": "points", "geometry_weight": 0.0, "picture_weight": 0.0}),
+            Arm("image only", "gaussian2scene", {"branches": "image"}),
         ),
         common={
-            "points": 512, "patches": 32, "neighbours": 16, "width": 64, "heads": 4, "point_depth": 2,
+            "points": 384, "patches": 24, "neighbours": 16, "width": 64, "heads": 4, "point_depth": 2,
             "image_depth": 1, "joint_depth": 1, "joint_decoder": 1, "decoder_depth": 1, "image_height": 48,
-            "image_width": 64, "gaussians": 8, "render_scale": 2, "batch_size": 8, "warmup_epochs": 1.0, "lr": 2e-3,
-            "gaussian_lr": 1e-3, "precision": "32", "workers": 0,
+            "image_width": 64, "gaussians": 6, "render_scale": 2, "batch_size": 8, "warmup_epochs": 1.0, "lr": 2e-3,
+            "gaussian_lr": 1e-3, "precision": "32", "workers": 0, "steps": 30, "gaussian_steps": 10,
         },
         score=("scene-segmentation", "miou"),
         also=(("scene-segmentation", "pixel_accuracy"), ("run", "seconds")),
@@ -57,7 +60,7 @@ def fact() -> Fact:
     again = [render_gaussians(other, camera, pose, (24, 24), tile=5).image for other in others]
     worst = [(other - made).abs().max().item() for other in again]
     return Fact(
-        "A picture of Gaussians depends neither on a quaternion's sign and length, nor on their order or tiles.",
+        "A picture of Gaussians depends neither on a quaternion's sign or length, nor on order or tiles.",
         {"change with other quaternions": worst[0], "change in another order": worst[1]},
         max(worst) < 1e-9,
     )

@@ -139,7 +139,8 @@ class SceneMethod(Method):
 
     def recipe(self) -> Recipe:
         """The cloud, picture and depth at the networks' size, cameras, and the neighbouring frame."""
-        return Recipe(tuple(self._views(("points", "image", "depth", "camera", "other_image", "other_camera"))))
+        fields = ("points", "image", "depth", "camera", "other_image", "other_camera", "frame_size")
+        return Recipe(tuple(self._views(fields)))
 
     def evaluation_view(self) -> Recipe | None:
         """The cloud whole; for a network of pictures the picture."""
@@ -147,7 +148,7 @@ class SceneMethod(Method):
 
     def probing_recipe(self) -> Recipe:
         """What probes of single points need: cloud, picture and camera."""
-        return Recipe(tuple(self._views(("points", "image", "camera"))))
+        return Recipe(tuple(self._views(("points", "image", "camera", "frame_size"))))
 
     def _views(self, fields: tuple[str, ...]) -> list[View]:
         size = (self.config.image_height, self.config.image_width)
@@ -195,7 +196,7 @@ class SceneMethod(Method):
         """A batch as scenes: clouds of one size with their mean at 0, cameras with them, moved while training."""
         c = self.config
         points = self.clouds(batch["points"])
-        size = batch["values"]["frame_size"].to(points.device)
+        size = batch["frame_size"].to(points.device)
         factors = [side / size[:, axis] for axis, side in enumerate((c.image_width, c.image_height))]
         cameras = [batch[name] for name in ("camera", "other_camera")]
         intrinsics = [resized_intrinsics(camera.intrinsics, *factors) for camera in cameras]
@@ -252,11 +253,13 @@ class SceneMethod(Method):
             return {
                 "name": "vision transformer", "width": c.width, "depth": c.image_depth, "heads": c.heads,
                 "size": [c.image_height, c.image_width], "patch": c.image_patch,
+                "example": [3, c.image_height, c.image_width],
             }  # fmt: skip
         return {
             "name": "point transformer", "width": c.width, "depth": c.point_depth, "heads": c.heads,
             "patches": c.patches, "neighbours": c.neighbours, "points": c.points, "features": c.features,
             "input": "(N, P, 3) metres, z upwards", "output": "mean and maximum of the tokens",
+            "example": [c.points, 3 if c.features == "xyz" else 6],
         }  # fmt: skip
 
     def tokens_of(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
@@ -284,7 +287,7 @@ class SceneMethod(Method):
         assert self.image_encoder is not None
         points = self.clouds(batch["points"])
         camera: Camera = batch["camera"]
-        size = batch["values"]["frame_size"].to(points.device)
+        size = batch["frame_size"].to(points.device)
         factors = [side / size[:, k] for k, side in enumerate((self.config.image_width, self.config.image_height))]
         on = patches_on_image(
             points[..., :3], resized_intrinsics(camera.intrinsics, *factors), world_to_camera(camera.pose),

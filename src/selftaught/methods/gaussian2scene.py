@@ -83,7 +83,8 @@ class Config(SceneConfig):
     ray_samples: Count = 32
     """Samples on a ray (volume)."""
     gaussian_epochs: NonNegative = 100.0
-    """Length of the second stage; 0 with gaussian_steps=0: the first stage alone."""
+    """Length of the second stage; 0 with gaussian_steps=0: the first stage alone. Without Gaussians (branches=image, or
+    all three weights 0) it goes on with the first stage's loss."""
     gaussian_steps: Natural = 0
     """The same in steps; 0 goes by gaussian_epochs."""
     gaussian_lr: Positive = 1e-4
@@ -125,14 +126,20 @@ class Gaussian2Scene(SceneMethod):
             self.point_encoder, self.image_encoder, joint=c.joint_depth, joint_decoder=c.joint_decoder,
             decoder=c.decoder_depth, heads=c.heads,
         )  # fmt: skip
-        if c.branches == "image" or not (c.gaussian_epochs or c.gaussian_steps):
+        if not (c.gaussian_epochs or c.gaussian_steps):
             self.stages = ("masked",)  # type: ignore[assignment]
+        if not self.places_gaussians:
             return
-        if not (c.geometry_weight or c.picture_weight or c.depth_weight):
-            raise UserError("geometry_weight, picture_weight and depth_weight are all 0: nothing to learn in stage 2")
         if c.gaussians > c.neighbours:
             raise UserError(f"gaussians={c.gaussians}: a point patch has {c.neighbours} points (neighbours)")
         self.gaussian_head = GaussianHead(c.width, reach=c.reach, scale=c.first_scale, opacity=c.first_opacity)
+
+    @property
+    def places_gaussians(self) -> bool:
+        """Whether the second stage has Gaussians: not for pictures alone; without weights it goes on with the first."""
+        c = self.config
+        weighs = c.geometry_weight or c.picture_weight or c.depth_weight
+        return c.branches != "image" and len(self.stages) == 2 and bool(weighs)
 
     def stage_plan(self, stage: str) -> Stage:
         """The second stage has a length of its own."""
@@ -152,7 +159,7 @@ class Gaussian2Scene(SceneMethod):
 
     def trained_modules(self) -> nn.Module:
         """The autoencoder; in the second stage with the head of the Gaussians."""
-        if self.stage == "gaussians":
+        if self.stage == "gaussians" and self.places_gaussians:
             return nn.ModuleList([self.autoencoder, self.gaussian_head])
         return self.autoencoder
 
@@ -165,7 +172,7 @@ class Gaussian2Scene(SceneMethod):
         hidden = self.hide(scene, patches)
         answer = self.autoencoder(patches, scene.middle, unit_pixels(scene.image), hidden)
         given: dict[str, Any] = self.masked_terms(scene, patches, hidden, answer)
-        if self.stage == "gaussians":
+        if self.stage == "gaussians" and self.places_gaussians:
             given |= self.gaussian_terms(scene, patches, hidden, answer)
         return objectives.gaussian2scene_terms(
             **given, cross_weight=c.cross_weight, geometry_weight=c.geometry_weight, picture_weight=c.picture_weight,

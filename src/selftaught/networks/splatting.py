@@ -25,9 +25,9 @@ HIGHEST = 0.99
 """No Gaussian covers more of a pixel."""
 LOWEST = 1 / 255
 """Below this share a Gaussian is left out of a pixel."""
-_FADED = -6.0
-"""Logarithm of a share that is left out for certain."""
-TILE, WHOLE = 16, 1 << 19
+_FADED, _FULL, _CLOSE = -6.0, math.log(HIGHEST), 1e-6
+"""Logarithms of a share that is left out for certain and of the highest; how far from that one counts as that one."""
+TILE, WHOLE = 8, 1 << 19
 """Side of a tile where Gaussians times pixels are more than the second number; below it the picture is one tile."""
 Backend = Literal["auto", "torch", "gsplat"]
 
@@ -163,14 +163,14 @@ def _plan(projected: ProjectedGaussians, opacities: Tensor, size: tuple[int, int
 
 
 def _monomials(height: int, width: int, like: Tensor) -> Tensor:
-    """1, x, y, x^2, x y, y^2 of a tile's pixels, (6, height width), x and y from the tile's middle."""
+    """1, x, y, x^2, x y, y^2 of a tile's pixels, (height width, 6), x and y from the tile's middle."""
     y, x = torch.meshgrid(
         torch.arange(height, dtype=like.dtype, device=like.device) - (height - 1) / 2,
         torch.arange(width, dtype=like.dtype, device=like.device) - (width - 1) / 2,
         indexing="ij",
     )
     x, y = x.flatten(), y.flatten()
-    return torch.stack((torch.ones_like(x), x, y, x * x, x * y, y * y))
+    return torch.stack((torch.ones_like(x), x, y, x * x, x * y, y * y), 1)
 
 
 class _Tile(NamedTuple):
@@ -198,21 +198,23 @@ def _tiles(plan: _Plan, size: tuple[int, int], tile: int) -> list[_Tile]:
 
 # ---- one tile ----------------------------------------------------------------------------------------
 def _coefficients(means: Tensor, conics: Tensor, opacities: Tensor, middle: tuple[float, float]) -> Tensor:
-    """Of ln alpha as a polynomial of a tile's pixels, (K, 6), the order of `_monomials`."""
+    """Of ln alpha as a polynomial of a tile's pixels, (6, K), the order of `_monomials`."""
     x, y = means[:, 0] - middle[0], means[:, 1] - middle[1]
     a, b, c = conics.unbind(1)
     constant = opacities.log() - 0.5 * (a * x * x + c * y * y) - b * x * y
-    return torch.stack((constant, a * x + b * y, c * y + b * x, -0.5 * a, -b, -0.5 * c), 1)
+    return torch.stack((constant, a * x + b * y, c * y + b * x, -0.5 * a, -b, -0.5 * c))
 
 
-def _before(alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """What is left of the light in front of each Gaussian, (K, U), and behind them all, (U,), of alpha (K, U)."""
-    left = torch.cumprod(1 - alpha, 0)
-    return torch.cat((torch.ones_like(left[:1]), left[:-1])), left[-1]
+def _shares(alpha: Tensor, left: Tensor) -> Tensor:
+    """alpha_i prod_{j < i} (1 - alpha_j), (U, K): what is left before a Gaussian less what is left behind it."""
+    found = torch.empty_like(left)
+    torch.sub(left[:, :-1], left[:, 1:], out=found[:, 1:])
+    found[:, 0] = alpha[:, 0]
+    return found
 
 
 class _Splat(torch.autograd.Function):
-    """Blends tile by tile; keeps alpha and transmittance of every tile for the backward pass."""
+    """Blends tile by tile; keeps alpha and what is left of the light, (U, K) of U pixels, for the backward pass."""
 
     @staticmethod
     def forward(
@@ -232,14 +234,14 @@ class _Splat(torch.autograd.Function):
         for part in tiles:
             k = part.numbers
             shape = (part.rows.stop - part.rows.start, part.columns.stop - part.columns.start)
-            alpha = _coefficients(means[k], conics[k], opacities[k], part.middle) @ _monomials(*shape, means)
-            alpha.clamp_(min=_FADED).exp_().clamp_(max=HIGHEST)  # exp makes no denormal numbers, which are slow
-            torch.nn.functional.threshold_(alpha, LOWEST, 0.0)
-            before, behind = _before(alpha)
-            colour = features[k].T @ (alpha * before) + background[:, None] * behind
+            alpha = _monomials(*shape, means) @ _coefficients(means[k], conics[k], opacities[k], part.middle)
+            alpha.clamp_(_FADED, _FULL).exp_()  # exp makes no denormal numbers, which are slow
+            torch.threshold_(alpha, LOWEST, 0.0)
+            left = torch.cumprod(1 - alpha, 1)
+            colour = (_shares(alpha, left) @ features[k]).T + background[:, None] * left[:, -1]
             blended[:, part.rows, part.columns] = colour.unflatten(1, shape)
-            through[part.rows, part.columns] = behind.unflatten(0, shape)
-            kept += [alpha, before]
+            through[part.rows, part.columns] = left[:, -1].unflatten(0, shape)
+            kept += [alpha, left]
         ctx.save_for_backward(means, conics, opacities, features, background, through, *kept)
         ctx.tiles = tiles
         return blended, through
@@ -250,29 +252,30 @@ class _Splat(torch.autograd.Function):
         means, conics, opacities, features, background, through, *kept = ctx.saved_tensors
         of_blended, of_through = grads
         made = [torch.zeros_like(t) for t in (means, conics, opacities, features)]
+        full = bool((opacities >= HIGHEST - _CLOSE).any())
         for n, part in enumerate(ctx.tiles):
-            alpha, before = kept[2 * n], kept[2 * n + 1]
+            alpha, left = kept[2 * n], kept[2 * n + 1]
             k, where = part.numbers, (part.rows, part.columns)
             wanted = of_blended[:, *where].flatten(1)
-            behind = through[where].flatten()
-            last = (background @ wanted + of_through[where].flatten()) * behind
-            weight = alpha * before
-            made[3].index_add_(0, k, weight @ wanted.T)
-            light = features[k] @ wanted
-            slope = _slope(alpha, before, weight, light, last)
+            last = (background @ wanted + of_through[where].flatten()) * left[:, -1]
+            weight = _shares(alpha, left)
+            made[3].index_add_(0, k, (wanted @ weight).T)
+            slope = _slope(alpha, weight, wanted.T @ features[k].T, last)
+            if full:
+                slope.masked_fill_(alpha >= HIGHEST - _CLOSE, 0.0)
             height, width = through[where].shape
-            moments = slope @ _monomials(height, width, means).T
+            moments = slope.T @ _monomials(height, width, means)
             _spread(made, moments, k, means[k], conics[k], opacities[k], part.middle)
         of_background = (of_blended * through).sum((1, 2))
         return (*made, of_background, None, None, None)
 
 
-def _slope(alpha: Tensor, before: Tensor, weight: Tensor, light: Tensor, last: Tensor) -> Tensor:
-    """d loss / d ln alpha (K, U): what a Gaussian adds itself, less what it takes from those behind it."""
-    added = weight * light
-    later = added.sum(0) + last - added.cumsum(0)
-    slope = alpha * (before * light - later / (1 - alpha))
-    return slope.masked_fill_(alpha >= HIGHEST, 0.0)
+def _slope(alpha: Tensor, weight: Tensor, light: Tensor, last: Tensor) -> Tensor:
+    """d loss / d ln alpha (U, K): what a Gaussian adds itself, less its part of what comes from behind it."""
+    added = weight.mul_(light)
+    later = added.cumsum(1)
+    later = torch.sub((later[:, -1] + last)[:, None], later)
+    return added.sub_(later.mul_(alpha / (1 - alpha)))
 
 
 def _spread(

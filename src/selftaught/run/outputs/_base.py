@@ -122,8 +122,10 @@ class Output:
         }
 
     def example(self, card: dict[str, Any]) -> Tensor:
-        """A batch of the shape that the deliverable takes."""
+        """A batch of the shape that the deliverable takes; its account may name the shape of a sample, ``example``."""
         generator = torch.Generator().manual_seed(0)
+        if card["build"].get("example"):
+            return torch.rand(2, *card["build"]["example"], generator=generator)
         if card["length"]:
             return torch.randn(2, card["channels"], card["length"], generator=generator)
         side, frames = card["image_size"] or 64, card["frames"]
