@@ -435,6 +435,8 @@ def state_sentence() -> str:
     systems = [c for c in catalog.all_cards() if not c.baseline]
     baselines = [c for c in catalog.all_cards() if c.baseline]
     ready, beside = sum(c.built for c in systems), sum(c.built for c in baselines)
+    if ready == len(systems) and beside == len(baselines):
+        return f"**All {ready} systems and the {beside} baselines beside them are ready.**"
     return (
         f"**{ready} of {len(systems)} systems and {beside} of {len(baselines)} baselines are ready**; the others have "
         "their card in the catalogue and are not built yet."
