@@ -25,6 +25,7 @@ from selftaught.views import noise
 FOLDER = Path(__file__).parent / "images" / "restoration"
 SIDE, GAP, QUALITY = 220, 6, 82
 NOISE = "correlated:25"
+SHOWN = 0
 
 
 def systems() -> list[str]:
@@ -42,7 +43,7 @@ def picture(slug: str, steps: int | None) -> np.ndarray:
         run = selftaught.train(slug, out=str(Path(place) / "run"), preset="laptop", quiet=True, workers=0, **given)
         method: Any = run.method.eval()
         source = open_source("photos:whole", split="test")
-        clean = to_unit(source.read(1), None)
+        clean = to_unit(source.read(SHOWN), None)
         top, left = ((side - 2 * SIDE) // 2 for side in clean.shape[:2])
         clean = np.ascontiguousarray(clean[max(0, top) : top + 2 * SIDE, max(0, left) : left + 2 * SIDE])
         if made_noisy:

@@ -391,6 +391,9 @@ def speed_tables(folder: Path = SPEED) -> str:
             f"| {row['case']}, N = {row['n']}: peak extra memory | {row['MiB']:.0f} MiB | | |"
             for row in entry.get("peak extra MiB", [])
         ]
+        rows += [
+            f"| {_cell(name)}: peak memory | {gib:.2f} GiB | | |" for name, gib in entry.get("peak GiB", {}).items()
+        ]
         head = ["| contender | median | range | ours is |", "|---|--:|---|---|"]
         parts += [f"### {sentence(entry['work']).rstrip('.')}", "\n".join([*head, *rows]), _speed_notes(entry)]
     return "\n\n".join(parts) if parts else "No result is stored yet."
@@ -432,6 +435,8 @@ def state_sentence() -> str:
     systems = [c for c in catalog.all_cards() if not c.baseline]
     baselines = [c for c in catalog.all_cards() if c.baseline]
     ready, beside = sum(c.built for c in systems), sum(c.built for c in baselines)
+    if ready == len(systems) and beside == len(baselines):
+        return f"**All {ready} systems and the {beside} baselines beside them are ready.**"
     return (
         f"**{ready} of {len(systems)} systems and {beside} of {len(baselines)} baselines are ready**; the others have "
         "their card in the catalogue and are not built yet."

@@ -474,6 +474,7 @@ def test_flags_in_the_docs_exist() -> None:
         "--resume",
         "--own-views",
         "--finish-now",
+        "--dry-run",
         "--quiet",
         "--report",
         "--no-report",

@@ -23,6 +23,10 @@ _FOLDER = Path(__file__).parent / ".peers"
 _HYDRA = ("hydra-core", "omegaconf", "antlr4-python3-runtime==4.9.*")
 _NEEDS: dict[str, tuple[str, ...]] = {
     "lightly": _HYDRA,
+    "albumentations": (
+        "albucore==0.0.24", "stringzilla", "simsimd", "pydantic", "pydantic-core", "annotated-types",
+        "typing-inspection",
+    ),
     "stable-pretraining": (
         *_HYDRA, "hydra-submitit-launcher", "loguru", "richuru",
         "requests-cache", "cattrs", "url-normalize", "prettytable", "wcwidth", "zstandard", "typer", "shellingham",

@@ -9,7 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROWS = {"start": [], "loss": [], "warp": [], "splat": [], "views": [], "embed": [], "step": ["--compile", "--accuracy"]}
+ROWS = {
+    "start": [], "loss": [], "warp": [], "splat": [], "sparse": [], "views": [], "degrade": [], "embed": [],
+    "tiles": [], "step": ["--compile", "--accuracy"],
+}  # fmt: skip
 
 
 def main() -> int:

@@ -42,6 +42,8 @@ def test_a_run_on_clips_is_probed(tmp_path: Path) -> None:
     assert {"order", "direction"} <= set(found["this"].numbers)
     assert all(0 <= number.mean <= 1 for kind in found.values() for number in kind.numbers.values())
     assert "chance" in found["this"].note
+    run.evaluate(protocols=["knn"])
+    assert 'class="film" style="--frames:8"' in run.report().read_text(encoding="utf-8")
     with pytest.raises(UserError, match="is for clips"):
         selftaught.train("simclr", "digits", out=str(tmp_path / "images"), **options | {"image_size": 32}).evaluate(
             protocols=["temporal"]

@@ -109,13 +109,13 @@ def told(source: Any, i: int) -> torch.Tensor:
 
 
 def test_pairs_blur_the_middle_alone_along_the_motion() -> None:
-    source = exposed("pans?train=1&test=2&frames=90&side=48&direction=vertical&speed=2")
+    source = exposed("pans?train=1&test=2&frames=98&side=48&direction=vertical&speed=2&rest=4")
     method = methods.DADeblur(**TINY)
     frames = torch.from_numpy(source.read(0)).permute(0, 3, 1, 2) / 255
     shares = told(source, 0)
     blurrer = blurring.Blurrer(method.config, None, torch.Generator().manual_seed(0))
     pairs, regions = blurring.sharp_pairs(frames, shares, blurrer, "cpu")
-    assert 0 < len(pairs) <= 9
+    assert 0 < len(pairs) <= 10
     assert len(pairs) == len(regions)
     chosen = [region.frame for region in regions]
     assert shares[chosen].mean() < 0.7 * shares.mean()
@@ -169,19 +169,19 @@ def test_patches_take_their_blur_along() -> None:
 
 @pytest.mark.slow
 def test_the_right_blur_adapts_better_than_the_wrong_one() -> None:
-    source = exposed("pans?train=1&test=3&frames=90&side=48&direction=vertical&speed=2")
+    source = exposed("pans?train=1&test=4&frames=98&side=48&direction=vertical&speed=2&rest=8")
     found = {}
     for orientation in ("flow", "across"):
         torch.manual_seed(0)
-        method = methods.DADeblur(
-            **TINY | {"width": 12, "blocks": 3, "adapt_epochs": 60, "adapt_lr": 2e-3}, orientation=orientation
-        )
+        options = TINY | {"width": 12, "blocks": 3, "adapt_epochs": 25, "adapt_lr": 5e-4, "magnitude_offset": 0.0}
+        method = methods.DADeblur(**options, orientation=orientation)
         blurrer = blurring.Blurrer(method.config, None, torch.Generator().manual_seed(0))
         pairs, errors = [], []
         for i in range(len(source)):
             frames = torch.from_numpy(source.read(i)).permute(0, 3, 1, 2) / 255
             pairs += blurring.sharp_pairs(frames, told(source, i), blurrer, "cpu")[0]
-        method.learn(pairs)
+        losses = method.learn(pairs)
+        assert np.mean(losses[-5:]) < np.mean(losses[:5])
         for i in range(len(source)):
             sample = source.sample(i)
             clip, clean = (torch.from_numpy(sample[n]).permute(3, 0, 1, 2)[None] / 255 for n in ("blurred", "sharp"))
@@ -218,11 +218,10 @@ def test_a_run_judges_applies_and_adapts(run: Any, tmp_path: Path) -> None:
 
 def test_each_video_can_have_its_own_adaptation(run: Any) -> None:
     method = run._load()
-    method.config.per = "video"
     method.eval()
     before = {key: value.clone() for key, value in method.deblurrer.state_dict().items()}
     source = exposed()
-    method.adapt(source)
+    method.adapt(source, per="video")
     assert all(torch.equal(value, before[key]) for key, value in method.deblurrer.state_dict().items())
     seen = []
     for i in (0, 1, 0):
@@ -231,6 +230,26 @@ def test_each_video_can_have_its_own_adaptation(run: Any) -> None:
     assert not torch.equal(seen[0], seen[1])
     assert torch.equal(seen[0], seen[2])
     assert len(method.adapted) == 3
+
+
+def test_adapting_in_the_wrong_way_is_refused(run: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--adapt frame: it may be set or video"):
+        run.apply(DATA, tmp_path / "out", adapt="frame")
+
+
+def test_meta_transfer_restores_after_a_step() -> None:
+    method = methods.DADeblur(**TINY, meta=True, meta_lr=0.5)
+    method.enter_stage("deblur")
+    with torch.no_grad():
+        method.deblurrer.layers[-1].weight.normal_(0, 0.05)
+    made = batch_of(method)
+    blurred, sharp, exposure = method.window(made)
+    stepped = method.restore_after_a_step(blurred, method.motion(exposure))
+    assert not torch.allclose(stepped, method.restore(blurred))
+    terms = method.loss(made)
+    assert terms["loss"].item() == pytest.approx((stepped - sharp + 0.5).square().mean().item(), rel=1e-5)
+    terms["loss"].backward()
+    assert all(p.grad is not None for p in method.deblurrer.parameters())
 
 
 def test_the_loss_of_blurring_again() -> None:

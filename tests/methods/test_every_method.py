@@ -24,6 +24,14 @@ OPTIONS = {
     "perceptual-ssim": {"patch": 24, "code": 16},
     "infwide": {"patch": 24, "width": 4, "kernel_size": 5, "kernel_file": KERNEL},
     "multi-output-deblur": {"patch": 16, "kernel": 5, "choose_steps": 1, "width": 4},
+    "text-erasing": {
+        "patch": 32,
+        "width": 2,
+        "discriminator_width": 2,
+        "discriminator_levels": 3,
+        "features": "none",
+        "boxes": "none",
+    },
     "srgan": {"patch": 16, "pretrain_steps": 2, "content": "features", "discriminator_width": 4},
     **{slug: {"patch": 16} for slug in ("srresnet", "srcnn", "espcn", "bicubic")},
     **{slug: {"patch": 16, "hypercolumn": False, "feat_weight": 0.0} for slug in ("rrformer", "errnet")},
@@ -32,6 +40,14 @@ OPTIONS = {
     **{slug: {"encoder": "vit-pico", "image_size": 32} for slug in ("mae", "infinite-lr", "sit")},
     "genview": {"encoder": "resnet10-narrow", "image_size": 32, "autoencoder_steps": 10},
     "gopro": {},
+    "np-edit": {
+        "image_size": 32,
+        "flow_width": 8,
+        "judge_width": 8,
+        "teacher_steps": 2,
+        "judge_steps": 2,
+        "warmup_steps": 2,
+    },
     "retfiner": {},
     "uni4eye": {"encoder": "vit-pico-ranks", "image_size": 32},
     "laf": {"forget": "class=down", "vae_epochs": 1.0},
@@ -123,6 +139,11 @@ def test_it_trains_evaluates_applies_exports_and_reports(
         cleaned = tmp_path / "clean"
         assert run.apply(folder, cleaned) == CLASSES * EACH
         _check_restored(run, folder, cleaned)
+    elif output == "edit":
+        assert run.evaluate()["editing"]["raw"]["change"].mean == 0
+        edited = tmp_path / "edited"
+        assert run.apply(folder, edited, instruction="turn it into across") == CLASSES * EACH
+        assert np.load(next(edited.rglob("*.npy"))).shape == (32, 32, CHANNELS)
     else:
         judged = run.evaluate(protocols=["classify" if output in ("classes", "weights") else "knn"])
         (kinds,) = judged.values()

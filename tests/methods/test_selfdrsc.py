@@ -82,6 +82,7 @@ def test_stages_and_what_learns_in_them() -> None:
     method.enter_stage("self")
     method.loss(batch)["loss"].backward()
     assert all(p.grad is not None for p in method.network.parameters())
+    assert method.flow_net is not None
     assert all(p.grad is None for p in method.flow_net.parameters())
     assert all(p.grad is None for p in method.teacher.parameters())
     method.enter_stage("flow")
@@ -128,15 +129,21 @@ def test_frames_of_a_pair_of_any_size_at_any_instants() -> None:
 
 
 def test_wrong_options_are_refused() -> None:
+    options: dict[str, Any]
     for options, words in (
         ({"patch": 40}, "--patch 40"),
         ({"margin": 20}, "--margin 20"),
         ({"instants": 1}, "--instants 1"),
-        ({"flow": "pwc"}, "--flow-weights FILE"),
-        ({"flow": "pwc", "flow_weights": "nowhere.pth"}, "no such file"),
     ):
         with pytest.raises(UserError, match=words):
             SelfDRSC(TINY | options, channels=3)
+    for options, words in (
+        ({"flow": "pwc"}, "--flow-weights FILE"),
+        ({"flow": "pwc", "flow_weights": "nowhere.pth"}, "no such file"),
+    ):
+        trained = SelfDRSC(TINY | options, channels=3)  # to apply it needs no flow network
+        with pytest.raises(UserError, match=words):
+            trained.setup("fit")
     assert SelfDRSC(TINY, channels=4).network.channels == 4
 
 

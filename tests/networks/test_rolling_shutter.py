@@ -99,7 +99,7 @@ def test_time_maps_by_rows() -> None:
     height, r = 33, 12
     rows = frame_rows(height, 3, torch.zeros(1, dtype=torch.float64))
     y = np.arange(height)
-    down, up = (time_maps(rows, r / (height - 1), name) for name in ("t2b", "b2t"))  # type: ignore[arg-type]
+    down, up = (time_maps(rows, r / (height - 1), name) for name in ("t2b", "b2t"))
     g = np.where(y >= r, (y - r) / (height - 1 - r), 0)
     for found, wanted in zip(down, (np.minimum(y / r, 1), g, y <= r), strict=True):
         np.testing.assert_allclose(found[0, 0, :, 1].numpy(), wanted, atol=1e-12)
@@ -116,7 +116,7 @@ def test_time_maps_by_rows() -> None:
 
 def texture(x: Tensor, y: Tensor) -> Tensor:
     waves = ((0.21, 0.13, 0.3), (-0.12, 0.2, 1.1), (0.3, -0.05, 2.0))
-    return 0.5 + sum(torch.sin(a * x + b * y + c) for a, b, c in waves) / 6
+    return 0.5 + torch.stack([torch.sin(a * x + b * y + c) for a, b, c in waves]).sum(0) / 6
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -239,7 +239,7 @@ def test_lucas_kanade_finds_motions_and_the_small_net_begins_with_it() -> None:
     torch.testing.assert_close(networks.SmallFlowNet(3)(first, second), found)
     a, b = draw(1, 1, 9, 9).requires_grad_(), draw(1, 1, 9, 9).requires_grad_()
     steps = {"levels": 1, "iterations": 1, "damping": 1.0}
-    assert torch.autograd.gradcheck(lambda p, q: networks.lucas_kanade(p, q, **steps), (a, b), atol=1e-4)  # type: ignore[arg-type]
+    assert torch.autograd.gradcheck(lambda p, q: networks.lucas_kanade(p, q, **steps), (a, b), atol=1e-4)
 
 
 def test_synthetic_flows_are_smooth_and_within_reach() -> None:

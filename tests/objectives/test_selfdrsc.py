@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from selftaught import UserError
-from selftaught.objectives import feature_distance, flow_variation, selfdrsc, selfdrsc_distillation, selfdrsc_supervised
+from selftaught.objectives.selfdrsc import (
+    feature_distance,
+    flow_variation,
+    selfdrsc,
+    selfdrsc_distillation,
+    selfdrsc_supervised,
+)
 
 G = torch.Generator().manual_seed(3)
 

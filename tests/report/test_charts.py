@@ -284,3 +284,17 @@ def test_losses_of_unlike_stages_are_never_joined() -> None:
     loss = next(chart for chart in compare.charts([run, run], ["a", "b"]) if chart["name"] == "loss")
     assert [name in loss["legend"] for name in ("a, pretrain", "a, gan", "b, gan")] == [True] * 3
     assert "loss, gan" in report.render([run])
+
+
+def test_restored_clips_are_drawn_frame_by_frame() -> None:
+    clip = {"name": "street", "restored": [31.0, 30.5, 32.0], "noisy": [28.0, None, 27.0], "flicker": 2.5}
+    page = report.render([{"frames": [clip, {"name": "flat", "restored": [], "noisy": []}]}])
+    assert "Frame by frame" in page
+    assert "street: flicker – before, 2.50 after" in page
+    assert "flat" not in page
+    chart = curves.frames_chart(clip)
+    assert chart is not None
+    assert [line.name for line in chart.lines] == ["input", "restored"]
+    assert text.direction("flicker") == "low"
+    with pytest.raises(UserError, match=r"frames\[0\].noisy has 1 values where frames\[0\].restored has 3"):
+        validate({"frames": [clip | {"noisy": [1.0]}]})

@@ -167,3 +167,13 @@ def test_a_restorers_page_is_small_and_its_enlarged_parts_are_exact() -> None:
     assert np.array_equal(cut["input"], noisy[60:124, 40:104])
     assert np.array_equal(cut["clean"], clean[60:124, 40:104])
     assert len(report.render([{"restoration": [{"name": str(k), **files} for k in range(6)]}])) < 1_500_000
+
+
+def test_a_film_is_its_frames_side_by_side() -> None:
+    frames = np.repeat(np.arange(0, 240, 30, dtype=np.uint8)[:, None, None, None], 3, 3)
+    for side, expected in ((16, 64), (200, 72)):
+        whole = frames * np.ones((1, side, side, 1), np.uint8)
+        strip = Image.open(io.BytesIO(base64.b64decode(images.film(whole, side=72))))
+        assert strip.size == (8 * expected, expected)
+        levels = np.asarray(strip.convert("L"))[expected // 2, expected // 2 :: expected]
+        assert np.abs(levels.astype(int) - np.arange(0, 240, 30)).max() < 12

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import os
 import re
 from html.parser import HTMLParser
@@ -362,3 +363,14 @@ def test_an_untrained_encoder_is_called_that_everywhere(name: str) -> None:
     shown = re.sub(r"<[^>]*>", " ", body) + " ".join(re.findall(r'aria-label="([^"]*)"', body))
     assert "untrained" in shown
     assert "random" not in shown.replace("drawn at random", "")
+
+
+def test_clips_play_as_strips_without_a_player() -> None:
+    run = copy.deepcopy(samples.image_run())
+    for row in run["neighbours"]:
+        for one in (row, *row["hits"]):
+            one["frames"] = 4
+    page = report.render([run])
+    assert page.count('class="film" style="--frames:4"') > 6
+    assert "<video" not in page
+    assert 'class="film"' not in report.render([samples.image_run()])

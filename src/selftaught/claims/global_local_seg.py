@@ -18,7 +18,7 @@ def claim() -> Claim:
     return Claim(
         method="global-local-seg",
         says="Where slices lie, and what lies around a region, teach a network that needs few annotated volumes.",
-        data="brain-scans?train=12&test=4&depth=16&side=32",
+        data="brain-scans?train=12&test=4&depth=12&side=24",
         arms=(
             Arm("G^D and L^R", "global-local-seg"),
             Arm("G^R (SimCLR)", "global-local-seg", {"global_strategy": "R", "local_strategy": "none"}),
@@ -26,7 +26,7 @@ def claim() -> Claim:
         ),
         conditions={f"{n} annotated": {"labelled_volumes": n} for n in (1, 2)},
         common={
-            "preset": "laptop", "image_size": 32, "global_steps": 60, "local_steps": 20, "steps": 60,
+            "preset": "laptop", "image_size": 24, "global_steps": 60, "local_steps": 20, "steps": 60,
             "finetune_batch": 10, "loggers": ["none"],
         },
         score=("dice", "dice"),

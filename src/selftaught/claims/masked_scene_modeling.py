@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 
 from selftaught import objectives
@@ -22,20 +20,20 @@ def claim() -> Claim:
         method="masked-scene-modeling",
         says="Frozen features per point, taught by hidden voxels, tell things apart better than random weights do, and "
         "than colour and normal.",
-        data="point-rooms?points=1000&train=16&test=8",
+        data="point-rooms?points=800&train=10&test=6",
         arms=(
             Arm("masked scenes", "masked-scene-modeling"),
             Arm("random weights", "masked-scene-modeling", {"lr": 0.0, "steps": 1}),
             Arm("colour and normal", "masked-scene-modeling", {"lr": 0.0, "steps": 1}, kind="raw"),
         ),
         common={
-            "voxel": 0.18, "widths": "16-32-64", "up_widths": "64-32-16", "blocks": 1, "attention": 1,
+            "voxel": 0.2, "widths": "16-32-64", "up_widths": "64-32-16", "blocks": 1, "attention": 1,
             "attention_levels": 1, "attention_dropout": 0.0, "drop_path": 0.1, "crop": 4000, "head": "128-64",
             "prototypes": 32, "target_decay": 0.99, "keep": "student", "lr": 4e-3, "warmup_epochs": 2.0, "turn": 10.0,
-            "flip": 0.0, "scale_low": 0.95, "colour_jitter": 0.02, "steps": 120, "batch_size": 2, "clip": 3.0,
+            "flip": 0.0, "scale_low": 0.95, "colour_jitter": 0.02, "steps": 80, "batch_size": 2, "clip": 3.0,
         },
         score=("point-linear", "miou"),
-        also=(("point-linear", "accuracy"), ("point-knn", "miou"), ("run", "seconds")),
+        also=(("point-linear", "accuracy"), ("run", "seconds")),
         full={"data": "point-rooms", "voxel": 0.1, "steps": 2000},
     )  # fmt: skip
 
@@ -50,6 +48,7 @@ def fact() -> Fact:
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         net = HUNet(4, (8, 8, 16), (16, 8, 8), blocks=1, attention=1, drop_path=0, dropout=0).double().eval()
+    net = net.requires_grad_(False)
     tokens = [torch.randn(w, generator=generator, dtype=torch.float64) for w in net.widths]
     x = torch.randn(len(place), 4, generator=generator, dtype=torch.float64)
     other = torch.where(hidden[0][:, None], x + 9, x)
@@ -57,19 +56,19 @@ def fact() -> Fact:
     made = [net.decode(net.encode(one[seen[0]], part), levels, seen, tokens) for one in (x, other)]
     leak = max(float((a - b).abs().max()) for a, b in zip(*made, strict=True))
     whole = [net(one, levels)[0] for one in (x, other)]
-    alike = [apart(h, g[levels[k].family()[1]].to(h)) for k, (h, g) in enumerate(pairwise(hidden))]
+    alike = [bool((h ^ hidden[k + 1][levels[k].family()[1]]).any()) for k, h in enumerate(hidden[:-1])]
     t = torch.randn(6, 5, generator=generator, dtype=torch.float64)
     q = objectives.masked_scene_targets(t)
     least = apart(objectives.masked_scene_prototypes(0.1 * q.log(), q), -(q * q.log()).sum(1).mean())
     off = {
         "what hidden voxels change in the prediction": leak,
-        "levels' masks that aren't nested": float(max(alike)),
+        "levels' masks that aren't nested": float(any(alike)),
         "loss of a student that says q, less q's entropy": least,
     }
     seen_whole = float((whole[0] - whole[1]).abs().max())
     return Fact(
-        "What hidden voxels hold changes the student's prediction at no level, and the teacher's target everywhere "
-        "near them; masks are nested; the loss ends at the entropy of the target.",
+        "What hidden voxels hold changes the student's prediction at no level, but the teacher's target; masks "
+        "are nested; the loss ends at the entropy of the target.",
         off | {"what they change in the target": seen_whole},
         max(off.values()) < EXACT and seen_whole > 0.1,
     )

@@ -14,27 +14,30 @@ __all__ = ["claim", "fact"]
 
 def claim() -> Claim:
     """What the paper says, and the smallest fair comparison that could show it: the image toy of 16 pixels a side."""
+    data = "shapes?side=16"
+    prepared = {"steps": 1, "teacher_steps": 220, "judge_steps": 90, "warmup_steps": 30, "batch_size": 24}
     begun = {"teacher_steps": 0, "judge_steps": 0, "warmup_steps": 0}
     return Claim(
         method="np-edit",
         says="A judge's answers and distribution matching together teach an editor what neither does alone.",
-        data="shapes",
-        start=Start("np-edit", "shapes", {"steps": 1, "teacher_steps": 350, "judge_steps": 130, "warmup_steps": 60}),
+        data=data,
+        start=Start("np-edit", data, prepared),
         arms=(
             Arm("judge + matching", "np-edit"),
             Arm("judge alone", "np-edit", {"use_dmd": False}),
             Arm("matching alone", "np-edit", {"use_vlm": False}),
         ),
-        common={"steps": 90, "batch_size": 16} | begun,
-        score=("editing", "right"),
+        common={"steps": 45, "batch_size": 16} | begun,
+        score=("editing", "overall"),
         also=(
-            ("editing", "overall"),
+            ("editing", "right"),
             ("editing", "success"),
             ("editing", "outside"),
             ("editing", "kept"),
             ("editing", "own_judge"),
             ("run", "seconds"),
         ),
+        judging={"limit": 20},
         full={"steps": 1000, "batch_size": 32},
     )
 

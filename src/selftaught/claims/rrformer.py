@@ -7,7 +7,8 @@ from torch.nn.functional import conv2d
 
 from selftaught.claims._comparison import Arm, Claim
 from selftaught.claims._facts import Fact, apart
-from selftaught.networks import FoldedEmbedding, RRFormer, hypercolumn
+from selftaught.networks import FoldedEmbedding, RRFormer
+from selftaught.networks.hypercolumn import hypercolumn
 
 __all__ = ["claim", "fact"]
 
@@ -35,6 +36,7 @@ def claim() -> Claim:
             "recipe": "ceilnet",
             "levels": 1,
             "gan_epoch": 2,
+            "schedule": "constant",
             "vgg_weights": "hed",
         },
         score=("restoration", "psnr"),

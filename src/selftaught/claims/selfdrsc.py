@@ -30,8 +30,9 @@ def claim() -> Claim:
             Arm("mean of both", "selfdrsc", once, kind="raw"),
         ),
         common={
-            "preset": "laptop", "steps": 50, "flow_steps": 0, "distill_steps": 0, "batch_size": 4, "workers": 0,
+            "preset": "laptop", "steps": 30, "flow_steps": 0, "distill_steps": 0, "batch_size": 4, "workers": 0,
         },
+        judged_on="bikes",
         score=("restoration", "psnr middle"),
         also=(("restoration", "psnr"), ("restoration", "ssim"), ("restoration", "flicker")),
         full={"steps": 3000, "flow_steps": 500, "distill_steps": 300, "batch_size": 4, "data": "bikes"},

@@ -165,7 +165,7 @@ class Source:
         ends = self.seconds(i)
         return None if ends is None else np.linspace(*ends, self.frames(i))
 
-    def recording(self, i: int) -> Path | None:
+    def video_file(self, i: int) -> Path | None:
         """The video file that a clip is (a part of); None where it comes from no such file."""
         return None
 
@@ -348,9 +348,9 @@ class Subset(Source):
         """Of the parent's clip."""
         return self.parent.times(int(self.indices[i]))
 
-    def recording(self, i: int) -> Path | None:
+    def video_file(self, i: int) -> Path | None:
         """Of the parent's clip."""
-        return self.parent.recording(int(self.indices[i]))
+        return self.parent.video_file(int(self.indices[i]))
 
     def frame_names(self, i: int) -> list[str] | None:
         """Of the parent's clip."""

@@ -34,9 +34,9 @@ def restored_video(
         **options: of `restoration`: ``channel``, ``shave``.
 
     Returns:
-        ``Result`` "restoration": the numbers of all frames; ``flicker`` (see `flicker`), of grey levels of 255, with an
-        interval over clips; ``psnr middle``, of the frame in the middle of every clip of three frames or more; figures
-        ``per_frame``, name of a clip -> {"psnr": (T,), "ssim": (T,)}, besides those of `restoration`.
+        ``Result`` "restoration": the numbers of all frames; ``flicker`` (see `flicker`), of grey levels of 255, and
+        ``psnr middle``, of the frame in the middle of every clip of three frames or more, with intervals over clips;
+        figures ``per_frame``, name of a clip -> {"psnr": (T,), "ssim": (T,)}, besides those of `restoration`.
 
     Raises:
         UserError: clips of other numbers or sizes than their targets; what `restoration` refuses.

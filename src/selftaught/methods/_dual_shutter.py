@@ -50,6 +50,11 @@ class DualShutterMethod(Method):
         """The config, with the options that the subclasses share."""
         return self.config
 
+    @property
+    def frames_judged(self) -> int:
+        """Clean frames of a pair."""
+        return int(self.options.readout) + 1
+
     def to_judge(self, source: Source) -> Source:
         """Pairs of a source that is judged on."""
         return self.pairs(source, self.config)

@@ -35,6 +35,7 @@ class StyledByPolicy(FrozenFeatures):
     config: Any
     eraser: networks.TextEraser
     lettering: Lettering
+    mask_discriminator: networks.TextMaskDiscriminator
     difficulty: Tensor
     realism: Tensor
 

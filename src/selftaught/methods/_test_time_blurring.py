@@ -213,7 +213,7 @@ def fine_tune(
                 made = path_blur(made, told)
             loss = objectives.dadeblur(made, target - 0.5)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(parameters, config.adapt_clip)
             optimiser.step()
             schedule.step()

@@ -20,6 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import pad
 
 from selftaught import networks, objectives
@@ -30,6 +31,7 @@ from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, 
 from selftaught.errors import SampleError, UserError
 from selftaught.methods import _test_time_blurring as blurring
 from selftaught.networks.classical_flow import FlowName, optical_flow
+from selftaught.networks.reblurring import path_blur
 from selftaught.views import Dihedral, HorizontalFlip, Op, RandomCrop, Recipe, TemporalCrop, View
 
 __all__ = ["DADeblur"]
@@ -78,6 +80,11 @@ class Config(MethodConfig):
     """Its learning rate, which falls to a hundredth."""
     scale_invariant: NonNegative = 0.0
     """Weight of a scale-invariant term in its loss; the paper leaves open which."""
+    meta: bool = False
+    """Train the deblurrer so that one step of blurring again helps it (meta-transfer, Liu et al., 2022), to the first
+    order: the baseline that goes with adaptation reblur."""
+    meta_lr: Positive = 1e-2
+    """Size of that step."""
     longest: Positive = 205.0
     """Pixels of the longest blur, by which magnitudes are divided."""
     blur_model: Literal["diffusion", "linear"] = "diffusion"
@@ -133,6 +140,9 @@ class Config(MethodConfig):
 PRESETS = {
     "gopro": {"epochs": 500, "batch_size": 8},
     "gopro-mmp-rnn": {"network": "mmp-rnn", "blocks": 10, "epochs": 500, "batch_size": 8},
+    "meta-transfer": {
+        "meta": True, "adaptation": "reblur", "blur_model": "linear", "epochs": 500, "batch_size": 8,
+    },
     "raft": {"flow": "raft", "epochs": 500, "batch_size": 8},
     "laptop": {
         "network": "frame-stack", "width": 24, "blocks": 4, "exposure": 3, "patch": 48, "turn": True, "lr": 1e-3,
@@ -155,13 +165,13 @@ class DADeblur(Method):
     pixels = "float32"
     compares = False
     default_data = "video?window=36&stride=12"
-    stages = ("magnitude", "deblur", "blur")
+    stages: tuple[str, ...] = ("magnitude", "deblur", "blur")
     pair_fields: ClassVar[tuple[str, str]] = (BLURRED, SHARP)
 
     unscored: ClassVar[int] = _PAST
 
     fields: Mapping[str, Any] = {}
-    adapting: bool = False
+    per_video: bool = False
 
     # ---- networks --------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -302,11 +312,11 @@ class DADeblur(Method):
         """The stage's loss."""
         c = self.config
         blurred, sharp, exposure = self.window(batch)
+        middle = blurred[:, :, _PAST]
         if self.stage == "deblur":
-            made = self.restore(blurred)
+            made = self.restore_after_a_step(blurred, self.motion(exposure)) if c.meta else self.restore(blurred)
             return {"loss": objectives.dadeblur(made, sharp - 0.5, bound=None)}
         flow = self.motion(exposure)
-        middle = blurred[:, :, _PAST]
         if self.stage == "magnitude":
             share = objectives.magnitude_share(flow, longest=c.longest)
             found = objectives.blur_magnitude(self.magnitude(middle), share, scale_invariant=c.scale_invariant)
@@ -329,15 +339,35 @@ class DADeblur(Method):
         made: Tensor = self.deblurrer(window.transpose(1, 2) - 0.5)[:, 0]
         return made
 
+    def restore_after_a_step(self, window: Tensor, flow: Tensor) -> Tensor:
+        """As `restore`, after one step on blurring the result again by the flow (N, 2, H, W) of its exposure.
+
+        The step's gradient counts as a constant.
+        """
+        strength = flow.norm(dim=1, keepdim=True)
+        condition = torch.cat((objectives.blur_orientation(2 * flow, torch.zeros_like(flow)), strength), 1)
+        again = path_blur(self.restore(window), condition)
+        names = [name for name, p in self.deblurrer.named_parameters() if p.requires_grad]
+        held = dict(self.deblurrer.named_parameters())
+        error = objectives.dadeblur(again, window[:, :, _PAST] - 0.5, bound=None)
+        slopes = torch.autograd.grad(error, [held[name] for name in names])
+        moved = {name: held[name] - self.config.meta_lr * slope for name, slope in zip(names, slopes, strict=True)}
+        made: Tensor = functional_call(self.deblurrer, moved, (window.transpose(1, 2) - 0.5,))[:, 0]
+        return made
+
     # ---- adaptation ------------------------------------------------------------------------------------------
-    def adapt(self, source: Source) -> None:
-        """Fine-tune the deblurrer to blurred videos: to all of them now, or with ``per="video"`` to each in its turn.
+    def adapt(self, source: Source, per: str = "") -> None:
+        """Fine-tune the deblurrer to blurred videos: to all of them now, or to each in its turn.
+
+        Args:
+            source: of blurred clips; no sharp ones are looked at.
+            per: "set" or "video"; "" as the options say.
 
         Raises:
             UserError: nothing in any of the videos could be learnt from.
         """
-        self.adapting, self.adapted = True, []
-        if self.config.per == "video" or not self._learns:
+        self.per_video, self.adapted = (per or self.config.per) == "video" and self._learns, []
+        if self.per_video or not self._learns:
             return
         pairs = [pair for i in range(len(source)) for pair in self.pairs(source, i)]
         if not pairs:
@@ -353,10 +383,10 @@ class DADeblur(Method):
         return self.config.adaptation != "none" and self.config.adapt_epochs > 0
 
     def face(self, source: Any, i: int) -> None:
-        """Before a clip is restored: with ``per="video"``, adapt to it, from the run's weights; one without a sharp
-        place is restored by these.
+        """Before a clip is restored, where each is adapted to: do so from the run's weights; one without a sharp place
+        is restored by these.
         """
-        if not self.adapting or self.config.per != "video" or not self._learns:
+        if not self.per_video:
             return
         if not hasattr(self, "_trained"):
             self._trained = copy.deepcopy(self.deblurrer.state_dict())

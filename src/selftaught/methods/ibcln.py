@@ -47,8 +47,11 @@ class Config(ReflectionConfig):
 
 PRESETS = {
     "synthetic": {"epochs": 80, "batch_size": 2},
-    "laptop": {"width": 8, "patch": 64, "lr": 2e-3, "steps": 400, "batch_size": 4},
-}
+    "laptop": {
+        "width": 8, "patch": 64, "lr": 2e-3, "schedule": "step", "decay_every": 0.6, "decay_factor": 0.25, "steps": 400,
+        "batch_size": 4,
+    },
+}  # fmt: skip
 
 
 class IBCLN(ReflectionMethod):

@@ -114,16 +114,16 @@ PRESETS = {
     "paper": {
         "base": "diffusers:stabilityai/stable-diffusion-3.5-medium", "image_size": 512, "guidance": 4.5,
         "judge": "hf:llava-hf/llava-onevision-qwen2-7b-ov-hf", "teacher_steps": 0, "batch_size": 32, "steps": 10000,
-        "precision": "bf16-mixed",
+        "precision": "bf16",
     },
     "lora": {
         "base": "diffusers:stabilityai/stable-diffusion-3.5-medium", "image_size": 512, "guidance": 4.5, "lora": 32,
         "judge": "hf:llava-hf/llava-interleave-qwen-0.5b-hf", "teacher_steps": 0, "batch_size": 4, "steps": 5000,
-        "lr": 1e-4, "precision": "bf16-mixed",
+        "lr": 1e-4, "precision": "bf16",
     },
     "laptop": {
         "base": "unet", "image_size": 16, "flow_width": 24, "flow_patch": 2, "teacher_steps": 400, "judge_steps": 150,
-        "warmup_steps": 80, "small_lr": 3e-3, "vlm_weight": 0.3, "fake_updates": 2, "lr": 1e-3, "steps": 150,
+        "warmup_steps": 80, "small_lr": 3e-3, "vlm_weight": 0.1, "fake_updates": 2, "lr": 1e-3, "steps": 150,
         "batch_size": 32,
     },
 }  # fmt: skip

@@ -87,7 +87,8 @@ PRESETS = {
     "ceilnet": {"recipe": "ceilnet", "epochs": 100, "batch_size": 1},
     "laptop": {
         "width": 24, "dim": 24, "blocks": 1, "depth": 2, "heads": 4, "levels": 2, "final": "residual", "patch": 64,
-        "recipe": "ceilnet", "discriminator_width": 8, "gan_epoch": 60, "lr": 2e-3, "steps": 400, "batch_size": 4,
+        "recipe": "ceilnet", "discriminator_width": 8, "gan_epoch": 60, "lr": 2e-3, "schedule": "step",
+        "decay_every": 0.6, "decay_factor": 0.25, "steps": 400, "batch_size": 4,
     },
 }  # fmt: skip
 

@@ -81,6 +81,8 @@ class Config(MethodConfig):
     """Largest shift in pixels that the small flow network learns."""
     distill_steps: Natural = 300_000
     """Steps of the last stage; 0 leaves it out."""
+    distill_batch: Natural = 0
+    """Samples of a batch of the last stage; 0: as many as before."""
     distill_lr: Positive = 5e-5
     """Learning rate of the last stage."""
     distill_final_lr: Share = 0.02
@@ -104,10 +106,20 @@ class Config(MethodConfig):
 
 
 PRESETS = {
-    "rs-gopro": {"flow": "pwc", "steps": 300000, "batch_size": 48, "clip": 20.0},
-    "stage1": {"flow": "pwc", "steps": 300000, "batch_size": 48, "clip": 20.0, "distill_steps": 0},
-    "raft": {"flow": "raft-small", "steps": 300000, "batch_size": 48, "clip": 20.0},
-    "ifed": {"supervision": "gs", "steps": 300000, "batch_size": 48, "clip": 20.0, "distill_steps": 0},
+    "rs-gopro": {
+        "flow": "pwc", "steps": 300000, "batch_size": 48, "clip": 20.0, "precision": "32", "distill_batch": 32,
+        "pad": "circular",
+    },
+    "stage1": {
+        "flow": "pwc", "steps": 300000, "batch_size": 48, "clip": 20.0, "precision": "32", "distill_steps": 0,
+    },
+    "raft": {
+        "flow": "raft-small", "steps": 300000, "batch_size": 48, "clip": 20.0, "precision": "32", "distill_batch": 32,
+        "pad": "circular",
+    },
+    "ifed": {
+        "supervision": "gs", "steps": 300000, "batch_size": 48, "clip": 20.0, "precision": "32", "distill_steps": 0,
+    },
     "laptop": {
         "patch": 64, "width": 8, "flow_widths": "32-24-16-12", "features": "random", "align_corners": True, "lr": 1e-3,
         "start": "mean", "flow_steps": 100, "flow_reach": 10.0, "distill_steps": 30, "distill_lr": 2e-4,
@@ -156,16 +168,20 @@ class SelfDRSC(DualShutterMethod):
         learns = c.flow == "small" and c.supervision == "self" and c.flow_steps > 0
         self.stages = (*(("flow",) if learns else ()), "self", *(("distill",) if c.distill_steps else ()))
         self.stage = self.stages[0]
-        if c.supervision == "self":
-            self.flow_net = self._flow_network()
+        self.flow_net: nn.Module | None = None
+        if c.flow == "small" and c.supervision == "self":
+            self.flow_net = networks.SmallFlowNet(self.channels)
         if c.distill_steps:
             self.teacher = MovingAverage(self.network, c.teacher_decay)
         self.phi = self._features() if c.perceptual else None
 
+    def setup(self, stage: str) -> None:
+        """Before training: the frozen flow network, which a trained run no longer needs."""
+        if self.config.supervision == "self" and self.flow_net is None:
+            self.flow_net = self._flow_network()
+
     def _flow_network(self) -> nn.Module:
         c = self.config
-        if c.flow == "small":
-            return networks.SmallFlowNet(self.channels)
         if self.channels not in (1, 3) or (c.flow == "pwc" and self.channels != 3):
             raise UserError(f"--flow {c.flow}: sees colour pictures, these have {self.channels} channels; use small")
         if c.flow == "pwc":
@@ -190,14 +206,15 @@ class SelfDRSC(DualShutterMethod):
     def enter_stage(self, stage: str) -> None:
         """The flow network learns in its own stage alone."""
         super().enter_stage(stage)
-        if hasattr(self, "flow_net"):
+        if self.flow_net is not None:
             self.flow_net.requires_grad_(stage == "flow")
         self.network.requires_grad_(stage != "flow")
 
     def stage_plan(self, stage: str) -> Stage:
         """The first and the last stage have lengths of their own."""
         own = {"flow": self.config.flow_steps, "distill": self.config.distill_steps}
-        return Stage(settings={"steps": own[stage]}) if stage in own else Stage()
+        size = {"batch_size": self.config.distill_batch} if stage == "distill" and self.config.distill_batch else {}
+        return Stage(settings={"steps": own[stage]} | size) if stage in own else Stage()
 
     def optimisers(self) -> dict[str, Optim]:
         """One network at a time."""
@@ -282,8 +299,11 @@ class SelfDRSC(DualShutterMethod):
         where = {"0": 0, "i": 1, "1": 2}
         names = PAIRS if self.config.mid else PAIRS[:2]
         first, second = (torch.cat([frames[:, where[name[k]]] for name in names]) for k in (0, 1))
+        self.setup("fit")
+        assert self.flow_net is not None
         self.flow_net.eval()
-        found = self.flow_net(first.float(), second.float())
+        with torch.autocast(first.device.type, enabled=False):  # a hundredth of a pixel matters
+            found = self.flow_net(first.float(), second.float())
         return dict(zip(names, found.chunk(len(names)), strict=True))
 
     def distilled(self, frames: Tensor, whole: Tensor, rows: Tensor, at: Tensor, loss: Tensor) -> dict[str, Tensor]:
@@ -311,6 +331,7 @@ class SelfDRSC(DualShutterMethod):
         flow = networks.synthetic_flow(n, height, width, most=self.config.flow_reach, generator=chance).to(images)
         strength = torch.rand(n, 1, 1, 1, generator=chance).to(images)
         flow = flow * strength
+        assert self.flow_net is not None
         first = networks.flow_warp(images, flow, align_corners=True, masked=False)
         error = (self.flow_net(first, images) - flow).square().sum(1).add(1e-6).sqrt()
         seen = _inside(flow)

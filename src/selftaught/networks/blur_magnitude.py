@@ -145,4 +145,5 @@ def _encoder(name: str, channels: int, pretrained: bool) -> tuple[Any, list[int]
     import timm
 
     net = timm.create_model(name, features_only=True, in_chans=channels, pretrained=pretrained)
-    return net, list(net.feature_info.channels())
+    info: Any = net.feature_info
+    return net, list(info.channels())

@@ -44,8 +44,8 @@ def optical_flow(first: Tensor, second: Tensor, *, method: FlowName = "dis", ite
     height, width = first.shape[2:]
     least = _LEAST[method]
     edges = (0, max(0, least - width), 0, max(0, least - height))
-    pair = [pad(x.float(), edges, mode="replicate") if any(edges) else x.float() for x in (first, second)]
-    flow = _raft(*pair, iterations) if method == "raft" else _classical(*pair, method)
+    a, b = (pad(x.float(), edges, mode="replicate") if any(edges) else x.float() for x in (first, second))
+    flow = _raft(a, b, iterations) if method == "raft" else _classical(a, b, method)
     return flow[..., :height, :width]
 
 
@@ -59,7 +59,8 @@ def _grey(x: Tensor) -> np.ndarray:
 def _classical(first: Tensor, second: Tensor, method: str) -> Tensor:
     import cv2
 
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    made: Any = cv2  # whose stubs lack it
+    dis = made.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     found = []
     for a, b in zip(_grey(first), _grey(second), strict=True):
         start = np.zeros((*a.shape, 2), np.float32)

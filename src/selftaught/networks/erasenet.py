@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -152,7 +152,8 @@ class EraseNet(nn.Module):
         self.mask_out = nn.Sequential(make.up(2 * w, w), make.plain(w, channels, 1))
         self._build_refinement(make, channels, w)
         if fill and not spectral:
-            for last in (self.ups[4][0], self.rise2[-1]):  # begin as the fill itself
+            last: Any
+            for last in (self.ups.get_submodule("4.0"), self.rise2[-1]):  # begin as the fill itself
                 nn.init.zeros_(last.weight)
 
     def _build_refinement(self, make: _Layers, channels: int, w: int) -> None:
@@ -171,7 +172,7 @@ class EraseNet(nn.Module):
         Raises:
             UserError: sides that 32 doesn't divide.
         """
-        if x.ndim != 4 or any(side % self.multiple or not side for side in x.shape[2:]):
+        if not torch.compiler.is_compiling() and (x.ndim != 4 or any(s % self.multiple or not s for s in x.shape[2:])):
             raise UserError(f"EraseNet sees pictures (N, C, H, W) with sides that 32 divides, got {tuple(x.shape)}")
         first = self.enter(x)
         second = self.level2(first)

@@ -109,7 +109,7 @@ class FoldedEmbedding(nn.Conv2d):
         super().__init__(channels + sum(widths), out, 1)
         self.parts = (channels, *widths)
 
-    def forward(self, image: Tensor, levels: Sequence[Tensor] = ()) -> Tensor:  # type: ignore[override]
+    def forward(self, image: Tensor, levels: Sequence[Tensor] = ()) -> Tensor:
         """(N, out, H, W).
 
         Raises:

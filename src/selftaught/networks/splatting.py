@@ -236,7 +236,7 @@ class _Splat(torch.autograd.Function):
             shape = (part.rows.stop - part.rows.start, part.columns.stop - part.columns.start)
             alpha = _monomials(*shape, means) @ _coefficients(means[k], conics[k], opacities[k], part.middle)
             alpha.clamp_(_FADED, _FULL).exp_()  # exp makes no denormal numbers, which are slow
-            torch.nn.functional.threshold_(alpha, LOWEST, 0.0)
+            torch.threshold_(alpha, LOWEST, 0.0)
             left = torch.cumprod(1 - alpha, 1)
             colour = (_shares(alpha, left) @ features[k]).T + background[:, None] * left[:, -1]
             blended[:, part.rows, part.columns] = colour.unflatten(1, shape)

@@ -48,6 +48,7 @@ def averaged_exposure(frames: Tensor, exposure: int, step: int, *, gamma: float 
     Raises:
         UserError: too few frames, or no frames asked for.
     """
+    check_floats(frames=frames)
     if frames.ndim != 5 or not 1 <= exposure <= frames.shape[2] or step < 1:
         raise UserError(
             f"frames {tuple(frames.shape)}: give (N, C, T, H, W), T at least exposure={exposure}, step >= 1"
@@ -70,6 +71,7 @@ def exposure_flow(forward: Tensor, backward: Tensor) -> Tensor:
     Returns:
         (N, 2, H, W).
     """
+    check_floats(forward=forward, backward=backward)
     _same("exposure_flow", forward, backward, "(N, K, 2, H, W)", 5)
     return (forward.sum(1) - backward.sum(1)) / 2
 
@@ -77,7 +79,10 @@ def exposure_flow(forward: Tensor, backward: Tensor) -> Tensor:
 def magnitude_share(flow: Tensor, *, longest: float = LONGEST) -> Tensor:
     """|f| / longest at each pixel: what the magnitude estimator learns; (N, 2, H, W) to (N, 1, H, W)."""
     check_positive(longest=longest)
-    return flow.norm(dim=-3, keepdim=True) / longest
+    check_floats(flow=flow)
+    if flow.ndim != 4 or flow.shape[1] != 2:
+        raise UserError(f"magnitude_share: flow of shape {tuple(flow.shape)}; give (N, 2, H, W)")
+    return flow.norm(dim=1, keepdim=True) / longest
 
 
 def blur_orientation(ahead: Tensor, back: Tensor, *, floor: float = _FLOOR) -> Tensor:
@@ -91,6 +96,7 @@ def blur_orientation(ahead: Tensor, back: Tensor, *, floor: float = _FLOOR) -> T
     Returns:
         (N, 2, H, W); the other way round in time, its sign is the other.
     """
+    check_floats(ahead=ahead, back=back)
     _same("blur_orientation", ahead, back, "(N, 2, H, W)", 4)
     flow = (ahead - back) / 2
     length = flow.norm(dim=1, keepdim=True)
@@ -117,6 +123,7 @@ def domain_magnitude(magnitudes: Tensor, *, offset: float = 10.0, mode: str = "p
         UserError: another shape, or an unknown mode.
     """
     check_choice("mode", mode, ("product", "own", "neighbours"))
+    check_floats(magnitudes=magnitudes)
     if magnitudes.ndim != 3:
         raise UserError(f"domain_magnitude: magnitudes of shape {tuple(magnitudes.shape)}; give (T, H, W)")
     own = magnitudes + offset
@@ -134,7 +141,9 @@ def domain_magnitude(magnitudes: Tensor, *, offset: float = 10.0, mode: str = "p
 def blur_condition(orientation: Tensor, magnitude: Tensor, *, longest: float = LONGEST) -> Tensor:
     """(u, v, min(m / longest, 1)): what the blurring model is told; (N, 2, H, W) and (N, H, W) to (N, 3, H, W)."""
     check_positive(longest=longest)
-    if magnitude.shape != (orientation.shape[0], *orientation.shape[2:]) or orientation.shape[1] != 2:
+    check_floats(orientation=orientation, magnitude=magnitude)
+    known = orientation.ndim == 4 and orientation.shape[1] == 2
+    if not known or magnitude.shape != (orientation.shape[0], *orientation.shape[2:]):
         shapes = f"{tuple(orientation.shape)} and magnitude {tuple(magnitude.shape)}"
         raise UserError(f"blur_condition: orientation {shapes}; give (N, 2, H, W) and (N, H, W)")
     return torch.cat((orientation, (magnitude / longest).clamp(max=1)[:, None]), 1)
@@ -164,6 +173,7 @@ def blur_magnitude(predicted: Tensor, share: Tensor, *, scale_invariant: float =
 @in_float32
 def blur_noise(predicted: Tensor, noise: Tensor) -> Tensor:
     """ID-Blau's loss: mean sqrt( (eps_hat - eps)^2 + 1e-6 ), which its code calls l1; both (N, C, H, W)."""
+    check_floats(predicted=predicted, noise=noise)
     _same("blur_noise", predicted, noise, "(N, C, H, W)", 4)
     return (predicted - noise).square().add(_CHARBONNIER).sqrt().mean()
 
@@ -177,6 +187,7 @@ def dadeblur(restored: Tensor, sharp: Tensor, *, bound: float | None = 0.5) -> T
         sharp: the same shape.
         bound: None doesn't clip.
     """
+    check_floats(restored=restored, sharp=sharp)
     if restored.shape != sharp.shape:
         raise UserError(f"dadeblur: restored {tuple(restored.shape)} and sharp {tuple(sharp.shape)} differ")
     return ((restored if bound is None else restored.clamp(-bound, bound)) - sharp).square().mean()

@@ -177,6 +177,16 @@ def tasks_chart(section: Mapping[str, Any]) -> Chart | None:
     return Chart(tuple(lines), "tasks learnt", str(section.get("metric") or ""), x_ticks=ticks, point="after task {}")
 
 
+def frames_chart(item: Mapping[str, Any]) -> Chart | None:
+    """PSNR of a clip frame by frame, restored and input."""
+    lines = []
+    for key, name, role in (("noisy", "input", "raw"), ("restored", "restored", "this")):
+        values = item.get(key) or []
+        if known(values):
+            lines.append(Line(name, [float(t) for t in range(len(values))], values, role=role, dots=len(values) < 24))
+    return Chart(tuple(lines), "frame", "PSNR in dB", point="frame {}", places=2) if lines else None
+
+
 def effective_rank(values: Sequence[float | None] | None) -> float | None:
     """Effective rank of a spectrum: the exponential of the entropy of the singular values over their sum.
 

@@ -122,6 +122,24 @@ def encode(
     return _encode(picture, format, quality)
 
 
+def film(frames: np.ndarray, *, side: int = 72, quality: int = 60) -> str:
+    """Frames beside each other as one picture, for previews that the page plays by itself.
+
+    Args:
+        frames: (T, H, W, C) uint8.
+        side: height of the strip; smaller frames are enlarged pixel by pixel.
+        quality: of WebP.
+    """
+    times = max(1, side // frames.shape[1])
+    strip = Image.fromarray(to_uint8(np.concatenate(list(frames), axis=1)))
+    if times > 1:
+        strip = strip.resize((strip.width * times, strip.height * times), Image.Resampling.NEAREST)
+    elif frames.shape[1] > side:
+        width = max(1, round(frames.shape[2] * side / frames.shape[1])) * len(frames)
+        strip = strip.resize((width, side), Image.Resampling.LANCZOS)
+    return _encode(strip, "webp", quality)
+
+
 def _encode(picture: Image.Image, format: Format, quality: int) -> str:
     files = []
     if format in ("png", "auto"):

@@ -159,13 +159,17 @@ class Map(TypedDict, total=False):
 
 
 class Hit(TypedDict, total=False):
-    """One neighbour: its picture, class and similarity to the query; ``point`` is its row in the map."""
+    """One neighbour: its picture, class and similarity to the query; ``point`` is its row in the map.
+
+    Of a clip the picture is a strip of ``frames`` frames beside each other, which the page plays.
+    """
 
     png: Picture
     label: str | None
     similarity: Real
     name: str
     point: int
+    frames: int
 
 
 class Neighbours(TypedDict, total=False):
@@ -175,6 +179,7 @@ class Neighbours(TypedDict, total=False):
     label: str | None
     name: str
     point: int
+    frames: int
     hits: list[Hit]
     untrained: list[Hit] | None
 
@@ -234,6 +239,16 @@ class Restored(TypedDict, total=False):
     psnr_noisy: Real
     ssim_noisy: Real
     crops: list[list[int]] | None
+
+
+class Filmed(TypedDict, total=False):
+    """PSNR (dB) of each frame of a restored clip, and of its input; ``flicker`` of both, in grey levels of 255."""
+
+    name: str
+    restored: list[Real]
+    noisy: list[Real]
+    flicker: Real
+    flicker_noisy: Real
 
 
 class Window(TypedDict, total=False):
@@ -314,6 +329,7 @@ class Run(TypedDict, total=False):
     tasks: Tasks | None
     spectrum: Spectrum | None
     restoration: list[Restored] | None
+    frames: list[Filmed] | None
     series: Series | None
     listings: list[Listing] | None
     confusion: Confusion | None

@@ -126,6 +126,7 @@ def neighbours(run: Mapping[str, Any]) -> Section:
             "label": label,
             "name": query.get("name") or "",
             "point": query.get("point"),
+            "frames": query.get("frames"),
         }
         row |= {key: [_hit(query, hit) for hit in query.get(key) or []] for key in ("hits", "untrained")}
         rows.append(row)
@@ -143,6 +144,7 @@ def neighbours(run: Mapping[str, Any]) -> Section:
         "most": most,
         "labelled": bool(agreed["hits"]),
         "beside": beside,
+        "films": any(row["frames"] for row in rows),
         "narrow": _columns(most),
     }
 
@@ -158,6 +160,7 @@ def _hit(query: Mapping[str, Any], hit: Mapping[str, Any]) -> dict[str, Any]:
         "similarity": number(near, 2) if near is not None else "",
         "name": hit.get("name") or "",
         "point": hit.get("point"),
+        "frames": hit.get("frames"),
     }
 
 
@@ -242,6 +245,19 @@ def restoration(run: Mapping[str, Any]) -> Section:
     """The before/after pictures."""
     items = run.get("restoration") or []
     return {"items": [restored.plate(item) for item in items]} if items else None
+
+
+def frames(run: Mapping[str, Any]) -> Section:
+    """Restored clips frame by frame, with their flicker in words."""
+    shown = []
+    for i, item in enumerate(run.get("frames") or []):
+        chart = curves.frames_chart(item)
+        if chart is None:
+            continue
+        after, before = (number(item.get(key), 2) for key in ("flicker", "flicker_noisy"))
+        found = {"name": item.get("name") or f"clip {i + 1}", "after": after, "before": before}
+        shown.append(found | {"svg": both_widths(chart, (560, 240)), "legend": legend(chart)})
+    return {"clips": shown} if shown else None
 
 
 def series(run: Mapping[str, Any]) -> Section:
@@ -336,6 +352,7 @@ def recipe(run: Mapping[str, Any]) -> Section:
 ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
     ("label_efficiency", "Label efficiency", label_efficiency),
     ("restoration", "Before and after", restoration),
+    ("frames", "Frame by frame", frames),
     ("tasks", "What is kept of earlier tasks", tasks),
     ("protocols", "Evaluation", protocols),
     ("map", "Embedding map", embedding_map),
@@ -354,7 +371,7 @@ ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
 
 
 #: Where nothing has a label, what can be looked at comes before the numbers.
-_UNLABELLED_FIRST = ("restoration", "neighbours", "map", "series", "clouds", "views", "pictures")
+_UNLABELLED_FIRST = ("restoration", "frames", "neighbours", "map", "series", "clouds", "views", "pictures")
 
 
 def ordered(run: Mapping[str, Any]) -> list[dict[str, Any]]:

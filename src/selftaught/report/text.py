@@ -11,7 +11,7 @@ from typing import Any
 NOTHING = "–"
 
 _LOWER = re.compile(
-    r"loss|error|rmse|abs rel|sq rel|spread|lpips|niqe|perplexity|seconds|\b(mae|mape|mse|time|fid|gap)\b",
+    r"loss|error|rmse|abs rel|sq rel|spread|lpips|niqe|perplexity|flicker|seconds|\b(mae|mape|mse|time|fid|gap)\b",
     re.IGNORECASE,
 )
 _NEITHER = re.compile(

@@ -42,7 +42,7 @@ def validate(run: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(run, Mapping):
         raise UserError(f"report: a run is a dict of sections, not a {type(run).__name__}")
     clean: dict[str, Any] = _check(plain(run), Run, "")
-    for section in (_metrics, _labels, _map, _views, _clouds, _restoration, _series, _listings):
+    for section in (_metrics, _labels, _map, _views, _clouds, _restoration, _frames, _series, _listings):
         section(clean)
     return clean
 
@@ -209,6 +209,11 @@ def _listings(run: dict[str, Any]) -> None:
             _same_length(row, f"listings[{k}].rows[{i}]", len(columns), f"listings[{k}].columns")
         if item.get("pictures") is not None:
             _same_length(item["pictures"], f"listings[{k}].pictures", len(rows), f"listings[{k}].rows")
+
+
+def _frames(run: dict[str, Any]) -> None:
+    for i, item in enumerate(run.get("frames") or []):
+        _same_length(item.get("noisy"), f"frames[{i}].noisy", len(item.get("restored") or []), f"frames[{i}].restored")
 
 
 def _restoration(run: dict[str, Any]) -> None:

@@ -379,7 +379,7 @@ class Run:
         workers: int = -1,
         tile: int = 512,
         overwrite: bool = False,
-        adapt: bool = False,
+        adapt: bool | str = False,
         progress: Callable[[int], None] = lambda done: None,
         **how: Any,
     ) -> applying.Applied:
@@ -393,7 +393,8 @@ class Run:
             workers: loader processes; -1 chooses.
             tile: largest side of an image that is restored in one piece.
             overwrite: replace what another run, or this one from other data, wrote to ``out``.
-            adapt: let the method adapt to the data first (test-time adaptation); the run itself stays as it is.
+            adapt: let the method adapt to the data first (test-time adaptation); "set" to all samples together, "video"
+                to each. The run itself stays as it is.
             progress: called with the number of samples done so far.
             **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``; clips: ``into``; points:
                 ``components``; edits: ``instruction``), or of the method (selfdrsc: ``instants``).
@@ -411,7 +412,7 @@ class Run:
         key = applying.weights_digest(method)
         if adapt:
             method = self._facing(self._load(), data)
-            applying.adapt(method, source)
+            applying.adapt(method, source, adapt)
         job = applying.Job(
             method,
             source,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -23,6 +24,8 @@ from selftaught.errors import UserError
 from selftaught.run.features import check_channels
 from selftaught.run.layout import write_json
 
+PER = ("set", "video")
+"""What a method may adapt to at a time."""
 Progress = Callable[[int], None]
 Skipped = list[tuple[str, str]]
 """Name and reason of each sample that could not be used."""
@@ -146,13 +149,26 @@ def check_adapts(method: Method) -> Callable[[Source], None]:
     return own
 
 
-def adapt(method: Method, source: Source) -> None:
+def adapt(method: Method, source: Source, per: bool | str = True) -> None:
     """Let a method adapt itself to a source before it is applied there.
 
+    Args:
+        method: becomes another.
+        source: what it is going to be applied to.
+        per: "set" or "video", where the method knows the difference; True leaves it to its options.
+
     Raises:
-        UserError: it has no ``adapt``.
+        UserError: it has no ``adapt``, or adapts in one way only.
     """
-    check_adapts(method)(source)
+    own: Callable[..., None] = check_adapts(method)
+    if per is True:
+        own(source)
+    elif "per" not in inspect.signature(own).parameters:
+        raise UserError(f"--adapt {per}: {method.slug} adapts in one way only; give --adapt alone")
+    elif per not in PER:
+        raise UserError(f"--adapt {per}: it may be {' or '.join(PER)}")
+    else:
+        own(source, per=per)
     method.eval()
 
 

@@ -42,7 +42,8 @@ class Options:
         lpips: "on" (VGG16's weights are fetched), "auto" where they are there, "off" (restoration).
         shave: rows and columns left out at every border; None as the method's papers do (restoration).
         templates: prompts of a class: seven, plain, name, clip, or a file of lines with {} (zero-shot).
-        adapt: let the method adapt to the samples that it is judged on first, without their clean ones (clips).
+        adapt: let the method adapt to the samples that it is judged on first, without their clean ones (clips); "set"
+            or "video" says to what at a time.
     """
 
     reference: Any = None
@@ -59,7 +60,7 @@ class Options:
     lpips: str = "auto"
     head: Any = "linear"
     templates: str = "seven"
-    adapt: bool = False
+    adapt: bool | str = False
 
     def compared(self) -> dict[str, Any]:
         """Those of restoration that were given, as `evaluation.restoration` takes them."""

@@ -60,7 +60,7 @@ def _text(*, words: int = 3, fonts: str = "", file: str = "") -> tuple[Op, ...]:
 
 
 def _reflection(*, kind: str = "perceptual", of: str = "") -> tuple[Op, ...]:
-    return (views.Reflection(kind),)  # type: ignore[arg-type]
+    return (views.Reflection(kind),)
 
 
 def _weather(*, kind: str = "rain", strength: float = 0.5) -> tuple[Op, ...]:

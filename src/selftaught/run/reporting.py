@@ -7,7 +7,7 @@ import csv
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from selftaught.views import Pipeline, render
 
 _TILE, _POINTS, _QUERIES, _HITS, _ROWS = 48, 600, 8, 8, 6
 _EXCERPT = 160
-_GALLERY, _VIEW = 160, 240
+_GALLERY, _VIEW, _FILM = 160, 240, 72
 """Longest sides of pictures in pixels: at most about one and a half times as large as they are shown."""
 
 
@@ -364,6 +364,7 @@ def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarr
                 "name": names[h],
                 "similarity": float(unit[query] @ unit[h]),
                 "point": h,
+                **tiles.films,
             }
             for h in evaluation.nearest(of, np.array([query]), k=_HITS)[0].tolist()
         ]
@@ -371,9 +372,9 @@ def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarr
     if len(index) < 2:
         return found
     rows = []
-    tiles = _Encoded(thumbs)
+    tiles = _Films(source, method, index) if modality == "clip" else _Encoded(thumbs)
     for query in rng.permutation(len(index))[:_QUERIES].tolist():
-        row = {"query": tiles[query], "label": label(query), "name": names[query], "point": query}
+        row = {"query": tiles[query], "label": label(query), "name": names[query], "point": query} | tiles.films
         row["hits"] = gallery(features, query)
         if untrained is not None:
             row["untrained"] = gallery(untrained, query)
@@ -392,12 +393,32 @@ def excerpt(source: Source, i: int) -> str:
 class _Encoded(dict[int, str]):
     """Thumbnails as text, each made once."""
 
+    films: ClassVar[dict[str, int]] = {}
+
     def __init__(self, thumbs: list[np.ndarray]) -> None:
         super().__init__()
         self.thumbs = thumbs
 
     def __missing__(self, k: int) -> str:
         self[k] = pictures.encode(self.thumbs[k], size=_GALLERY, quality=80)
+        return self[k]
+
+
+class _Films(dict[int, str]):
+    """Clips as strips of a few frames beside each other, which the page shows one after the other."""
+
+    films: ClassVar[dict[str, int]] = {"frames": 8}
+
+    def __init__(self, source: Source, method: Method, index: np.ndarray) -> None:
+        super().__init__()
+        self.source, self.method, self.index = source, method, index
+
+    def __missing__(self, k: int) -> str:
+        i, count = int(self.index[k]), self.films["frames"]
+        clips: Any = self.source
+        numbers = np.linspace(0, clips.frames(i) - 1, count).round().astype(np.int64)
+        shown = clips.read(i, frames=np.unique(numbers))[np.searchsorted(np.unique(numbers), numbers)]
+        self[k] = pictures.film(as_uint8(shown, self.method.value_range), side=_FILM)
         return self[k]
 
 

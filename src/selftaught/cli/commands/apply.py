@@ -26,7 +26,14 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--into", choices=("video", "frames"), help="clips: write videos, or a folder of frames for each")
     sub.add_argument("--instants", help="rolling shutters: frames for each pair, such as 9, or shares such as 0,0.5,1")
     sub.add_argument("--instruction", help='edits: what to do to every picture, such as "make it blue"')
-    sub.add_argument("--adapt", action="store_true", help="let the method adapt to the samples first, where it can")
+    sub.add_argument(
+        "--adapt",
+        nargs="?",
+        const=True,
+        default=False,
+        choices=("set", "video"),
+        help="let the method adapt to the samples first, where it can: to all (set) or to each (video)",
+    )
     add_partial(sub)
 
 

@@ -53,7 +53,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
         "seven", metavar="FILE")  # fmt: skip
     add("--head", "what is trained on the frozen encoder (segmentation; default linear)", choices=["linear", "upernet"])
     add("--grid", "cells of a map that are averaged apart (layerwise), such as 2x1; default 1x1", metavar="RxC")
-    add("--adapt", "let the method adapt to the clips first, as apply --adapt does (restoration)", action="store_true")
+    add("--adapt", "let the method adapt to the clips first, as in apply (restoration)", nargs="?", const=True,
+        choices=["set", "video"])  # fmt: skip
     add_partial(sub)
 
 

@@ -1,7 +1,7 @@
-"""`pans`: clips that a window makes as it moves over a photograph, now fast and now slow. Nothing is downloaded.
+"""`pans`: clips that a window makes as it moves over a photograph, now steadily and now not at all.
 
 The camera is a program, the pictures are real. Frames are sharp and the motion of every one is known, so that a clip
-blurred by averaging has a truth to compare with, and moments that are almost sharp.
+blurred by averaging has a truth to compare with, and sharp moments where the window rests.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from selftaught.errors import UserError
 __all__ = ["Pans", "open_pans"]
 
 DIRECTIONS = ("horizontal", "vertical", "any")
-_PERIOD, _SLOWEST = 45, 0.3
+_PERIOD = 49
 
 
 class Pans(Clips):
     """Clips (frames, side, side, 3) uint8 of windows that move along a line."""
 
-    def __init__(self, train: int, test: int, frames: int, side: int, speed: float, direction: str, draw: int) -> None:
+    def __init__(
+        self, train: int, test: int, frames: int, side: int, speed: float, rest: int, direction: str, draw: int
+    ) -> None:
         """Args: see `open_pans`."""
         self.name, self.generated, self.rate, self.channels = "pans", True, 240.0, 3
-        self.count, self.side, self.speed, self.direction, self.draw = frames, side, speed, direction, draw
+        self.count, self.side, self.speed, self.rest = frames, side, speed, rest
+        self.direction, self.draw = direction, draw
         codes = [TRAIN] * train + [TEST] * test
         self._cut([f"{'test' if c == TEST else 'train'}-{i:04d}" for i, c in enumerate(codes)], Cut())
         self.given = np.array(codes, dtype=np.int8)
@@ -37,16 +40,15 @@ class Pans(Clips):
     def path(self, i: int) -> tuple[int, np.ndarray]:
         """Photograph and corners (frames, 2) of a clip's window, row and column in whole pixels.
 
-        Its speed swings between three tenths of ``speed`` and all of it, 45 frames a period, from a drawn phase.
+        It moves at ``speed``, and rests for ``rest`` of every 49 frames, from a drawn phase.
         """
         assert self.given is not None
         rng = np.random.default_rng([self.draw, i])
         number = int(rng.choice(self.photos[int(self.given[i])]))
         height, width = pixels(number).shape[:2]
         angle = {"horizontal": 0.0, "vertical": np.pi / 2, "any": rng.uniform(0, np.pi)}[self.direction]
-        phase, sign = rng.uniform(0, 2 * np.pi), rng.choice([-1.0, 1.0])
-        swing = 0.5 + 0.5 * np.sin(2 * np.pi * np.arange(self.count) / _PERIOD + phase)
-        steps = self.speed * (_SLOWEST + (1 - _SLOWEST) * swing)
+        phase, sign = int(rng.integers(_PERIOD)), rng.choice([-1.0, 1.0])
+        steps = self.speed * ((np.arange(self.count) + phase) % _PERIOD >= self.rest)
         way = sign * np.concatenate(([0.0], np.cumsum(steps)[:-1]))
         moved = np.rint(way[:, None] * (np.sin(angle), np.cos(angle))).astype(np.int64)
         moved -= moved.min(0)
@@ -67,7 +69,7 @@ class Pans(Clips):
 
     def fingerprint(self) -> str:
         """Of the options and the photographs."""
-        options = [self.count, self.side, self.speed, self.direction, self.draw]
+        options = [self.count, self.side, self.speed, self.rest, self.direction, self.draw]
         return digest("pans 1", options, self.given, *[digest(pixels(k)) for k in range(len(PHOTOS))])
 
 
@@ -78,6 +80,7 @@ def open_pans(
     frames: int = 180,
     side: int = 96,
     speed: float = 1.0,
+    rest: int = 10,
     direction: str = "any",
     draw: int = 0,
 ) -> Pans:
@@ -88,7 +91,8 @@ def open_pans(
         test: clips for testing.
         frames: of a clip.
         side: of the frames in pixels.
-        speed: pixels from one frame to the next where it is fastest; three tenths of it where it is slowest.
+        speed: pixels from one frame to the next while it moves.
+        rest: frames of every 49 in which it stands still.
         direction: horizontal, vertical or any.
         draw: another number gives other clips.
 
@@ -99,9 +103,11 @@ def open_pans(
     for option, (value, low) in least.items():
         if value < low:
             raise UserError(f"pans: {option}={value} must be at least {low}")
+    if not 0 <= rest <= _PERIOD:
+        raise UserError(f"pans: rest={rest} must be from 0 to {_PERIOD}")
     if speed < 0 or direction not in DIRECTIONS:
         raise UserError(f"pans: speed={speed:g} must be 0 or more, direction={direction} {', '.join(DIRECTIONS)}")
-    return Pans(train, test, frames, side, speed, direction, draw)
+    return Pans(train, test, frames, side, speed, rest, direction, draw)
 
 
 ENTRIES = (

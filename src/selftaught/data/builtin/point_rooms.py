@@ -74,13 +74,13 @@ def _room(rng: np.random.Generator, count: int, side: float) -> tuple[np.ndarray
         add(_flat(rng, many(area), corner, u, v, label), rng.uniform(20, 235, 3))
     for kind, area, where in objects:
         add(_MAKERS[kind](rng, many(area), where), rng.uniform(20, 235, 3))
-    place = np.concatenate([part[0] for part in parts])
+    places = np.concatenate([part[0] for part in parts])
     normal, colour = np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts])
-    label = np.concatenate([np.full(len(part[0]), part[3]) for part in parts])
-    chosen = rng.choice(len(place), count, replace=len(place) < count)
-    place = place + rng.normal(0, _NOISE, place.shape)
-    rows = np.concatenate([place - place.min(0), colour, normal], axis=1, dtype=np.float32)
-    return rows[chosen], label[chosen]
+    labels = np.concatenate([np.full(len(part[0]), part[3]) for part in parts])
+    chosen = rng.choice(len(places), count, replace=len(places) < count)
+    places = places + rng.normal(0, _NOISE, places.shape)
+    rows = np.concatenate([places - places.min(0), colour, normal], axis=1, dtype=np.float32)
+    return rows[chosen], labels[chosen]
 
 
 def _objects(rng: np.random.Generator, width: float, depth: float) -> list[tuple[str, float, np.ndarray]]:

@@ -129,9 +129,9 @@ class Pairs(Source):
         """Of the main part's clip."""
         return self.parts[self._main].times(int(self._rows[self._main][i]))
 
-    def recording(self, i: int) -> Path | None:
+    def video_file(self, i: int) -> Path | None:
         """Of the main part's clip."""
-        return self.parts[self._main].recording(int(self._rows[self._main][i]))
+        return self.parts[self._main].video_file(int(self._rows[self._main][i]))
 
     def frame_names(self, i: int) -> list[str] | None:
         """Of the main part's clip; the frames of parts that have as many must share their stems.

@@ -105,7 +105,7 @@ class Videos(Clips):
         found: np.ndarray = (index.stamps[start : start + count] - index.stamps[0]) * index.tick
         return found
 
-    def recording(self, i: int) -> Path:
+    def video_file(self, i: int) -> Path:
         """The video file."""
         return self.root / self.files[int(self.places[i, 0])]
 

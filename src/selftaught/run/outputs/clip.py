@@ -63,7 +63,7 @@ class Clip(Output):
         method: Any = job.method
         if hasattr(method, "check_applied"):
             method.check_applied(job.source, job.options)
-        found = [job.source.recording(i) for i in range(len(job.source))]
+        found = [job.source.video_file(i) for i in range(len(job.source))]
         wanted = [into == "video" or (into == "auto" and file is not None) for file in found]
         names = [_named(n, video) for n, video in zip(job.source.names, wanted, strict=True)]
         paths = _folder.places(names, lambda own: own)
@@ -124,7 +124,7 @@ class Clip(Output):
 
     def example(self, card: dict[str, Any]) -> Tensor:
         """A batch in [0, 1] of a few frames."""
-        frames = card["frames"] or 5
+        frames = card["frames"] or card["build"].get("frames") or 5
         generator = torch.Generator().manual_seed(0)
         return torch.rand(1, card["channels"], frames, 64, 96, generator=generator)
 
@@ -244,7 +244,7 @@ class _Row:
 
 
 def _rows(bench: Bench, lost: Skipped) -> Iterator[_Row]:
-    """The test clips, restored: 16 frames each, as many clips as ``limit`` allows, spread evenly."""
+    """The test clips, restored: 16 frames each (or a method's ``frames_judged``), as many clips as ``limit`` allows."""
     method: Any = bench.method
     split = "test" if bench.clean is None else "all"
     source = open_source(bench.data, modality="clip", split=split, by=bench.settings.by)
@@ -252,11 +252,12 @@ def _rows(bench: Bench, lost: Skipped) -> Iterator[_Row]:
     source = method.to_judge(source) if hasattr(method, "to_judge") else source
     if bench.options.adapt:
         bench.say(f"adapting to {source.name}")
-        adapt(method, source)
+        adapt(method, source, bench.options.adapt)
     known = set(getattr(method, "pair_fields", ("",))) <= set(source.fields)
     if clean is None and not known and not hasattr(method, "degraded"):
         raise UserError("PSNR needs clean videos of the same names: give --clean FOLDER")
-    count = min(len(source), max(1, bench.limit // _JUDGED))
+    each = int(getattr(method, "frames_judged", _JUDGED))
+    count = min(len(source), max(1, bench.limit // each))
     for i in np.unique(np.linspace(0, len(source) - 1, count).astype(int)).tolist():
         bench.say(f"restoring {source.names[i]}")
         try:
@@ -312,17 +313,21 @@ def _size(frames: np.ndarray) -> str:
 
 
 def _sections(rows: list[_Row], result: dict[str, evaluation.Result]) -> dict[str, Any]:
-    """The worst frame of each of the worst clips."""
+    """The worst frame of each of the worst clips, and their curves."""
     frames = [one.figures["per_frame"] for one in (result["this"], result["raw"])]
-    found = []
+    found: list[tuple[float, dict[str, Any], dict[str, Any]]] = []
     for row in rows:
         after, before = (one[row.name] for one in frames)
         worst = int(np.argmin(after["psnr"]))
         numbers = {key: float(after[key][worst]) for key in ("psnr", "ssim")}
         numbers |= {f"{key}_noisy": float(before[key][worst]) for key in ("psnr", "ssim")}
-        found.append(_shown(row, worst) | numbers)
-    found.sort(key=lambda item: item["psnr"])
-    return {"restoration": found[:_SHOWN]}
+        curve: dict[str, Any] = {"name": row.name, "restored": after["psnr"], "noisy": before["psnr"]}
+        if len(row.clean) > 1:
+            curve |= {"flicker": evaluation.flicker(row.this, row.clean, 1.0)}
+            curve |= {"flicker_noisy": evaluation.flicker(row.raw, row.clean, 1.0)}
+        found.append((numbers["psnr"], _shown(row, worst) | numbers, curve))
+    found = sorted(found, key=lambda item: item[0])[:_SHOWN]
+    return {"restoration": [item for _, item, _ in found], "frames": [curve for _, _, curve in found]}
 
 
 def _shown(row: _Row, at: int) -> dict[str, Any]:

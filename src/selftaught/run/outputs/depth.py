@@ -95,7 +95,7 @@ class Depth(Output):
             for protocol in wanted:
                 altered = protocol == "depth-weather"
                 maps = [_flat(row) if method is None else _estimate_row(method, row, altered) for row in rows]
-                crop = bench.method.config.crop  # type: ignore[attr-defined]
+                crop = bench.method.config.crop
                 made = evaluation.depth(maps, truths, masks=_whole(masks, truths), names=names, crop=crop)
                 found[protocol][kind] = noted(made, f"{len(lost)} clips left out" if lost else "")
                 if kind == "this" and (not shown or not altered):

@@ -73,7 +73,7 @@ class Image(Output):
         what a text detector still finds, too. Of one with several answers, which it gives by ``candidates(images)``,
         each is judged as well.
         """
-        known = ("restoration", "heads") if hasattr(bench.method, "candidates") else ("restoration",)
+        known: tuple[str, ...] = ("restoration", "heads") if hasattr(bench.method, "candidates") else ("restoration",)
         known += ("residual-text",) if getattr(bench.method, "erases_text", False) else ()
         wrong = [name for name in bench.protocols if name not in known]
         if wrong:

@@ -1,0 +1,116 @@
+"""Restoring large pictures in tiles: ``apply`` against the network on one large tensor, and an 8K picture's memory.
+
+    python benchmarks/speed/tiles.py [--side 2048] [--rounds 3]
+
+Thousands of pixels per second of three things by one trained denoiser: ``apply`` on a folder of one picture, file to
+file; the tiles alone; and the network on the whole picture as one tensor, for who has the memory. The last rows are
+processes of their own that apply the run to a picture of 7680 x 4320, and to one of 64 x 64: largest sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from common import compared, machine, rounds, show, store
+from skimage import data as photographs
+
+import selftaught
+from selftaught.run.outputs.image import restore
+
+EIGHT_K = (4320, 7680)
+MEASURED = """
+import resource, sys, time
+import selftaught
+run = selftaught.load(sys.argv[1])
+began = time.perf_counter()
+run.apply(sys.argv[2], sys.argv[3])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, time.perf_counter() - began)
+"""
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """A photograph, mirrored until it is large enough, with noise: (H, W, 3) uint8."""
+    tile = photographs.astronaut()
+    pair = np.concatenate((tile, tile[:, ::-1]), 1)
+    block = np.concatenate((pair, pair[::-1]), 0)
+    repeats = (-(-height // block.shape[0]), -(-width // block.shape[1]), 1)
+    whole = np.tile(block, repeats)[:height, :width]
+    noise = np.random.default_rng(0).integers(-12, 13, whole.shape, dtype=np.int16)
+    return np.clip(whole.astype(np.int16) + noise, 0, 255).astype(np.uint8)
+
+
+def folder_of(path: Path, height: int, width: int) -> Path:
+    """A folder that holds such a picture as a PNG file."""
+    path.mkdir(parents=True)
+    cv2.imwrite(str(path / "picture.png"), picture(height, width))
+    return path
+
+
+def speed(run: Any, root: Path, side: int, count: int) -> dict[str, Any]:
+    """Pixels per second, in turns."""
+    method, inputs = run.method.eval(), folder_of(root / "large", side, side)
+    image = picture(side, side).astype(np.float32) / 255
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
+    network, outs = method.deliverable(), iter(range(1000))
+
+    def timed(work: Any) -> float:
+        began = time.perf_counter()
+        work()
+        return side * side / (time.perf_counter() - began) / 1000
+
+    def whole() -> None:
+        with torch.inference_mode():
+            network(x)
+
+    contenders = {
+        "apply, file to file": lambda: timed(lambda: run.apply(inputs, root / f"out-{next(outs)}")),
+        "tiles": lambda: timed(lambda: restore(method, image)),
+        "the network on one tensor": lambda: timed(whole),
+    }
+    found = rounds(contenders, count)
+    show("tiles", compared(found, "tiles"), "kpx/s")
+    return compared(found, "apply, file to file")
+
+
+def memory(run: Path, root: Path) -> dict[str, float]:
+    """GiB of a process that restores an 8K picture, and of one that restores a small one."""
+    found: dict[str, float] = {}
+    for name, size in (("8K", EIGHT_K), ("64 x 64", (64, 64))):
+        inputs = folder_of(root / f"in {name}", *size)
+        command = [sys.executable, "-c", MEASURED, str(run), str(inputs), str(root / f"out {name}")]
+        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        found[f"apply to a picture of {name}"] = round(float(lines[-2]), 2)
+        print(f"  {name:10s} {float(lines[-2]):.2f} GiB, {float(lines[-1]):.1f} s", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=2048, help="of the picture that is timed")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        run = selftaught.train(
+            "c-bsn", "photos:whole", out=str(root / "run"), preset="laptop", steps=1, quiet=True, loggers=["none"],
+            workers=0, knn_every=0.0,
+        )  # fmt: skip
+        found = speed(run, root, options.side, options.rounds)
+        result: dict[str, Any] = {
+            "work": f"c-bsn's laptop network on a picture of {options.side} x {options.side}, thousands of pixels",
+            "machine": machine(), "peak GiB": memory(root / "run", root),
+        } | found  # fmt: skip
+    store("tiles", result)
+
+
+if __name__ == "__main__":
+    main()

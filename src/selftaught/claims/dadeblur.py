@@ -1,0 +1,71 @@
+"""The claim of dadeblur."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from selftaught import objectives
+from selftaught.claims._comparison import Arm, Claim, Start
+from selftaught.claims._facts import EXACT, Fact, apart
+from selftaught.networks.reblurring import BlurDiffusion, ddim_times
+
+__all__ = ["claim", "fact"]
+
+_SMALL = {
+    "network": "frame-stack", "width": 24, "blocks": 4, "exposure": 7, "patch": 40, "turn": False, "longest": 10.0,
+    "magnitude_encoder": "small", "magnitude_widths": "8-16-16-16-16", "magnitude_fusion": 16, "magnitude_blocks": 1,
+    "magnitude_lr": 5e-3, "blur_model": "linear", "magnitude_offset": 1.0, "adapt_epochs": 20, "adapt_lr": 2e-4,
+    "adapt_patch": 40, "batch_size": 8, "precision": "32", "workers": 0,
+}  # fmt: skip
+
+
+def claim() -> Claim:
+    """What the paper says, and the smallest fair comparison that could show it.
+
+    A window moves over photographs, 7 frames make an exposure: from left to right where the deblurrer learns, up and
+    down over other photographs where it is judged. All arms begin with the same trained networks and learn no more of
+    the first; what differs is the adaptation to the clips that are judged, whose sharp frames it doesn't see.
+    """
+    return Claim(
+        method="dadeblur",
+        says="A deblurrer that adapts to another camera's videos, by blurring their sharp places as they are blurred, "
+        "is better there than with blur in the wrong direction, and than without adaptation.",
+        data="pans?train=40&test=2&frames=126&side=48&direction=horizontal",
+        judged_on="pans?train=1&test=6&frames=147&side=48&direction=vertical&draw=1",
+        arms=(
+            Arm("adapted", "dadeblur", {}),
+            Arm("wrong direction", "dadeblur", {"orientation": "across"}),
+            Arm("not adapted", "dadeblur", {"adaptation": "none"}),
+        ),
+        common=_SMALL | {"steps": 1, "magnitude_steps": 1, "lr": 0.0, "magnitude_lr": 1e-12},
+        start=Start(
+            "dadeblur",
+            "pans?train=40&test=2&frames=126&side=48&direction=horizontal",
+            _SMALL | {"steps": 160, "magnitude_steps": 50, "lr": 1e-3},
+        ),
+        score=("restoration", "psnr"),
+        also=(("restoration", "ssim"),),
+        judging={"adapt": True, "limit": 96},
+        full={"adapt_epochs": 60},
+    )
+
+
+def fact() -> Fact:
+    """What holds exactly about it, whatever the experiment shows."""
+    rng = torch.Generator().manual_seed(0)
+    x0, noise = (torch.randn(1, 3, 4, 4, dtype=torch.float64, generator=rng) for _ in range(2))
+    model = BlurDiffusion(lambda x, t: noise)
+    start = model.noised(x0, torch.full((1,), ddim_times()[0][0]), noise)
+    found = model.ddim(x0, torch.zeros_like(x0), noise=start, bound=None)
+    first = float(model.abar[0])
+    sampler = apart(found, math.sqrt(first) * x0 + math.sqrt(1 - first) * noise)
+    even = torch.full((6, 3, 3), 4.0, dtype=torch.float64)
+    strength = apart(objectives.domain_magnitude(even), even + 10)
+    return Fact(
+        "With the true noise the sampler lands on the first step's mixture whatever its steps; a video that is blurred "
+        "evenly is to be blurred by as much, and the offset.",
+        {"deviation of the sampler": sampler, "of the strength": strength},
+        max(sampler, strength) < EXACT,
+    )

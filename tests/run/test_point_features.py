@@ -1,0 +1,93 @@
+"""Features per point of a run: judged, written beside a scan's own attributes, shown as a cloud, exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import selftaught
+from selftaught.data import open_source
+from selftaught.data.clouds import clouds_of
+from selftaught.errors import UserError
+from selftaught.run.outputs._clouds import features_of
+from tests.data.test_points import XYZ, write_las, write_ply
+from tests.methods.test_masked_scene_modeling import ROOMS, TINY
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("points") / "run"
+    return selftaught.train("masked-scene-modeling", ROOMS, out=str(folder), steps=3, batch_size=2, quiet=True, **TINY)
+
+
+def test_features_are_written_beside_what_a_file_has(run, tmp_path: Path) -> None:
+    plyfile, laspy = pytest.importorskip("plyfile"), pytest.importorskip("laspy")
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    write_ply(scans / "a.ply")
+    write_las(scans / "b.las")
+    np.savetxt(scans / "c.xyz", np.concatenate((XYZ, 200 * np.ones((50, 3))), 1))
+    spec = f"{scans}?features=none"
+    written = run.apply(spec, tmp_path / "out", components="5")
+    assert (int(written), written.kept) == (3, 0)
+    ply = plyfile.PlyData.read(str(tmp_path / "out/a.ply"))["vertex"].data
+    assert ply.dtype.names[:8] == ("x", "y", "z", "red", "green", "blue", "intensity", "label")
+    assert ply.dtype.names[8:] == (*[f"f{k}" for k in range(5)], "pca_red", "pca_green", "pca_blue")
+    np.testing.assert_allclose(ply["x"], XYZ[:, 0])
+    las = laspy.read(tmp_path / "out/b.las")
+    np.testing.assert_allclose(las.x, XYZ[:, 0] + 500000, atol=1e-3)
+    np.testing.assert_allclose(las.f0, ply["f0"], atol=0.05)
+    np.testing.assert_allclose(
+        np.sort(plyfile.PlyData.read(str(tmp_path / "out/c.ply"))["vertex"].data["x"]), np.sort(XYZ[:, 0]), atol=1e-6
+    )
+    assert run.apply(spec, tmp_path / "out", components="5").kept == 3
+    whole = run.apply(f"{scans / 'a.ply'}?features=none", tmp_path / "all", components="all")
+    assert int(whole) == 1
+    found = plyfile.PlyData.read(str(tmp_path / "all/a.ply"))["vertex"].data
+    source = open_source(f"{scans / 'a.ply'}?features=none", split="all")
+    wanted = features_of(run.method, source.cloud(0))
+    np.testing.assert_allclose(np.stack([found[f"f{k}"] for k in range(32)], 1), wanted, atol=1e-5)
+    with pytest.raises(UserError, match="--components no"):
+        run.apply(spec, tmp_path / "bad", components="no")
+    with pytest.raises(UserError, match="has 10 channels"):
+        run.apply(str(scans / "a.ply"), tmp_path / "bad")
+
+
+def test_blocks_of_a_large_scan_have_the_features_of_the_whole(run) -> None:
+    cloud = clouds_of(open_source(ROOMS))[0].cloud(0)
+    whole, parts = features_of(run.method, cloud), features_of(run.method, cloud, block=1.5)
+    assert whole.shape == (400, 32)
+    np.testing.assert_allclose(parts, whole, atol=1e-5)  # the margin holds the whole of this room
+
+
+def test_it_is_judged_beside_an_untrained_one_and_the_input(run) -> None:
+    found = run.evaluate()
+    assert set(found) == {"point-linear", "point-knn", "point-pca"}
+    assert set(found["point-linear"]) == {"this", "random", "raw"}
+    with pytest.raises(UserError, match="--protocol knn"):
+        run.evaluate(protocols=["knn"])
+    page = run.report().read_text(encoding="utf-8")
+    assert 'data-cloud="' in page
+    assert "http" not in page.split("<canvas")[1].split("</figure>")[0]
+    section = json.loads((run.path / "sections.json").read_text())["clouds"][0]
+    assert section["classes"] == ["floor", "wall", "box", "ball", "column"]
+    assert len(section["xyz"]) == len(section["label"]) == 400
+
+
+def test_without_labels_components_are_measured_and_weights_exported(run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for k in range(3):
+        np.savetxt(tmp_path / f"{k}.xyz", np.concatenate((rng.uniform(0, 2, (200, 3)), np.full((200, 3), 99.0)), 1))
+    found = run.evaluate(str(tmp_path), baselines=False)
+    assert set(found) == {"point-pca"}
+    with pytest.raises(UserError, match="no label"):
+        run.evaluate(str(tmp_path), protocols=["point-knn"])
+    out = run.export()
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert card["build"]["name"] == "hunet"
+    assert card["columns"].startswith("x y z")
+    with pytest.raises(UserError, match="use safetensors"):
+        run.export("onnx")
