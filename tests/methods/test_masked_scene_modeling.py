@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from selftaught import methods, objectives
+from selftaught import methods
 from selftaught.data import open_source
 from selftaught.data.clouds import CloudArrays
 from selftaught.data.kinds.points import pack
@@ -55,37 +55,6 @@ def test_colours_of_hidden_voxels_change_the_target_and_nothing_that_the_student
     for a, b in zip(method.reconstructed(view), method.reconstructed(changed), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(method.target(view)[0], method.target(changed)[0])
-
-
-def test_the_loss_is_the_formula_of_its_own_outputs(batch: dict) -> None:
-    method = made()
-    torch.manual_seed(1)
-    views = [method.prepared(batch[name]) for name in ("first", "second")]
-    outputs, taught = [method.reconstructed(v) for v in views], [method.target(v) for v in views]
-    students, teachers = [], []
-    for at, view in enumerate(views):
-        rows, partners = [], []
-        for k in range(3):
-            other, level = views[1 - at], view.scene.levels[k].place
-            one, two = [], []
-            for i in view.hidden[k].nonzero()[:, 0].tolist():
-                far = (other.truth[k].double() - view.truth[k][i].double()).norm(dim=1)
-                far[other.scene.levels[k].place[:, 0] != level[i, 0]] = 99
-                if far.min() <= 0.3 * 2**k:
-                    one.append(i)
-                    two.append(int(far.argmin()))
-            rows.append(method.heads[k](outputs[at][k][one]))
-            partners.append(method.momentum.average[1][k](taught[1 - at][k][two]))
-        students.append(rows)
-        teachers.append(partners)
-    wanted = objectives.masked_scene_modeling(students, teachers)
-    torch.manual_seed(1)
-    found = method.loss(batch)
-    assert float(found["loss"]) == pytest.approx(float(wanted), rel=1e-4)
-    found["loss"].backward()
-    assert {n for n, p in method.trained_modules().named_parameters() if p.requires_grad and p.grad is None} == set()
-    assert all(p.grad is None for p in method.momentum.parameters())
-    assert float(found["levels"]) == 6
 
 
 @pytest.mark.parametrize("options", [
