@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from selftaught import methods
+from selftaught import methods, objectives
 from selftaught.data import open_source
 from selftaught.data.clouds import CloudArrays
 from selftaught.data.kinds.points import pack
@@ -55,6 +55,35 @@ def test_colours_of_hidden_voxels_change_the_target_and_nothing_that_the_student
     for a, b in zip(method.reconstructed(view), method.reconstructed(changed), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(method.target(view)[0], method.target(changed)[0])
+
+
+def test_the_loss_is_the_formula_of_its_own_outputs(batch: dict) -> None:
+    method = made()
+    torch.manual_seed(1)
+    views = [method.prepared(batch[name]) for name in ("first", "second")]
+    outputs, taught = [method.reconstructed(v) for v in views], [method.target(v) for v in views]
+    students, teachers = [], []
+    for at, view in enumerate(views):
+        rows, partners = [], []
+        for k in range(3):
+            other, hidden, level = views[1 - at], view.hidden[k].nonzero()[:, 0], view.scene.levels[k]
+            ends = torch.tensor([int((level.place[hidden, 0] <= scene).sum()) for scene in (0, 1)])
+            found = objectives.match_voxels(
+                view.truth[k][hidden], other.truth[k], 0.3 * 2**k, ends, other.scene.levels[k].offset
+            )
+            one, two = hidden[found[0]], found[1]
+            rows.append(method.heads[k](outputs[at][k][one]))
+            partners.append(method.momentum.average[1][k](taught[1 - at][k][two]))
+        students.append(rows)
+        teachers.append(partners)
+    wanted = objectives.masked_scene_modeling(students, teachers)
+    torch.manual_seed(1)
+    found = method.loss(batch)
+    assert float(found["loss"]) == pytest.approx(float(wanted), rel=1e-4)
+    found["loss"].backward()
+    assert {n for n, p in method.trained_modules().named_parameters() if p.requires_grad and p.grad is None} == set()
+    assert all(p.grad is None for p in method.momentum.parameters())
+    assert float(found["levels"]) == 6
 
 
 @pytest.mark.parametrize("options", [
@@ -134,6 +163,7 @@ def test_features_follow_their_points(batch: dict) -> None:
     assert [x.shape[1] for x, _ in method.encoder.maps(pack([cloud]))] == [8, 8, 16]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_ends_in_the_same_weights(tmp_path: Path) -> None:
     options = TINY | {"steps": 9, "batch_size": 2, "quiet": True, "drop_path": 0.1, "voxel": 0.5}
     whole, cut = cut_and_whole("masked-scene-modeling", tmp_path, options, data=ROOMS)
