@@ -66,14 +66,12 @@ def test_the_loss_is_the_formula_of_its_own_outputs(batch: dict) -> None:
     for at, view in enumerate(views):
         rows, partners = [], []
         for k in range(3):
-            other, level = views[1 - at], view.scene.levels[k].place
-            one, two = [], []
-            for i in view.hidden[k].nonzero()[:, 0].tolist():
-                far = (other.truth[k].double() - view.truth[k][i].double()).norm(dim=1)
-                far[other.scene.levels[k].place[:, 0] != level[i, 0]] = 99
-                if far.min() <= 0.3 * 2**k:
-                    one.append(i)
-                    two.append(int(far.argmin()))
+            other, hidden, level = views[1 - at], view.hidden[k].nonzero()[:, 0], view.scene.levels[k]
+            ends = torch.tensor([int((level.place[hidden, 0] <= scene).sum()) for scene in (0, 1)])
+            found = objectives.match_voxels(
+                view.truth[k][hidden], other.truth[k], 0.3 * 2**k, ends, other.scene.levels[k].offset
+            )
+            one, two = hidden[found[0]], found[1]
             rows.append(method.heads[k](outputs[at][k][one]))
             partners.append(method.momentum.average[1][k](taught[1 - at][k][two]))
         students.append(rows)
@@ -165,6 +163,7 @@ def test_features_follow_their_points(batch: dict) -> None:
     assert [x.shape[1] for x, _ in method.encoder.maps(pack([cloud]))] == [8, 8, 16]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_ends_in_the_same_weights(tmp_path: Path) -> None:
     options = TINY | {"steps": 9, "batch_size": 2, "quiet": True, "drop_path": 0.1, "voxel": 0.5}
     whole, cut = cut_and_whole("masked-scene-modeling", tmp_path, options, data=ROOMS)

@@ -141,7 +141,8 @@ PRESETS = {
     "laptop": {
         "voxel": 0.12, "widths": "16-32-64", "up_widths": "64-32-16", "blocks": 1, "attention": 1,
         "attention_levels": 1, "attention_dropout": 0.0, "drop_path": 0.1, "crop": 4000, "head": "128-64",
-        "prototypes": 64, "target_decay": 0.99, "keep": "student", "lr": 2e-3, "warmup_epochs": 2.0, "steps": 300,
+        "prototypes": 32, "target_decay": 0.99, "keep": "student", "lr": 4e-3, "turn": 10.0, "flip": 0.0,
+        "scale_low": 0.95, "colour_jitter": 0.02, "warmup_epochs": 2.0, "steps": 300,
         "batch_size": 2, "clip": 3.0,
     },
 }  # fmt: skip
