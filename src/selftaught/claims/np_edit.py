@@ -28,9 +28,9 @@ def claim() -> Claim:
             Arm("matching alone", "np-edit", {"use_vlm": False}),
         ),
         common={"steps": 45, "batch_size": 16} | begun,
-        score=("editing", "overall"),
+        score=("editing", "right"),
         also=(
-            ("editing", "right"),
+            ("editing", "overall"),
             ("editing", "success"),
             ("editing", "outside"),
             ("editing", "kept"),
