@@ -18,7 +18,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from selftaught import catalog
+from selftaught import catalog, methods
+from selftaught.catalog import cards
 from selftaught.cli import main
 from selftaught.cli._command import commands_of
 from selftaught.cli.benchmarks import BENCHMARKS
@@ -83,10 +84,15 @@ def test_only_apply_lets_waiting_threads_sleep(command: str, policy: str | None,
     assert done.stdout.splitlines()[-1] == str(policy)
 
 
-def test_all_systems_are_listed_and_unbuilt_ones_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_systems_are_listed_and_unbuilt_ones_say_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     _, out, _ = run(capsys, "methods")
     for slug in ("dcl", "gopro", "seer", "dynamic-curation", "srgan"):
         assert slug in out
+    there = cards.method_file
+    monkeypatch.setattr(cards, "method_file", lambda slug: tmp_path if slug == "np-edit" else there(slug))
+    monkeypatch.setattr(methods, "_classes", dict)
     _, out, _ = run(capsys, "methods", "np-edit")
     assert "not built yet" in out
     assert "not built yet" in error(capsys, "train", "np-edit", "--data", "digits")

@@ -86,7 +86,7 @@ def test_an_embedded_name_wins_over_a_folder_unless_a_path_is_written(tmp_path, 
     [
         ("photo", r"photo: no such file or folder, and no built-in data set of that name \(did you mean photos"),
         ("photos/", "photos/: no such file or folder; for the built-in data set write photos"),
-        ("zzz", "there are .*basic-motions, .*digits, .*photos, photos:whole"),
+        ("zzz", "there are .*basic-motions, .*digits, .*photos, photos:lettered, photos:whole"),
         ("nowhere/at/all.png", "nowhere/at/all.png: no such file or folder"),
         (
             "photos?tiles=3",

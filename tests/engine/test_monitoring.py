@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 import selftaught
+from selftaught import methods
+from selftaught.data import open_source
 from selftaught.report import curves
+from selftaught.run import stages
 from tests.conftest import TINY
 
 
@@ -18,17 +21,33 @@ def rows(run: selftaught.Run) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize(("monitor", "columns"), [("knn", {"knn"}), ("linear", {"probe"}), ("both", {"knn", "probe"})])
-def test_scores_are_columns_and_curves_and_change_no_weight(tmp_path: Path, monitor: str, columns: set[str]) -> None:
+def test_scores_are_columns_of_their_own_step_and_change_no_weight(tmp_path: Path) -> None:
     options: dict[str, Any] = TINY | {"steps": 2, "log_every": 1, "knn_every": 0.5, "loggers": ["none"]}
-    run = selftaught.train("simclr", "digits", out=str(tmp_path / "run"), monitor=monitor, **options)
+    run = selftaught.train("simclr", "digits", out=str(tmp_path / "run"), monitor="both", **options)
     found = rows(run)
-    assert {"knn", "probe"} & set(found[0]) == columns
-    for column in columns:
+    assert [row["step"] for row in found] == ["1", "2"]
+    for column in ("knn", "probe"):
         assert all(0.15 < float(row[column]) <= 1 for row in found)  # chance is 0.1
-    page = run.report().read_text(encoding="utf-8")
+    still = selftaught.train("simclr", "digits", out=str(tmp_path / "still"), **options | {"knn_every": 0})
+    assert [row["loss"] for row in rows(still)] == [row["loss"] for row in found]
+
+
+@pytest.mark.parametrize(
+    ("monitored", "columns"), [("knn", {"knn"}), ("linear", {"probe"}), ("both", {"knn", "probe"})]
+)
+def test_what_is_scored_is_chosen(monitored: str, columns: set[str]) -> None:
+    source = open_source("digits?n=80")
+    scores = stages._scorer((source, source), monitored, lambda line: None)
+    found = scores(
+        methods.SimCLR(**{k: v for k, v in TINY.items() if k in ("encoder", "stem", "image_size")}, channels=1)
+    )
+    assert set(found) == columns
+
+
+def test_every_score_has_a_chart_of_its_own() -> None:
+    metrics = {"step": [1, 2], "series": {"knn": [[1, 0.2], [2, 0.3]], "probe": [[2, 0.5]]}, "chance": 0.1}
     for name, title in curves.SCORES.items():
-        assert (f"online {title}" in page) == (name in columns)
-    if monitor == "both":
-        still = selftaught.train("simclr", "digits", out=str(tmp_path / "still"), **options | {"knn_every": 0})
-        assert [row["loss"] for row in rows(still)] == [row["loss"] for row in found]
+        chart = curves.score_chart(metrics, name)
+        assert chart is not None
+        assert chart.y_label == f"{title} accuracy"
+    assert curves.score_points(metrics, "probe") == ([2], [0.5])

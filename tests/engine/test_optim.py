@@ -199,7 +199,7 @@ def test_the_other_schedules():
     assert learning_rate_factor(0, total=5) == 1
     assert learning_rate_factor(5, total=5, warmup=5) == 1
     with pytest.raises(UserError, match="cosine, constant, step"):
-        learning_rate_factor(0, total=5, schedule="linear")
+        learning_rate_factor(0, total=5, schedule="square")
     with pytest.raises(UserError, match="negative"):
         learning_rate_factor(-1, total=5)
     with pytest.raises(UserError, match="milestones"):

@@ -124,7 +124,8 @@ def test_the_registry_is_complete_and_described():
     assert set(names.split()) <= set(PROTOCOLS)
     known = {"split", "labelled", "features", "images", "encoder", "scores", "classifier", "forgotten"}
     known |= {"copies", "places", "attributes", "named-scores", "layers"}
-    known |= {"dense", "depths", "devices", "weights", "worded"}
+    known |= {"dense", "depths", "devices", "weights", "worded", "points", "scenes", "volumes", "slices", "edits"}
+    known |= {"times"}
     for name, protocol in PROTOCOLS.items():
         assert protocol.name == name
         assert 10 < len(protocol.description) < 90

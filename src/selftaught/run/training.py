@@ -90,6 +90,8 @@ def _prepared(
     named = {role: str(getattr(spec, "name", spec)) for role, spec in streams.items()}
     settings, method_config = configuration.resolve(kind, modality, given | {"data": str(name)}, base)
     settings.streams = named
+    if settings.steps is None and settings.epochs is None:
+        raise UserError("how long to train is not given: use --epochs or --steps")
     sources = kind.arranged(samples.streams(kind, data, modality, settings, streams), method_config)
     source = next(iter(sources.values()))
     if "volume" in kind.modalities and (guessed := kind_by_shape(data)[1]) and len(kind.modalities) > 1:
