@@ -1,6 +1,6 @@
 """Run a tutorial's commands as they stand and take its figures out of the reports: docs/_tutorials.py PAGE ...
 
-A figure is a line ``<!-- figure: REPORT.html #section -->`` before the image that it becomes. Needs Chromium.
+A figure is a line ``<!-- figure: REPORT.html .s-SECTION -->`` before the image that it becomes. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def commands(text: str) -> list[list[str]]:
 
 def figures(text: str) -> list[tuple[str, str, str]]:
     """Report, section and image of every figure."""
-    return re.findall(r"<!-- figure: (\S+) (#\S+) -->\s*!\[[^\]]*\]\(\.\./(images/[^)]+)\)", text)
+    return re.findall(r"<!-- figure: (\S+) (\S+) -->\s*!\[[^\]]*\]\(\.\./(images/[^)]+)\)", text)
 
 
 def shoot(report: Path, section: str, image: Path) -> None:
