@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from selftaught.data.fields import Field
-from selftaught.data.source import Source, Subset, digest
+from selftaught.data.source import Source, digest, whole_of
 from selftaught.errors import SampleError, UserError
 
 __all__ = ["COLUMNS", "Cloud", "CloudArrays", "Clouds", "canonical", "clouds_of", "estimated_normals", "point_classes"]
@@ -160,10 +160,7 @@ def clouds_of(source: Source) -> tuple[Clouds, np.ndarray]:
     Raises:
         UserError: a source of something else.
     """
-    parent: Any = source
-    indices = np.arange(len(source))
-    while isinstance(parent, Subset):
-        parent, indices = parent.parent, parent.indices[indices]
+    parent, indices = whole_of(source)
     if not isinstance(parent, Clouds):
         raise UserError(f"{source.name}: its points have no files or blocks to tell apart; give a folder of scans")
     return parent, indices

@@ -14,7 +14,7 @@ import numpy as np
 from selftaught.data.clouds import LABEL_OF_POINTS, Cloud, Clouds
 from selftaught.data.fields import Field
 from selftaught.data.kinds.camera import Camera
-from selftaught.data.source import Source, Subset
+from selftaught.data.source import Source, whole_of
 from selftaught.errors import SampleError, UserError
 
 __all__ = ["Frame", "RGBDFrames", "backprojected", "depth_normals", "rgbd_of"]
@@ -158,10 +158,7 @@ def rgbd_of(source: Source) -> tuple[RGBDFrames, np.ndarray]:
     Raises:
         UserError: a source of something else.
     """
-    parent: Any = source
-    indices = np.arange(len(source))
-    while isinstance(parent, Subset):
-        parent, indices = parent.parent, parent.indices[indices]
+    parent, indices = whole_of(source)
     if not isinstance(parent, RGBDFrames):
         raise UserError(f"{source.name} has no RGB-D frames; give rgbd:FOLDER, or the built-in room-frames")
     return parent, indices

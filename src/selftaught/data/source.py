@@ -445,3 +445,12 @@ def class_values(labels: np.ndarray | None, classes: Sequence[str] | None) -> np
     except ValueError:
         return None
     return np.where(labels < 0, np.nan, values[np.maximum(labels, 0)]) if np.isfinite(values).all() else None
+
+
+def whole_of(source: Source) -> tuple[Any, np.ndarray]:
+    """The source that a source is a part of, however often it was cut, and which of its samples these are."""
+    parent: Any = source
+    indices = np.arange(len(source))
+    while isinstance(parent, Subset):
+        parent, indices = parent.parent, parent.indices[indices]
+    return parent, indices

@@ -10,10 +10,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from selftaught.data.builtin._entry import Entry
+from selftaught.data.builtin._entry import Entry, at_least
 from selftaught.data.combining.captioned import Captioned
 from selftaught.data.source import TEST, TRAIN, Source, digest
-from selftaught.errors import SampleError, UserError
+from selftaught.errors import SampleError
 
 __all__ = ["ENTRIES", "BScans", "open_bscans"]
 
@@ -72,9 +72,7 @@ def open_bscans(*, train: int = 1200, test: int = 400, side: int = 64, draw: int
     Raises:
         UserError: a number out of its range.
     """
-    for option, value, low in (("train", train, 1), ("test", test, 0), ("side", side, 32), ("draw", draw, 0)):
-        if value < low:
-            raise UserError(f"bscans: {option}={value} must be at least {low}")
+    at_least("bscans", {"train": (train, 1), "test": (test, 0), "side": (side, 32), "draw": (draw, 0)})
     source = BScans(train, test, side, draw)
     return Captioned(source, [[source.report(i)] for i in range(len(source))])
 

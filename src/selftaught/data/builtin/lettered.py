@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.builtin._entry import Entry
+from selftaught.data.builtin._entry import Entry, at_least
 from selftaught.data.builtin.photos import _FILES, PhotoTiles
 from selftaught.data.fields import LABEL, Field
 from selftaught.data.source import Source, digest
 from selftaught.data.text_boxes import LETTERING, boxes_mask
-from selftaught.errors import UserError
 
 __all__ = ["ENTRIES", "LetteredPhotos", "open_lettered"]
 
@@ -96,9 +95,7 @@ def open_lettered(*, tile: int = 96, train: int = 60, test: int = 8, draw: int =
     Raises:
         UserError: a number out of its range; the photographs' packages are missing.
     """
-    for option, value, low in (("tile", tile, 32), ("train", train, 1), ("test", test, 1), ("draw", draw, 0)):
-        if value < low:
-            raise UserError(f"photos:lettered: {option}={value} must be at least {low}")
+    at_least("photos:lettered", {"tile": (tile, 32), "train": (train, 1), "test": (test, 1), "draw": (draw, 0)})
     return LetteredPhotos(tile, train, test, draw)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from selftaught.data.builtin._entry import Entry
+from selftaught.data.builtin._entry import Entry, at_least
 from selftaught.data.formats._clips import Clips, Cut
 from selftaught.data.source import TEST, TRAIN, digest
 from selftaught.errors import UserError
@@ -134,9 +134,7 @@ def open_motion(
         UserError: a number out of its range.
     """
     least = {"train": (train, 1), "test": (test, 0), "frames": (frames, 1), "side": (side, 16), "draw": (draw, 0)}
-    for option, (value, low) in least.items():
-        if value < low:
-            raise UserError(f"motion: {option}={value} must be at least {low}")
+    at_least("motion", least)
     if speed < 0:
         raise UserError(f"motion: speed={speed:g} must be 0 or more")
     if shape not in SHAPES or label not in CLASSES:

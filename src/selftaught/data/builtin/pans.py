@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from selftaught.data.builtin._entry import Entry
+from selftaught.data.builtin._entry import Entry, at_least
 from selftaught.data.builtin.photos import PHOTOS, pixels
 from selftaught.data.formats._clips import Clips, Cut
 from selftaught.data.source import TEST, TRAIN, digest
@@ -100,9 +100,7 @@ def open_pans(
         UserError: a number out of its range, or a path that is longer than the photographs.
     """
     least = {"train": (train, 1), "test": (test, 0), "frames": (frames, 1), "side": (side, 16), "draw": (draw, 0)}
-    for option, (value, low) in least.items():
-        if value < low:
-            raise UserError(f"pans: {option}={value} must be at least {low}")
+    at_least("pans", least)
     if not 0 <= rest <= _PERIOD:
         raise UserError(f"pans: rest={rest} must be from 0 to {_PERIOD}")
     if speed < 0 or direction not in DIRECTIONS:

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.builtin._entry import Entry
+from selftaught.data.builtin._entry import Entry, at_least
 from selftaught.data.clouds import CloudArrays
 from selftaught.data.source import TEST, TRAIN
-from selftaught.errors import UserError
 
 __all__ = ["ENTRIES", "open_point_rooms"]
 
@@ -38,9 +37,7 @@ def open_point_rooms(
         UserError: a number out of its range.
     """
     least = {"train": (train, 1), "test": (test, 0), "points": (points, 256), "side": (side, 1.0), "draw": (draw, 0)}
-    for option, (value, low) in least.items():
-        if value < low:
-            raise UserError(f"point-rooms: {option}={value} must be at least {low}")
+    at_least("point-rooms", least)
     made = [_room(np.random.default_rng([draw, k]), points, side) for k in range(train + test)]
     names = [f"{'train' if k < train else 'test'}-{k:03d}" for k in range(train + test)]
     source = CloudArrays(

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from selftaught.data.builtin._entry import Entry
+from selftaught.data.builtin._entry import Entry, at_least
 from selftaught.data.fields import Field
 from selftaught.data.formats._clips import Clips, Cut
 from selftaught.data.mapped import build_once, cache_folder
@@ -124,9 +124,7 @@ def open_room(
         "train": (train, 1), "test": (test, 0), "frames": (frames, 3), "width": (width, 32), "height": (height, 32),
         "moving": (moving, 0), "draw": (draw, 0),
     }  # fmt: skip
-    for option, (value, low) in least.items():
-        if value < low:
-            raise UserError(f"room: {option}={value} must be at least {low}")
+    at_least("room", least)
     return Room(train, test, frames, (width, height), moving, draw)
 
 

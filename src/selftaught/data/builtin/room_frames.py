@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from selftaught.data.builtin._entry import Entry
+from selftaught.data.builtin._entry import Entry, at_least
 from selftaught.data.builtin.room import FOV, Furniture, furnish, picture, silent
 from selftaught.data.kinds.camera import Camera
 from selftaught.data.mapped import build_once, cache_folder
 from selftaught.data.packages import data_file
 from selftaught.data.rgbd import Frame, RGBDFrames
 from selftaught.data.source import TEST, TRAIN, digest
-from selftaught.errors import UserError, require
+from selftaught.errors import require
 
 __all__ = ["ENTRIES", "RoomFrames", "look_at", "open_room_frames"]
 
@@ -122,9 +122,7 @@ def open_room_frames(
         "train": (train, 1), "test": (test, 0), "frames": (frames, 1), "width": (width, 32), "height": (height, 32),
         "points": (points, 0), "draw": (draw, 0),
     }  # fmt: skip
-    for option, (value, low) in least.items():
-        if value < low:
-            raise UserError(f"room-frames: {option}={value} must be at least {low}")
+    at_least("room-frames", least)
     return RoomFrames(train, test, frames, (width, height), points, draw)
 
 

@@ -13,11 +13,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from selftaught.data.builtin._entry import Entry
+from selftaught.data.builtin._entry import Entry, at_least
 from selftaught.data.builtin.brain import brain_template, needed_files
 from selftaught.data.fields import Field
 from selftaught.data.source import TEST, TRAIN, ImageSource, digest
-from selftaught.errors import UserError
 
 __all__ = ["BrainScans", "MadeScans", "Phantoms", "open_brain_scans", "open_phantoms"]
 
@@ -183,9 +182,7 @@ def open_brain_scans(*, train: int = 24, test: int = 8, depth: int = 20, side: i
 
 def _checked(name: str, train: int, test: int, depth: int, side: int, draw: int) -> None:
     least = {"train": (train, 1), "test": (test, 0), "depth": (depth, 4), "side": (side, 16), "draw": (draw, 0)}
-    for option, (value, low) in least.items():
-        if value < low:
-            raise UserError(f"{name}: {option}={value} must be at least {low}")
+    at_least(name, least)
 
 
 ENTRIES = (

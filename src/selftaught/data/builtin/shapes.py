@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from selftaught.data.builtin._entry import Entry
+from selftaught.data.builtin._entry import Entry, at_least
 from selftaught.data.editing import Edit, Edits
 from selftaught.data.source import TEST, TRAIN, Source, digest
-from selftaught.errors import SampleError, UserError
+from selftaught.errors import SampleError
 
 __all__ = ["ENTRIES", "Shapes", "open_shapes"]
 
@@ -96,9 +96,7 @@ def open_shapes(*, train: int = 600, test: int = 100, side: int = 32, draw: int 
     Raises:
         UserError: a number out of its range.
     """
-    for option, value, low in (("train", train, 1), ("test", test, 0), ("side", side, 8), ("draw", draw, 0)):
-        if value < low:
-            raise UserError(f"shapes: {option}={value} must be at least {low}")
+    at_least("shapes", {"train": (train, 1), "test": (test, 0), "side": (side, 8), "draw": (draw, 0)})
     base = Shapes(train, test, side, draw)
     steps = range(1, len(COLOURS))
     which = [i for i in range(len(base)) for _ in steps]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from selftaught.data.builtin._entry import Entry
+from selftaught.data.builtin._entry import Entry, at_least
 from selftaught.data.formats._clips import Clips, Cut
 from selftaught.data.source import TEST, TRAIN, digest
 from selftaught.errors import UserError
@@ -144,9 +144,7 @@ def open_ultrasound(
         UserError: a number out of its range.
     """
     least = {"train": (train, 1), "test": (test, 0), "frames": (frames, 1), "side": (side, 16), "draw": (draw, 0)}
-    for option, (value, low) in least.items():
-        if value < low:
-            raise UserError(f"ultrasound: {option}={value} must be at least {low}")
+    at_least("ultrasound", least)
     if channels not in (1, 3) or fps <= 0:
         raise UserError(f"ultrasound: channels={channels} must be 1 or 3 and fps={fps:g} above 0")
     if label not in CLASSES:

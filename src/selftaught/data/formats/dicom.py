@@ -19,7 +19,7 @@ import numpy as np
 from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
 from selftaught.data.formats._scans import affine_of
-from selftaught.data.formats.volumes import turn_of, turned
+from selftaught.data.formats.volumes import channels_of, turn_of, turned
 from selftaught.data.layout import understand
 from selftaught.data.source import ImageSource, digest
 from selftaught.data.space import Space
@@ -82,15 +82,7 @@ class DicomSeries(ImageSource):
         self.series = {key: found[key] for key in self.names}
         self.left_out = {**self.left_out, **passed}
         self.spacing = np.array([self._spacing(i) for i in range(len(self))], dtype=np.float32)
-        self.channels = channels or self._probe()
-
-    def _probe(self) -> int:
-        for i in range(len(self)):
-            try:
-                return int(self._load(i, None).shape[3])
-            except SampleError:
-                continue
-        return 1
+        self.channels = channels or channels_of(self)
 
     def _spacing(self, i: int) -> tuple[float, ...]:
         try:

@@ -56,6 +56,16 @@ def turned(voxels: np.ndarray, turn: np.ndarray, name: str) -> np.ndarray:
     return one_volume(voxels[..., None] if voxels.ndim == 3 else voxels, name, (2, 1, 0, 3))
 
 
+def channels_of(source: Any) -> int:
+    """Channels of the first volume that can be read; 1 where none can."""
+    for i in range(len(source)):
+        try:
+            return int(source._load(i, None).shape[3])
+        except SampleError:
+            continue
+    return 1
+
+
 class VolumeFiles(ImageSource):
     """One volume in each file, (D, H, W, C) uint8, uint16 or float32.
 
@@ -74,15 +84,7 @@ class VolumeFiles(ImageSource):
             needed_by(f".{suffix}")
         if scans:
             self.spacing = np.array([self._spacing(i) for i in range(len(self))], dtype=np.float32)
-        self.channels = channels or self._probe()
-
-    def _probe(self) -> int:
-        for i in range(len(self)):
-            try:
-                return int(self._load(i, None).shape[3])
-            except SampleError:
-                continue
-        return 1
+        self.channels = channels or channels_of(self)
 
     def _spacing(self, i: int) -> tuple[float, ...]:
         """Millimetres between voxels along D, H and W; NaN where the file can't be read or doesn't say."""
