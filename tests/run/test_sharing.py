@@ -122,7 +122,7 @@ def crews(monkeypatch: pytest.MonkeyPatch) -> threading.local:
     """Two threads that stand for two processes: each finds its own number."""
     own = threading.local()
 
-    def crew(out: Path, key: dict[str, Any]) -> Crew:
+    def crew(out: Path, key: Callable[[], dict[str, Any]]) -> Crew:
         one = sharing.crew(out, key)
         return replace(one, rank=getattr(own, "rank", 0), size=2, launch="here") if hasattr(own, "rank") else one
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, 
 import numpy as np
 
 from selftaught.errors import UserError
+from selftaught.report.curves import SCORES
 from selftaught.report.schema import Run
 
 
@@ -140,7 +141,7 @@ def _metrics(run: dict[str, Any]) -> None:
     curves |= {f"terms.{name}": values for name, values in (traces.get("terms") or {}).items()}
     for name, values in curves.items():
         _same_length(values, f"metrics.series.{name}", len(steps), "metrics.step")
-    for name in ("knn", "probe"):
+    for name in SCORES:
         for i, pair in enumerate(traces.get(name) or []):
             if len(pair) != 2:
                 raise _fail(f"metrics.series.{name}[{i}]", f"should be [step, accuracy], not {len(pair)} values")

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from selftaught.engine.checkpointing import keep_activations, recompute_activations
 from selftaught.engine.fit import stage_steps
@@ -145,9 +145,10 @@ def _shape(value: Tensor, rows: int) -> str:
 def _memory(job: Job, method: Method, batches: Sequence[dict[str, Any]], rows: Sequence[int]) -> list[str]:
     """Weights, their gradients and the optimisers' moments, and what a forward pass keeps, carried on to a batch."""
     weights = sum(t.numel() * t.element_size() for t in method.state_dict().values())
-    moved = {id(p): p for optim in method.optimisers().values() for p in nn.ParameterList(_parameters(optim))}
+    known = set[int]().union(*(optim.moved() for optim in method.optimisers().values()))
+    moved = [p for p in method.parameters() if id(p) in known]
     copies = {"sgd": 2, "lars": 2}.get(next(iter(method.optimisers().values())).optimizer, 3)
-    state = weights + copies * sum(p.numel() * p.element_size() for p in moved.values())
+    state = weights + copies * sum(p.numel() * p.element_size() for p in moved)
     line = f"memory: {_bytes(state)} for weights, gradients and moments"
     if rows[0] == rows[1] or type(method).step is not Method.step:
         return [line + "; what a step keeps was not measured (it has several losses)"]
@@ -181,13 +182,6 @@ def activation_bytes(loss: Callable[[], Tensor]) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss()
     return sum(size for size, _ in seen.values())
-
-
-def _parameters(optim: Optim) -> list[nn.Parameter]:
-    found: list[nn.Parameter] = []
-    for item in optim.parameters.parameters() if isinstance(optim.parameters, nn.Module) else optim.parameters:
-        found += item["params"] if isinstance(item, dict) else [item]
-    return [p for p in found if p.requires_grad]
 
 
 def _count(number: int) -> str:

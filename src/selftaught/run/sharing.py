@@ -164,15 +164,15 @@ class Crew:
         return done
 
 
-def crew(out: Path, key: dict[str, Any]) -> Crew:
+def crew(out: Path, key: Callable[[], dict[str, Any]]) -> Crew:
     """The processes of this launch that work on ``out``; one alone where nothing started several.
 
     Args:
         out: file or folder that they write.
-        key: what the work is; see `applying.Job.key`.
+        key: gives what the work is, see `applying.Job.key`; called only where there are several.
     """
-    one = Crew(out.with_name(out.name + ".launch"), key=json.dumps(key, sort_keys=True))
+    one = Crew(out.with_name(out.name + ".launch"))
     launch, size = launch_id(), process_count()
     if launch is None or size == 1:
         return one
-    return replace(one, rank=process_rank(), size=size, launch=launch)
+    return replace(one, rank=process_rank(), size=size, launch=launch, key=json.dumps(key(), sort_keys=True))

@@ -40,7 +40,7 @@ def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None]) ->
     applying.refuse_input(job)
     if clash := {p.resolve() for p in applying.input_paths(job.given)} & {(out / path).resolve() for path in paths}:
         raise UserError(f"--out {out}: would overwrite the input {sorted(clash)[0]}; choose another folder")
-    team = crew(out, job.key())
+    team = crew(out, job.key)
     with applying.writing(out):
         if not team.first:
             with team.following():

@@ -53,7 +53,7 @@ def write(job: Job, function: Function, *, main: str) -> Applied:
     applying.refuse_input(job)
     parts = out.with_name(out.name + ".parts")
     mark = out.with_name(out.name + ".work.json")
-    team = crew(out, job.key())
+    team = crew(out, job.key)
     with applying.writing(out):
         if not team.first:
             with team.following():
