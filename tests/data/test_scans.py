@@ -40,7 +40,7 @@ def expected(folder: Path, voxels: np.ndarray, affine: np.ndarray) -> Any:
     return open_source(folder / "truth.nii.gz", modality="volume", split="all")
 
 
-def compare(found: Any, truth: Any) -> None:
+def assert_same_volume(found: Any, truth: Any) -> None:
     np.testing.assert_array_equal(found.read(0), truth.read(0))
     np.testing.assert_allclose(found.spacing, truth.spacing, rtol=1e-5)
     np.testing.assert_allclose(found.space(0).affine, truth.space(0).affine, atol=1e-5)
@@ -54,7 +54,9 @@ def test_nrrd_in_any_space(tmp_path: Path, voxels: np.ndarray, affine: np.ndarra
         "space": space, "space directions": (turn @ affine[:3, :3]).T, "space origin": turn @ affine[:3, 3],
     }  # fmt: skip
     nrrd.write(str(tmp_path / "a.nrrd"), voxels, header)
-    compare(open_source(tmp_path / "a.nrrd", modality="volume", split="all"), expected(tmp_path, voxels, affine))
+    assert_same_volume(
+        open_source(tmp_path / "a.nrrd", modality="volume", split="all"), expected(tmp_path, voxels, affine)
+    )
 
 
 def test_nrrd_with_channels_without_a_space_and_damaged(tmp_path: Path, voxels: np.ndarray) -> None:
@@ -103,7 +105,7 @@ def test_metaimage(
 ) -> None:
     path = tmp_path / ("a.mha" if local else "a.mhd")
     write_meta(path, voxels, affine, local=local, packed=packed, big=big)
-    compare(open_source(path, modality="volume", split="all"), expected(tmp_path, voxels, affine))
+    assert_same_volume(open_source(path, modality="volume", split="all"), expected(tmp_path, voxels, affine))
 
 
 def test_damaged_metaimages_are_listed(tmp_path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
@@ -161,7 +163,7 @@ def test_a_dicom_series_is_a_volume_where_it_lies(tmp_path: Path, voxels: np.nda
     source = open_source(tmp_path / "scan", split="all")
     assert source.modality == "volume"
     truth = expected(tmp_path, (2.0 * voxels - 1000).astype(np.float32), right)
-    compare(source, truth)
+    assert_same_volume(source, truth)
     assert source.names == ["scan"]
     one = next((tmp_path / "scan").iterdir())
     np.testing.assert_array_equal(open_source(one, modality="volume", split="all").read(0), source.read(0))
