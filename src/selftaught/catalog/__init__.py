@@ -7,6 +7,7 @@ presets are read from the syntax tree of a method's file. So the command line ca
 from selftaught.catalog.cards import (
     Card,
     all_cards,
+    applied_with,
     card,
     changes_a_run,
     default_data,
@@ -30,6 +31,7 @@ __all__ = [
     "Expression",
     "Option",
     "all_cards",
+    "applied_with",
     "branch_of",
     "card",
     "card_text",

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from selftaught.catalog.source import Option, read_class_literal, read_literal, read_options
+from selftaught.catalog.source import Option, read_class_literal, read_literal, read_options, read_own_literals
 from selftaught.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -113,6 +113,16 @@ def method_file(slug: str) -> Path:
     if slug.endswith(_BENCHMARKS):
         return PACKAGE / "benchmark" / f"{slug.removesuffix('-benchmark').replace('-', '_')}.py"
     return PACKAGE / "methods" / f"{slug.replace('-', '_')}.py"
+
+
+def applied_with() -> dict[str, dict[str, Any]]:
+    """Options of ``apply`` that some kind of output or some method has, with what argparse is told of each."""
+    found: dict[str, dict[str, Any]] = {}
+    for folder, name in (("run/outputs", "takes"), ("methods", "applied_with")):
+        for file in sorted((PACKAGE / folder).glob("*.py")):
+            for options in read_own_literals(file, name):
+                found |= options
+    return found
 
 
 _FILLERS = frozenset(["a", "an", "and", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with", "without"])

@@ -79,6 +79,21 @@ def read_class_literal(file: Path, name: str, root: Path = PACKAGE.parent) -> An
     return None
 
 
+def read_own_literals(file: Path, name: str, root: Path = PACKAGE.parent) -> Iterator[Any]:
+    """Values of the class attribute ``name`` in the classes of a file that give it one themselves.
+
+    Raises:
+        ValueError: it takes running the file to know the value.
+    """
+    if name not in file.read_text(encoding="utf-8"):
+        return
+    module = _module(file, root)
+    for node in module.tree.body:
+        own = _assignments(node.body) if isinstance(node, ast.ClassDef) else {}
+        if name in own:
+            yield module.literal(own[name], name)
+
+
 def read_options(file: Path, class_name: str, root: Path = PACKAGE.parent) -> list[Option]:
     """Fields of a dataclass, read without running its file.
 

@@ -36,7 +36,7 @@ class Definition(L.LightningModule):
     compares: ClassVar[bool] = True
     takes_any: ClassVar[bool] = False
     judged_by: ClassVar[tuple[str, ...]] = ()
-    applied_with: ClassVar[tuple[str, ...]] = ()
+    applied_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     renewed: int = 0
     stages: tuple[str, ...] = ("train",)
     roles: ClassVar[tuple[str, ...]] = ("data",)

@@ -41,7 +41,8 @@ class Method(Definition):
         **options: single fields of the config, overriding it.
 
     Attributes:
-        applied_with: options of ``apply`` that this method has besides those of its kind of output.
+        applied_with: options of ``apply`` that this method has besides those of its kind of output, and for each what
+            argparse is told of it (``help``, ``choices``, ``action``); a literal.
         renewed: steps after which what :meth:`finish_of` gives may have changed; 0: never.
         takes_any: whether one network takes samples of any of ``modalities``, whichever the run began with.
         accumulate: batches per optimiser step.

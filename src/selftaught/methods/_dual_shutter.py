@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ class DualShutterMethod(Method):
     pixels = "float32"
     compares = False
     pair_fields = ("clip", "gs")
-    applied_with = ("instants",)
+    applied_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "instants": {"help": "rolling shutters: frames for each pair, such as 9, or shares such as 0,0.5,1"},
+    }
     network: DRSC
 
     # ---- samples ---------------------------------------------------------------------------------------------

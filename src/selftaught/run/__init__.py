@@ -407,7 +407,7 @@ class Run:
                 method that doesn't adapt.
         """
         method = self._facing(self.method, data)
-        how = applying.own_options(how, (*self.output.takes, *method.applied_with), method.slug)
+        how = applying.own_options(how, {**self.output.takes, **method.applied_with}, method.slug)
         source = applying.open_input(data, method)
         key = applying.weights_digest(method)
         if adapt:

@@ -123,17 +123,20 @@ def open_input(spec: Any, method: Method) -> Source:
     return source
 
 
-def own_options(given: Mapping[str, Any], takes: Sequence[str], slug: str) -> dict[str, Any]:
+def own_options(given: Mapping[str, Any], takes: Mapping[str, Mapping[str, Any]], slug: str) -> dict[str, Any]:
     """The options of a kind of output that were given, as `Job.options` holds them: "apply scale" ...
 
     Raises:
-        UserError: one that this kind doesn't have.
+        UserError: one that this kind doesn't have, or a value that is not among its choices.
     """
     found = {name: value for name, value in given.items() if value not in (None, False)}
-    for name in found:
+    for name, value in found.items():
         if name not in takes:
             known = f"it takes --{', --'.join(takes)}" if takes else "leave it out"
             raise UserError(f"--{name}: nothing that {slug} writes has it; {known}")
+        choices = takes[name].get("choices")
+        if choices and value not in choices:
+            raise UserError(f"--{name} {value}: it may be {' or '.join(choices)}")
     return {f"apply {name}": value for name, value in found.items()}
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Annotated
 
+from selftaught.catalog import applied_with
 from selftaught.catalog.rules import Count, Range
 from selftaught.cli._command import Command
 from selftaught.cli.options import add_partial, checked
@@ -19,13 +20,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     checked(sub, "--workers", Annotated[int, Range(-1)], "loader processes; -1 chooses", default=-1)
     checked(sub, "--tile", Count, "largest side restored in one piece (default 512)", default=512)
     sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
-    sub.add_argument("--scale", help="depth in metres: median=4.2, height=1.65 (the camera's), baseline=0.1 (a step)")
-    sub.add_argument("--points", action="store_true", help="depth: a point cloud .ply beside every frame's map")
-    sub.add_argument("--components", help="points: principal components of the features to write (16), or all")
-    sub.add_argument("--intrinsics", help="depth: the camera of these videos, as at training")
-    sub.add_argument("--into", choices=("video", "frames"), help="clips: write videos, or a folder of frames for each")
-    sub.add_argument("--instants", help="rolling shutters: frames for each pair, such as 9, or shares such as 0,0.5,1")
-    sub.add_argument("--instruction", help='edits: what to do to every picture, such as "make it blue"')
+    for name, told in applied_with().items():
+        sub.add_argument(f"--{name}", **told)
     sub.add_argument(
         "--adapt",
         nargs="?",
@@ -57,14 +53,8 @@ def _call(options: argparse.Namespace) -> None:
             tile=options.tile,
             overwrite=options.overwrite,
             adapt=options.adapt,
-            scale=options.scale,
-            points=options.points,
-            intrinsics=options.intrinsics,
-            into=options.into,
-            components=options.components,
-            instants=options.instants,
-            instruction=options.instruction,
             progress=lambda done: bar.update(task, completed=done),
+            **{name: getattr(options, name) for name in applied_with()},
         )
     if not is_first():
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -69,13 +70,14 @@ class Output:
         hint: the option that an evaluation needs to say how good the model is.
         headlines: (protocol, number, its name), the first that was measured is the run's summary.
         classifies: whether the prediction is logits of the classes of the training data.
-        takes: options of ``apply`` that this kind has besides those of all.
+        takes: options of ``apply`` that this kind has besides those of all, and for each what argparse is told of it
+            (``help``, ``choices``, ``action``); a literal, so that the command line can read it without loading torch.
     """
 
     hint: ClassVar[str] = "--data LABELLED"
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = ()
     classifies: ClassVar[bool] = False
-    takes: ClassVar[tuple[str, ...]] = ()
+    takes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def apply(self, job: Job) -> Applied:
         """Write the method's result for every sample of a source; called again it goes on where it was cut off.

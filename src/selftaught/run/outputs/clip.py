@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -50,7 +50,9 @@ class Clip(Output):
 
     hint: ClassVar[str] = "--clean FOLDER of videos"
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = (("restoration", "psnr", "PSNR"),)
-    takes: ClassVar[tuple[str, ...]] = ("into",)
+    takes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "into": {"choices": ("video", "frames"), "help": "clips: write videos, or a folder of frames for each"},
+    }
 
     def apply(self, job: Job) -> Applied:
         """A video for every video, with its frame rate and its sound; a folder of frames for every folder of frames.
@@ -58,8 +60,6 @@ class Clip(Output):
         The option ``into`` (video, frames) makes one of the other.
         """
         into = job.options.get("apply into") or "auto"
-        if into not in ("auto", "video", "frames"):
-            raise UserError(f"--into {into}: it may be video or frames")
         method: Any = job.method
         if hasattr(method, "check_applied"):
             method.check_applied(job.source, job.options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -56,7 +57,11 @@ class Depth(Output):
 
     hint: ClassVar[str] = "--clean FOLDER of depth maps"
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = (("depth", "abs_rel", "AbsRel"),)
-    takes: ClassVar[tuple[str, ...]] = ("scale", "points", "intrinsics")
+    takes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "scale": {"help": "depth in metres: median=4.2, height=1.65 (the camera's), baseline=0.1 (a step)"},
+        "points": {"action": "store_true", "help": "depth: a point cloud .ply beside every frame's map"},
+        "intrinsics": {"help": "depth: the camera of these videos, as at training"},
+    }
 
     def apply(self, job: Job) -> Applied:
         """A folder for every video: colour/ and depth/ with a picture a frame, points/ where asked for, depth.json."""

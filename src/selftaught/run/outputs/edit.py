@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,7 +40,9 @@ class EditOutput(Output):
         ("editing", "right", "edits right by their pixels"),
         ("editing", "overall", "edits right by the held-out judge"),
     )
-    takes: ClassVar[tuple[str, ...]] = ("instruction",)
+    takes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "instruction": {"help": 'edits: what to do to every picture, such as "make it blue"'},
+    }
 
     def apply(self, job: Job) -> Applied:
         """A folder of edited pictures: each by ``instruction``; without one by the edits that come with the data."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,7 +42,9 @@ class PointFeatures(Output):
         ("point-knn", "miou", "k-NN mIoU"),
         ("point-pca", "effective_rank", "effective rank"),
     )
-    takes: ClassVar[tuple[str, ...]] = ("components",)
+    takes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "components": {"help": "points: principal components of the features to write (16), or all"},
+    }
 
     def apply(self, job: Job) -> Applied:
         """A file for every scan: .las and .laz stay what they are, anything else becomes .ply.
