@@ -11,7 +11,7 @@ import numpy as np
 
 from selftaught.data.fields import LABEL, Field, wanted_fields
 from selftaught.data.kinds import kind_of
-from selftaught.data.pixels import ValueRange, of_depth, robust_range
+from selftaught.data.pixels import Scale, ValueRange, of_depth, robust_range, unit_scale
 from selftaught.errors import SampleError, UserError
 
 Modality = str
@@ -201,6 +201,10 @@ class Source:
             self.any_depth()
         return self.value_range if value_range is None else value_range
 
+    def unit_scale(self) -> Scale:
+        """What brings the samples to [0, 1] where they are given back in their own units; see `pixels.unit_scale`."""
+        return unit_scale(self.value_range, getattr(self, "depth", None))
+
     def range_of(self, field: str) -> ValueRange | None:
         """The value range of one field; see `value_range`."""
         return self.value_range if field == self.main else None
@@ -364,6 +368,10 @@ class Subset(Source):
     def value_range(self) -> ValueRange | None:
         """The parent's: both splits are scaled alike."""
         return self.parent.value_range
+
+    def unit_scale(self) -> Scale:
+        """The parent's: both splits are scaled alike."""
+        return self.parent.unit_scale()
 
     def any_depth(self) -> None:
         """Of the parent."""
