@@ -191,7 +191,7 @@ def _from_restoration(run: Mapping[str, Any]) -> Verdict | None:
         text = f"{plural(len(items), 'picture')} restored; there is no clean original to measure against."
         return Verdict(
             text,
-            "Judge by eye: compare below, and look at the enlarged parts for blur and for left-over noise.",
+            "Judge by eye: compare below, and look for blur and left-over noise in the enlarged parts.",
             "unknown",
         )
     after, before = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))

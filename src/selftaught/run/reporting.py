@@ -280,8 +280,8 @@ def _whole(page: Page) -> Method | None:
 
 
 _MADE = (
-    "Hidden parts are shown in the mean colour. Where patch tokens are shown, like colours are like parts to the model, "
-    "in all pictures alike."
+    "Hidden parts are shown in the mean colour. Where patch tokens are shown, like colours are like parts to the "
+    "model, in all pictures alike."
 )
 
 
