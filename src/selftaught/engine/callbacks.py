@@ -52,6 +52,9 @@ class Metrics(Callback):
     """``metrics.csv``: a row every ``every`` steps with the mean of each term since the last row.
 
     What was summed since the last row is part of a checkpoint, so a resumed run writes the rows that an uncut one does.
+
+    Attributes:
+        earlier: seconds of training before this process went on with it.
     """
 
     def __init__(self, path: Path, stage: str, every: int, batch_size: int) -> None:
@@ -62,24 +65,27 @@ class Metrics(Callback):
         self._counts: dict[str, int] = {}
         self._count, self._time, self._step = 0, time.monotonic(), 0
         self._rate: float | None = None
+        self.earlier, self._began = 0.0, time.monotonic()
         self.last: dict[str, Any] = {}
         self.late = False
         self.warn: Callable[[str], Any] = print
 
     def state_dict(self) -> dict[str, Any]:
-        """What was summed since the last row, and the learning rate of the last step."""
+        """What was summed since the last row, the learning rate of the last step, and the seconds until now."""
         return {
             "rate": self._rate,
             "sums": self._sums,
             "counts": self._counts,
             "extra": self.extra,
             "count": self._count,
+            "seconds": self.earlier + time.monotonic() - self._began,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the sums of a saved run."""
         self._sums, self._counts, self.extra = dict(state["sums"]), dict(state["counts"]), dict(state["extra"])
         self._count, self._rate = int(state["count"]), state.get("rate")
+        self.earlier = float(state.get("seconds", 0.0))
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Keep the rows up to the step that the run starts from, drop what came after it."""
