@@ -111,7 +111,7 @@ def test_timm_loads_our_export_and_a_run_starts_from_it(tmp_path: Path) -> None:
 
 
 def test_a_run_of_other_channels_and_size_gives_its_encoder(tmp_path: Path) -> None:
-    """Colour to grey, as from a file: the first layer sums its channels, all else is the same; another network is not."""
+    """Colour to grey, as from a file: the first layer sums its channels; another network is refused."""
     first = method(channels=3)
     (tmp_path / "run").mkdir()
     layout = Layout(tmp_path / "run")

@@ -143,6 +143,14 @@ class Source:
             return int(self.labels[i])
         return self.read(i, min_side) if frames is None else self.read(i, min_side, frames=frames)  # type: ignore[call-arg]
 
+    def brought(self, i: int) -> list[np.ndarray] | None:
+        """Views (H, W, C) of a sample that the source brings itself, in place of those that a method makes; None: none.
+
+        Raises:
+            SampleError: they can't be read.
+        """
+        return None
+
     def frames(self, i: int) -> int:
         """Frames of a clip: `read` and `sample` take ``frames``, positions from 0 to this less one.
 
@@ -368,6 +376,10 @@ class Subset(Source):
     def value_range(self) -> ValueRange | None:
         """The parent's: both splits are scaled alike."""
         return self.parent.value_range
+
+    def brought(self, i: int) -> list[np.ndarray] | None:
+        """The parent's."""
+        return self.parent.brought(int(self.indices[i]))
 
     def unit_scale(self) -> Scale:
         """The parent's: both splits are scaled alike."""

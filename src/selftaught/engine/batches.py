@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 _TRIES = 64
 
 
+def _brings(source: Source) -> bool:
+    """Whether the samples bring their own views, by the first that can be read."""
+    for i in range(min(len(source), _TRIES)):
+        try:
+            return source.brought(i) is not None
+        except SampleError:
+            continue
+    return False
+
+
 def enough_for(pipelines: list[Pipeline] | None) -> int | None:
     """Shorter side at which images may be decoded for all these views; None where one of them needs every pixel."""
     sides = [pipeline.enough for pipeline in pipelines or []]
@@ -57,11 +67,13 @@ class Batches(Dataset[Any]):
         on_device: bool = False,
         finish: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]] | None = None,
     ) -> None:
-        self.source, self.seed, self.pixels, self.on_device = source, seed, pixels, on_device
+        self.source, self.seed, self.pixels = source, seed, pixels
         self.scale = source.unit_scale() if pixels == "float32" else None
         self.finish = finish
         self.recipe = views if isinstance(views, Recipe) else None
         self.pipelines = views if not isinstance(views, Recipe) else None
+        self.brings = self.pipelines is not None and pixels == "uint8" and _brings(source)
+        self.on_device = on_device and not self.brings
         self.min_side = None if on_device else enough_for(self.pipelines)
         if self.recipe is not None:
             missing = [name for name in self.recipe.fields if name not in source.fields]
@@ -96,6 +108,13 @@ class Batches(Dataset[Any]):
             batch["views"] = [stack_images([row[v] for row in made]) for v in range(len(self.pipelines))]
         return batch
 
+    def _brought(self, index: int) -> list[np.ndarray]:
+        """The views that the source brings, as many as the method compares."""
+        views, wanted = self.source.brought(index) or [], len(self.pipelines or [])
+        if len(views) < wanted:
+            raise UserError(f"{self.source.name} brings {len(views)} views of a sample, the method compares {wanted}")
+        return [as_uint8(view, self.source.value_range) for view in views[:wanted]]
+
     def _one_size(self, images: list[np.ndarray]) -> torch.Tensor:
         sizes = {image.shape for image in images}
         if len(sizes) > 1:
@@ -121,6 +140,8 @@ class Batches(Dataset[Any]):
         if self.recipe is not None:
             made = render_sample(self.source, index, self.recipe, rng, self.pixels, self.scale)
             return made if self.finish is None else self.finish(made, rng)
+        if self.brings:
+            return self._brought(index)
         sample = self.source.read(index, self.min_side)
         if self.pipelines is None:
             return [sample]
