@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from selftaught import methods
-from selftaught.data import open_source
+from selftaught.data import open_source, pack
 from selftaught.engine.batches import Batches
 from selftaught.errors import SampleError, UserError
 from tests.data.helpers import picture
@@ -175,7 +175,7 @@ class TwoViews(Dataset):
     "form",
     [lambda v, y: (v, y), lambda v, y: (tuple(v), y), lambda v, y: {"image": v, "label": y}, lambda v, y: list(v)],
 )
-def test_a_data_set_may_bring_its_own_views(form):
+def test_a_data_set_may_bring_its_own_views(form, tmp_path):
     """They reach the batch as they are, in order, whatever views the method has; `read` gives the first."""
     source = open_source(TwoViews(form), split="all")
     assert source.read(3).shape == (8, 8, 3)
@@ -185,6 +185,8 @@ def test_a_data_set_may_bring_its_own_views(form):
     first, second = batch["views"]
     assert (first[:, 0, 0, 0].tolist(), second[:, 0, 0, 0].tolist()) == ([40, 20], [45, 25])
     assert (source.labels is None) == isinstance(form([0, 0], 1), list)
+    with pytest.raises(UserError, match="brings its own views"):
+        pack(source, 8, tmp_path)
     three = [*method.views(), *method.views()]
     with pytest.raises(UserError, match="brings 2 views of a sample, the method compares 4"):
         Batches(source, three, seed=0)[(0, [0])]

@@ -449,3 +449,16 @@ def test_a_start_and_a_rate_in_the_first_two_rows_are_a_clock(tmp_path):
 def test_numbers_like_a_start_and_a_rate_under_a_header_are_numbers(tmp_path):
     write(tmp_path / "a.csv", "x,y", [[1.7e9, 1.7e9], [32.0, 32.0], *XYZ[:, :2].tolist()])
     assert opened(tmp_path / "a.csv").read(0).shape == (2, 62)
+
+
+def test_the_unit_below_a_time_tells_the_rate(tmp_path):
+    """Shimmer's files: names, a line of units, numbers; at 50 and at 25 Hz, so that one is resampled."""
+    for name, step in (("a", 20), ("b", 20), ("c", 40)):
+        rows = [["ms", "m/s^2"], *([step * k, x] for k, x in enumerate(XYZ[:, 0]))]
+        write(tmp_path / f"{name}.csv", "Time\tAx", rows, sep="\t")
+    source = opened(tmp_path, pad=True)
+    assert source.rate == 50
+    np.testing.assert_allclose(source.read(0)[0, :60], XYZ[:, 0], rtol=1e-6)
+    assert source.read(2).shape == (1, 119)
+    assert opened(tmp_path, pad=True, time="Time").rate == 50
+    assert opened(tmp_path, pad=True, columns="ax").rate == 50

@@ -151,6 +151,15 @@ class Source:
         """
         return None
 
+    def brings(self) -> bool:
+        """Whether the samples bring their own views, by the first that can be read."""
+        for i in range(min(len(self), 64)):
+            try:
+                return self.brought(i) is not None
+            except SampleError:
+                continue
+        return False
+
     def frames(self, i: int) -> int:
         """Frames of a clip: `read` and `sample` take ``frames``, positions from 0 to this less one.
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from selftaught.data.clocks import seconds_of_text
+from selftaught.data.clocks import like_time, seconds_of_text
 from selftaught.errors import SampleError
 
 MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "?", "-", "--", "missing")
@@ -235,7 +235,9 @@ def _header(
         return top + 1, cells[top]
     above = [row for row in cells[:top] if abs(len(row) - width) <= 1 and len(row) >= 1]
     if top and above:
-        return top, above[-2] if len(above) > 1 and _units(above[-1]) else above[-1]
+        if len(above) > 1 and _units(above[-1]):
+            return top, _timed(above[-2], above[-1])
+        return top, above[-1]
     if comment is not None and len(_split(comment, delimiter)) == width:
         words = _split(comment, delimiter)
         return top, words if not any(_is_number(word, decimal) for word in words) else None
@@ -267,6 +269,16 @@ def _start_and_rate(cells: list[list[str]]) -> tuple[float, float] | None:
         return None
     start, rate = (float(row[0]) for row in cells)
     return (start, rate) if 1e9 <= start < 4e9 and 0 < rate < 1e5 else None
+
+
+def _timed(names: list[str], units: list[str]) -> list[str]:
+    """The names, that of a time with its unit behind it, which tells the rate."""
+    if len(names) != len(units):
+        return names
+    bare = [unit.strip("()[] ") for unit in units]
+    return [
+        f"{n} ({u})" if u and like_time(n) and n == n.split("(")[0] else n for n, u in zip(names, bare, strict=True)
+    ]
 
 
 def _units(row: list[str]) -> bool:

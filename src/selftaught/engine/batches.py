@@ -21,16 +21,6 @@ if TYPE_CHECKING:
 _TRIES = 64
 
 
-def _brings(source: Source) -> bool:
-    """Whether the samples bring their own views, by the first that can be read."""
-    for i in range(min(len(source), _TRIES)):
-        try:
-            return source.brought(i) is not None
-        except SampleError:
-            continue
-    return False
-
-
 def enough_for(pipelines: list[Pipeline] | None) -> int | None:
     """Shorter side at which images may be decoded for all these views; None where one of them needs every pixel."""
     sides = [pipeline.enough for pipeline in pipelines or []]
@@ -72,7 +62,7 @@ class Batches(Dataset[Any]):
         self.finish = finish
         self.recipe = views if isinstance(views, Recipe) else None
         self.pipelines = views if not isinstance(views, Recipe) else None
-        self.brings = self.pipelines is not None and pixels == "uint8" and _brings(source)
+        self.brings = self.pipelines is not None and pixels == "uint8" and source.brings()
         self.on_device = on_device and not self.brings
         self.min_side = None if on_device else enough_for(self.pipelines)
         if self.recipe is not None:
