@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
-from selftaught.data import open_source
+from selftaught import methods
+from selftaught.data import open_source, pack
+from selftaught.engine.batches import Batches
 from selftaught.errors import SampleError, UserError
 from tests.data.helpers import picture
 
@@ -154,3 +156,44 @@ def test_torchvision_errors(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way of the folder")
     with pytest.raises(UserError, match="can't be downloaded"):
         open_source("torchvision:CIFAR10", root=str(tmp_path / "file" / "below"))
+
+
+class TwoViews(Dataset):
+    """Item i: the value i, once as it is and once 10 brighter, as a tuple or list within the item."""
+
+    def __init__(self, form):
+        self.form = form
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, i):
+        return self.form([torch.full((3, 8, 8), 10 * i + k, dtype=torch.uint8) for k in (0, 5)], i % 2)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [lambda v, y: (v, y), lambda v, y: (tuple(v), y), lambda v, y: {"image": v, "label": y}, lambda v, y: list(v)],
+)
+def test_a_data_set_may_bring_its_own_views(form, tmp_path):
+    """They reach the batch as they are, in order, whatever views the method has; `read` gives the first."""
+    source = open_source(TwoViews(form), split="all")
+    assert source.read(3).shape == (8, 8, 3)
+    assert source.read(3).max() == 30
+    method = methods.SimCLR(encoder="resnet10-narrow", image_size=8, projector="8-4", channels=3)
+    batch = Batches(source.subset([4, 2]), method.views(), seed=0, on_device=True)[(0, [0, 1])]
+    first, second = batch["views"]
+    assert (first[:, 0, 0, 0].tolist(), second[:, 0, 0, 0].tolist()) == ([40, 20], [45, 25])
+    assert (source.labels is None) == isinstance(form([0, 0], 1), list)
+    with pytest.raises(UserError, match="brings its own views"):
+        pack(source, 8, tmp_path)
+    three = [*method.views(), *method.views()]
+    with pytest.raises(UserError, match="brings 2 views of a sample, the method compares 4"):
+        Batches(source, three, seed=0)[(0, [0])]
+
+
+def test_a_mask_or_a_second_picture_is_no_view():
+    pair = [(np.zeros((8, 8, 3), np.uint8), np.ones((8, 8, 3), np.uint8)) for _ in range(4)]
+    source = open_source(pair, split="all")
+    assert source.brought(0) is None
+    assert source.labels is None

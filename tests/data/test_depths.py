@@ -16,7 +16,7 @@ from PIL import Image
 from selftaught.data import Scale, as_uint8, open_source
 from selftaught.data.decoding import decode, header, read_with_metadata
 from selftaught.data.orientation import upright
-from selftaught.data.pixels import from_unit, not_premultiplied, of_depth, to_unit
+from selftaught.data.pixels import from_unit, not_premultiplied, of_depth, to_unit, unit_scale
 from selftaught.errors import SampleError
 from tests.data.helpers import encode, picture, write
 
@@ -323,3 +323,30 @@ def test_metadata_of_grey_deep_and_many_channels(tmp_path):
     assert read_with_metadata(tmp_path / "c.npy")[1] == (None, None, None, "", 16, 1)
     with pytest.raises(SampleError, match="missing"):
         read_with_metadata(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "depth", "taken"),
+    [
+        (None, "uint8", []),
+        ([[110.0, 2100.0]], "uint16", [[110.0, 2100.0]]),
+        ([[900.0, 61_000.0]], "uint16", []),
+        ([[0.01, 0.97]] * 3, "float32", []),
+        ([[0.0, 0.02]], "float32", [[0.0, 0.02]]),
+        ([[-5.0, 0.9]], "float32", [[-5.0, 0.9]]),
+        ([[0.0, 255.0]], "float32", [[0.0, 255.0]]),
+    ],
+)
+def test_counts_and_floats_of_other_ranges_are_restored_in_their_measured_range(pairs, depth, taken):
+    scale = unit_scale(pairs, depth)
+    assert (list(scale), scale.depth) == (taken, depth)
+
+
+def test_a_run_of_counts_takes_other_types_by_theirs():
+    run = Scale([[100.0, 2100.0]], "uint16")
+    counts = np.array([[[100], [1100], [2100]]], np.uint16)
+    np.testing.assert_allclose(to_unit(counts, run)[0, :, 0], [0, 0.5, 1])
+    np.testing.assert_array_equal(from_unit(to_unit(counts, run), np.uint16, run), counts)
+    np.testing.assert_allclose(to_unit(np.array([[[51], [255]]], np.uint8), run)[0, :, 0], [0.2, 1])
+    with pytest.raises(SampleError, match="of which range is not known"):
+        to_unit(counts, Scale(None, "uint8"))

@@ -409,3 +409,56 @@ def test_a_header_alone_has_no_rows(tmp_path):
     (tmp_path / "a.csv").write_text("x,y\n")
     write(tmp_path / "b.csv", "x,y", XYZ[:, :2])
     assert opened(tmp_path).taken[0] == ("a.csv", "no rows")
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        (["0,5;1.234,5", "1,5;987,0", "2,5;1.234.567,25"], [[0.5, 1.5, 2.5], [1234.5, 987, 1234567.25]]),
+        (["0,5;1.234", "1,5;987", "2,5;12.345"], [[0.5, 1.5, 2.5], [1234, 987, 12345]]),
+        (['0.5,"1,234"', "1.5,987", '2.5,"12,345.5"'], [[0.5, 1.5, 2.5], [1234, 987, 12345.5]]),
+        (['3,"1,234"', '1,"987"', '2,"12,345"'], [[3, 1, 2], [1234, 987, 12345]]),
+        (["0,5;1 234,5", "1,5;987,0", "2,5;1\u202f234,75"], [[0.5, 1.5, 2.5], [1234.5, 987, 1234.75]]),
+        (["0.5;1'234.5", "1.5;987", "2.5;1'234'567"], [[0.5, 1.5, 2.5], [1234.5, 987, 1234567]]),
+        (["0.5;1.234", "1.5;9.876", "2.25;1.5"], [[0.5, 1.5, 2.25], [1.234, 9.876, 1.5]]),
+        (['1,"0,160"', '3,"1,234"', '2,"0,5"'], [[1, 3, 2], [0.16, 1.234, 0.5]]),
+    ],
+)
+def test_thousands_apart(tmp_path, rows, found):
+    """The mark that parts a fraction somewhere for certain says what the other one is."""
+    (tmp_path / "a.csv").write_text("\n".join(["x;y" if ";" in rows[0] else "x,y", *rows]), encoding="utf-8")
+    np.testing.assert_allclose(opened(tmp_path / "a.csv").read(0), found, rtol=1e-6)
+
+
+def test_a_start_and_a_rate_in_the_first_two_rows_are_a_clock(tmp_path):
+    """Empatica E4: no header; the start in Unix time and the rate, once per column; a file for each sensor."""
+    for who in ("rest/anna", "stress/ben"):
+        for sensor, rate, width in (("ACC", 32, 3), ("BVP", 64, 1)):
+            rows = [[f"{1.7e9:.6f}"] * width, [f"{rate:.6f}"] * width, *XYZ[:, :width].tolist()]
+            write(tmp_path / "e4" / who / f"{sensor}.csv", None, rows)
+    with pytest.raises(UserError, match=r"ACC.csv, BVP.csv are sensors of one device.*e4/\*\*/ACC.csv"):
+        opened(tmp_path / "e4")
+    source = opened(str(tmp_path / "e4/**/ACC.csv"))
+    np.testing.assert_allclose(source.read(0), XYZ.T, rtol=1e-6)
+    assert (source.rate, source.classes) == (32, ["rest", "stress"])
+    assert opened(tmp_path / "e4/rest/anna/BVP.csv").read(0).shape == (1, 60)
+    slow = opened(str(tmp_path / "e4/*/*/ACC.csv"), rate=16)
+    assert slow.read(1).shape == (3, 30)
+
+
+def test_numbers_like_a_start_and_a_rate_under_a_header_are_numbers(tmp_path):
+    write(tmp_path / "a.csv", "x,y", [[1.7e9, 1.7e9], [32.0, 32.0], *XYZ[:, :2].tolist()])
+    assert opened(tmp_path / "a.csv").read(0).shape == (2, 62)
+
+
+def test_the_unit_below_a_time_tells_the_rate(tmp_path):
+    """Shimmer's files: names, a line of units, numbers; at 50 and at 25 Hz, so that one is resampled."""
+    for name, step in (("a", 20), ("b", 20), ("c", 40)):
+        rows = [["ms", "m/s^2"], *([step * k, x] for k, x in enumerate(XYZ[:, 0]))]
+        write(tmp_path / f"{name}.csv", "Time\tAx", rows, sep="\t")
+    source = opened(tmp_path, pad=True)
+    assert source.rate == 50
+    np.testing.assert_allclose(source.read(0)[0, :60], XYZ[:, 0], rtol=1e-6)
+    assert source.read(2).shape == (1, 119)
+    assert opened(tmp_path, pad=True, time="Time").rate == 50
+    assert opened(tmp_path, pad=True, columns="ax").rate == 50

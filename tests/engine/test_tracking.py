@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,15 @@ def test_views_are_put_side_by_side_in_their_own_colours() -> None:
     assert view_rows({"series": torch.zeros(2, 3, 8)}, mean, std, False) is None
 
 
+def test_the_table_of_metrics_holds_the_rate_that_a_step_was_made_with(tmp_path: Path) -> None:
+    """A line from 0.4 to 0 over four steps: the first is made with 0.4, the last with 0.1, none with 0."""
+    options = TINY | {"steps": 4, "batch_size": 8, "augment": "grey", "log_every": 1, "knn_every": 0, "lr": 0.4}
+    options |= {"schedule": "linear", "decay_every": 0.0, "lr_scaling": "none", "warmup_epochs": 0.0, "loggers": []}
+    run = selftaught.train("simclr", "digits", out=str(tmp_path / "run"), **options)
+    with (run.path / "metrics.csv").open(newline="") as file:
+        assert [float(row["lr"]) for row in csv.DictReader(file)] == pytest.approx([0.4, 0.3, 0.2, 0.1])
+
+
 @pytest.mark.slow
 def test_tensorboard_gets_rate_throughput_gradients_options_and_views(tmp_path: Path) -> None:
     options: dict[str, Any] = TINY | {
@@ -37,7 +47,7 @@ def test_tensorboard_gets_rate_throughput_gradients_options_and_views(tmp_path: 
     found = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
     tags = found.Tags()
     assert {"lr", "samples_per_second", "gradient_norm", "loss"} <= set(tags["scalars"])
-    assert [round(event.value, 4) for event in found.Scalars("lr")] == [0.04, 0.004], "the next step's"
+    assert [round(event.value, 4) for event in found.Scalars("lr")] == [0.4, 0.04], "the step's own"
     assert [event.step for event in found.Scalars("gradient_norm")] == [2, 4]
     assert all(event.value > 1e-3 for event in found.Scalars("gradient_norm")), "the norm before clipping"
     assert tags["images"] == ["views"]

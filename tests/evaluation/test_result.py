@@ -27,6 +27,14 @@ def test_a_single_value_has_no_interval():
     assert Number.bootstrap([3.0]).low is None
 
 
+def test_an_interval_ends_where_no_truth_can_lie():
+    """Three accuracies near 1: Student's interval reaches 1.06, an accuracy does not."""
+    values = [0.9, 0.99, 1.0]
+    plain, bounded = Number.of(values), Number.of(values, within=(0.0, 1.0))
+    assert plain.high > 1.05
+    assert (bounded.mean, bounded.low, bounded.high) == (plain.mean, plain.low, 1.0)
+
+
 def test_equal_values_are_not_shown_as_certainty():
     """Three seeds with the same result: the seed made no difference, which bounds nothing."""
     number = Number.of([0.9, 0.9, 0.9])

@@ -13,7 +13,7 @@ import pytest
 
 from selftaught import report
 from selftaught.errors import UserError
-from selftaught.report import compare, figures
+from selftaught.report import compare, figures, sections
 from selftaught.report.curves import label_chart
 from selftaught.report.lines import draw
 from selftaught.report.tables import protocol_rows
@@ -374,3 +374,22 @@ def test_clips_play_as_strips_without_a_player() -> None:
     assert page.count('class="film" style="--frames:4"') > 6
     assert "<video" not in page
     assert 'class="film"' not in report.render([samples.image_run()])
+
+
+def test_the_best_of_a_row_is_bold_in_the_table_of_labels_too():
+    """As in every other table: not this encoder's, where an untrained one is better, and nobody's in a tie."""
+    means = {"this encoder": [0.7, 0.8, 0.9], "untrained encoder": [0.75, 0.8, 0.5]}
+    section = {"x": [1, 5, 10], "curves": [{"name": name, "mean": mean} for name, mean in means.items()]}
+    rows = sections.label_efficiency({"label_efficiency": section})["rows"]
+    assert [[cell["text"] for cell in row["cells"] if cell["best"]] for row in rows] == [["0.750"], [], ["0.900"]]
+
+
+def test_only_pictures_that_hide_something_speak_of_hidden_parts():
+    """A depth map is what the model made of a frame, not a view after cropping."""
+    shown = report.images.encode(np.zeros((8, 8, 3), np.uint8))
+    run = {"title": "depth", "pictures": {"columns": ["frame", "depth"], "rows": [[shown, shown]]}}
+    page = report.render([run])
+    text = re.sub("<[^>]+>", " ", page)
+    assert "What it was given, and what it made of it" in text
+    assert "Hidden parts" not in text
+    assert "after cropping" not in text

@@ -151,3 +151,15 @@ def test_without_labels_the_page_has_neighbours_of_both_encoders_and_the_map(run
     assert '<p class="whose">untrained encoder</p>' in page
     assert ">Embedding map</h2>" in page
     assert "neighbour stability" in page
+
+
+def test_a_protocol_that_the_data_do_not_admit_takes_nothing_from_the_others(run, tmp_path: Path) -> None:
+    """One test picture of each class: no neighbour of it to find among the others, but neighbours to learn from."""
+    write_photos(tmp_path / "few", count=15, classes=3)
+    said: list[str] = []
+    found = run.evaluate(str(tmp_path / "few"), baselines=False, say=said.append)
+    assert {"knn", "linear"} <= set(found)
+    assert "retrieval" not in found
+    assert any(line.startswith("without retrieval: query labels") for line in said)
+    with pytest.raises(UserError, match="query labels"):
+        run.evaluate(str(tmp_path / "few"), protocols=["retrieval"], baselines=False)

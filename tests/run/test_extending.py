@@ -13,6 +13,7 @@ import selftaught
 from selftaught.cli import main
 from selftaught.errors import UserError
 from selftaught.run import training
+from selftaught.run.layout import Layout
 from tests.conftest import TINY
 
 OPTIONS: dict[str, Any] = TINY | {
@@ -56,10 +57,15 @@ def test_an_interrupted_run_is_finished_where_it_stands(tmp_path: Path) -> None:
     more = {"ema": 0.9, "checkpoint_steps": 2}
     with pytest.raises(RuntimeError, match="power cut"):
         training.start("byol", "digits", out=str(tmp_path / "cut"), callbacks=[Stop()], **OPTIONS | more | {"steps": 9})
+    checkpoint = Layout(tmp_path / "cut").checkpoint("train")
+    content = torch.load(checkpoint, weights_only=True)
+    content["callbacks"]["Metrics"]["seconds"] += 1000  # what the first process took counts
+    torch.save(content, checkpoint)
     whole = selftaught.train("byol", "digits", out=str(tmp_path / "whole"), **OPTIONS | more | {"steps": 4})
     assert main(["train", "--resume", str(tmp_path / "cut"), "--finish-now", "--quiet", "--no-report"]) == 0
     run = selftaught.load(tmp_path / "cut")
     assert run.layout.read_state()["stages"]["train"]["steps"] == 4
+    assert run.layout.read_state()["stages"]["train"]["seconds"] > 1000
     for (name, a), b in zip(whole.encoder.state_dict().items(), run.encoder.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     with pytest.raises(UserError, match="name it with --resume"):

@@ -190,3 +190,15 @@ def test_a_full_memory_or_a_bug_is_not_a_wrong_size(run, monkeypatch, error: Exc
     else:
         with pytest.raises(type(error)):
             contender._takes(32, 48)
+
+
+def test_where_no_sample_can_be_used_the_first_reason_is_said(tmp_path: Path) -> None:
+    """Counts of unknown range, by a run of eight bits: the files are fine, and `data check` would say so."""
+    write_photos(tmp_path / "photos", count=8, classes=1)
+    run = selftaught.train("simclr", str(tmp_path / "photos"), out=str(tmp_path / "run"), **TINY | {"batch_size": 8})
+    (tmp_path / "counts").mkdir()
+    for i in range(4):
+        counts = np.random.default_rng(i).integers(0, 2000, (40, 40), dtype=np.uint16)
+        cv2.imwrite(str(tmp_path / "counts" / f"{i}.png"), counts)
+    with pytest.raises(UserError, match="none of its 4 samples can be used, the first because: 16-bit values up to"):
+        run.evaluate(str(tmp_path / "counts"))

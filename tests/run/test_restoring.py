@@ -20,6 +20,7 @@ from selftaught.data.decoding import read_with_metadata
 from selftaught.run import outputs
 from selftaught.run.applying import Job
 from selftaught.run.outputs._pictures import Beside, write_image
+from selftaught.run.outputs.image import beyond
 from tests.conftest import write_photos
 
 
@@ -204,3 +205,47 @@ def test_adapting_is_refused_where_the_method_does_not(denoiser, pairs: Path, tm
     assert all(torch.equal(v, before[k]) for k, v in denoiser.encoder.state_dict().items())
     with pytest.raises(UserError, match="holds results of other options"):
         denoiser.apply(pairs / "noisy", tmp_path / "out")
+
+
+# ---- counts ------------------------------------------------------------------------------------------------------
+def test_counts_and_floats_are_learnt_judged_and_given_back_in_their_range(tmp_path: Path) -> None:
+    """Twelve bits in sixteen: the network sees their range, not a thirtieth of it, and PSNR is of that range."""
+    rng = np.random.default_rng(0)
+    clean = cv2.resize(rng.uniform(200, 2200, (8, 8, 8)), (48, 48)).transpose(2, 0, 1)  # (8, H, W) counts
+    noisy = clean + rng.normal(0, 100, clean.shape)
+    for kind, scale, dtype in (("counts", 1.0, np.uint16), ("floats", 1e-5, np.float32)):
+        for part, images in (("noisy", noisy), ("clean", clean)):
+            (tmp_path / kind / part).mkdir(parents=True)
+            for i, image in enumerate(images):
+                cv2.imwrite(str(tmp_path / kind / part / f"{i}.tif"), (image * scale).round(6).astype(dtype))
+        options = {"patch": 24, "width": 16, "modules": 1, "steps": 2, "batch_size": 4, "workers": 0, "quiet": True}
+        run = selftaught.train("c-bsn", str(tmp_path / kind / "noisy"), out=str(tmp_path / kind / "run"), **options)
+        low, high = run.method.value_range[0]
+        assert (low, high) == pytest.approx((160 * scale, 2240 * scale), rel=0.2)
+        found = run.evaluate(clean=str(tmp_path / kind / "clean"))["restoration"]["raw"]
+        expected = 20 * np.log10((high - low) / (100 * scale))
+        assert found["psnr"].mean == pytest.approx(expected, abs=0.5)
+        run.apply(str(tmp_path / kind / "noisy"), tmp_path / kind / "out")
+        again = cv2.imread(str(tmp_path / kind / "out" / "3.tif"), cv2.IMREAD_UNCHANGED)
+        assert again.dtype == dtype
+        assert 140 * scale < again.min() <= again.max() < 2700 * scale
+
+
+def test_what_lies_beyond_the_measured_range_is_not_cut_off() -> None:
+    given, made = np.array([[-0.5, 0.5, 3.0, 1.2]]), np.array([[0.0, 0.4, 1.0, 0.9]])
+    np.testing.assert_array_equal(beyond(given, made), [[-0.5, 0.4, 3.0, 0.9]])
+    np.testing.assert_array_equal(beyond(given, made[:, :2]), made[:, :2])
+
+
+def test_noise_added_to_counts_is_of_their_range(tmp_path: Path) -> None:
+    from selftaught.run.samples import degraded, facts
+
+    counts = np.random.default_rng(0).integers(100, 2100, (4, 32, 32, 1)).astype(np.uint16)
+    for i, image in enumerate(counts):
+        cv2.imwrite(str(tmp_path / f"{i}.tif"), image)
+    noisy = degraded(open_source(tmp_path, split="all"), "gaussian:25.5")
+    (low, high), *_ = facts(noisy, "float32")["value_range"]
+    assert (low, high) == pytest.approx((100, 2100), abs=8)
+    left = noisy.read(0) - (counts[0] - low) / (high - low)
+    assert left.std() == pytest.approx(0.1, rel=0.1)
+    assert list(noisy.unit_scale()) == []

@@ -15,6 +15,7 @@ import selftaught
 from selftaught import methods
 from selftaught.errors import UserError
 from selftaught.run.initialising import start_from
+from selftaught.run.layout import Layout
 from selftaught.run.weights import fitted, read_weights
 
 SMALL: dict[str, Any] = {"projector": "8-8", "augment": "grey", "stem": "standard"}
@@ -107,3 +108,19 @@ def test_timm_loads_our_export_and_a_run_starts_from_it(tmp_path: Path) -> None:
     again = selftaught.train("byol", resume=str(again.path), quiet=True)
     found: Any = again.encoder
     torch.testing.assert_close(found.model.conv1[0].weight, model.conv1[0].weight)
+
+
+def test_a_run_of_other_channels_and_size_gives_its_encoder(tmp_path: Path) -> None:
+    """Colour to grey, as from a file: the first layer sums its channels; another network is refused."""
+    first = method(channels=3)
+    (tmp_path / "run").mkdir()
+    layout = Layout(tmp_path / "run")
+    save_file(first.deliverable().state_dict(), layout.weights)
+    layout.card.write_text("{}")
+    grey = method(channels=1, size=64)
+    start_from(grey, str(tmp_path / "run"))
+    own, given = grey.encoder.model.state_dict(), first.encoder.model.state_dict()
+    torch.testing.assert_close(own["conv1.0.weight"], given["conv1.0.weight"].sum(1, keepdim=True))
+    torch.testing.assert_close(own["layer4.0.conv1.weight"], given["layer4.0.conv1.weight"])
+    with pytest.raises(UserError, match="use the same --encoder"):
+        start_from(method(encoder="resnet18"), str(tmp_path / "run"))

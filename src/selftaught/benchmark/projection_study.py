@@ -24,8 +24,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from selftaught import evaluation, networks, objectives
-from selftaught.data import open_source
-from selftaught.engine.batches import as_unit_float
+from selftaught.data import open_source, to_unit
 from selftaught.errors import UserError
 
 PHI = (1.0, 0.7, 0.5, 0.3)
@@ -280,7 +279,7 @@ def _pasted_data(samples: int) -> tuple[Tensor, Tensor, dict[str, np.ndarray]]:
     source, written = open_source(f"fashion-mnist?n={samples}", split="all"), load_digits()
     if len(source) < samples or source.labels is None:
         raise UserError(f"samples={samples}: Fashion-MNIST has {len(source)}")
-    images = np.stack([as_unit_float(source.read(i))[:, :, :1] for i in range(samples)])
+    images = np.stack([to_unit(source.read(i))[:, :, :1] for i in range(samples)])
     objects = interpolate(torch.from_numpy(images).permute(0, 3, 1, 2), (32, 32), mode="bilinear")
     which = np.random.default_rng(0).integers(0, len(written.images), samples)
     digits = torch.from_numpy(written.images[which, None] / 16).float()

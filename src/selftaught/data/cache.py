@@ -117,14 +117,16 @@ def pack(
         progress: called with (samples packed, samples in all).
 
     Raises:
-        UserError: the source holds no images or has other fields to read, max_side is not positive, or the disk has
-            too little room (how much is wanted is said).
+        UserError: the source holds no images, has other fields to read or brings its own views, max_side is not
+            positive, or the disk has too little room (how much is wanted is said).
     """
     if source.modality != "image":
         raise UserError(f"{source.name}: only images are packed, not {kind_of(source.modality).plural}; go without")
     others = [name for name in source.fields if name not in (source.main, LABEL, *source.values)]
     if others:
         raise UserError(f"{source.name}: its samples have {', '.join(others)} besides images; go without the cache")
+    if source.brings():
+        raise UserError(f"{source.name}: brings its own views, which are made anew each time; go without the cache")
     if max_side < 1:
         raise UserError(f"max_side={max_side} must be at least 1")
     fingerprint = source.fingerprint()

@@ -29,7 +29,8 @@ _TIMEOUT_S, _LOOKED_AT = 15.0, 64
 class DatasetSource(ImageSource):
     """Samples of one or several torch Datasets that follow each other.
 
-    An item is a tensor, array or Pillow image, a tuple that starts with (sample, label), or a dict with
+    A sample that is a list (or a tuple within the item) of images brings its own views; the first one is what `read`
+    gives. An item is a tensor, array or Pillow image, a tuple that starts with (sample, label), or a dict with
     "image"/"x"/... and "label"/"y". Labels come from the data set's own list (``targets``, ``labels``); without one
     every item is read once when the source is opened: hand over `labels` to spare that.
     """
@@ -69,13 +70,26 @@ class DatasetSource(ImageSource):
         value = sample_of(self._item(i))
         return kind_of(self.modality).adopt(value.detach().cpu() if hasattr(value, "detach") else value, self.names[i])
 
+    def brought(self, i: int) -> list[np.ndarray] | None:
+        """The views that a sample brings; see `Source.brought`."""
+        if not self._brings:
+            return None
+        views = views_in(self._item(i))
+        if views is None:
+            raise SampleError(self.names[i], "no list of views, as the first samples have")
+        adopt = kind_of(self.modality).adopt
+        arrays = [v.detach().cpu() if hasattr(v, "detach") else v for v in views]
+        return [self._conformed(adopt(array, self.names[i]), i) for array in arrays]
+
     def _is_uint8(self) -> bool:
         return self.depth == "uint8"
 
     def _first(self) -> np.ndarray:
         for i in range(min(len(self), 100)):
             try:
-                return self._load(i, None)
+                first = self._load(i, None)
+                self._brings = self.modality == "image" and views_in(self._item(i)) is not None
+                return first
             except SampleError as error:
                 last = error
         raise UserError(f"{self.name}: none of its first samples can be read ({last})")
@@ -149,16 +163,32 @@ def _names(dataset: Any) -> list[str]:
 
 def sample_of(item: Any) -> Any:
     """The image or series in an item of a data set: of a tuple the first, of a dict the one under a well-known name."""
+    views = views_in(item)
+    if views is not None:
+        return views[0]
     if isinstance(item, dict):
-        key = next((k for k in _SAMPLE_KEYS if k in item), next(iter(item)))
-        return item[key]
+        return item[next((k for k in _SAMPLE_KEYS if k in item), next(iter(item)))]
     return item[0] if isinstance(item, tuple | list) else item
+
+
+def views_in(item: Any) -> list[Any] | None:
+    """The views that an item brings: ``[v1, v2]``, ``([v1, v2], label)`` or a dict with such a list; None without."""
+    held = item
+    if isinstance(item, dict):
+        held = item[next((k for k in _SAMPLE_KEYS if k in item), next(iter(item)))]
+    elif isinstance(item, tuple):
+        held = item[0] if item and isinstance(item[0], tuple | list) else None
+    if not isinstance(held, tuple | list) or len(held) < 2:
+        return None
+    return list(held) if all(hasattr(v, "getbands") or len(getattr(v, "shape", ())) in (2, 3) for v in held) else None
 
 
 def label_in(item: Any) -> Any:
     """The label in an item of a data set, or None."""
     if isinstance(item, dict):
         return next((item[k] for k in _LABEL_KEYS if k in item), None)
+    if isinstance(item, list) and views_in(item) is not None:
+        return None
     return item[1] if isinstance(item, tuple | list) and len(item) > 1 else None
 
 

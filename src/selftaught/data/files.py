@@ -106,14 +106,23 @@ def open_glob(pattern: str, *, channels: int | None = None) -> ImageFiles:
     Raises:
         UserError: nothing matches.
     """
+    root, names = matching_files(pattern, IMAGE_SUFFIXES, "image")
+    return ImageFiles(root, names, pattern, channels)
+
+
+def matching_files(pattern: str, suffixes: tuple[str, ...], what: str) -> tuple[Path, list[str]]:
+    """The part of a glob pattern before its first wildcard, and the matching files of these suffixes relative to it.
+
+    Raises:
+        UserError: nothing matches; ``what`` names what was looked for.
+    """
     fixed = Path(pattern)
     while glob.has_magic(str(fixed)):
         fixed = fixed.parent
-    found = sorted(p for p in glob.glob(pattern, recursive=True) if p.lower().endswith(IMAGE_SUFFIXES))
+    found = sorted(p for p in glob.glob(pattern, recursive=True) if p.lower().endswith(suffixes))
     if not found:
-        raise UserError(f"{pattern}: no image matches this pattern; looked for {' '.join(IMAGE_SUFFIXES)}")
-    names = [Path(os.path.relpath(p, fixed)).as_posix() for p in found]
-    return ImageFiles(fixed, names, pattern, channels)
+        raise UserError(f"{pattern}: no {what} matches this pattern; looked for {' '.join(suffixes)}")
+    return fixed, [Path(os.path.relpath(p, fixed)).as_posix() for p in found]
 
 
 def open_files(paths: Sequence[str | Path], name: str, *, channels: int | None = None) -> ImageFiles:

@@ -83,15 +83,20 @@ def to_unit(image: np.ndarray, value_range: Sequence[Sequence[float]] | None = N
 
     Args:
         image: (H, W, C) or (H, W), uint8, uint16 or float, in the file's own units.
-        value_range: [[low, high]] per channel, or one pair for all. None: the range of the type, 0..65535 for uint16
-            and 0..1 for floats. Eight bits are always 0..255.
+        value_range: [[low, high]] per channel, or one pair for all. None or empty: the range of the type, 0..65535 for
+            uint16 and 0..1 for floats. Eight bits are always 0..255, and a `Scale` leaves an image of another type than
+            its own to that type's range.
 
     Returns:
         float32 of the same shape.
 
     Raises:
         ValueError: the range has another number of channels than the image.
+        SampleError: the image has another type than a `Scale`, and does not use that type's range.
     """
+    depth = getattr(value_range, "depth", None)
+    if depth is not None and depth != str(image.dtype):
+        of_depth(image, depth, "this image")
     low, span = _low_and_span(image.dtype, value_range, image.shape)
     return ((image.astype(np.float64) - low) / span).astype(np.float32)
 
@@ -120,7 +125,8 @@ def from_unit(
 def _low_and_span(
     dtype: np.dtype, value_range: Sequence[Sequence[float]] | None, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    if value_range is None or dtype == np.uint8:
+    other = getattr(value_range, "depth", None) not in (None, str(np.dtype(dtype)))
+    if value_range is None or not len(value_range) or dtype == np.uint8 or other:
         value_range = [[0.0, _TOP.get(str(dtype), 1.0)]]
     pairs = np.asarray(value_range, dtype=np.float64).reshape(-1, 2)
     channels = shape[-1] if len(shape) > 2 else 1
@@ -128,6 +134,22 @@ def _low_and_span(
         raise ValueError(f"value_range has {len(pairs)} channels, the image {channels}")
     span = pairs[:, 1] - pairs[:, 0]
     return pairs[:, 0], np.where(span > 0, span, 1.0)
+
+
+def unit_scale(value_range: Sequence[Sequence[float]] | None, depth: str | None) -> Scale:
+    """What brings images of a source to [0, 1] where they are given back in their own units (restoration).
+
+    Images that use the range of their type are taken by that type: nothing of them lies outside, and 16-bit photographs
+    look alike whatever they show. Counts of 10 to 14 bits and floats of other ranges are taken by the measured range.
+
+    Args:
+        value_range: of the source; None: eight bits.
+        depth: type of the source.
+    """
+    top = _TOP.get(str(depth), 1.0)
+    pairs = np.asarray(value_range if value_range is not None else [[0.0, top]], dtype=np.float64)
+    uses_type = pairs.min() >= -_ROUNDING * top and top / 4 <= pairs.max() <= (1 + _ROUNDING) * top
+    return Scale(None if uses_type else value_range, depth)
 
 
 def of_depth(image: np.ndarray, depth: str | None, name: str) -> np.ndarray:

@@ -375,7 +375,8 @@ def _line(
 
 def find_column(wanted: str, names: Sequence[str]) -> str | None:
     """The column meant by a name (any case) or by a number from 0, or None."""
-    folded = {name.casefold(): name for name in reversed(names)}
+    bare = {name.partition(" (")[0].casefold(): name for name in reversed(names)}  # a unit behind it may be left out
+    folded = bare | {name.casefold(): name for name in reversed(names)}
     if wanted in names:
         return wanted
     if wanted.casefold() in folded:

@@ -11,7 +11,7 @@ import numpy as np
 
 from selftaught.data.fields import LABEL, Field, wanted_fields
 from selftaught.data.kinds import kind_of
-from selftaught.data.pixels import ValueRange, of_depth, robust_range
+from selftaught.data.pixels import Scale, ValueRange, of_depth, robust_range, unit_scale
 from selftaught.errors import SampleError, UserError
 
 Modality = str
@@ -143,6 +143,23 @@ class Source:
             return int(self.labels[i])
         return self.read(i, min_side) if frames is None else self.read(i, min_side, frames=frames)  # type: ignore[call-arg]
 
+    def brought(self, i: int) -> list[np.ndarray] | None:
+        """Views (H, W, C) of a sample that the source brings itself, in place of those that a method makes; None: none.
+
+        Raises:
+            SampleError: they can't be read.
+        """
+        return None
+
+    def brings(self) -> bool:
+        """Whether the samples bring their own views, by the first that can be read."""
+        for i in range(min(len(self), 64)):
+            try:
+                return self.brought(i) is not None
+            except SampleError:
+                continue
+        return False
+
     def frames(self, i: int) -> int:
         """Frames of a clip: `read` and `sample` take ``frames``, positions from 0 to this less one.
 
@@ -200,6 +217,10 @@ class Source:
         if getattr(value_range, "depth", None) is not None:
             self.any_depth()
         return self.value_range if value_range is None else value_range
+
+    def unit_scale(self) -> Scale:
+        """What brings the samples to [0, 1] where they are given back in their own units; see `pixels.unit_scale`."""
+        return unit_scale(self.value_range, getattr(self, "depth", None))
 
     def range_of(self, field: str) -> ValueRange | None:
         """The value range of one field; see `value_range`."""
@@ -364,6 +385,14 @@ class Subset(Source):
     def value_range(self) -> ValueRange | None:
         """The parent's: both splits are scaled alike."""
         return self.parent.value_range
+
+    def brought(self, i: int) -> list[np.ndarray] | None:
+        """The parent's."""
+        return self.parent.brought(int(self.indices[i]))
+
+    def unit_scale(self) -> Scale:
+        """The parent's: both splits are scaled alike."""
+        return self.parent.unit_scale()
 
     def any_depth(self) -> None:
         """Of the parent."""

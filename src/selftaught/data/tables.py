@@ -12,16 +12,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from selftaught.data.clocks import seconds_of_text
+from selftaught.data.clocks import like_time, seconds_of_text
 from selftaught.errors import SampleError
 
 MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "?", "-", "--", "missing")
 """Cells (any case) that hold no value."""
 
 _NUMBER = re.compile(r"[+-]?(\d+([.]\d*)?|[.]\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
+_GROUPED = {
+    ".": re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+([.]\d+)?"),
+    ",": re.compile(r"[+-]?[1-9]\d{0,2}([.]\d{3})+(,\d+)?"),
+}
+"""Numbers with thousands apart, by their decimal mark; blanks and apostrophes (1 234,5 and 1'234.5) go before."""
+_APART = re.compile(r"(?<=\d)[ '\u00a0\u202f\u2019](?=\d{3}(?!\d))")
 _COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _WHOLE_COMMA = re.compile(r"[+-]?\d+,\d+")
 _LOOKED_AT = 200
+
+START_AND_RATE = "start and rate"
+"""Name of the time of files whose first two rows are the start and the rate."""
 
 
 class Column(NamedTuple):
@@ -51,6 +60,8 @@ def read_table(path: Path, name: str) -> Table:
     Columns are parted by tabs, semicolons, commas, bars or blanks; numbers have points or commas. Lines before the
     header, a line of units below it, comment lines (``#``) and blank lines are passed over; an empty cell, ``NA``,
     ``NaN``, ``null``, ``-`` and ``?`` are missing values. Without a header the columns are called 0, 1, ...
+    Thousands may be apart (1,234.5 as 1.234,5). Where the first two rows hold a Unix time and a rate in Hz, as Empatica
+    E4 writes them, they become a column of time.
 
     Args:
         path: the file.
@@ -67,12 +78,18 @@ def read_table(path: Path, name: str) -> Table:
     if not body:
         raise SampleError(name, "no rows")
     width = len(_split(body[0], delimiter))
+    start = _start_and_rate(cells[top : top + 2]) if names is None else None
+    body = body[2:] if start is not None and len(body) > 2 else body
     called = _names(names, width, cells[top:], name)
     texts, notes = _parse(body, delimiter, width, name)
     columns = [_column(called[c], text, decimal, name) for c, text in enumerate(texts)]
     if columns[-1].kind == "empty" and columns[-1].name in ("", str(width - 1)) and width > 1:
         columns.pop()  # a separator at the end of every line
-    if delimiter == "," and _ambiguous(columns, names, body):
+    if start is not None:
+        at = start[0] + np.arange(len(texts[0])) / start[1]
+        columns.append(Column(START_AND_RATE, "stamp", at))
+        notes.append(f"the first two rows are a start and a rate of {start[1]:g} Hz")
+    elif delimiter == "," and _ambiguous(columns, names, body):
         notes.append("taken as two columns of whole numbers; if it is one with decimal commas, write points")
     return Table(columns, names is not None, len(texts[0]), notes)
 
@@ -171,10 +188,22 @@ def _ambiguous(columns: list[Column], names: list[str] | None, body: list[str]) 
 
 
 def _decimal(lines: list[str], delimiter: str) -> tuple[str, str]:
+    """(the delimiter, what parts a number's fraction): a comma where some number can have it as nothing else.
+
+    1,234 and 1.234 may be thousands; between commas, beside whole numbers without any, they are.
+    """
     words = [word for line in lines[:_LOOKED_AT] for word in _split(line, delimiter)]
-    commas = any(_COMMA_NUMBER.fullmatch(word) for word in words)
-    points = any("." in word and _NUMBER.fullmatch(word) for word in words)
-    return delimiter, "," if commas and not points else "."
+    commas = [word for word in words if _COMMA_NUMBER.fullmatch(word)]
+    points = [word for word in words if "." in word and _NUMBER.fullmatch(word)]
+    certain = any(not _GROUPED["."].fullmatch(word) for word in commas)
+    if points:
+        return delimiter, "," if certain and all(_GROUPED[","].fullmatch(word) for word in points) else "."
+    if any("." in word and _GROUPED[","].fullmatch(word) for word in words):  # 1.234.567 or 1.234,5
+        return delimiter, ","
+    if any("," in word and "." in word and _GROUPED["."].fullmatch(word) for word in words):
+        return delimiter, "."
+    whole = delimiter == "," and any(word.isdigit() for word in words)
+    return delimiter, "," if commas and (certain or not whole) else "."
 
 
 def _split(line: str, delimiter: str | None) -> list[str]:
@@ -206,7 +235,9 @@ def _header(
         return top + 1, cells[top]
     above = [row for row in cells[:top] if abs(len(row) - width) <= 1 and len(row) >= 1]
     if top and above:
-        return top, above[-2] if len(above) > 1 and _units(above[-1]) else above[-1]
+        if len(above) > 1 and _units(above[-1]):
+            return top, _timed(above[-2], above[-1])
+        return top, above[-1]
     if comment is not None and len(_split(comment, delimiter)) == width:
         words = _split(comment, delimiter)
         return top, words if not any(_is_number(word, decimal) for word in words) else None
@@ -230,6 +261,24 @@ def _named_by_numbers(cells: list[list[str]], decimal: str) -> bool:
         if below and not known and seconds_of_text(pa.array(below)) is not None:
             return True
     return False
+
+
+def _start_and_rate(cells: list[list[str]]) -> tuple[float, float] | None:
+    """(Unix time in s, rate in Hz) where the first two rows are these, the same in every column (Empatica E4)."""
+    if len(cells) < 2 or any(len(set(row)) != 1 or not _NUMBER.fullmatch(row[0]) for row in cells):
+        return None
+    start, rate = (float(row[0]) for row in cells)
+    return (start, rate) if 1e9 <= start < 4e9 and 0 < rate < 1e5 else None
+
+
+def _timed(names: list[str], units: list[str]) -> list[str]:
+    """The names, that of a time with its unit behind it, which tells the rate."""
+    if len(names) != len(units):
+        return names
+    bare = [unit.strip("()[] ") for unit in units]
+    return [
+        f"{n} ({u})" if u and like_time(n) and n == n.split("(")[0] else n for n, u in zip(names, bare, strict=True)
+    ]
 
 
 def _units(row: list[str]) -> bool:
@@ -303,10 +352,16 @@ def _column(called: str, text: Any, decimal: str, name: str) -> Column:
         return Column(called, "empty")
     plain = pc.replace_substring(present, ",", ".", max_replacements=1) if decimal == "," else present
     plain = pc.utf8_ltrim(plain, "+")
+    thousands = decimal == "," and pc.any(pc.match_substring(present, ".")).as_py()
     try:
+        if thousands and (grouped := _ungrouped(present, decimal)) is not None:
+            return Column(called, "number", grouped)
         return Column(called, "number", _floats(pc.cast(plain, pa.float64())))
     except pa.ArrowInvalid:
         pass
+    grouped = _ungrouped(present, decimal)
+    if grouped is not None:
+        return Column(called, "number", grouped)
     stamps = seconds_of_text(present)
     if stamps is not None:
         return Column(called, "stamp", stamps)
@@ -317,6 +372,20 @@ def _column(called: str, text: Any, decimal: str, name: str) -> Column:
     if row < 0:  # the pattern is stricter than the parser; nothing is left to blame but the cell that it refused
         raise SampleError(name, f"column {called!r} holds what is not a number")
     raise SampleError(name, f"row {row + 1}, column {called!r}: not a number: {str(present[row])[:40]!r}")
+
+
+def _ungrouped(present: Any, decimal: str) -> np.ndarray | None:
+    """Numbers some of which have their thousands apart (1,234.5; 1.234,5; 1 234,5), or None where there are others."""
+    words = [None if word is None else _APART.sub("", word) for word in present.to_pylist()]
+    marks = (decimal, *(mark for mark in ".," if mark != decimal))
+    for mark in marks:
+        other = "," if mark == "." else "."
+        plain = _NUMBER if mark == "." else re.compile(_NUMBER.pattern.replace("[.]", ","), re.IGNORECASE)
+        if not all(word is None or plain.fullmatch(word) or _GROUPED[mark].fullmatch(word) for word in words):
+            continue
+        texts = [None if word is None else word.replace(other, "").replace(",", ".") for word in words]
+        return np.array([float("nan") if text is None else float(text) for text in texts], dtype=np.float64)
+    return None
 
 
 def _floats(values: Any) -> np.ndarray:

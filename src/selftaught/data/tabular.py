@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from selftaught.data.clocks import UNITS
-from selftaught.data.files import file_stamps, walk
+from selftaught.data.files import file_stamps, matching_files, walk
 from selftaught.data.layout import layout
 from selftaught.data.pixels import finite
 from selftaught.data.recordings import Plan, Recording, Roles, Wanted, plan, roles_of, take
@@ -46,7 +46,7 @@ class Tables(Source):
         """Args: folder; files in it; name; instants in a window, None: whole; between starts; what is wanted of the
         columns; whether what is shorter is filled up with zeros.
         """
-        meant = layout(files)
+        meant = layout(_as_recordings(files))
         self.name, self.root, self._files, self._wanted = name, root, files, wanted
         self._kept: dict[int, np.ndarray] = {}
         found = self._take_all()
@@ -83,6 +83,7 @@ class Tables(Source):
                 survey = survey if room > 0 else _light(*survey)
             surveys.append(survey)
         good = [survey for survey in surveys if not isinstance(survey, str)]
+        self._refuse_sensors(surveys)
         self._plan = plan(self.name, good, self._wanted) if good else None
         found: list[Recording | str] = []
         for r, survey in enumerate(surveys):
@@ -94,6 +95,22 @@ class Tables(Source):
             found.append(recording)
             surveys[r] = ""
         return found
+
+    def _refuse_sensors(self, surveys: list[tuple[Table, Roles] | str]) -> None:
+        """One file per sensor, each with a start and a rate of its own: they are no recordings of the same thing."""
+        from selftaught.data.tables import START_AND_RATE
+
+        own = {
+            PurePosixPath(file).name
+            for file, survey in zip(self._files, surveys, strict=True)
+            if not isinstance(survey, str) and START_AND_RATE in survey[1].by_name
+        }
+        if len(own) > 1:
+            first = min(own)
+            raise UserError(
+                f"{self.name}: {', '.join(sorted(own))} are sensors of one device, each with a rate of its own; choose "
+                f"one, such as '{self.root}/**/{first}'"
+            )
 
     def _take(self, r: int, survey: tuple[Table, Roles] | str) -> Recording | str:
         if not isinstance(survey, str) and any(c.kind == "number" and not len(c.values) for c in survey[0].columns):
@@ -172,6 +189,28 @@ class Tables(Source):
         )
 
 
+def open_table_pattern(
+    pattern: str,
+    *,
+    window: int | None = None,
+    step: int | None = None,
+    columns: Any = None,
+    rate: float | None = None,
+    time: str | None = None,
+    unit: str | None = None,
+    gap: int = 5,
+    pad: bool = False,
+) -> Tables:
+    """The recordings that a glob pattern matches ("**" for any depth); see `open_tables` for the options.
+
+    Raises:
+        UserError: nothing matches, or as `open_tables`.
+    """
+    root, files = matching_files(pattern, TABLE_SUFFIXES, "recording")
+    wanted = _wanted(pattern, columns, time, unit, rate, gap)
+    return Tables(root, files, pattern, window, step, wanted, pad)
+
+
 def open_tables(
     path: Path,
     name: str,
@@ -213,6 +252,12 @@ def open_tables(
     files = [path.name] if path.is_file() else walk(path, TABLE_SUFFIXES)
     if not files:
         raise UserError(f"{name}: no recording in this folder or below; looked for {' '.join(TABLE_SUFFIXES)}")
+    wanted = _wanted(name, columns, time, unit, rate, gap)
+    return Tables(path.parent if path.is_file() else path, files, name, window, step, wanted, pad)
+
+
+def _wanted(name: str, columns: Any, time: str | None, unit: str | None, rate: float | None, gap: int) -> Wanted:
+    """The options, checked."""
     if rate is not None and not 0 < rate < float("inf"):
         raise UserError(f"{name}: rate={rate} must be a positive number of Hz")
     if unit is not None and unit not in UNITS:
@@ -221,8 +266,15 @@ def open_tables(
         raise UserError(f"{name}: gap={gap} must be at least 0")
     listed = columns.split(",") if isinstance(columns, str) else columns
     chosen = None if listed is None else tuple(str(c).strip() for c in listed)
-    wanted = Wanted(chosen, None if time is None else str(time), unit, rate, gap)
-    return Tables(path.parent if path.is_file() else path, files, name, window, step, wanted, pad)
+    return Wanted(chosen, None if time is None else str(time), unit, rate, gap)
+
+
+def _as_recordings(files: list[str]) -> list[str]:
+    """Names to find classes by: where every file is called alike (rest/anna/ACC.csv), its folder is the recording."""
+    paths = [PurePosixPath(file) for file in files]
+    if len(files) > 1 and len({path.name for path in paths}) == 1 and all(len(path.parts) > 2 for path in paths):
+        return [f"{path.parent}{path.suffix}" for path in paths]
+    return files
 
 
 def _one_length(lengths: list[int], name: str, pad: bool) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from selftaught.data import Source, as_uint8
+from selftaught.data import Source, as_uint8, to_unit
 from selftaught.data.kinds import kind_of
 from selftaught.data.kinds.camera import Camera
 from selftaught.errors import SampleError, UserError
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
     pass
 
 _TRIES = 64
-
-
-def as_unit_float(image: np.ndarray) -> np.ndarray:
-    """Integer images -> float32 in [0, 1] by their type's range; float images stay as they are."""
-    if np.issubdtype(image.dtype, np.integer):
-        return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
-    return image.astype(np.float32, copy=False)
 
 
 def enough_for(pipelines: list[Pipeline] | None) -> int | None:
@@ -64,10 +57,13 @@ class Batches(Dataset[Any]):
         on_device: bool = False,
         finish: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]] | None = None,
     ) -> None:
-        self.source, self.seed, self.pixels, self.on_device = source, seed, pixels, on_device
+        self.source, self.seed, self.pixels = source, seed, pixels
+        self.scale = source.unit_scale() if pixels == "float32" else None
         self.finish = finish
         self.recipe = views if isinstance(views, Recipe) else None
         self.pipelines = views if not isinstance(views, Recipe) else None
+        self.brings = self.pipelines is not None and pixels == "uint8" and source.brings()
+        self.on_device = on_device and not self.brings
         self.min_side = None if on_device else enough_for(self.pipelines)
         if self.recipe is not None:
             missing = [name for name in self.recipe.fields if name not in source.fields]
@@ -102,6 +98,13 @@ class Batches(Dataset[Any]):
             batch["views"] = [stack_images([row[v] for row in made]) for v in range(len(self.pipelines))]
         return batch
 
+    def _brought(self, index: int) -> list[np.ndarray]:
+        """The views that the source brings, as many as the method compares."""
+        views, wanted = self.source.brought(index) or [], len(self.pipelines or [])
+        if len(views) < wanted:
+            raise UserError(f"{self.source.name} brings {len(views)} views of a sample, the method compares {wanted}")
+        return [as_uint8(view, self.source.value_range) for view in views[:wanted]]
+
     def _one_size(self, images: list[np.ndarray]) -> torch.Tensor:
         sizes = {image.shape for image in images}
         if len(sizes) > 1:
@@ -125,12 +128,14 @@ class Batches(Dataset[Any]):
 
     def _views(self, index: int, rng: np.random.Generator) -> Any:
         if self.recipe is not None:
-            made = render_sample(self.source, index, self.recipe, rng, self.pixels)
+            made = render_sample(self.source, index, self.recipe, rng, self.pixels, self.scale)
             return made if self.finish is None else self.finish(made, rng)
+        if self.brings:
+            return self._brought(index)
         sample = self.source.read(index, self.min_side)
         if self.pipelines is None:
             return [sample]
-        image = as_unit_float(sample) if self.pixels == "float32" else as_uint8(sample, self.source.value_range)
+        image = to_unit(sample, self.scale) if self.scale is not None else as_uint8(sample, self.source.value_range)
         height, width = image.shape[:2]
         if self.on_device:
             return [image, *(draw(p, rng, height, width, self.source.names[index]) for p in self.pipelines)]
@@ -176,6 +181,8 @@ def render_sample(
     side = recipe.enough.get(source.main) if len(recipe.fields) == 1 else None
     values = source.sample(index, want=recipe.fields, min_side=side, frames=next(iter(read.values()), None))
     given = {source.main: value_range}
+    if pixels == "float32":  # an input and its target share one scale
+        given = dict.fromkeys(values, source.unit_scale() if value_range is None else value_range)
     values = {key: _pixels(source, key, value, pixels, given.get(key)) for key, value in values.items()}
     try:
         params = recipe.sample(rng, {key: _shape(value) for key, value in values.items()}, frames)
@@ -200,7 +207,7 @@ def _pixels(source: Source, field: str, value: Any, pixels: str, value_range: An
     if not kind_of(kind).pixels:
         return value
     if pixels == "float32":
-        return as_unit_float(value)
+        return to_unit(value, value_range)
     return as_uint8(value, source.range_of(field) if value_range is None else value_range)
 
 

@@ -52,6 +52,9 @@ class Metrics(Callback):
     """``metrics.csv``: a row every ``every`` steps with the mean of each term since the last row.
 
     What was summed since the last row is part of a checkpoint, so a resumed run writes the rows that an uncut one does.
+
+    Attributes:
+        earlier: seconds of training before this process went on with it.
     """
 
     def __init__(self, path: Path, stage: str, every: int, batch_size: int) -> None:
@@ -61,18 +64,28 @@ class Metrics(Callback):
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._count, self._time, self._step = 0, time.monotonic(), 0
+        self._rate: float | None = None
+        self.earlier, self._began = 0.0, time.monotonic()
         self.last: dict[str, Any] = {}
         self.late = False
         self.warn: Callable[[str], Any] = print
 
     def state_dict(self) -> dict[str, Any]:
-        """What was summed since the last row."""
-        return {"sums": self._sums, "counts": self._counts, "extra": self.extra, "count": self._count}
+        """What was summed since the last row, the learning rate of the last step, and the seconds until now."""
+        return {
+            "rate": self._rate,
+            "sums": self._sums,
+            "counts": self._counts,
+            "extra": self.extra,
+            "count": self._count,
+            "seconds": self.earlier + time.monotonic() - self._began,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the sums of a saved run."""
         self._sums, self._counts, self.extra = dict(state["sums"]), dict(state["counts"]), dict(state["extra"])
-        self._count = int(state["count"])
+        self._count, self._rate = int(state["count"]), state.get("rate")
+        self.earlier = float(state.get("seconds", 0.0))
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Keep the rows up to the step that the run starts from, drop what came after it."""
@@ -82,6 +95,11 @@ class Metrics(Callback):
             self.rows = [r for r in rows if r["stage"] != self.stage or int(r["step"]) <= module.steps]
         self._sums = {name: value.to(module.device) for name, value in self._sums.items()}
         self._time, self._step = time.monotonic(), module.steps
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, module: Any, optimizer: Any) -> None:
+        """Remember the learning rate that a step is made with; after it the schedule has moved on."""
+        if trainer.optimizers[0] is optimizer:
+            self._rate = float(optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Sum the terms on the device; write a row where one is due."""
@@ -102,7 +120,7 @@ class Metrics(Callback):
         row: dict[str, Any] = {"stage": self.stage, "step": step}
         groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
         if groups:  # Lightning's stand-in of a method without gradient has none
-            row["lr"] = f"{groups[0]['lr']:.6g}"
+            row["lr"] = f"{groups[0]['lr'] if self._rate is None else self._rate:.6g}"
         row["per_second"] = f"{rate:.1f}"
         row |= {name: f"{float(value) / self._counts[name]:.6g}" for name, value in self._sums.items()}
         row |= {name: f"{value:.6g}" for name, value in self.extra.items()}

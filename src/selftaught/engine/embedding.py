@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,12 @@ def through(
         yield found, index, skipped
 
 
+def none_usable(source: Source, skipped: Sequence[tuple[Any, str]], count: int | None = None) -> UserError:
+    """What to say where no sample can be used: why the first one can't, which may be a matter of the run's, too."""
+    why = f", the first because: {skipped[0][1]}" if skipped else "; run: selftaught data check"
+    return UserError(f"{source.name}: none of its {count or len(source)} samples can be used{why}")
+
+
 def feature_table(
     method: Method, source: Source, function: Callable[[dict[str, Any]], Tensor], **options: Any
 ) -> np.ndarray:
@@ -77,8 +83,10 @@ def feature_table(
     was = [module for module in method.modules() if module.training]
     method.eval()
     table = None
+    lost: list[tuple[int, str]] = []
     try:
-        for found, index, _ in through(method, source, function, **options):
+        for found, index, skipped in through(method, source, function, **options):
+            lost += skipped
             if found is None:
                 continue
             if table is None:
@@ -88,7 +96,7 @@ def feature_table(
         for module in was:
             module.training = True
     if table is None:
-        raise UserError(f"{source.name}: none of its {count} samples can be used; run: selftaught data check")
+        raise none_usable(source, lost, count)
     return table
 
 

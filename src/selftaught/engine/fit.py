@@ -196,7 +196,8 @@ def fit(
     for chosen in (averaged, best):
         if chosen is not None:
             chosen.copy_to(method)
-    done: dict[str, Any] = {"steps": method.steps, "skipped": sum(len(skips.reasons) for skips in data.skips.values())}
+    skipped = sum(len(skips.reasons) for skips in data.skips.values())
+    done: dict[str, Any] = {"steps": method.steps, "seconds": metrics.earlier, "skipped": skipped}
     if best is not None and best.weights:
         done |= {"kept_step": best.step, "kept_loss": best.loss}
         if not quiet:

@@ -17,6 +17,7 @@ from selftaught.engine.optimisers import Optim
 from selftaught.engine.schedules import ENDLESS, InfiniteSchedule, endless
 from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
+from selftaught.networks import name_module
 from selftaught.views import Pipeline, render_batch
 
 __all__ = ["LearningRateScaling", "Method", "MethodConfig", "Optim", "Optimizer", "Schedule", "Stage", "configure"]
@@ -70,6 +71,7 @@ class Method(Definition):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        options = {k: name_module(v) if isinstance(v, torch.nn.Module) else v for k, v in options.items()}
         self.config = configure(type(self).config_class, config, options)
         self.channels, self.length, self.samples, self.classes = channels, length, samples, classes
         usual = "series" if length is not None and "series" in self.modalities else self.modalities[0]

@@ -48,12 +48,13 @@ class Tracking(Callback):
                     writer.add_image("views", rows.numpy(), 0)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, module: Any, optimizer: Any) -> None:
-        """The norm of an optimiser's gradient, before it is clipped."""
+        """The norm of an optimiser's gradient, before it is clipped, and the learning rate of the step."""
         if (module.steps + 1) % self.every:
             return
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         place = next((k for k, own in enumerate(trainer.optimizers) if own is optimizer), 0)
         name = "" if len(trainer.optimizers) == 1 else f"/{list(module._places)[place]}"
+        self._norms[f"lr{name}"] = float(optimizer.param_groups[0]["lr"])
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if gradients:
             self._norms[f"gradient_norm{name}"] = float(torch.linalg.vector_norm(torch.stack(_norms(gradients))))
 
@@ -64,10 +65,6 @@ class Tracking(Callback):
             return
         self._step = module.steps
         values = {"samples_per_second": float(self.metrics.last["per_second"])} | self._norms
-        names = list(module._places) if len(trainer.optimizers) > 1 else [""]
-        for name, optimizer in zip(names, trainer.optimizers, strict=False):
-            if optimizer.param_groups:
-                values["lr" + (f"/{name}" if name else "")] = float(optimizer.param_groups[0]["lr"])
         for logger in trainer.loggers:
             logger.log_metrics(values, step=module.steps)
         self._norms = {}

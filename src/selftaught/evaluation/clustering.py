@@ -55,4 +55,6 @@ def clustering(
         values["nmi"].append(float(normalized_mutual_info_score(index, cluster)))
         values["ari"].append(float(adjusted_rand_score(index, cluster)))
         values["accuracy"].append(float(matched / len(rows)))
-    return Result("clustering", {name: Number.of(v) for name, v in values.items()})
+    lowest = {"ari": -1.0}
+    numbers = {name: Number.of(v, within=(lowest.get(name, 0.0), 1.0)) for name, v in values.items()}
+    return Result("clustering", numbers)

@@ -180,5 +180,5 @@ def _point(
         measured["auc"].append(auc_ovr(probe.scores, coded.test).mean)
         labels.append(len(picked))
     point: dict[str, Any] = {"n": size, "labels": int(np.mean(labels))}
-    point |= {name: Number.of(values) for name, values in measured.items()}
+    point |= {name: Number.of(values, within=(0.0, 1.0)) for name, values in measured.items()}
     return point | {"accuracy": Number.bootstrap(right)} if labels[0] == len(train) else point

@@ -29,13 +29,20 @@ class Number:
     values: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, values: Sequence[float] | np.ndarray | float, level: float = 0.95) -> Number:
+    def of(
+        cls,
+        values: Sequence[float] | np.ndarray | float,
+        level: float = 0.95,
+        within: tuple[float, float] = (-math.inf, math.inf),
+    ) -> Number:
         """Mean over seeds with Student's interval, ``mean +- t_{n-1} s / sqrt(n)`` (s with divisor n - 1).
 
         Args:
             values: one value per seed; a single one has no interval, nor have values that are all the same: they say
                 that the seed made no difference, not that the number is certain.
             level: coverage, default 0.95.
+            within: what the measure can be, such as (0, 1) of an accuracy. The interval is cut there: where no truth
+                can lie nothing is covered, so that its coverage stays as it is.
 
         Raises:
             UserError: no value.
@@ -49,7 +56,7 @@ class Number:
         from scipy.special import stdtrit
 
         half = float(stdtrit(array.size - 1, 0.5 + level / 2) * array.std(ddof=1) / math.sqrt(array.size))
-        return cls(mean, mean - half, mean + half, kept)
+        return cls(mean, max(mean - half, within[0]), min(mean + half, within[1]), kept)
 
     @classmethod
     def bootstrap(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from selftaught.errors import UserError
 from selftaught.networks.alexnet import ABOUT as ABOUT_ALEXNET
 from selftaught.networks.alexnet import SMALL_ALEXNET, small_alexnet
+from selftaught.networks.own import PREFIX, own_model
 from selftaught.networks.series import SERIES_ENCODERS, SeriesEncoder, build_series
 from selftaught.networks.small_cnn import ABOUT as ABOUT_CNN
 from selftaught.networks.small_cnn import SMALL_CNN, small_cnn
@@ -218,7 +219,8 @@ def encoder(
     """Make an image encoder.
 
     Args:
-        name: any name that timm knows (``timm.list_models()``), or one of `own_encoders` or `SMALL_VITS`.
+        name: any name that timm knows (``timm.list_models()``), one of `own_encoders` or `SMALL_VITS`, or what
+            `name_module` calls a module of your own.
         channels: channels C of the input; pretrained first layers are adapted to it by timm.
         image_size: side of the images in pixels. Chooses the stem; transformers are built for it, with the largest
             patch that divides it and leaves at least 7 patches a side.
@@ -241,6 +243,8 @@ def encoder(
     if stem not in ("auto", "small", "standard"):
         raise UserError(f"stem={stem}: choose auto, small or standard")
     _check_json(timm_kwargs)
+    if name.startswith(PREFIX):
+        return Encoder(*own_model(name, channels, image_size))
     small = stem == "small" or (stem == "auto" and not pretrained and (image_size or SMALL_IMAGE + 1) <= SMALL_IMAGE)
     if pretrained and name in {*own_encoders(), *SMALL_VITS}:
         raise UserError(f"encoder={name}: has no pretrained weights; use pretrained=False or a timm name")

@@ -10,8 +10,19 @@ from selftaught.report import curves, plates, restored
 from selftaught.report.clouds import CLASS_COLOURS, packed_cloud
 from selftaught.report.images import data_uri, dimensions
 from selftaught.report.lines import both_widths, legend
-from selftaught.report.tables import protocol_rows
-from selftaught.report.text import NOTHING, decimals, duration, flatten, interval, known, number, plural, sentence
+from selftaught.report.tables import best_of, protocol_rows
+from selftaught.report.text import (
+    NOTHING,
+    decimals,
+    direction,
+    duration,
+    flatten,
+    interval,
+    known,
+    number,
+    plural,
+    sentence,
+)
 
 Section = dict[str, Any] | None
 
@@ -54,12 +65,16 @@ def label_efficiency(run: Mapping[str, Any]) -> Section:
     rows = []
     lines = chart.lines[::-1]  # this encoder first: where a screen cuts a table off, it is not the one that is cut
     for x in sorted({x for line in lines for x in line.x}):
-        cells = []
+        cells: list[dict[str, Any]] = []
         for line in lines:
             i = line.x.index(x) if x in line.x else None
             mean = line.y[i] if i is not None else None
             ends = (line.low[i], line.high[i]) if i is not None and line.low and line.high else (None, None)
-            cells.append({"text": number(mean, places), "spread": interval(*ends, places), "this": line.role == "this"})
+            cells.append({"text": number(mean, places), "spread": interval(*ends, places), "mean": mean})
+        means = {str(k): round(c["mean"], places) for k, c in enumerate(cells) if c["mean"] is not None}
+        best = best_of(means, direction(section.get("metric") or "accuracy"))
+        for k, cell in enumerate(cells):
+            cell["best"] = str(k) == best
         rows.append({"x": number(x), "cells": cells})
     return {
         "svg": both_widths(chart, (700, 400), (352, 300)),

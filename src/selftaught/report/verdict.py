@@ -190,7 +190,9 @@ def _from_restoration(run: Mapping[str, Any]) -> Verdict | None:
             return Verdict(text, "The PSNR of the input is not known, so the gain is not either.", "unknown")
         text = f"{plural(len(items), 'picture')} restored; there is no clean original to measure against."
         return Verdict(
-            text, "Judge by eye: compare below, and look at the crops for blur and for left-over noise.", "unknown"
+            text,
+            "Judge by eye: compare below, and look for blur and left-over noise in the enlarged parts.",
+            "unknown",
         )
     after, before = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
     gains = [a - b for a, b in pairs]

@@ -16,6 +16,8 @@ from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator
 from selftaught.errors import UserError
+from selftaught.networks import name_module
+from selftaught.networks.own import begin_anew
 from selftaught.run import (
     annealing,
     applying,
@@ -67,7 +69,8 @@ def train(
         report: evaluate and write report.html at the end.
         **options: settings of the run (``epochs``, ``batch_size``, ``out``, ...) or options of the method;
             ``finish_now``: with ``resume``, end the run where it stands;
-            ``own_views``: views of your own in place of the method's (a YAML file, pipelines, a ViewSet or a Recipe).
+            ``own_views`` (or ``views``, where the method has no such option): views of your own in place of the
+            method's (a YAML file, pipelines, a ViewSet or a Recipe); ``encoder``: a name, or a module of your own.
 
     Returns:
         The finished run.
@@ -118,16 +121,19 @@ def rehearse(
     return "\n".join(training.rehearse(method, data, config=config, **options))
 
 
-def load(path: str | Path, *, partial: bool = False) -> Run:
+def load(path: str | Path, *, partial: bool = False, encoder: nn.Module | None = None) -> Run:
     """Open a run's folder.
 
     Args:
         path: the folder.
         partial: take an interrupted run as its last checkpoint left it; a finished one is taken as it is.
+        encoder: the module that the run was trained with (``train(..., encoder=MODULE)``), with any weights.
 
     Raises:
         UserError: not a run folder.
     """
+    if encoder is not None:
+        name_module(encoder)
     return Run(path, partial=partial)
 
 
@@ -236,6 +242,7 @@ class Run:
 
     def _untrained(self) -> Method:
         fresh = self._build(self.config["settings"]["seed"] + 10_007)
+        begin_anew(fresh)
         fresh.same_survey(self.method)
         return fresh.to(self.method.device).eval()
 

@@ -60,6 +60,7 @@ def embedding_protocols(bench: Bench, names: list[str], own: tuple[str, ...]) ->
     method, settings, fraction, say = bench.method, bench.settings, bench.options.fraction, bench.say
     parts, labelled, numeric = _parts(bench)
     usual = (*(own if labelled else ()), *(LABELLED if labelled else NUMERIC if numeric else UNLABELLED))
+    asked = bool(names)
     names = names or list(usual)
     _check(names, labelled, numeric, bench.data, bool(own))
     train, test = some(parts[0], _LIMIT_TRAIN), some(parts[1], LIMIT_TEST)
@@ -72,6 +73,7 @@ def embedding_protocols(bench: Bench, names: list[str], own: tuple[str, ...]) ->
         kinds |= {"random": (plain, embed), "raw": (method, raw), "statistics": (method, channel_statistics)}
     found: Found = {name: {} for name in names}
     kept: dict[str, np.ndarray] = {}
+    refused: dict[str, UserError] = {}
     for kind, (model, make) in kinds.items():
         if kind == "statistics" and "fewlabel" not in names:
             continue
@@ -88,7 +90,19 @@ def embedding_protocols(bench: Bench, names: list[str], own: tuple[str, ...]) ->
             ):
                 continue
             say(f"{name}: {evaluation_name(kind)}")
-            found[name][kind] = _run(name, model, sides, (taught, test), bench, views)
+            try:
+                found[name][kind] = _run(name, model, sides, (taught, test), bench, views)
+            except UserError as error:
+                if asked or kind != "this":
+                    raise
+                refused[name] = error
+        if kind == "this" and refused:  # what nobody asked for by name takes nothing from the rest
+            names = [name for name in names if name not in refused]
+            if not names:
+                raise next(iter(refused.values()))
+            for name, reason in refused.items():
+                del found[name]
+                say(f"without {name}: {reason}")
     if fraction < 1 and "finetune" in found:
         found[f"finetune {100 * fraction:g}%"] = found.pop("finetune")
     return found, kept

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
 
 from selftaught.data import Source
-from selftaught.engine.embedding import batches_of, check_channels, through
+from selftaught.engine.embedding import batches_of, check_channels, none_usable, through
 from selftaught.engine.method import Method
-from selftaught.errors import UserError
 
 __all__ = [
     "batches_of",
@@ -65,8 +64,9 @@ def embed(
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Features (n, D), labels (n,) or None, and indices (n,) of a whole source; broken samples are left out."""
     options: dict[str, Any] = {"workers": workers, "batch_size": batch_size, "pipeline": pipeline, "predict": predict}
-    parts = [(f, i) for f, i, _ in stream(method, source, **options) if len(i)]
-    return _whole(source, [f for f, _ in parts], [i for _, i in parts])
+    every = list(stream(method, source, **options))
+    parts = [(f, i) for f, i, _ in every if len(i)]
+    return _whole(source, [f for f, _ in parts], [i for _, i in parts], [pair for *_, lost in every for pair in lost])
 
 
 def raw(method: Method, source: Source) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
@@ -87,19 +87,20 @@ def channel_statistics(method: Method, source: Source) -> tuple[np.ndarray, np.n
 def _plain(
     method: Method, source: Source, function: Callable[[Tensor], Tensor]
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    parts, indices = [], []
+    parts, indices, skipped = [], [], []
     for batch in batches_of(method, source, method.evaluation_view()):
         if len(batch["index"]):
             parts.append(function(method.inputs(batch)).numpy())
             indices.append(batch["index"].numpy())
-    return _whole(source, parts, indices)
+        skipped += batch["skipped"]
+    return _whole(source, parts, indices, skipped)
 
 
 def _whole(
-    source: Source, parts: list[np.ndarray], indices: list[np.ndarray]
+    source: Source, parts: list[np.ndarray], indices: list[np.ndarray], skipped: list[tuple[int, str]]
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     if not parts:
-        raise UserError(f"{source.name}: none of its {len(source)} samples can be used; run: selftaught data check")
+        raise none_usable(source, skipped)
     index = np.concatenate(indices)
     labels = np.asarray(source.labels)[index] if source.labels is not None else None
     return np.concatenate(parts), labels, index

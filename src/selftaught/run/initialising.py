@@ -13,6 +13,7 @@ from selftaught.data import Source
 from selftaught.engine.ema import MovingAverage
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
+from selftaught.networks import Encoder
 from selftaught.networks.vits import short_name
 from selftaught.run import weights
 from selftaught.run.layout import Layout
@@ -102,7 +103,8 @@ def start_from(method: Method, init: str) -> None:
     Args:
         method: the method, its networks built.
         init: a finished run (all that it delivers where that fits, else its encoder's weights), or weights from
-            elsewhere (see :mod:`selftaught.run.weights`).
+            elsewhere (see :mod:`selftaught.run.weights`). The first layer is fitted to other channels, positions of
+            transformers to another image size.
 
     Raises:
         UserError: no finished run there, or an encoder of another shape.
@@ -128,9 +130,12 @@ def _from_run(method: Method, path: Path) -> None:
     target = method.deliverable()
     if method.output != "image" and not _fits(target, given):
         target, given = getattr(method, "encoder", target), _encoder_weights(path, given)
-    if not _fits(target, given):
+    if _fits(target, given):
+        target.load_state_dict(given)
+    elif isinstance(encoder := getattr(method, "encoder", None), Encoder) and method.output != "image":
+        encoder.model.load_state_dict(weights.fitted(given, encoder.model, f"--init {path}"))
+    else:
         raise UserError(f"--init {path}: its encoder has another shape; use the same --encoder")
-    target.load_state_dict(given)
 
 
 def _fits(target: nn.Module, given: Mapping[str, Tensor]) -> bool:

@@ -61,6 +61,7 @@ def build(kind: type[Method], config: Any, facts: dict[str, Any]) -> Method:
     if "mean" in facts:
         method.pixel_mean.copy_(torch.tensor(facts["mean"]))
         method.pixel_std.copy_(torch.tensor(facts["std"]))
+    if "value_range" in facts:
         method.value_range = Scale(facts.get("value_range"), facts.get("depth"))
     if facts.get("views"):
         own_views.install(method, facts["views"])

@@ -279,6 +279,12 @@ def _whole(page: Page) -> Method | None:
     return found.eval()
 
 
+_MADE = (
+    "Hidden parts are shown in the mean colour. Where patch tokens are shown, like colours are like parts to the "
+    "model, in all pictures alike."
+)
+
+
 def _made(source: Source, method: Method, settings: Settings) -> dict[str, Any]:
     """What the method makes of some samples, in pictures; every time of the same ones."""
     rng, found, names = np.random.default_rng(settings.seed), [], []
@@ -297,7 +303,7 @@ def _made(source: Source, method: Method, settings: Settings) -> dict[str, Any]:
     mean, std = method.pixel_mean.view(-1, 1, 1), method.pixel_std.view(-1, 1, 1)
     columns = {name: _as_pictures(part.float() * std + mean) for name, part in parts.items()}
     rows = [[pictures.encode(p, size=_VIEW, quality=80) for p in row] for row in zip(*columns.values(), strict=True)]
-    return {"columns": list(columns), "rows": rows, "names": names} if rows else {}
+    return {"columns": list(columns), "rows": rows, "names": names, "note": _MADE} if rows else {}
 
 
 def _as_pictures(x: torch.Tensor) -> list[np.ndarray]:

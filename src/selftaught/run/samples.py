@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data import EmptyPartError, Modality, Source, open_source, split_source
+from selftaught.data import EmptyPartError, Modality, Scale, Source, open_source, split_source, to_unit
 from selftaught.data.kinds import kind_of
-from selftaught.engine.batches import as_unit_float
 from selftaught.engine.loader import training_part
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
@@ -51,7 +50,12 @@ class Degraded(Source):
         self.__dict__.update(clean.__dict__)
         self.clean, self.spec, self.modality = clean, spec, clean.modality
         self.name = f"{clean.name} + {spec} noise"
+        self._scale = clean.unit_scale()
         self._kept: dict[int, np.ndarray] = {}
+
+    def unit_scale(self) -> Scale:
+        """None of its own: what is read is in [0, 1] already."""
+        return Scale()
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -69,7 +73,7 @@ class Degraded(Source):
         kind, *numbers = self.spec.split(":")
         values = [float(number) for number in numbers]
         rng = np.random.default_rng([20304, i])
-        image = as_unit_float(self.clean.read(i))
+        image = to_unit(self.clean.read(i), self._scale)
         sigma = (values[0] if values else 25.0) / 255
         if kind == "gaussian":
             return noise.gaussian(image, sigma, rng)
@@ -147,6 +151,9 @@ def facts(source: Source, pixels: str = "uint8") -> dict[str, Any]:
     known |= {"short_side": int(np.median(shorter)), "smallest": int(min(shorter))}
     if pixels == "uint8" and kind.pixels:
         known |= _statistics(source, [s for s in looked if kind.channels(s) == known["channels"]])
+    elif kind.pixels:
+        scale = getattr(source, "clean", source).unit_scale()
+        known |= {"value_range": [list(pair) for pair in scale] or None, "depth": scale.depth}
     return known
 
 

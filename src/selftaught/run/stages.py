@@ -75,7 +75,7 @@ def train_job(job: Job) -> Path:
         method.enter_stage(stage)
         began = time.monotonic()
         done = _fit_stage(job, method, sources, stage, place, scorer)
-        done["seconds"] = round(time.monotonic() - began, 1)
+        done["seconds"] = round(done["seconds"] + time.monotonic() - began, 1)
         state["stages"][stage] = done
         if not last:
             save_state(method, place.final)
@@ -113,7 +113,7 @@ def _learn_tasks(job: Job, layout: Layout) -> Path:
             method, {method.roles[0]: task.learn}, settings, place.path, title=f"{method.slug} task {number + 1}",
             quiet=job.quiet, callbacks=[*(job.callbacks or []), *callbacks], order=task.order,
         )  # fmt: skip
-        return done | {"seconds": round(time.monotonic() - began, 1)}
+        return done | {"seconds": round(done["seconds"] + time.monotonic() - began, 1)}
 
     def save(place: Layout, method: Method) -> None:
         if is_first():

@@ -6,11 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from selftaught import catalog
 from selftaught.data import Source
 from selftaught.data.formats.volumes import kind_by_shape
 from selftaught.engine.loader import check_batch_size
 from selftaught.errors import UserError
+from selftaught.networks import name_module
 from selftaught.run import configuration, own_views, samples
 from selftaught.run.announcing import plan_lines
 from selftaught.run.initialising import encoder_options, original_facts, transformed
@@ -72,7 +75,9 @@ def _prepared(
     from selftaught import methods
 
     kind = methods.get(method)
-    given = {k: v for k, v in options.items() if v is not None}
+    given = {k: name_module(v) if isinstance(v, nn.Module) else v for k, v in options.items() if v is not None}
+    if "views" in given and not hasattr(kind.config_class, "views"):
+        given["own_views"] = given.pop("views")
     own = own_views.described(given.pop("own_views")) if "own_views" in given else None
     base = read_yaml(Path(config)) if isinstance(config, str | Path) else config
     streams = dict((base or {}).get("settings", {}).get("streams") or {})

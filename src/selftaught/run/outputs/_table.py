@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from selftaught.data import Source
+from selftaught.engine.embedding import none_usable
 from selftaught.errors import UserError
 from selftaught.run import applying
 from selftaught.run.applying import Applied, Job, Skipped
@@ -192,7 +193,7 @@ def _join(job: Job, parts: Path, sink: _Sink) -> tuple[int, Skipped]:
             written += len(index)
     if not written:
         _clear(parts)
-        raise UserError(f"{job.source.name}: none of its {n} samples can be used, the first because: {skipped[0][1]}")
+        raise none_usable(job.source, skipped, n)
     sink.close()
     return written, skipped
 

@@ -111,7 +111,7 @@ class Depth(Output):
             "columns": ["frame", "depth", "measured"], "rows": table, "names": [names[i] for i in picked],
             "note": "near is bright; depth is scaled by its median",
         }  # fmt: skip
-        return Judged(found, sections={"views": views})
+        return Judged(found, sections={"pictures": views})
 
     def draw(self, page: Page) -> dict[str, Any]:
         """Frames and their depth; of a run that was not judged, of its training clips."""
@@ -126,7 +126,7 @@ class Depth(Output):
                 continue
             found = estimated(page.method, frame, frame if page.method.lookback else None, None)
             rows.append([_encoded(frame[0]), _encoded(coloured(1 / found[0]))])
-        return {"views": {"columns": ["frame", "depth"], "rows": rows}} if rows else {}
+        return {"pictures": {"columns": ["frame", "depth"], "rows": rows}} if rows else {}
 
     def example(self, card: dict[str, Any]) -> Tensor:
         """A batch in [0, 1] of the networks' size."""

@@ -88,7 +88,7 @@ class EditOutput(Output):
             note = f"{len(lost)} edits left out" if lost else ""
             found[kind] = noted(_judged(method, batches, made), note)
             shown = shown or made
-        return Judged({"editing": found}, sections={"views": _table(batches, shown)})
+        return Judged({"editing": found}, sections={"pictures": _table(batches, shown)})
 
     def draw(self, page: Page) -> dict[str, Any]:
         """Pictures and their edits; of a run that was not judged, of its training pictures."""
@@ -96,7 +96,7 @@ class EditOutput(Output):
             return dict(page.sections)
         method: Any = page.method
         batches = list(_batches(method, _some(page.train, _SHOWN), []))
-        return {"views": _table(batches, [_edited(method, b) for b in batches])} if batches else {}
+        return {"pictures": _table(batches, [_edited(method, b) for b in batches])} if batches else {}
 
     def example(self, card: dict[str, Any]) -> Tensor:
         """A batch in [0, 1] of the editor's size."""

@@ -18,7 +18,6 @@ from selftaught.data import Source, from_unit, open_source, to_unit
 from selftaught.data.decoding import read_with_metadata
 from selftaught.data.pixels import conform
 from selftaught.data.text_boxes import detect_text
-from selftaught.engine.batches import as_unit_float
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError, require
 from selftaught.networks import tiled
@@ -51,7 +50,8 @@ class Image(Output):
             original, beside = read_picture(job.source, i, job.method.channels)
             limits = job.method.value_range
             more = _companions(job.method, job.source, i)
-            image = restore(job.method, to_unit(original, limits), job.tile, job.source.names[i], more)
+            given = to_unit(original, limits)
+            image = beyond(given, restore(job.method, given, job.tile, job.source.names[i], more))
             if not np.isfinite(image).all():
                 raise UserError(f"{job.run}: NaN in the picture for {job.source.names[i]}; the model diverged")
             beside = resized(beside, image.shape[:2])
@@ -150,6 +150,15 @@ def restore(
             y = network(x)
     found = y[0].float().cpu().numpy().transpose(1, 2, 0)
     return found.mean(2, keepdims=True) if image.shape[2] == 1 < found.shape[2] else found
+
+
+def beyond(given: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """A restored picture whose values that a network cut off at 0 and 1, the ends of the measured range, are those of
+    the input again where that lies outside of the range; a picture of another size comes back as it is.
+    """
+    if given.shape != made.shape:
+        return made
+    return np.where(((given > 1) & (made >= 1)) | ((given < 0) & (made <= 0)), given, made)
 
 
 def answers(method: Any, image: np.ndarray, name: str = "image", tile: int = 512) -> np.ndarray:
@@ -283,7 +292,7 @@ def _pairs(bench: Bench, lost: Skipped) -> Iterator[tuple[str, np.ndarray, np.nd
                 image, target, *rest = method.degraded(to_unit(noisy.read(i), limits))
                 more = rest[0] if rest else {}
             elif isinstance(noisy, samples.Degraded):
-                image, target = as_unit_float(noisy.read(i)), as_unit_float(noisy.clean.read(i))
+                image, target = noisy.read(i), to_unit(noisy.clean.read(i), limits)
             else:
                 assert reference is not None
                 image, target = to_unit(noisy.read(i), limits), to_unit(_clean(reference, noisy.names[i]), limits)

@@ -82,7 +82,7 @@ class Segmentation(Output):
                 found["slice-position"][kind] = _position(method, source)
         if not shown:
             return Judged(found)
-        return Judged(found, sections={"views": {"columns": ["slice", "mask", "found"], "rows": shown}})
+        return Judged(found, sections={"pictures": {"columns": ["slice", "mask", "found"], "rows": shown}})
 
     def draw(self, page: Page) -> dict[str, Any]:
         """Slices with their masks; of a run that was not judged, slices of its training volumes."""
@@ -90,7 +90,7 @@ class Segmentation(Output):
         if page.sections or whole is None:
             return dict(page.sections)
         rows = [[one[0], one[-1]] for one in _drawn(page.method, whole)]
-        return {"views": {"columns": ["slice", "found"], "rows": rows}} if rows else {}
+        return {"pictures": {"columns": ["slice", "found"], "rows": rows}} if rows else {}
 
 
 def judged_volumes(bench: Bench) -> Source:
