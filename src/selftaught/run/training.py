@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from selftaught.engine.loader import check_batch_size
 from selftaught.errors import UserError
 from selftaught.run import configuration, own_views, samples
 from selftaught.run.announcing import plan_lines
-from selftaught.run.initialising import encoder_options, original_facts, transformed
+from selftaught.run.initialising import encoder_options, original_facts, same_pixels, transformed
 from selftaught.run.job import Job, fit_batch, fit_to_data
 from selftaught.run.layout import (
     Layout,
@@ -86,7 +87,9 @@ def _prepared(
     modality = configuration.modality_of(kind, data)
     name = data if isinstance(data, str | Path) else getattr(data, "name", type(data).__name__)
     if given.get("init") and base is None and hasattr(kind.config_class, "encoder") and "encoder" not in given:
-        given = encoder_options(given["init"]) | given
+        fitting = encoder_options(given["init"])
+        known = {f.name for f in dataclasses.fields(kind.config_class)}
+        given = {name: value for name, value in fitting.items() if name in known} | given
     named = {role: str(getattr(spec, "name", spec)) for role, spec in streams.items()}
     settings, method_config = configuration.resolve(kind, modality, given | {"data": str(name)}, base)
     settings.streams = named
@@ -99,6 +102,8 @@ def _prepared(
     facts = samples.facts(source, kind.pixels)
     if original is not None:
         facts |= original_facts(kind, original, source, same=unnamed)
+    elif settings.init and kind.output == "image-text":
+        facts |= same_pixels(settings.init)
     facts["fingerprints"] = {role: one.fingerprint() for role, one in sources.items()}
     if own or (base or {}).get("data", {}).get("views"):
         facts["views"] = own or base["data"]["views"]  # type: ignore[index]
