@@ -224,3 +224,15 @@ def test_held_out_pairs_are_judged_by_retrieval() -> None:
     assert method.validate(batch)["loss"] == pytest.approx(0.5)
     text[:] = image[0]  # the first image alone fits every text: of the texts one is right, ties of images are wrong
     assert method.validate(batch)["loss"] == pytest.approx(1 - (0 + 0.25) / 2)
+
+
+def test_retrieval_is_judged_on_the_pairs_held_out(tmp_path: Path) -> None:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for i in range(40):
+        Image.new("RGB", (20, 20), (6 * i, 0, 90)).save(folder / f"{i:02}.png")
+        (folder / f"{i:02}.txt").write_text(f"colour {i}")
+    options = {"preset": "laptop", "steps": 2, "batch_size": 4, "quiet": True, "held_out": 0.25} | TINY
+    run = selftaught.train("clip", folder, out=tmp_path / "run", **options)
+    found = run.evaluate(protocols=["text-retrieval"], baselines=False)["text-retrieval"]["this"]
+    assert found.note == "among 10 texts and 10 images; on the held-out pairs that chose the weights"
