@@ -22,8 +22,10 @@ OPEN_CLIP = "open_clip"
 """What stands before the colon of a model of open_clip."""
 
 
-def encoder_options(path: str | Path) -> dict[str, Any]:
+def encoder_options(path: str | Path, *, texts: bool = False) -> dict[str, Any]:
     """The options by which a method builds the encoder of the run in ``path``: its name, stem and image size.
+
+    With ``texts`` those of its text tower and of the space where both meet, too, where the run has them.
 
     Empty where the folder holds bare weights, or a model that is no encoder. A timm model's name where that is given.
     """
@@ -32,7 +34,7 @@ def encoder_options(path: str | Path) -> dict[str, Any]:
     if weights.foreign(str(path)):
         return weights.encoder_options(str(path))
     spec = Layout(path).read_card().get("build", {})
-    words = _text_options(spec)
+    words = _text_options(spec) if texts else {}
     spec = spec.get("encoder") if isinstance(spec.get("encoder"), dict) else spec
     names = {"name": "encoder", "stem": "stem", "image_size": "image_size"}
     found = {option: spec[key] for key, option in names.items() if spec.get(key)} if "stem" in spec else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -87,9 +86,7 @@ def _prepared(
     modality = configuration.modality_of(kind, data)
     name = data if isinstance(data, str | Path) else getattr(data, "name", type(data).__name__)
     if given.get("init") and base is None and hasattr(kind.config_class, "encoder") and "encoder" not in given:
-        fitting = encoder_options(given["init"])
-        known = {f.name for f in dataclasses.fields(kind.config_class)}
-        given = {name: value for name, value in fitting.items() if name in known} | given
+        given = encoder_options(given["init"], texts=kind.output == "image-text") | given
     named = {role: str(getattr(spec, "name", spec)) for role, spec in streams.items()}
     settings, method_config = configuration.resolve(kind, modality, given | {"data": str(name)}, base)
     settings.streams = named
