@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROWS = {
     "start": [], "loss": [], "warp": [], "splat": [], "sparse": [], "views": [], "degrade": [], "embed": [],
-    "tiles": [], "step": ["--compile", "--accuracy"],
+    "tiles": [], "pairs": [], "step": ["--compile", "--accuracy"],
 }  # fmt: skip
 
 

@@ -156,3 +156,21 @@ def test_pictures_of_hf_stand_upright(tmp_path):
     source = open_source(table, split="all")
     for i in range(3):
         np.testing.assert_array_equal(source.read(i), np.rot90(picture(20, 30)))
+
+
+def test_captions_beside_images(tmp_path):
+    features = hub.Features(
+        {"photo": hub.Image(), "captions": hub.Sequence(hub.Value("string")), "say": hub.Value("string")}
+    )
+    rows = [{"bytes": encode(picture(seed=k), "PNG"), "path": None} for k in range(3)]
+    columns = {"photo": rows, "captions": [["one", "two"], ["three"], []], "say": ["a", "b", "c"]}
+    hub.Dataset.from_dict(columns, features=features).save_to_disk(tmp_path / "told")
+    source = open_source(f"hf:{tmp_path}/told", split="all")
+    assert [source.sample(i, ["text"])["text"] for i in range(2)] == [("one", "two"), "three"]
+    with pytest.raises(SampleError, match="no caption"):
+        source.sample(2, ["text"])
+    named = open_source(f"hf:{tmp_path}/told?text=say", split="all")
+    assert [named.sample(i, ["text"])["text"] for i in range(3)] == ["a", "b", "c"]
+    np.testing.assert_array_equal(named.read(2), picture(seed=2))
+    with pytest.raises(UserError, match="no column 'sat'"):
+        open_source(f"hf:{tmp_path}/told?text=sat")

@@ -160,3 +160,20 @@ def test_pictures_stand_upright_and_missing_labels_are_no_class(tmp_path):
     source = open_source(f"wds:{tmp_path}/a.tar", split="all")
     np.testing.assert_array_equal(source.read(2), np.rot90(picture(20, 30, seed=2), 3))
     assert (source.classes, source.labels.tolist()) == (["a", "b"], [0, 1, 0, 1, -1, -1])
+
+
+def test_captions_out_of_text_files_and_json(tmp_path):
+    samples = [{k: v for k, v in sample.items() if k not in ("txt", "json")} for sample in numbered(0, 4)]
+    samples[0]["txt"] = b"a red square\na square that is red\n"
+    samples[1]["json"] = b'{"caption": "a blue disc", "label": 3}'
+    samples[2] |= {"json": b'{"captions": ["not this", "nor this"]}', "txt": "gr\u00fcn".encode()}
+    shard(tmp_path / "pairs.tar", samples)
+    source = open_source(f"wds:{tmp_path}/pairs.tar", split="all")
+    assert "text" in source.fields
+    said = [source.sample(i, ["text"])["text"] for i in range(3)]
+    assert said == [("a red square", "a square that is red"), "a blue disc", "gr\u00fcn"]
+    with pytest.raises(SampleError, match="no caption"):
+        source.sample(3, ["text"])
+    assert source.read(1).shape == open_source(f"wds:{tmp_path}/pairs.tar", split="all").read(3).shape
+    one = tmp_path / "pairs.tar"
+    assert open_source(one, split="all").fingerprint() != ""

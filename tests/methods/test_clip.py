@@ -186,3 +186,53 @@ def test_it_learns_to_find_captions(slug: str, tmp_path: Path) -> None:
     )
     found = run.evaluate(protocols=["text-retrieval"], baselines=False)
     assert found["text-retrieval"]["this"]["image_to_text_r1"].mean > 0.25
+
+
+def test_a_run_is_fine_tuned_safely(tmp_path: Path) -> None:
+    start = selftaught.train(
+        "clip", "scenes?train=40&test=8&side=20", out=tmp_path / "start", preset="laptop", steps=2, quiet=True,
+        batch_size=16, **TINY,
+    )  # fmt: skip
+    options = {"init": str(tmp_path / "start"), "preset": "fine-tune", "steps": 4, "batch_size": 16, "lr": 1e-2}
+    data, runs = "scenes?train=60&test=8&side=20&draw=3", {}
+    for share in (1.0, 0.25, 0.0):
+        out = tmp_path / f"{share}"
+        runs[share] = selftaught.train("clip", data, out=out, interpolate=share, quiet=True, **options)
+    one = runs[1.0]
+    assert {name: one.config["options"][name] for name in TINY} == TINY  # the run's towers, not the preset's
+    assert one.config["data"]["mean"] == start.config["data"]["mean"]
+    began, tuned, mixed, none = (run.encoder.state_dict() for run in (start, *runs.values()))
+    moved = [name for name in began if not torch.equal(began[name], tuned[name])]
+    norms = ("ln_", "running_", "num_batches")
+    assert moved
+    assert not [name for name in moved if any(word in name for word in norms)]
+    for name in moved:
+        torch.testing.assert_close(mixed[name], began[name] + 0.25 * (tuned[name] - began[name]))
+    assert all(torch.equal(began[name], none[name]) for name in began)
+    assert "kept_loss" in (tmp_path / "1.0" / "state.json").read_text()
+    with pytest.raises(UserError, match="starts from runs and files"):
+        selftaught.train("clip", data, init="open_clip:ViT-B-32", steps=1, out=tmp_path / "no", **TINY)
+    with pytest.raises(UserError, match="held-out"):
+        methods.get("clip")(**TINY, patience=2)
+
+
+def test_held_out_pairs_are_judged_by_retrieval() -> None:
+    method = _method("clip").eval()
+    batch = _batch(method)
+    image, text = torch.eye(8)[[0, 1, 2, 3]], torch.eye(8)[[0, 1, 3, 2]]
+    method.model.embed_images, method.model.embed_texts = (lambda f: image), (lambda f: text)
+    assert method.validate(batch)["loss"] == pytest.approx(0.5)
+    text[:] = image[0]  # the first image alone fits every text: of the texts one is right, ties of images are wrong
+    assert method.validate(batch)["loss"] == pytest.approx(1 - (0 + 0.25) / 2)
+
+
+def test_retrieval_is_judged_on_the_pairs_held_out(tmp_path: Path) -> None:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for i in range(40):
+        Image.new("RGB", (20, 20), (6 * i, 0, 90)).save(folder / f"{i:02}.png")
+        (folder / f"{i:02}.txt").write_text(f"colour {i}")
+    options = {"preset": "laptop", "steps": 2, "batch_size": 4, "quiet": True, "held_out": 0.25} | TINY
+    run = selftaught.train("clip", folder, out=tmp_path / "run", **options)
+    found = run.evaluate(protocols=["text-retrieval"], baselines=False)["text-retrieval"]["this"]
+    assert found.note == "among 10 texts and 10 images; on the held-out pairs that chose the weights"

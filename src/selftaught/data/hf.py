@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from selftaught.data.combining.captioned import Captioned
 from selftaught.data.decoding import decode, read_bytes
 from selftaught.data.files import file_stamps
 from selftaught.data.kinds import kind_of
 from selftaught.data.labelling import labelling
 from selftaught.data.pixels import choose_channels, common_depth
+from selftaught.data.shards import captions_in
 from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, ImageSource, Modality, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError, require
@@ -106,7 +108,8 @@ def open_huggingface(
     image: str | None = None,
     label: str | None = None,
     channels: int | None = None,
-) -> HuggingFaceSource:
+    text: str | None = None,
+) -> HuggingFaceSource | Captioned:
     """``hf:NAME``: a data set of the hub, or a local folder: one that ``save_to_disk`` wrote, or one that
     ``load_dataset`` understands.
 
@@ -118,6 +121,7 @@ def open_huggingface(
         image: the same as `column`, for images.
         label: column of the labels; None: the one of type ClassLabel, else one with a usual name, else no labels.
         channels: channels that every image shall have.
+        text: column of the images' captions, one or a list each; None: the first of text with a usual name, else none.
 
     Raises:
         UserError: no such data set, no such column, one that is streamed, or the package is missing.
@@ -144,6 +148,8 @@ def open_huggingface(
     )
     assert sample is not None
     labels = _pick(name, label, features, hub.ClassLabel, _LABELS, None)
+    spoken = _pick_captions(name, text, features, sample) if modality == "image" else None
+    texts = [captions_in(cell) for table in tables.values() for cell in table[spoken][:]] if spoken else []
     if isinstance(features[sample], hub.Image):
         tables = {split: table.cast_column(sample, hub.Image(decode=False)) for split, table in tables.items()}
     keep = [sample] if labels is None else [sample, labels]
@@ -153,7 +159,26 @@ def open_huggingface(
     if lost:
         source.left_out = lost
         source.notes = [*source.notes, *(f"left out: {count:,} samples {where}" for where, count in lost.items())]
+    if any(texts):
+        return Captioned(source, texts)
+    if text is not None:
+        raise UserError(f"hf:{name}: no caption in the column {text}; it may hold texts, or lists of texts")
     return source
+
+
+def _pick_captions(name: str, asked: str | None, features: Any, sample: str) -> str | None:
+    """The column of captions that was asked for, or the first of texts (or lists of texts) with a usual name."""
+    if asked is not None:
+        return _pick(name, asked, features, None, (), None)
+    usual = (*_SAMPLES["text"], "sentences", "alt_text", "description")
+    return next((c for c in usual if c in features and c != sample and _holds_text(features[c])), None)
+
+
+def _holds_text(feature: Any) -> bool:
+    inner = getattr(feature, "feature", feature)
+    if isinstance(inner, list):
+        inner = inner[0]
+    return getattr(inner, "dtype", None) in ("string", "large_string")
 
 
 def _paths(table: Any, column: str) -> list[str] | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught.data.combining.captioned import Captioned
 from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header
 from selftaught.data.labelling import labelling
 from selftaught.data.mapped import build_once, cache_folder
@@ -35,8 +36,10 @@ class ShardSource(ImageSource):
         """
         self.name, self.shards = name, train + test
         names, places, labels = [], [], []
+        self.captions: list[list[str]] = []
         for number, shard in enumerate(self.shards):
-            for key, offset, size, label in index(shard):
+            for key, offset, size, label, texts in index(shard):
+                self.captions.append(texts)
                 names.append(key)
                 places.append((number, offset, size))
                 labels.append(label)
@@ -98,11 +101,12 @@ class ShardSource(ImageSource):
         return digest("shards", list(self.names), self._places, sizes, self.labels, self.channels)
 
 
-def open_shards(pattern: str, *, test: str | None = None, channels: int | None = None) -> ShardSource:
+def open_shards(pattern: str, *, test: str | None = None, channels: int | None = None) -> ShardSource | Captioned:
     """``wds:PATTERN``: shards by path, glob or brace pattern (``train-{000..011}.tar``), local or remote.
 
     A sample is the members of one base name; its image the first of .jpg .jpeg .png .webp .tif .tiff .bmp .npy, its
-    label the text of ``.cls``, or "label" or "cls" in ``.json``. Remote shards are fetched once into the cache folder
+    label the text of ``.cls``, or "label" or "cls" in ``.json``, its captions the lines of ``.txt``, or "caption",
+    "captions" or "text" in ``.json``. Remote shards are fetched once into the cache folder
     through webdataset's opener.
 
     Args:
@@ -113,7 +117,8 @@ def open_shards(pattern: str, *, test: str | None = None, channels: int | None =
     Raises:
         UserError: no such shard, no image in them, a compressed tar, or a shard can't be fetched.
     """
-    return ShardSource(locate(pattern), locate(test) if test else [], f"wds:{pattern}", channels)
+    source = ShardSource(locate(pattern), locate(test) if test else [], f"wds:{pattern}", channels)
+    return Captioned(source, source.captions) if any(source.captions) else source
 
 
 def locate(pattern: str) -> list[Path]:
@@ -154,9 +159,9 @@ def expand(pattern: str) -> list[str]:
     return ["".join(c) for c in itertools.product(*choices)]
 
 
-def index(shard: Path) -> list[tuple[str, int, int, Any]]:
-    """(name, offset, size, label or None) of every image in a tar file, in its order; a shard cut short is indexed as
-    far as it goes.
+def index(shard: Path) -> list[tuple[str, int, int, Any, list[str]]]:
+    """(name, offset, size, label or None, captions) of every image in a tar file, in its order; a shard cut
+    short is indexed as far as it goes.
 
     Raises:
         UserError: it is no tar file, or a compressed one.
@@ -175,7 +180,11 @@ def index(shard: Path) -> list[tuple[str, int, int, Any]]:
             packed = file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7", b"(\xb5")
         mend = "it is compressed; unpack it to a plain .tar first" if packed else "it is empty or damaged"
         raise UserError(f"{shard}: not a readable tar file ({mend})") from None
-    return [(e["name"], e["offset"], e["size"], e.get("label")) for e in found.values() if "name" in e]
+    return [
+        (e["name"], e["offset"], e["size"], e.get("label"), e.get("text") or e.get("said", []))
+        for e in found.values()
+        if "name" in e
+    ]
 
 
 def _note(found: dict[str, dict[str, Any]], member: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
@@ -187,24 +196,33 @@ def _note(found: dict[str, dict[str, Any]], member: tarfile.TarInfo, tar: tarfil
     last = suffix.lower().rpartition(".")[2]
     if last in _IMAGES and "name" not in entry:
         entry.update(name=member.name.removeprefix("./"), offset=member.offset_data, size=member.size)
-    elif last in ("cls", "json"):
+    elif last in ("cls", "json", "txt"):
         file = tar.extractfile(member)
         text = (file.read() if file else b"").decode(errors="replace").strip()
         if last == "cls":
             entry["label"] = text
+        elif last == "txt":
+            entry["text"] = [line for line in text.splitlines() if line.strip()]
         else:
-            label = _label_of_json(text)
-            if label is not None:
+            row = _of_json(text)
+            label = next((row[k] for k in ("label", "cls", "class") if k in row), None)
+            if isinstance(label, int | str):
                 entry.setdefault("label", label)
+            entry["said"] = captions_in(next((row[k] for k in ("caption", "captions", "text") if k in row), None))
 
 
-def _label_of_json(text: str) -> Any:
+def captions_in(value: Any) -> list[str]:
+    """The captions in a cell: a text, or a list of texts; none in anything else."""
+    several = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    return [one for one in several if isinstance(one, str) and one.strip()]
+
+
+def _of_json(text: str) -> dict[str, Any]:
     try:
         row = json.loads(text)
     except json.JSONDecodeError:
-        return None
-    found = next((row[k] for k in ("label", "cls", "class") if k in row), None) if isinstance(row, dict) else None
-    return found if isinstance(found, int | str) else None
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _same_type(labels: list[Any]) -> np.ndarray:

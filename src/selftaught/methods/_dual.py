@@ -13,7 +13,7 @@ from selftaught import networks, objectives, views
 from selftaught.catalog.rules import Count, Form, Natural, NonNegative, PositiveShare, Range, Share
 from selftaught.data import Source, captioned
 from selftaught.engine.distributed import gather, gather_labels, is_distributed, rank
-from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optim
+from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optim, Stage
 from selftaught.errors import UserError
 from selftaught.networks.caching import cached_forward
 from selftaught.networks.dual import DualEncoder
@@ -53,11 +53,26 @@ class DualConfig(MethodConfig):
     """Gradient caching: samples that go through the towers at a time, for large batches on one machine; 0: all."""
     gather_grad: bool = True
     """With several processes: gradient into gathered keys too, as one process has it; off as in the authors' code."""
+    freeze_norms: bool = False
+    """Norms stand still, their weights and their running statistics: for fine-tuning with --init."""
+    held_out: Annotated[float, Range(0, 0.9)] = 0.0
+    """Share of the pairs held out to watch retrieval on after every epoch; the best weights are kept. 0: the last."""
+    patience: Natural = 0
+    """With held_out: epochs without better retrieval after which training ends; 0 never."""
+    interpolate: Share = 1.0
+    """With --init: what is kept is so much of the trained weights and the rest of those that it started from; 1: the
+    trained ones (arXiv 2109.01903)."""
     beta2: Share = 0.98
     """Second beta of Adam."""
     lr: NonNegative = 5e-4
     """Learning rate, not scaled by the batch size."""
     lr_scaling: LearningRateScaling = "none"
+
+
+def _norms(module: nn.Module) -> list[nn.Module]:
+    """Layers that normalise, by batch, by sample or by group."""
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+    return [m for m in module.modules() if isinstance(m, kinds)]
 
 
 class DualMethod(Method):
@@ -84,6 +99,11 @@ class DualMethod(Method):
             name, channels=self.channels, image_size=c.image_size, stem=c.stem, pretrained=c.pretrained, **options
         )
         self.model = DualEncoder(image, self.text_tower(), dim=c.dim, **self.heads())
+        if c.patience and not c.held_out:
+            raise UserError("--patience watches held-out pairs: give --held-out 0.1 as well")
+        if c.freeze_norms:
+            for norm in _norms(self.model):
+                norm.requires_grad_(False)
 
     def text_tower(self) -> TextTransformer:
         """The text tower."""
@@ -160,6 +180,30 @@ class DualMethod(Method):
     def after_step(self) -> None:
         """Keep the factors on cosines within 1 .. 100."""
         self.model.clamp_scales()
+
+    def train(self, mode: bool = True) -> DualMethod:
+        """Frozen norms stay in evaluation mode."""
+        super().train(mode)
+        if self.config.freeze_norms and hasattr(self, "model"):
+            for norm in _norms(self.model):
+                norm.eval()
+        return self
+
+    def stage_plan(self, stage: str) -> Stage:
+        """Best weights by the retrieval of held-out pairs, where some are held out."""
+        c = self.config
+        if not c.held_out:
+            return super().stage_plan(stage)
+        return Stage(keep="best", validation=c.held_out, patience=c.patience)
+
+    def validate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Share of held-out images and texts whose own partner isn't the nearest among the batch; ties are wrong."""
+        image = self.model.embed_images(self.model.image(batch["image_global"]))
+        text = self.model.embed_texts(self.model.text(batch["text_global"]))
+        scores = image @ text.T
+        own = scores.diagonal()
+        right = [((scores >= line).sum(axis) == 1).float().mean() for axis, line in ((1, own[:, None]), (0, own))]
+        return {"loss": 1 - (right[0] + right[1]) / 2}
 
     # ---- what one keeps --------------------------------------------------------------------------------------
     def features(self, batch: dict[str, Any]) -> Tensor:

@@ -38,7 +38,10 @@ PRESETS = {
         "encoder": "resnet50", "dim": 256, "crop": 0.5, "text_layers": 6, "lr": 3e-3, "weight_decay": 0.5,
         "warmup_epochs": 1.0, "final_lr": 0.0033, "epochs": 32, "batch_size": 4096,
     },
-    "fine-tune": {"lr": 1e-5, "weight_decay": 0.05, "warmup_epochs": 0.5, "epochs": 5, "batch_size": 256},
+    "fine-tune": {
+        "lr": 1e-5, "weight_decay": 0.05, "warmup_epochs": 0.5, "freeze_norms": True, "held_out": 0.1, "patience": 3,
+        "interpolate": 0.5, "pieces": 64, "epochs": 10, "batch_size": 1024,
+    },
     "laptop": {
         "encoder": "cnn-small", "image_size": 0, "dim": 128, "crop": 0.7, "tokeniser": "words-4096", "context": 16,
         "text_width": 128, "text_heads": 4, "text_layers": 2, "lr": 2e-3, "weight_decay": 0.1, "warmup_epochs": 1.0,

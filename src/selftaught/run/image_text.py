@@ -104,9 +104,16 @@ def judge_text_retrieval(bench: Bench) -> dict[str, Result]:
     if "text" not in whole.fields:
         raise UserError(f"--protocol {RETRIEVAL} needs captions, {whole.name} has none")
     divided = any(known is not None for known in (whole.labels, whole.groups, whole.given))
-    part = some(open_source(bench.data, split="test", **options) if divided else whole, _LIMIT)
+    note, share = "", getattr(bench.method.config, "held_out", 0.0)
+    if divided:
+        whole = open_source(bench.data, split="test", **options)
+    elif bench.data == bench.own.data and share:
+        whole = samples.hold_out(whole, share, bench.own.seed)[1]
+        note = "on the held-out pairs that chose the weights"
+    elif bench.data == bench.own.data:
+        note = "on the pairs that it learnt from"
+    part = some(whole, _LIMIT)
     rows, texts, owner = _said(part)
-    note = "" if divided or bench.data != bench.own.data else "on the pairs that it learnt from"
     found = {}
     for kind, model in _contenders(bench, RETRIEVAL, part):
         (images,), index = embedded(model, part.subset(rows), ("z",))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -22,20 +23,66 @@ OPEN_CLIP = "open_clip"
 """What stands before the colon of a model of open_clip."""
 
 
-def encoder_options(path: str | Path) -> dict[str, Any]:
+def encoder_options(path: str | Path, *, texts: bool = False) -> dict[str, Any]:
     """The options by which a method builds the encoder of the run in ``path``: its name, stem and image size.
+
+    With ``texts`` those of its text tower and of the space where both meet, too, where the run has them.
 
     Empty where the folder holds bare weights, or a model that is no encoder. A timm model's name where that is given.
     """
+    if str(path).startswith(f"{OPEN_CLIP}:"):
+        return {}
     if weights.foreign(str(path)):
         return weights.encoder_options(str(path))
     spec = Layout(path).read_card().get("build", {})
+    words = _text_options(spec) if texts else {}
     spec = spec.get("encoder") if isinstance(spec.get("encoder"), dict) else spec
     names = {"name": "encoder", "stem": "stem", "image_size": "image_size"}
     found = {option: spec[key] for key, option in names.items() if spec.get(key)} if "stem" in spec else {}
     if "encoder" in found:
         found["encoder"] = short_name(found["encoder"], spec.get("kwargs", {}))
-    return found
+    return found | words
+
+
+def _text_options(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by which a method builds the text tower of a run of images and texts; empty for any other run."""
+    if spec.get("name") != "dual-encoder":
+        return {}
+    text = spec["text"]
+    named = {"text_width": "width", "text_heads": "heads", "text_layers": "layers", "context": "context"}
+    found = {option: text[key] for option, key in named.items()}
+    return found | {"dim": spec["dim"], "tokeniser": spec["tokeniser"]}
+
+
+def same_pixels(init: str) -> dict[str, Any]:
+    """How pixels are normalised in the run of images and texts that another one starts from; empty for any other start.
+
+    A fine-tuned model must see pictures as the one that it began as saw them.
+    """
+    if (
+        init.startswith(f"{OPEN_CLIP}:")
+        or weights.foreign(init)
+        or Layout(init).read_card().get("output") != "image-text"
+    ):
+        return {}
+    known = Layout(init).read_config()["data"]
+    return {key: known[key] for key in ("mean", "std", "value_range") if key in known}
+
+
+def interpolate(method: Method, start: Method, share: float) -> None:
+    """Weights between two networks: ``share`` of what was trained, the rest of what it started from.
+
+    Args:
+        method: trained; its deliverable is changed.
+        start: of the same networks, as training began.
+        share: 0 (the start) .. 1 (as trained).
+    """
+    trained, began = method.deliverable().state_dict(), start.deliverable().state_dict()
+    mixed = {
+        name: torch.lerp(began[name].to(value), value, share) if value.is_floating_point() else value
+        for name, value in trained.items()
+    }
+    method.deliverable().load_state_dict(mixed)
 
 
 def transformed(kind: type[Method], init: str | Path | None) -> dict[str, Any] | None:
@@ -110,6 +157,8 @@ def start_from(method: Method, init: str) -> None:
         UserError: no finished run there, or an encoder of another shape.
     """
     if init.startswith(f"{OPEN_CLIP}:"):
+        if not method.transforms:
+            raise UserError(f"--init {init}: {method.slug} starts from runs and files; use --init RUN (or gopro)")
         return  # the method builds it with its weights
     if weights.foreign(init):
         weights.load_into(method, init)

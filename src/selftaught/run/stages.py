@@ -20,7 +20,7 @@ from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
 from selftaught.run import configuration, outputs, samples
 from selftaught.run.features import embed
-from selftaught.run.initialising import start_from
+from selftaught.run.initialising import interpolate, start_from
 from selftaught.run.job import Job, build, curate, teller
 from selftaught.run.layout import Layout, file_digest, write_json, write_tensors, write_yaml
 from selftaught.run.ranks import is_first
@@ -79,6 +79,11 @@ def train_job(job: Job) -> Path:
         state["stages"][stage] = done
         if not last:
             save_state(method, place.final)
+        share = getattr(job.config, "interpolate", 1.0)
+        if last and job.settings.init and share < 1:
+            began_as = build(job.kind, job.config, job.facts)
+            start_from(began_as, job.settings.init)
+            interpolate(method, began_as, share)
         if is_first():
             if place.path != layout.path:
                 save_deliverable(place, method, job.facts)

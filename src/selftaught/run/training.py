@@ -16,7 +16,7 @@ from selftaught.errors import UserError
 from selftaught.networks import name_module
 from selftaught.run import configuration, own_views, samples
 from selftaught.run.announcing import plan_lines
-from selftaught.run.initialising import encoder_options, original_facts, transformed
+from selftaught.run.initialising import encoder_options, original_facts, same_pixels, transformed
 from selftaught.run.job import Job, fit_batch, fit_to_data
 from selftaught.run.layout import (
     Layout,
@@ -91,7 +91,7 @@ def _prepared(
     modality = configuration.modality_of(kind, data)
     name = data if isinstance(data, str | Path) else getattr(data, "name", type(data).__name__)
     if given.get("init") and base is None and hasattr(kind.config_class, "encoder") and "encoder" not in given:
-        given = encoder_options(given["init"]) | given
+        given = encoder_options(given["init"], texts=kind.output == "image-text") | given
     named = {role: str(getattr(spec, "name", spec)) for role, spec in streams.items()}
     settings, method_config = configuration.resolve(kind, modality, given | {"data": str(name)}, base)
     settings.streams = named
@@ -104,6 +104,8 @@ def _prepared(
     facts = samples.facts(source, kind.pixels)
     if original is not None:
         facts |= original_facts(kind, original, source, same=unnamed)
+    elif settings.init and kind.output == "image-text":
+        facts |= same_pixels(settings.init)
     facts["fingerprints"] = {role: one.fingerprint() for role, one in sources.items()}
     if own or (base or {}).get("data", {}).get("views"):
         facts["views"] = own or base["data"]["views"]  # type: ignore[index]

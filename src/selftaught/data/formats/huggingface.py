@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.data.formats._format import ANY, Format
-from selftaught.data.hf import HuggingFaceSource, open_huggingface
+from selftaught.data.hf import open_huggingface
+from selftaught.data.source import Source
 
 __all__ = ["FORMATS"]
 
@@ -17,7 +18,7 @@ def _is_saved(folder: Path) -> bool:
 
 
 @wraps(open_huggingface)
-def open_saved(path: Path, name: str, kind: str, **options: Any) -> HuggingFaceSource:
+def open_saved(path: Path, name: str, kind: str, **options: Any) -> Source:
     """A folder that ``save_to_disk`` wrote; see `open_huggingface`."""
     return open_huggingface(str(path), kind, **options)
 

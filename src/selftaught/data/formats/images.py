@@ -9,8 +9,8 @@ from selftaught.data.datasets import open_torchvision
 from selftaught.data.decoding import IMAGE_SUFFIXES
 from selftaught.data.files import ImageFiles, open_files, open_folder, open_glob
 from selftaught.data.formats._format import Format
-from selftaught.data.shards import ShardSource, open_shards
-from selftaught.data.source import ImageSource
+from selftaught.data.shards import open_shards
+from selftaught.data.source import ImageSource, Source
 from selftaught.errors import UserError
 
 __all__ = ["FORMATS"]
@@ -23,7 +23,7 @@ def open_image(path: Path, name: str, *, channels: int | None = None) -> ImageFi
     return open_files([path], name, channels=channels)
 
 
-def open_tar(path: Path, name: str, *, test: str | None = None, channels: int | None = None) -> ShardSource:
+def open_tar(path: Path, name: str, *, test: str | None = None, channels: int | None = None) -> Source:
     """One shard; see `open_shards`."""
     return open_shards(str(path), test=test, channels=channels)
 
