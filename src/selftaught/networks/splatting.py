@@ -202,16 +202,16 @@ def _plan(projected: ProjectedGaussians, opacities: Tensor, size: tuple[int, int
     owner = torch.repeat_interleave(counts)
     corner = top * columns + left
     starts = counts.cumsum(0, dtype=torch.int32) - counts
-    place = torch.arange(len(owner), device=at.device, dtype=torch.int32) - starts[owner]
-    wide = wide[owner]
+    place = torch.arange(len(owner), device=at.device, dtype=torch.int32) - starts.index_select(0, owner)
+    wide = wide.index_select(0, owner)
     down = torch.div(place, wide, rounding_mode="floor")
-    tiles = corner[owner] + down * (columns - wide) + place  # down * columns + (place - down * wide)
-    return _Plan(_groups(order[owner], tiles, rows * columns, side, len(opacities)), side, (rows, columns), len(owner))
+    tiles = corner.index_select(0, owner) + place + down * (columns - wide)  # down * columns + place - down * wide
+    return _Plan(_groups(order.index_select(0, owner), tiles, rows * columns, side, len(opacities)), side, (rows, columns), len(owner))
 
 
 def _groups(gaussians: Tensor, tiles: Tensor, count: int, side: tuple[int, int], none: int) -> list[_Group]:
     """Pairs of a Gaussian and a tile, nearest first, as lists of about one length: `CELLS` numbers or one tile each."""
-    gaussians = gaussians[_stable_order(tiles, count)]
+    gaussians = gaussians.index_select(0, _stable_order(tiles, count))
     lengths = torch.bincount(tiles, minlength=count)
     starts = lengths.cumsum(0) - lengths
     by_length = torch.argsort(lengths, descending=True, stable=True)
@@ -225,7 +225,7 @@ def _groups(gaussians: Tensor, tiles: Tensor, count: int, side: tuple[int, int],
         these = by_length[begin:end]
         steps = torch.arange(longest, device=tiles.device)
         at = (starts[these, None] + steps).clamp_max_(len(gaussians) - 1)
-        listed = gaussians[at].masked_fill_(steps >= lengths[these, None], none)
+        listed = gaussians.take(at).masked_fill_(steps >= lengths[these, None], none)
         groups.append(_Group(these, listed))
         begin = end
     return groups
@@ -278,7 +278,7 @@ def _table(means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor) -
 
 
 def _seen(table: Tensor, plan: _Plan, group: _Group) -> _Seen:
-    rows = table[group.gaussians]
+    rows = table.index_select(0, group.gaussians.flatten()).unflatten(0, group.gaussians.shape)
     x, y, a, b, c, log_opacities = rows[:, :, :6].movedim(2, 0).contiguous()
     middle_x, middle_y = plan.middles(group.tiles, table.dtype)
     return _Seen(x - middle_x, y - middle_y, a, b, c, log_opacities, rows[:, :, 6:])
@@ -320,32 +320,31 @@ class _Splat(torch.autograd.Function):
             last = left[:, None, :, -1]
             blended[group.tiles] = (_shares(alpha, left) @ seen.features).mT + background[:, None] * last
             through[group.tiles] = last
-            kept += [alpha, left]
+            kept += [alpha, left, *seen]
         through = plan.joined(through, size)[0]
-        ctx.save_for_backward(means, conics, opacities, features, background, through, *kept)
+        ctx.save_for_backward(opacities, background, through, *kept)
         ctx.plan = plan
         return plan.joined(blended, size), through
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
-        means, conics, opacities, features, background, through, *kept = ctx.saved_tensors
+        opacities, background, through, *kept = ctx.saved_tensors
         of_blended, of_through = grads
         plan, full = ctx.plan, bool((opacities >= HIGHEST - _CLOSE).any())
-        table, monomials = _table(means, conics, opacities, features), _monomials(*plan.side, means)
-        made = torch.zeros_like(table)
+        monomials, made = _monomials(*plan.side, opacities), opacities.new_zeros(len(opacities) + 1, 6 + len(background))
         all_wanted = plan.cut(of_blended)
         behind = background @ all_wanted + plan.cut(of_through[None])[:, 0]
         for n, group in enumerate(plan.groups):
-            alpha, left = kept[2 * n], kept[2 * n + 1]
-            seen, wanted = _seen(table, plan, group), all_wanted[group.tiles]
+            alpha, left, *parts = kept[9 * n : 9 * n + 9]
+            seen, wanted = _Seen(*parts), all_wanted[group.tiles]
             weight = _shares(alpha, left)
             of_features = wanted @ weight
             slope = _slope(alpha, weight, wanted.mT @ seen.features.mT, behind[group.tiles] * left[:, :, -1])
             if full:
                 slope.masked_fill_(alpha >= HIGHEST - _CLOSE, 0.0)
-            parts = torch.cat((_spread(seen, monomials.T @ slope), of_features), 1)
-            made.index_add_(0, group.gaussians.flatten(), parts.mT.reshape(-1, parts.shape[1]))
+            found = torch.cat((_spread(seen, monomials.T @ slope), of_features), 1)
+            made.index_add_(0, group.gaussians.flatten(), found.mT.reshape(-1, found.shape[1]))
         of_background = (of_blended * through).sum((1, 2))
         made = made[:-1]
         return made[:, :2], made[:, 2:5], made[:, 5] / opacities, made[:, 6:], of_background, None, None
