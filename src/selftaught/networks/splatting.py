@@ -129,9 +129,7 @@ def splat_gaussians(
     conics = torch.stack((variance_y, -both, variance_x), 1) / determinant[:, None]
     with torch.no_grad():
         plan = _plan(projected, opacities, size, pixel_centre, tile)
-    blended, through = _Splat.apply(
-        projected.means - pixel_centre, conics, opacities, features, background, plan, size
-    )
+    blended, through = _Splat.apply(projected.means - pixel_centre, conics, opacities, features, background, plan, size)
     return blended, 1 - through
 
 
@@ -206,7 +204,12 @@ def _plan(projected: ProjectedGaussians, opacities: Tensor, size: tuple[int, int
     wide = wide.index_select(0, owner)
     down = torch.div(place, wide, rounding_mode="floor")
     tiles = corner.index_select(0, owner) + place + down * (columns - wide)  # down * columns + place - down * wide
-    return _Plan(_groups(order.index_select(0, owner), tiles, rows * columns, side, len(opacities)), side, (rows, columns), len(owner))
+    return _Plan(
+        _groups(order.index_select(0, owner), tiles, rows * columns, side, len(opacities)),
+        side,
+        (rows, columns),
+        len(owner),
+    )
 
 
 def _groups(gaussians: Tensor, tiles: Tensor, count: int, side: tuple[int, int], none: int) -> list[_Group]:
@@ -332,7 +335,10 @@ class _Splat(torch.autograd.Function):
         opacities, background, through, *kept = ctx.saved_tensors
         of_blended, of_through = grads
         plan, full = ctx.plan, bool((opacities >= HIGHEST - _CLOSE).any())
-        monomials, made = _monomials(*plan.side, opacities), opacities.new_zeros(len(opacities) + 1, 6 + len(background))
+        monomials, made = (
+            _monomials(*plan.side, opacities),
+            opacities.new_zeros(len(opacities) + 1, 6 + len(background)),
+        )
         all_wanted = plan.cut(of_blended)
         behind = background @ all_wanted + plan.cut(of_through[None])[:, 0]
         for n, group in enumerate(plan.groups):
