@@ -7,7 +7,7 @@ Two floors, both over the M pairs of a pixel and a Gaussian that the pixel's til
 - Memory alone: a renderer that keeps what its backward pass needs holds two numbers for each pair, alpha and what is
   left of the light, 4 bytes each. They are written once forward and read once backward: 16 M bytes.
 - Array passes: plain PyTorch has no fused kernels, so each operation reads its arrays from memory and writes its result.
-  Counted from the equations, 4 bytes a number: forward, the exponent (1 written), its limits, exp, the least alpha,
+  Counted from the equations, 4 bytes each: forward, the exponent (1 written), its limits, exp, the least alpha,
   1 - alpha and the running product (1 read and 1 written each), the shares (2 read, 1 written), the blend (1 read): 15.
   Backward, the shares (3), the features (1), the light (1), their product (3), its running sum (2), the rest behind
   (2), alpha / (1 - alpha) (1 read and written, 2 read and 1 written), times and less (3 each), the moments (1): 24.
@@ -96,8 +96,8 @@ def main(count: int) -> None:
     found = compared(rounds(contenders, count), "ours")
     show(f"splatting {COUNT} Gaussians at {SIZE[1]} x {SIZE[0]}, {cells:,} pairs", found, "pictures/s")
     what = (
-        f"{COUNT} Gaussians at {SIZE[1]}x{SIZE[0]}, both ways, pictures per second; floors for {cells} pairs of a pixel "
-        f"and a Gaussian: memory alone 16 bytes each, array passes {PASSES} bytes each"
+        f"{COUNT} Gaussians at {SIZE[1]}x{SIZE[0]}, both ways, pictures per second; floors for {cells} pairs of pixel "
+        f"and Gaussian: memory alone 16 bytes each, array passes {PASSES} bytes each"
     )
     store("splat", {"work": what, "machine": known, "rounds": count} | found)
 

@@ -296,7 +296,7 @@ def _shares(alpha: Tensor, left: Tensor) -> Tensor:
 
 
 class _Splat(torch.autograd.Function):
-    """Blends groups of tiles; keeps alpha and what is left of the light, (B, U, K) of U pixels, for the backward pass."""
+    """Blends groups of tiles; keeps alpha and what is left of the light, (B, U, K) of U pixels, for the way back."""
 
     @staticmethod
     def forward(
@@ -334,7 +334,8 @@ class _Splat(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         opacities, background, through, *kept = ctx.saved_tensors
         of_blended, of_through = grads
-        plan, full = ctx.plan, bool((opacities >= HIGHEST - _CLOSE).any())
+        plan: _Plan = ctx.plan
+        full = bool((opacities >= HIGHEST - _CLOSE).any())
         monomials, made = (
             _monomials(*plan.side, opacities),
             opacities.new_zeros(len(opacities) + 1, 6 + len(background)),
