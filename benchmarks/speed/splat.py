@@ -6,7 +6,7 @@ Two floors, both over the M pairs of a pixel and a Gaussian that the pixel's til
 
 - Memory alone: a renderer that keeps what its backward pass needs holds two numbers for each pair, alpha and what is
   left of the light, 4 bytes each. They are written once forward and read once backward: 16 M bytes.
-- Array passes: plain PyTorch has no fused kernels, so each operation reads its arrays from memory and writes its result.
+- Array passes: plain PyTorch has no fused kernels, so each operation reads its arrays and writes its result.
   Counted from the equations, 4 bytes each: forward, the exponent (1 written), its limits, exp, the least alpha,
   1 - alpha and the running product (1 read and 1 written each), the shares (2 read, 1 written), the blend (1 read): 15.
   Backward, the shares (3), the features (1), the light (1), their product (3), its running sum (2), the rest behind
