@@ -27,8 +27,10 @@ LOWEST = 1 / 255
 """Below this share a Gaussian is left out of a pixel."""
 _FADED, _FULL, _CLOSE = -6.0, math.log(HIGHEST), 1e-6
 """Logarithms of a share that is left out for certain and of the highest; how far from that one counts as that one."""
-TILE, WHOLE = 8, 1 << 19
+TILE, WHOLE = 4, 1 << 19
 """Side of a tile where Gaussians times pixels are more than the second number; below it the picture is one tile."""
+CELLS = 1 << 17
+"""Pairs of a pixel and a Gaussian that are worked on at once: a few arrays of that many numbers fit into a cache."""
 Backend = Literal["auto", "torch", "gsplat"]
 
 
@@ -127,39 +129,116 @@ def splat_gaussians(
     conics = torch.stack((variance_y, -both, variance_x), 1) / determinant[:, None]
     with torch.no_grad():
         plan = _plan(projected, opacities, size, pixel_centre, tile)
-    blended, through = _Splat.apply(
-        projected.means - pixel_centre, conics, opacities, features, background, plan, size, tile
-    )
+    blended, through = _Splat.apply(projected.means - pixel_centre, conics, opacities, features, background, plan, size)
     return blended, 1 - through
 
 
 # ---- which Gaussians a tile sees ------------------------------------------------------------------------------------
-class _Plan(NamedTuple):
-    """Gaussians (P,) by tile and by depth within it; those of tile t are numbers ``starts[t]`` to ``starts[t + 1]``."""
+class _Group(NamedTuple):
+    """Tiles that see about as many Gaussians, which are blended together.
 
+    Attributes:
+        tiles: (B,) their numbers.
+        gaussians: (B, K) what each sees, nearest first; the number of all Gaussians, G, stands for none.
+    """
+
+    tiles: Tensor
     gaussians: Tensor
-    starts: list[int]
+
+
+class _Plan(NamedTuple):
+    """The tiles of a picture.
+
+    Attributes:
+        groups: those that see any Gaussian.
+        side: height and width of a tile.
+        grid: how many stand below and beside each other.
+        pairs: of a tile and a Gaussian that it sees.
+    """
+
+    groups: list[_Group]
+    side: tuple[int, int]
+    grid: tuple[int, int]
+    pairs: int
+
+    def middles(self, tiles: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """x and y of the middle of each, (B, 1)."""
+        height, width = self.side
+        x, y = tiles % self.grid[1] * width + (width - 1) / 2, tiles // self.grid[1] * height + (height - 1) / 2
+        return x.to(dtype)[:, None], y.to(dtype)[:, None]
+
+    def cut(self, picture: Tensor) -> Tensor:
+        """(F, H, W) as tiles, (tiles, F, U); what hangs over the picture's edge is 0."""
+        (height, width), (rows, columns) = self.side, self.grid
+        over = rows * height - picture.shape[1], columns * width - picture.shape[2]
+        whole = torch.nn.functional.pad(picture, (0, over[1], 0, over[0])) if any(over) else picture
+        cells = whole.view(-1, rows, height, columns, width).permute(1, 3, 0, 2, 4)
+        return cells.reshape(rows * columns, -1, height * width)
+
+    def joined(self, tiles: Tensor, size: tuple[int, int]) -> Tensor:
+        """The other way."""
+        (height, width), (rows, columns) = self.side, self.grid
+        cells = tiles.view(rows, columns, -1, height, width).permute(2, 0, 3, 1, 4)
+        return cells.reshape(-1, rows * height, columns * width)[:, : size[0], : size[1]].contiguous()
 
 
 def _plan(projected: ProjectedGaussians, opacities: Tensor, size: tuple[int, int], centre: float, tile: int) -> _Plan:
-    rows, columns = (-(-side // tile) for side in size)
-    order = torch.argsort(projected.depths, stable=True)
-    order = order[(projected.seen & (opacities > LOWEST))[order]]
-    reach = (2 * torch.log(opacities[order] / LOWEST)).sqrt()[:, None]
-    half = reach * projected.covariances[order][:, [0, 2]].sqrt() * (1 + 1e-4) + 1e-3
-    at = projected.means[order] - centre
-    most = torch.tensor((columns, rows), device=at.device)
-    first = ((at - half).clamp(-1e7, 1e7) / tile).floor().long().clamp_min(0)
-    last = torch.minimum(((at + half).clamp(-1e7, 1e7) / tile).floor().long(), most - 1)
-    span = (last - first + 1).clamp_min(0)
-    counts = span[:, 0] * span[:, 1]
+    side = min(tile, size[0]), min(tile, size[1])
+    rows, columns = -(-size[0] // side[0]), -(-size[1] // side[1])
+    chosen = (projected.seen & (opacities > LOWEST)).nonzero()[:, 0]
+    order = chosen[torch.argsort(projected.depths[chosen], stable=True)]
+    reach = (2 * torch.log(opacities[order] / LOWEST)).sqrt()
+    at, spread = projected.means[order] - centre, projected.covariances[order]
+    spans = []
+    for axis, (length, most) in enumerate(((side[1], columns), (side[0], rows))):
+        half = reach * spread[:, 2 * axis].sqrt() * (1 + 1e-4) + 1e-3
+        low, high = ((at[:, axis] + sign * half) / length for sign in (-1, 1))
+        first = low.clamp(0, most).floor().to(torch.int32)
+        spans.append((first, (high.clamp(-1, most - 1).floor().to(torch.int32) - first + 1).clamp_min_(0)))
+    (left, wide), (top, high) = spans
+    counts = wide * high
     owner = torch.repeat_interleave(counts)
-    place = torch.arange(len(owner), device=at.device) - (counts.cumsum(0) - counts)[owner]
-    across, down = place % span[owner, 0], place // span[owner, 0]
-    tiles = (first[owner, 1] + down) * columns + first[owner, 0] + across
-    by_tile = torch.argsort(tiles, stable=True)
-    starts = torch.bincount(tiles, minlength=rows * columns).cumsum(0)
-    return _Plan(order[owner[by_tile]], [0, *starts.tolist()])
+    corner = top * columns + left
+    starts = counts.cumsum(0, dtype=torch.int32) - counts
+    place = torch.arange(len(owner), device=at.device, dtype=torch.int32) - starts.index_select(0, owner)
+    wide = wide.index_select(0, owner)
+    down = torch.div(place, wide, rounding_mode="floor")
+    tiles = corner.index_select(0, owner) + place + down * (columns - wide)  # down * columns + place - down * wide
+    return _Plan(
+        _groups(order.index_select(0, owner), tiles, rows * columns, side, len(opacities)),
+        side,
+        (rows, columns),
+        len(owner),
+    )
+
+
+def _groups(gaussians: Tensor, tiles: Tensor, count: int, side: tuple[int, int], none: int) -> list[_Group]:
+    """Pairs of a Gaussian and a tile, nearest first, as lists of about one length: `CELLS` numbers or one tile each."""
+    gaussians = gaussians.index_select(0, _stable_order(tiles, count))
+    lengths = torch.bincount(tiles, minlength=count)
+    starts = lengths.cumsum(0) - lengths
+    by_length = torch.argsort(lengths, descending=True, stable=True)
+    sorted_lengths = lengths[by_length].tolist()
+    groups, begin = [], 0
+    while begin < count and sorted_lengths[begin]:
+        longest = sorted_lengths[begin]
+        end = begin + max(1, CELLS // (longest * side[0] * side[1]))
+        while sorted_lengths[min(end, count) - 1] == 0:
+            end = min(end, count) - 1
+        these = by_length[begin:end]
+        steps = torch.arange(longest, device=tiles.device)
+        at = (starts[these, None] + steps).clamp_max_(len(gaussians) - 1)
+        listed = gaussians.take(at).masked_fill_(steps >= lengths[these, None], none)
+        groups.append(_Group(these, listed))
+        begin = end
+    return groups
+
+
+def _stable_order(keys: Tensor, count: int) -> Tensor:
+    """What sorts small whole numbers and keeps the order of equal ones; on a CPU by NumPy's radix sort of 16 bits."""
+    if keys.device.type == "cpu" and count < 1 << 16:
+        return torch.from_numpy(keys.numpy().astype("uint16").argsort(kind="stable"))
+    return torch.argsort(keys, stable=True)
 
 
 def _monomials(height: int, width: int, like: Tensor) -> Tensor:
@@ -173,48 +252,51 @@ def _monomials(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack((torch.ones_like(x), x, y, x * x, x * y, y * y), 1)
 
 
-class _Tile(NamedTuple):
-    """One tile: its part of the plan, its pixels and its middle."""
+# ---- blending ----------------------------------------------------------------------------------------
+class _Seen(NamedTuple):
+    """The Gaussians of a group: centres from the tile's middle, conics, ln of opacities (B, K), features (B, K, F)."""
 
-    numbers: Tensor
-    rows: slice
-    columns: slice
-    middle: tuple[float, float]
+    x: Tensor
+    y: Tensor
+    a: Tensor
+    b: Tensor
+    c: Tensor
+    log_opacities: Tensor
+    features: Tensor
 
-
-def _tiles(plan: _Plan, size: tuple[int, int], tile: int) -> list[_Tile]:
-    """The tiles that see any Gaussian."""
-    columns, found = -(-size[1] // tile), []
-    for t in range(len(plan.starts) - 1):
-        if plan.starts[t] == plan.starts[t + 1]:
-            continue
-        y, x = t // columns * tile, t % columns * tile
-        bottom, right = min(y + tile, size[0]), min(x + tile, size[1])
-        numbers = plan.gaussians[plan.starts[t] : plan.starts[t + 1]]
-        middle = ((x + right - 1) / 2, (y + bottom - 1) / 2)
-        found.append(_Tile(numbers, slice(y, bottom), slice(x, right), middle))
-    return found
+    def coefficients(self) -> Tensor:
+        """Of ln alpha as a polynomial of a tile's pixels, (B, 6, K), the order of `_monomials`."""
+        x, y, a, b, c = self[:5]
+        gx, gy = a * x + b * y, c * y + b * x
+        constant = self.log_opacities - 0.5 * (gx * x + gy * y)
+        return torch.stack((constant, gx, gy, -0.5 * a, -b, -0.5 * c), 1)
 
 
-# ---- one tile ----------------------------------------------------------------------------------------
-def _coefficients(means: Tensor, conics: Tensor, opacities: Tensor, middle: tuple[float, float]) -> Tensor:
-    """Of ln alpha as a polynomial of a tile's pixels, (6, K), the order of `_monomials`."""
-    x, y = means[:, 0] - middle[0], means[:, 1] - middle[1]
-    a, b, c = conics.unbind(1)
-    constant = opacities.log() - 0.5 * (a * x * x + c * y * y) - b * x * y
-    return torch.stack((constant, a * x + b * y, c * y + b * x, -0.5 * a, -b, -0.5 * c))
+def _table(means: Tensor, conics: Tensor, opacities: Tensor, features: Tensor) -> Tensor:
+    """A row for each Gaussian, and a last one that stands for none: nothing is seen of it."""
+    table = means.new_zeros(len(means) + 1, 6 + features.shape[1])
+    table[-1, 5] = -1e4
+    torch.cat((means, conics, opacities.log()[:, None], features), 1, out=table[:-1])
+    return table
+
+
+def _seen(table: Tensor, plan: _Plan, group: _Group) -> _Seen:
+    rows = table.index_select(0, group.gaussians.flatten()).unflatten(0, group.gaussians.shape)
+    x, y, a, b, c, log_opacities = rows[:, :, :6].movedim(2, 0).contiguous()
+    middle_x, middle_y = plan.middles(group.tiles, table.dtype)
+    return _Seen(x - middle_x, y - middle_y, a, b, c, log_opacities, rows[:, :, 6:])
 
 
 def _shares(alpha: Tensor, left: Tensor) -> Tensor:
-    """alpha_i prod_{j < i} (1 - alpha_j), (U, K): what is left before a Gaussian less what is left behind it."""
+    """alpha_i prod_{j < i} (1 - alpha_j), (B, U, K): what is left before a Gaussian less what is left behind it."""
     found = torch.empty_like(left)
-    torch.sub(left[:, :-1], left[:, 1:], out=found[:, 1:])
-    found[:, 0] = alpha[:, 0]
+    torch.sub(left[:, :, :-1], left[:, :, 1:], out=found[:, :, 1:])
+    found[:, :, 0] = alpha[:, :, 0]
     return found
 
 
 class _Splat(torch.autograd.Function):
-    """Blends tile by tile; keeps alpha and what is left of the light, (U, K) of U pixels, for the backward pass."""
+    """Blends groups of tiles; keeps alpha and what is left of the light, (B, U, K) of U pixels, for the way back."""
 
     @staticmethod
     def forward(
@@ -226,77 +308,71 @@ class _Splat(torch.autograd.Function):
         background: Tensor,
         plan: _Plan,
         size: tuple[int, int],
-        tile: int,
     ) -> tuple[Tensor, Tensor]:
-        blended = background[:, None, None].expand(-1, *size).clone()
-        through = means.new_ones(size)
-        tiles, kept = _tiles(plan, size, tile), []
-        for part in tiles:
-            k = part.numbers
-            shape = (part.rows.stop - part.rows.start, part.columns.stop - part.columns.start)
-            alpha = _monomials(*shape, means) @ _coefficients(means[k], conics[k], opacities[k], part.middle)
+        pixels = plan.side[0] * plan.side[1]
+        tiles = plan.grid[0] * plan.grid[1]
+        blended = background[None, :, None].repeat(tiles, 1, pixels)
+        through = means.new_ones(tiles, 1, pixels)
+        table, monomials, kept = _table(means, conics, opacities, features), _monomials(*plan.side, means), []
+        for group in plan.groups:
+            seen = _seen(table, plan, group)
+            alpha = torch.matmul(monomials, seen.coefficients())
             alpha.clamp_(_FADED, _FULL).exp_()  # exp makes no denormal numbers, which are slow
             torch.threshold_(alpha, LOWEST, 0.0)
-            left = torch.cumprod(1 - alpha, 1)
-            colour = (_shares(alpha, left) @ features[k]).T + background[:, None] * left[:, -1]
-            blended[:, part.rows, part.columns] = colour.unflatten(1, shape)
-            through[part.rows, part.columns] = left[:, -1].unflatten(0, shape)
-            kept += [alpha, left]
-        ctx.save_for_backward(means, conics, opacities, features, background, through, *kept)
-        ctx.tiles = tiles
-        return blended, through
+            left = torch.cumprod(1 - alpha, 2)
+            last = left[:, None, :, -1]
+            blended[group.tiles] = (_shares(alpha, left) @ seen.features).mT + background[:, None] * last
+            through[group.tiles] = last
+            kept += [alpha, left, *seen]
+        through = plan.joined(through, size)[0]
+        ctx.save_for_backward(opacities, background, through, *kept)
+        ctx.plan = plan
+        return plan.joined(blended, size), through
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
-        means, conics, opacities, features, background, through, *kept = ctx.saved_tensors
+        opacities, background, through, *kept = ctx.saved_tensors
         of_blended, of_through = grads
-        made = [torch.zeros_like(t) for t in (means, conics, opacities, features)]
+        plan: _Plan = ctx.plan
         full = bool((opacities >= HIGHEST - _CLOSE).any())
-        for n, part in enumerate(ctx.tiles):
-            alpha, left = kept[2 * n], kept[2 * n + 1]
-            k, where = part.numbers, (part.rows, part.columns)
-            wanted = of_blended[:, *where].flatten(1)
-            last = (background @ wanted + of_through[where].flatten()) * left[:, -1]
+        monomials, made = (
+            _monomials(*plan.side, opacities),
+            opacities.new_zeros(len(opacities) + 1, 6 + len(background)),
+        )
+        all_wanted = plan.cut(of_blended)
+        behind = background @ all_wanted + plan.cut(of_through[None])[:, 0]
+        for n, group in enumerate(plan.groups):
+            alpha, left, *parts = kept[9 * n : 9 * n + 9]
+            seen, wanted = _Seen(*parts), all_wanted[group.tiles]
             weight = _shares(alpha, left)
-            made[3].index_add_(0, k, (wanted @ weight).T)
-            slope = _slope(alpha, weight, wanted.T @ features[k].T, last)
+            of_features = wanted @ weight
+            slope = _slope(alpha, weight, wanted.mT @ seen.features.mT, behind[group.tiles] * left[:, :, -1])
             if full:
                 slope.masked_fill_(alpha >= HIGHEST - _CLOSE, 0.0)
-            height, width = through[where].shape
-            moments = slope.T @ _monomials(height, width, means)
-            _spread(made, moments, k, means[k], conics[k], opacities[k], part.middle)
+            found = torch.cat((_spread(seen, monomials.T @ slope), of_features), 1)
+            made.index_add_(0, group.gaussians.flatten(), found.mT.reshape(-1, found.shape[1]))
         of_background = (of_blended * through).sum((1, 2))
-        return (*made, of_background, None, None, None)
+        made = made[:-1]
+        return made[:, :2], made[:, 2:5], made[:, 5] / opacities, made[:, 6:], of_background, None, None
 
 
 def _slope(alpha: Tensor, weight: Tensor, light: Tensor, last: Tensor) -> Tensor:
-    """d loss / d ln alpha (U, K): what a Gaussian adds itself, less its part of what comes from behind it."""
+    """d loss / d ln alpha (B, U, K): what a Gaussian adds itself, less its part of what comes from behind it."""
     added = weight.mul_(light)
-    later = added.cumsum(1)
-    later = torch.sub((later[:, -1] + last)[:, None], later)
+    later = added.cumsum(2)
+    later = torch.sub((later[:, :, -1] + last)[:, :, None], later)
     return added.sub_(later.mul_(alpha / (1 - alpha)))
 
 
-def _spread(
-    made: list[Tensor],
-    moments: Tensor,
-    k: Tensor,
-    means: Tensor,
-    conics: Tensor,
-    opacities: Tensor,
-    middle: tuple[float, float],
-) -> None:
-    """Add a tile's part of the gradients of means, conics and opacities: sums over its pixels, (K, 6)."""
+def _spread(seen: _Seen, moments: Tensor) -> Tensor:
+    """Gradients of centres, conics and ln opacities (B, 6, K), of sums over a tile's pixels (B, 6, K)."""
     m0, mx, my, mxx, mxy, myy = moments.unbind(1)
-    x, y = means[:, 0] - middle[0], means[:, 1] - middle[1]
-    a, b, c = conics.unbind(1)
+    x, y, a, b, c = seen[:5]
     dx, dy = mx - x * m0, my - y * m0  # sums of slope times (u - u_i)
-    made[0].index_add_(0, k, torch.stack((a * dx + b * dy, b * dx + c * dy), 1))
-    dxx, dyy = mxx - 2 * x * mx + x * x * m0, myy - 2 * y * my + y * y * m0
-    dxy = mxy - x * my - y * mx + x * y * m0
-    made[1].index_add_(0, k, torch.stack((-0.5 * dxx, -dxy, -0.5 * dyy), 1))
-    made[2].index_add_(0, k, m0 / opacities)
+    dxx, dyy = mxx - x * (mx + dx), myy - y * (my + dy)
+    dxy = mxy - x * my - y * dx
+    return torch.stack((a * dx + b * dy, b * dx + c * dy, -0.5 * dxx, -dxy, -0.5 * dyy, m0), 1)
 
 
 # ---- gsplat ----------------------------------------------------------------------------------------
