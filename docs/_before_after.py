@@ -1,15 +1,18 @@
-"""Pictures of the documentation: a built-in photograph before and after every restoration system, and as it was.
+"""Pictures of the documentation: built-in data before and after every restoration system, and as they were.
 
-    python docs/_before_after.py                     all systems that restore images and have no picture yet
+    python docs/_before_after.py                     all systems that restore and have no picture yet
     python docs/_before_after.py rrformer --steps 300    one of them anew, with so many steps in place of the preset's
 
-Each system is trained with its laptop preset on its built-in data; what is shown are photographs that are held out.
+Each system is trained with its laptop preset on its built-in data; what is shown is held out: the first photograph, or
+the middle frame of the first clip. A picture's JSON says the steps and the PSNR of what is shown, for the caption.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,48 +22,67 @@ import numpy as np
 import selftaught
 from selftaught import catalog, methods
 from selftaught.data import open_source, to_unit
-from selftaught.run.outputs.image import restore
+from selftaught.evaluation import restoration
+from selftaught.run.outputs import clip, image
 from selftaught.views import noise
 
 FOLDER = Path(__file__).parent / "images" / "restoration"
 SIDE, GAP, QUALITY = 220, 6, 82
 NOISE = "correlated:25"
 SHOWN = 0
+KINDS = ("image", "clip")
+GIVEN: dict[str, dict[str, Any]] = {"perceptual-ssim": {"model": "srcnn", "patch": 48}}
+"""Options besides the preset's."""
 
 
 def systems() -> list[str]:
     """Restoration systems that are built, without the baselines."""
     cards = [c for c in catalog.search(job="restore") if c.built and not c.baseline]
-    return [c.slug for c in cards if methods.get(c.slug).output == "image"]
+    return [c.slug for c in cards if methods.get(c.slug).output in KINDS]
 
 
-def picture(slug: str, steps: int | None) -> np.ndarray:
-    """Train and show: before, after and clean side by side, uint8 RGB."""
-    given: dict[str, Any] = {"steps": steps} if steps else {}
-    made_noisy = not hasattr(methods.get(slug), "degraded")  # it learns from noisy pictures alone
-    given |= {"noise": NOISE, "data": "photos:whole"} if made_noisy else {}
-    with tempfile.TemporaryDirectory() as place:
-        run = selftaught.train(slug, out=str(Path(place) / "run"), preset="laptop", quiet=True, workers=0, **given)
-        method: Any = run.method.eval()
-        source = open_source("photos:whole", split="test")
-        clean = to_unit(source.read(SHOWN), None)
-        top, left = ((side - 2 * SIDE) // 2 for side in clean.shape[:2])
-        clean = np.ascontiguousarray(clean[max(0, top) : top + 2 * SIDE, max(0, left) : left + 2 * SIDE])
-        if made_noisy:
-            noisy = noise.correlated(clean, 25 / 255, np.random.default_rng(0), kernel=3)
-            before, target, more = noisy.astype(np.float32), clean, []
-        else:
-            before, target, *more = method.degraded(clean)
-        after = restore(method, before, companions=more[0] if more else None)
-    if before.shape != target.shape:
-        before = method.simplest(before)
-    return np.hstack([_panel(image) for image in (before, after, target)])
+def train(slug: str, steps: int | None, place: Path) -> Any:
+    """A run of the laptop preset."""
+    given: dict[str, Any] = GIVEN.get(slug, {}) | ({"steps": steps} if steps else {})
+    if learns_from_noise(slug):
+        given |= {"noise": NOISE, "data": "photos:whole"}
+    return selftaught.train(slug, out=str(place), preset="laptop", quiet=True, workers=0, **given)
 
 
-def _panel(image: np.ndarray) -> np.ndarray:
-    """The middle of an image in [0, 1], with a white margin at its right."""
-    top, left = ((side - SIDE) // 2 for side in image.shape[:2])
-    cut = (np.clip(image, 0, 1)[top : top + SIDE, left : left + SIDE] * 255 + 0.5).astype(np.uint8)
+def learns_from_noise(slug: str) -> bool:
+    """Whether a system of images learns from noisy pictures alone."""
+    kind: Any = methods.get(slug)
+    return kind.output == "image" and not hasattr(kind, "degraded")
+
+
+def before_after(run: Any, slug: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three pictures (H, W, C) in [0, 1]."""
+    method: Any = run.method.eval()
+    if method.output == "clip":
+        source: Any = open_source(method.default_data, modality="clip", split="test")
+        source = method.to_judge(source) if hasattr(method, "to_judge") else source
+        frames = clip.restored_row(method, source, SHOWN, None)
+        middle = len(frames.this) // 2
+        return frames.raw[middle], frames.this[middle], frames.clean[middle]
+    clean = to_unit(open_source("photos:whole", split="test").read(SHOWN), None)
+    top, left = (max(0, (side - 2 * SIDE) // 2) for side in clean.shape[:2])
+    clean = np.ascontiguousarray(clean[top : top + 2 * SIDE, left : left + 2 * SIDE])
+    if learns_from_noise(slug):
+        noisy = noise.correlated(clean, 25 / 255, np.random.default_rng(0), kernel=3).astype(np.float32)
+        seen: tuple[Any, ...] = (noisy, clean)
+    else:
+        seen = method.degraded(clean)
+    picture = image.restored_row(method, slug, seen[0], seen[1], seen[2] if len(seen) > 2 else {})
+    return picture.raw, picture.this, picture.clean
+
+
+def _panel(shown: np.ndarray) -> np.ndarray:
+    """The middle of an image in [0, 1], small ones enlarged, with a white margin at its right."""
+    times = max(1, SIDE // max(shown.shape[:2]))
+    shown = np.clip(shown, 0, 1).repeat(times, 0).repeat(times, 1)
+    top, left = (max(0, (side - SIDE) // 2) for side in shown.shape[:2])
+    cut = (shown[top : top + SIDE, left : left + SIDE] * 255 + 0.5).astype(np.uint8)
+    cut = cut.repeat(3, 2) if cut.shape[2] == 1 else cut
     return np.pad(cut, ((0, 0), (0, GAP), (0, 0)), constant_values=255)
 
 
@@ -72,10 +94,27 @@ def main() -> None:
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     for slug in options.slug or [s for s in systems() if not (FOLDER / f"{s}.jpg").exists()]:
-        made = picture(slug, options.steps)
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory() as place:
+            run = train(slug, options.steps, Path(place) / "run")
+            shown = before_after(run, slug)
+            facts = told(run, slug, shown) | {"minutes": round((time.perf_counter() - began) / 60, 1)}
+        made = np.hstack([_panel(one) for one in shown])
         file = FOLDER / f"{slug}.jpg"
         cv2.imwrite(str(file), made[:, :-GAP, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-        print(f"{file}: {file.stat().st_size / 1000:.0f} kB")
+        file.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        print(f"{file}: {file.stat().st_size / 1000:.0f} kB, {facts}", flush=True)
+
+
+def told(run: Any, slug: str, shown: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """Steps, options, and the PSNR of what is shown, measured as the method's paper measures it."""
+    method: Any = run.method
+    customs = method.judged() if hasattr(method, "judged") else {}
+    customs = {key: value for key, value in customs.items() if key in ("channel", "shave")}
+    before, after, clean = shown
+    found = [restoration([one], [clean], data_range=1.0, **customs)["psnr"].mean for one in (before, after)]
+    facts: dict[str, Any] = {"steps": int(run.settings.steps), "options": GIVEN.get(slug, {})}
+    return facts | {"psnr before": round(found[0], 2), "psnr after": round(found[1], 2)}
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def card_page(slug: str, claims: Path = CLAIMS) -> str:
         parts.append(f"**Stages.** {', then '.join(trained)}; each is an ordinary run, resumable inside and between.")
     parts.append(f"```bash\n{text.command(c)}\n```")
     if (RESTORED / f"{slug}.jpg").is_file():
-        parts.append(f"![{c.title}: {SHOWN}](../images/restoration/{slug}.jpg)")
+        parts += [f"![{c.title}: {SHOWN}](../images/restoration/{slug}.jpg)", *restored_caption(slug)]
     parts += claim_section(slug, claims)
     recipes = catalog.presets(slug)
     if recipes:
@@ -252,9 +252,22 @@ def _choice(cards: list[catalog.Card]) -> str:
 def restored_pictures() -> str:
     """Every picture of docs/_before_after.py under its system's name."""
     shown = [c for c in catalog.all_cards() if (RESTORED / f"{c.slug}.jpg").is_file()]
-    return "\n\n".join(
-        f"**[{c.slug}](methods/{c.slug}.md)**\n\n![{c.title}: {SHOWN}](images/restoration/{c.slug}.jpg)" for c in shown
-    )
+    parts: list[str] = []
+    for c in shown:
+        picture = f"![{c.title}: {SHOWN}](images/restoration/{c.slug}.jpg)"
+        parts += [f"**[{c.slug}](methods/{c.slug}.md)**", picture, *restored_caption(c.slug)]
+    return "\n\n".join(parts)
+
+
+def restored_caption(slug: str) -> list[str]:
+    """What stands below a picture of docs/_before_after.py: how long was trained, and the PSNR of what is shown."""
+    file = RESTORED / f"{slug}.json"
+    if not file.is_file():
+        return []
+    told = json.loads(file.read_text(encoding="utf-8"))
+    options = "".join(f" --{name} {value}" for name, value in told["options"].items())
+    trained = f"`--preset laptop{options}`, {told['steps']} steps of the main stage, {told['minutes']} minutes on a CPU"
+    return [f"*{SHOWN.capitalize()}: {trained}. PSNR {told['psnr before']} dB before, {told['psnr after']} dB after.*"]
 
 
 def settings_page() -> str:

@@ -29,7 +29,7 @@ from selftaught.run.outputs._video import VIDEO_FORMS, write_video
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
 
-__all__ = ["Clip", "restored_clip", "restored_frames"]
+__all__ = ["Clip", "Row", "restored_clip", "restored_frames", "restored_row"]
 
 _CHUNK, _REACH, _OVERLAP = 12, 2, 32
 _JUDGED, _SHOWN = 16, 6
@@ -115,7 +115,7 @@ class Clip(Output):
         method: Any = page.method
         for i in range(min(8, len(page.train))):
             try:
-                row = _row(method, page.train, i, None)
+                row = restored_row(method, page.train, i, None)
             except SampleError:
                 continue
             middle = len(row.this) // 2
@@ -234,7 +234,7 @@ def _write_frames(job: Job, i: int, path: Path) -> None:
 
 # ---- evaluation --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """Frames (T, H, W, C) in [0, 1] before (``raw``) and after (``this``), and clean ones where they are known."""
 
     name: str
@@ -243,7 +243,7 @@ class _Row:
     clean: np.ndarray
 
 
-def _rows(bench: Bench, lost: Skipped) -> Iterator[_Row]:
+def _rows(bench: Bench, lost: Skipped) -> Iterator[Row]:
     """The test clips, restored: 16 frames each (or a method's ``frames_judged``), as many clips as ``limit`` allows."""
     method: Any = bench.method
     split = "test" if bench.clean is None else "all"
@@ -261,17 +261,22 @@ def _rows(bench: Bench, lost: Skipped) -> Iterator[_Row]:
     for i in np.unique(np.linspace(0, len(source) - 1, count).astype(int)).tolist():
         bench.say(f"restoring {source.names[i]}")
         try:
-            yield _row(method, source, i, clean)
+            yield restored_row(method, source, i, clean)
         except SampleError as error:
             bench.say(f"skipped {error}")
             lost.append((source.names[i], error.reason))
 
 
-def _row(method: Any, source: Any, i: int, clean: Source | None) -> _Row:
+def restored_row(method: Any, source: Any, i: int, clean: Source | None) -> Row:
+    """A clip before, after and clean, as it is judged: ``source`` as the method's ``to_judge`` arranges it.
+
+    Raises:
+        SampleError: it can't be read, or comes out in another size than its clean clip.
+    """
     name = source.names[i]
     _face(method, source, i)
     if hasattr(method, "judged_clip"):
-        return _Row(name, *method.judged_clip(source, i))
+        return Row(name, *method.judged_clip(source, i))
     limits, paired = method.value_range, getattr(method, "pair_fields", ())
     numbers = np.arange(min(source.frames(i), _JUDGED))
     if clean is not None:
@@ -292,7 +297,7 @@ def _row(method: Any, source: Any, i: int, clean: Source | None) -> _Row:
     if len(this) <= 2 * ends:
         raise SampleError(name, f"{len(this)} frames, of which the first and last {ends} aren't judged")
     inner = slice(ends, len(this) - ends)
-    return _Row(name, frames[inner], this[inner], target[inner] if target.size else target)
+    return Row(name, frames[inner], this[inner], target[inner] if target.size else target)
 
 
 def _partner(clean: Any, name: str, numbers: np.ndarray) -> np.ndarray:
@@ -312,7 +317,7 @@ def _size(frames: np.ndarray) -> str:
     return "x".join(map(str, frames.shape))
 
 
-def _sections(rows: list[_Row], result: dict[str, evaluation.Result]) -> dict[str, Any]:
+def _sections(rows: list[Row], result: dict[str, evaluation.Result]) -> dict[str, Any]:
     """The worst frame of each of the worst clips, and their curves."""
     frames = [one.figures["per_frame"] for one in (result["this"], result["raw"])]
     found: list[tuple[float, dict[str, Any], dict[str, Any]]] = []
@@ -330,7 +335,7 @@ def _sections(rows: list[_Row], result: dict[str, evaluation.Result]) -> dict[st
     return {"restoration": [item for _, item, _ in found], "frames": [curve for _, _, curve in found]}
 
 
-def _shown(row: _Row, at: int) -> dict[str, Any]:
+def _shown(row: Row, at: int) -> dict[str, Any]:
     found = {"name": f"{row.name}#{at}", "noisy": _picture(row.raw[at]), "restored": _picture(row.this[at])}
     return found | ({"clean": _picture(row.clean[at])} if row.clean.size else {})
 

@@ -32,7 +32,7 @@ from selftaught.run.outputs._pictures import Beside, write_image
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
 
-__all__ = ["Image", "restore"]
+__all__ = ["Image", "Row", "restore", "restored_row"]
 
 _SHOWN, _SIDE = 6, 640
 
@@ -204,7 +204,7 @@ def resized(beside: Beside, size: tuple[int, ...]) -> Beside:
 
 # ---- evaluation --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """A picture before (``raw``) and after (``this``), the clean one where it is known, all answers where there are."""
 
     name: str
@@ -214,18 +214,18 @@ class _Row:
     answers: np.ndarray | None = None
 
 
-def _restored(bench: Bench, lost: Skipped) -> Iterator[_Row]:
+def _restored(bench: Bench, lost: Skipped) -> Iterator[Row]:
     """The test images, restored; those that can't be are added to ``lost``."""
     for name, image, target, more in _pairs(bench, lost):
         bench.say(f"restoring {name}")
         try:
-            yield _row(bench.method, name, image, target, more)
+            yield restored_row(bench.method, name, image, target, more)
         except SampleError as error:
             bench.say(f"skipped {error}")
             lost.append((name, error.reason))
 
 
-def _residual_text(bench: Bench, rows: list[_Row]) -> dict[str, dict[str, evaluation.Result]]:
+def _residual_text(bench: Bench, rows: list[Row]) -> dict[str, dict[str, evaluation.Result]]:
     """What a text detector finds before and after, where it is installed."""
     try:
         require("rapidocr_onnxruntime", "ocr")
@@ -258,15 +258,20 @@ def _left_out(lost: Skipped) -> str:
     return f"{len(lost)} images left out ({shown}{more})"
 
 
-def _row(method: Any, name: str, image: np.ndarray, target: np.ndarray, more: dict[str, Tensor]) -> _Row:
+def restored_row(method: Any, name: str, image: np.ndarray, target: np.ndarray, more: dict[str, Tensor]) -> Row:
+    """A picture before, after and clean, as it is judged; ``more`` is what it comes with (its kernel).
+
+    Raises:
+        SampleError: it comes out in another size than its clean picture.
+    """
     simplest = method.simplest(image) if hasattr(method, "simplest") else image
     if target.size and simplest.shape != target.shape:
         made, wanted = ("x".join(map(str, picture.shape)) for picture in (simplest, target))
         raise SampleError(name, f"is made {made}, its clean image is {wanted}")
     several = answers(method, image, name) if hasattr(method, "candidates") and target.size else None
     if several is not None and method.chosen is not None:
-        return _Row(name, simplest, several[method.chosen], target, several)
-    return _Row(name, simplest, restore(method, image, name=name, companions=more), target, several)
+        return Row(name, simplest, several[method.chosen], target, several)
+    return Row(name, simplest, restore(method, image, name=name, companions=more), target, several)
 
 
 def _pairs(bench: Bench, lost: Skipped) -> Iterator[tuple[str, np.ndarray, np.ndarray, dict[str, Tensor]]]:
@@ -310,7 +315,7 @@ def _companions(method: Any, source: Source, i: int) -> dict[str, Tensor]:
     return method.companions(source, i) if hasattr(method, "companions") else {}
 
 
-def _examples(method: Any, source: Source, count: int = 3) -> Iterator[_Row]:
+def _examples(method: Any, source: Source, count: int = 3) -> Iterator[Row]:
     """Some images before and after."""
     found = 0
     for i in np.linspace(0, len(source) - 1, min(3 * count, len(source))).astype(int):
@@ -325,7 +330,7 @@ def _examples(method: Any, source: Source, count: int = 3) -> Iterator[_Row]:
         if hasattr(method, "degraded"):
             image, target, *rest = method.degraded(image)
             more = rest[0] if rest else {}
-        yield _row(method, source.names[int(i)], image, target, more)
+        yield restored_row(method, source.names[int(i)], image, target, more)
 
 
 def _clean(reference: Source, name: str) -> np.ndarray:
@@ -345,7 +350,7 @@ def _stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).name else name
 
 
-def _shown(row: _Row) -> dict[str, Any]:
+def _shown(row: Row) -> dict[str, Any]:
     found = {"name": row.name, "noisy": _picture(row.raw), "restored": _picture(row.this)}
     return found | ({"clean": _picture(row.clean)} if row.clean.size else {})
 

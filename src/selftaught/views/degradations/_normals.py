@@ -47,10 +47,16 @@ def normals(seed: float, shape: tuple[int, ...]) -> np.ndarray:
     count = math.prod(shape)
     half = (count + 1) // 2
     hashed = _mixed(_mixed(np.arange(2 * half, dtype=np.uint32) ^ np.uint32(low)) + np.uint32(high))
-    unit = (hashed >> np.uint32(8)).astype(np.float32)
-    radius = np.sqrt(np.float32(-2) * np.log((unit[:half] + np.float32(1)) * np.float32(2**-24)))
-    angle = unit[half:] * np.float32(2 * math.pi * 2**-24)
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count].reshape(shape)
+    unit = np.right_shift(hashed, np.uint32(8), out=hashed).astype(np.float32)
+    radius, angle = unit[:half], unit[half:]
+    radius += np.float32(1)
+    radius *= np.float32(2**-24)
+    np.sqrt(np.multiply(np.log(radius, out=radius), np.float32(-2), out=radius), out=radius)
+    angle *= np.float32(2 * math.pi * 2**-24)
+    made = np.concatenate([np.cos(angle), np.sin(angle)])
+    made[:half] *= radius
+    made[half:] *= radius
+    return made[:count].reshape(shape)
 
 
 def normals_batch(seeds: np.ndarray, shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -60,11 +60,12 @@ def _compress(x: np.ndarray, op: JPEG, values: list[float]) -> tuple[np.ndarray,
         )
     levels = np.rint(x * 255).astype(np.uint8) if floats else x
     grey = x.shape[2] == 1
-    file = cv2.imencode(".jpg", levels if grey else levels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(values[0])])[1]
+    levels = levels if grey else cv2.cvtColor(levels, cv2.COLOR_RGB2BGR)
+    file = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, int(values[0])])[1]
     made = cv2.imdecode(file, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
     assert made is not None
-    made = made[:, :, None] if grey else made[:, :, ::-1]
-    done = made.astype(x.dtype) / x.dtype.type(255) if floats else np.ascontiguousarray(made)
+    made = made[:, :, None] if grey else cv2.cvtColor(made, cv2.COLOR_BGR2RGB)
+    done = made.astype(x.dtype) / x.dtype.type(255) if floats else made
     return done, {"quality": np.float32(values[0])}
 
 

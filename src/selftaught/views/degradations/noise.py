@@ -94,11 +94,13 @@ def _noise(x: np.ndarray, op: GaussianNoise, values: list[float]) -> tuple[np.nd
     *frames, height, width, channels = x.shape
     field = normals(seed, (*frames, height + more, width + more, channels))
     field = _spread(field, len(frames), op.reach()) if more else field
-    noisy = x + np.float32(sigma) * field
-    if not np.issubdtype(x.dtype, np.floating):
-        limits = np.iinfo(x.dtype)
-        noisy = np.clip(np.rint(noisy), limits.min, limits.max)
-    return noisy.astype(x.dtype, copy=False), {"sigma": np.float32(sigma)}
+    noisy = np.multiply(field, np.float32(sigma), out=field)
+    if x.dtype.kind == "f":
+        return (x + noisy).astype(x.dtype, copy=False), {"sigma": np.float32(sigma)}
+    limits = np.iinfo(x.dtype)
+    noisy = np.add(x, noisy, out=noisy) if x.itemsize < 4 else x + noisy
+    np.clip(np.rint(noisy, out=noisy), limits.min, limits.max, out=noisy)
+    return noisy.astype(x.dtype), {"sigma": np.float32(sigma)}
 
 
 @executor(GaussianNoise, "image", "clip", "volume", device=True)

@@ -14,8 +14,11 @@ from selftaught.views.operation import Drawn, Op, executor, freeze
 
 __all__ = ["Downsample", "Upsample", "bicubic"]
 
-_BLOCK = 64
+_BLOCK = 16
 """Output rows that are made by one matrix product: wide enough for BLAS, narrow enough to touch few input rows."""
+
+_BYTES = 32
+"""OpenCV turns pixels of up to so many bytes."""
 
 
 def bicubic(x: Any, scale: float | tuple[float, float] | None = None, *, size: tuple[int, int] | None = None) -> Any:
@@ -110,17 +113,39 @@ def _resized(x: Any, first: int, out: tuple[int, int], scales: tuple[float, floa
 
 
 def _along_array(x: np.ndarray, axis: int, out: int, scale: float) -> np.ndarray:
-    bands = _bands(x.shape[axis], out, scale)
-    whole = not np.issubdtype(x.dtype, np.floating)
-    work = np.float64 if whole else max(x.dtype, np.dtype(np.float32))
-    lines = np.moveaxis(x, axis, 0)
-    flat = np.ascontiguousarray(lines).reshape(len(lines), -1)
-    made = [band.astype(work) @ flat[low : low + band.shape[1]].astype(work, copy=False) for low, band in bands]
-    done = np.concatenate(made).reshape(-1, *lines.shape[1:])
+    whole = x.dtype.kind not in "f"
+    if whole:  # 8 bits times weights that are exact in float32 at scales of a power of 2 stay exact
+        work = np.dtype(np.float32 if x.dtype == np.uint8 else np.float64)
+    else:
+        work = max(x.dtype, np.dtype(np.float32))
+    lines = _turned(x, axis)
+    flat = lines.reshape(len(lines), -1).astype(work, copy=False)
+    done = np.empty((out, flat.shape[1]), work)
+    start = 0
+    for low, band in _bands_of(x.shape[axis], out, scale, work):
+        stop = start + len(band)
+        np.matmul(band, flat[low : low + band.shape[1]], out=done[start:stop])
+        start = stop
     if whole:
         limits = np.iinfo(x.dtype)
-        done = np.clip(np.floor(done + 0.5), limits.min, limits.max)
-    return np.ascontiguousarray(np.moveaxis(done, 0, axis)).astype(x.dtype, copy=False)
+        done += 0.5
+        np.clip(done if limits.min == 0 else np.floor(done, out=done), limits.min, limits.max, out=done)
+    return _turned(done.astype(x.dtype, copy=False).reshape(out, *lines.shape[1:]), axis)
+
+
+def _turned(x: np.ndarray, axis: int) -> np.ndarray:
+    """An axis and the first one exchanged; contiguous."""
+    if axis == 1 and x.ndim in (2, 3) and x.itemsize * (x.shape[2] if x.ndim == 3 else 1) <= _BYTES:
+        import cv2
+
+        return cv2.transpose(x).reshape(x.shape[1], x.shape[0], *x.shape[2:])
+    return np.ascontiguousarray(x.swapaxes(axis, 0))
+
+
+@lru_cache(maxsize=256)
+def _bands_of(side: int, out: int, scale: float, dtype: np.dtype) -> tuple[tuple[int, np.ndarray], ...]:
+    """:func:`_bands` in another precision."""
+    return tuple((low, band.astype(dtype)) for low, band in _bands(side, out, scale))
 
 
 @lru_cache(maxsize=64)
