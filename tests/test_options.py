@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
+import torch
 
-from selftaught import methods
+from selftaught import catalog, methods
 from selftaught.catalog.rules import (
     Count,
     Form,
@@ -26,6 +27,8 @@ from selftaught.catalog.rules import (
     check_options,
 )  # fmt: skip
 from selftaught.cli import main
+from selftaught.cli._main import _out_of_memory
+from selftaught.cli.commands.train import parse_train
 from selftaught.errors import UserError
 from selftaught.networks.series import SERIES_ENCODERS
 from selftaught.run import configuration
@@ -230,3 +233,23 @@ def test_series_get_an_encoder_of_series_unless_another_is_asked_for(slug: str) 
         assert config.encoder not in SERIES_ENCODERS
         _, config = configuration.resolve(kind, "series", {"device": "cpu", "encoder": "resnet18"})
         assert config.encoder == "resnet18", "what was asked for is refused when it is built, not changed"
+
+
+def test_every_train_command_shows_its_help_and_no_option_has_two_meanings(capsys: pytest.CaptureFixture[str]) -> None:
+    own = {option.name for option in catalog.settings()}
+    for card in catalog.all_cards():
+        if catalog.method_file(card.slug).parent.name != "methods":
+            continue
+        assert not own & {option.name for option in catalog.options(card.slug)}, card.slug
+        with pytest.raises(SystemExit) as ended:
+            parse_train(card.slug, ["--help"])
+        assert ended.value.code == 0
+        assert f"options of {card.slug}" in capsys.readouterr().out
+
+
+def test_memory_that_there_is_not_is_told_from_other_errors() -> None:
+    for ask in (lambda: np.empty(2**58), lambda: torch.empty(2**58), lambda: bytearray(2**60)):
+        with pytest.raises((MemoryError, RuntimeError)) as error:
+            ask()
+        assert _out_of_memory(error.value)
+    assert not _out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

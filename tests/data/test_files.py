@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -231,3 +233,13 @@ def test_an_empty_folder_says_what_was_looked_for(tmp_path):
 def test_a_pattern_without_match(tmp_path):
     with pytest.raises(UserError, match=r"no image matches this pattern"):
         open_source(f"{tmp_path}/*.png")
+
+
+def test_pipes_and_devices_are_passed_over_and_named(tmp_path: Path) -> None:
+    folder_of(tmp_path, ["a.png", "b.png", "c.png"])
+    os.mkfifo(tmp_path / "waits.png")
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
+    passed: Counter[str] = Counter()
+    assert "waits.png" not in walk(tmp_path, (".png",), passed)
+    assert passed["pipes and devices"] == 2
+    assert len(open_source(tmp_path, split="all")) == 3

@@ -198,3 +198,11 @@ def test_a_user_s_mistake_comes_out_of_the_loader_s_processes_as_its_one_line(
             list(batches)
         reasons.append(str(found.value))
     assert reasons == ["depth.csv: column far is missing; name it with ?column="] * 2
+
+
+def test_a_skipped_name_that_is_not_utf8_or_looks_like_a_formula_is_listed_as_it_is(tmp_path: Path) -> None:
+    source = open_source(np.zeros((2, 8, 8, 3), np.uint8))
+    source.names = ["a\udcff.png", "=1+1.png"]
+    log = SkipLog(source, 1.0, tmp_path / "s.csv")
+    log.add([(0, "broken"), (1, "broken")])
+    assert (tmp_path / "s.csv").read_bytes() == b"name,reason\na\xff.png,broken\n'=1+1.png,broken\n"

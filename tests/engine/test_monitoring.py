@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 import selftaught
 from selftaught import methods
 from selftaught.data import open_source
+from selftaught.engine.callbacks import Metrics, OnlineScores
+from selftaught.errors import UserError
 from selftaught.report import curves
 from selftaught.run import stages
 from tests.conftest import TINY
@@ -51,3 +54,17 @@ def test_every_score_has_a_chart_of_its_own() -> None:
         assert chart is not None
         assert chart.y_label == f"{title} accuracy"
     assert curves.score_points(metrics, "probe") == ([2], [0.5])
+
+
+def test_scores_are_never_more_than_the_steps(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.csv", "train", 1, 2)
+    assert OnlineScores(lambda module: {}, 20, 1e-12, metrics).steps == set(range(1, 21))
+    assert OnlineScores(lambda module: {}, 20, 0.5, metrics).steps == {10, 20}
+
+
+@pytest.mark.parametrize("text", ["stage,step\ntrain,x\n", "nothing\n1\n", "stage,step\ntrain\n"])
+def test_damaged_metrics_are_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "metrics.csv").write_text(text)
+    metrics = Metrics(tmp_path / "metrics.csv", "train", 1, 2)
+    with pytest.raises(UserError, match="damaged"):
+        metrics.on_train_start(None, SimpleNamespace(steps=3))

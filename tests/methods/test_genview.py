@@ -122,7 +122,7 @@ def test_variants_are_made_once_and_kept(images: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("noise", "wanted"), [("constant", {300}), ("random", {0, 50, 100, 150, 200})])
 def test_levels_that_are_the_same_or_drawn(images: Path, tmp_path: Path, noise: str, wanted: set[int]) -> None:
-    method = made(variants=str(tmp_path / "kept"), noise=noise, noise_level=300, noise_step=50, gamma=0.0)
+    method = made(variants=str(tmp_path / "kept"), noise_mode=noise, noise_level=300, noise_step=50, gamma=0.0)
     source = method.arranged({"data": open_source(images, split="all")}, method.config)["data"]
     method.survey({"data": source})
     assert {int(file.stem.split("-")[1]) for file in (tmp_path / "kept").rglob("*.png")} == wanted

@@ -27,7 +27,7 @@ def first(method: Any, source: Any = "photos:whole") -> dict[str, Any]:
 
 
 def test_the_quadruple_is_what_it_says() -> None:
-    method = methods.InfWide(**TINY, noise="gaussian", sigma=0.0)
+    method = methods.InfWide(**TINY, noise_model="gaussian", sigma=0.0)
     y, k, x, b = method.quadruple(first(method))
     torch.testing.assert_close(k.sum((1, 2, 3)), torch.ones(2))
     torch.testing.assert_close(b, circular_blur(x, k), atol=1e-5, rtol=0)
@@ -137,7 +137,7 @@ def test_triples_of_ones_own_train_and_a_kernel_for_all_is_kept(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_it_learns() -> None:
-    options = TINY | {"patch": 24, "width": 2, "noise": "gaussian", "sigma": 0.02}
+    options = TINY | {"patch": 24, "width": 2, "noise_model": "gaussian", "sigma": 0.02}
     torch.manual_seed(0)
     method = methods.InfWide(**options)
     batch = first(method)

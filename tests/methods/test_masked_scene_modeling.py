@@ -89,7 +89,7 @@ def test_the_loss_is_the_formula_of_its_own_outputs(batch: dict) -> None:
 @pytest.mark.parametrize("options", [
     {"objective": "cosine"}, {"objective": "mse", "supervised": "last"}, {"objective": "contrast"},
     {"objective": "input"}, {"targets": "centre"}, {"mask_ratio": 0.0, "cross_view": False},
-    {"mask_order": "top-down", "mask_ratio": 0.6}, {"convolution": False}, {"attention": 0}, {"recompute": True},
+    {"mask_order": "top-down", "mask_ratio": 0.6}, {"convolution": False}, {"attention": 0},
     {"mask_patch": 2, "interpolation": "nearest", "parity": False, "used_levels": "coarsest"},
 ])  # fmt: skip
 def test_every_option_gives_a_finite_loss_with_gradients(batch: dict, options: dict) -> None:

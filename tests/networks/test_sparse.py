@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from selftaught import networks
+from selftaught.engine.checkpointing import recompute_activations
 from selftaught.errors import UserError
 from selftaught.networks.curves import CURVES, curve_code, hilbert_code, z_order_code
 from selftaught.networks.hunet import HUNet, RMSNorm, window_attention
@@ -173,10 +174,18 @@ def test_scenes_of_a_batch_do_not_see_each_other_and_order_does_not_matter() -> 
     torch.testing.assert_close(net(x[one], pyramid(alone, 3))[0], whole[one], atol=1e-5, rtol=1e-4)
     order = torch.randperm(len(place), generator=G)
     torch.testing.assert_close(net(x[order], pyramid(place[order], 3))[0], whole[order], atol=1e-5, rtol=1e-4)
-    again = HUNet(4, (8, 16, 16), (16, 16, 8), blocks=1, attention=1, window=16, recompute=True, drop_path=0, dropout=0)
+    again = HUNet(4, (8, 16, 16), (16, 16, 8), blocks=1, attention=1, window=16, drop_path=0, dropout=0)
     again.load_state_dict(net.state_dict())
     net.drop_path = None
-    torch.testing.assert_close(again.eval()(x, pyramid(place, 3))[0], whole)
+    found = recompute_activations(again.eval())
+    assert (
+        len(found) == sum(type(m).__name__ in ("SparseResBlock", "SparseTransformerBlock") for m in again.modules()) > 5
+    )
+    torch.testing.assert_close(again(x, pyramid(place, 3))[0], whole)
+    one, other = (
+        torch.autograd.grad(n(x, pyramid(place, 3))[0].square().sum(), list(n.stem.parameters())) for n in (again, net)
+    )
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 # ---- masks ----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import selftaught
 from selftaught import methods
 from selftaught.data import open_source
 from selftaught.data.intrinsics import read_intrinsics
-from selftaught.data.snippets import Snippets
+from selftaught.data.snippets import Snippets, _left_over
 from selftaught.errors import UserError
 from selftaught.run.outputs._metric import Scale, camera_height, flicker
 from selftaught.run.outputs._points import camera_points
@@ -229,3 +229,12 @@ def test_intrinsics_are_learnt_where_they_are_not_known() -> None:
     method.zero_grad()
     method.loss(batch)["loss"].backward()
     assert method.intrinsics_head.layer.weight.grad is None
+
+
+def test_a_picture_that_moves_as_a_whole_has_no_parallax() -> None:
+    y, x = np.mgrid[:64, :96].astype(np.float32)
+    turned = np.stack((1 + 0.01 * x - 0.02 * y, 0.5 + 0.02 * x), -1)
+    turned[:4] += np.random.default_rng(0).normal(0, 3, turned[:4].shape)  # the flow's noise at the border
+    near = turned + 2.0 * (y > 30)[..., None]
+    assert _left_over(turned) * 96 < 1e-3
+    assert _left_over(near) * 96 > 0.2

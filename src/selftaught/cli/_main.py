@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -30,11 +31,16 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, err
 """Errors of the disk, wherever they come from; all other ones may be faults of the program and show a traceback."""
 
 
+_LESS_MEMORY = "there is not enough memory; a smaller --batch-size, smaller samples or a smaller network need less"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 2 bad input, 130 or 143 stopped by a signal and resumable."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8 are printed as they are
     try:
         with _sigterm_raises():
             return _dispatch(arguments)
@@ -59,11 +65,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"selftaught: {where}{error.strerror}; make room, or write to another place", file=sys.stderr)
         return 2
     except Exception as error:
+        if not debug and _out_of_memory(error):
+            print(f"selftaught: {_LESS_MEMORY}", file=sys.stderr)
+            return 2
         if debug or type(error).__name__ != "Interrupted":
             raise
         signum = error.signum  # type: ignore[attr-defined]
         print(f"selftaught: stopped and saved; go on with: {_resume_line()}", file=sys.stderr)
         return 128 + int(signum)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether the system, NumPy or torch had no memory to give."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 class _Terminated(BaseException):

@@ -18,6 +18,9 @@ __all__ = ["Motion", "Snippets", "measured_motion"]
 _SIDE, _CHUNK = 64, 64
 _WANTED, _STILL, _FLAT = 0.015, 0.002, 0.012
 _MOST_GAP = 12
+_BORDER = 6
+FLAT_PICTURE = 0.08
+"""Parallax below this share of the motion: the picture moves as a flat one does."""
 
 
 class Motion(NamedTuple):
@@ -25,7 +28,7 @@ class Motion(NamedTuple):
 
     Attributes:
         flow: (T - 1,) median motion of the picture, as a share of its width.
-        parallax: (T - 1,) what is left of it, at the 80th percentile, after the best turn and zoom of a flat picture.
+        parallax: (T - 1,) what is left of it, in the median, after the best turn and zoom of a flat picture.
         contrast: (T,) mean step between neighbouring pixels, of white = 1.
     """
 
@@ -72,13 +75,22 @@ def _small(frame: np.ndarray) -> np.ndarray:
 
 
 def _left_over(moved: np.ndarray) -> float:
-    """80th percentile of the flow's length after its best affine part, as a share of the width."""
+    """Median of the flow's length after its best affine part, as a share of the width.
+
+    The affine part is fitted three times, each time to the 70 % that the last one fits best, and the border is left
+    out: there the flow is noise, which a picture that only moves as a whole would show as parallax.
+    """
     height, width = moved.shape[:2]
-    y, x = np.mgrid[:height:2, :width:2].astype(np.float32)
+    edge = min(_BORDER, height // 4, width // 4)
+    y, x = np.mgrid[edge : height - edge : 2, edge : width - edge : 2].astype(np.float32)
     design = np.stack((np.ones(x.size, np.float32), x.ravel(), y.ravel()), 1)
-    wanted = moved[::2, ::2].reshape(-1, 2)
-    rest = wanted - design @ np.linalg.lstsq(design, wanted, rcond=None)[0]
-    return float(np.percentile(np.linalg.norm(rest, axis=1), 80) / width)
+    wanted = moved[edge : height - edge : 2, edge : width - edge : 2].reshape(-1, 2)
+    rest = np.zeros(len(design), np.float32)
+    for _ in range(3):
+        best = rest <= np.quantile(rest, 0.7)
+        affine = np.linalg.lstsq(design[best], wanted[best], rcond=None)[0]
+        rest = np.linalg.norm(wanted - design @ affine, axis=1)
+    return float(np.median(rest) / width)
 
 
 class Snippets(Source):
@@ -158,7 +170,7 @@ class Snippets(Source):
         flow = np.concatenate([m.flow for m in self.motion.values()])
         rest = np.concatenate([m.parallax for m in self.motion.values()])
         lines = [f"{len(self)} snippets of 3 frames, {words} frames apart"]
-        if len(rest) and np.median(rest) < 0.1 * np.median(flow):
+        if len(rest) and np.median(rest) < FLAT_PICTURE * np.median(flow):
             lines.append(
                 "the picture moves almost as a flat one: the camera turns more than it goes; depth may come out flat"
             )

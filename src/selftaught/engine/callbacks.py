@@ -90,9 +90,14 @@ class Metrics(Callback):
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Keep the rows up to the step that the run starts from, drop what came after it."""
         if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-            self.rows = [r for r in rows if r["stage"] != self.stage or int(r["step"]) <= module.steps]
+            try:
+                with self.path.open(newline="") as file:
+                    rows = list(csv.DictReader(file))
+                self.rows = [r for r in rows if r["stage"] != self.stage or int(r["step"]) <= module.steps]
+            except (KeyError, TypeError, ValueError, csv.Error):
+                raise UserError(
+                    f"{self.path} is damaged; remove it and go on: the run loses its earlier curve, nothing else"
+                ) from None
         self._sums = {name: value.to(module.device) for name, value in self._sums.items()}
         self._time, self._step = time.monotonic(), module.steps
 
@@ -172,6 +177,7 @@ class OnlineScores(Callback):
 
     def __init__(self, score: Callable[[Any], dict[str, float]], total: int, share: float, metrics: Metrics) -> None:
         self.score, self.metrics = score, metrics
+        share = max(share, 1 / max(total, 1))  # at most one score a step
         self.steps = {max(1, round(total * share * (k + 1))) for k in range(math.ceil(1 / share))} | {total}
         self._done = -1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import errno
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from selftaught._csv import csv_bytes
 from selftaught.data import Source
 from selftaught.engine.batches import Batches
 from selftaught.engine.orders import Order, draws_of
@@ -137,12 +138,15 @@ class SkipLog:
         """Write ``skipped.csv`` (name, reason), whole each time and atomically."""
         if self.path is None:
             return
+        rows = [(self.source.names[i], reason) for i, reason in sorted(self.reasons.items())]
         part = self.path.with_suffix(".part")
-        with part.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["name", "reason"])
-            writer.writerows([self.source.names[i], reason] for i, reason in sorted(self.reasons.items()))
-        part.replace(self.path)
+        try:
+            part.write_bytes(csv_bytes(("name", "reason"), rows))
+            part.replace(self.path)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            part.unlink(missing_ok=True)  # a full disk ends no training; the list is whole again with the next sample
 
 
 def worker_init(_: int) -> None:

@@ -29,7 +29,7 @@ from selftaught.objectives._foreground import TokenSums
 AUTOENCODER = "autoencoder"
 _SHOWN_TO_AUTOENCODER = 20000
 _MAKING = (
-    "generator", "noise", "noise_level", "noise_step", "fg_fraction", "gen_seed", "foreground", "pca_images",
+    "generator", "noise_mode", "noise_level", "noise_step", "fg_fraction", "gen_seed", "foreground", "pca_images",
     "unclip_model", "guidance", "sampler_steps", "prompt", "autoencoder_steps", "autoencoder_dim",
 )  # fmt: skip
 """Options that variants depend on."""
@@ -153,9 +153,9 @@ class Preparation:
     def _levels(self) -> Callable[[list[int], Tensor], Tensor]:
         """What says how much noise a batch of images gets."""
         c = self.config
-        if c.noise == "constant":
+        if c.noise_mode == "constant":
             return lambda rows, x: torch.full((len(x),), c.noise_level)
-        if c.noise == "random":
+        if c.noise_mode == "random":
             return self._drawn_levels
         encoder = self._tokens(c.foreground)
         v = self._direction(encoder, c.foreground)

@@ -56,10 +56,10 @@ class Config(EncoderConfig):
     folder of ready ones, named as the images are; an image without one shows itself."""
     prob_gen: Share = 1.0
     """Probability that one of a sample's two views is of its variant."""
-    noise: Literal["adaptive", "constant", "random"] = "adaptive"
+    noise_mode: Literal["adaptive", "constant", "random"] = "adaptive"
     """Level of noise: by the share of foreground, the same for all (noise_level), or any of the five."""
     noise_level: Annotated[int, Range(0, 999)] = 200
-    """Level with noise=constant."""
+    """Level with noise_mode=constant."""
     noise_step: Annotated[int, Range(0, 249)] = 100
     """What adaptive and random levels rise by: 0 to four times this."""
     fg_fraction: Annotated[float, Range(above=0, below=1)] = 0.4

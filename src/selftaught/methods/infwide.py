@@ -80,7 +80,7 @@ class Config(MethodConfig):
     """Side of the training patches."""
     kernel_size: Count = 37
     """Side of the random kernels, odd."""
-    noise: Literal["camera", "gaussian"] = "camera"
+    noise_model: Literal["camera", "gaussian"] = "camera"
     """What makes the noise: the camera model, or a normal distribution."""
     gain: NonNegative = 0.0
     """Total gain of the camera in training; 0: drawn from 4 to 16."""
@@ -102,7 +102,7 @@ class Config(MethodConfig):
     """Epochs without a lower loss on them after which training ends."""
     iterations: Count = 30
     """Of Richardson-Lucy."""
-    extend: bool = False
+    mirrored: bool = False
     """Mirror a picture to twice its size before it is deblurred, against ringing at its borders (real photographs)."""
     kernel_file: str = ""
     """Kernel of all pictures that come with none: a grey picture, .npy, .txt or .csv."""
@@ -111,7 +111,7 @@ class Config(MethodConfig):
 PRESETS = {
     "nightshot": {"epochs": 400, "batch_size": 8},
     "div2k-500": {"decay_every": 0.05, "decay_factor": 0.8, "epochs": 400, "batch_size": 8},
-    "gaussian": {"noise": "gaussian", "epochs": 400, "batch_size": 8},
+    "gaussian": {"noise_model": "gaussian", "epochs": 400, "batch_size": 8},
     "laptop": {
         "features": 8, "width": 8, "patch": 64, "kernel_size": 15, "lr": 1e-3, "validation": 0.0, "patience": 0,
         "decay_every": 0.75, "steps": 500, "batch_size": 4,
@@ -148,7 +148,7 @@ class InfWide(Method):
         else:
             net = networks.ClassicalDeconvolution(c.network, nsr=nsr, pad=c.pad, iterations=c.iterations)
         fixed = read_kernel(c.kernel_file) if c.kernel_file else None
-        self.net = Deconvolver(net, fixed, extend=c.extend)
+        self.net = Deconvolver(net, fixed, extend=c.mirrored)
 
     # ---- what is learnt from -----------------------------------------------------------------------------------
     def recipe(self) -> Recipe:
@@ -174,7 +174,7 @@ class InfWide(Method):
         c = self.config
         if c.saturation < 1:
             raise UserError(f"--saturation {c.saturation:g}: 1 (nothing is clipped) or more")
-        noisy = GaussianNoise(c.sigma) if c.noise == "gaussian" else CameraNoise(gain) if gain else CameraNoise()
+        noisy = GaussianNoise(c.sigma) if c.noise_model == "gaussian" else CameraNoise(gain) if gain else CameraNoise()
         return Pipeline((noisy, Saturate(c.saturation)))
 
     def quadruple(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -78,8 +78,6 @@ class Config(MethodConfig):
     """Dropout of attention weights."""
     drop_path: Annotated[float, Range(0, below=1)] = 0.4
     """Drop path of the last block, growing linearly over the blocks."""
-    recompute: bool = False
-    """Compute activations again in the backward pass instead of keeping them."""
     crop: Count = 240_000
     """Points of a view at most, those nearest to one that is drawn."""
     mask_ratio: Annotated[float, Range(0, below=1)] = 0.4
@@ -203,7 +201,6 @@ class MaskedSceneModeling(Method):
         return networks.HUNet(
             channels, down, up, blocks=c.blocks, attention=c.attention, attention_levels=c.attention_levels,
             convolution=c.convolution, window=c.window, dropout=c.attention_dropout, drop_path=c.drop_path,
-            recompute=c.recompute,
         )  # fmt: skip
 
     def _head(self, width: int) -> nn.Module:

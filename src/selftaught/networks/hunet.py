@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
-from torch.utils.checkpoint import checkpoint
 
 from selftaught.errors import UserError
 from selftaught.networks.curves import CURVES, curve_code
@@ -196,10 +195,10 @@ class _Level(nn.Module):
             SparseTransformerBlock(dim, dim // head, drop_path=next(rates), **options) for _ in range(attentions)
         )
 
-    def forward(self, x: Tensor, voxels: Voxels, curves: list[str], keep: bool) -> Tensor:
+    def forward(self, x: Tensor, voxels: Voxels, curves: list[str]) -> Tensor:
         for at, block in enumerate(self.blocks):
             curve = curves[at % len(curves)]
-            x = block(x, voxels, curve) if keep else checkpoint(block, x, voxels, curve, use_reentrant=False)
+            x = block(x, voxels, curve)
         return x
 
 
@@ -218,7 +217,6 @@ class HUNet(nn.Module):
         window: tokens that attention sees (1024).
         dropout: of attention weights (0.1).
         drop_path: of the last block, growing linearly from 0 (0.4; the way up runs through its rates backwards).
-        recompute: forget activations inside blocks and compute them again in the backward pass.
 
     Raises:
         UserError: widths that don't fit each other.
@@ -238,13 +236,12 @@ class HUNet(nn.Module):
         window: int = 1024,
         dropout: float = 0.1,
         drop_path: float = 0.4,
-        recompute: bool = False,
     ) -> None:
         super().__init__()
         down, up, count = tuple(channels), tuple(up_channels), len(channels)
         if len(up) != count or count < 1 or up[0] != down[-1]:
             raise UserError(f"widths {down} down and {up} up: as many of both, the coarsest alike")
-        self.channels, self.up_channels, self.recompute = down, up, recompute
+        self.channels, self.up_channels = down, up
         attended = range(count) if not convolution else range(max(0, count - attention_levels), count)
         shape = [(blocks if convolution else 0, attention if at in attended else 0) for at in range(count)]
         total = sum(map(sum, shape))
@@ -289,12 +286,11 @@ class HUNet(nn.Module):
         if len(levels) != len(self.channels):
             raise UserError(f"{len(levels)} levels of voxels for a network of {len(self.channels)}")
         curves, found = curves or self.curves(), []
-        keep = not (self.recompute and torch.is_grad_enabled())
         x = self.stem(x)
         for at, level in enumerate(levels):
             if at:
                 x = self.down_norms[at - 1](self.down[at - 1](x, levels[at - 1]))
-            x = self.encoder[at](x, level, curves, keep)
+            x = self.encoder[at](x, level, curves)
             found.append(x)
         return found
 
@@ -316,15 +312,14 @@ class HUNet(nn.Module):
             curves: the order of curves; None draws one.
         """
         curves = curves or self.curves()
-        keep = not (self.recompute and torch.is_grad_enabled())
         last = len(levels) - 1
         x = _filled(self.bottom(encoded[last]), last, visible, tokens)
-        found = [self.decoder[last](x, levels[last], curves, keep)]
+        found = [self.decoder[last](x, levels[last], curves)]
         for at in range(last - 1, -1, -1):
             up = self.up[at](self.up_norms[at](found[-1]), levels[at])
             skip = self.skips[at](self.skip_norms[at](encoded[at]))
             x = self.up_gammas[at] * up + _filled(skip, at, visible, tokens)
-            found.append(self.decoder[at](x, levels[at], curves, keep))
+            found.append(self.decoder[at](x, levels[at], curves))
         return found[::-1]
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import inspect
-import io
 import json
 import os
 import socket
@@ -18,6 +16,7 @@ from typing import Any
 
 import torch
 
+from selftaught._csv import csv_bytes
 from selftaught.data import Source, open_source
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
@@ -332,18 +331,10 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]])
 
     A cell that a spreadsheet would run (beginning with = + - @, a tab or a return) gets an apostrophe in front.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_inert(cell) for cell in row] for row in rows)
     part = path.with_name(path.name + ".part")
     with writing(path):
-        part.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+        part.write_bytes(csv_bytes(columns, rows))
         part.replace(path)
-
-
-def _inert(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 # ---- the input stays as it is ------------------------------------------------------------------------------------

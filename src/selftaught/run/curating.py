@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +23,7 @@ from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.report.curated import write_selection
 from selftaught.run import curating_page
+from selftaught.run.applying import write_csv
 from selftaught.run.backbones import pixel_method, timm_method
 from selftaught.run.layout import new_folder, write_json, write_text
 from selftaught.run.reasons import REASONS, Why, reasons
@@ -168,15 +167,13 @@ def _write(found: Curated) -> None:
     write_text(path / "kept.txt", "\n".join(found.kept) + "\n")
     times = np.bincount(found.indices, minlength=len(archive))
     tree = found.selection.tree
-    table = io.StringIO()
-    writer = csv.writer(table)
-    writer.writerow(["name", "kept", "reason", "cluster", "distance", "nearest_kept", "cosine"])
+    rows = []
     for i, name in enumerate(archive.names):
         near = why.nearest[i]
         distance = "" if tree is None or why.leaf[i] < 0 else f"{tree.distances[i]:.5f}"
         twin = (archive.names[near], f"{why.cosine[i]:.5f}") if near >= 0 else ("", "")
-        writer.writerow([name, int(times[i]), why.reason[i], why.leaf[i], distance, *twin])
-    write_text(path / "selection.csv", table.getvalue())
+        rows.append([name, int(times[i]), why.reason[i], why.leaf[i], distance, *twin])
+    write_csv(path / "selection.csv", ("name", "kept", "reason", "cluster", "distance", "nearest_kept", "cosine"), rows)
     counts = {reason: why.count(reason) for reason in REASONS}
     facts = {"samples": len(archive), "kept": len(np.unique(found.indices)), "mode": found.selection.mode}
     facts |= {"note": found.selection.note, "reasons": counts, "options": found.options}

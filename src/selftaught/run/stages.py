@@ -12,6 +12,7 @@ import torch
 
 from selftaught import data as data_room
 from selftaught.data import Source
+from selftaught.data.kinds import kind_of
 from selftaught.engine.callbacks import ONLINE
 from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.fit import fit
@@ -180,9 +181,16 @@ def _packed_side(config: Any, facts: dict[str, Any]) -> int:
 
 
 def _cached(job: Job) -> dict[str, Source]:
-    """The sources, packed into memory-mapped files where that was asked for."""
+    """The sources, packed into memory-mapped files where that was asked for.
+
+    Raises:
+        UserError: none of them holds images, the only kind that is packed.
+    """
     if not job.settings.cache:
         return job.sources
+    if all(source.modality != "image" for source in job.sources.values()):
+        kinds = sorted({kind_of(source.modality).plural for source in job.sources.values()})
+        raise UserError(f"--cache packs images; {' and '.join(kinds)} are read as they lie: leave it out")
     folder, side = data_room.cache_folder() / "packed", _packed_side(job.config, job.facts)
     return {
         role: data_room.pack(source, side, folder) if source.modality == "image" else source

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from selftaught.catalog.rules import Natural
 from selftaught.cli._command import Command
+from selftaught.cli.options import checked
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -16,7 +18,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("input", help="source of pictures, or of videos")
     sub.add_argument("out", help="folder for the copies, and for degraded.csv, which says what was done to each")
-    sub.add_argument("--seed", type=int, default=0, help="of the chance (default 0)")
+    checked(sub, "--seed", Natural, "fixes what is drawn", default=0)
     sub.add_argument("--overwrite", action="store_true", help="replace files of the same names")
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from selftaught import evaluation
 from selftaught.data.intrinsics import read_intrinsics
-from selftaught.data.snippets import measured_motion
+from selftaught.data.snippets import FLAT_PICTURE, measured_motion
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.report import images as pictures
@@ -240,7 +240,7 @@ def _why_flat(job: Job, i: int, spread: float, shares: np.ndarray | None) -> lis
     motion = measured_motion(job.source, i)
     if not len(motion.flow) or float(np.median(motion.flow)) < 0.002:
         notes.append("the picture hardly moves here: frames further apart, or a video of a moving camera, are needed")
-    elif float(np.median(motion.parallax)) < 0.1 * float(np.median(motion.flow)):
+    elif float(np.median(motion.parallax)) < FLAT_PICTURE * float(np.median(motion.flow)):
         notes.append("the picture moves as a flat one: the camera turns more than it goes, or its mount shakes")
     if shares is None:
         notes.append("the camera isn't known: train with --intrinsics fov=..., or learn with more videos")
