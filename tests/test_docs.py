@@ -111,5 +111,5 @@ def test_the_page_of_several_optimisers_runs(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_page_of_own_code_runs(photos: Path) -> None:
     code = blocks("docs/own-code.md")
-    assert len(code) == 7
+    assert len(code) == 8
     run("\n".join(code), photos)

@@ -16,7 +16,7 @@ from selftaught import UserError, evaluation
 from selftaught.data import open_source
 from selftaught.engine.method import Method
 from selftaught.run import outputs
-from selftaught.run.applying import Job
+from selftaught.run.applying import Job, own_options
 from selftaught.run.bench import Bench, Options
 from selftaught.run.outputs.clip import restored_clip, restored_frames
 from selftaught.run_settings import Settings
@@ -128,7 +128,7 @@ def test_frames_keep_their_names_and_depth_and_videos_turn_into_frames(films: Pa
     )
     assert len(list((tmp_path / "pictures" / "mute").glob("*.png"))) == 5
     with pytest.raises(UserError, match="video or frames"):
-        outputs.of("clip").apply(Job(method, source, tmp_path / "out", options={"apply into": "gif"}))
+        own_options({"into": "gif"}, outputs.of("clip").takes, method.slug)
 
 
 def test_chunks_and_tiles_change_nothing(tmp_path: Path) -> None:
