@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import selftaught
 from selftaught import catalog, methods
 from selftaught.catalog.rules import (
     Count,
@@ -253,3 +254,15 @@ def test_memory_that_there_is_not_is_told_from_other_errors() -> None:
             ask()
         assert _out_of_memory(error.value)
     assert not _out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"strategy": "fsdp", "device": "cpu"}, "over GPUs"), ({"cache": True}, "packs images; series are read")],
+)
+def test_what_a_run_can_not_honour_is_refused(given: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        selftaught.train(
+            "simclr", "watch" if "cache" in given else "digits", out=str(tmp_path / "run"), steps=1, quiet=True, **given
+        )
+    assert not (tmp_path / "run").exists()

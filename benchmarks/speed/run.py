@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 ROWS = {
-    "start": [], "loss": [], "warp": [], "splat": [], "sparse": [], "views": [], "degrade": [], "embed": [],
-    "tiles": [], "pairs": [], "step": ["--compile", "--accuracy"],
+    "start": [], "loss": [], "warp": [], "splat": [], "sparse": [], "views": [], "degrade": [], "kmeans": [],
+    "embed": [], "tiles": [], "pairs": [], "step": ["--compile", "--accuracy"],
 }  # fmt: skip
 
 

@@ -57,8 +57,10 @@ def write_pcd(path: Path, coding: str) -> Path:
 
 
 def write_las(path: Path) -> Path:
-    """A .las with 16-bit colours, far from the origin."""
+    """A .las or .laz with 16-bit colours, far from the origin."""
     laspy = pytest.importorskip("laspy")
+    if path.suffix == ".laz":
+        pytest.importorskip("lazrs")
     header = laspy.LasHeader(point_format=3, version="1.2")
     header.offsets, header.scales = (500000, 0, 0), (0.001,) * 3
     las = laspy.LasData(header)
@@ -82,11 +84,11 @@ def written(folder: Path, kind: str) -> Path:
     elif kind in ("xyz", "txt"):
         np.savetxt(path, table, header="x y z r g b" if kind == "txt" else "", fmt="%.4f")
     else:
-        return {"ply": write_ply, "las": write_las}[kind](path)
+        return {"ply": write_ply, "las": write_las, "laz": write_las}[kind](path)
     return path
 
 
-KINDS = ["ply", "pcd-ascii", "pcd-binary", "pcd-binary_compressed", "las", "npz", "npy", "xyz", "txt"]
+KINDS = ["ply", "pcd-ascii", "pcd-binary", "pcd-binary_compressed", "las", "laz", "npz", "npy", "xyz", "txt"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -85,6 +85,8 @@ def make_trainer(
     device = accelerator(settings.device)
     if settings.device == "gpu" and not torch.cuda.is_available():
         raise UserError("--device gpu: no CUDA device here; use --device cpu")
+    if device == "cpu" and "fsdp" in settings.strategy:
+        raise UserError(f"--strategy {settings.strategy} spreads a network over GPUs; leave it out on a CPU")
     several = takes_any and settings.devices * settings.nodes > 1
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(device, device),
