@@ -59,8 +59,8 @@ def write_pcd(path: Path, coding: str) -> Path:
 def write_las(path: Path) -> Path:
     """A .las or .laz with 16-bit colours, far from the origin."""
     laspy = pytest.importorskip("laspy")
-    if path.suffix == ".laz":
-        pytest.importorskip("lazrs")
+    if path.suffix == ".laz" and not laspy.LazBackend.detect_available():
+        pytest.skip("no library for .laz")
     header = laspy.LasHeader(point_format=3, version="1.2")
     header.offsets, header.scales = (500000, 0, 0), (0.001,) * 3
     las = laspy.LasData(header)
