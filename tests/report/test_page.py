@@ -209,6 +209,11 @@ def test_skipped_samples_are_counted_by_reason() -> None:
     assert "750 more are in the run&#39;s skipped.csv." in page or "750 more are in the run's skipped.csv." in page
 
 
+def test_a_name_that_is_not_utf8_is_shown(tmp_path: Path) -> None:
+    run = {"skipped": [{"name": "caf\udce9.png", "reason": "broken"}]}
+    assert "caf\ufffd.png" in report.write(tmp_path / "page.html", [run]).read_text(encoding="utf-8")
+
+
 def test_made_up_data_is_named() -> None:
     assert "Made-up data." in report.render([{"source": {"name": "x", "generated": True}}])
     assert "Made-up data." not in report.render([{"source": {"name": "x"}}])

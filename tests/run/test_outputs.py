@@ -189,3 +189,5 @@ def test_lists_are_real_csv_with_the_names_on_disk(tmp_path: Path) -> None:
         rows = [row[0] for row in csv.reader(file)]
     assert rows == ["name", *names[:4], "'=1+1.png"]
     assert (tmp_path / "n.csv").read_bytes().count(b"caf\xe9") == 1
+    write_csv(tmp_path / "m.csv", ("cosine", "note"), [("-0.25", "-"), ("+1e-3", "-1+1")])
+    assert (tmp_path / "m.csv").read_text() == "cosine,note\n-0.25,'-\n+1e-3,'-1+1\n"

@@ -47,14 +47,17 @@ def write(path: str | os.PathLike[str], runs: Sequence[Mapping[str, Any]]) -> Pa
 
 
 def save(path: str | os.PathLike[str], page: str) -> Path:
-    """Write a page whole or not at all; into a folder as ``report.html``. Missing folders are made."""
+    """Write a page whole or not at all; into a folder as ``report.html``. Missing folders are made.
+
+    A page is UTF-8; bytes of names that are not become U+FFFD.
+    """
     target = Path(path)
     if target.is_dir():
         target = target / "report.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")  # opened the plain way: its mode follows the umask
     try:
-        part.write_text(page, encoding="utf-8")
+        part.write_text(page.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), encoding="utf-8")
         part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)

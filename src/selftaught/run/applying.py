@@ -327,9 +327,10 @@ def list_skipped(out: Path, skipped: Skipped) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table of text, whole or not at all: names as they are on disk, bytes that are not UTF-8 included.
+    """A table of text as `csv_bytes` makes it, whole or not at all.
 
-    A cell that a spreadsheet would run (beginning with = + - @, a tab or a return) gets an apostrophe in front.
+    Raises:
+        UserError: it can't be written.
     """
     part = path.with_name(path.name + ".part")
     with writing(path):
