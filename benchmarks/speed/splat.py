@@ -26,8 +26,9 @@ from collections.abc import Callable
 import torch
 from common import compared, machine, rounds, show, store
 
+from selftaught.networks._splat_tiles import plan_tiles
 from selftaught.networks.gaussians import Gaussians, project_gaussians
-from selftaught.networks.splatting import TILE, _plan, render_gaussians
+from selftaught.networks.splatting import TILE, render_gaussians
 
 COUNT, SIZE, REPEATS = 20_000, (96, 128), 2
 PASSES = 4 * (15 + 24)
@@ -52,7 +53,7 @@ def pairs(gaussians: Gaussians) -> int:
     """M: pairs of a pixel and a Gaussian that the pixel's tile sees."""
     with torch.no_grad():
         seen = project_gaussians(gaussians, CAMERA, POSE, SIZE)
-        return _plan(seen, gaussians.opacities, SIZE, 0.5, TILE).pairs * TILE**2
+        return plan_tiles(seen, gaussians.opacities, SIZE, 0.5, TILE).pairs * TILE**2
 
 
 def worker(gaussians: Gaussians, tile: int) -> Callable[[], float]:

@@ -27,7 +27,7 @@ def l1(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).mean())
 
 
-def near(found: Tensor, wanted: float) -> None:
+def assert_near(found: Tensor, wanted: float) -> None:
     assert float(found) == pytest.approx(wanted, rel=1e-9, abs=1e-12)
 
 
@@ -35,18 +35,18 @@ def test_reconstruction_is_the_formula() -> None:
     hole = 1 - M
     y = o.erasing_composite(t(X), t(OUT), t(M))
     np.testing.assert_allclose(y.numpy(), Y)
-    near(o.erasing_hole(y, t(GT), t(M)), 10 * l1(hole * Y, hole * GT))
-    near(o.erasing_valid(t(OUT), t(GT), t(M), t(REAL)), 2 * l1(REAL * M * OUT, REAL * M * GT))
+    assert_near(o.erasing_hole(y, t(GT), t(M)), 10 * l1(hole * Y, hole * GT))
+    assert_near(o.erasing_valid(t(OUT), t(GT), t(M), t(REAL)), 2 * l1(REAL * M * OUT, REAL * M * GT))
     o2, o1 = RNG.random((2, 3, 4, 6)), RNG.random((2, 3, 2, 3))
     wanted = 8 * l1(hole * COARSE, hole * GT)
     wanted += 6 * l1(hole[..., ::2, ::2] * o2, (hole * GT)[..., ::2, ::2])
     wanted += 5 * l1(hole[..., ::4, ::4] * o1, (hole * GT)[..., ::4, ::4])
     sides = (t(o1), t(o2), t(COARSE), t(GT), t(M))
-    near(o.erasing_multiscale(*sides), wanted)
+    assert_near(o.erasing_multiscale(*sides), wanted)
     for side, weight, k in ((COARSE, 0.8, 1), (o2, 1.0, 2), (o1, 0.8, 4)):
         kept = (REAL * M)[..., ::k, ::k]
         wanted += weight * l1(kept * side, kept * GT[..., ::k, ::k])
-    near(o.erasing_multiscale(*sides, m_r=t(REAL)), wanted)
+    assert_near(o.erasing_multiscale(*sides, m_r=t(REAL)), wanted)
 
 
 def test_features_are_compared_twice_and_by_gram_matrices() -> None:
@@ -59,9 +59,9 @@ def test_features_are_compared_twice_and_by_gram_matrices() -> None:
     perceptual = sum(l1(a, b) + l1(c, b) for a, b, c in zip(made, wanted, pasted, strict=True))
     style = sum(l1(gram(a), gram(b)) + l1(gram(c), gram(b)) for a, b, c in zip(made, wanted, pasted, strict=True))
     maps = ([t(x) for x in made], [t(x) for x in wanted], [t(x) for x in pasted])
-    near(o.erasing_perceptual(*maps), 0.01 * perceptual)
-    near(o.erasing_style(*maps), 120 * style)
-    near(o.erasing_perceptual(*maps[:2]), 0.02 * sum(l1(a, b) for a, b in zip(made, wanted, strict=True)))
+    assert_near(o.erasing_perceptual(*maps), 0.01 * perceptual)
+    assert_near(o.erasing_style(*maps), 120 * style)
+    assert_near(o.erasing_perceptual(*maps[:2]), 0.02 * sum(l1(a, b) for a, b in zip(made, wanted, strict=True)))
 
 
 def test_dice_and_the_mask() -> None:
@@ -71,14 +71,14 @@ def test_dice_and_the_mask() -> None:
     for b in range(2):
         both = (p[b] * target[b]).sum()
         dice.append(1 - 2 * both / ((p[b] ** 2).sum() + 0.001 + 3 * (target[b] ** 2).sum() + 0.001))
-    near(o.erasing_mask(t(logits), t(M), t(REAL)), float(np.mean(dice)))
+    assert_near(o.erasing_mask(t(logits), t(M), t(REAL)), float(np.mean(dice)))
     exact = t(np.broadcast_to(target, p.shape).copy())
     assert 0 < o.text_dice(exact, exact, sigmoid=False).max() < 0.001
     q = o.erasing_realism(t(p), t(M), t(REAL))
     text = np.broadcast_to(1 - M, p.shape)
     for b in range(2):
         seen = p[b] * REAL[b]
-        near(q[b], 1 - 2 * (seen * text[b]).sum() / ((seen**2).sum() + text[b].sum() + 0.002))
+        assert_near(q[b], 1 - 2 * (seen * text[b]).sum() / ((seen**2).sum() + text[b].sum() + 0.002))
 
 
 def test_a_perfect_result_costs_nothing_and_an_empty_mask_neither() -> None:
@@ -94,7 +94,7 @@ def test_a_perfect_result_costs_nothing_and_an_empty_mask_neither() -> None:
 
 def test_triplet() -> None:
     near_, far = l1(Y, X), l1(COARSE, Y)
-    near(o.triplet_erasure(t(Y), t(X), t(COARSE)), 0.01 * near_ / (1e-7 + near_ + 50 * max(1e-7, far**2)))
+    assert_near(o.triplet_erasure(t(Y), t(X), t(COARSE)), 0.01 * near_ / (1e-7 + near_ + 50 * max(1e-7, far**2)))
     found = [o.triplet_erasure(t(X + d), t(X), t(X + d + 0.1)) for d in (0.01, 0.1, 0.5)]
     assert 0 < found[0] < found[1] < found[2] < 0.01
     coarse = t(COARSE).requires_grad_()
@@ -132,7 +132,7 @@ def test_hinge_is_of_the_batchs_mean() -> None:
 def test_gradient_penalty_of_a_linear_critic() -> None:
     w = t(RNG.standard_normal((3, 8, 12)))
     found = o.erasing_gradient_penalty(lambda x, m: (x * w).flatten(1).sum(1), t(GT), t(Y), t(M))
-    near(found, 10 * (float(w.norm()) - 1) ** 2)
+    assert_near(found, 10 * (float(w.norm()) - 1) ** 2)
 
 
 def test_domains_are_brought_together() -> None:
@@ -140,11 +140,11 @@ def test_domains_are_brought_together() -> None:
     (u, _, _), (v, _, _) = (np.linalg.svd(one.numpy().T, full_matrices=False) for one in (a, b))
     p, cos, q = np.linalg.svd(u.T @ v)
     wanted = np.sqrt(1 - cos**2).sum() + 0.01 * np.linalg.norm(np.abs(p) - np.abs(q.T))
-    near(o.erasing_subspaces(a, b), 0.01 * wanted)
+    assert_near(o.erasing_subspaces(a, b), 0.01 * wanted)
     assert float(o.erasing_subspaces(a, 3 * a)) < 1e-4  # one subspace
     features = t(RNG.random((4, 5))).requires_grad_()
     loss = o.erasing_feature_norm(features, delta=2.0)
-    near(loss.detach(), 0.05 * 4)
+    assert_near(loss.detach(), 0.05 * 4)
     loss.backward()
     assert features.grad is not None
     assert ((features.grad * features).sum(1) < 0).all()  # against the gradient: longer
@@ -184,7 +184,7 @@ def test_reinforce_is_the_formula_and_off_decisions_have_no_gradient() -> None:
     loss = o.erasing_policy(logs, entropies, rewards, kept)
     k = kept.numpy()
     total = [(logs.detach().numpy()[i] * k[i]).sum() * float(rewards[i].detach()) for i in range(3)]
-    near(loss.detach(), -np.mean(total) - 1e-5 * np.mean((entropies.detach().numpy() * k).sum(1)))
+    assert_near(loss.detach(), -np.mean(total) - 1e-5 * np.mean((entropies.detach().numpy() * k).sum(1)))
     loss.backward()
     assert logs.grad is not None
     assert entropies.grad is not None

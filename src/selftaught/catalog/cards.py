@@ -115,6 +115,7 @@ def method_file(slug: str) -> Path:
     return PACKAGE / "methods" / f"{slug.replace('-', '_')}.py"
 
 
+@cache
 def applied_with() -> dict[str, dict[str, Any]]:
     """Options of ``apply`` that some kind of output or some method has, with what argparse is told of each."""
     found: dict[str, dict[str, Any]] = {}

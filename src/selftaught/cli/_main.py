@@ -120,7 +120,7 @@ def _resume_line() -> str:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    parser = _parser()
+    parser = _parser(arguments[:1])
     if not arguments:
         parser.print_help()
         return 0
@@ -131,7 +131,8 @@ def _dispatch(arguments: list[str]) -> int:
     return int(options.call(options) or 0)
 
 
-def _parser() -> Parser:
+def _parser(asked: Sequence[str] = tuple(COMMANDS)) -> Parser:
+    """All commands; only those that are asked for declare their options."""
     parser = Parser(
         prog="selftaught",
         description="Learning without labels: train, evaluate, apply, export and report.",
@@ -143,6 +144,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     for command in COMMANDS.values():
         sub = commands.add_parser(command.name, help=command.help, description=command.help)
-        command.add_options(sub)
+        if command.name in asked:
+            command.add_options(sub)
         sub.set_defaults(call=command.call)
     return parser

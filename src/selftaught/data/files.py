@@ -6,7 +6,6 @@ import contextlib
 import glob
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -175,24 +174,15 @@ def walk(folder: Path, suffixes: tuple[str, ...], passed: Counter[str] | None = 
             if entry.is_dir():
                 enter(entry.path, f"{prefix}{entry.name}/")
             elif entry.name.lower().endswith(suffixes):
-                if endless(entry.path):
-                    passed["pipes and devices"] += 1
-                else:
+                if entry.is_file() or not os.path.exists(entry.path):  # a link that leads nowhere says so when read
                     found.append(prefix + entry.name)
+                else:
+                    passed["pipes and devices"] += 1
             elif entry.name.lower().endswith(_UNREAD):
                 passed[os.path.splitext(entry.name.lower())[1]] += 1
 
     enter(str(folder), "")
     return sorted(found)
-
-
-def endless(path: str) -> bool:
-    """Whether a file is a pipe, a socket or a device, or a link to one: reading it may never end."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False  # a link that leads nowhere: reading it says so
-    return not stat.S_ISREG(mode)
 
 
 def natural(name: str) -> list[tuple[int, str]]:

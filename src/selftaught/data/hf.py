@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.combining.captioned import Captioned
+from selftaught.data.combining.captioned import Captioned, captions_in
 from selftaught.data.decoding import decode, read_bytes
 from selftaught.data.files import file_stamps
 from selftaught.data.kinds import kind_of
 from selftaught.data.labelling import labelling
 from selftaught.data.pixels import choose_channels, common_depth
-from selftaught.data.shards import captions_in
 from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, ImageSource, Modality, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError, require

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.combining.captioned import Captioned
+from selftaught.data.combining.captioned import Captioned, captions_in
 from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header
 from selftaught.data.labelling import labelling
 from selftaught.data.mapped import build_once, cache_folder
@@ -209,12 +209,6 @@ def _note(found: dict[str, dict[str, Any]], member: tarfile.TarInfo, tar: tarfil
             if isinstance(label, int | str):
                 entry.setdefault("label", label)
             entry["said"] = captions_in(next((row[k] for k in ("caption", "captions", "text") if k in row), None))
-
-
-def captions_in(value: Any) -> list[str]:
-    """The captions in a cell: a text, or a list of texts; none in anything else."""
-    several = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-    return [one for one in several if isinstance(one, str) and one.strip()]
 
 
 def _of_json(text: str) -> dict[str, Any]:

@@ -189,28 +189,6 @@ class Tables(Source):
         )
 
 
-def open_table_pattern(
-    pattern: str,
-    *,
-    window: int | None = None,
-    step: int | None = None,
-    columns: Any = None,
-    rate: float | None = None,
-    time: str | None = None,
-    unit: str | None = None,
-    gap: int = 5,
-    pad: bool = False,
-) -> Tables:
-    """The recordings that a glob pattern matches ("**" for any depth); see `open_tables` for the options.
-
-    Raises:
-        UserError: nothing matches, or as `open_tables`.
-    """
-    root, files = matching_files(pattern, TABLE_SUFFIXES, "recording")
-    wanted = _wanted(pattern, columns, time, unit, rate, gap)
-    return Tables(root, files, pattern, window, step, wanted, pad)
-
-
 def open_tables(
     path: Path,
     name: str,
@@ -224,7 +202,7 @@ def open_tables(
     gap: int = 5,
     pad: bool = False,
 ) -> Tables:
-    """A folder of recordings as text tables, or one such file.
+    """A folder of recordings as text tables, one such file, or those that a glob pattern matches.
 
     Rows are instants and columns channels, parted by comma, semicolon, tab, bar or blanks; numbers may have decimal
     commas. Columns are matched by the names in the header, whatever their order. A column of time, of text, a running
@@ -233,7 +211,7 @@ def open_tables(
     a given split. Windows of one recording form a group.
 
     Args:
-        path: folder (.csv, .tsv and .txt below it) or file.
+        path: folder (.csv, .tsv and .txt below it), file or pattern.
         name: what to call the source.
         window: instants in a sample; None: whole recordings, which must then be equally long.
         step: instants between the starts of two windows; None: `window`, so that they don't overlap.
@@ -249,11 +227,26 @@ def open_tables(
     Raises:
         UserError: no table there, no such column, or no recording as long as the window.
     """
-    files = [path.name] if path.is_file() else walk(path, TABLE_SUFFIXES)
+    root, files = _recordings(path, name)
+    return Tables(root, files, name, window, step, _wanted(name, columns, time, unit, rate, gap), pad)
+
+
+@functools.wraps(open_tables)
+def open_table_pattern(pattern: str, **options: Any) -> Tables:
+    """The recordings that a glob pattern matches ("**" for any depth); options as `open_tables`."""
+    return open_tables(Path(pattern), pattern, **options)
+
+
+def _recordings(path: Path, name: str) -> tuple[Path, list[str]]:
+    """A folder, and the files in it that a file, a folder or a glob pattern stands for."""
+    if path.is_file():
+        return path.parent, [path.name]
+    if not path.is_dir():
+        return matching_files(str(path), TABLE_SUFFIXES, "recording")
+    files = walk(path, TABLE_SUFFIXES)
     if not files:
         raise UserError(f"{name}: no recording in this folder or below; looked for {' '.join(TABLE_SUFFIXES)}")
-    wanted = _wanted(name, columns, time, unit, rate, gap)
-    return Tables(path.parent if path.is_file() else path, files, name, window, step, wanted, pad)
+    return path, files
 
 
 def _wanted(name: str, columns: Any, time: str | None, unit: str | None, rate: float | None, gap: int) -> Wanted:

@@ -27,6 +27,7 @@ from selftaught.engine.orders import Alternating, Order
 from selftaught.errors import UserError
 from selftaught.evaluation import continual, linear
 from selftaught.run import samples
+from selftaught.run.applying import write_csv
 from selftaught.run.features import embed
 from selftaught.run.layout import Layout, read_json, write_json, write_text
 from selftaught.run_settings import Settings
@@ -247,15 +248,12 @@ def _loss(method: Method, source: Source) -> float:
 
 def write_table(layout: Layout, tasks: list[Task], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Write forgetting.csv (a row per task learnt and task judged) and forgetting.json (with the summary)."""
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(["after", "on", "accuracy", "loss"])
-    for number, row in enumerate(rows):
-        for i, (accuracy, loss) in enumerate(zip(row["accuracy"], row["loss"], strict=True)):
-            table.writerow(
-                [tasks[number].name, tasks[i].name, "" if accuracy is None else f"{accuracy:.4f}", f"{loss:.5f}"]
-            )
-    write_text(layout.path / "forgetting.csv", text.getvalue())
+    table = [
+        (tasks[number].name, tasks[i].name, "" if accuracy is None else f"{accuracy:.4f}", f"{loss:.5f}")
+        for number, row in enumerate(rows)
+        for i, (accuracy, loss) in enumerate(zip(row["accuracy"], row["loss"], strict=True))
+    ]
+    write_csv(layout.path / "forgetting.csv", ("after", "on", "accuracy", "loss"), table)
     found: dict[str, Any] = {"tasks": [task.name for task in tasks], "rows": rows}
     if rows and all(a is not None for row in rows for a in row["accuracy"]):
         found["summary"] = continual([row["accuracy"] for row in rows])

@@ -12,7 +12,7 @@ from selftaught.data.pixels import ValueRange
 from selftaught.data.source import PER_SAMPLE, Source, digest
 from selftaught.errors import SampleError, UserError
 
-__all__ = ["TEXT", "Captioned", "captioned"]
+__all__ = ["TEXT", "Captioned", "captioned", "captions_in"]
 
 TEXT = "text"
 """The field of the captions."""
@@ -126,3 +126,9 @@ def captioned(source: Source) -> Source:
     found = Captioned(source, [[spoken[k]] if k >= 0 else [] for k in np.asarray(source.labels).tolist()])
     found.notes = [*source.notes, "no captions: the names of the classes stand for them"]
     return found
+
+
+def captions_in(value: Any) -> list[str]:
+    """The captions in a cell: a text, or a list of texts; none in anything else."""
+    several = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    return [one for one in several if isinstance(one, str) and one.strip()]
