@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from selftaught.data import Grouped, Mapped, Pairs, ResumableBatchSampler, open_source, pack
+from selftaught.data import Grouped, Mapped, Pairs, open_source, pack
 from selftaught.data.spec import call, literal, near, parse
 from selftaught.errors import UserError
 from tests.data.helpers import encode, folder_of, picture, write
@@ -27,9 +27,8 @@ class Reading(Dataset):
 
 
 def sums(sources, context: str | None) -> dict[int, float]:
-    sampler = ResumableBatchSampler(len(sources[0]), 4, seed=0, epoch=0, drop_last=False)
     loader = DataLoader(
-        Reading(sources), batch_sampler=sampler, num_workers=2 if context else 0, multiprocessing_context=context
+        Reading(sources), batch_size=4, num_workers=2 if context else 0, multiprocessing_context=context
     )
     return {int(i): float(s) for index, total in loader for i, s in zip(index, total, strict=True)}
 

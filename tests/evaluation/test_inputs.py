@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from selftaught.errors import UserError
-from selftaught.evaluation import PROTOCOLS, _inputs, knn, linear
+from selftaught.evaluation import PROTOCOLS, Protocol, _inputs, _protocol, knn, linear
 from selftaught.evaluation._threads import threads_for
 
 SPLIT = [name for name, protocol in PROTOCOLS.items() if protocol.inputs == "split"]
@@ -122,15 +122,18 @@ def test_the_registry_is_complete_and_described():
         "regression copy-detection geolocalisation fairness-retrieval fairness-labels hit-rate restricted layerwise"
     )
     assert set(names.split()) <= set(PROTOCOLS)
-    known = {"split", "labelled", "features", "images", "encoder", "scores", "classifier", "forgotten"}
-    known |= {"copies", "places", "attributes", "named-scores", "layers"}
-    known |= {"dense", "depths", "devices", "weights", "worded", "points", "scenes", "volumes", "slices", "edits"}
-    known |= {"times"}
     for name, protocol in PROTOCOLS.items():
         assert protocol.name == name
         assert 10 < len(protocol.description) < 90
         assert "\n" not in protocol.description
-        assert protocol.inputs in known
+        assert f'"{protocol.inputs}" (' in " ".join((Protocol.__doc__ or "").split())
+    assert list(PROTOCOLS) == sorted(PROTOCOLS)
+
+
+def test_a_protocol_declared_twice_is_an_error():
+    with pytest.raises(ValueError, match="two protocols are called 'knn'"):
+        _protocol.protocol("knn", "another of that name", inputs="split")(linear)
+    assert PROTOCOLS["knn"].function is knn
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from selftaught.benchmark.mixture import limited
 from selftaught.data import Source
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
+from selftaught.evaluation.linear import linear
 from selftaught.evaluation.ood import detection, make_scorer
 
 PROBES = ("linear", "linear-sgd", "knn", "finetune")
@@ -153,7 +154,7 @@ def _probe(run: Any, cell: Cell, found: Embedded, fraction: float, probe: str) -
         return evaluation.knn(*split)
     if probe == "linear-sgd":
         return evaluation.linear_sgd(*split, recipe="medmnist", standardise=True, seed=seed)
-    return evaluation.linear(*split, seed=seed)
+    return linear(*split, seed=seed)
 
 
 def _finetune(run: Any, found: Embedded, picked: np.ndarray, seed: int, recipe: str) -> Result:

@@ -11,6 +11,7 @@ from selftaught import evaluation
 from selftaught.data import Source
 from selftaught.errors import UserError
 from selftaught.evaluation.corruptions import SEVERITIES
+from selftaught.evaluation.linear import linear
 from selftaught.run import samples
 from selftaught.run.contenders import some
 from selftaught.run.features import batches_of, embed
@@ -40,7 +41,7 @@ def judge(run: Any, parts: tuple[Source, Source], protocols: tuple[str, ...], fi
     assert y is not None
     assert ty is not None
     if "linear" in protocols:
-        row["linear"] = evaluation.linear(x, y, tx, ty)["accuracy"].mean
+        row["linear"] = linear(x, y, tx, ty)["accuracy"].mean
     if "recall" in protocols:
         found = evaluation.recall(x, y, tx, ty)
         row |= {name: number.mean for name, number in found.numbers.items()}
@@ -58,11 +59,11 @@ def under_noise(run: Any, parts: tuple[Source, Source], severities: tuple[int, .
     x, y, _ = embed(model, parts[0])
     clean = _noisy(model, parts[1], "", 0)
     assert y is not None
-    accuracy = evaluation.linear(x, y, *clean)["accuracy"].mean
+    accuracy = linear(x, y, *clean)["accuracy"].mean
     rows = []
     for kind in evaluation.VIDEO_NOISE:
         for severity in severities:
-            found = evaluation.linear(x, y, *_noisy(model, parts[1], kind, severity))["accuracy"].mean
+            found = linear(x, y, *_noisy(model, parts[1], kind, severity))["accuracy"].mean
             drop = accuracy - found
             row = {"noise": kind, "severity": severity, "clean": accuracy, "linear": found, "drop": drop}
             rows.append(row | {"relative": drop / accuracy if accuracy else 0.0})

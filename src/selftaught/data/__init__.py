@@ -16,7 +16,6 @@ from selftaught.data.mapped import cache_folder
 from selftaught.data.metadata import LOCATIONS, METADATA, Metadata, read_metadata
 from selftaught.data.opening import open_source
 from selftaught.data.pixels import Scale, ValueRange, as_uint8, from_unit, of_depth, to_unit
-from selftaught.data.sampler import ResumableBatchSampler
 from selftaught.data.source import Modality, Source, Subset, require_labels
 from selftaught.data.splits import EmptyPartError, split_source, take
 
@@ -42,7 +41,6 @@ __all__ = [
     "PackedSource",
     "Pairs",
     "PictureFacts",
-    "ResumableBatchSampler",
     "Scale",
     "Source",
     "Subset",

@@ -9,11 +9,15 @@ import numpy as np
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import as_features, as_labels
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
+
+__all__ = ["classify"]
 
 RESAMPLES = 500
 
 
+@protocol("classify", "accuracy of the model's own classes", inputs="scores")
 def classify(scores: Any, truth: Any) -> Result:
     """Judge a classifier by its own scores.
 

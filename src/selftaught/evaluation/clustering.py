@@ -8,11 +8,15 @@ import numpy as np
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, as_labels
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.classification import confusion_matrix
 from selftaught.evaluation.neighbours import normalise
 from selftaught.evaluation.result import Number, Result
 
+__all__ = ["clustering"]
 
+
+@protocol("clustering", "k-means against the classes: NMI, ARI, matched accuracy", inputs="labelled")
 def clustering(
     x: Array, y: Array, *, k: int | None = None, seeds: int | Sequence[int] = 5, unit: bool = True
 ) -> Result:

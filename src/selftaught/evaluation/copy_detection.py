@@ -15,8 +15,11 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, as_labels, feature_pair
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.neighbours import Ranking, chunks, normalise
 from selftaught.evaluation.result import Number, Result
+
+__all__ = ["copy_detection", "fit_whitening", "regional_maxima", "rmac"]
 
 LEVELS = 3
 OVERLAP = 0.4
@@ -152,6 +155,7 @@ def rmac(maps: Tensor, whitening: Whitening | None = None, *, levels: int = LEVE
     return normalise(regions.sum(1))
 
 
+@protocol("copy-detection", "mean average precision of finding the originals of copies", inputs="copies")
 def copy_detection(
     database: Array,
     groups: Array,

@@ -14,6 +14,8 @@ import numpy as np
 from selftaught.errors import UserError
 from selftaught.views.degradations import _corruptions as pixels
 
+__all__ = ["CORRUPTIONS", "corrupt"]
+
 SEVERITIES = (1, 2, 3, 4, 5)
 _STRENGTHS: dict[str, tuple[float, ...]] = {
     "gaussian_noise": (0.08, 0.12, 0.18, 0.26, 0.38),

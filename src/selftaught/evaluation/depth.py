@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from selftaught.errors import UserError
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["depth", "depth_errors", "evaluation_crop", "median_scale"]
@@ -78,6 +79,8 @@ def evaluation_crop(height: int, width: int, crop: Crop = "none") -> np.ndarray:
     return mask
 
 
+@protocol("depth", "depth maps against measured depth: AbsRel, RMSE, delta", inputs="depths")
+@protocol("depth-weather", "the same on frames altered by weather, light and noise", inputs="depths")
 def depth(
     predictions: Sequence[np.ndarray],
     truths: Sequence[np.ndarray],

@@ -10,13 +10,17 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, feature_pair, join_notes
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.neighbours import chunks, normalise
 from selftaught.evaluation.result import Number, Result
+
+__all__ = ["diagnostics"]
 
 LIMIT = 2048
 NEIGHBOURS = 10
 
 
+@protocol("diagnostics", "collapse: effective rank, spectrum, alignment, uniformity", inputs="features")
 def diagnostics(x: Array, pairs: Array | None = None, *, limit: int = LIMIT, seed: int = 0) -> Result:
     """Collapse diagnostics of embeddings.
 

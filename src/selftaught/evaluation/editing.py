@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from selftaught.errors import UserError
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["editing", "reached", "vie_score"]
@@ -55,6 +56,7 @@ def reached(before: np.ndarray, after: np.ndarray, truth: np.ndarray) -> tuple[n
     return np.array(hits), np.array(outside)
 
 
+@protocol("editing", "edited pictures: are instructions followed, and all else kept", inputs="edits")
 def editing(
     before: np.ndarray,
     after: np.ndarray,

@@ -15,10 +15,13 @@ import numpy as np
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, join_notes
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.groups import Groups, by_group, small_groups
 from selftaught.evaluation.neighbours import nearest
 from selftaught.evaluation.restricted import matching
 from selftaught.evaluation.result import Number, Result
+
+__all__ = ["LABEL_SETS", "attribute_retrieval", "hit_rate", "label_association"]
 
 TOP = 5
 THRESHOLD = 0.1
@@ -52,6 +55,7 @@ A default to start from, neither complete nor the paper's own lists, which were 
 _BETTER = {"human": "high", "possibly-human": "none", "non-human": "low", "crime": "low"}
 
 
+@protocol("fairness-labels", "harmful labels given to people, by group", inputs="named-scores")
 def label_association(
     scores: Array,
     classes: Sequence[str],
@@ -104,6 +108,7 @@ def label_association(
     return Result("fairness-labels", numbers, {"better": better}, note)
 
 
+@protocol("hit-rate", "an allowed label among the first five, by income and region", inputs="named-scores")
 def hit_rate(
     scores: Array, classes: Sequence[str], allowed: Sequence[Collection[str]], groups: Groups, *, top: int = TOP
 ) -> Result:
@@ -139,6 +144,7 @@ def hit_rate(
     return Result("hit-rate", numbers, note=join_notes(note, small_groups(some, len(kept))))
 
 
+@protocol("fairness-retrieval", "same attribute among the nearest, by group", inputs="attributes")
 def attribute_retrieval(
     database: Array,
     attributes: Sequence[Any],

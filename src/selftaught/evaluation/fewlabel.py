@@ -10,15 +10,19 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, Coded, code_labels, feature_pair, join_notes, stratified_order
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.classification import auc_ovr, confusion_matrix, confusion_statistics
 from selftaught.evaluation.linear import HOLD_OUT_FROM
 from selftaught.evaluation.logistic import moments
 from selftaught.evaluation.probe import STRENGTHS, fit_probe
 from selftaught.evaluation.result import Number, Result
 
+__all__ = ["fewlabel", "subset"]
+
 MEASURES = ("accuracy", "balanced_accuracy", "auc")
 
 
+@protocol("fewlabel", "logistic regression with 1, 5, 10 ... labels per class and 1, 10, 100 %", inputs="split")
 def fewlabel(
     train_x: Array,
     train_y: Array,

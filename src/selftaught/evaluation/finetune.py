@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_labels, code_labels
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.classification import judge
 from selftaught.evaluation.result import Result
+
+__all__ = ["finetune"]
 
 Batches = Tensor | np.ndarray | Callable[[Tensor], Tensor]
 
@@ -31,6 +34,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 semi-supervised recipe of that sheet (20 epochs too), "cvrl" that of fine-tuning on clips (50 epochs)."""
 
 
+@protocol("finetune", "encoder and head trained together on the labels", inputs="encoder")
 def finetune(
     encoder: nn.Module,
     train_images: Batches,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from selftaught.errors import UserError
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["front_frozen", "macro_f1"]
@@ -27,6 +28,7 @@ def macro_f1(predicted: np.ndarray, truth: np.ndarray, weighted: bool = False) -
     return float(np.average(scores, weights=sizes if weighted else None))
 
 
+@protocol("device-finetune", "a device's encoder on a few labels, its front frozen", inputs="devices")
 def front_frozen(
     classifier: nn.Module,
     train_x: Tensor,

@@ -12,8 +12,11 @@ import numpy as np
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_targets, feature_pair
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.neighbours import nearest
 from selftaught.evaluation.result import Number, Result
+
+__all__ = ["geolocalisation", "great_circle"]
 
 EARTH_RADIUS = 6371.0088
 """Mean radius of the Earth in km (IUGG)."""
@@ -37,6 +40,7 @@ def great_circle(a: Any, b: Any) -> np.ndarray:
     return 2 * EARTH_RADIUS * np.arcsin(np.sqrt(np.clip(chord, 0, 1)))
 
 
+@protocol("geolocalisation", "place of the nearest picture: share within 1 to 2500 km", inputs="places")
 def geolocalisation(
     train_x: Array,
     train_places: Array,

@@ -11,6 +11,8 @@ import numpy as np
 from selftaught.errors import UserError
 from selftaught.evaluation.result import Number
 
+__all__ = ["AGES", "INCOMES", "buckets"]
+
 Groups = Mapping[str, Sequence[Any] | np.ndarray]
 """Attribute ("gender", "income") -> the group of every image, as text; "" where it is not known."""
 

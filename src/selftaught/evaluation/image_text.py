@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from selftaught.errors import UserError
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["TEMPLATES", "ensemble_scores", "text_retrieval", "zero_shot"]
@@ -37,6 +38,7 @@ def ensemble_scores(z: np.ndarray, h: np.ndarray, weight: float) -> np.ndarray:
     return weight * z + (1 - weight) * h
 
 
+@protocol("zero-shot", "classes by their names alone", inputs="worded")
 def zero_shot(
     scores: np.ndarray, labels: np.ndarray | Sequence[int], *, local: np.ndarray | None = None, note: str = ""
 ) -> Result:
@@ -75,6 +77,7 @@ def zero_shot(
     return Result("zero-shot", numbers, note=note)
 
 
+@protocol("text-retrieval", "texts found by images and images by texts: R@k", inputs="worded")
 def text_retrieval(
     images: np.ndarray,
     texts: np.ndarray,

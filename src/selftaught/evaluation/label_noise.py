@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from selftaught.errors import UserError
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.ood import detection
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["label_noise"]
 
 
+@protocol("label-noise", "whether the weights of labels tell wrong ones from right ones", inputs="weights")
 def label_noise(
     weights: np.ndarray, wrong: np.ndarray, *, threshold: float = 0.5, others: Mapping[str, np.ndarray] | None = None
 ) -> Result:

@@ -13,15 +13,19 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, as_labels, code_labels, feature_pair, join_notes
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.classification import judge
 from selftaught.evaluation.linear import HOLD_OUT_FROM, linear
 from selftaught.evaluation.neighbours import knn
 from selftaught.evaluation.probe import STRENGTHS, fit_probe
 from selftaught.evaluation.result import Number, Result
 
+__all__ = ["layer_features", "layer_names", "layerwise", "stack_layers", "worst_group"]
+
 PROBES = ("linear", "linear-raw", "knn")
 
 
+@protocol("layerwise", "linear probe and k-NN on every layer, the best one named", inputs="layers")
 def layerwise(
     train: Mapping[str, Array],
     train_y: Array,

@@ -20,11 +20,14 @@ from selftaught.evaluation._inputs import (
     join_notes,
     validation_folds,
 )
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation._threads import threads_for
 from selftaught.evaluation.classification import judge
 from selftaught.evaluation.logistic import moments
 from selftaught.evaluation.probe import STRENGTHS, fit_probe
 from selftaught.evaluation.result import Result
+
+__all__ = ["linear", "linear_sgd"]
 
 HOLD_OUT_FROM = 1000
 
@@ -42,6 +45,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 """The linear-probe recipes of the spec sheets, by slug ("moco" is what DCL uses on ImageNet). All run 100 epochs."""
 
 
+@protocol("linear", "logistic regression, regularisation chosen on held-out samples", inputs="split")
 def linear(
     train_x: Array,
     train_y: Array,
@@ -99,6 +103,7 @@ def linear(
     return Result("linear", numbers, {**figures, "regularisation": chosen}, join_notes(coded.note, stopped))
 
 
+@protocol("linear-sgd", "the papers' linear probe: one layer by SGD or Adam", inputs="split")
 def linear_sgd(
     train_x: Array,
     train_y: Array,

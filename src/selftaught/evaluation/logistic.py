@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+__all__ = []
+
 HISTORY = 8
 ROTATE_UP_TO = 1536
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, as_labels
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["Attack", "Labelled", "fit_attack", "membership", "sorted_softmax", "unlearning"]
@@ -133,6 +134,7 @@ def membership(
     return Result("membership", numbers, note=short)
 
 
+@protocol("unlearning", "what a classifier still knows of forgotten samples", inputs="forgotten")
 def unlearning(
     remain: Labelled,
     forget: Labelled,

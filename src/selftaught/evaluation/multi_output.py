@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from selftaught.errors import UserError
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.restoration import CEILING, psnr, ssim
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["multi_output"]
 
 
+@protocol("heads", "PSNR of each head of a network with several outputs", inputs="images")
 def multi_output(
     predictions: Sequence[np.ndarray],
     targets: Sequence[np.ndarray],

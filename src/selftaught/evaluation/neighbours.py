@@ -11,12 +11,16 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, as_labels, code_labels, feature_pair, join_notes
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.classification import judge
 from selftaught.evaluation.result import Number, Result
+
+__all__ = ["knn", "nearest", "retrieval"]
 
 CELLS = 1 << 24
 
 
+@protocol("knn", "weighted k-nearest-neighbour accuracy by cosine", inputs="split")
 def knn(
     train_x: Array,
     train_y: Array,
@@ -91,6 +95,7 @@ def vote(
     return torch.cat(shares)
 
 
+@protocol("retrieval", "mean average precision and precision at k by cosine", inputs="labelled")
 def retrieval(
     x: Array,
     y: Array,

@@ -13,6 +13,8 @@ from selftaught.evaluation._inputs import Array, as_features, as_labels, stratif
 from selftaught.evaluation.linear import linear
 from selftaught.evaluation.neighbours import knn, normalise, vote
 
+__all__ = ["OnlineKNN", "monitor", "monitor_rows"]
+
 BANK, TEST = 2000, 1000
 
 

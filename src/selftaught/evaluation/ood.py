@@ -23,6 +23,8 @@ from selftaught.evaluation.neighbours import chunks, normalise
 from selftaught.evaluation.probe import STRENGTHS, fit_probe
 from selftaught.evaluation.result import Number, Result
 
+__all__ = ["detection", "energy", "knn_distance", "linear_head", "mahalanobis", "make_scorer", "msp", "ood"]
+
 SCORERS = ("mahalanobis", "knn", "msp", "energy")
 """Names of the scores; msp and energy need the training labels."""
 NEIGHBOURS = 50

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.diagnostics import effective_rank
 from selftaught.evaluation.result import Number, Result
 from selftaught.evaluation.segmentation import dense_numbers
@@ -25,6 +26,7 @@ __all__ = ["PrincipalColours", "point_knn", "point_linear", "point_pca", "princi
 Scans = Sequence[Any]
 
 
+@protocol("point-linear", "a class for every point by a linear layer: mean IoU", inputs="points")
 def point_linear(
     train_x: Scans,
     train_y: Scans,
@@ -88,6 +90,7 @@ def point_linear(
     return _judged("point-linear", guesses, ty, k)
 
 
+@protocol("point-knn", "a class for every point by its nearest neighbour: mean IoU", inputs="points")
 def point_knn(
     train_x: Scans, train_y: Scans, test_x: Scans, test_y: Scans, *, k: int = 1, most: int = 20_000
 ) -> Result:
@@ -127,6 +130,7 @@ def point_knn(
     return _judged("point-knn", guesses, ty, classes)
 
 
+@protocol("point-pca", "what three principal components hold of features per point", inputs="features")
 def point_pca(x: Scans) -> Result:
     """How much of the features three principal components hold, which is what their colours show.
 

@@ -14,6 +14,8 @@ from selftaught.evaluation._inputs import validation_folds
 from selftaught.evaluation._threads import threads_for
 from selftaught.evaluation.logistic import fit, make_space, moments
 
+__all__ = []
+
 STRENGTHS = tuple(10.0**e for e in range(-5, 3))
 DEFAULT_STRENGTH = 1e-2
 CHOICE_ITERATIONS = 80

@@ -11,6 +11,8 @@ from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features
 from selftaught.evaluation.neighbours import normalise
 
+__all__ = ["Projection", "project"]
+
 
 @dataclass(frozen=True)
 class Projection:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from selftaught.errors import UserError
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["base_to_new"]
 
 
+@protocol("base-to-new", "learnt prompts on their classes and on new ones", inputs="worded")
 def base_to_new(logits: np.ndarray, labels: np.ndarray, base: np.ndarray) -> Result:
     """Accuracy among base classes of base samples, among new classes of new samples, and their harmonic mean.
 

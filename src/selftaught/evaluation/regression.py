@@ -10,13 +10,17 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_targets, feature_pair
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.classification import error_numbers
 from selftaught.evaluation.logistic import moments
 from selftaught.evaluation.result import Result
 
+__all__ = ["regression"]
+
 PENALTIES = tuple(10.0**e for e in range(-3, 7))
 
 
+@protocol("regression", "ridge regression on numeric targets: MAE, RMSE, rho", inputs="split")
 def regression(
     train_x: Array,
     train_y: Array,

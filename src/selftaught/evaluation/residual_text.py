@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from selftaught.errors import UserError
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["residual_text"]
@@ -14,6 +15,7 @@ __all__ = ["residual_text"]
 _COVERED = 0.5
 
 
+@protocol("residual-text", "text that a detector still finds where it was erased", inputs="images")
 def residual_text(
     before: Sequence[np.ndarray],
     after: Sequence[np.ndarray],

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import join_notes
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
+
+__all__ = ["luma", "ms_ssim", "restoration"]
 
 CEILING = 100.0
 WINDOW = 11
@@ -20,6 +23,7 @@ LPIPS_SIDE = 32
 Images = np.ndarray | Tensor | Sequence[np.ndarray] | Sequence[Tensor]
 
 
+@protocol("restoration", "PSNR, SSIM and MS-SSIM against clean images", inputs="images")
 def restoration(
     predictions: Images,
     targets: Images,

@@ -13,9 +13,13 @@ import numpy as np
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, join_notes
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
 
+__all__ = ["restricted"]
 
+
+@protocol("restricted", "a classifier on another set, among the classes they share", inputs="named-scores")
 def restricted(
     scores: Array,
     classes: Sequence[str],

@@ -11,6 +11,8 @@ import numpy as np
 
 from selftaught.errors import UserError
 
+__all__ = ["Difference", "Number", "Result", "paired_difference", "table"]
+
 
 @dataclass(frozen=True)
 class Number:

@@ -17,9 +17,12 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import as_features, as_labels
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.corruptions import CORRUPTIONS, corrupt
 from selftaught.evaluation.groups import by_group
 from selftaught.evaluation.result import Number, Result
+
+__all__ = ["domains", "fgsm", "pgd", "robustness"]
 
 Classifier = Callable[[Tensor], Tensor]
 ATTACKS = ("fgsm", "pgd")
@@ -79,6 +82,7 @@ def fgsm(model: Classifier, images: Tensor, labels: Tensor, *, epsilon: float = 
     return pgd(model, images, labels, epsilon=epsilon, steps=1, step_size=epsilon, random_start=False)
 
 
+@protocol("robustness", "a classifier under attack (FGSM, PGD) and common corruptions", inputs="classifier")
 def robustness(
     model: Classifier,
     images: Any,

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
 from selftaught.networks.scene_detector import DetectedBoxes, SceneDetector
 
@@ -132,6 +133,7 @@ def detection_loss(made: DetectedBoxes, truth: Sequence[Tensor], nothing: float 
     return F.cross_entropy(made.logits.flatten(0, 1), wanted.flatten(), weight) + places
 
 
+@protocol("scene-detection", "boxes by a small detector on frozen tokens: AP at 3D IoU", inputs="scenes")
 def scene_detection(
     encoder: nn.Module,
     train_points: Tensor,

@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Result
 from selftaught.evaluation.segmentation import dense_numbers
 
 __all__ = ["scene_segmentation"]
 
 
+@protocol("scene-segmentation", "a class for every point, linear on frozen features: IoU", inputs="scenes")
 def scene_segmentation(
     train_features: Any,
     train_labels: Any,

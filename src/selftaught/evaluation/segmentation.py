@@ -18,9 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
 from selftaught.networks.dense_heads import UPerHead
 from selftaught.objectives import core_tuning_pool, focal_contrast
+
+__all__ = ["segmentation"]
 
 IGNORE = 255
 """Mask value of pixels that count for nothing."""
@@ -42,6 +45,7 @@ class _Recipe:
     sampled: int
 
 
+@protocol("segmentation", "a class for every pixel, a head on the frozen encoder: mean IoU", inputs="dense")
 def segmentation(
     encoder: nn.Module,
     train_images: Any,

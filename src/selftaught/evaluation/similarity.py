@@ -10,6 +10,8 @@ from torch import Tensor
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features
 
+__all__ = ["blockiness", "cka_matrix", "linear_cka"]
+
 
 def linear_cka(x: Array, y: Array, *, unbiased: bool = False) -> float:
     """CKA(X, Y) = ||Yc^T Xc||_F^2 / (||Xc^T Xc||_F ||Yc^T Yc||_F), columns centred.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from selftaught.errors import UserError
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.linear import linear
 from selftaught.evaluation.result import Result
 
@@ -20,6 +21,7 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
 """Question -> the ways of showing a clip that are to be told apart."""
 
 
+@protocol("temporal", "clips forward or not, fast or slow, in order or not: linear probes", inputs="times")
 def temporal(train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray]) -> Result:
     """A linear probe for each of :data:`QUESTIONS`: were the frames in order, how fast did they go, which way?
 

@@ -9,9 +9,12 @@ import torch
 
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, code_labels, feature_pair, join_notes
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.corruptions import SEVERITIES, corrupt
 from selftaught.evaluation.neighbours import CELLS, normalise
 from selftaught.evaluation.result import Number, Result
+
+__all__ = ["VIDEO_NOISE", "noisy_clip", "recall"]
 
 VIDEO_NOISE = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
 """The kinds of noise of the video benchmark (arXiv 2504.06153), with ImageNet-C's strengths."""
@@ -20,6 +23,7 @@ SPECKLE = (0.15, 0.2, 0.35, 0.45, 0.6)
 """Deviations of speckle noise at severities 1 to 5."""
 
 
+@protocol("recall", "share of test samples with one of their class among the k nearest", inputs="split")
 def recall(
     train_x: Array, train_y: Array, test_x: Array, test_y: Array, *, ks: Sequence[int] = (1, 5, 10, 20, 50)
 ) -> Result:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from selftaught.errors import UserError
+from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["dice", "slice_position", "volume_dice"]
@@ -37,6 +38,7 @@ def dice(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
     return np.where(sizes > 0, 2 * both / np.maximum(sizes, 1), np.nan)
 
 
+@protocol("dice", "structures of volumes against masks: 3-D Dice of each volume", inputs="volumes")
 def volume_dice(
     predictions: Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
@@ -84,6 +86,7 @@ def volume_dice(
     return Result("dice", numbers, {"per_volume": table, "names": called, "worst_first": worst})
 
 
+@protocol("slice-position", "the nearest slice of another volume is of the same partition", inputs="slices")
 def slice_position(features: np.ndarray, volume: np.ndarray, part: np.ndarray) -> Result:
     """How often the nearest slice (by cosine) of another volume lies in the same partition.
 

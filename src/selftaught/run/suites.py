@@ -13,6 +13,7 @@ from selftaught import evaluation
 from selftaught.data import LOCATIONS, METADATA, Metadata, Source, open_copies, open_source, read_metadata
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
+from selftaught.evaluation.restricted import restricted
 from selftaught.run import contenders, dense, image_text, prompting, samples, scenes, temporal, unlearning, weighing
 from selftaught.run import devices as worn
 from selftaught.run.bench import Bench
@@ -145,7 +146,7 @@ def _restricted(bench: Bench) -> dict[str, Result]:
     found = {}
     for kind, logits, index, classes, note in bench.scorers(name, source):
         labels = [truth[i] for i in index]
-        result = evaluation.restricted(logits, classes, labels, other_classes=source.classes, mapping=mapping)
+        result = restricted(logits, classes, labels, other_classes=source.classes, mapping=mapping)
         found[kind] = _noted(result, note)
     return found
 

@@ -25,7 +25,8 @@ from selftaught.engine.branching import KeptOptimiser, branch_file
 from selftaught.engine.method import Method
 from selftaught.engine.orders import Alternating, Order
 from selftaught.errors import UserError
-from selftaught.evaluation import continual, linear
+from selftaught.evaluation.continual import continual
+from selftaught.evaluation.linear import linear
 from selftaught.run import samples
 from selftaught.run.applying import write_csv
 from selftaught.run.features import embed
