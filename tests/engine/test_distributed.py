@@ -1,13 +1,12 @@
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from selftaught import objectives
 from selftaught.engine.distributed import gather, is_distributed, rank, world_size
+from tests.two_processes import by_two
 
 LOSSES = {
     "simclr": lambda a, b: objectives.simclr(a, b, temperature=0.2),
@@ -38,21 +37,14 @@ def value_and_gradients(model, loss, own):
     return value.detach(), [p.grad.clone() for p in model.parameters()]
 
 
-def one_of_two(number, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=2)
-    try:
-        own = slice(16 * number, 16 * number + 16)
-        found = {
-            name: value_and_gradients(DistributedDataParallel(network()), loss, own) for name, loss in LOSSES.items()
-        }
-        found["rank"] = (rank(), world_size(), is_distributed())
-        found["labels"] = gather(torch.tensor([number, 10 + number]))
-        strided = torch.arange(6.0).view(2, 3).T + 100 * number
-        found["strided"] = gather(strided)
-        torch.save(found, f"{folder}/{number}.pt")
-    finally:
-        dist.destroy_process_group()
+def one_of_two():
+    own = slice(16 * rank(), 16 * rank() + 16)
+    found = {name: value_and_gradients(DistributedDataParallel(network()), loss, own) for name, loss in LOSSES.items()}
+    found["rank"] = (rank(), world_size(), is_distributed())
+    found["labels"] = gather(torch.tensor([rank(), 10 + rank()]))
+    strided = torch.arange(6.0).view(2, 3).T + 100 * rank()
+    found["strided"] = gather(strided)
+    return found
 
 
 def test_without_a_process_group_nothing_happens():
@@ -62,9 +54,8 @@ def test_without_a_process_group_nothing_happens():
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
-    multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
-    found = [torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in range(2)]
+def test_two_processes_equal_one_with_the_doubled_batch():
+    found = by_two(one_of_two, joined=True)
     for name, loss in LOSSES.items():
         value, gradients = value_and_gradients(network(), loss, slice(0, 32))
         assert gradients[0].abs().max() > 1e-3

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from selftaught.engine.distributed import gather_labels
+from selftaught.engine.distributed import gather_labels, rank
 from selftaught.engine.sample_state import SampleState
 from selftaught.errors import UserError
+from tests.two_processes import by_two
 
 
 def test_rows_come_back_as_they_were_written_and_others_stay():
@@ -61,39 +60,32 @@ class Holder(nn.Module):
         return self.layer(x)
 
 
-def one_of_two(number, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=2)
-    try:
-        holder = Holder()
-        wrapped = DistributedDataParallel(holder)
-        table = holder.state
-        table.spread()
-        table.spread()
-        found = {"shard": len(table.s)}
-        for step, (mine, values) in enumerate(
-            (([[0, 5], [4, 1]], [[1.0, 2.0], [3.0, 4.0]]), ([[1, 1], [6, 1]], [[5.0, 6.0], [9.0, 10.0]]))
-        ):
-            index, new = (gather_labels(torch.tensor(x[number])) for x in (mine, values))
-            found[f"before {step}"] = table.read(index)["s"]
-            table.write(index, {"s": new})
-            wrapped(torch.ones(1, 2)).sum().backward()  # would copy rank 0's buffers over the others'
-        found["saved"] = holder.state_dict()
-        table.load_state_dict({"tau": torch.arange(7.0), "s": torch.arange(7.0) + 10})
-        found["loaded"] = table.s.clone()
-        found["read"] = table.read(torch.tensor([6, 3, 0]))["tau"]
-        table.join()
-        found["joined"] = table.s.clone()
-        torch.save(found, f"{folder}/{number}.pt")
-    finally:
-        dist.destroy_process_group()
+def one_of_two():
+    holder, number = Holder(), rank()
+    wrapped = DistributedDataParallel(holder)
+    table = holder.state
+    table.spread()
+    table.spread()
+    found = {"shard": len(table.s)}
+    for step, (mine, values) in enumerate(
+        (([[0, 5], [4, 1]], [[1.0, 2.0], [3.0, 4.0]]), ([[1, 1], [6, 1]], [[5.0, 6.0], [9.0, 10.0]]))
+    ):
+        index, new = (gather_labels(torch.tensor(x[number])) for x in (mine, values))
+        found[f"before {step}"] = table.read(index)["s"]
+        table.write(index, {"s": new})
+        wrapped(torch.ones(1, 2)).sum().backward()  # would copy rank 0's buffers over the others'
+    found["saved"] = dict(holder.state_dict())
+    table.load_state_dict({"tau": torch.arange(7.0), "s": torch.arange(7.0) + 10})
+    found["loaded"] = table.s.clone()
+    found["read"] = table.read(torch.tensor([6, 3, 0]))["tau"]
+    table.join()
+    found["joined"] = table.s.clone()
+    return found
 
 
 @pytest.mark.slow
-def test_two_processes_hold_half_each_and_save_the_whole(tmp_path):
-    multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
-    for number in range(2):
-        found = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+def test_two_processes_hold_half_each_and_save_the_whole():
+    for number, found in enumerate(by_two(one_of_two, joined=True)):
         assert found["shard"] == 4
         assert found["before 0"].tolist() == [0, 0, 0, 0]
         assert found["before 1"].tolist() == [4, 4, 0, 4]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from selftaught import methods, networks, views
 from selftaught.engine.checkpointing import blocks
 from selftaught.errors import UserError
 from tests.conftest import TINY
+from tests.methods.learning import by_one_and_two
 from tests.methods.resuming import cut_and_whole
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 32, "projector": "24-12", "augment": "small", "local_crops": 2}
@@ -203,50 +201,12 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         methods.SwAV(**SMALL, prototypes="0")
 
 
-TWO = """
-import sys, torch, lightning as L
-from torch import nn
-from selftaught import DataModule, methods
-from selftaught.engine.fit import quiet_lightning
-quiet_lightning()
-devices, batch, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-
-class Flat(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net, self.dim = nn.Sequential(nn.Flatten(), nn.Linear(256, 32), nn.Tanh(), nn.Linear(32, 24)), 24
-    def forward(self, x):
-        return self.net(x)
-
-L.seed_everything(0, verbose=False)
-method = methods.SwAV(encoder="resnet10-narrow", image_size=16, channels=1, projector="16-8", augment="grey",
-                      local_crops=0, prototypes="6", queue=64, queue_start=0.0, freeze_steps=1, optimizer="sgd",
-                      lr=0.05, lr_scaling="none", schedule="constant", warmup_epochs=0.0)
-method.encoder, method.projector = Flat(), nn.Linear(24, 8)
-method = method.double()
-data = DataModule("digits", method, batch_size=batch, workers=0, seed=3, total_batches=6)
-trainer = L.Trainer(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_steps=6,
-                    precision="64-true", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                    enable_model_summary=False, use_distributed_sampler=False)
-trainer.fit(method, datamodule=data)
-if trainer.is_global_zero:
-    torch.save(method.state_dict(), out)
-"""
-
-
 @pytest.mark.slow
-def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
+def test_two_processes_equal_one_with_the_doubled_batch() -> None:
     """The partition is over all samples and the queue is divided: four steps of six with it full."""
-    script = tmp_path / "job.py"
-    script.write_text(TWO)
-    env = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
-    env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    for devices, batch in ((1, 32), (2, 16)):
-        command = [sys.executable, str(script), str(devices), str(batch), str(tmp_path / f"{devices}.pt")]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
-    for name in ("encoder.net.1.weight", "projector.weight", "prototypes.0.weight"):
+    options = {"local_crops": 0, "prototypes": "6", "queue": 64, "queue_start": 0.0, "freeze_steps": 1}
+    one, two = (found["state"] for found in by_one_and_two("swav", options))
+    for name in ("encoder.net.0.weight", "projector.weight", "prototypes.0.weight"):
         torch.testing.assert_close(one[name], two[name], rtol=1e-7, atol=1e-9)
     assert int(one["queues.0.filled"]) == 64
 

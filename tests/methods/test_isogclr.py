@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from selftaught import methods, objectives
 from selftaught.errors import UserError
 from selftaught.methods.isogclr import PRESETS, Config, temperatures
 from tests.conftest import TINY
+from tests.methods.learning import assert_alike, by_one_and_two
 from tests.methods.resuming import cut_and_whole
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 16, "projector": "24-12", "augment": "small", "samples": 40}
@@ -195,59 +193,15 @@ def test_a_resumed_run_is_bit_identical_in_weights_and_state(host: str, tmp_path
         temperatures(tmp_path / "whole/none.ckpt")
 
 
-TWO = """
-import sys, torch, lightning as L
-from torch import nn
-from selftaught import DataModule, methods
-from selftaught.engine.fit import quiet_lightning
-quiet_lightning()
-devices, batch, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-
-class Flat(nn.Module):  # no BatchNorm: its statistics are per process on a CPU
-    def __init__(self):
-        super().__init__()
-        self.net, self.dim = nn.Sequential(nn.Linear(256, 32), nn.Tanh(), nn.Linear(32, 24)), 24
-    def forward(self, x):
-        return self.net(x.flatten(1))
-
-L.seed_everything(0, verbose=False)
-method = methods.ISogCLR(encoder="resnet10-narrow", image_size=16, channels=1, projector="16-8", augment="grey",
-                         optimizer="sgd", lr=0.05, schedule="constant", warmup_epochs=0.0, temperature=0.2, gamma=0.5)
-method.encoder, method.projector = Flat(), nn.Linear(24, 8)
-data = DataModule("digits?n=150", method, batch_size=batch, workers=0, seed=3, total_batches=12)
-trainer = L.Trainer(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_steps=12,
-                    logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                    enable_model_summary=False, use_distributed_sampler=False)
-method = method.double()
-held = []
-class Watch(L.Callback):
-    def on_train_batch_end(self, trainer, module, *args):
-        held.append(len(module.state.s))
-trainer.callbacks.append(Watch())
-trainer.fit(method, datamodule=data)
-if trainer.is_global_zero:
-    torch.save({"state": dict(method.state_dict()), "held": held}, out)
-"""
-
-
 @pytest.mark.slow
-def test_two_processes_with_half_the_table_each_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
+def test_two_processes_with_half_the_table_each_equal_one_with_the_doubled_batch() -> None:
     """Built without its number of samples, too: the trainer's data tell it."""
-    script = tmp_path / "job.py"
-    script.write_text(TWO)
-    env = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
-    env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    for devices, batch in ((1, 32), (2, 16)):
-        command = [sys.executable, str(script), str(devices), str(batch), str(tmp_path / f"{devices}.pt")]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
-    assert set(one["held"]) == {150}
-    assert set(two["held"]) == {75}
-    assert one["state"].keys() == two["state"].keys()
+    options = {"lr_scaling": Config.lr_scaling, "temperature": 0.2, "gamma": 0.5}
+    one, two = by_one_and_two("isogclr", options, data="digits?n=150", steps=12)
+    assert one["held"] == [150]
+    assert two["held"] == [75]
     assert one["state"]["state.tau"].std() > 0
-    for name, value in one["state"].items():
-        torch.testing.assert_close(value, two["state"][name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    assert_alike(one["state"], two["state"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import selftaught
 from selftaught import methods, objectives
 from selftaught.errors import UserError
 from tests.conftest import TINY
+from tests.methods.learning import assert_alike, by_one_and_two
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 16, "projector": "24-12", "augment": "small"}
 QUEUED = SMALL | {"queue": 50, "samples": 200}
@@ -303,44 +304,6 @@ def test_it_learns_photographs(slug: str, tmp_path: Path) -> None:
     assert found["this"]["accuracy"].mean > found["raw"]["accuracy"].mean + 0.15
 
 
-TWO = """
-import sys, torch, lightning as L
-from torch import nn
-from selftaught import DataModule, methods
-from selftaught.engine.fit import quiet_lightning
-quiet_lightning()
-devices, batch, out, slug, more = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], eval(sys.argv[5])
-
-class Flat(nn.Module):  # no BatchNorm: its statistics are per process on a CPU
-    def __init__(self):
-        super().__init__()
-        self.net, self.dim = nn.Sequential(nn.Linear(256, 32), nn.Tanh(), nn.Linear(32, 24)), 24
-    def forward(self, x):
-        return self.net(x.flatten(1))
-
-kind = methods.get(slug)
-class Small(kind):
-    def build(self):
-        super().build()
-        self.encoder, self.projector = Flat(), nn.Linear(24, 8)
-        if hasattr(self, "predictor"):
-            self.predictor = nn.Linear(8, 8)
-        if hasattr(self, "momentum"):
-            self.momentum = type(self.momentum)(self.followed(), self.config.target_decay)
-
-L.seed_everything(0, verbose=False)
-method = Small(encoder="resnet10-narrow", image_size=16, channels=1, projector="16-8", augment="grey", classes=10,
-               optimizer="sgd", lr=0.05, lr_scaling="none", schedule="constant", warmup_epochs=0.0, **more).double()
-data = DataModule("digits", method, batch_size=batch, workers=0, seed=3, total_batches=6)
-trainer = L.Trainer(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_steps=6,
-                    precision="64-true", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                    enable_model_summary=False, use_distributed_sampler=False)
-trainer.fit(method, datamodule=data)
-if trainer.is_global_zero:
-    torch.save({k: v for k, v in method.state_dict().items() if torch.is_tensor(v)}, out)
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("slug", "more"),
@@ -353,19 +316,7 @@ if trainer.is_global_zero:
     ],
     ids=["moco-v2", "mochi", "moco-v3", "nnclr", "supcon"],
 )
-def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path, slug: str, more: dict) -> None:
+def test_two_processes_equal_one_with_the_doubled_batch(slug: str, more: dict) -> None:
     """The same weights, and on all ranks the same queue; MoCo's keys are computed in shuffled batches on the way."""
-    script = tmp_path / "job.py"
-    script.write_text(TWO)
-    env = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
-    env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    for devices, batch in ((1, 32), (2, 16)):
-        arguments = [str(devices), str(batch), str(tmp_path / f"{devices}.pt"), slug, repr(more)]
-        done = subprocess.run(
-            [sys.executable, str(script), *arguments], env=env, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
-    assert len(one) > 4
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=1e-7, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+    one, two = by_one_and_two(slug, {"classes": 10} | more)
+    assert_alike(one["state"], two["state"])

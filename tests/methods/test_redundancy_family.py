@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,6 +12,7 @@ from torch import nn
 import selftaught
 from selftaught import methods
 from tests.conftest import TINY
+from tests.two_processes import by_two
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 16, "projector": "24-12", "augment": "small"}
 
@@ -189,45 +187,26 @@ def test_vicregs_expander_and_views() -> None:
     assert first.ops[-2].p == 0.5
 
 
-JOB = """
-import sys, torch
-from torch import nn
-from selftaught import methods
-rank, local, folder = int(sys.argv[1]), bool(int(sys.argv[2])), sys.argv[3]
-torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet{local}", rank=rank, world_size=2)
-method = methods.MixedBarlowTwins(encoder="resnet10-narrow", image_size=16, local_statistics=local).double()
-torch.manual_seed(0)
-method.encoder, method.projector = nn.Flatten(), nn.Linear(48, 5).double()
-views = [torch.randn(16, 3, 4, 4, generator=torch.Generator().manual_seed(k)).double() for k in (1, 2)]
-rows = slice(8 * rank, 8 * rank + 8)
-torch.manual_seed(rank)  # each process has a share and a permutation of its own
-alpha, pi = method.draw_mixture(8)
-torch.manual_seed(rank)
-loss = method.loss({"views": [view[rows] for view in views]})["loss"]
-loss.backward()
-found = {"loss": loss.detach(), "gradient": method.projector.weight.grad, "alpha": alpha.clone(), "pi": pi}
-torch.save(found | {"weight": method.projector.weight.detach(), "bias": method.projector.bias.detach()},
-           f"{folder}/{rank}.pt")
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()  # else the other process may lose it while threads of gloo still run
-"""
+def half_of_the_batch(local: bool) -> dict:
+    rank = torch.distributed.get_rank()
+    method = methods.MixedBarlowTwins(encoder="resnet10-narrow", image_size=16, local_statistics=local).double()
+    torch.manual_seed(0)
+    method.encoder, method.projector = nn.Flatten(), nn.Linear(48, 5).double()
+    views = [torch.randn(16, 3, 4, 4, generator=torch.Generator().manual_seed(k)).double() for k in (1, 2)]
+    rows = slice(8 * rank, 8 * rank + 8)
+    torch.manual_seed(rank)  # each process has a share and a permutation of its own
+    alpha, pi = method.draw_mixture(8)
+    torch.manual_seed(rank)
+    loss = method.loss({"views": [view[rows] for view in views]})["loss"]
+    loss.backward()
+    found = {"loss": loss.detach(), "gradient": method.projector.weight.grad, "alpha": alpha.clone(), "pi": pi}
+    return found | {"weight": method.projector.weight.detach(), "bias": method.projector.bias.detach()}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("local", [False, True])
-def test_two_processes_compute_the_loss_of_the_whole_batch(local: bool, tmp_path) -> None:
-    (tmp_path / "job.py").write_text(JOB)
-    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(tmp_path / "job.py")]
-    jobs = [
-        subprocess.Popen(
-            [*command, str(rank), str(int(local)), str(tmp_path)], env=env, stderr=subprocess.PIPE, text=True
-        )
-        for rank in (0, 1)
-    ]
-    for job in jobs:
-        assert job.wait(timeout=200) == 0, job.communicate()[1]
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+def test_two_processes_compute_the_loss_of_the_whole_batch(local: bool) -> None:
+    first, second = by_two(half_of_the_batch, local, joined=True)
     x1, x2 = (torch.randn(16, 3, 4, 4, generator=torch.Generator().manual_seed(k)).double() for k in (1, 2))
     alpha = torch.cat([first["alpha"], second["alpha"]])
     pi = torch.cat([first["pi"], second["pi"] + 8])

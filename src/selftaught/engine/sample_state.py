@@ -68,9 +68,7 @@ class SampleState(nn.Module):
         number, world = self.place
         mine = index % world == number
         own, where = torch.unique(index[mine] // world, return_inverse=True)
-        count = torch.zeros(len(own), device=own.device).index_add_(
-            0, where, torch.ones_like(where, dtype=torch.float32)
-        )
+        count = torch.bincount(where, minlength=len(own))
         for name, value in values.items():
             column = self.get_buffer(name)
             total = column.new_zeros(len(own)).index_add_(0, where, value[mine].to(column))

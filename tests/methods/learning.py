@@ -1,0 +1,79 @@
+"""A few steps without BatchNorm in float64: two processes with half the batch each must learn what one learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+
+from selftaught import DataModule, methods
+from selftaught.engine.fit import quiet_lightning
+from tests.two_processes import by_two
+
+
+class Flat(nn.Module):
+    """A network without BatchNorm, whose statistics are per process on a CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.dim = nn.Sequential(nn.Linear(256, 32), nn.Tanh(), nn.Linear(32, 24)), 24
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x.flatten(1))
+
+
+class _Held(lightning.Callback):
+    """How many rows of a table per sample a process holds after each step."""
+
+    def __init__(self) -> None:
+        self.rows: set[int] = set()
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *args: Any) -> None:
+        if hasattr(module, "state"):
+            self.rows.add(len(module.state.s))
+
+
+def learnt(devices: int, slug: str, options: dict[str, Any], data: str, steps: int) -> dict[str, Any]:
+    """Tensors of a method's state after some steps with 32 digits in all, and the rows ``held`` of its table."""
+    quiet_lightning()
+
+    class Small(methods.get(slug)):
+        def build(self) -> None:
+            super().build()
+            self.encoder, self.projector = Flat(), nn.Linear(24, 8)
+            if hasattr(self, "predictor"):
+                self.predictor = nn.Linear(8, 8)
+            if hasattr(self, "momentum"):
+                self.momentum = type(self.momentum)(self.followed(), self.config.target_decay)
+
+    lightning.seed_everything(0, verbose=False)
+    usual = {"encoder": "resnet10-narrow", "image_size": 16, "channels": 1, "projector": "16-8", "augment": "grey"}
+    usual |= {"optimizer": "sgd", "lr": 0.05, "lr_scaling": "none", "schedule": "constant", "warmup_epochs": 0.0}
+    method = Small(**usual | options).double()
+    source = DataModule(data, method, batch_size=32 // devices, workers=0, seed=3, total_batches=steps)
+    held = _Held()
+    trainer = lightning.Trainer(
+        accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_steps=steps,
+        precision="64-true", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, callbacks=[held],
+    )  # fmt: skip
+    trainer.fit(method, datamodule=source)
+    state = {name: value for name, value in method.state_dict().items() if torch.is_tensor(value)}
+    return {"state": state, "held": sorted(held.rows)}
+
+
+def by_one_and_two(
+    slug: str, options: dict[str, Any], *, data: str = "digits", steps: int = 6
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What one process learns and what two with half the batch each do (as rank 0 has it)."""
+    return learnt(1, slug, options, data, steps), by_two(learnt, 2, slug, options, data, steps)[0]
+
+
+def assert_alike(one: dict[str, Any], two: dict[str, Any], rtol: float = 1e-7, atol: float = 1e-9) -> None:
+    """Two states have the same tensors, and they agree."""
+    assert one.keys() == two.keys()
+    assert len(one) > 4
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
