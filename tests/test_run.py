@@ -98,9 +98,11 @@ def test_arrays_and_torch_datasets_train(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_evaluation_stands_beside_untrained_and_raw(tiny_run) -> None:
-    found = tiny_run.evaluate(protocols=["knn", "linear", "fewlabel", "diagnostics", "finetune"], seeds=2)
+    found = tiny_run.evaluate(protocols=["knn", "linear", "fewlabel", "diagnostics"], seeds=2)
     assert set(found["knn"]) == {"this", "random", "raw"}
-    assert set(found["finetune"]) == {"this", "random"}
+    tuned = tiny_run.evaluate(protocols=["finetune"], fraction=0.1)
+    assert set(tuned) == {"finetune 10%"}
+    assert set(tuned["finetune 10%"]) == {"this", "random"}
     for kinds in (found["knn"], found["linear"]):
         scores = {kind: result["accuracy"].mean for kind, result in kinds.items()}
         assert scores["raw"] > 0.9, "the digits' pixels alone are nearly enough"
@@ -115,7 +117,7 @@ def test_evaluation_stands_beside_untrained_and_raw(tiny_run) -> None:
     again = tiny_run.evaluate(protocols=["knn"])
     assert again["knn"]["this"]["accuracy"].mean == found["knn"]["this"]["accuracy"].mean
     stored = json.loads((tiny_run.path / "evaluation.json").read_text())
-    assert set(stored) >= {"knn", "linear", "fewlabel", "diagnostics", "finetune"}
+    assert set(stored) >= {"knn", "linear", "fewlabel", "diagnostics", "finetune 10%"}
     page = tiny_run.report().read_text()
     assert "untrained" in page
     for kind in ("this", "random", "raw"):

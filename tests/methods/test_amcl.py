@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from selftaught.errors import UserError
 from selftaught.methods.amcl import PRESETS
 from tests.conftest import TINY
 from tests.methods.learning import assert_alike, by_one_and_two
+from tests.methods.resuming import cut_and_whole
 from tests.objectives.test_amcl import dot, literal_amcl, literal_contrast, omega, tau_of, unit
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 16, "projector": "24-5", "augment": "small", "head_norm": "all"}
@@ -196,29 +194,7 @@ def test_one_sample_is_refused() -> None:
 
 @pytest.mark.slow
 def test_a_resumed_moco_run_is_bit_identical_in_weights_queue_and_copy(tmp_path: Path) -> None:
-    """The run sends itself SIGTERM after the seventh step."""
-    options = TINY | {"host": "moco", "queue": 64, "steps": 12, "checkpoint_steps": 1, "loggers": ["none"]}
-    options |= {"augment": "grey"}
-    selftaught.train("amcl", "digits", out=str(tmp_path / "whole"), **options)
-    code = f"""
-import os, signal, selftaught
-from selftaught.methods.amcl import AMCL
-after = AMCL.after_step
-def counted(self):
-    after(self)
-    if self.steps == 7:
-        os.kill(os.getpid(), signal.SIGTERM)
-AMCL.after_step = counted
-selftaught.train("amcl", "digits", out={str(tmp_path / "cut")!r}, **{options!r})
-"""
-    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0
-    assert 0 < torch.load(tmp_path / "cut/checkpoints/train.ckpt", weights_only=True)["global_step"] < 12
-    selftaught.train("amcl", resume=tmp_path / "cut", quiet=True)
-    first, second = (
-        torch.load(tmp_path / n / "checkpoints/train.ckpt", weights_only=True)["state_dict"] for n in ("whole", "cut")
-    )
+    first, second = cut_and_whole("amcl", tmp_path, TINY | {"host": "moco", "queue": 64})
     assert {"queue.items", "phi.phi.weight"} <= first.keys()
     assert any(name.startswith("momentum.") for name in first)
     assert first.keys() == second.keys()

@@ -102,7 +102,7 @@ def test_it_denoises_correlated_noise_and_the_stride_one_baseline_does_not(tmp_p
         clean.append(cv2.resize(photo[top : top + 12, left : left + 12], (120, 120), interpolation=cv2.INTER_CUBIC))
     np.save(tmp_path / "clean.npy", np.stack(clean))
     common = {
-        "noise": "correlated:25:3", "steps": 500, "batch_size": 4, "width": 16, "modules": 2, "patch": 60, "lr": 1e-3,
+        "noise": "correlated:25:3", "steps": 120, "batch_size": 4, "width": 12, "modules": 2, "patch": 48, "lr": 2e-3,
         "workers": 0, "quiet": True, "schedule": "constant",
     }  # fmt: skip
     scores = {}

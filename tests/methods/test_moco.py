@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from selftaught import methods, objectives
 from selftaught.errors import UserError
 from tests.conftest import TINY
 from tests.methods.learning import assert_alike, by_one_and_two
+from tests.methods.resuming import cut_and_whole
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 16, "projector": "24-12", "augment": "small"}
 QUEUED = SMALL | {"queue": 50, "samples": 200}
@@ -257,34 +255,10 @@ def test_series_are_learnt_from_as_well() -> None:
         assert method.predict(batch).shape == (6, 128)
 
 
-def state_of(run) -> dict:
-    return torch.load(run.path / "checkpoints/train.ckpt", weights_only=True)["state_dict"]
-
-
 @pytest.mark.slow
 def test_a_resumed_mochi_run_is_bit_identical_in_weights_queue_and_copy(tmp_path: Path) -> None:
-    """The run sends itself SIGTERM after the seventh step."""
-    options = TINY | {"queue": 64, "N": 16, "s": 8, "s_prime": 4, "steps": 12, "checkpoint_steps": 1}
-    options |= {"augment": "grey", "loggers": ["none"]}
-    whole = selftaught.train("mochi", "digits", out=str(tmp_path / "whole"), **options)
-    code = f"""
-import os, signal, selftaught
-from selftaught.methods.mochi import MoCHi
-after = MoCHi.after_step
-def counted(self):
-    after(self)
-    if self.steps == 7:
-        os.kill(os.getpid(), signal.SIGTERM)
-MoCHi.after_step = counted
-selftaught.train("mochi", "digits", out={str(tmp_path / "cut")!r}, **{options!r})
-"""
-    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0
-    stopped = torch.load(tmp_path / "cut/checkpoints/train.ckpt", weights_only=True)
-    assert 0 < stopped["global_step"] < 12
-    cut = selftaught.train("mochi", resume=tmp_path / "cut", quiet=True)
-    first, second = state_of(whole), state_of(cut)
+    options = TINY | {"queue": 64, "N": 16, "s": 8, "s_prime": 4}
+    first, second = cut_and_whole("mochi", tmp_path, options)
     assert any(name.startswith("queues.0.items") for name in first)
     assert any(name.startswith("momentum.") for name in first)
     assert first.keys() == second.keys()
