@@ -144,7 +144,7 @@ class Definition(L.LightningModule):
     def views_of(self, role: str, source: Any) -> Any:
         """How a stream's samples are shown: the run's recipe, else the views of images; None passes them whole."""
         recipe = self.learning_recipe()
-        return self.learning_views() if recipe is None and source.modality == "image" else recipe
+        return self.learning_views() if recipe is None and kind_of(source.modality).picture else recipe
 
     def finish_of(self, role: str) -> Any:
         """What the loader does to a sample's views at last: ``f(views, rng) -> views``, an object to be pickled; None.

@@ -13,6 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from selftaught.data.kinds import kind_of
 from selftaught.engine.branching import BranchPoint, branch_file
 from selftaught.engine.callbacks import FiniteGuard, Metrics, OnlineScores
 from selftaught.engine.checkpoint import Checkpoints, read_checkpoint, signals_given_back
@@ -223,7 +224,7 @@ def _planned(
         order=order,
     )
     epoch_batches = data.epoch_batches(settings.devices * settings.nodes)
-    if method.modality == "image" and method.pixels == "uint8":
+    if kind_of(method.modality).picture and method.pixels == "uint8":
         method.to(memory_format=torch.channels_last)
     total = stage_steps(settings, epoch_batches)
     if method.reselection is not None:

@@ -100,7 +100,7 @@ class DataModule(L.LightningDataModule):
         self.method, self.batch_size, self.seed = method, batch_size, seed
         self.workers = auto_workers(self.source) if workers < 0 else workers
         self.total_batches, self.start_batch = total_batches, 0
-        self.on_device = view_device == "model" and self.source.modality == "image" and method.pixels == "uint8"
+        self.on_device = view_device == "model" and kind_of(self.source.modality).picture and method.pixels == "uint8"
         self.skips = {
             role: SkipLog(s, max_skip, _listed(skipped, role, self.sources)) for role, s in self.sources.items()
         }

@@ -25,6 +25,8 @@ class Kind:
         numbers: NumPy's letters of the types that a sample may have (u: unsigned, i: signed, f: float).
         pixels: whether its values are brightnesses, which a network sees with a mean and a deviation taken off.
         spatial: whether a crop, flip or turn of an image goes for it too.
+        picture: whether a sample is one picture: a method's own views fit it, the device may make them for a batch, and
+            networks take it with the channels last.
         framed: whether its sources read some frames of a sample only (`Source.frames`).
         encoder: the encoder that such samples get from a method whose own is for images; "" where none would fit.
     """
@@ -38,6 +40,7 @@ class Kind:
     numbers: ClassVar[str] = "uf"
     pixels: ClassVar[bool] = False
     spatial: ClassVar[bool] = False
+    picture: ClassVar[bool] = False
     framed: ClassVar[bool] = False
     encoder: ClassVar[str] = ""
 

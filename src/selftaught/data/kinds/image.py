@@ -18,7 +18,7 @@ class Image(Kind):
 
     name, plural, description = "image", "images", "a picture"
     layout, batched, channel_axis = "(H, W, C)", "(N, C, H, W)", 2
-    pixels = spatial = True
+    pixels = spatial = picture = True
 
     def conform(self, sample: np.ndarray, channels: int, name: str, convert: bool = False) -> np.ndarray:
         """See `selftaught.data.pixels.conform`: grey to RGB, RGBA on white, with `convert` colour to grey."""
