@@ -109,7 +109,7 @@ def _size_notes(per_class: Sequence[int], smallest: int, largest: int) -> tuple[
     skipped = [n for n in per_class if n > largest]
     return (
         f"at {short} per class, some classes have fewer (the smallest {smallest})" if short else "",
-        f"{skipped} per class left out: no class has more samples" if skipped else "",
+        f"{', '.join(map(str, skipped))} per class left out: no class has more samples" if skipped else "",
     )
 
 

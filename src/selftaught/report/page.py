@@ -208,7 +208,7 @@ def _tiles(run: Mapping[str, Any]) -> list[dict[str, str]]:
     told = verdict(run).tone in ("sound", "collapsed")  # the sentence above has a rank; a second one would confuse
     if rank is not None and not told:
         of = number(len(known(run["spectrum"]["this"])))
-        tiles.append({"label": "effective rank, centred", "value": number(rank, 1), "note": f"of {of} dimensions"})
+        tiles.append({"label": "effective rank, centred", "value": number(rank, 1), "note": f"of at most {of}"})
     if run.get("seconds") is not None:
         tiles.append({"label": "time", "value": duration(run["seconds"]), "note": ""})
     return tiles
