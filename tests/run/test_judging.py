@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 import selftaught
@@ -130,14 +131,21 @@ def test_evaluate_and_apply_agree_on_grey_and_alpha(run, tmp_path: Path) -> None
 
 def test_other_channels_are_one_line_everywhere(run, tiny_run, tmp_path: Path) -> None:
     write_photos(tmp_path / "seven", count=20, channels=7)
-    for call in (
-        lambda: run.evaluate(str(tmp_path / "seven"), protocols=["knn"]),
-        lambda: run.evaluate(str(tmp_path / "seven")),
-        lambda: run.evaluate(str(tmp_path / "seven"), protocols=["layerwise"]),
-        lambda: run.apply(str(tmp_path / "seven"), tmp_path / "e.npy"),
-    ):
-        with pytest.raises(UserError, match="has 7 channels, the run was trained on 3"):
-            call()
+    write_photos(tmp_path / "bands", count=20, channels=3)
+    for path in sorted((tmp_path / "bands").rglob("*.png")):  # red, green, blue and near infrared
+        image = np.concatenate([cv2.imread(str(path)), np.full((48, 48, 1), 90, np.uint8)], axis=2)
+        tifffile.imwrite(path.with_suffix(".tif"), image, photometric="rgb", extrasamples=["unspecified"])
+        path.unlink()
+    said = {"seven": "has 7 channels, the run was", "bands": "fourth is not marked as transparency, and the run was"}
+    for name, problem in said.items():
+        for call in (
+            lambda name=name: run.evaluate(str(tmp_path / name), protocols=["knn"]),
+            lambda name=name: run.evaluate(str(tmp_path / name)),
+            lambda name=name: run.evaluate(str(tmp_path / name), protocols=["layerwise"]),
+            lambda name=name: run.apply(str(tmp_path / name), tmp_path / "e.npy"),
+        ):
+            with pytest.raises(UserError, match=f"{problem} trained on 3"):
+                call()
     write_photos(tmp_path / "colour", count=20)
     source = open_source(str(tmp_path / "colour"), split="all")
     with pytest.raises(UserError, match=r"ask for grey: colour\?channels=1"):

@@ -153,6 +153,18 @@ def test_what_has_no_reference_is_left_out_and_listed(denoiser, pairs: Path) -> 
         denoiser.evaluate(str(pairs / "noisy"), clean=str(pairs / "none"))
 
 
+def test_bands_are_no_colours_with_transparency(denoiser, pairs: Path, tmp_path: Path) -> None:
+    """A network of three channels never sees red, green and blue mixed with white by near infrared."""
+    for folder in ("noisy", "clean"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "a.npy", np.full((48, 48, 4), 90, np.uint8))
+    data, clean = str(tmp_path / "noisy"), str(tmp_path / "clean")
+    with pytest.raises(UserError, match="the fourth is not marked as transparency"):
+        denoiser.evaluate(data, clean=clean)
+    with pytest.raises(UserError, match="the fourth is not marked as transparency"):
+        denoiser.apply(data, tmp_path / "out")
+
+
 def test_luma_and_border_on_request(denoiser, pairs: Path, capsys) -> None:
     data, clean = str(pairs / "noisy"), str(pairs / "clean")
     plain = denoiser.evaluate(data, clean=clean)["restoration"]["raw"]

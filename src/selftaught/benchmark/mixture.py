@@ -39,7 +39,7 @@ class Union(Source):
         scaled = [key for key, part in parts.items() if part.value_range is not None or part.modality != "image"]
         if scaled:
             raise UserError(f"{name}: {scaled[0]} does not hold 8-bit images; a union takes only those")
-        self.channels = self.parts[0].channels
+        self.channels, self.bands = self.parts[0].channels, any(part.bands for part in self.parts)
         largest = max(len(part) for part in self.parts)
         rng = np.random.default_rng([seed, 3])
         rows = []

@@ -100,7 +100,8 @@ class ImageArrays(ImageSource):
         kind = self._parts[0].open().dtype.newbyteorder("=")
         self.depth = {np.dtype(bool): "uint8"}.get(kind, str(kind) if kind in (np.uint8, np.uint16) else "float32")
         self.convert = channels is not None
-        self.channels = channels or (1 if len(shape) == 2 else shape[0] if self._layout == "chw" else shape[2])
+        own = 1 if len(shape) == 2 else shape[0] if self._layout == "chw" else shape[2]
+        self.channels, self.bands = channels or own, own == 4
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
         part = int(np.searchsorted(self._starts, i, side="right")) - 1

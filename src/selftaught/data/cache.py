@@ -45,6 +45,7 @@ class PackedSource(Source):
         self.name, self.labels, self.classes, self.groups = source.name, source.labels, source.classes, source.groups
         self.given, self.generated, self.channels = source.given, source.generated, source.channels
         self.targets, self.notes, self.depth, self.values = source.targets, source.notes, "uint8", source.values
+        self.bands = source.bands
         head = json.loads((folder / "pack.json").read_text())
         samples = json.loads((folder / "samples.json").read_text())
         self.names = samples["names"]

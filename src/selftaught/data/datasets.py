@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught.data.decoding import is_pillow
 from selftaught.data.files import file_stamps
 from selftaught.data.kinds import kind_of
 from selftaught.data.labelling import labelling
@@ -57,6 +58,7 @@ class DatasetSource(ImageSource):
         self.convert = channels is not None
         first = self._first()
         self.channels = channels if channels is not None else kind_of(modality).channels(first)
+        self.bands = self.modality == "image" and first.shape[2] == 4 and not self._pictures
         self.depth = str(first.dtype) if modality != "series" else None
 
     def _item(self, i: int) -> Any:
@@ -88,6 +90,7 @@ class DatasetSource(ImageSource):
         for i in range(min(len(self), 100)):
             try:
                 first = self._load(i, None)
+                self._pictures = is_pillow(sample_of(self._item(i)))
                 self._brings = self.modality == "image" and views_in(self._item(i)) is not None
                 return first
             except SampleError as error:

@@ -119,6 +119,31 @@ def header(data: bytes, name: str) -> Header:
         raise SampleError(name, "not an image") from None
 
 
+def fourth_is_alpha(data: bytes) -> bool:
+    """Whether the fourth of a file's four channels is transparency: TIFF says so of each channel that is no colour, an
+    array never does, and in all other formats it can be nothing else.
+    """
+    if data[:6] == b"\x93NUMPY":
+        return False
+    if data[:4] not in TIFF:
+        return True
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            return _tiff_alpha(tiff.pages.first)
+    except Exception:  # broken: reading it says so
+        return False
+
+
+def _tiff_alpha(page: Any) -> bool:
+    """Whether a TIFF has one channel besides the colours, and it is transparency."""
+    import tifffile
+
+    extra = tuple(page.extrasamples)
+    return extra in ((tifffile.EXTRASAMPLE.ASSOCALPHA,), (tifffile.EXTRASAMPLE.UNASSALPHA,))
+
+
 def needs_all(data: bytes) -> bool:
     """Whether `header` wants the whole file, told by its first bytes: TIFF and .npy."""
     return data[:6] == b"\x93NUMPY" or data[:4] in TIFF
@@ -382,9 +407,8 @@ def _tiff_declares(data: bytes, image: np.ndarray, bits: int) -> tuple[bool, int
 
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page = tiff.pages.first
-        largest, extra = page.tags.get(_LARGEST), page.extrasamples
-        alpha = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA} & set(extra)
+        largest = page.tags.get(_LARGEST)
         declared = bits if page.bitspersample == 1 else min(int(page.bitspersample), bits)
         if largest is not None and image.dtype.kind == "u":
             declared = min(declared, int(np.max(largest.value)).bit_length())
-        return len(extra) == 1 and bool(alpha) and image.shape[2] in (2, 4), declared
+        return _tiff_alpha(page) and image.shape[2] in (2, 4), declared

@@ -110,6 +110,7 @@ class Edits(Source):
         self.after_at = np.arange(len(which)) if after_at is None else np.asarray(after_at, dtype=np.int64)
         self.name, self.modality, self.names = source.name, source.modality, _names(source.names, self.which)
         self.channels, self.depth, self.generated = source.channels, source.depth, source.generated
+        self.bands = source.bands
         self.classes, self.notes, self.left_out = source.classes, source.notes, source.left_out
         for attribute in PER_SAMPLE:
             rows = getattr(source, attribute)

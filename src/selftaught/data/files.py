@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header, needs_all, read_bytes
+from selftaught.data.decoding import IMAGE_SUFFIXES, fourth_is_alpha, header, needs_all, read_bytes
 from selftaught.data.layout import understand
 from selftaught.data.pixels import choose_channels, common_depth
 from selftaught.data.source import ImageSource, digest
@@ -41,12 +41,13 @@ class ImageFiles(ImageSource):
         self.names = names
         if arranged:
             understand(self, names, _annotated(root, names))
-        self.depth, found = _probe(root, names)
+        self.depth, found, self.bands = _probe(root, names)
         self.channels = channels if channels is not None else found
+        self.bands &= self.channels == 4
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
         name = self.names[i]
-        return decode(read_bytes(f"{self.root}/{name}", name), name, min_side)
+        return self._decoded(read_bytes(f"{self.root}/{name}", name), i, min_side)
 
     def _is_uint8(self) -> bool:
         return self.depth == "uint8"
@@ -214,9 +215,9 @@ def _annotated(root: Path, names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _probe(root: Path, names: list[str]) -> tuple[str | None, int]:
-    """(type, channels) that most of a sample of the files have."""
-    channels, types, budget = [], [], _WHOLE_BYTES
+def _probe(root: Path, names: list[str]) -> tuple[str | None, int, bool]:
+    """(type, channels) that most of a sample of the files have, and whether a fourth channel is no transparency."""
+    heads, budget, bands = [], _WHOLE_BYTES, False
     for i in np.unique(np.linspace(0, len(names) - 1, min(_LOOKED_AT, len(names))).astype(np.int64)):
         try:
             with (root / names[i]).open("rb") as file:
@@ -226,11 +227,11 @@ def _probe(root: Path, names: list[str]) -> tuple[str | None, int]:
                         continue
                     data += file.read()
                     budget -= len(data)
-            head = header(data, names[i])
+            heads.append(header(data, names[i]))
+            bands |= heads[-1].channels == 4 and not fourth_is_alpha(data)
         except (OSError, SampleError):
             continue
-        channels.append(head.channels)
-        types.append(head.dtype)
-    if not channels:  # all of the sample is broken: reading reports it file by file
-        return "uint8", 3
-    return common_depth(types), choose_channels(channels)
+    if not heads:  # all of the sample is broken: reading reports it file by file
+        return "uint8", 3, False
+    channels = choose_channels([head.channels for head in heads], bands)
+    return common_depth([head.dtype for head in heads]), channels, bands

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from selftaught.data.combining.captioned import Captioned, captions_in
-from selftaught.data.decoding import decode, read_bytes
+from selftaught.data.decoding import fourth_is_alpha, is_pillow, read_bytes
 from selftaught.data.files import file_stamps
 from selftaught.data.kinds import kind_of
 from selftaught.data.labelling import labelling
-from selftaught.data.pixels import choose_channels, common_depth
+from selftaught.data.pixels import choose_channels, common_depth, refuse_band
 from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, ImageSource, Modality, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError, require
@@ -64,6 +64,7 @@ class HuggingFaceSource(ImageSource):
             return
         shapes: list[int] = []
         types: list[str] = []
+        bands = False
         for i in np.unique(np.linspace(0, len(self) - 1, min(16, len(self))).astype(np.int64)):
             try:
                 sample = self._load(int(i), None)
@@ -71,21 +72,35 @@ class HuggingFaceSource(ImageSource):
                 continue
             shapes.append(kind.channels(sample) or 1)
             types.append(str(sample.dtype))
-        self.depth = common_depth(types) if kind.pixels else None
-        self.channels = channels if channels is not None else choose_channels(shapes or [3])
+            bands |= shapes[-1] == 4 and not self._alpha(int(i))
+        self.depth, self.bands = common_depth(types) if kind.pixels else None, bands and self.modality == "image"
+        self.channels = channels if channels is not None else choose_channels(shapes or [3], self.bands)
+        self.bands &= self.channels == 4
 
-    def _load(self, i: int, min_side: int | None) -> np.ndarray:
+    def _value(self, i: int) -> Any:
+        """What the table holds: the bytes of a file, a Pillow image or an array."""
         part = int(np.searchsorted(self._starts, i, side="right")) - 1
-        name = self.names[i]
         value = self.tables[self._order[part]][int(i - self._starts[part])][self._column]
         if value is None or (isinstance(value, dict) and value.get("bytes") is None and not value.get("path")):
-            raise SampleError(name, "missing")
+            raise SampleError(self.names[i], "missing")
         if isinstance(value, dict):
             data = value.get("bytes")
-            return decode(data if data is not None else read_bytes(Path(value.get("path") or ""), name), name, min_side)
+            return data if data is not None else read_bytes(Path(value.get("path") or ""), self.names[i])
+        return value
+
+    def _alpha(self, i: int) -> bool:
+        """Whether a fourth channel is transparency."""
+        value = self._value(i)
+        return fourth_is_alpha(value) if isinstance(value, bytes) else is_pillow(value)
+
+    def _load(self, i: int, min_side: int | None) -> np.ndarray:
+        value = self._value(i)
         if isinstance(value, bytes):
-            return decode(value, name, min_side)
-        return kind_of(self.modality).adopt(value, name)
+            return self._decoded(value, i, min_side)
+        sample = kind_of(self.modality).adopt(value, self.names[i])
+        if self.modality == "image" and self.channels not in (None, 4) and not is_pillow(value):
+            refuse_band(sample, self.names[i])
+        return sample
 
     def _is_uint8(self) -> bool:
         return self.depth == "uint8"

@@ -352,6 +352,16 @@ def conform(image: np.ndarray, channels: int, name: str, convert: bool = False) 
     raise SampleError(name, f"{have} channel{'s' if have != 1 else ''} where the source has {channels}")
 
 
+def refuse_band(image: np.ndarray, name: str) -> None:
+    """Say that a fourth channel can't be taken for transparency.
+
+    Raises:
+        SampleError: the image has four channels.
+    """
+    if image.shape[2] == 4:
+        raise SampleError(name, "a fourth channel that is not marked as transparency")
+
+
 def on_white(image: np.ndarray) -> np.ndarray:
     """RGBA (H, W, 4) laid on white: c * a + white * (1 - a), as (H, W, 3) of the same type."""
     white = _TOP.get(str(image.dtype), 1.0)
@@ -362,7 +372,7 @@ def on_white(image: np.ndarray) -> np.ndarray:
     return (np.rint(laid) if image.dtype.kind == "u" else laid).astype(image.dtype)
 
 
-def choose_channels(counts: Sequence[int]) -> int:
+def choose_channels(counts: Sequence[int], bands: bool = False) -> int:
     """How many channels a source has, from those of some of its files.
 
     The most frequent number wins. If more than 5 % of the files would then be unreadable, and all are grey, RGB or
@@ -371,11 +381,13 @@ def choose_channels(counts: Sequence[int]) -> int:
 
     Args:
         counts: channels of each file looked at, at least one.
+        bands: whether the fourth of four channels is a band like the others, which can't be shown in RGB.
     """
     found, times = np.unique(np.asarray(counts), return_counts=True)
     best = int(found[np.argmax(times)])
-    readable = {best} | ({1, 4} if best == 3 else set())
+    shown = {1, 3} if bands else {1, 3, 4}
+    readable = {best} | (shown if best == 3 else set())
     lost = sum(int(t) for c, t in zip(found, times, strict=True) if int(c) not in readable)
-    if set(found.tolist()) <= {1, 3, 4} and (lost > 0.05 * len(counts) or (best == 4 and lost)):
+    if set(found.tolist()) <= shown and (lost > 0.05 * len(counts) or (best == 4 and lost)):
         return 3
     return best

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from selftaught.data.combining.captioned import Captioned, captions_in
-from selftaught.data.decoding import IMAGE_SUFFIXES, decode, header
+from selftaught.data.decoding import IMAGE_SUFFIXES, fourth_is_alpha, header
 from selftaught.data.labelling import labelling
 from selftaught.data.mapped import build_once, cache_folder
 from selftaught.data.pixels import choose_channels, common_depth
@@ -60,17 +60,18 @@ class ShardSource(ImageSource):
         self._probe(channels)
 
     def _probe(self, channels: int | None) -> None:
-        found: list[int] = []
-        types: list[str] = []
+        heads = []
         for i in np.unique(np.linspace(0, len(self) - 1, min(32, len(self))).astype(np.int64)):
             try:
-                head = header(self._bytes(int(i)), self.names[i])
+                data = self._bytes(int(i))
+                heads.append(header(data, self.names[i]))
             except SampleError:
                 continue
-            found.append(head.channels)
-            types.append(head.dtype)
-        self.depth = common_depth(types) or "uint8"
-        self.channels = channels if channels is not None else choose_channels(found or [3])
+            self.bands |= heads[-1].channels == 4 and not fourth_is_alpha(data)
+        self.depth = common_depth([head.dtype for head in heads]) or "uint8"
+        found = choose_channels([head.channels for head in heads] or [3], self.bands)
+        self.channels = channels if channels is not None else found
+        self.bands &= self.channels == 4
 
     def _bytes(self, i: int) -> bytes:
         shard, offset, size = self._places[i].tolist()
@@ -85,7 +86,7 @@ class ShardSource(ImageSource):
         return data
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
-        return decode(self._bytes(i), self.names[i], min_side)
+        return self._decoded(self._bytes(i), i, min_side)
 
     def _is_uint8(self) -> bool:
         return self.depth == "uint8"

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from selftaught.data.decoding import decode, fourth_is_alpha
 from selftaught.data.fields import LABEL, Field, wanted_fields
 from selftaught.data.kinds import kind_of
-from selftaught.data.pixels import Scale, ValueRange, of_depth, robust_range, unit_scale
+from selftaught.data.pixels import Scale, ValueRange, of_depth, refuse_band, robust_range, unit_scale
 from selftaught.errors import SampleError, UserError
 
 Modality = str
@@ -43,6 +44,7 @@ class Source:
             split.
         given: int8 (n,) of `TRAIN`, `VAL`, `TEST`, `UNLABELLED`, `LEFT_OUT` where the source brings a split, else None.
         channels: channels of every sample that `read` returns, or None where they differ.
+        bands: True where the fourth of four channels is one like the others (near infrared), and no transparency.
         depth: type of the images ("uint8", "uint16", "float32"); one of another type is scaled by the range of its own
             type (`of_depth`). None: any.
         generated: True where the program made the samples up; outputs must say so.
@@ -65,6 +67,7 @@ class Source:
     groups: np.ndarray | None = None
     given: np.ndarray | None = None
     channels: int | None = None
+    bands: bool = False
     depth: str | None = None
     generated: bool = False
     rate: float | None = None
@@ -275,6 +278,13 @@ class ImageSource(Source):
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
         raise SampleError(self.names[i], "no reader")  # pragma: no cover - every class defines it
 
+    def _decoded(self, data: bytes, i: int, min_side: int | None) -> np.ndarray:
+        """An image out of its file's bytes; one of four bands is refused where it would be taken for RGBA."""
+        image, own = decode(data, self.names[i], min_side), self.channels == 4 and self.bands
+        if image.shape[2] == 4 and self.channels is not None and not own and not fourth_is_alpha(data):
+            refuse_band(image, self.names[i])
+        return image
+
     def _is_uint8(self) -> bool:
         """Whether every sample is known to be uint8, so that no value range has to be looked for."""
         return False
@@ -292,6 +302,8 @@ class ImageSource(Source):
     def _conformed(self, sample: np.ndarray, i: int) -> np.ndarray:
         kind = kind_of(self.modality)
         if self.channels is not None and kind.channels(sample) != self.channels:
+            if self.bands and self.modality == "image":
+                refuse_band(sample, self.names[i])
             sample = kind.conform(sample, self.channels, self.names[i], self.convert)
         return of_depth(sample, self.depth, self.names[i])
 
@@ -328,7 +340,7 @@ class Subset(Source):
         )
         self.channels, self.generated, self.rate = parent.channels, parent.generated, parent.rate
         self.devices, self.structures = parent.devices, parent.structures
-        self.depth = parent.depth
+        self.depth, self.bands = parent.depth, parent.bands
         self.names = [nearest.names[i] for i in chosen.tolist()]
         for attribute in PER_SAMPLE:
             rows = getattr(nearest, attribute)

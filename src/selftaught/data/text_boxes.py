@@ -145,6 +145,7 @@ class Lettered(Source):
         self.source, self.boxes, self.dilation = source, boxes, dilation
         self.name, self.names, self.modality = source.name, source.names, source.modality
         self.channels, self.depth, self.generated = source.channels, source.depth, source.generated
+        self.bands = source.bands
         self.classes, self.values, self.notes = source.classes, source.values, [*source.notes]
         for attribute in PER_SAMPLE:
             setattr(self, attribute, getattr(source, attribute))

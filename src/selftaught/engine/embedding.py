@@ -119,9 +119,14 @@ def check_channels(method: Method, source: Source) -> None:
         have is None
         or have == wanted
         or have in method.also_channels
-        or (source.modality == "image" and wanted == 3 and have in (1, 4))
+        or (source.modality == "image" and wanted == 3 and (have == 1 or (have == 4 and not source.bands)))
     ):
         return
+    if source.modality == "image" and (have, wanted) == (4, 3):
+        raise UserError(
+            f"{source.name} has 4 channels, of which the fourth is not marked as transparency, and the run was trained "
+            "on 3; give it pictures of the three that it knows"
+        )
     asked = f"; ask for grey: {source.name.rstrip('/')}?channels=1" if (have, wanted) == (3, 1) else ""
     raise UserError(f"{source.name} has {have} channels, the run was trained on {wanted}{asked}")
 

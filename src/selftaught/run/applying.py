@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import json
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from selftaught._csv import csv_bytes
 from selftaught.data import Source, open_source
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
+from selftaught.run import locks
 from selftaught.run.features import check_channels
 from selftaught.run.layout import write_json
 
@@ -252,49 +252,9 @@ def _refusal(out: Path, key: dict[str, Any], known: dict[str, Any] | None) -> st
     return f"--out {out}: holds results of {what} ({known.get('run')} on {known.get('input')}); {mend}"
 
 
-@contextlib.contextmanager
-def held(path: Path, what: Path) -> Iterator[None]:
-    """Hold ``path`` as the lock of ``what``; it is let go when the process ends, however it ends.
-
-    Raises:
-        UserError: another process holds it; it is named.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _locked(path, what)
-    try:
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(handle)
-
-
-def _locked(path: Path, what: Path) -> int:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _lock(handle)
-        except OSError:
-            holder = os.read(handle, 200).decode(errors="replace") or "another process"
-            os.close(handle)
-            raise UserError(f"--out {what}: {holder} is writing to it; wait for it, or choose another --out") from None
-        with contextlib.suppress(FileNotFoundError):
-            if os.fstat(handle).st_ino == os.stat(path).st_ino:
-                return handle
-        os.close(handle)  # its holder took it away between our opening and our locking
-
-
-def _lock(handle: int) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        return
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def held(path: Path, what: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold ``path`` as the lock of ``what``, see `locks.held`."""
+    return locks.held(path, f"--out {what}", "is writing to it; wait for it, or choose another --out")
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ __all__ = ["extend"]
 
 _LEFT_BEHIND = (
     "encoder.*", "report.html", "evaluation.json", "evaluations", "features.npz", "sections.json", "export",
-    "state.json", "config.yaml", "*.part", "tensorboard", "*.csv.lock",
+    "state.json", "config.yaml", "*.part", "tensorboard", "*.lock",
 )  # fmt: skip
 
 

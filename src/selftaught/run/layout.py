@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from selftaught.errors import UserError
+from selftaught.run import locks
 from selftaught.run.ranks import is_first, launch_id
 from selftaught.run_settings import Settings
 
@@ -199,29 +200,46 @@ def new_folder(out: str | None, method: str, data: str) -> Path:
     """The folder of a new run: ``out``, or a numbered one under ``runs/``; the same for all processes of a run.
 
     Raises:
-        UserError: ``out`` holds something already, or the first process made no folder within two minutes.
+        UserError: ``out`` holds something already, or another process trains in it; the first process made no folder
+            within two minutes.
     """
     given, meeting = os.environ.get("SELFTAUGHT_RUN_FOLDER"), launch_id()
     if not is_first():
         return Path(given) if given and meeting is None else Path(_awaited(Path("runs") / f".{meeting}"))
+    stem = re.sub(r"[^A-Za-z0-9.]+", "-", f"{method}-{Path(data).name or data}").strip("-")[:60]
+    path = Path("runs") / stem if out is None else Path(out)
     if out is not None:
-        path = Path(out)
-        if path.is_file() or (path.is_dir() and any(p.suffix != ".part" for p in path.iterdir())):
+        locks.refuse_if_training(path)
+        if not is_free(path):
             raise UserError(f"--out {out}: not empty; choose another, or go on with --resume {out}")
-    else:
-        stem = re.sub(r"[^A-Za-z0-9.]+", "-", f"{method}-{Path(data).name or data}").strip("-")[:60]
-        path = Path("runs") / stem
-        number = 2
-        while path.exists():
-            path, number = Path("runs") / f"{stem}-{number}", number + 1
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path = path if out is not None else _made(path)
+        path.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {path}: can't be made ({error.strerror})") from error
     os.environ["SELFTAUGHT_RUN_FOLDER"] = str(path)
     if meeting is not None:
         write_text(Path("runs") / f".{meeting}", str(path))
     return path
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a run may begin in a folder: nothing is there but what a killed process left."""
+    if not folder.is_dir():
+        return not folder.exists()
+    return all(path.suffix == ".part" or path.name == locks.LOCK for path in folder.iterdir())
+
+
+def _made(path: Path) -> Path:
+    """A new folder of that name, numbered where there is one already, also one that appears just now."""
+    number, folder = 2, path
+    while True:
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            folder, number = path.with_name(f"{path.name}-{number}"), number + 1
 
 
 def beside(run: Path, tag: str) -> Path:

@@ -43,7 +43,10 @@ def launch_id(environ: Mapping[str, str] | None = None) -> str | None:
     """What all processes of one launch have in common, and no other launch; None for a single process."""
     env = os.environ if environ is None else environ
     if "TORCHELASTIC_RUN_ID" in env:
-        return f"torchrun-{env['TORCHELASTIC_RUN_ID']}-{env.get('MASTER_PORT', '')}"
+        parts = [env["TORCHELASTIC_RUN_ID"], env.get("MASTER_PORT", ""), env.get("TORCHELASTIC_RESTART_COUNT", "0")]
+        if env.get("WORLD_SIZE") == env.get("LOCAL_WORLD_SIZE"):  # on one machine, torchrun is the parent of them all;
+            parts.append(str(os.getppid()))  # its own id and port are the same every time, unless others are asked for
+        return "-".join(["torchrun", *parts])
     if int(env.get("SLURM_NTASKS", "1")) > 1 and "SLURM_JOB_ID" in env:
         return f"slurm-{env['SLURM_JOB_ID']}-{env.get('SLURM_STEP_ID', '0')}-{env.get('SLURM_RESTART_COUNT', '0')}"
     return None

@@ -14,13 +14,14 @@ from selftaught.data.formats.volumes import kind_by_shape
 from selftaught.engine.loader import check_batch_size
 from selftaught.errors import UserError
 from selftaught.networks import name_module
-from selftaught.run import configuration, own_views, samples
+from selftaught.run import configuration, locks, own_views, samples
 from selftaught.run.announcing import plan_lines
 from selftaught.run.initialising import encoder_options, original_facts, same_pixels, transformed
 from selftaught.run.job import Job, fit_batch, fit_to_data
 from selftaught.run.layout import (
     Layout,
     environment,
+    is_free,
     new_folder,
     read_yaml,
     write_yaml,
@@ -49,14 +50,17 @@ def start(
     job.callbacks, job.folder = callbacks, new_folder(options.get("out"), method, job.source.name)
     job.settings.out = str(job.folder)
     content = configuration.complete(method, job.settings, job.config, job.facts)
-    if is_first():
-        write_yaml(Layout(job.folder).config, content | {"environment": environment()})
-    job.plan = plan_lines(method, job.source, job.settings, job.config, job.folder, chosen)
-    try:
-        return train_job(job)
-    except UserError:
-        _clear_failed_start(job.folder)
-        raise
+    with locks.training_in(job.folder, out=True):
+        if is_first():
+            if not is_free(job.folder):  # since we looked
+                raise UserError(f"--out {job.folder}: another process began a run there; choose another --out")
+            write_yaml(Layout(job.folder).config, content | {"environment": environment()})
+        job.plan = plan_lines(method, job.source, job.settings, job.config, job.folder, chosen)
+        try:
+            return train_job(job)
+        except UserError:
+            _clear_failed_start(job.folder)
+            raise
 
 
 def rehearse(
@@ -150,18 +154,27 @@ def go_on(
         **options: settings that may differ.
 
     Raises:
-        UserError: not a run folder, or another method's; data that changed; options other than ``workers`` and the
-            like, which may differ.
+        UserError: not a run folder, or another method's; another process trains in it; data that changed; options
+            other than ``workers`` and the like, which may differ.
     """
-    from selftaught import methods
-
-    layout = Layout(path)
-    content = layout.read_config()
+    content = Layout(path).read_config()
     if method is not None and catalog.card(method).slug != content["method"]:
         raise UserError(f"{path} is a run of {content['method']}, not of {method}; leave the method out to go on")
     fixed = [name for name, value in options.items() if value is not None and name not in _FREE | {"out"}]
     if fixed:
         raise UserError(f"--resume goes on as the run was begun; leave out --{fixed[0].replace('_', '-')}")
+    with locks.training_in(Path(path)):
+        job = _taken_up(Path(path), content, data, options)
+        job.quiet, job.callbacks, job.finish_now = quiet, callbacks, finish_now
+        if finish_now and job.tasks:
+            raise UserError(f"--finish-now: {path} is a stream of tasks; each of those finished is a run of its own")
+        return train_job(job)
+
+
+def _taken_up(path: Path, content: dict[str, Any], data: Any, options: dict[str, Any]) -> Job:
+    """The job of a run that was begun, on the data that it began with."""
+    from selftaught import methods
+
     kind = methods.get(content["method"])
     changed = {name: options[name] for name in _FREE if options.get(name) is not None}
     settings = Settings(**content["settings"] | changed)
@@ -172,11 +185,7 @@ def go_on(
     _same_data(sources, content["data"], settings)
     tasks = open_tasks(kind, data, next(iter(sources.values())), settings)
     same_tasks(tasks, content["data"].get("tasks", []))
-    job = Job(Path(path), kind, settings, config, content["data"], sources, data, quiet, callbacks, tasks)
-    if finish_now and tasks:
-        raise UserError(f"--finish-now: {path} is a stream of tasks; each of those finished is a run of its own")
-    job.finish_now = finish_now
-    return train_job(job)
+    return Job(path, kind, settings, config, content["data"], sources, data, tasks=tasks)
 
 
 def begun(options: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:

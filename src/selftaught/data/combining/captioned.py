@@ -41,6 +41,7 @@ class Captioned(Source):
         self.texts = [tuple(t for t in (text.strip() for text in several) if t) for several in texts]
         self.name, self.names, self.modality = name or source.name, source.names, source.modality
         self.channels, self.depth, self.generated = source.channels, source.depth, source.generated
+        self.bands = source.bands
         self.classes, self.rate, self.values = source.classes, source.rate, source.values
         self.notes, self.left_out = source.notes, source.left_out
         for attribute in PER_SAMPLE:

@@ -45,6 +45,7 @@ class Concat(Source):
             _same(first, part)
         self.modality, self.channels, self.rate = first.modality, first.channels, first.rate
         self.depth = first.depth if len({p.depth for p in parts}) == 1 else None
+        self.bands = any(p.bands for p in parts)
         self.generated = any(p.generated for p in parts)
         self.notes = [f"{p.name}: {note}" for p in parts for note in p.notes]
         self._starts = np.cumsum([0] + [len(p) for p in parts])

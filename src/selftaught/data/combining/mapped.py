@@ -57,6 +57,7 @@ class Mapped(Source):
             except SampleError:
                 continue
             self.channels, self._dtype = kind_of(self.modality).channels(first), getattr(first, "dtype", None)
+            self.bands = source.bands or source.channels != 4
             break
         self._range: ValueRange | None = None
         self._ranged = False

@@ -69,6 +69,7 @@ class Pairs(Source):
         self._main, part = next(iter(self.parts.items()))
         self.names = [part.names[i] for i in self._rows[self._main].tolist()]
         self.modality, self.channels, self.rate = part.modality, part.channels, part.rate
+        self.bands = part.bands
         self.depth, self.generated = part.depth, any(p.generated for p in self.parts.values())
         self.structures = next((p.structures for p in self.parts.values() if p.structures), None)
         self.notes = [note for p in self.parts.values() for note in p.notes]

@@ -20,6 +20,7 @@ from selftaught.networks import tiled
 from selftaught.report import images as pictures
 from selftaught.run.applying import Applied, Job, Skipped, adapt
 from selftaught.run.evaluating import noted
+from selftaught.run.features import check_channels
 from selftaught.run.layout import write_json
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
@@ -249,6 +250,7 @@ def _rows(bench: Bench, lost: Skipped) -> Iterator[Row]:
     split = "test" if bench.clean is None else "all"
     source = open_source(bench.data, modality="clip", split=split, by=bench.settings.by)
     clean = open_source(bench.clean, modality="clip", split="all") if bench.clean is not None else None
+    check_channels(method, source)
     source = method.to_judge(source) if hasattr(method, "to_judge") else source
     if bench.options.adapt:
         bench.say(f"adapting to {source.name}")

@@ -25,6 +25,7 @@ from selftaught.report import images as pictures
 from selftaught.run import samples
 from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.evaluating import noted
+from selftaught.run.features import check_channels
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
 from selftaught.run.outputs._pictures import Beside, write_image
@@ -280,6 +281,7 @@ def _pairs(bench: Bench, lost: Skipped) -> Iterator[tuple[str, np.ndarray, np.nd
     source = open_source(
         bench.data, modality="image", split="test" if bench.clean is None else "all", by=bench.settings.by
     )
+    check_channels(method, source)
     noisy = samples.degraded(source, bench.settings.noise)
     reference = open_source(bench.clean, modality="image", split="all") if bench.clean is not None else None
     paired = getattr(method, "pair_fields", ())
