@@ -40,6 +40,24 @@ def test_tiles_have_one_shape_and_bounded_size(net):
     assert set(seen) == {(1, 3, 20, 20)}
 
 
+def test_tiles_are_no_larger_than_as_many_need(net):
+    seen = []
+
+    def watched(part):
+        seen.append(tuple(part.shape[-2:]))
+        return net(part)
+
+    image = torch.randn(1, 3, 50, 26, dtype=torch.float64)
+    radius = net.receptive_radius()
+    with torch.no_grad():
+        got = tiled(watched, image, tile=24, overlap=radius, grid=1)
+        torch.testing.assert_close(got, net(image), atol=1e-12, rtol=0)
+        assert seen == [(24, 18)] * 6
+        seen.clear()
+        tiled(watched, image, tile=24, overlap=radius, grid=8)
+    assert set(seen) == {(24, 24)}
+
+
 def test_larger_outputs_and_other_channels():
     image = torch.randn(1, 3, 21, 34)
 

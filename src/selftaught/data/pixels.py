@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -35,6 +35,7 @@ Layout = Literal["hwc", "guess", "pages"]
 _SAMPLED_FILES, _SAMPLED_PIXELS = 32, 40_000
 _TOP = {"uint8": 255.0, "uint16": 65535.0}
 _ROUNDING = 1e-3
+_BAND = 1 << 20
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -98,7 +99,10 @@ def to_unit(image: np.ndarray, value_range: Sequence[Sequence[float]] | None = N
     if depth is not None and depth != str(image.dtype):
         of_depth(image, depth, "this image")
     low, span = _low_and_span(image.dtype, value_range, image.shape)
-    return ((image.astype(np.float64) - low) / span).astype(np.float32)
+    found = np.empty(image.shape, np.float32)
+    for rows in _bands(image):
+        found[rows] = (image[rows].astype(np.float64) - low) / span
+    return found
 
 
 def from_unit(
@@ -116,10 +120,19 @@ def from_unit(
     """
     kind = np.dtype(dtype)
     low, span = _low_and_span(kind, value_range, image.shape)
-    values = image.astype(np.float64) * span + low
-    if kind.kind in "ui":
-        values = np.clip(np.rint(values), np.iinfo(kind).min, np.iinfo(kind).max)
-    return values.astype(kind)
+    found = np.empty(image.shape, kind)
+    for rows in _bands(image):
+        values = image[rows].astype(np.float64) * span + low
+        if kind.kind in "ui":
+            values = np.clip(np.rint(values), np.iinfo(kind).min, np.iinfo(kind).max)
+        found[rows] = values
+    return found
+
+
+def _bands(image: np.ndarray) -> Iterator[slice]:
+    """Rows some at a time: the double precision of a large picture all at once would take eight times its size."""
+    each = max(1, _BAND * len(image) // max(1, image.size))
+    return (slice(start, start + each) for start in range(0, len(image), each))
 
 
 def _low_and_span(

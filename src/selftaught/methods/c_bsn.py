@@ -150,18 +150,26 @@ class Denoiser(nn.Module):
     def forward(self, image: Tensor, tile: int = 0) -> Tensor:
         """Denoise (N,C,H,W) float images in [0, 1]; ``tile`` is the largest side of one pass, 0 for no limit."""
         height, width = image.shape[-2:]
-        x, mean, std = objectives.normalise_patch(image)
+        mean, std = objectives.patch_statistics(image)
         down, right = (-height) % self.stride, (-width) % self.stride
         edge = min(_REFLECT, height - 1, width - 1)
         edge -= edge % self.stride
-        phases = objectives.s2b(pad(x, (edge, edge + right, edge, edge + down), mode="reflect"), self.stride)
+        around = (edge, edge + right, edge, edge + down)
+        phases = self._apart(pad(image, around, mode="reflect"))
+        each = [one.repeat(self.stride**2, 1, 1, 1) for one in (mean, std)]
+
+        def restored(part: Tensor) -> Tensor:
+            x = self.network((part - each[0]) / each[1], blind=self.blind)
+            return objectives.denormalise_patch(x, *each).clamp(0, 1)
+
         if tile and max(phases.shape[-2:]) > tile:
             radius = self.network.receptive_radius()
-            phases = networks.tiled(self._network, phases, tile=max(tile, 4 * radius), overlap=radius)
+            phases = networks.tiled(restored, phases, tile=max(tile, 4 * radius), overlap=radius, grid=1)
         else:
-            phases = self._network(phases)
-        y = objectives.b2s(phases, self.stride)[..., edge : edge + height, edge : edge + width]
-        return objectives.denormalise_patch(y, mean, std).clamp(0, 1)
+            phases = restored(phases)
+        y = phases if self.stride == 1 else objectives.b2s(phases, self.stride)
+        return y[..., edge : edge + height, edge : edge + width]
 
-    def _network(self, x: Tensor) -> Tensor:
-        return self.network(x, blind=self.blind)
+    def _apart(self, image: Tensor) -> Tensor:
+        """The phases as a batch; one alone is the image, without a copy."""
+        return image if self.stride == 1 else objectives.s2b(image, self.stride)

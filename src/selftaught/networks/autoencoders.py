@@ -210,6 +210,10 @@ class BlockReconstructor(nn.Module):
         side = self.autoencoder.side
         blocks = blocks_of(image, side)
         at_once = max(1, (tile // side) ** 2) if tile else 0
-        parts = blocks.split(at_once) if at_once else (blocks,)
-        made = [self.autoencoder(part).image for part in parts]
-        return joined_blocks(torch.cat(made) if len(made) > 1 else made[0], (image.shape[-2], image.shape[-1]))
+        if not at_once or len(blocks) <= at_once:
+            made = self.autoencoder(blocks).image
+        else:
+            made = torch.empty_like(blocks)
+            for start in range(0, len(blocks), at_once):
+                made[start : start + at_once] = self.autoencoder(blocks[start : start + at_once]).image
+        return joined_blocks(made, (image.shape[-2], image.shape[-1]))

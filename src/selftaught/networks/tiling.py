@@ -12,19 +12,21 @@ from selftaught.errors import UserError
 __all__ = ["tiled"]
 
 
-def tiled(fn: Callable[[Tensor], Tensor], image: Tensor, *, tile: int, overlap: int) -> Tensor:
+def tiled(fn: Callable[[Tensor], Tensor], image: Tensor, *, tile: int, overlap: int, grid: int = 32) -> Tensor:
     """Apply an image-to-image function tile by tile.
 
     Every tile but those at the border of the image carries ``overlap`` pixels of context on each side, which are
     computed and thrown away. With ``overlap`` at least the receptive radius of ``fn`` the result equals ``fn(image)``:
     a border of the image stays a border of its tile, so zero padding falls on the same pixels. All tiles have the same
-    shape, unless the image is smaller than one.
+    shape, no larger than the image's sides need at that number of tiles: 1024 pixels in tiles of 512 are three of 384,
+    not of 512.
 
     Args:
         fn: (N, C, h, w) to (N, C', s*h, s*w), with an integer s (1 for denoising, more for super-resolution).
         image: (N, C, H, W), or (C, H, W).
         tile: side in pixels of what ``fn`` sees at once, context included.
         overlap: context in pixels on each side.
+        grid: tiles are made smaller only to a multiple of this; 1 for a network that doesn't pool.
 
     Returns:
         (N, C', s*H, s*W), or (C', s*H, s*W), on the image's device.
@@ -36,15 +38,15 @@ def tiled(fn: Callable[[Tensor], Tensor], image: Tensor, *, tile: int, overlap: 
     if overlap < 0 or tile <= 2 * overlap:
         raise UserError(f"tile={tile}: must be above twice overlap={overlap}; take a larger tile")
     if image.ndim == 3:
-        return tiled(fn, image[None], tile=tile, overlap=overlap)[0]
+        return tiled(fn, image[None], tile=tile, overlap=overlap, grid=grid)[0]
     if image.ndim != 4 or 0 in image.shape:
         raise UserError(f"image of shape {tuple(image.shape)}: give (N, C, H, W) or (C, H, W) with pixels in it")
-    rows, columns = (_spans(side, tile, overlap) for side in image.shape[-2:])
+    rows, columns = (_spans(side, _fitting(side, tile, overlap, grid), overlap) for side in image.shape[-2:])
     whole: Tensor | None = None
     scale = 1
     for top, bottom, first, last in rows:
         for left, right, begin, end in columns:
-            part = fn(image[..., top:bottom, left:right])
+            part = fn(image[..., top:bottom, left:right].contiguous())
             if whole is None:
                 scale = _scale(part, bottom - top, right - left)
                 shape = (*part.shape[:2], scale * image.shape[-2], scale * image.shape[-1])
@@ -55,6 +57,15 @@ def tiled(fn: Callable[[Tensor], Tensor], image: Tensor, *, tile: int, overlap: 
             whole[..., scale * first : scale * last, scale * begin : scale * end] = kept
     assert whole is not None
     return whole
+
+
+def _fitting(side: int, tile: int, overlap: int, grid: int) -> int:
+    """The smallest multiple of ``grid`` whose tiles cover a side in as few as those of ``tile`` do."""
+    if side <= tile:
+        return tile
+    count = -(-(side - 2 * overlap) // (tile - 2 * overlap))
+    least = -(-(side - 2 * overlap) // count) + 2 * overlap
+    return min(tile, -(-least // grid) * grid)
 
 
 def _spans(side: int, tile: int, overlap: int) -> list[tuple[int, int, int, int]]:

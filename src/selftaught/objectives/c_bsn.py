@@ -17,6 +17,7 @@ __all__ = [
     "denormalise_patch",
     "draw_subsample",
     "normalise_patch",
+    "patch_statistics",
     "random_subsample",
     "s2b",
 ]
@@ -116,13 +117,19 @@ def normalise_patch(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         The normalised images (B, C, H, W), the means and the floored deviations (B, C, 1, 1).
     """
+    mean, std = patch_statistics(x)
+    return (x - mean) / std, mean, std
+
+
+@in_float32
+def patch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The means and floored deviations (B, C, 1, 1) of :func:`normalise_patch`."""
     _, _, height, width = _check_image(x, 1)
     if not x.is_floating_point() or not height * width:
         raise UserError(f"images need floating-point values and pixels, got {x.dtype} {tuple(x.shape)}")
     variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
     # Floor the variance, not the root: the same value, and no infinite slope of the root on a flat patch.
-    std = variance.clamp_min(1 / (height * width)).sqrt()
-    return (x - mean) / std, mean, std
+    return mean, variance.clamp_min(1 / (height * width)).sqrt()
 
 
 @in_float32

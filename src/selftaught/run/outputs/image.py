@@ -139,14 +139,16 @@ def restore(
         SampleError: channels that the method does not take.
     """
     seen = conform(image, method.channels, name)
-    x = torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1)))[None].to(method.device)
+    x = torch.from_numpy(seen.transpose(2, 0, 1))[None].to(method.device)
+    large = bool(tile) and max(x.shape[-2:]) > tile
+    x = x if large else x.contiguous()  # of a large one each tile is copied, never the whole
     network: Any = method.deliverable()
     radius = getattr(network, "receptive_radius", None)
     with torch.inference_mode():
         if radius is None:
             y = network(x, tile=tile, **{key: value.to(x.device) for key, value in (companions or {}).items()})
-        elif tile and max(x.shape[-2:]) > tile:
-            y = tiled(network, x, tile=max(tile, 4 * radius), overlap=radius)
+        elif large:
+            y = tiled(network, x, tile=max(tile, 4 * radius), overlap=radius, grid=1)
         else:
             y = network(x)
     found = y[0].float().cpu().numpy().transpose(1, 2, 0)
@@ -157,7 +159,7 @@ def beyond(given: np.ndarray, made: np.ndarray) -> np.ndarray:
     """A restored picture whose values that a network cut off at 0 and 1, the ends of the measured range, are those of
     the input again where that lies outside of the range; a picture of another size comes back as it is.
     """
-    if given.shape != made.shape:
+    if given.shape != made.shape or (given.min() >= 0 and given.max() <= 1):
         return made
     return np.where(((given > 1) & (made >= 1)) | ((given < 0) & (made <= 0)), given, made)
 
