@@ -10,7 +10,7 @@ from selftaught.cli.options import add_partial, checked, names, say
 
 _SUITE = (
     "reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave", "lpips",
-    "recipe", "templates", "head", "adapt",
+    "recipe", "tune", "templates", "head", "adapt",
 )  # fmt: skip
 
 
@@ -37,7 +37,11 @@ def _options(sub: argparse.ArgumentParser) -> None:
         group.add_argument(name, help=text, default=argparse.SUPPRESS, **extra)  # type: ignore[arg-type]
 
     add("--fraction", "share of each class's training labels (finetune), such as 0.01", type=float, metavar="X")
-    add("--recipe", "fine-tuning's rates and batch (finetune): adamw (default), vit, barlow-twins", metavar="NAME")
+    add("--recipe", "how to fine-tune (finetune): adamw (default), vit, mae, mae-large, mae-huge, beit, beit-large, "
+        "barlow-twins, cvrl", metavar="NAME")  # fmt: skip
+    add("--tune", "changes to the recipe (finetune), such as epochs=20,layer_decay=0.75,ema=0.99; also batch, lr, "
+        "base_lr, weight_decay, warmup_epochs, drop_path, mixup, cutmix, smoothing, crop, randaug, erasing",
+        metavar="A=X,B=Y")  # fmt: skip
     add("--reference", "folder to search (geolocalisation, fairness-retrieval), class folders to learn the classes "
         "from (restricted, fairness-labels, hit-rate; default the run's data), or a run to compare with (unlearning)"
     )  # fmt: skip
