@@ -125,7 +125,7 @@ def test_the_registry_is_complete_and_described():
     known = {"split", "labelled", "features", "images", "encoder", "scores", "classifier", "forgotten"}
     known |= {"copies", "places", "attributes", "named-scores", "layers"}
     known |= {"dense", "depths", "devices", "weights", "worded", "points", "scenes", "volumes", "slices", "edits"}
-    known |= {"times"}
+    known |= {"times", "matches"}
     for name, protocol in PROTOCOLS.items():
         assert protocol.name == name
         assert 10 < len(protocol.description) < 90

@@ -21,6 +21,7 @@ from selftaught.evaluation.classification import classify
 from selftaught.evaluation.clustering import clustering
 from selftaught.evaluation.continual import continual
 from selftaught.evaluation.copy_detection import copy_detection, fit_whitening, regional_maxima, rmac
+from selftaught.evaluation.correspondence import correspondence, token_centres
 from selftaught.evaluation.corruptions import CORRUPTIONS, corrupt
 from selftaught.evaluation.depth import depth, depth_errors, evaluation_crop, median_scale
 from selftaught.evaluation.diagnostics import diagnostics
@@ -60,6 +61,7 @@ from selftaught.evaluation.robustness import domains, fgsm, pgd, robustness
 from selftaught.evaluation.scene_detection import average_precision, box_iou, detection_loss, scene_detection
 from selftaught.evaluation.scene_segmentation import scene_segmentation
 from selftaught.evaluation.segmentation import segmentation
+from selftaught.evaluation.segmentation_knn import patch_shares, segmentation_knn
 from selftaught.evaluation.similarity import blockiness, cka_matrix, linear_cka
 from selftaught.evaluation.temporal import QUESTIONS, temporal
 from selftaught.evaluation.video import VIDEO_NOISE, noisy_clip, recall
@@ -83,6 +85,7 @@ class Protocol:
             or features of their points, what is known of them), "forgotten" (scores and labels of what was to be kept,
             of what was to be forgotten, and of what was never seen), "weights" (weights of labels, which of them are
             wrong), "devices" (classifier, train, train_y, test, test_y: windows of one device),
+            "matches" (maps of first views, of second views, where each token lies there),
             "volumes" (predictions, truths), "slices" (features, volume, part) or "edits" (pictures before and after,
             what judges say of them).
         function: the protocol itself.
@@ -129,6 +132,13 @@ _ALL = (
     Protocol("zero-shot", "classes by their names alone", "worded", zero_shot),
     Protocol("text-retrieval", "texts found by images and images by texts: R@k", "worded", text_retrieval),
     Protocol("segmentation", "a class for every pixel, a head on the frozen encoder: mean IoU", "dense", segmentation),
+    Protocol(
+        "segmentation-knn",
+        "a class for every pixel by the nearest labelled tokens: mean IoU",
+        "dense",
+        segmentation_knn,
+    ),
+    Protocol("correspondence", "places found again in another view by their tokens: PCK", "matches", correspondence),
     Protocol("point-linear", "a class for every point by a linear layer: mean IoU", "points", point_linear),
     Protocol("point-knn", "a class for every point by its nearest neighbour: mean IoU", "points", point_knn),
     Protocol("point-pca", "what three principal components hold of features per point", "features", point_pca),
@@ -176,6 +186,7 @@ __all__ = [
     "clustering",
     "continual",
     "copy_detection",
+    "correspondence",
     "corrupt",
     "depth",
     "depth_errors",
@@ -223,6 +234,7 @@ __all__ = [
     "noisy_clip",
     "ood",
     "paired_difference",
+    "patch_shares",
     "pgd",
     "point_knn",
     "point_linear",
@@ -243,6 +255,7 @@ __all__ = [
     "scene_detection",
     "scene_segmentation",
     "segmentation",
+    "segmentation_knn",
     "slice_position",
     "sorted_softmax",
     "stack_layers",
@@ -250,6 +263,7 @@ __all__ = [
     "table",
     "temporal",
     "text_retrieval",
+    "token_centres",
     "unlearning",
     "vie_score",
     "volume_dice",

@@ -13,7 +13,18 @@ from selftaught import evaluation
 from selftaught.data import LOCATIONS, METADATA, Metadata, Source, open_copies, open_source, read_metadata
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
-from selftaught.run import contenders, dense, image_text, prompting, samples, scenes, temporal, unlearning, weighing
+from selftaught.run import (
+    contenders,
+    correspondences,
+    dense,
+    image_text,
+    prompting,
+    samples,
+    scenes,
+    temporal,
+    unlearning,
+    weighing,
+)
 from selftaught.run import devices as worn
 from selftaught.run.bench import Bench
 from selftaught.run.layout import read_yaml
@@ -247,6 +258,8 @@ _SUITES: Mapping[str, Callable[[Bench], dict[str, Result]]] = {
     prompting.NAME: prompting.judge,
     unlearning.NAME: unlearning.judge,
     dense.NAME: dense.judge,
+    dense.NEIGHBOURS: dense.judge_neighbours,
+    correspondences.NAME: correspondences.judge,
     weighing.NAME: weighing.judge,
     worn.NAME: worn.judge,
     temporal.NAME: temporal.judge,
