@@ -161,7 +161,8 @@ def _finetune(run: Any, found: Embedded, picked: np.ndarray, seed: int, recipe: 
     train, test = found.parts[0].subset(picked), found.parts[1]
     (x, y), (test_x, test_y) = _images(run.method, train), _images(run.method, test)
     encoder = run.method.encoder if run.method.output == "classes" else run.method.deliverable()
-    return evaluation.finetune(encoder, x, y, test_x, test_y, recipe=recipe, seed=seed)
+    options = {"recipe": recipe, "seed": seed, "pixels": run.method.pixel_range}
+    return evaluation.finetune(encoder, x, y, test_x, test_y, **options)
 
 
 def _images(method: Any, source: Source) -> tuple[Any, np.ndarray]:

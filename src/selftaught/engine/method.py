@@ -299,6 +299,13 @@ class Method(Definition):
         image = (image.float() - mean * scale) / (std * scale)
         return image.contiguous(memory_format=torch.channels_last) if image.dim() == 4 else image
 
+    @property
+    def pixel_range(self) -> tuple[Any, Any] | None:
+        """Mean and deviation that `normalise` takes out of pixels in [0, 1]; None where samples have none."""
+        if not self.spatial:
+            return None
+        return (0.0, 1.0) if self.pixels == "float32" else (self.pixel_mean, self.pixel_std)
+
 
 def _always(step: int) -> float:
     return 1.0

@@ -28,9 +28,10 @@ class Protocol:
             every scan), "scenes" (clouds or features of their points, what is known of them), "forgotten" (scores and
             labels of what was to be kept, of what was to be forgotten, and of what was never seen), "weights" (weights
             of labels, which of them are wrong), "devices" (classifier, train, train_y, test, test_y: windows of one
-            device), "volumes" (predictions, truths), "slices" (features, volume, part), "worded" (scores of images
-            by texts, and what is right), "times" (train, test: features by the way of showing a clip) or "edits"
-            (pictures before and after, what judges say of them).
+            device), "volumes" (predictions, truths), "slices" (features, volume, part), "matches" (maps of first views,
+            of second views, where each token lies there), "worded" (scores of images by texts, and what is right),
+            "times" (train, test: features by the way of showing a clip) or "edits" (pictures before and after, what
+            judges say of them).
         function: the protocol itself.
     """
 

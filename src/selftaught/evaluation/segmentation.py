@@ -100,11 +100,9 @@ def segmentation(
         UserError: shapes that don't fit, masks without a class or beyond ``classes``, an encoder without a map, a
             number out of range.
     """
-    x, y = _arrays(train_images, train_masks, ignore, "train")
-    test_x, test_y = _arrays(test_images, test_masks, ignore, "test")
-    count = int(max(int(m[m != ignore].max()) for m in (y, test_y))) + 1 if classes is None else classes
-    if any(int(m[m != ignore].max()) >= count or int(m.min()) < 0 for m in (y, test_y)):
-        raise UserError(f"masks: values must lie in 0 .. {count - 1}, or be {ignore} where nothing counts")
+    x, y = as_scenes(train_images, train_masks, ignore, "train")
+    test_x, test_y = as_scenes(test_images, test_masks, ignore, "test")
+    count = class_count((y, test_y), classes, ignore)
     if head not in ("linear", "upernet"):
         raise UserError(f"head={head!r}: choose linear or upernet")
     if epochs < 1 or batch < 1 or sampled < 2 or eta < 0 or (eta and not tune):
@@ -129,11 +127,7 @@ class _Dense(nn.Module):
         self.encoder, self.tune = encoder.requires_grad_(recipe.tune), recipe.tune
         self.maps: Callable[[Tensor], Tensor] = getattr(encoder, "maps", encoder)
         encoder.eval()
-        with torch.no_grad():
-            found = self.maps(trial)
-        if not isinstance(found, Tensor) or found.dim() != 4 or len(found) != 1:
-            raise UserError("encoder: gives no feature map (n, F, h, w); pass one with maps(), or its body")
-        width = found.shape[1]
+        width = feature_map(encoder, trial).shape[1]
         upper = recipe.head == "upernet"
         classifier: nn.Module = UPerHead(width, classes) if upper else nn.Conv2d(width, classes, 1)
         self.classifier = classifier.to(trial.device)
@@ -212,11 +206,14 @@ def _confusions(model: _Dense, x: Tensor, y: Tensor, classes: int, batch: int, i
     found = []
     for images, masks in zip(x.split(batch), y.split(batch), strict=True):
         predicted = model.scores(model.features(images.to(device)), masks.shape[1:]).argmax(1).cpu()
-        for mask, guess in zip(masks, predicted, strict=True):
-            kept = mask != ignore
-            cells = mask[kept] * classes + guess[kept]
-            found.append(torch.bincount(cells, minlength=classes**2).view(classes, classes))
+        found += [confusion_of(mask, guess, classes, ignore) for mask, guess in zip(masks, predicted, strict=True)]
     return torch.stack(found).numpy()
+
+
+def confusion_of(mask: Tensor, guess: Tensor, classes: int, ignore: int) -> Tensor:
+    """(K, K) counts of the pixels of one image, rows true."""
+    kept = mask != ignore
+    return torch.bincount(mask[kept] * classes + guess[kept], minlength=classes**2).view(classes, classes)
 
 
 def dense_numbers(confusions: np.ndarray) -> dict[str, Number]:
@@ -242,7 +239,12 @@ def _iou(confusion: np.ndarray) -> np.ndarray:
     return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
 
 
-def _arrays(images: Any, masks: Any, ignore: int, side: str) -> tuple[Tensor, Tensor]:
+def as_scenes(images: Any, masks: Any, ignore: int, side: str) -> tuple[Tensor, Tensor]:
+    """Images (n, C, H, W) float32 and masks (n, H, W) int64.
+
+    Raises:
+        UserError: other shapes or types, masks of which no pixel has a class.
+    """
     x, y = torch.as_tensor(images), torch.as_tensor(np.asarray(masks))
     if x.dim() != 4 or not x.is_floating_point() or not len(x):
         raise UserError(f"{side} images: pass float (n, C, H, W), normalised as the encoder expects, at least one")
@@ -251,6 +253,31 @@ def _arrays(images: Any, masks: Any, ignore: int, side: str) -> tuple[Tensor, Te
     if not bool((y != ignore).any()):
         raise UserError(f"{side} masks: every pixel is {ignore}, which counts for nothing; none has a class")
     return x.float(), y.long()
+
+
+def class_count(masks: tuple[Tensor, Tensor], classes: int | None, ignore: int) -> int:
+    """Number of classes: as told, else as many as the masks name.
+
+    Raises:
+        UserError: a mask's value beyond it.
+    """
+    count = int(max(int(m[m != ignore].max()) for m in masks)) + 1 if classes is None else classes
+    if any(int(m[m != ignore].max()) >= count or int(m.min()) < 0 for m in masks):
+        raise UserError(f"masks: values must lie in 0 .. {count - 1}, or be {ignore} where nothing counts")
+    return count
+
+
+@torch.no_grad()
+def feature_map(encoder: nn.Module, x: Tensor) -> Tensor:
+    """What ``encoder.maps``, or the encoder itself, gives for images: (n, F, h, w) float32.
+
+    Raises:
+        UserError: it is no map.
+    """
+    found = getattr(encoder, "maps", encoder)(x)
+    if not isinstance(found, Tensor) or found.dim() != 4 or len(found) != len(x):
+        raise UserError("encoder: gives no feature map (n, F, h, w); pass one with maps(), or its body")
+    return found.float()
 
 
 def _batches(order: Tensor, size: int) -> list[Tensor]:

@@ -71,11 +71,12 @@ class Block(nn.Module):
         self.mlp.add_module("fc1", nn.Linear(dim, hidden))
         self.mlp.add_module("act", nn.GELU())
         self.mlp.add_module("fc2", nn.Linear(hidden, dim))
+        self.drop_path1, self.drop_path2 = nn.Identity(), nn.Identity()  # fine-tuning puts stochastic depth there
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, L, D) -> (N, L, D)."""
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = x + self.drop_path1(self.attn(self.norm1(x)))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
 
 
 def _initialise(module: nn.Module) -> None:

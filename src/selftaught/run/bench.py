@@ -15,6 +15,7 @@ from selftaught import evaluation
 from selftaught.data import Source
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
+from selftaught.evaluation.tuning import RECIPES, parse_tuning
 from selftaught.run import contenders, samples
 from selftaught.run.contenders import Contender
 from selftaught.run_settings import Settings
@@ -37,6 +38,7 @@ class Options:
         grid: cells of a map that are averaged apart, such as 2x1 (layerwise).
         fraction: share of every class's training labels (finetune).
         recipe: of ``evaluation.finetune`` (finetune).
+        tune: changes to it by name, or as text: ``epochs=20,layer_decay=0.75`` (finetune).
         channel: "y" compares the luma of RGB images, "rgb" all channels; None as the method's papers do (restoration).
         head: linear or upernet (segmentation).
         lpips: "on" (VGG16's weights are fetched), "auto" where they are there, "off" (restoration).
@@ -55,6 +57,7 @@ class Options:
     grid: str = "1x1"
     fraction: float = 1.0
     recipe: str = "adamw"
+    tune: str | Mapping[str, Any] = ""
     channel: str | None = None
     shave: int | None = None
     lpips: str = "auto"
@@ -84,7 +87,14 @@ class Options:
         if options.size < 0:
             raise UserError(f"--size {options.size}: a side in pixels, or 0 for the run's own")
         options.cells()
+        if options.recipe not in RECIPES:
+            raise UserError(f"--recipe {options.recipe}: fine-tuning has {', '.join(RECIPES)}")
+        options.tuned()
         return options
+
+    def tuned(self) -> dict[str, Any]:
+        """Changes to the recipe of fine-tuning, as `evaluation.finetune` takes them."""
+        return parse_tuning(self.tune)
 
     def cells(self) -> tuple[int, int]:
         """Rows and columns of ``grid``."""

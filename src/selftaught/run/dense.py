@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -20,7 +21,7 @@ from selftaught.run.contenders import some
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
 
-NAME = "segmentation"
+NAME, NEIGHBOURS = "segmentation", "segmentation-knn"
 _TRAIN, _TEST, _SIDE = 2000, 500, 64
 
 
@@ -30,23 +31,48 @@ def judge(bench: Bench) -> dict[str, Result]:
     Raises:
         UserError: data without image and mask, an encoder without maps, samples that can't be read.
     """
+    options = {"head": bench.options.head, "seed": bench.settings.seed}
+    return {kind: evaluation.segmentation(*inputs, **options) for kind, inputs in _inputs(NAME, bench)}
+
+
+def judge_neighbours(bench: Bench) -> dict[str, Result]:
+    """Mean IoU by the nearest labelled tokens of the training part.
+
+    Raises:
+        UserError: as `judge`.
+    """
+    return {kind: evaluation.segmentation_knn(*inputs) for kind, inputs in _inputs(NEIGHBOURS, bench)}
+
+
+def _inputs(name: str, bench: Bench) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Kind, and encoder, images and masks to train with and to test with."""
     parts: list[Source] = []
     for split, limit in (("train", _TRAIN), ("test", _TEST)):
         source = open_source(bench.data, split=split, by=bench.settings.by, seed=bench.settings.seed)
         if not {"image", "mask"} <= set(source.fields):
-            raise UserError(f"--protocol {NAME} needs image and mask: --data 'pairs:FOLDER?image=images&mask=masks'")
+            raise UserError(f"--protocol {name} needs image and mask: --data 'pairs:FOLDER?image=images&mask=masks'")
         parts.append(some(source, limit))
-    models = {"this": bench.method} | ({"random": bench.untrained()} if bench.baselines else {})
-    found = {}
-    for kind, method in models.items():
-        bench.say(f"{NAME}: {kind}")
-        network: Any = method.deliverable()
-        if not hasattr(network, "maps"):
-            raise UserError(f"--protocol {NAME}: {method.slug} delivers no encoder with feature maps")
-        side = bench.options.size or int(getattr(method.config, "image_size", 0) or _SIDE)
-        arrays = [array for part in parts for array in _arrays(method, part, side)]
-        found[kind] = evaluation.segmentation(network, *arrays, head=bench.options.head, seed=bench.settings.seed)
-    return found
+    for kind, method in mapped_models(name, bench):
+        side = side_of(method, bench)
+        yield kind, (method.deliverable(), *(array for part in parts for array in _arrays(method, part, side)))
+
+
+def mapped_models(name: str, bench: Bench) -> Iterator[tuple[str, Method]]:
+    """The trained model and, where baselines are asked for, an untrained one; both give feature maps.
+
+    Raises:
+        UserError: they don't.
+    """
+    for kind, method in ({"this": bench.method} | ({"random": bench.untrained()} if bench.baselines else {})).items():
+        bench.say(f"{name}: {kind}")
+        if not hasattr(method.deliverable(), "maps"):
+            raise UserError(f"--protocol {name}: {method.slug} delivers no encoder with feature maps")
+        yield kind, method
+
+
+def side_of(method: Method, bench: Bench) -> int:
+    """Side in pixels at which images are shown: ``--size``, the run's own, or 64."""
+    return bench.options.size or int(getattr(method.config, "image_size", 0) or _SIDE)
 
 
 def _arrays(method: Method, source: Source, side: int) -> tuple[Tensor, np.ndarray]:

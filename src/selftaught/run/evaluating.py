@@ -16,7 +16,7 @@ from selftaught.errors import UserError
 from selftaught.evaluation import Result
 from selftaught.evaluation.restricted import matching
 from selftaught.run import samples, suites
-from selftaught.run.bench import Bench
+from selftaught.run.bench import Bench, Options
 from selftaught.run.contenders import some
 from selftaught.run.features import batches_of, calibrate, channel_statistics, embed, raw
 from selftaught.run.finetuning import finetune_views
@@ -194,7 +194,7 @@ def _run(name: str, model: Method, sides: _Sides, parts: tuple[Source, Source], 
     if protocol.inputs == "scores":
         return _own_classes(protocol, model, parts[1], bench)
     if protocol.inputs == "encoder":
-        return _finetune(model, parts, bench.options.recipe)
+        return _finetune(model, parts, bench.options)
     if protocol.inputs == "classifier":
         return _as_classifier(protocol, model, parts[1], bench)
     if name == "regression":
@@ -255,16 +255,17 @@ def _second_view(model: Method, source: Source) -> np.ndarray | None:
     return embed(model, source, pipeline=shown[0])[0]
 
 
-def _finetune(model: Method, parts: tuple[Source, Source], recipe: str) -> Result:
+def _finetune(model: Method, parts: tuple[Source, Source], options: Options) -> Result:
+    changes = {"recipe": options.recipe, **options.tuned()}
     if model.finetuning_view() is not None:
-        return finetune_views(model, parts)
+        return finetune_views(model, parts, **changes)
     arrays: list[Any] = []
     for part in (some(parts[0], 5000), some(parts[1], 2000)):
         batches = [batch for batch in batches_of(model, part, model.evaluation_view()) if len(batch["index"])]
         with torch.inference_mode():
             inputs = torch.cat([model.inputs(model.prepare(batch)) for batch in batches])
         arrays += [inputs.clone(), torch.cat([b["label"] for b in batches]).numpy()]
-    return evaluation.finetune(model.deliverable(), *arrays, recipe=recipe)
+    return evaluation.finetune(model.deliverable(), *arrays, pixels=model.pixel_range, **changes)
 
 
 def _as_classifier(protocol: evaluation.Protocol, model: Method, part: Source, bench: Bench) -> Result:

@@ -14,7 +14,18 @@ from selftaught.data import LOCATIONS, METADATA, Metadata, Source, open_copies, 
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
 from selftaught.evaluation.restricted import restricted
-from selftaught.run import contenders, dense, image_text, prompting, samples, scenes, temporal, unlearning, weighing
+from selftaught.run import (
+    contenders,
+    correspondences,
+    dense,
+    image_text,
+    prompting,
+    samples,
+    scenes,
+    temporal,
+    unlearning,
+    weighing,
+)
 from selftaught.run import devices as worn
 from selftaught.run.bench import Bench
 from selftaught.run.layout import read_yaml
@@ -248,6 +259,8 @@ _SUITES: Mapping[str, Callable[[Bench], dict[str, Result]]] = {
     prompting.NAME: prompting.judge,
     unlearning.NAME: unlearning.judge,
     dense.NAME: dense.judge,
+    dense.NEIGHBOURS: dense.judge_neighbours,
+    correspondences.NAME: correspondences.judge,
     weighing.NAME: weighing.judge,
     worn.NAME: worn.judge,
     temporal.NAME: temporal.judge,

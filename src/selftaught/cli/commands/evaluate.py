@@ -10,7 +10,7 @@ from selftaught.cli.options import add_partial, checked, names, say
 
 _SUITE = (
     "reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave", "lpips",
-    "recipe", "templates", "head", "adapt",
+    "recipe", "tune", "templates", "head", "adapt",
 )  # fmt: skip
 
 
@@ -23,10 +23,10 @@ def _options(sub: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="knn, linear, linear-sgd, fewlabel, retrieval, diagnostics, classify, robustness, finetune, restoration, "
         "clustering, regression, copy-detection, geolocalisation, fairness-retrieval, fairness-labels, hit-rate, "
-        "restricted, layerwise, segmentation, unlearning, zero-shot, text-retrieval, base-to-new, recall, "
-        "device-finetune, heads, depth, depth-weather, label-noise, residual-text, editing, point-linear, point-knn, "
-        "point-pca, scene-segmentation, scene-detection, temporal, dice, slice-position; default those that the data "
-        "admit",
+        "restricted, layerwise, segmentation, segmentation-knn, correspondence, unlearning, zero-shot, text-retrieval, "
+        "base-to-new, recall, device-finetune, heads, depth, depth-weather, label-noise, residual-text, editing, "
+        "point-linear, point-knn, point-pca, scene-segmentation, scene-detection, temporal, dice, slice-position; "
+        "default those that the data admit",
     )
     sub.add_argument("--clean", help="folder of clean images of the same names (restoration)")
     checked(sub, "--seeds", Count, "draws of labelled subsets (default 5)", default=5)
@@ -37,7 +37,11 @@ def _options(sub: argparse.ArgumentParser) -> None:
         group.add_argument(name, help=text, default=argparse.SUPPRESS, **extra)  # type: ignore[arg-type]
 
     add("--fraction", "share of each class's training labels (finetune), such as 0.01", type=float, metavar="X")
-    add("--recipe", "fine-tuning's rates and batch (finetune): adamw (default), vit, barlow-twins", metavar="NAME")
+    add("--recipe", "how to fine-tune (finetune): adamw (default), vit, mae, mae-large, mae-huge, beit, beit-large, "
+        "barlow-twins, cvrl", metavar="NAME")  # fmt: skip
+    add("--tune", "changes to the recipe (finetune), such as epochs=20,layer_decay=0.75,ema=0.99; also batch, lr, "
+        "base_lr, weight_decay, warmup_epochs, drop_path, mixup, cutmix, smoothing, crop, randaug, erasing",
+        metavar="A=X,B=Y")  # fmt: skip
     add("--reference", "folder to search (geolocalisation, fairness-retrieval), class folders to learn the classes "
         "from (restricted, fairness-labels, hit-rate; default the run's data), or a run to compare with (unlearning)"
     )  # fmt: skip
