@@ -258,7 +258,7 @@ def test_memory_that_there_is_not_is_told_from_other_errors() -> None:
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [({"strategy": "fsdp", "device": "cpu"}, "over GPUs"), ({"cache": True}, "packs images; series are read")],
+    [({"strategy": "fsdp", "device": "cpu"}, "over GPUs"), ({"cache": True}, "images and clips; series are read")],
 )
 def test_what_a_run_can_not_honour_is_refused(given: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):

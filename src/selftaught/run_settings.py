@@ -97,7 +97,10 @@ class Settings:
     log_every: Count = 10
     """Steps between lines of metrics.csv."""
     cache: bool = False
-    """Pack the decoded source once into a memory-mapped file and train from that."""
+    """Pack the decoded images or clips once into a memory-mapped file and train from that."""
+    cache_side: Natural = 0
+    """Shorter side in pixels that ``cache`` packs at; 0: twice the views' (256 and more) for images, 8/7 of it for
+    clips."""
 
     def __post_init__(self) -> None:
         check_options(self)

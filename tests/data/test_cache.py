@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selftaught.data import PackedSource, as_uint8, cache, open_source, pack
+from selftaught.data import PackedSource, _packing, as_uint8, cache, open_source, pack
 from selftaught.data.cache import reduce_to
 from selftaught.errors import SampleError, UserError
 from tests.data.helpers import encode, folder_of, picture, write
@@ -146,7 +146,7 @@ def test_a_pack_is_pickled_without_its_pixels(tmp_path):
 
 def test_a_disk_that_is_short_is_refused_before_anything_is_written(folder, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 50_000, 50_000))
+    monkeypatch.setattr(_packing.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 50_000, 50_000))
     with pytest.raises(UserError, match=r"wants about .* GB and the disk has 5e-05 GB free; choose another folder"):
         pack(open_source(folder, split="all"), 200, tmp_path / "packs")
     assert not packs(tmp_path / "packs")
@@ -165,7 +165,7 @@ def test_a_stop_in_the_middle_leaves_no_pack(folder, tmp_path):
 
 
 def test_what_cannot_be_packed(folder, tmp_path):
-    with pytest.raises(UserError, match="only images are packed"):
+    with pytest.raises(UserError, match="only images and clips are packed"):
         pack(open_source(np.zeros((3, 2, 9)), modality="series", split="all"), 64, tmp_path)
     with pytest.raises(UserError, match="max_side=0"):
         pack(open_source(folder), 0, tmp_path)

@@ -1,39 +1,37 @@
 """The packed cache: a source decoded once into memory-mapped bytes, so that epochs never decode.
 
-A pack is a folder ``NAME-FINGERPRINT`` of four files: ``pixels.bin`` (uint8 images one after the other), ``index.npz``
-(where each lies, its size and checksum), ``samples.json`` (names and what was wrong with which) and ``pack.json``
-(format, fingerprint, sizes). It is written beside its place and moved there in one step: a pack that can be seen is
-whole.
+A pack of images is a folder ``NAME-FINGERPRINT`` of four files: ``pixels.bin`` (uint8 images one after the other),
+``index.npz`` (where each lies, its size and checksum), ``samples.json`` (names and what was wrong with which) and
+``pack.json`` (format, fingerprint, sizes). It is written beside its place and moved there in one step: a pack that can
+be seen is whole. Clips are packed as whole recordings (`packed_clips`).
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
-import shutil
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from filelock import FileLock
 
+from selftaught.data import _packing as packing
+from selftaught.data._packing import PIXELS, Progress, reduce_to
 from selftaught.data.fields import LABEL
 from selftaught.data.kinds import kind_of
+from selftaught.data.packed_clips import PackedClips, pack_clips
 from selftaught.data.pixels import ValueRange, as_uint8
 from selftaught.data.source import Source, digest
 from selftaught.errors import SampleError, UserError
 
-Progress = Callable[[int, int], None]
+__all__ = ["PackedSource", "pack", "reduce_to"]
 
-_FORMAT = 1
-_SPOT_CHECKS = 32
+PACKED = ("image", "clip")
+"""Kinds of samples that can be packed."""
 
 
 class PackedSource(Source):
@@ -72,7 +70,7 @@ class PackedSource(Source):
     def _view(self, i: int) -> np.ndarray:
         if self._mapped is None:
             try:
-                self._mapped = np.memmap(self.folder / "pixels.bin", np.uint8, "r")
+                self._mapped = np.memmap(self.folder / PIXELS, np.uint8, "r")
             except (OSError, ValueError):
                 raise SampleError(self.names[i], "the packed cache is gone or was made anew meanwhile") from None
         start = int(self._offsets[i])
@@ -102,7 +100,7 @@ class PackedSource(Source):
 
 def pack(
     source: Source, max_side: int, folder: str | Path, *, workers: int | None = None, progress: Progress | None = None
-) -> PackedSource:
+) -> PackedSource | PackedClips:
     """Decode a source once into a pack, or open the pack that is there.
 
     A pack belongs to the content of the source (`Source.fingerprint`) and to `max_side`. When the source has changed a
@@ -111,66 +109,49 @@ def pack(
     SampleError when read from the pack.
 
     Args:
-        source: images of any type; 16-bit and float ones are brought to eight bits by the source's value range.
+        source: images or clips of any type; 16-bit and float ones are brought to eight bits by the source's value
+            range. Of clips whole recordings are packed, at the rate of the source (``?fps=``).
         max_side: images whose shorter side is longer are reduced to it (area averaging).
         folder: where packs lie; it is made if need be.
         workers: threads that decode; None: one per core.
-        progress: called with (samples packed, samples in all).
+        progress: called with (samples packed, samples in all), of clips with recordings.
 
     Raises:
-        UserError: the source holds no images, has other fields to read or brings its own views, max_side is not
-            positive, or the disk has too little room (how much is wanted is said).
+        UserError: the source holds neither images nor recordings, has other fields to read or brings its own views,
+            max_side is not positive, or the disk has too little room (how much is wanted is said).
     """
-    if source.modality != "image":
-        raise UserError(f"{source.name}: only images are packed, not {kind_of(source.modality).plural}; go without")
+    if source.modality not in PACKED:
+        plural = kind_of(source.modality).plural
+        raise UserError(f"{source.name}: only images and clips are packed, not {plural}; go without")
     others = [name for name in source.fields if name not in (source.main, LABEL, *source.values)]
     if others:
-        raise UserError(f"{source.name}: its samples have {', '.join(others)} besides images; go without the cache")
-    if source.brings():
-        raise UserError(f"{source.name}: brings its own views, which are made anew each time; go without the cache")
+        plural = kind_of(source.modality).plural
+        raise UserError(f"{source.name}: its samples have {', '.join(others)} besides {plural}; go without the cache")
     if max_side < 1:
         raise UserError(f"max_side={max_side} must be at least 1")
+    threads = max(workers or os.cpu_count() or 1, 1)
+    if source.modality == "clip":
+        return pack_clips(source, max_side, folder, threads, progress)
+    if source.brings():
+        raise UserError(f"{source.name}: brings its own views, which are made anew each time; go without the cache")
     fingerprint = source.fingerprint()
-    folder = Path(folder)
-    owner = digest("pack", source.origin(), max_side)
-    slug = re.sub(r"[^\w.-]+", "-", source.name).strip("-")[:40] or "source"
-    target = folder / f"{slug}-{digest(_FORMAT, fingerprint, max_side, source.value_range)[:16]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
-            found = _open_valid(target, source, fingerprint, max_side)
-            if found is not None:
-                return found
-            _build(source, max_side, target, fingerprint, owner, workers or os.cpu_count() or 1, progress)
-            _remove_outdated(folder, target, owner)
-            return PackedSource(target, source)
-    except OSError as error:
-        short = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise UserError(
-            f"{folder}: the cache of {source.name} can't be written ({short}); choose another folder or go without"
-        ) from None
+    return packing.keep(
+        source,
+        folder,
+        [fingerprint, max_side, source.value_range],
+        [source.origin(), max_side],
+        lambda target: _open_valid(target, source, fingerprint, max_side),
+        lambda target, owner: _build(source, max_side, target, fingerprint, owner, threads, progress),
+    )
 
 
 def _open_valid(target: Path, source: Source, fingerprint: str, max_side: int) -> PackedSource | None:
     """The pack at `target` if it is whole and of this source, else None."""
+    if packing.read_head(target, {"fingerprint": fingerprint, "max_side": max_side, "n": len(source)}) is None:
+        return None
     try:
-        head = json.loads((target / "pack.json").read_text())
-        if (head["format"], head["fingerprint"], head["max_side"], head["n"]) != (
-            _FORMAT,
-            fingerprint,
-            max_side,
-            len(source),
-        ):
-            return None
-        if head["index"] != zlib.crc32((target / "index.npz").read_bytes()):
-            return None
-        if head["samples"] != zlib.crc32((target / "samples.json").read_bytes()):
-            return None
-        if (target / "pixels.bin").stat().st_size != head["bytes"]:
-            return None
         packed = PackedSource(target, source)
-        spots = np.unique(np.linspace(0, len(packed) - 1, min(_SPOT_CHECKS, len(packed))).astype(np.int64))
-        return None if packed.damaged(spots) else packed
+        return None if packed.damaged(packing.spots(len(packed))) else packed
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -178,14 +159,12 @@ def _open_valid(target: Path, source: Source, fingerprint: str, max_side: int) -
 def _build(
     source: Source, max_side: int, target: Path, fingerprint: str, owner: str, workers: int, progress: Progress | None
 ) -> None:
-    _check_room(source, max_side, target.parent)
-    part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
+    packing.check_room(source, _wanted(source, max_side), target.parent)
+
+    def fill(part: Path) -> None:
         offsets, shapes, sums = [0], [], []
         bad: dict[int, str] = {}
-        with (part / "pixels.bin").open("wb") as file:
+        with (part / PIXELS).open("wb") as file:
             for i, image in enumerate(_reduced(source, max_side, workers)):
                 if isinstance(image, str):
                     bad[i] = image
@@ -200,51 +179,16 @@ def _build(
                     progress(i + 1, len(source))
             file.flush()
             os.fsync(file.fileno())
-        _write_index(part, source, offsets, shapes, sums, bad)
-        head = {
-            "format": _FORMAT,
-            "fingerprint": fingerprint,
-            "max_side": max_side,
-            "n": len(source),
-            "bytes": offsets[-1],
-            "owner": owner,
-            "value_range": source.value_range,
-            "index": zlib.crc32((part / "index.npz").read_bytes()),
-            "samples": zlib.crc32((part / "samples.json").read_bytes()),
+        index: dict[str, np.ndarray] = {
+            "offsets": np.array(offsets, dtype=np.int64),
+            "shapes": np.array(shapes, dtype=np.int32).reshape(-1, 3),
+            "sums": np.array(sums, dtype=np.uint32),
         }
-        (part / "pack.json").write_text(json.dumps(head))
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(part, target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        head = {"fingerprint": fingerprint, "max_side": max_side, "n": len(source), "owner": owner}
+        head |= {"value_range": source.value_range}
+        packing.write(part, index, {"names": list(source.names), "bad": bad}, head)
 
-
-def _write_index(
-    part: Path, source: Source, offsets: list[int], shapes: list[Any], sums: list[int], bad: dict[int, str]
-) -> None:
-    np.savez(
-        part / "index.npz",
-        offsets=np.array(offsets, dtype=np.int64),
-        shapes=np.array(shapes, dtype=np.int32).reshape(-1, 3),
-        sums=np.array(sums, dtype=np.uint32),
-    )
-    (part / "samples.json").write_text(json.dumps({"names": list(source.names), "bad": bad}))
-
-
-def reduce_to(image: np.ndarray, max_side: int) -> np.ndarray:
-    """An image (H, W, C) uint8 whose shorter side is at most `max_side`, by area averaging; smaller ones come back as
-    they are.
-    """
-    height, width = image.shape[:2]
-    short = min(height, width)
-    if short <= max_side:
-        return np.ascontiguousarray(image)
-    size = (max(round(width * max_side / short), 1), max(round(height * max_side / short), 1))
-    small = np.empty((size[1], size[0], image.shape[2]), dtype=np.uint8)
-    for c in range(0, image.shape[2], 4):  # OpenCV averages areas of at most four channels at a time
-        some = np.ascontiguousarray(image[:, :, c : c + 4])
-        small[:, :, c : c + 4] = cv2.resize(some, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], -1)
-    return small
+    packing.move_in(target, fill)
 
 
 def _one(source: Source, i: int, max_side: int) -> np.ndarray | str:
@@ -267,30 +211,11 @@ def _reduced(source: Source, max_side: int, workers: int) -> Iterator[np.ndarray
             yield waiting.popleft().result()
 
 
-def _check_room(source: Source, max_side: int, folder: Path) -> None:
-    """Refuse a pack that the disk has no room for, from the mean size of at most 24 samples and a tenth to spare."""
+def _wanted(source: Source, max_side: int) -> float:
+    """Bytes of a pack, by the mean size of at most 24 samples, and a tenth to spare."""
     sizes = []
     for i in np.unique(np.linspace(0, len(source) - 1, min(24, len(source))).astype(np.int64)):
         image = _one(source, int(i), max_side)
         if not isinstance(image, str):
             sizes.append(image.nbytes)
-    wanted = 1.1 * len(source) * float(np.mean(sizes)) if sizes else 0.0
-    free = shutil.disk_usage(folder).free
-    if wanted > free:
-        raise UserError(
-            f"{folder}: the cache of {source.name} wants about {wanted / 1e9:.3g} GB and the disk has "
-            f"{free / 1e9:.3g} GB free; choose another folder, a smaller side, or go without the cache"
-        )
-
-
-def _remove_outdated(folder: Path, target: Path, owner: str) -> None:
-    """Packs of the same source at the same size whose content has changed since; a reader that has one mapped keeps
-    its pages.
-    """
-    for other in folder.glob("*/pack.json"):
-        try:
-            same = json.loads(other.read_text()).get("owner") == owner
-        except (OSError, ValueError):
-            continue
-        if same and other.parent != target:
-            shutil.rmtree(other.parent, ignore_errors=True)
+    return 1.1 * len(source) * float(np.mean(sizes)) if sizes else 0.0

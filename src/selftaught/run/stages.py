@@ -12,6 +12,7 @@ import torch
 
 from selftaught import data as data_room
 from selftaught.data import Source
+from selftaught.data.cache import PACKED
 from selftaught.data.kinds import kind_of
 from selftaught.engine.callbacks import ONLINE
 from selftaught.engine.checkpoint import read_checkpoint
@@ -175,25 +176,33 @@ def stage_settings(settings: Settings, plan: Stage) -> Settings:
     return dataclasses.replace(settings, **changed)
 
 
-def _packed_side(config: Any, facts: dict[str, Any]) -> int:
-    """Shorter side to pack at: room for crops of the views' size, never above the images' own."""
-    return int(min(facts["short_side"], max(256, 2 * getattr(config, "image_size", 256))))
+def _packed_side(job: Job, kind: str) -> int:
+    """Shorter side to pack at, never above the samples' own: what was asked for, else room for crops of the views'
+    size; for clips the usual 8/7 of it (256 for 224), as every frame takes room.
+    """
+    size = getattr(job.config, "image_size", 0)
+    usual = round(8 / 7 * (size or 224)) if kind == "clip" else max(256, 2 * size)
+    return int(min(job.facts["short_side"], job.settings.cache_side or usual))
 
 
 def _cached(job: Job) -> dict[str, Source]:
     """The sources, packed into memory-mapped files where that was asked for.
 
     Raises:
-        UserError: none of them holds images, the only kind that is packed.
+        UserError: none of them holds images or clips, the kinds that are packed.
     """
     if not job.settings.cache:
+        if job.settings.cache_side:
+            raise UserError(f"--cache-side {job.settings.cache_side} is for --cache: give both, or neither")
         return job.sources
-    if all(source.modality != "image" for source in job.sources.values()):
+    if all(source.modality not in PACKED for source in job.sources.values()):
         kinds = sorted({kind_of(source.modality).plural for source in job.sources.values()})
-        raise UserError(f"--cache packs images; {' and '.join(kinds)} are read as they lie: leave it out")
-    folder, side = data_room.cache_folder() / "packed", _packed_side(job.config, job.facts)
+        raise UserError(f"--cache packs images and clips; {' and '.join(kinds)} are read as they lie: leave it out")
+    folder = data_room.cache_folder() / "packed"
     return {
-        role: data_room.pack(source, side, folder) if source.modality == "image" else source
+        role: data_room.pack(source, _packed_side(job, source.modality), folder)
+        if source.modality in PACKED
+        else source
         for role, source in job.sources.items()
     }
 

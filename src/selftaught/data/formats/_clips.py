@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from selftaught.errors import SampleError, UserError
 __all__ = ["Clips", "Cut"]
 
 _CHECKED = 256
+_CHUNK = 64
 
 
 class Cut(NamedTuple):
@@ -53,6 +55,8 @@ class Clips(Source, ABC):
     """Recordings of frames, whole or in windows. A subclass says how long each is and decodes some frames of it."""
 
     modality = "clip"
+    stems: list[str]
+    """What the recordings are called."""
 
     @abstractmethod
     def _length(self, k: int) -> int:
@@ -68,7 +72,7 @@ class Clips(Source, ABC):
 
     def _cut(self, stems: list[str], cut: Cut) -> None:
         """Names, labels, groups and given split of the samples, where the recordings are called `stems`."""
-        self.cut, window = cut, cut.window
+        self.cut, self.stems, window = cut, list(stems), cut.window
         places = [(k, 0) for k in range(len(stems))]
         if window is not None:
             stride = cut.stride or window
@@ -81,6 +85,28 @@ class Clips(Source, ABC):
             rows = getattr(self, attribute)
             setattr(self, attribute, None if rows is None else rows[self.places[:, 0]])
         self.groups = None if window is None else self.places[:, 0].copy()
+
+    def recording(self, k: int, min_side: int | None = None) -> Iterator[np.ndarray | SampleError]:
+        """The frames (H, W, C) of recording k one after the other, never all of them held at once; in place of one that
+        can't be read its error.
+
+        Raises:
+            SampleError: the recording can't be read.
+        """
+        length = self._length(k)
+        for start in range(0, length, _CHUNK):
+            positions = np.arange(start, min(start + _CHUNK, length))
+            try:
+                yield from self._decode(k, positions, min_side, self.stems[k])
+            except SampleError:
+                yield from (self._tried(k, position, min_side) for position in positions.tolist())
+
+    def _tried(self, k: int, position: int, min_side: int | None) -> np.ndarray | SampleError:
+        try:
+            frame: np.ndarray = self._decode(k, np.array([position]), min_side, self.stems[k])[0]
+        except SampleError as error:
+            return error
+        return frame
 
     def recorded(self, k: int) -> int:
         """Frames of recording k, 0 where it can't be read."""

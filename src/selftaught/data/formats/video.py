@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,24 @@ class Videos(Clips):
         path = str(self.root / self.files[k])
         frames = list(decoded_frames(path, index, wanted, (height, width), channels, name))
         return np.stack([frames[w] for w in where.reshape(-1).tolist()])
+
+    def recording(self, k: int, min_side: int | None = None) -> Iterator[np.ndarray | SampleError]:
+        """All frames of a video in one go, none of them decoded twice; after damage it goes on at the next key frame,
+        as reading from there does.
+        """
+        index = self._index(k)
+        path, size, shown = str(self.root / self.files[k]), reduced_size(*index.size, min_side), self._shown(index)
+        at = 0
+        while at < len(shown):
+            try:
+                for frame in decoded_frames(path, index, shown[at:], size, self.channels or 3, self.files[k]):
+                    at += 1
+                    yield frame
+            except SampleError as error:
+                later = index.keys[np.searchsorted(index.keys, shown[at], side="right") :]
+                on = int(np.searchsorted(shown, later[0])) if len(later) else len(shown)
+                yield from (error for _ in range(on - at))
+                at = on
 
     def origin(self) -> str:
         """The folder, and the name of the source."""
