@@ -24,6 +24,9 @@ __all__ = ["CurveAttention", "HUNet", "RMSNorm", "SparseResBlock", "SparseTransf
 _ENTRIES = 1 << 18
 """Weights of attention that stand at once where they are dropped: 1 MB in float32 stays in a processor's cache."""
 
+_ROWS = 2048
+"""Rows whose hidden features of a feed-forward part stand at once."""
+
 
 class RMSNorm(nn.Module):
     """y = scale * x / (||x|| / sqrt(d) + eps), eps outside the root: 0 stays 0.
@@ -37,10 +40,31 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.scale, self.eps = nn.Parameter(torch.ones(dim)), eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(V, d) -> (V, d)."""
-        size = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True) * x.shape[-1] ** -0.5
-        return self.scale * (x / (size + self.eps).to(x.dtype))
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        """(V, d) -> (V, d); ``gain`` (d,) is multiplied with the scale."""
+        return _Normed.apply(x, self.scale if gain is None else self.scale * gain, self.eps)
+
+
+class _Normed(torch.autograd.Function):
+    """scale * x / (||x|| / sqrt(d) + eps) in float32 or better, of which x and the divisors alone are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, scale.dtype))
+        divisor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).mul_(x.shape[-1] ** -0.5).add_(eps)
+        ctx.save_for_backward(x, scale, divisor)
+        ctx.eps = eps
+        return (wide / divisor).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, scale, divisor = ctx.saved_tensors
+        unit, given = x / divisor, grads[0] * scale
+        # the size's own gradient is x / (d size); where x is 0 it is 0
+        size = divisor - ctx.eps
+        along = (given * unit).mean(-1, keepdim=True) / size.where(size > 0, torch.ones_like(size))
+        to_x = given / divisor - unit * along * (size > 0)
+        return to_x.to(x.dtype), (grads[0] * unit).sum(0), None
 
 
 class DropRows(nn.Module):
@@ -77,7 +101,7 @@ class SparseResBlock(nn.Module):
     def forward(self, x: Tensor, voxels: Voxels, curve: str = "z") -> Tensor:
         """(V, C) -> (V, C)."""
         branch = self.second(gelu(self.first(self.before(x), voxels)), voxels)
-        return x + self.drop(self.after(branch) * self.gamma)
+        return x + self.drop(self.after(branch, self.gamma))
 
 
 def window_attention(q: Tensor, k: Tensor, v: Tensor, reach: int = 512, dropout: float = 0.0) -> Tensor:
@@ -94,7 +118,7 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, reach: int = 512, dropout:
         (heads, n, d). Memory is linear in n and no weight is kept: rows go block by block, and weights with dropout,
         for which there is no fused kernel on a CPU, are computed again in the backward pass.
     """
-    heads, n = q.shape[:2]
+    n = q.shape[1]
     if dropout and not q.is_cuda:
         seed = int(torch.randint(1 << 62, (), device="cpu"))
         return _DroppedAttention.apply(q, k, v, reach, dropout, seed)
@@ -160,7 +184,7 @@ def _weights(
     lie below 65,536 p.
     """
     heads, n, d = q.shape
-    generator, limit = torch.Generator(q.device).manual_seed(seed), round(dropout * 65_536)
+    generator, limit = torch.Generator(q.device).manual_seed(seed), min(round(dropout * 65_536), 65_535)
     for start, stop, low, high in _bands(n, reach, max(1, _ENTRIES // (heads * min(n, 2 * reach + 1)))):
         band = _band(start - low, stop - low, high - low, reach, q)
         scores = torch.baddbmm(band, q[:, start:stop], k[:, low:high].mT, alpha=d**-0.5)
@@ -213,7 +237,7 @@ def _order(voxels: Voxels, curve: str) -> tuple[Tensor, list[int]]:
 
 
 class GEGLU(nn.Module):
-    """C -> 8C in halves a, b; GELU(a) * b; 4C -> C; no biases."""
+    """C -> 8C in halves a, b; GELU(a) * b; 4C -> C; no biases. The hidden features are not kept."""
 
     def __init__(self, dim: int, ratio: int = 4) -> None:
         super().__init__()
@@ -221,8 +245,37 @@ class GEGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(V, C) -> (V, C)."""
-        a, b = self.up(x).chunk(2, -1)
-        return self.down(gelu(a) * b)
+        kind = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        return _GEGLU.apply(*(t.to(kind) for t in (x, self.up.weight, self.down.weight)))
+
+
+class _GEGLU(torch.autograd.Function):
+    """A few thousand rows at a time; their hidden features are computed again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        ctx.save_for_backward(x, up, down)
+        return torch.cat([_gated(part, up, down) for part in x.split(_ROWS)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, up, down = ctx.saved_tensors
+        to_x, to_up, to_down = torch.empty_like(x), torch.zeros_like(up), torch.zeros_like(down)
+        pieces = zip(x.split(_ROWS), grads[0].split(_ROWS), to_x.split(_ROWS), strict=True)
+        for part, given, to_part in pieces:
+            with torch.enable_grad():
+                taken = [t.detach().requires_grad_() for t in (part, up, down)]
+                found = torch.autograd.grad(_gated(*taken), taken, given)
+            to_part.copy_(found[0])
+            to_up += found[1]
+            to_down += found[2]
+        return to_x, to_up, to_down
+
+
+def _gated(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    a, b = (x @ up.T).chunk(2, -1)
+    return (gelu(a) * b) @ down.T
 
 
 class SparseTransformerBlock(nn.Module):
