@@ -192,3 +192,53 @@ def test_generated_rooms_say_so_and_have_their_classes() -> None:
     assert [len(open_source("point-rooms?points=600&train=2&test=1", split=s)) for s in ("train", "test")] == [2, 1]
     with pytest.raises(UserError, match="points=3 must be at least 256"):
         open_source("point-rooms?points=3")
+
+
+# ---- layouts of data sets --------------------------------------------------------------------------------------------
+def test_scannet_takes_its_coarse_mesh_and_the_labels_beside_it(tmp_path: Path) -> None:
+    for scene in ("scene0000_00", "scene0001_00", "scene0707_00"):
+        (tmp_path / scene).mkdir()
+        mesh = tmp_path / scene / f"{scene}_vh_clean_2.ply"
+        write_ply(mesh, label=None)
+        write_ply(tmp_path / scene / f"{scene}_vh_clean.ply", XYZ[:9], None)
+        if scene != "scene0707_00":  # a test scan has no labels
+            label = np.resize([0, 1, 2, 13, 39], len(XYZ))
+            write_ply(mesh.with_suffix(".labels.ply"), label=label)
+    source = open_source(str(tmp_path), split="all")
+    assert len(source) == 3
+    assert source.notes[0] == "ScanNet: 3 scans (_vh_clean_2.ply), 2 with points of its 20 classes (.labels.ply)"
+    assert point_classes(source) == ["wall", "floor", "other furniture"]
+    sample = source.sample(0)
+    assert sample["point_label"][:5].tolist() == [-1, 0, 1, -1, 2]  # unannotated, and blinds, which isn't judged
+    assert (source.sample(2)["point_label"] == -1).all()
+    write_ply(tmp_path / "scene0001_00/scene0001_00_vh_clean_2.labels.ply", XYZ[:9], LABEL[:9])
+    with pytest.raises(SampleError, match="no label for each of its 50 points"):
+        open_source(str(tmp_path), split="all").read(1)
+
+
+def test_s3dis_takes_whole_rooms_with_classes_out_of_annotations(tmp_path: Path) -> None:
+    table = np.concatenate((XYZ, RGB), 1)
+    for area, room in (("Area_1", "office_1"), ("Area_1", "hallway_2"), ("Area_5", "lobby_1")):
+        folder = tmp_path / area / room
+        (folder / "Annotations").mkdir(parents=True)
+        np.savetxt(folder / f"{room}.txt", table, fmt="%.3f")
+        np.savetxt(folder / "Annotations" / "chair_1.txt", table[30:40][::-1], fmt="%.3f")
+        np.savetxt(folder / "Annotations" / "stairs_1.txt", table[40:], fmt="%.3f")
+        np.savetxt(folder / "Annotations" / "ceiling_1.txt", table[5:30], fmt="%.3f")
+        (tmp_path / area / f"{area}_alignmentAngle.txt").write_text("## Global alignment\n")
+    source = open_source(str(tmp_path), split="all")
+    note = "S3DIS: 3 rooms of 2 areas, classes of points out of Annotations; Area_5 is the test part"
+    assert source.notes[0] == note
+    assert source.names == [
+        "Area_1/hallway_2/hallway_2.txt",
+        "Area_1/office_1/office_1.txt",
+        "Area_5/lobby_1/lobby_1.txt",
+    ]
+    assert point_classes(source) == ["ceiling", "chair", "clutter"]
+    sample = source.sample(1)
+    assert sample["point_label"].tolist() == [-1] * 5 + [0] * 25 + [1] * 10 + [2] * 10
+    np.testing.assert_allclose(sample["points"][:, 3:6], RGB)
+    assert open_source(str(tmp_path), split="test").names == ["Area_5/lobby_1/lobby_1.txt"]
+    one = open_source(str(tmp_path / "Area_1/office_1"), split="all")
+    assert one.names == ["office_1.txt"]
+    np.testing.assert_array_equal(one.sample(0)["point_label"], sample["point_label"])

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from selftaught import networks
 from selftaught.engine.checkpointing import recompute_activations
 from selftaught.errors import UserError
+from selftaught.networks import hunet, sparse
 from selftaught.networks.curves import CURVES, curve_code, hilbert_code, z_order_code
 from selftaught.networks.hunet import HUNet, RMSNorm, window_attention
 from selftaught.networks.point_features import hierarchical_features, nested_masks
@@ -140,6 +141,56 @@ def test_window_attention_is_attention_with_a_band() -> None:
     wanted = F.scaled_dot_product_attention(q, k, v, attn_mask=near)
     torch.testing.assert_close(window_attention(q, k, v, 5), wanted)
     torch.testing.assert_close(window_attention(q, k, v, 22), F.scaled_dot_product_attention(q, k, v))
+
+
+def test_dropped_weights_are_the_bands_others_are_scaled_and_gradients_know_which(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    n, reach, p = 150, 40, 0.25
+    q, k = torch.randn(2, 2, n, 4, generator=G, dtype=torch.float64)
+    torch.manual_seed(0)
+    weights = window_attention(q, k, torch.eye(n).double().expand(2, n, n), reach, p)  # values of one place each
+    near = (torch.arange(n)[:, None] - torch.arange(n)).abs() <= reach
+    wanted = ((q @ k.mT) / 2).masked_fill(~near, -torch.inf).softmax(-1) / (1 - p)
+    kept = weights != 0
+    torch.testing.assert_close(weights[kept], wanted[kept])
+    assert not kept[:, ~near].any()
+    assert kept[:, near].double().mean().item() == pytest.approx(1 - p, abs=0.02)
+    monkeypatch.setattr(hunet, "_ENTRIES", 2 * 7 * 3)  # three rows at a time
+    parts = [t[:, :9].clone().requires_grad_() for t in (q, k, k + 1)]
+
+    def seeded(*parts: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(1)
+        return window_attention(*parts, 3, 0.3)
+
+    assert torch.autograd.gradcheck(seeded, parts)
+
+
+def test_what_is_computed_again_has_the_gradients_of_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hunet, "_ROWS", 3)
+    monkeypatch.setattr(sparse, "_SPAN", 5)  # offsets with more pairs than that are several spans
+    x = torch.randn(7, 2, generator=G, dtype=torch.float64, requires_grad=True)
+    mlp, norm = hunet.GEGLU(2).double(), RMSNorm(2).double()
+    a, b = mlp.up(x).chunk(2, -1)
+    torch.testing.assert_close(mlp(x), mlp.down(F.gelu(a) * b))
+    gain = torch.tensor([0.3, -2.0], dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(norm(x, gain), norm(x) * gain)
+    assert torch.autograd.gradcheck(lambda x, *_: mlp(x), (x, *mlp.parameters()))
+    assert torch.autograd.gradcheck(lambda x, s, g: norm(x, g), (x, norm.scale, gain))
+    zero = torch.zeros(2, 2, requires_grad=True)
+    RMSNorm(2)(zero).sum().backward()
+    assert zero.grad is not None
+    assert zero.grad.isfinite().all()
+    place = occupied(scenes=1)
+    conv = SubmanifoldConv(2, 3).double()
+    assert len(sparse._joined(Voxels(place).neighbours()).spans) > 27
+    x = torch.randn(len(place), 2, generator=G, dtype=torch.float64, requires_grad=True)
+    weight = conv.weight.reshape(3, 3, 3, 2, 3).permute(4, 3, 0, 1, 2)
+    wanted = read(F.conv3d(dense(x, place), weight, padding=1), place)
+    found = conv(x, Voxels(place))
+    torch.testing.assert_close(found, wanted)
+    ours, theirs = (torch.autograd.grad(y.square().sum(), (x, conv.weight)) for y in (found, wanted))
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_rms_norm_has_eps_outside_the_root() -> None:

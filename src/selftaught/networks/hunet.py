@@ -6,12 +6,13 @@ channels on the way down and 384-256-128-96-64 on the way up; the five outputs o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from selftaught.errors import UserError
@@ -19,6 +20,12 @@ from selftaught.networks.curves import CURVES, curve_code
 from selftaught.networks.sparse import InverseConv, StridedConv, SubmanifoldConv, Voxels
 
 __all__ = ["CurveAttention", "HUNet", "RMSNorm", "SparseResBlock", "SparseTransformerBlock", "window_attention"]
+
+_ENTRIES = 1 << 18
+"""Weights of attention that stand at once where they are dropped: 1 MB in float32 stays in a processor's cache."""
+
+_ROWS = 2048
+"""Rows whose hidden features of a feed-forward part stand at once."""
 
 
 class RMSNorm(nn.Module):
@@ -33,10 +40,31 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.scale, self.eps = nn.Parameter(torch.ones(dim)), eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(V, d) -> (V, d)."""
-        size = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True) * x.shape[-1] ** -0.5
-        return self.scale * (x / (size + self.eps).to(x.dtype))
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        """(V, d) -> (V, d); ``gain`` (d,) is multiplied with the scale."""
+        return _Normed.apply(x, self.scale if gain is None else self.scale * gain, self.eps)
+
+
+class _Normed(torch.autograd.Function):
+    """scale * x / (||x|| / sqrt(d) + eps) in float32 or better, of which x and the divisors alone are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, scale.dtype))
+        divisor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).mul_(x.shape[-1] ** -0.5).add_(eps)
+        ctx.save_for_backward(x, scale, divisor)
+        ctx.eps = eps
+        return (wide / divisor).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, scale, divisor = ctx.saved_tensors
+        unit, given = x / divisor, grads[0] * scale
+        # the size's own gradient is x / (d size); where x is 0 it is 0
+        size = divisor - ctx.eps
+        along = (given * unit).mean(-1, keepdim=True) / size.where(size > 0, torch.ones_like(size))
+        to_x = given / divisor - unit * along * (size > 0)
+        return to_x.to(x.dtype), (grads[0] * unit).sum(0), None
 
 
 class DropRows(nn.Module):
@@ -73,7 +101,7 @@ class SparseResBlock(nn.Module):
     def forward(self, x: Tensor, voxels: Voxels, curve: str = "z") -> Tensor:
         """(V, C) -> (V, C)."""
         branch = self.second(gelu(self.first(self.before(x), voxels)), voxels)
-        return x + self.drop(self.after(branch) * self.gamma)
+        return x + self.drop(self.after(branch, self.gamma))
 
 
 def window_attention(q: Tensor, k: Tensor, v: Tensor, reach: int = 512, dropout: float = 0.0) -> Tensor:
@@ -87,18 +115,84 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, reach: int = 512, dropout:
         dropout: of the weights.
 
     Returns:
-        (heads, n, d); memory is linear in n.
+        (heads, n, d). Memory is linear in n and no weight is kept: rows go block by block, and weights with dropout,
+        for which there is no fused kernel on a CPU, are computed again in the backward pass.
     """
-    n, found = q.shape[1], []
+    n = q.shape[1]
+    if dropout and not q.is_cuda:
+        seed = int(torch.randint(1 << 62, (), device="cpu"))
+        return _DroppedAttention.apply(q, k, v, reach, dropout, seed)
     if n <= reach + 1:
         return scaled_dot_product_attention(q[None], k[None], v[None], dropout_p=dropout)[0]
-    places = torch.arange(n, device=q.device)
-    for start in range(0, n, reach):
-        stop, low, high = min(start + reach, n), max(0, start - reach), min(n, start + 2 * reach)
-        near = (places[start:stop, None] - places[None, low:high]).abs() <= reach
+    found, masks = [], {}
+    for start, stop, low, high in _bands(n, reach, max(1, reach // 2)):
         part = (q[None, :, start:stop], k[None, :, low:high], v[None, :, low:high])
-        found.append(scaled_dot_product_attention(*part, attn_mask=near, dropout_p=dropout)[0])
+        shape = start - low, stop - low, high - low  # of one mask for all blocks but those at the ends: it is kept
+        if shape not in masks:
+            masks[shape] = _band(*shape, reach, q)
+        found.append(scaled_dot_product_attention(*part, attn_mask=masks[shape], dropout_p=dropout)[0])
     return torch.cat(found, 1)
+
+
+def _bands(n: int, reach: int, rows: int) -> Iterator[tuple[int, int, int, int]]:
+    """Blocks of rows, start and stop, and of the columns that they see, low and high."""
+    for start in range(0, n, rows):
+        yield start, min(start + rows, n), max(0, start - reach), min(n, start + rows + reach)
+
+
+def _band(start: int, stop: int, columns: int, reach: int, like: Tensor) -> Tensor:
+    """(stop - start, columns): 0 where a row, itself the column of its number, lies within reach, else -inf."""
+    places = torch.arange(columns, device=like.device)
+    far = (places[start:stop, None] - places).abs() > reach
+    return torch.zeros(far.shape, dtype=like.dtype, device=like.device).masked_fill_(far, -torch.inf)
+
+
+class _DroppedAttention(torch.autograd.Function):
+    """Attention within a band whose weights are dropped with chance p and else divided by 1 - p; none is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, reach: int, dropout: float, seed: int) -> Tensor:
+        ctx.save_for_backward(q, k, v)
+        ctx.options = reach, dropout, seed
+        out = torch.empty_like(v)
+        for (start, stop, low, high), weights, scale in _weights(q, k, reach, dropout, seed):
+            out[:, start:stop] = weights.mul_(scale).to(v.dtype) @ v[:, low:high]
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        q, k, v = ctx.saved_tensors
+        grad, to = grads[0], [torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in (q, k, v)]
+        for (start, stop, low, high), weights, scale in _weights(q, k, *ctx.options):
+            given = grad[:, start:stop]
+            to_scores = (given @ v[:, low:high].mT).to(weights.dtype).mul_(scale)
+            to[2][:, low:high] += (weights * scale).to(v.dtype).mT @ given
+            to_scores.mul_(weights)
+            to_scores.sub_(weights.mul_(to_scores.sum(-1, keepdim=True))).mul_(q.shape[-1] ** -0.5)
+            to[0][:, start:stop] = to_scores.to(q.dtype) @ k[:, low:high]
+            to[1][:, low:high] += to_scores.to(q.dtype).mT @ q[:, start:stop]
+        return *(t.to(q.dtype) for t in to), None, None, None
+
+
+def _weights(
+    q: Tensor, k: Tensor, reach: int, dropout: float, seed: int
+) -> Iterator[tuple[tuple[int, int, int, int], Tensor, Tensor]]:
+    """Block by block: its rows and columns, the weights (heads, r, c), and 0 or 1 / (1 - p) for each of them.
+
+    The same ones for the same seed. Four weights share a random number of 64 bits: a weight is dropped where its 16
+    lie below 65,536 p.
+    """
+    heads, n, d = q.shape
+    generator, limit = torch.Generator(q.device).manual_seed(seed), min(round(dropout * 65_536), 65_535)
+    for start, stop, low, high in _bands(n, reach, max(1, _ENTRIES // (heads * min(n, 2 * reach + 1)))):
+        band = _band(start - low, stop - low, high - low, reach, q)
+        scores = torch.baddbmm(band, q[:, start:stop], k[:, low:high].mT, alpha=d**-0.5)
+        weights = torch.softmax(scores, -1, dtype=torch.promote_types(q.dtype, torch.float32))
+        drawn = torch.empty(-(-weights.numel() // 4), dtype=torch.int64, device=q.device)
+        drawn.random_(-(1 << 63), None, generator=generator)
+        kept = drawn.view(torch.int16)[: weights.numel()].view_as(weights) >= limit - 32_768
+        yield (start, stop, low, high), weights, kept.to(weights.dtype).mul_(65_536 / (65_536 - limit))
 
 
 class CurveAttention(nn.Module):
@@ -143,7 +237,7 @@ def _order(voxels: Voxels, curve: str) -> tuple[Tensor, list[int]]:
 
 
 class GEGLU(nn.Module):
-    """C -> 8C in halves a, b; GELU(a) * b; 4C -> C; no biases."""
+    """C -> 8C in halves a, b; GELU(a) * b; 4C -> C; no biases. The hidden features are not kept."""
 
     def __init__(self, dim: int, ratio: int = 4) -> None:
         super().__init__()
@@ -151,8 +245,37 @@ class GEGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(V, C) -> (V, C)."""
-        a, b = self.up(x).chunk(2, -1)
-        return self.down(gelu(a) * b)
+        kind = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        return _GEGLU.apply(*(t.to(kind) for t in (x, self.up.weight, self.down.weight)))
+
+
+class _GEGLU(torch.autograd.Function):
+    """A few thousand rows at a time; their hidden features are computed again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        ctx.save_for_backward(x, up, down)
+        return torch.cat([_gated(part, up, down) for part in x.split(_ROWS)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, up, down = ctx.saved_tensors
+        to_x, to_up, to_down = torch.empty_like(x), torch.zeros_like(up), torch.zeros_like(down)
+        pieces = zip(x.split(_ROWS), grads[0].split(_ROWS), to_x.split(_ROWS), strict=True)
+        for part, given, to_part in pieces:
+            with torch.enable_grad():
+                taken = [t.detach().requires_grad_() for t in (part, up, down)]
+                found = torch.autograd.grad(_gated(*taken), taken, given)
+            to_part.copy_(found[0])
+            to_up += found[1]
+            to_down += found[2]
+        return to_x, to_up, to_down
+
+
+def _gated(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    a, b = (x @ up.T).chunk(2, -1)
+    return (gelu(a) * b) @ down.T
 
 
 class SparseTransformerBlock(nn.Module):

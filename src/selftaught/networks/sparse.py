@@ -232,19 +232,24 @@ class _Joined(NamedTuple):
 
 
 def _joined(pairs: Pairs) -> _Joined:
-    """Spans of one offset each on a GPU, where rows that are added to twice would be summed in no fixed order."""
+    """Spans of one offset each on a GPU, where rows that are added to twice would be summed in no fixed order.
+
+    On a CPU an offset of many pairs is several spans.
+    """
     there = [(k, pair) for k, pair in enumerate(pairs) if pair is not None and len(pair[0])]
     centre = next((k for k, pair in enumerate(pairs) if pair is None), -1)
     spans: list[tuple[int, int, list[tuple[int, int, int]]]] = []
     at = 0
     for k, (i, _) in there:
-        stop = at + len(i)
-        if spans and i.device.type == "cpu" and stop - spans[-1][0] <= _SPAN:
-            start, _, parts = spans.pop()
-            spans.append((start, stop, [*parts, (k, at, stop)]))
-        else:
-            spans.append((at, stop, [(k, at, stop)]))
-        at = stop
+        end, room = at + len(i), _SPAN if i.device.type == "cpu" else len(i)
+        while at < end:
+            stop = min(end, at + room)
+            if spans and i.device.type == "cpu" and stop - spans[-1][0] <= room:
+                start, _, parts = spans.pop()
+                spans.append((start, stop, [*parts, (k, at, stop)]))
+            else:
+                spans.append((at, stop, [(k, at, stop)]))
+            at = stop
     if not there:
         none = torch.zeros(0, dtype=torch.long)
         return _Joined(none, none, [], centre)
@@ -271,15 +276,16 @@ class _PairedProduct(torch.autograd.Function):
         pairs, grad = ctx.pairs, grads[0].contiguous()
         to_weight: list[Tensor] = [weight.new_zeros(weight.shape[1:])] * len(weight)
         to_x = torch.zeros_like(x)
+        add = Tensor.index_add if torch.is_grad_enabled() else Tensor.index_add_  # a gradient to differentiate again?
         if pairs.centre >= 0:
             to_x = grad @ weight[pairs.centre].T
             to_weight[pairs.centre] = x.T @ grad
         for start, stop, parts in pairs.spans:
             given, read = grad.index_select(0, pairs.i[start:stop]), x.index_select(0, pairs.j[start:stop])
             made = torch.cat([given[a - start : b - start] @ weight[k].T for k, a, b in parts])
-            to_x = to_x.index_add(0, pairs.j[start:stop], made)
+            to_x = add(to_x, 0, pairs.j[start:stop], made)
             for k, a, b in parts:
-                to_weight[k] = read[a - start : b - start].T @ given[a - start : b - start]
+                to_weight[k] = to_weight[k] + read[a - start : b - start].T @ given[a - start : b - start]
         return to_x, torch.stack(to_weight), None, None
 
 

@@ -15,9 +15,12 @@ from selftaught.data.intrinsics import read_intrinsics
 from selftaught.data.kinds.camera import Camera
 from selftaught.errors import SampleError, UserError
 
-__all__ = ["LAYOUTS", "FrameFiles", "Layout", "Scene", "find_scenes", "quaternion_pose"]
+__all__ = [
+    "LAYOUTS", "PICTURES", "FrameFiles", "Layout", "Scene", "file_matrix", "find_scenes", "quaternion_pose",
+    "scene_kind", "tum_camera",
+]  # fmt: skip
 
-_PICTURES = ("image", "images", "rgb", "color", "colour")
+PICTURES = ("image", "images", "rgb", "color", "colour")
 _POSES = ("pose", "poses")
 _LABELS = ("label-filt", "label", "labels", "semantic")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -141,6 +144,24 @@ def _given(intrinsics: str, name: str, picture: Path) -> np.ndarray:
     return _matrix(shares * (width, height, width, height), intrinsics)
 
 
+def file_matrix(path: Path) -> np.ndarray:
+    """Intrinsics (3, 3) of a text file.
+
+    Raises:
+        UserError: it can't be read, or holds something else.
+    """
+    return _matrix(_numbers(path), str(path))
+
+
+def scene_kind(scene: Path) -> str | None:
+    """The layout of a folder of pictures and depth maps, with or without poses: tum, scannet or folders; else None."""
+    if (scene / "rgb.txt").is_file() and (scene / "depth.txt").is_file():
+        return "tum"
+    if not (scene / "depth").is_dir():
+        return None
+    return "scannet" if (scene / "intrinsic").is_dir() else "folders"
+
+
 def _folder(scene: Path, names: Sequence[str]) -> Path | None:
     return next((scene / name for name in names if (scene / name).is_dir()), None)
 
@@ -157,15 +178,15 @@ def _files(folder: Path | None, suffixes: tuple[str, ...]) -> dict[str, Path]:
 def _fits_folders(scene: Path) -> bool:
     """image/ (or rgb/, color/ ...), depth/, and pose/ or poses.txt."""
     poses = _folder(scene, _POSES) is not None or (scene / "poses.txt").is_file()
-    return poses and (scene / "depth").is_dir() and _folder(scene, _PICTURES) is not None
+    return poses and (scene / "depth").is_dir() and _folder(scene, PICTURES) is not None
 
 
 def _read_folders(scene: Path, name: str, intrinsics: str) -> Scene:
-    pictures, maps = _files(_folder(scene, _PICTURES), _SUFFIXES), _files(scene / "depth", _MAPS)
+    pictures, maps = _files(_folder(scene, PICTURES), _SUFFIXES), _files(scene / "depth", _MAPS)
     labels = _files(_folder(scene, _LABELS), _MAPS)
     poses = _poses(scene)
     if not pictures:
-        raise UserError(f"{scene}: no picture in {_folder(scene, _PICTURES)}")
+        raise UserError(f"{scene}: no picture in {_folder(scene, PICTURES)}")
     if intrinsics:
         matrix = _given(intrinsics, name, next(iter(pictures.values())))
     else:
@@ -234,8 +255,7 @@ def _read_tum(scene: Path, name: str, intrinsics: str) -> Scene:
     if intrinsics:
         matrix = _given(intrinsics, name, scene / pictures[0][1])
     else:
-        known = next((_TUM_CAMERAS[k] for k in _TUM_CAMERAS if k and k in str(scene)), _TUM_CAMERAS[""])
-        matrix = _matrix(np.array(known), name)
+        matrix = _matrix(np.array(tum_camera(scene)), name)
     depths = np.array([time for time, _ in maps])
     frames = []
     for time, file in pictures:
@@ -244,6 +264,11 @@ def _read_tum(scene: Path, name: str, intrinsics: str) -> Scene:
             pose = quaternion_pose(track[j, 1:].tolist())
             frames.append(FrameFiles(Path(file).stem, scene / file, scene / maps[k][1], None, Camera(matrix, pose)))
     return Scene(name, frames, "image")
+
+
+def tum_camera(scene: Path) -> tuple[float, float, float, float]:
+    """fx, fy, cx, cy of the camera that a folder of TUM's is called after, in pixels of 640 x 480; else the usual."""
+    return next((_TUM_CAMERAS[k] for k in _TUM_CAMERAS if k and k in str(scene)), _TUM_CAMERAS[""])
 
 
 def _lines(path: Path) -> Iterator[list[str]]:

@@ -14,6 +14,7 @@ from selftaught.data.clouds import COLUMNS, Cloud, CloudArrays, Clouds, canonica
 from selftaught.data.files import file_stamps, walk
 from selftaught.data.formats._clouds import LAS, column_names, of_table, read_columns
 from selftaught.data.formats._format import Format
+from selftaught.data.formats._scan_layouts import ScanLayout, class_of_points, holds_annotated_rooms, scan_layout
 from selftaught.data.layout import understand
 from selftaught.data.source import PER_SAMPLE, digest
 from selftaught.errors import SampleError, UserError
@@ -39,20 +40,26 @@ class PointFiles(Clouds):
 
     def __init__(
         self, root: Path, names: list[str], name: str, *, block: float = 0.0, features: str = "all", columns: str = "",
-        scale: float = 1.0, up: str = "z", normals: str = "file",
+        scale: float = 1.0, up: str = "z", normals: str = "file", layout: ScanLayout | None = None,
     ) -> None:  # fmt: skip
-        """Args: the folder that `names` start from; the files; the source's name; the rest as `open_point_folder`."""
+        """Args: the folder that `names` start from; the files; the source's name; the layout that they have; the rest
+        as `open_point_folder`.
+        """
         if up not in ("y", "z") or normals not in ("file", "estimate") or not scale > 0:
             raise UserError(f"{name}: up is y or z, normals file or estimate, scale above 0")
-        self.root, self.name, self.scans = root, name, names
+        self.root, self.name, self.scans, self._layout = root, name, names, layout
         self._how: dict[str, Any] = {"scale": scale, "up": up, "normals": normals}
         self._named = tuple(c for c in columns.replace(",", " ").split() if c)
         heads = self._heads()
         self.columns = (*COLUMNS, *self._extra(heads, features))
-        self.labelled = any("label" in head for head in heads)
+        self.labelled = bool(layout and layout.labels) or any("label" in head for head in heads)
         if all(n.lower().endswith(LAS) for n in names):
             self.ignored, self.known_classes = _LAS_UNKNOWN, _LAS_CLASSES
         self._arrange(names)
+        if layout is not None:
+            self.known_classes, self.ignored, self.notes = layout.classes, layout.ignored, [layout.note]
+            self.labels = self.classes = self.targets = None
+            self.given = layout.given
         lacking = [w for w, c in (("colour", "red"), ("normals", "nx")) if not any(c in head for head in heads)]
         if lacking and heads:
             more = "; normals=estimate makes some" if "normals" in lacking and normals == "file" else ""
@@ -106,7 +113,13 @@ class PointFiles(Clouds):
         except OSError as error:
             raise SampleError(name, f"can't be opened: {error.strerror}") from None
         how = (self._how["scale"], self._how["up"], self._how["normals"])
-        return _read_cloud(str(path), name, stamp, self._named, self.columns[len(COLUMNS) :], how)
+        cloud, count = _read_cloud(str(path), name, stamp, self._named, self.columns[len(COLUMNS) :], how)
+        if self._layout is None or not self._layout.labels:
+            return cloud
+        files = self._layout.labels.get(name, ())
+        stamps = (stamp, *file_stamps(self.root, files)[:, 1].tolist())
+        label = class_of_points(str(self.root), name, files, count, stamps)
+        return cloud._replace(label=label[cloud.row])
 
     def origin(self) -> str:
         """The folder, and the name of the source."""
@@ -115,16 +128,16 @@ class PointFiles(Clouds):
     def fingerprint(self) -> str:
         """Of the files' names, sizes and times of change, and how they are read."""
         how = [str(v) for v in self._how.values()]
-        return digest(
-            "points", list(self.scans), file_stamps(self.root, self.scans), list(self.columns), how, self.block
-        )
+        told = [] if self._layout is None else [f for files in self._layout.labels.values() for f in files]
+        stamps = file_stamps(self.root, [*self.scans, *told])
+        return digest("points", list(self.scans), stamps, list(self.columns), how, self.block)
 
 
 @lru_cache(maxsize=4)
 def _read_cloud(
     path: str, name: str, stamp: int, columns: tuple[str, ...], extra: tuple[str, ...], how: tuple[float, str, str]
-) -> Cloud:
-    """One scan; the last few are kept, since blocks of one scan are read one after the other."""
+) -> tuple[Cloud, int]:
+    """One scan and the points in its file; the last few are kept, since blocks of one are read one after the other."""
     found = read_columns(Path(path), name, columns)
     missing = [e for e in extra if e not in found]
     if missing:
@@ -132,7 +145,7 @@ def _read_cloud(
     cloud = canonical(found, extra, scale=how[0], up=how[1], normals=how[2])
     if not len(cloud.points):
         raise SampleError(name, "no point with a finite place")
-    return cloud
+    return cloud, len(found["x"])
 
 
 def open_point_folder(
@@ -147,6 +160,9 @@ def open_point_folder(
     normals: str = "file",
 ) -> PointFiles:
     """All scans under a folder; ``train/`` beside ``test/`` is read as a given split.
+
+    ScanNet (``scene*_vh_clean_2.ply`` with ``.labels.ply``) and S3DIS (``Area_*/ROOM/ROOM.txt`` with ``Annotations/``)
+    are known: points get their classes, and Area_5 is the test part where there are others.
 
     Args:
         folder: where to look.
@@ -166,7 +182,9 @@ def open_point_folder(
     if not names:
         raise UserError(f"{name}: no point cloud in this folder or below; looked for {' '.join((*_PLAIN, *_TABLES))}")
     how: dict[str, Any] = {"scale": scale, "up": up, "normals": normals}
-    return PointFiles(folder, names, name, block=block, features=features, columns=columns, **how)
+    layout = scan_layout(names, folder.resolve().name)
+    names = names if layout is None else layout.names
+    return PointFiles(folder, names, name, block=block, features=features, columns=columns, layout=layout, **how)
 
 
 def open_point_files(
@@ -242,6 +260,7 @@ def open_point_arrays(data: Any, name: str, *, labels: Any = None, block: float 
 
 
 FORMATS = (
+    Format("points", 0, folder=open_point_folder, holds=holds_annotated_rooms),
     Format("points", 5, _PLAIN, file=open_point_file, files=open_point_files, folder=open_point_folder),
     Format(
         "points", 9, _TABLES, file=open_point_file, files=open_point_files, folder=open_point_folder,

@@ -17,6 +17,7 @@ from selftaught.data.files import ImageFiles, walk
 from selftaught.data.formats._clips import Clips, Cut
 from selftaught.data.formats._format import Format
 from selftaught.data.formats._pyav import Index, decoded_frames, reduced_size, video_index
+from selftaught.data.formats._recording_layouts import Recording, found_recordings
 from selftaught.data.layout import understand
 from selftaught.data.pixels import ValueRange
 from selftaught.data.source import digest
@@ -158,14 +159,23 @@ class Videos(Clips):
 class FrameFolders(Clips):
     """Folders whose images are the frames of a clip, in the natural order of their names."""
 
-    def __init__(self, images: ImageFiles, cut: Cut) -> None:
-        """Args: all the frames; what of each folder is a sample."""
-        self.clips = Grouped(images, "folder", "clip")
+    def __init__(self, images: ImageFiles, cut: Cut, known: tuple[list[Recording], str] | None = None) -> None:
+        """Args: all the frames; what of each folder is a sample; the recordings that they are, in order, and a line
+        on them, where it isn't every folder.
+        """
         self.name, self.channels = images.name, images.channels
+        self.clips = Grouped(images, "folder", "clip") if known is None else _recorded(images, known[0])
         understand(self, list(self.clips.names))
         places = {folder: k for k, folder in enumerate(self.clips.names)}
         self._where = [places[folder] for folder in self.names]
+        if known is not None:
+            self.labels = self.classes = self.targets = None
+            self.notes = [known[1]]
         self._cut(list(self.names), cut.check(images.name))
+        if known is not None and any(recording.camera for recording in known[0]):
+            camera = {r.name: r.camera or (np.nan,) * 4 for r in known[0]}
+            told = np.array([camera[name] for name in self.clips.names], dtype=np.float32)
+            self.values = {"intrinsics": told[[self._where[k] for k in self.places[:, 0].tolist()]]}
 
     def _length(self, k: int) -> int:
         return self.clips.frames(self._where[k])
@@ -191,6 +201,15 @@ class FrameFolders(Clips):
     def fingerprint(self) -> str:
         """Of the frames and the options."""
         return digest("frames", self.clips.fingerprint(), self.places, self._stamp())
+
+
+def _recorded(images: ImageFiles, recordings: list[Recording]) -> Grouped:
+    """The frames by recording."""
+    images.groups = np.repeat(np.arange(len(recordings)), [len(r.frames) for r in recordings])
+    clips = Grouped(images, "group", "clip")
+    clips.names = [recording.name for recording in recordings]
+    images.groups = None
+    return clips
 
 
 def open_videos(
@@ -281,7 +300,9 @@ def open_frames(
 ) -> FrameFolders:
     """Folders of frames: every folder below that holds images is a clip, its images in natural order the frames.
 
-    Where the clips lie in sub-folders of one level, these are their classes. Options: see `open_videos`.
+    Where the clips lie in sub-folders of one level, these are their classes. KITTI (raw, odometry), Cityscapes'
+    sequences, TUM RGB-D, ScanNet and RGB-D folders are known: recordings of the camera alone, with its intrinsics.
+    Options: see `open_videos`.
 
     Raises:
         UserError: no image and no video there.
@@ -289,8 +310,10 @@ def open_frames(
     names = walk(folder, IMAGE_SUFFIXES)
     if not names:
         raise UserError(f"{name}: no video and no folder of frames in it; looked for {' '.join(VIDEO_SUFFIXES)}")
+    known = found_recordings(folder, names)
+    names = names if known is None else [frame for recording in known[0] for frame in recording.frames]
     images = ImageFiles(folder, names, name, channels, arranged=False)
-    return FrameFolders(images, Cut(frames, step, window, stride))
+    return FrameFolders(images, Cut(frames, step, window, stride), known)
 
 
 FORMATS = (
