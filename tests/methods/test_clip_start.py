@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 import selftaught
 from selftaught.errors import UserError
 from selftaught.networks.open_clips import open_clip_dual, open_clip_model, open_clip_plan
+from selftaught.run.forgetting import between
 
 open_clip = pytest.importorskip("open_clip")
 DATA = "scenes?train=24&test=8&side=20"
@@ -117,3 +118,32 @@ def test_openai_s_weights_have_their_activation_and_none_at_hand_is_said_at_once
     with pytest.raises(UserError, match=r"ViT-B-32/openai can't be had here .*go online once"):
         open_clip_model("open_clip:ViT-B-32/openai")
     assert not asked  # nobody is asked again and again
+
+
+def test_what_is_forgotten_is_measured_at_every_mixture(tmp_path: Path) -> None:
+    tiny = {
+        "encoder": "cnn-small", "image_size": 16, "dim": 8, "tokeniser": "words-256", "context": 10, "text_width": 16,
+        "text_heads": 2, "text_layers": 1, "quiet": True, "batch_size": 32,
+    }  # fmt: skip
+    start = selftaught.train("clip", "scenes?train=64&test=24&side=16", out=tmp_path / "start", steps=40, **tiny)
+    more = {"init": str(start.path), "steps": 12, "lr": 1e-2, "interpolate": 0.4, "held_out": 0.0, "patience": 0}
+    run = selftaught.train("clip", "emoji?n=60", out=tmp_path / "run", **more, quiet=True, batch_size=16)
+    said: list[str] = []
+    found = run.evaluate(protocols=["forgetting"], say=said.append)["forgetting"]
+    rows = found["this"].figures["sweep"]
+    assert [row["share"] for row in rows] == [k / 10 for k in range(11)]
+    assert len([line for line in said if "trained:" in line]) == 11
+    (first,) = [row for row in rows if row["share"] == 0]
+    plain = start.evaluate(protocols=["zero-shot", "text-retrieval"], baselines=False)
+    assert first["zero-shot, start's data"] == pytest.approx(plain["zero-shot"]["this"]["accuracy"].mean)
+    (kept,) = [row for row in rows if row["share"] == 0.4]
+    mine = run.evaluate("scenes?train=64&test=24&side=16", protocols=["zero-shot"], baselines=False)["zero-shot"]
+    assert kept["zero-shot, start's data"] == pytest.approx(mine["this"]["accuracy"].mean)
+    lost = found["this"]["zero-shot, start's data, lost"].mean
+    assert lost == pytest.approx(first["zero-shot, start's data"] - kept["zero-shot, start's data"])
+    run.report()
+    assert "Between start and end" in run.layout.report.read_text()
+    with pytest.raises(UserError, match="this run began at random"):
+        start.evaluate(protocols=["forgetting"])
+    began, trained = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 2.0])}
+    torch.testing.assert_close(between(began, trained, 2.0)["w"], torch.tensor([5.0, 2.0]))

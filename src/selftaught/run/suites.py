@@ -13,7 +13,18 @@ from selftaught import evaluation
 from selftaught.data import LOCATIONS, METADATA, Metadata, Source, open_copies, open_source, read_metadata
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
-from selftaught.run import contenders, dense, image_text, prompting, samples, scenes, temporal, unlearning, weighing
+from selftaught.run import (
+    contenders,
+    dense,
+    forgetting,
+    image_text,
+    prompting,
+    samples,
+    scenes,
+    temporal,
+    unlearning,
+    weighing,
+)
 from selftaught.run import devices as worn
 from selftaught.run.bench import Bench
 from selftaught.run.layout import read_yaml
@@ -244,6 +255,7 @@ _SUITES: Mapping[str, Callable[[Bench], dict[str, Result]]] = {
     "layerwise": _layerwise,
     image_text.ZERO_SHOT: image_text.judge_zero_shot,
     image_text.RETRIEVAL: image_text.judge_text_retrieval,
+    forgetting.NAME: forgetting.judge,
     prompting.NAME: prompting.judge,
     unlearning.NAME: unlearning.judge,
     dense.NAME: dense.judge,
