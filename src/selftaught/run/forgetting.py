@@ -60,7 +60,7 @@ def judge(bench: Bench) -> dict[str, Result]:
 
     Returns:
         ``this``: of the weights that the run keeps, ``zero-shot`` and ``R@1`` on both data, and what was lost of them
-        on the start's; ``figures["sweep"]`` holds a row of the same numbers for every share. ``original``: of the start.
+        on the start's; ``figures["sweep"]`` holds a row of the same numbers for every share. ``original``: the start's.
 
     Raises:
         UserError: the run began at random, keeps nothing of its training, or the start's data are not known.
@@ -114,7 +114,7 @@ def listing(result: Result) -> dict[str, Any]:
     columns = [name for name in rows[0] if name != "share"]
     return {
         "title": "Between start and end",
-        "note": f"weights are mixed: 0 is the start, 1 as trained; the run keeps {kept:g} (--interpolate). {result.note}",
+        "note": f"0 is the start, 1 as trained; the run keeps {kept:g} (--interpolate). {result.note}",
         "columns": ["share of trained weights", *columns],
         "rows": [[row["share"], *(round(row[name], 4) for name in columns)] for row in rows],
         "pictures": None,
