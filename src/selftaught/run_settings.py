@@ -48,7 +48,8 @@ class Settings:
     """Learn from a part that is chosen anew by the encoder's own features as it learns: 0.2 for a fifth, or options of
     dynamic-curation's choice such as rho=0.2,select_after=2,select_every=5."""
     init: str | None = None
-    """Weights to start from: a run's folder, a file (.safetensors, .pth), timm:NAME or hf:REPO."""
+    """Weights to start from: a run's folder, a file (.safetensors, .pth), timm:NAME, hf:REPO or
+    open_clip:NAME/WEIGHTS."""
     epochs: Positive | None = None
     """Passes over the data; the preset's when neither epochs nor steps are given."""
     steps: Count | None = None

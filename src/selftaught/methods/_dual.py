@@ -45,6 +45,8 @@ class DualConfig(MethodConfig):
     """Attention heads of the text tower."""
     text_layers: Count = 12
     """Blocks of the text tower."""
+    text_activation: Literal["quick-gelu", "gelu"] = "quick-gelu"
+    """Of the text tower's blocks: CLIP's own, or that of most models of open_clip."""
     dim: Count = 256
     """Width of the space in which images and texts meet."""
     crop: PositiveShare = 0.5
@@ -114,6 +116,7 @@ class DualMethod(Method):
             width=c.text_width,
             heads=c.text_heads,
             layers=c.text_layers,
+            activation=c.text_activation,
             **self.text_options(),
         )
 

@@ -130,6 +130,10 @@ PRESETS = {
     "vit-b16": {
         "encoder": "vit_base_patch16_224", "dim": 512, "separate_proj_child": True, "epochs": 32, "batch_size": 4096,
     },
+    "fine-tune": {
+        "lr": 1e-5, "weight_decay": 0.05, "warmup_epochs": 0.5, "separate_proj": False, "freeze_norms": True,
+        "held_out": 0.1, "patience": 3, "interpolate": 0.5, "pieces": 64, "epochs": 10, "batch_size": 1024,
+    },
     "laptop": {
         "encoder": "cnn-small", "image_size": 0, "dim": 128, "crop": 0.7, "strong_crop": 0.3, "tokeniser": "words-4096",
         "context": 16, "text_width": 128, "text_heads": 4, "text_layers": 2, "hidden": 512, "lr": 2e-3,

@@ -26,12 +26,11 @@ from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, 
 from selftaught.errors import UserError
 from selftaught.methods._encoder import accuracy
 from selftaught.networks.clip_towers import CLIPTowers, OpenCLIPTowers, OwnTowers
+from selftaught.networks.open_clips import OPEN_CLIP
 from selftaught.networks.prompts import MetaNet, PromptContext, StyleContent
 from selftaught.views import Pipeline, Recipe, View, tokeniser
 
 __all__ = ["GOPro", "PromptedCLIP"]
-
-OPEN_CLIP = "open_clip:"
 
 
 @dataclass

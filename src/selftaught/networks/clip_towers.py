@@ -13,14 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from selftaught.errors import UserError, require
+from selftaught.errors import UserError
 from selftaught.networks.dual import DualEncoder
 from selftaught.networks.frozen import Frozen
+from selftaught.networks.open_clips import open_clip_model
 
 __all__ = ["CLIPTowers", "OpenCLIPTowers", "OwnTowers", "image_blocks"]
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def image_blocks(encoder: nn.Module) -> list[nn.Module]:
@@ -133,7 +131,7 @@ class OpenCLIPTowers(CLIPTowers):
     """A model of open_clip with a vision transformer, found again by its name: never in a checkpoint.
 
     Args:
-        name: "ViT-B-16/openai", architecture and weights; without weights they are random.
+        name: "ViT-B-16/openai", architecture and weights, as `open_clip_model` takes them.
 
     Raises:
         UserError: open_clip isn't installed, has no such model, or its weights can't be had.
@@ -141,20 +139,10 @@ class OpenCLIPTowers(CLIPTowers):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        open_clip: Any = require("open_clip", "clip")
-        architecture, _, weights = name.partition("/")
-        if architecture not in open_clip.list_models():
-            raise UserError(
-                f"open_clip has no model {architecture!r}; it has {', '.join(open_clip.list_models()[:5])} ..."
-            )
-        try:
-            model = open_clip.create_model(architecture, pretrained=weights or None)
-        except Exception as error:
-            reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-            raise UserError(f"open_clip:{name} can't be had here ({reason}); go online once") from error
-        if not hasattr(model.visual, "transformer"):
+        model = open_clip_model(name)
+        if not hasattr(model.visual, "transformer") or not hasattr(model, "token_embedding"):
             raise UserError(f"open_clip:{name} has no vision transformer; take a ViT such as ViT-B-16")
-        self.frozen = Frozen(model.float(), name=f"open_clip:{name}")
+        self.frozen = Frozen(model, name=f"open_clip:{name}")
         blocks = list(model.visual.transformer.resblocks)
         self.widths = [int(block.ln_1.normalized_shape[0]) for block in blocks]
         self.width, self.context = int(model.token_embedding.weight.shape[1]), int(model.positional_embedding.shape[0])

@@ -6,6 +6,7 @@ with timm alone, so that exported weights never depend on this package.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from selftaught.errors import UserError
 from selftaught.networks.alexnet import ABOUT as ABOUT_ALEXNET
 from selftaught.networks.alexnet import SMALL_ALEXNET, small_alexnet
+from selftaught.networks.hub import hub
 from selftaught.networks.own import PREFIX, own_model
 from selftaught.networks.series import SERIES_ENCODERS, SeriesEncoder, build_series
 from selftaught.networks.small_cnn import ABOUT as ABOUT_CNN
@@ -220,7 +222,8 @@ def encoder(
 
     Args:
         name: any name that timm knows (``timm.list_models()``), one of `own_encoders` or `SMALL_VITS`, or what
-            `name_module` calls a module of your own.
+            `name_module` calls a module of your own. A transformer's may have timm's options behind it:
+            ``vit_small_patch16_224?depth=6&mlp_ratio=2``.
         channels: channels C of the input; pretrained first layers are adapted to it by timm.
         image_size: side of the images in pixels. Chooses the stem; transformers are built for it, with the largest
             patch that divides it and leaves at least 7 patches a side.
@@ -352,7 +355,8 @@ def _from_timm(
     knows_zero_init = timm.model_entrypoint(name).__module__ == "timm.models.resnet"
     start: dict[str, Any] = {"zero_init_last": zero_init_last} if knows_zero_init or not zero_init_last else {}
     try:
-        model = timm.create_model(name, pretrained=pretrained, **arguments, **start)
+        with hub() if pretrained else contextlib.nullcontext():
+            model = timm.create_model(name, pretrained=pretrained, **arguments, **start)
     except TypeError as error:
         raise _refused(name, error) from error
     except (AssertionError, ValueError) as error:

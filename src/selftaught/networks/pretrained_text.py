@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.errors import UserError, require
+from selftaught.networks.hub import hub
 
 __all__ = ["PretrainedText"]
 
@@ -40,12 +41,13 @@ class PretrainedText(nn.Module):
         library: Any = require("transformers", "text")
         place = _place(name)
         try:
-            self.tokenizer = library.AutoTokenizer.from_pretrained(place)
-            if pretrained:
-                self.model = library.AutoModel.from_pretrained(place, attn_implementation="eager")
-            else:
-                config = library.AutoConfig.from_pretrained(place)
-                self.model = library.AutoModel.from_config(config, attn_implementation="eager")
+            with hub():
+                self.tokenizer = library.AutoTokenizer.from_pretrained(place)
+                if pretrained:
+                    self.model = library.AutoModel.from_pretrained(place, attn_implementation="eager")
+                else:
+                    config = library.AutoConfig.from_pretrained(place)
+                    self.model = library.AutoModel.from_config(config, attn_implementation="eager")
         except (OSError, ValueError) as error:
             raise UserError(
                 f"--encoder hf:{name}: not at hand, and it can't be fetched; go online once, give the folder of a "

@@ -23,16 +23,19 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"quick-gelu": QuickGELU, "gelu": nn.GELU}
+
+
 class _Block(nn.Module):
     """Pre-norm block: x + attention(norm(x)), then x + MLP(norm(x)); on strong texts with dropout and drop-path."""
 
-    def __init__(self, width: int, heads: int, dropout: float, drop_path: float, place: str) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, drop_path: float, place: str, activation: str) -> None:
         super().__init__()
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.mlp = nn.Sequential()
         self.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
-        self.mlp.add_module("gelu", QuickGELU())
+        self.mlp.add_module("gelu", _ACTIVATIONS[activation]())
         self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
         self.dropout, self.drop_path, self.place = dropout, drop_path, place
 
@@ -70,6 +73,7 @@ class TextTransformer(nn.Module):
         dropout_place: "entry" of every block, on the residual stream, as the released code of arXiv 2305.08675 does; or
             "residual", on what each branch adds, the usual place.
         drop_path: chance that a branch of a strong text is left out.
+        activation: "quick-gelu" as CLIP's own, or "gelu" as most models of open_clip.
 
     Raises:
         UserError: numbers out of range, a width that isn't a multiple of the heads.
@@ -86,8 +90,11 @@ class TextTransformer(nn.Module):
         dropout: float = 0.0,
         dropout_place: str = "entry",
         drop_path: float = 0.0,
+        activation: str = "quick-gelu",
     ) -> None:
         super().__init__()
+        if activation not in _ACTIVATIONS:
+            raise UserError(f"text activation {activation!r}: choose {' or '.join(_ACTIVATIONS)}")
         if width % heads or min(vocabulary, context, heads, layers) < 1:
             raise UserError(f"text tower of width {width}, {heads} heads, {layers} layers: the heads must divide it")
         if dropout_place not in ("entry", "residual") or not (0 <= dropout < 1 and 0 <= drop_path < 1):
@@ -96,13 +103,14 @@ class TextTransformer(nn.Module):
         self.token_embedding = nn.Embedding(vocabulary, width)
         self.positional_embedding = nn.Parameter(torch.empty(context, width))
         self.transformer = nn.Module()
-        blocks = [_Block(width, heads, dropout, drop_path, dropout_place) for _ in range(layers)]
+        blocks = [_Block(width, heads, dropout, drop_path, dropout_place, activation) for _ in range(layers)]
         self.transformer.resblocks = nn.ModuleList(blocks)
         self.ln_final = nn.LayerNorm(width)
         self._initialise(width, layers)
         self.spec: dict[str, Any] = {
             "vocabulary": vocabulary, "context": context, "width": width, "heads": heads, "layers": layers,
             "dropout": dropout, "dropout_place": dropout_place, "drop_path": drop_path,
+            "activation": activation,
         }  # fmt: skip
 
     def _initialise(self, width: int, layers: int) -> None:

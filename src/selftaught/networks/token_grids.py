@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from selftaught.errors import UserError, require
-from selftaught.networks.clip_towers import CLIP_MEAN, CLIP_STD
+from selftaught.errors import UserError
 from selftaught.networks.conditional_autoencoder import ConditionalAutoencoder
 from selftaught.networks.frozen import Frozen
+from selftaught.networks.hub import hub
+from selftaught.networks.open_clips import OPEN_CLIP, open_clip_model, open_clip_pixels
 from selftaught.networks.perceptual import run_features
 
 __all__ = ["TokenGrid", "frozen_tokens"]
 
-OPEN_CLIP, TIMM = "open_clip:", "timm:"
+TIMM = "timm:"
 CONVOLUTIONAL = 224
 """Pixels that images are shown to convolutional networks of open_clip at."""
 
@@ -71,7 +72,8 @@ def frozen_tokens(name: str | ConditionalAutoencoder, channels: int = 3) -> Froz
     if name.startswith(OPEN_CLIP):
         _check_colours(name, channels)
         visual, side = _open_clip(name)
-        return Frozen(TokenGrid(visual, list(CLIP_MEAN), list(CLIP_STD), side), name=name)
+        mean, std = open_clip_pixels(name)
+        return Frozen(TokenGrid(visual, list(mean), list(std), side), name=name)
     if name.startswith(TIMM):
         _check_colours(name, channels)
         return _timm(name)
@@ -144,17 +146,8 @@ def _on_grid(tokens: Tensor) -> Tensor:
 
 
 def _open_clip(name: str) -> tuple[nn.Module, int]:
-    open_clip: Any = require("open_clip", "clip")
-    architecture, _, weights = name.removeprefix(OPEN_CLIP).partition("/")
-    if architecture not in open_clip.list_models():
-        raise UserError(f"open_clip has no model {architecture!r}; it has {', '.join(open_clip.list_models()[:5])} ...")
-    try:
-        model = open_clip.create_model(architecture, pretrained=weights or None)
-    except Exception as error:
-        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        raise UserError(f"{name} can't be had here ({reason}); go online once") from error
-    visual = model.visual.float()
-    size = getattr(visual, "image_size", None) or open_clip.get_model_config(architecture)["vision_cfg"]["image_size"]
+    visual = open_clip_model(name).visual
+    size = visual.image_size
     side = int(size[0] if isinstance(size, tuple | list) else size)
     if hasattr(visual, "trunk"):  # a convolutional one takes any size: 7 x 7 tokens of 224 pixels, as in the paper
         return _TrunkMap(visual.trunk), side if hasattr(visual.trunk, "patch_embed") else CONVOLUTIONAL
@@ -172,7 +165,8 @@ def _timm(name: str) -> Frozen:
     if not timm.is_model(plain):
         raise UserError(f"{name}: timm has no model {plain!r}")
     try:
-        model = timm.create_model(plain, pretrained=True, num_classes=0)
+        with hub():
+            model = timm.create_model(plain, pretrained=True, num_classes=0)
     except Exception as error:
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise UserError(f"{name} can't be had here ({reason}); go online once") from error

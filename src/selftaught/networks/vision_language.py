@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from selftaught.errors import UserError, require
+from selftaught.networks.hub import hub
 
 __all__ = ["VisionLanguageJudge", "answer_tokens"]
 
@@ -44,8 +45,9 @@ class VisionLanguageJudge(nn.Module):
         library: Any = require("transformers", "text")
         place = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
         try:
-            self.processor = library.AutoProcessor.from_pretrained(place)
-            self.model = library.AutoModelForImageTextToText.from_pretrained(place)
+            with hub():
+                self.processor = library.AutoProcessor.from_pretrained(place)
+                self.model = library.AutoModelForImageTextToText.from_pretrained(place)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"judge=hf:{name}: not at hand, and it can't be fetched; go online once, give the folder of a saved "

@@ -76,20 +76,27 @@ def judge_zero_shot(bench: Bench) -> dict[str, Result]:
     if parts is None or not parts[1].classes:
         raise UserError(f"--protocol {ZERO_SHOT} needs named classes, {bench.data} has none: give class folders")
     test, templates = some(parts[1], _LIMIT), prompts(bench.options.templates)
-    assert test.classes is not None
-    classes = [spoken(name) for name in test.classes]
-    found = {}
-    for kind, model in _contenders(bench, ZERO_SHOT, parts[0]):
-        heads = ("z", "h") if getattr(model.model, "separate", False) else ("z",)
-        images, index = embedded(model, test, heads)
-        scores = [
-            (x @ model.embed_classes(classes, templates, head).cpu().numpy().T)
-            for head, x in zip(heads, images, strict=True)
-        ]
-        labels = np.asarray(test.labels)[index]
-        note = f"{len(classes)} classes by {len(templates)} prompt{'s' * (len(templates) > 1)} each"
-        found[kind] = evaluation.zero_shot(scores[0], labels, local=scores[1] if len(scores) > 1 else None, note=note)
-    return found
+    return {kind: zero_shot(model, test, templates) for kind, model in _contenders(bench, ZERO_SHOT, parts[0])}
+
+
+def zero_shot(model: Any, test: Source, templates: Sequence[str]) -> Result:
+    """Accuracy of the named classes of a source by their names; by both heads where there are two.
+
+    Args:
+        model: a method that knows words.
+        test: labelled images with named classes.
+        templates: prompts with ``{}``.
+    """
+    classes = [spoken(name) for name in test.classes or ()]
+    heads = ("z", "h") if getattr(model.model, "separate", False) else ("z",)
+    images, index = embedded(model, test, heads)
+    scores = [
+        (x @ model.embed_classes(classes, templates, head).cpu().numpy().T)
+        for head, x in zip(heads, images, strict=True)
+    ]
+    labels = np.asarray(test.labels)[index]
+    note = f"{len(classes)} classes by {len(templates)} prompt{'s' * (len(templates) > 1)} each"
+    return evaluation.zero_shot(scores[0], labels, local=scores[1] if len(scores) > 1 else None, note=note)
 
 
 def judge_text_retrieval(bench: Bench) -> dict[str, Result]:
@@ -113,16 +120,29 @@ def judge_text_retrieval(bench: Bench) -> dict[str, Result]:
     elif bench.data == bench.own.data:
         note = "on the pairs that it learnt from"
     part = some(whole, _LIMIT)
-    rows, texts, owner = _said(part)
     found = {}
     for kind, model in _contenders(bench, RETRIEVAL, part):
-        (images,), index = embedded(model, part.subset(rows), ("z",))
-        kept = np.isin(owner, index)
-        places = np.searchsorted(index, owner[kept])
-        said = [text for text, keep in zip(texts, kept, strict=True) if keep]
-        result = evaluation.text_retrieval(images, model.embed_texts(said).cpu().numpy(), places, said=said)
+        result = text_retrieval(model, part)
         found[kind] = dataclasses.replace(result, note="; ".join(n for n in (result.note, note) if n))
     return found
+
+
+def text_retrieval(model: Any, part: Source) -> Result:
+    """R@k both ways among the images of a source and all of their texts.
+
+    Args:
+        model: a method that knows words.
+        part: images with captions.
+
+    Raises:
+        UserError: none of them has a caption.
+    """
+    rows, texts, owner = _said(part)
+    (images,), index = embedded(model, part.subset(rows), ("z",))
+    kept = np.isin(owner, index)
+    places = np.searchsorted(index, owner[kept])
+    said = [text for text, keep in zip(texts, kept, strict=True) if keep]
+    return evaluation.text_retrieval(images, model.embed_texts(said).cpu().numpy(), places, said=said)
 
 
 def _said(part: Source) -> tuple[np.ndarray, list[str], np.ndarray]:

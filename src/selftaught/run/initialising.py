@@ -14,13 +14,11 @@ from selftaught.data import Source
 from selftaught.engine.ema import MovingAverage
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
-from selftaught.networks import Encoder
+from selftaught.networks import DualEncoder, Encoder
+from selftaught.networks.open_clips import OPEN_CLIP, OpenClipPlan, open_clip_dual, open_clip_plan
 from selftaught.networks.vits import short_name
 from selftaught.run import weights
 from selftaught.run.layout import Layout
-
-OPEN_CLIP = "open_clip"
-"""What stands before the colon of a model of open_clip."""
 
 
 def encoder_options(path: str | Path, *, texts: bool = False) -> dict[str, Any]:
@@ -30,8 +28,8 @@ def encoder_options(path: str | Path, *, texts: bool = False) -> dict[str, Any]:
 
     Empty where the folder holds bare weights, or a model that is no encoder. A timm model's name where that is given.
     """
-    if str(path).startswith(f"{OPEN_CLIP}:"):
-        return {}
+    if str(path).startswith(OPEN_CLIP):
+        return _open_clip_options(open_clip_plan(str(path)), texts)
     if weights.foreign(str(path)):
         return weights.encoder_options(str(path))
     spec = Layout(path).read_card().get("build", {})
@@ -44,29 +42,49 @@ def encoder_options(path: str | Path, *, texts: bool = False) -> dict[str, Any]:
     return found | words
 
 
+def _open_clip_options(plan: OpenClipPlan, texts: bool) -> dict[str, Any]:
+    image = {"encoder": plan.encoder, "stem": "standard", "image_size": plan.image_size}
+    if not texts:
+        return image
+    words = {name: plan.text[key] for name, key in _TEXT.items()}
+    return image | words | {"dim": plan.dim, "tokeniser": "clip"}
+
+
+_TEXT = {
+    "text_width": "width", "text_heads": "heads", "text_layers": "layers", "context": "context",
+    "text_activation": "activation",
+}  # fmt: skip
+"""What methods call the text tower's options, and what its ``spec`` calls them."""
+
+
 def _text_options(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The options by which a method builds the text tower of a run of images and texts; empty for any other run."""
     if spec.get("name") != "dual-encoder":
         return {}
     text = spec["text"]
-    named = {"text_width": "width", "text_heads": "heads", "text_layers": "layers", "context": "context"}
-    found = {option: text[key] for option, key in named.items()}
+    found = {option: text[key] for option, key in _TEXT.items() if key in text}
     return found | {"dim": spec["dim"], "tokeniser": spec["tokeniser"]}
 
 
-def same_pixels(init: str) -> dict[str, Any]:
-    """How pixels are normalised in the run of images and texts that another one starts from; empty for any other start.
+def same_pixels(init: str, channels: int) -> dict[str, Any]:
+    """How pixels are normalised in the model of images and texts that a run starts from; empty for any other start.
 
-    A fine-tuned model must see pictures as the one that it began as saw them.
+    A fine-tuned model must see pictures as the one that it began as saw them. For other numbers of channels than 3 a
+    model of open_clip's mean and deviation are averaged.
     """
-    if (
-        init.startswith(f"{OPEN_CLIP}:")
-        or weights.foreign(init)
-        or Layout(init).read_card().get("output") != "image-text"
-    ):
+    if init.startswith(OPEN_CLIP):
+        return _clip_pixels(open_clip_plan(init), channels)
+    if weights.foreign(init) or Layout(init).read_card().get("output") != "image-text":
         return {}
     known = Layout(init).read_config()["data"]
     return {key: known[key] for key in ("mean", "std", "value_range") if key in known}
+
+
+def _clip_pixels(plan: OpenClipPlan, channels: int) -> dict[str, Any]:
+    several = {"mean": list(plan.mean), "std": list(plan.std)}
+    if channels != len(plan.mean):
+        several = {name: [sum(values) / len(values)] * channels for name, values in several.items()}
+    return several | {"value_range": None}
 
 
 def interpolate(method: Method, start: Method, share: float) -> None:
@@ -95,19 +113,17 @@ def transformed(kind: type[Method], init: str | Path | None) -> dict[str, Any] |
         return None
     if not init:
         raise UserError(f"{kind.slug} changes a trained model: give it with --init RUN")
-    if str(init).startswith(f"{OPEN_CLIP}:"):
+    if str(init).startswith(OPEN_CLIP):
         return _of_open_clip(str(init), kind)
     return None if weights.foreign(str(init)) else Layout(init).read_config()
 
 
 def _of_open_clip(init: str, kind: type[Method]) -> dict[str, Any]:
-    """A model of open_clip, told as a run is: its pixels are normalised by CLIP's mean and deviation."""
-    from selftaught.networks.clip_towers import CLIP_MEAN, CLIP_STD
-
-    data = {"channels": 3, "mean": list(CLIP_MEAN), "std": list(CLIP_STD), "value_range": None}
+    """A model of open_clip, told as a run is."""
+    data = {"channels": 3} | _clip_pixels(open_clip_plan(init), 3)
     options = {"name": init.partition(":")[2]}
     settings = {"data": kind.default_data, "seed": 0}
-    return {"method": OPEN_CLIP, "options": options, "settings": settings, "data": data}
+    return {"method": "open_clip", "options": options, "settings": settings, "data": data}
 
 
 def _classifies(slug: str) -> bool:
@@ -129,7 +145,8 @@ def original_facts(kind: type[Method], original: Mapping[str, Any], source: Sour
         UserError: they are others, or of other classes or channels.
     """
     known, name = original["data"], original["settings"].get("out") or "the run"
-    if same and original["method"] != OPEN_CLIP and source.fingerprint() not in known.get("fingerprints", {}).values():
+    theirs = original["method"] == "open_clip"
+    if same and not theirs and source.fingerprint() not in known.get("fingerprints", {}).values():
         raise UserError(
             f"{source.name}: not the samples that {name} learnt from (their files, names, order or labels changed); "
             "name the data with --data"
@@ -137,7 +154,7 @@ def original_facts(kind: type[Method], original: Mapping[str, Any], source: Sour
     if known["channels"] != source.channels and source.channels is not None:
         raise UserError(f"{source.name} has {source.channels} channels, {name} learnt from {known['channels']}")
     kept = {key: known[key] for key in ("mean", "std", "value_range") if key in known}
-    if kind.output != "classes" or original["method"] == OPEN_CLIP or not _classifies(original["method"]):
+    if kind.output != "classes" or theirs or not _classifies(original["method"]):
         return kept
     if source.labels is not None and source.classes != known.get("classes"):
         raise UserError(f"{source.name}: its classes are not those of {name}; use the same class folders")
@@ -156,17 +173,69 @@ def start_from(method: Method, init: str) -> None:
     Raises:
         UserError: no finished run there, or an encoder of another shape.
     """
-    if init.startswith(f"{OPEN_CLIP}:"):
-        if not method.transforms:
-            raise UserError(f"--init {init}: {method.slug} starts from runs and files; use --init RUN (or gopro)")
-        return  # the method builds it with its weights
-    if weights.foreign(init):
+    if init.startswith(OPEN_CLIP):
+        if method.transforms:
+            return  # the method builds it with its weights
+        _from_open_clip(method, init)
+    elif weights.foreign(init):
         weights.load_into(method, init)
     else:
         _from_run(method, Path(init))
     for module in method.modules():
         if isinstance(module, MovingAverage):
             module.restart()
+
+
+def _from_open_clip(method: Method, init: str) -> None:
+    """Both towers, or the image tower alone where the method knows no words."""
+    target, what = _dual(method), f"--init {init}"
+    if target is None and not isinstance(getattr(method, "encoder", None), Encoder):
+        raise UserError(f"{what}: {method.slug} has no image encoder to give weights to; use --init RUN")
+    given = open_clip_dual(init)
+    if target is None:
+        tower: Any = method.encoder
+        tower.model.load_state_dict(weights.fitted(given.image.model.state_dict(), tower.model, what))  # type: ignore[union-attr]
+    else:
+        _take_dual(method, given.state_dict(), given.spec() | {"tokeniser": "clip"}, what)
+
+
+def _dual(method: Method) -> DualEncoder | None:
+    """The two towers that a method trains; None where it has none."""
+    found = method.deliverable()
+    return found if isinstance(found, DualEncoder) else None
+
+
+def _take_dual(method: Any, given: Mapping[str, Tensor], spec: Mapping[str, Any], what: str) -> None:
+    """Both towers, their global heads and their scale; heads that a start lacks begin anew.
+
+    Raises:
+        UserError: towers or heads of another shape, texts made numbers of in another way.
+    """
+    target: Any = _dual(method)
+    own = target.spec() | {"tokeniser": method.config.tokeniser}
+    alike = [(own["tokeniser"], spec["tokeniser"], "tokeniser")]
+    alike += [(own["text"][key], spec["text"].get(key), name) for name, key in _TEXT.items() if name != "context"]
+    for mine, theirs, name in alike:
+        if theirs is not None and mine != theirs:
+            raise UserError(f"{what}: its {name} is {theirs}, not {mine}; leave out --{name.replace('_', '-')}")
+    parts = {name: value for name, value in given.items() if not name.startswith("image.")}
+    place, context = "text.positional_embedding", target.text.context
+    if context > len(parts[place]):
+        raise UserError(f"{what}: reads texts of {len(parts[place])} tokens at most; use --context {len(parts[place])}")
+    parts[place] = parts[place][:context]
+    wanted = {name: value for name, value in target.state_dict().items() if not name.startswith("image.")}
+    for name, value in wanted.items():
+        if name.startswith(("text.", "z_")) or name == "scale":
+            if name not in parts or parts[name].shape != value.shape:
+                raise UserError(f"{what}: {name} has another shape; leave out options of towers, heads and --dim")
+        elif name not in parts or parts[name].shape != value.shape:
+            parts[name] = value
+    target.image.model.load_state_dict(weights.fitted(_part(given, "image.model."), target.image.model, what))
+    target.load_state_dict({name: parts[name] for name in wanted}, strict=False)
+
+
+def _part(given: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
 
 
 def _from_run(method: Method, path: Path) -> None:
@@ -177,6 +246,10 @@ def _from_run(method: Method, path: Path) -> None:
     if method.begins_from(given):
         return
     target = method.deliverable()
+    spec = Layout(path).read_card().get("build", {})
+    if _dual(method) is not None and spec.get("name") == "dual-encoder":
+        _take_dual(method, given, spec, f"--init {path}")
+        return
     if method.output != "image" and not _fits(target, given):
         target, given = getattr(method, "encoder", target), _encoder_weights(path, given)
     if _fits(target, given):

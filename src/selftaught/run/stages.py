@@ -83,6 +83,7 @@ def train_job(job: Job) -> Path:
             save_state(method, place.final)
         share = getattr(job.config, "interpolate", 1.0)
         if last and job.settings.init and share < 1:
+            torch.manual_seed(job.settings.seed)  # what a start lacks began at random
             began_as = build(job.kind, job.config, job.facts)
             start_from(began_as, job.settings.init)
             interpolate(method, began_as, share)

@@ -89,6 +89,8 @@ def _prepared(
     original = transformed(kind, given.get("init") or (base or {}).get("settings", {}).get("init"))
     if original is not None and base is None:
         given = kind.inherits(original) | given
+    safe = _safe_start(kind, given, base)
+    given |= {"preset": safe} if safe else {}
     unnamed = data is None
     if data is None:
         data = (base or {}).get("settings", {}).get("data") or kind.default_source(original)
@@ -109,7 +111,7 @@ def _prepared(
     if original is not None:
         facts |= original_facts(kind, original, source, same=unnamed)
     elif settings.init and kind.output == "image-text":
-        facts |= same_pixels(settings.init)
+        facts |= same_pixels(settings.init, facts["channels"])
     facts["fingerprints"] = {role: one.fingerprint() for role, one in sources.items()}
     if own or (base or {}).get("data", {}).get("views"):
         facts["views"] = own or base["data"]["views"]  # type: ignore[index]
@@ -121,7 +123,14 @@ def _prepared(
         fit_batch(settings, source, quiet)
     check_batch_size(source, settings.batch_size, kind.compares)
     chosen = "" if given.get("preset") or base else "the default on this machine"
+    chosen = "the default with --init, so that little is forgotten" if safe else chosen
     return Job(Path(), kind, settings, method_config, facts, sources, data, quiet, None, tasks), chosen
+
+
+def _safe_start(kind: type[Any], given: dict[str, Any], base: dict[str, Any] | None) -> str:
+    """The preset for a model of images and texts that is trained further, where no preset was asked for."""
+    further = given.get("init") and not given.get("preset") and base is None and kind.output == "image-text"
+    return "fine-tune" if further and "fine-tune" in catalog.presets(kind.slug) else ""
 
 
 def _clear_failed_start(folder: Path) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.networks import Encoder
+from selftaught.networks.hub import hub
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 _WRAPPERS = ("state_dict", "model", "teacher", "student", "encoder", "module", "net", "weights")
@@ -78,7 +79,8 @@ def _of_timm(init: str) -> Any:
         near = difflib.get_close_matches(full, timm.list_models(pretrained=True), 3)
         raise UserError(f"--init {init}: timm has no such model{f'; did you mean {near[0]}?' if near else ''}")
     try:
-        return timm.create_model(full, pretrained=True, num_classes=0)
+        with hub():
+            return timm.create_model(full, pretrained=True, num_classes=0)
     except Exception as error:  # whatever a hub's client raises when it can't reach or read the weights
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(

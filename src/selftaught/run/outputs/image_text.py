@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from selftaught.run import forgetting
+from selftaught.run.bench import Bench
+from selftaught.run.outputs._base import Judged
 from selftaught.run.outputs.embedding import Embedding
 
 __all__ = ["ImageText"]
@@ -17,3 +20,12 @@ class ImageText(Embedding):
         ("text-retrieval", "image_to_text_r1", "image to text R@1"),
         *Embedding.headlines,
     )
+
+    def evaluate(self, bench: Bench) -> Judged:
+        """As embeddings; with `forgetting` the sweep between start and end as a table besides."""
+        judged = super().evaluate(bench)
+        if forgetting.NAME in judged.found:
+            judged.sections["listings"] = [forgetting.listing(judged.found[forgetting.NAME]["this"])]
+        elif bench.own.init and not bench.protocols:
+            bench.say(f"what it forgot of its start, and weights in between: --protocol {forgetting.NAME}")
+        return judged
