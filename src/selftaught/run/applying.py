@@ -98,6 +98,11 @@ class Job:
     tile: int = 512
     say: Progress = lambda done: None
 
+    @property
+    def maker(self) -> str:
+        """What makes the results, in messages."""
+        return self.method.slug
+
     def key(self) -> dict[str, Any]:
         """What makes two calls the same work: the kind of output, weights, options and input."""
         return {
