@@ -35,7 +35,7 @@ class Tiny:
         data: source, or what writes one into a folder and returns it.
         options: of `selftaught.train`.
         begins_with: the tiny run that it starts from, "" for none.
-        given: what it is applied to; "" for its own data.
+        given: writes what it is applied to and returns it; None for its own data.
         more: options of ``apply``.
         outs: what ``apply`` writes, beside one another.
     """
@@ -44,7 +44,7 @@ class Tiny:
     data: str | Callable[[Path], str]
     options: dict[str, Any] = field(default_factory=dict)
     begins_with: str = ""
-    given: str = ""
+    given: Callable[[Path], str] | None = None
     more: dict[str, Any] = field(default_factory=dict)
     outs: tuple[str, ...] = ("found.parquet",)
 
@@ -52,11 +52,21 @@ class Tiny:
         """The data, written into ``folder`` where it is made."""
         return self.data if isinstance(self.data, str) else self.data(folder)
 
+    def input(self, folder: Path) -> str:
+        """What it is applied to."""
+        return self.given(folder) if self.given is not None else self.source(folder)
+
 
 def _grey_photos(folder: Path) -> str:
     if not (folder / "grey").is_dir():
         write_photos(folder / "grey", count=6, side=32, classes=1, channels=1)
     return str(folder / "grey")
+
+
+def _photos(folder: Path) -> str:
+    if not (folder / "photos").is_dir():
+        write_photos(folder / "photos", count=4, side=24, classes=1)
+    return str(folder / "photos")
 
 
 def _walks(folder: Path) -> str:
@@ -93,7 +103,7 @@ TINY_RUNS: dict[str, Tiny] = {
         "srgan", "photos:whole",
         {"blocks": 1, "features": 8, "patch": 32, "content": "features", "discriminator_width": 4,
          "pretrain_steps": 2, "steps": 2, "batch_size": 2, "norm": "bn", "checkpoint_steps": 1},
-        given="photos:whole?n=3", outs=("found",),
+        given=_photos, outs=("found",),
     ),
     "classifier": Tiny(
         "supervised", "digits?n=60",

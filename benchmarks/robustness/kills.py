@@ -224,7 +224,7 @@ def others(table: Table, place: Path, only: str) -> None:
         return only in what
 
     for kind, tiny in TINY_RUNS.items():
-        data = tiny.given or tiny.source(runs)
+        data = tiny.input(runs)
         more = [part for k, v in tiny.more.items() for part in (f"--{k}", str(v))]
         for out in tiny.outs:
             what = f"apply, {kind} ({tiny.slug}), to {out}: same files"

@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -181,31 +182,44 @@ class Table:
 
 
 def load_all() -> None:
-    """Load what every command needs, once, so that a trial does not."""
-    import lightning
-    import sklearn.linear_model
-    import sklearn.neighbors
-    import timm
+    """Load what every command needs, once, so that a trial does not: what tiny runs loaded in a process of their own.
+
+    Nothing is computed here: a process that has taken a gradient can't be forked to take others.
+    """
+    import importlib
+
     import torch
 
     import selftaught
-    from selftaught import evaluation, methods, report, views
-    from selftaught.cli import main
-    from selftaught.run import applying, evaluating, exporting, outputs, reporting, stages, training
+    from tests.harness import TINY_RUNS, train_tiny
 
     torch.set_num_threads(1)
-    _ = lightning, sklearn, timm, selftaught, evaluation, views, main
-    _ = applying, evaluating, exporting, reporting, stages, training, report
-    for slug in methods.built():
-        outputs.of(methods.get(slug).output)
-    tiny = torch.nn.Linear(1, 1)  # modules that torch loads at the first step of an optimiser
-    torch.optim.AdamW(tiny.parameters())
+    note = Path(tempfile.mkdtemp(prefix="robustness-loaded-"))
+
+    def learn() -> None:
+        for kind, tiny in TINY_RUNS.items():
+            run = train_tiny(kind, note / kind, note)
+            if kind == "encoder":
+                run.evaluate()
+                run.apply(tiny.source(note), note / f"applied-{tiny.outs[0]}", workers=0)
+                run.export("safetensors", note / f"exported-{kind}")
+                run.report()
+        (note / "modules").write_text("\n".join(sys.modules))
+
+    trial = forked(learn, seconds=300)
+    if trial.code:
+        raise RuntimeError(f"tiny runs don't train: {trial.err[-3000:]}")
+    for name in (note / "modules").read_text().splitlines():
+        if name not in sys.modules and not name.startswith(("__", "tests.", "torch.ops", "torch.classes")):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+    _ = selftaught
+    shutil.rmtree(note)
 
 
 def start(name: str, about: str, argv: Sequence[str] | None = None) -> tuple[Table, Path, argparse.Namespace]:
     """The table to fill, and an empty folder to work in that is gone at the end of the process."""
     import atexit
-    import shutil
 
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--only", default="", help="rows whose name holds this")

@@ -360,7 +360,11 @@ def _from_timm(
         raise UserError(f"encoder={name}: can't be built with {with_options}: {error}") from error
     except Exception as error:
         if not pretrained:
-            raise
+            if "tag" not in str(error):
+                raise
+            bare = name.partition(".")[0]
+            tags = ", ".join(timm.list_pretrained(f"{bare}.*")[:5]) or bare
+            raise UserError(f"encoder={name}: timm has no weights of that tag; there are {tags}") from error
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(
             f"encoder={name}: its pretrained weights can't be had ({reason}); go online once, or use pretrained=False"

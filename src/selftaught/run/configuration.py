@@ -52,8 +52,13 @@ def resolve(
             hint = f"did you mean {near[0]}?" if near else f"see: selftaught methods {kind.slug}"
             raise UserError(f"no option {name!r} for {kind.slug}: {hint}")
     settings = Settings(**{k: v for k, v in merged.items() if k in _SETTINGS})
-    method_options = {k: v for k, v in merged.items() if k in options}
-    return settings, kind.config_class(**method_options)
+    method_options = kind.config_class(**{k: v for k, v in merged.items() if k in options})
+    queue = given.get("queue")
+    if isinstance(queue, int) and 0 < queue < settings.batch_size:
+        raise UserError(
+            f"--queue {queue}: a batch of {settings.batch_size} would not fit into it; take at least as many"
+        )
+    return settings, method_options
 
 
 def options_of(kind: type[Any], options: dict[str, Any], folder: Any) -> MethodConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from selftaught.catalog.rules import Natural
+from selftaught.catalog.rules import Seed
 from selftaught.cli._command import Command
 from selftaught.cli.options import checked
 
@@ -18,7 +18,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("input", help="source of pictures, or of videos")
     sub.add_argument("out", help="folder for the copies, and for degraded.csv, which says what was done to each")
-    checked(sub, "--seed", Natural, "fixes what is drawn", default=0)
+    checked(sub, "--seed", Seed, "fixes what is drawn", default=0)
     sub.add_argument("--overwrite", action="store_true", help="replace what another call wrote to the folder")
 
 
