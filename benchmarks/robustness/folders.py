@@ -9,13 +9,14 @@ command survives that ends with exit code 2 and a line, or with the result that 
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kills import differing, learnt, written
+from kills import learnt, timeless, written
 from trials import Trial, command, forked, start
 
 from tests.harness import DAMAGES, TINY_RUNS, damaged, train_tiny
@@ -43,11 +44,7 @@ def results(kind: str, folder: Path, given: str) -> dict[str, tuple[Callable[[],
         "apply": (lambda: cleared("apply", folder, given, "--out", out, "--workers", 0, *more), lambda: made(out)),
         "export": (
             lambda: cleared("export", folder, "--out", judged),
-            lambda: (
-                {name: value for name, value in written(judged.parent / "evaluated").items()}
-                if judged.is_dir()
-                else judged.exists() and judged.read_bytes()
-            ),
+            lambda: made(judged),
         ),
         "resume": (lambda: cleared("train", "--resume", folder, "--quiet", "--workers", 0), lambda: weights(folder)),
         "report": (lambda: cleared("report", folder), lambda: "a page"),
@@ -71,11 +68,7 @@ def made(out: Path) -> Any:
 
 def numbers(path: Path) -> Any:
     """What was measured."""
-    import json
-
-    from kills import _timeless
-
-    return _timeless(json.loads(path.read_text()))
+    return timeless(json.loads(path.read_text()))
 
 
 def main() -> int:
@@ -111,7 +104,6 @@ def main() -> int:
                         if not fault and trial.code == 0 and found() != expected[what]:
                             fault = "another result without a word"
                         row.add(f"{name} {damage}, {what}", fault)
-    _ = differing
     return min(table.store() if not options.only else 0, 1)
 
 

@@ -124,7 +124,7 @@ def written(folder: Path) -> dict[str, Any]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = str(path.relative_to(folder))
         if path.suffix == ".json":
-            found[name] = _timeless(json.loads(path.read_text()))
+            found[name] = timeless(json.loads(path.read_text()))
         elif path.suffix == ".npz":
             found[name] = arrays(path)
         elif path.name == "metrics.csv":
@@ -148,10 +148,10 @@ def arrays(path: Path) -> dict[str, bytes]:
         return {name: file[name].tobytes() for name in file.files}
 
 
-def _timeless(value: Any) -> Any:
+def timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in value.items() if k not in _CLOCK and "second" not in k}
-    return [_timeless(v) for v in value] if isinstance(value, list) else value
+        return {k: timeless(v) for k, v in value.items() if k not in _CLOCK and "second" not in k}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
 def repeated(table: Table, what: str, place: Path, prepare: Callable[[Path], None], argv: list[str]) -> None:
