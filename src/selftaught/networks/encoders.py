@@ -360,11 +360,7 @@ def _from_timm(
         raise UserError(f"encoder={name}: can't be built with {with_options}: {error}") from error
     except Exception as error:
         if not pretrained:
-            if "tag" not in str(error):
-                raise
-            bare = name.partition(".")[0]
-            tags = ", ".join(timm.list_pretrained(f"{bare}.*")[:5]) or bare
-            raise UserError(f"encoder={name}: timm has no weights of that tag; there are {tags}") from error
+            raise
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(
             f"encoder={name}: its pretrained weights can't be had ({reason}); go online once, or use pretrained=False"
@@ -378,7 +374,12 @@ def _timm_options(name: str, image_size: int | None, pretrained: bool, given: di
 
     if not timm.is_model(name):
         raise UserError(_unknown(name))
-    options, config = dict(given), timm.get_pretrained_cfg(name)
+    try:
+        options, config = dict(given), timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        bare = name.partition(".")[0]
+        tags = ", ".join(timm.list_pretrained(f"{bare}.*")[:5]) or bare
+        raise UserError(f"encoder={name}: timm has no weights of that tag; there are {tags}") from error
     if image_size is None or config is None or not config.fixed_input_size or "img_size" in options:
         return options
     options["img_size"] = image_size
