@@ -50,7 +50,7 @@ CONFIG: list[tuple[str, str, Any]] = [
     ("settings", "steps", "three"), ("settings", "batch_size", 0), ("settings", "batch_size", [16]),
     ("settings", "workers", None), ("settings", "seed", 4294967296), ("settings", "seed", -1),
     ("settings", "device", 3), ("settings", "loggers", {"a": 1}), ("settings", "max_skip", 7),
-    ("settings", "precision", 64), ("settings", "compile", "perhaps"), ("settings", "data", None),
+    ("settings", "precision", 65), ("settings", "compile", "perhaps"), ("settings", "data", None),
     ("settings", "data", ["a"]), ("settings", "clip", float("nan")), ("settings", "streams", "x"),
     ("options", "projector", [16, "a"]), ("options", "lr", "4e-3"), ("options", "encoder", 7),
     ("options", "image_size", 16.5), ("options", "temperature", "hot"), ("options", "nosuchoption", 1),
