@@ -30,6 +30,7 @@ from selftaught.catalog.rules import (
 from selftaught.cli import main
 from selftaught.cli._main import _out_of_memory
 from selftaught.cli.commands.train import parse_train
+from selftaught.engine.fit import make_trainer
 from selftaught.errors import UserError
 from selftaught.networks.series import SERIES_ENCODERS
 from selftaught.run import configuration
@@ -266,3 +267,38 @@ def test_what_a_run_can_not_honour_is_refused(given: dict[str, Any], words: str,
             "simclr", "watch" if "cache" in given else "digits", out=str(tmp_path / "run"), steps=1, quiet=True, **given
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_is_read_as_it_is_meant_or_refused_in_a_line(tmp_path: Path) -> None:
+    import yaml
+
+    right = {"steps": 1, "data": "digits?n=40", "batch_size": 8}
+    assert yaml.safe_load("options: {lr: 4e-3}") == {"options": {"lr": "4e-3"}}
+    config = {"settings": right | {"clip": "1e0"}, "options": {"lr": "4e-3"}}
+    settings, options = configuration.resolve(methods.SimCLR, "image", {}, config)
+    assert (settings.clip, options.lr) == (1.0, 0.004)
+    for parts, words in (
+        ({"settings": right | {"streams": "x"}}, "streams is str 'x'"),
+        ({"settings": [1]}, "settings is list"),
+        ({"settings": right | {"data": None}}, "data is None; name a source there, or give --data"),
+        ({"settings": right | {"cache": "no"}}, "True or False"),
+        ({"settings": right | {"seed": 2**31}}, "from 0 to 2147483647"),
+    ):
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"method": "simclr", **parts}))
+        with pytest.raises(UserError, match=words):
+            selftaught.rehearse("simclr", config=tmp_path / "mine.yaml")
+    with pytest.raises(UserError, match="Lightning knows auto"):
+        make_trainer(Settings(strategy="x"), tmp_path, [], [])
+
+
+def test_what_a_queue_an_encoder_and_a_source_can_not_be() -> None:
+    for options, words in (
+        ({"queue": 8, "batch_size": 16}, "a batch of 16 would not fit"),
+        ({"encoder": "resnet18.nosuchtag"}, "no weights of that tag; there are resnet18"),
+        ({"data": "torchvision:VisionDataset"}, "no data set 'VisionDataset'"),
+        ({"data": "~nouser/x"}, "~nouser/x"),
+    ):
+        given = {"data": "digits?n=40", "steps": 1, "image_size": 16, "augment": "grey", "encoder": "cnn-small"}
+        given |= options
+        with pytest.raises(UserError, match=words):
+            selftaught.rehearse("moco-v2", given.pop("data"), **given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Range, Share, check_options
+from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Range, Seed, Share, check_options
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Settings:
     """Largest gradient norm; 0 does not clip."""
     ema: Annotated[float, Range(0, below=1)] = 0.0
     """Decay of the averaged weights that the exported model takes; 0 averages nothing."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Fixes weights, order and views."""
     workers: Annotated[int, Range(-1)] = -1
     """Loader processes; -1 chooses by the machine."""

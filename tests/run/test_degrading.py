@@ -15,7 +15,9 @@ from selftaught.data import open_source
 from selftaught.data.kernels import kernel_beside
 from selftaught.data.text_boxes import LETTERING, Lettered
 from selftaught.errors import UserError
+from selftaught.run import applying
 from selftaught.run.degrading import RECIPES, TABLE, degradation, degrade
+from tests.harness import Killed, content, killing
 
 
 @pytest.fixture
@@ -93,9 +95,59 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the input"):
         degrade("noise", folder, folder)
     degrade("noise", folder, tmp_path / "out")
-    with pytest.raises(UserError, match="there already"):
-        degrade("noise", folder, tmp_path / "out")
-    assert degrade("noise", folder, tmp_path / "out", overwrite=True) == 3
+    with pytest.raises(UserError, match=r"holds results of other options \(degrade noise on .*--overwrite"):
+        degrade("noise", folder, tmp_path / "out", seed=1)
+    assert degrade("noise", folder, tmp_path / "out", seed=1, overwrite=True) == 3
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("precious")
+    with pytest.raises(UserError, match="did not write"):
+        degrade("noise", folder, tmp_path / "mine")
+
+
+def test_what_another_recipe_left_beside_a_picture_goes_with_it(folder: Path, tmp_path: Path) -> None:
+    degrade("blur?size=5&shortest=2", folder, tmp_path / "out")
+    assert (tmp_path / "out" / "a.kernel.txt").exists()
+    degrade("noise", folder, tmp_path / "out", overwrite=True)
+    assert not list((tmp_path / "out").rglob("*.kernel.txt"))
+
+
+@pytest.mark.parametrize("recipe", ["blur?size=5&shortest=2", "rolling-shutter?readout=2&between=linear"])
+def test_killed_at_every_seam_it_goes_on_to_the_same(recipe: str, folder: Path, tmp_path: Path) -> None:
+    if recipe.startswith("rolling"):
+        rng = np.random.default_rng(1)
+        for t in range(5):
+            (folder / "film").mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / "film" / f"{t}.png"), rng.integers(0, 256, (20, 24, 3), dtype=np.uint8))
+        given = folder / "film"
+    else:
+        given = folder
+    with killing(None) as passed:
+        whole = degrade(recipe, given, tmp_path / "whole")
+    expected = content(tmp_path / "whole")
+    assert passed[0] > 10
+    for moment in range(passed[0]):
+        out = tmp_path / f"cut{moment}"
+        with pytest.raises(Killed), killing(moment):
+            degrade(recipe, given, out)
+        found = degrade(recipe, given, out)
+        assert found + found.kept == whole
+        assert {n: c for n, c in content(out).items() if n != "work.json"} == {
+            n: c for n, c in expected.items() if n != "work.json"
+        }
+
+
+def test_it_goes_on_keeps_what_is_whole_and_makes_again_what_changed(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = degrade("noise", folder, out)
+    assert (first, first.kept) == (3, 0)
+    cv2.imwrite(str(folder / "a.png"), np.full((48, 52, 3), 99, np.uint8))
+    cv2.imwrite(str(folder / "new.png"), np.full((48, 52, 3), 99, np.uint8))
+    again = degrade("noise", folder, out)
+    assert (again, again.kept) == (2, 2)
+    rows = list(csv.DictReader((out / TABLE).open()))
+    assert [row["name"] for row in rows] == ["a.png", "new.png", "sub/b.png", "sub/c.png"]
+    with applying.held(out / ".lock", out), pytest.raises(UserError, match="is writing to it"):
+        degrade("noise", folder, out)
 
 
 def test_the_command_and_a_recipe_from_a_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,8 +177,10 @@ def test_videos_become_rolling_shutter_pairs_that_can_be_read_again(tmp_path: Pa
     pairs = DualReversed(open_source(f"pairs:{out}?t2b=t2b&b2t=b2t&gs=gs", modality="clip", split="all"))
     np.testing.assert_array_equal(pairs.read(1), rolled_pair(film[2:5], "linear"))
     np.testing.assert_array_equal(pairs.sample(1, ["gs"])["gs"], film[2:5])
-    with pytest.raises(UserError, match="already"):
+    with pytest.raises(UserError, match="other options"):
         degrade("rolling-shutter?readout=2", tmp_path / "in", out)
+    assert degrade("rolling-shutter?readout=4&between=linear", tmp_path / "in", out, overwrite=True) == 1
+    assert len(list(out.rglob("gs/one/*.png"))) == 5
     with pytest.raises(UserError, match="between=blend"):
         degrade("rolling-shutter?between=blend", tmp_path / "in", tmp_path / "other")
 

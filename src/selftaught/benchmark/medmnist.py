@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selftaught import catalog
+from selftaught._paths import expanded
 from selftaught.benchmark import grid, packaged
 from selftaught.benchmark._cell import HOST, UNTRAINED
 from selftaught.data import cache_folder
@@ -186,7 +187,7 @@ def _files(data: str | Path | None, sets: Sequence[str], size: int) -> dict[str,
     names = {name: f"{name}{suffix}.npz" for name in sets}
     if data is None:
         return {name: _download(name, size, file) for name, file in names.items()}
-    folder = Path(data).expanduser()
+    folder = expanded(data)
     if not folder.is_dir():
         raise UserError(f"--data {data}: no such folder; give the one with MedMNIST's .npz files")
     lacking = [file for file in names.values() if not (folder / file).is_file()]

@@ -35,6 +35,7 @@ __all__ = [
     "PositiveShare",
     "Range",
     "Rule",
+    "Seed",
     "Share",
     "Widths",
     "WidthsOrNone",
@@ -62,7 +63,7 @@ class Range:
 
     def __str__(self) -> str:
         if self.low is not None and self.high is not None:
-            return f"from {self.low:g} to {self.high:g}"
+            return f"from {self.low:.10g} to {self.high:.10g}"
         upper = f"at most {self.high:g}" if self.high is not None else ""
         upper = f"below {self.below:g}" if self.below is not None else upper
         if self.low is not None:
@@ -81,6 +82,8 @@ class Form:
 
 Count = Annotated[int, Range(above=0)]
 Natural = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**31 - 1)]
+"""What every generator takes, and every stage's own seed still does."""
 Positive = Annotated[float, Range(above=0)]
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]

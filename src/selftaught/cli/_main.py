@@ -110,7 +110,7 @@ def _how_to_go_on(arguments: Sequence[str]) -> str:
     folder = os.environ.get("SELFTAUGHT_RUN_FOLDER")
     if command == "train" and folder and (Path(folder) / "config.yaml").exists():
         return f"go on with: {_resume_line()}"
-    if command in ("apply", "benchmark"):
+    if command in ("apply", "benchmark", "degrade"):
         return "the same command goes on where it stopped"
     return "give the same command again"
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from selftaught._paths import expanded
 from selftaught.data.opening import open_source
 from selftaught.data.source import Source
 from selftaught.errors import UserError
@@ -50,7 +51,7 @@ def open_copies(folder: str | Path) -> Copies:
     Raises:
         UserError: a folder that is missing or has no image, or no query with an original.
     """
-    root = Path(folder).expanduser()
+    root = expanded(folder)
     if not root.is_dir():
         raise UserError(f"{folder}: no such folder; copy detection wants one with database/ and queries/")
     base = next((root / name for name in ("database", "original") if (root / name).is_dir()), None)

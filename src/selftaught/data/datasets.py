@@ -255,7 +255,7 @@ def open_torchvision(
     """
     from torchvision import datasets
 
-    classes = {n.lower(): n for n in datasets.__all__}
+    classes = {n.lower(): n for n in datasets.__all__ if n != "VisionDataset"}  # what the others inherit
     if name.lower() not in classes:
         raise UserError(f"torchvision has no data set {name!r}{near(name, datasets.__all__)}")
     name = classes[name.lower()]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from selftaught._paths import expanded
 from selftaught.errors import UserError
 
 __all__ = ["read_intrinsics"]
@@ -68,7 +69,7 @@ def _fixed(text: str, sizes: Sequence[tuple[int, int]]) -> np.ndarray | None:
 
 
 def _from_file(text: str, names: Sequence[str]) -> np.ndarray:
-    path = Path(text).expanduser()
+    path = expanded(text)
     if not path.is_file():
         raise UserError(f"--intrinsics {text}: no such file; or give fx,fy,cx,cy, fov=70 or learn")
     lines = [line.split("#")[0].strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from selftaught._paths import expanded
 from selftaught.data.decoding import decode, read_bytes
 from selftaught.errors import SampleError, UserError
 
@@ -35,7 +36,7 @@ def read_kernel(path: str | Path) -> np.ndarray:
     Raises:
         UserError: it can't be read, or holds no kernel.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         if path.suffix.lower() in TEXT:
             text = path.read_text(encoding="utf-8").replace(";", ",").replace(",", " ")

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from selftaught._paths import expanded
 from selftaught.data import datasets, hf
 from selftaught.data.class_choice import of_classes
 from selftaught.data.combining import Captioned, Concat, Mapped, Pairs
@@ -135,7 +136,7 @@ def _open_text(spec: str, modality: Modality | None, options: dict[str, Any]) ->
     for found in FORMATS:
         if found.address is not None and found.scheme == scheme and rest:
             return call(found.address, spec, options, os.path.expanduser(rest), *found.more(modality))
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     if path.is_dir():
         return _open_folder(path, spec, modality, options)
     if path.is_file():
@@ -216,7 +217,7 @@ def _sub_folders(folder: str, spec: str, options: dict[str, Any]) -> dict[str, s
         raise UserError(f"{spec}: say which sub-folders belong together: pairs:FOLDER?low=lr&high=hr")
     if not folder:
         return parts
-    root = Path(folder).expanduser()
+    root = expanded(folder)
     for name, part in parts.items():
         if not (root / parse(part)[0]).exists():
             beside = near(part, os.listdir(root)) if root.is_dir() else ""
@@ -245,7 +246,7 @@ def _not_found(spec: str) -> str:
     if bare in EMBEDDED_NAMES:
         return f"{spec}: no such file or folder; for the built-in data set write {bare}"
     if "/" in bare or "\\" in bare or "." in bare:
-        parent = Path(bare).expanduser().parent
+        parent = expanded(bare).parent
         try:
             beside = near(Path(bare).name, os.listdir(parent)) if parent.is_dir() else ""
         except OSError:

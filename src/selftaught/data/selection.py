@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from selftaught._paths import expanded
 from selftaught.data.label_noise import WRONG
 from selftaught.data.source import Source
 from selftaught.data.spec import near
@@ -64,7 +65,7 @@ def _by_text(source: Source, spec: str, option: str) -> np.ndarray:
         rng = np.random.default_rng([len(source), 3])
         count = max(1, round(_share(value, spec, option) * len(source)))
         return np.sort(rng.permutation(len(source))[:count])
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     if path.is_dir():
         # Sorted, so that an error names the same file at every call.
         files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._paths import expanded
 from selftaught.data.fields import LABEL, Field
 from selftaught.data.mapped import build_once, cache_folder
 from selftaught.data.pixels import ValueRange, as_uint8
@@ -158,7 +159,7 @@ class Lettered(Source):
         if boxes == "detect":
             require("rapidocr_onnxruntime", "ocr")
         elif boxes not in ("none", "beside"):
-            self.folder = Path(boxes).expanduser()
+            self.folder = expanded(boxes)
             if not self.folder.is_dir():
                 raise UserError(f"boxes {boxes}: no such folder; name one with NAME.boxes.txt, or auto, detect, none")
             if not any(boxes_beside(self.folder, name) for name in self.names):

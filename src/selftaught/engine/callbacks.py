@@ -130,6 +130,8 @@ class Metrics(Callback):
         row |= {name: f"{float(value) / self._counts[name]:.6g}" for name, value in self._sums.items()}
         row |= {name: f"{value:.6g}" for name, value in self.extra.items()}
         self.last, self.extra, self._sums, self._counts, self._count, self._time = row, {}, {}, {}, 0, now
+        if self.rows and (self.rows[-1]["stage"], int(self.rows[-1]["step"])) == (self.stage, step):
+            self.rows.pop()  # killed between this row and the run's end, which writes it once more
         self.rows.append(row)
         if trainer.is_global_zero:
             self._write()

@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import StrategyRegistry
 
 from selftaught.data.kinds import kind_of
 from selftaught.engine.branching import BranchPoint, branch_file
@@ -88,6 +89,9 @@ def make_trainer(
         raise UserError("--device gpu: no CUDA device here; use --device cpu")
     if device == "cpu" and "fsdp" in settings.strategy:
         raise UserError(f"--strategy {settings.strategy} spreads a network over GPUs; leave it out on a CPU")
+    known = StrategyRegistry.available_strategies()
+    if settings.strategy != "auto" and settings.strategy not in known:
+        raise UserError(f"--strategy {settings.strategy}: Lightning knows auto, {', '.join(sorted(known))}")
     several = takes_any and settings.devices * settings.nodes > 1
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(device, device),

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
+from selftaught._paths import expanded
 from selftaught.catalog.rules import Form, NonNegative, Positive
 from selftaught.engine.method import Optim
 from selftaught.errors import UserError
@@ -97,7 +97,7 @@ class RobustDepth(DepthMethod):
         """
         if not config.altered:
             return {}
-        root = Path(config.altered).expanduser()
+        root = expanded(config.altered)
         found = {p.name: str(p) for p in sorted(root.iterdir()) if p.is_dir()} if root.is_dir() else {}
         if not found:
             raise UserError(

@@ -378,7 +378,12 @@ def _timm_options(name: str, image_size: int | None, pretrained: bool, given: di
 
     if not timm.is_model(name):
         raise UserError(_unknown(name))
-    options, config = dict(given), timm.get_pretrained_cfg(name)
+    try:
+        options, config = dict(given), timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        bare = name.partition(".")[0]
+        tags = ", ".join(timm.list_pretrained(f"{bare}.*")[:5]) or bare
+        raise UserError(f"encoder={name}: timm has no weights of that tag; there are {tags}") from error
     if image_size is None or config is None or not config.fixed_input_size or "img_size" in options:
         return options
     options["img_size"] = image_size

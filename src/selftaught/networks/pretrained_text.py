@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from selftaught._paths import expanded
 from selftaught.errors import UserError, require
 from selftaught.networks.hub import hub
 
@@ -70,7 +71,7 @@ class PretrainedText(nn.Module):
 
 def _place(name: str) -> str:
     if name not in _PACKAGED:
-        return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+        return str(expanded(name)) if expanded(name).is_dir() else name
     module, folder, package = _PACKAGED[name]
     found = importlib.util.find_spec(module)
     if found is None or not found.submodule_search_locations:

@@ -6,7 +6,6 @@ so that gradients reach the edited picture, and compared with what the processor
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from selftaught._paths import expanded
 from selftaught.errors import UserError, require
 from selftaught.networks.hub import hub
 
@@ -43,7 +43,7 @@ class VisionLanguageJudge(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         library: Any = require("transformers", "text")
-        place = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+        place = str(expanded(name)) if expanded(name).is_dir() else name
         try:
             with hub():
                 self.processor = library.AutoProcessor.from_pretrained(place)

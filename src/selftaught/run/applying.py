@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from selftaught._csv import csv_bytes
+from selftaught._paths import expanded
 from selftaught.data import Source, open_source
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
@@ -97,6 +98,11 @@ class Job:
     workers: int = -1
     tile: int = 512
     say: Progress = lambda done: None
+
+    @property
+    def maker(self) -> str:
+        """What makes the results, in messages."""
+        return self.method.slug
 
     def key(self) -> dict[str, Any]:
         """What makes two calls the same work: the kind of output, weights, options and input."""
@@ -305,7 +311,7 @@ def refuse_input(job: Job) -> None:
     Raises:
         UserError: it does.
     """
-    out = job.out.expanduser().resolve()
+    out = expanded(job.out).resolve()
     for path in input_paths(job.given):
         inside = path.is_dir() and out.is_relative_to(path)
         if out == path or inside:
@@ -321,7 +327,7 @@ def input_paths(given: Any) -> list[Path]:
     found = []
     for one in several:
         text = str(one)
-        path = Path(text if Path(text).expanduser().exists() else text.partition("?")[0]).expanduser()
+        path = expanded(text if expanded(text).exists() else text.partition("?")[0])
         while any(sign in str(path) for sign in "*?["):
             path = path.parent
         if path.exists():

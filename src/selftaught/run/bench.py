@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from selftaught import evaluation
+from selftaught._paths import expanded
 from selftaught.data import Source
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
@@ -152,7 +153,7 @@ class Bench:
 
     def folder(self, name: str, holds: str) -> Path:
         """``data`` as a folder."""
-        path = Path(self.data).expanduser() if isinstance(self.data, str | Path) else None
+        path = expanded(self.data) if isinstance(self.data, str | Path) else None
         if path is None or not path.is_dir():
             raise UserError(f"--protocol {name} needs --data FOLDER with {holds}; {self.data} is none")
         return path

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 from pathlib import Path
 from typing import Any
 
 from selftaught import catalog
+from selftaught.catalog.rules import rules_of
 from selftaught.data import Modality, open_source
 from selftaught.data.formats.volumes import kind_by_shape
 from selftaught.data.kinds import kind_of
 from selftaught.engine.method import MethodConfig
 from selftaught.engine.precision import accelerator
 from selftaught.errors import UserError
+from selftaught.run.layout import read_yaml
 from selftaught.run_settings import Settings
 
 _SETTINGS = {f.name for f in dataclasses.fields(Settings)}
+
+
+def base(config: str | Path | dict[str, Any] | None, data: Any = None) -> dict[str, Any] | None:
+    """The content of a configuration to begin with, its parts of the kind that they must be.
+
+    Args:
+        config: file, content or None.
+        data: given beside it, and wins over what it names.
+
+    Raises:
+        UserError: not a configuration, or a part that is none.
+    """
+    if config is None:
+        return None
+    content = read_yaml(Path(config)) if isinstance(config, str | Path) else config
+    where = config if isinstance(config, str | Path) else "config"
+    settings = content.get("settings", {})
+    parts = {"settings": settings, "options": content.get("options", {}), "data": content.get("data", {})}
+    if isinstance(settings, dict):
+        parts["streams"] = settings.get("streams", {})
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            raise UserError(f"{where}: {name} is {type(part).__name__} {part!r:.40}, where names with values belong")
+    if data is None and "data" in settings and not (settings["data"] and isinstance(settings["data"], str)):
+        raise UserError(f"{where}: data is {settings['data']!r:.40}; name a source there, or give --data")
+    return content
 
 
 def resolve(
@@ -38,7 +67,7 @@ def resolve(
     if preset:
         merged |= _preset(kind.slug, preset)
     if config:
-        merged |= config.get("settings", {}) | config.get("options", {})
+        merged |= _numbers(kind, config.get("settings", {}) | config.get("options", {}))
     if given.get("epochs") is not None and given.get("steps") is None:
         merged.pop("steps", None)
     merged |= {name: value for name, value in given.items() if value is not None}
@@ -52,8 +81,24 @@ def resolve(
             hint = f"did you mean {near[0]}?" if near else f"see: selftaught methods {kind.slug}"
             raise UserError(f"no option {name!r} for {kind.slug}: {hint}")
     settings = Settings(**{k: v for k, v in merged.items() if k in _SETTINGS})
-    method_options = {k: v for k, v in merged.items() if k in options}
-    return settings, kind.config_class(**method_options)
+    method_options = kind.config_class(**{k: v for k, v in merged.items() if k in options})
+    queue = given.get("queue")
+    if isinstance(queue, int) and 0 < queue < settings.batch_size:
+        raise UserError(
+            f"--queue {queue}: a batch of {settings.batch_size} would not fit into it; take at least as many"
+        )
+    return settings, method_options
+
+
+def _numbers(kind: type[Any], written: dict[str, Any]) -> dict[str, Any]:
+    """What a person wrote into a configuration, numbers as they are meant: YAML takes ``4e-3`` for text."""
+    rules = rules_of(Settings) | rules_of(kind.config_class)
+    found = dict(written)
+    for name, value in written.items():
+        if isinstance(value, str) and name in rules and rules[name].type in ("int", "float"):
+            with contextlib.suppress(ValueError):
+                found[name] = rules[name].parse(value)
+    return found
 
 
 def options_of(kind: type[Any], options: dict[str, Any], folder: Any) -> MethodConfig:

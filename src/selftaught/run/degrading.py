@@ -15,10 +15,11 @@ from selftaught.data.pixels import conform
 from selftaught.data.spec import call, near, parse
 from selftaught.errors import SampleError, UserError
 from selftaught.run import applying
-from selftaught.run.applying import Applied, Skipped
+from selftaught.run.applying import Applied
+from selftaught.run.copies import Copies
 from selftaught.run.degrading_clips import CLIP_RECIPES, degrade_clips
 from selftaught.run.outputs import _folder
-from selftaught.run.outputs._pictures import write_image
+from selftaught.run.outputs._pictures import replaced, write_image
 from selftaught.run.outputs.image import read_picture, resized
 from selftaught.views import Op, Pipeline, covered
 
@@ -124,49 +125,44 @@ def degrade(
     """Write a degraded copy of every picture, under its name, and a table of what was drawn for each.
 
     Chance depends on the seed and a picture's name alone. A blur's kernel is written as NAME.kernel.txt, the boxes of
-    drawn text as NAME.boxes.txt, where the methods that need them look.
+    drawn text as NAME.boxes.txt, where the methods that need them look. The same call again goes on where it was cut
+    off, and makes those pictures again that have changed since.
 
     Args:
         recipe: see :func:`degradation`; or one of videos (`degrading_clips.CLIP_RECIPES`): rolling-shutter.
         data: source of pictures, or of videos.
-        out: folder; what lies there of other names is left alone.
+        out: folder.
         seed: of the chance.
-        overwrite: whether files of the same names may be replaced.
+        overwrite: whether what another call wrote to ``out`` may be replaced.
         say: called with the number of pictures done.
 
     Returns:
-        how many were written; ``.skipped`` lists those that could not be used.
+        how many were written now; ``.kept`` counts those that were there already, ``.skipped`` lists those that could
+        not be used.
 
     Raises:
-        UserError: an unknown recipe, a place that is the input's, files that are there already.
+        UserError: an unknown recipe, a place that is the input's or holds something else, another process at work
+            there.
     """
     where, options = parse(recipe)
     if where in CLIP_RECIPES:
         return degrade_clips(where, options, data, Path(out), TABLE, overwrite=overwrite, say=say)
-    pipeline, out = degradation(recipe), Path(out)
+    pipeline = degradation(recipe)
     source = open_source(data, modality="image", split="all")
     mirrored = _mirrored(recipe, source)
-    job: Any = applying.Job(None, source, out, given=data)  # type: ignore[arg-type]
-    applying.refuse_input(job)
-    paths = _folder.places(source.names, lambda own: own or ".png")
-    there = [path for path in [*paths, Path(TABLE)] if (out / path).exists()]
-    if there and not overwrite:
-        raise UserError(f"--out {out}: {there[0]} is there already; choose another folder, or add --overwrite")
-    rows: list[list[Any]] = []
-    skipped: Skipped = []
-    with applying.writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        for i, path in enumerate(paths):
-            try:
-                rows.append(_one(source, i, pipeline, out / path, seed, mirrored))
-            except SampleError as error:
-                skipped.append((source.names[i], error.reason))
-            say(i + 1)
-        columns = ["name", "seed", *(f"{type(op).__name__}.{column}" for op in pipeline.ops for column in op.columns)]
-        columns += ["mirrored"] if mirrored is not None else []
-        applying.write_csv(out / TABLE, columns, rows)
-        applying.list_skipped(out, skipped)
-    return Applied(len(rows), out, skipped)
+    drawn = {"pipeline": repr(pipeline.ops), "seed": seed}
+    if mirrored is not None:
+        drawn["of"] = mirrored.fingerprint()
+    job = Copies.of(recipe, drawn, source, Path(out), given=data, overwrite=overwrite, say=say)
+    columns = ["name", "seed", *(f"{type(op).__name__}.{column}" for op in pipeline.ops for column in op.columns)]
+    columns += ["mirrored"] if mirrored is not None else []
+    return _folder.write(
+        job,
+        _folder.places(source.names, lambda own: own or ".png"),
+        lambda i, path: _one(source, i, pipeline, path, seed, mirrored),
+        growing=mirrored is None,  # which picture is mirrored depends on how many there are
+        table=lambda rows: applying.write_csv(job.out / TABLE, columns, rows),
+    )
 
 
 def _mirrored(recipe: str, source: Any) -> Any:
@@ -206,10 +202,16 @@ def _one(source: Any, i: int, pipeline: Pipeline, path: Path, seed: int, mirrore
             made, *other = _reflected(unit, mirrored, pipeline.ops[0], params, rng, name)
     except UserError as error:
         raise SampleError(name, str(error)) from error
-    path.parent.mkdir(parents=True, exist_ok=True)
+    kernel, boxes = (path.with_name(f"{path.stem}.{what}.txt") for what in ("kernel", "boxes"))
+    for beside_it in (kernel, boxes):
+        beside_it.unlink(missing_ok=True)  # of another recipe, or of a process that was killed
     write_image(path, from_unit(np.clip(made, 0, 1), image.dtype, limits), resized(beside, made.shape[:2]))
     if "kernel" in facts:
-        np.savetxt(path.with_name(f"{path.stem}.kernel.txt"), facts["kernel"], fmt="%.8g")
+        _write_numbers(kernel, facts["kernel"], "%.8g")
     if any(isinstance(op, views.DrawText) for op in pipeline.ops):
-        np.savetxt(path.with_name(f"{path.stem}.boxes.txt"), views.mask_boxes(facts["mask"]), fmt="%d")
+        _write_numbers(boxes, views.mask_boxes(facts["mask"]), "%d")
     return [name, seed, *(f"{value:.10g}" for value in np.ravel(params).tolist()), *other]
+
+
+def _write_numbers(path: Path, numbers: np.ndarray, form: str) -> None:
+    replaced(path, lambda part: np.savetxt(part, numbers, fmt=form))

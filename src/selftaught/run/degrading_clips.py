@@ -11,9 +11,10 @@ import numpy as np
 from selftaught.data import Source, open_source
 from selftaught.data.rolling_shutter import BETWEEN, DualReversed
 from selftaught.data.spec import call
-from selftaught.errors import SampleError, UserError
+from selftaught.errors import UserError
 from selftaught.run import applying
-from selftaught.run.applying import Applied, Job, Skipped
+from selftaught.run.applying import Applied
+from selftaught.run.copies import Copies
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._pictures import write_image
 
@@ -55,55 +56,59 @@ def degrade_clips(
 ) -> Applied:
     """Write the pairs of every video as frames: OUT/t2b/NAME/000000.png, OUT/b2t/..., and OUT/gs/... the clean ones.
 
-    They are what ``--data 'pairs:OUT?t2b=t2b&b2t=b2t&gs=gs'`` reads. Nothing is drawn.
+    They are what ``--data 'pairs:OUT?t2b=t2b&b2t=b2t&gs=gs'`` reads. Nothing is drawn. The same call again goes on
+    where it was cut off.
 
     Args:
         recipe: one of `CLIP_RECIPES`.
         options: of the recipe.
         data: source of clips.
-        out: folder; what lies there of other names is left alone.
+        out: folder.
         table: name of the table of what was made of which frames.
-        overwrite: whether files of the same names may be replaced.
+        overwrite: whether what another call wrote to ``out`` may be replaced.
         say: called with the number of pairs done.
 
     Returns:
-        how many pairs were written.
+        how many pairs were written now.
 
     Raises:
-        UserError: an unknown option, a place that is the input's, files that are there already, no long enough clip.
+        UserError: an unknown option, a place that is the input's or holds something else, no long enough clip.
     """
     arrange = call(CLIP_RECIPES[recipe][1], recipe, options)
     source = open_source(data, modality="clip", split="all")
-    applying.refuse_input(Job(None, source, out, given=data))  # type: ignore[arg-type]
     pairs: Any = arrange(source)
     folders = [path.with_suffix("") for path in _folder.places(source.names, lambda own: own)]
     if len(set(folders)) < len(folders):
         folders = _folder.places(source.names, lambda own: own)
-    there = [p for part in PARTS for f in folders if (p := out / part / f).exists()]
-    if (there or (out / table).exists()) and not overwrite:
-        found = there[0] if there else out / table
-        raise UserError(f"--out {out}: {found.relative_to(out)} is there already; choose another, or add --overwrite")
-    rows: list[list[Any]] = []
-    skipped: Skipped = []
-    counts = np.zeros(len(source), dtype=np.int64)
-    with applying.writing(out):
-        for i, (clip, start) in enumerate(pairs.places.tolist()):
-            try:
-                sample = pairs.sample(i, ["clip", "gs"])
-                _write(out, folders[clip], int(counts[clip]), sample)
-                rows.append([f"{folders[clip]}/{counts[clip]:06d}.png", source.names[clip], start, pairs.readout])
-                counts[clip] += 1
-            except SampleError as error:
-                skipped.append((pairs.names[i], error.reason))
-            say(i + 1)
-        applying.write_csv(out / table, ["name", "video", "first frame", "read-out in frames"], rows)
-        applying.list_skipped(out, skipped)
-    return Applied(len(rows), out, skipped)
+    drawn = {name: getattr(pairs, name) for name in ("readout", "between", "side")}
+    job = Copies.of(recipe, drawn, pairs, out, given=data, overwrite=overwrite, say=say)
+    clips = pairs.places[:, 0]
+    numbers = np.arange(len(clips)) - np.searchsorted(clips, clips)  # of each pair among those of its clip
+
+    def make(i: int, path: Path) -> list[Any]:
+        clip, start = pairs.places[i].tolist()
+        _write(out, folders[clip], int(numbers[i]), pairs.sample(i, ["clip", "gs"]))
+        return [f"{folders[clip]}/{numbers[i]:06d}.png", source.names[clip], start, pairs.readout]
+
+    def clear() -> None:
+        for frame in (p for part in PARTS for folder in folders for p in (out / part / folder).glob("*.png")):
+            frame.unlink()
+
+    columns = ["name", "video", "first frame", "read-out in frames"]
+    return _folder.write(
+        job,
+        [Path(PARTS[0]) / folders[clip] / f"{number:06d}.png" for clip, number in zip(clips, numbers, strict=True)],
+        make,
+        growing=False,
+        table=lambda rows: applying.write_csv(out / table, columns, rows),
+        clear=clear,
+    )
 
 
 def _write(out: Path, folder: Path, number: int, sample: dict[str, np.ndarray]) -> None:
+    """The frames of one pair; the one that says that it is there comes last."""
     clean = sample["gs"]
-    groups = {"t2b": sample["clip"][:1], "b2t": sample["clip"][1:], "gs": clean}
+    groups = {"gs": clean, "b2t": sample["clip"][1:], "t2b": sample["clip"][:1]}
     for part, frames in groups.items():
         place = out / part / folder
         place.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._paths import expanded
 from selftaught.data import open_source
 from selftaught.errors import UserError
 from selftaught.evaluation import Result, table
@@ -179,7 +180,7 @@ def leading(layout: Layout) -> Evaluation:
 def _whole(data: str | Path) -> str:
     """A source's name, a path in full, so that two ways of naming one place are one."""
     where, mark, options = str(data).partition("?")
-    path = Path(where).expanduser()
+    path = expanded(where)
     return (str(path.resolve()) if path.exists() else where) + mark + options
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from selftaught import evaluation
+from selftaught._paths import expanded
 from selftaught.data import Source, open_source
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError, require
@@ -38,7 +38,7 @@ def prompts(name: str) -> tuple[str, ...]:
     if name == "clip":
         known: Any = require("open_clip", "clip")
         return tuple(make("{}") for make in known.OPENAI_IMAGENET_TEMPLATES)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if not path.is_file():
         raise UserError(f"--templates {name}: no such file; or one of {', '.join(evaluation.TEMPLATES)}, clip")
     lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from selftaught import evaluation
+from selftaught._paths import expanded
 from selftaught.data import LOCATIONS, METADATA, Metadata, Source, open_copies, open_source, read_metadata
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
@@ -228,14 +229,14 @@ def _whole(folder: Path) -> Source:
 
 
 def _folder_of(reference: Any) -> Path:
-    path = Path(reference).expanduser() if isinstance(reference, str | Path) else None
+    path = expanded(reference) if isinstance(reference, str | Path) else None
     if path is None or not path.is_dir():
         raise UserError(f"--reference {reference}: no such folder")
     return path
 
 
 def _mapping(path: str | Path) -> dict[str, tuple[str, ...]]:
-    content = read_yaml(Path(path).expanduser())
+    content = read_yaml(expanded(path))
     found = {str(name): (v,) if isinstance(v, str) else v for name, v in content.items()}
     for name, names in found.items():
         if not isinstance(names, list | tuple) or not all(isinstance(n, str | int) for n in names):

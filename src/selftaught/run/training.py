@@ -23,7 +23,6 @@ from selftaught.run.layout import (
     environment,
     is_free,
     new_folder,
-    read_yaml,
     write_yaml,
 )
 from selftaught.run.ranks import is_first
@@ -83,7 +82,7 @@ def _prepared(
     if "views" in given and not hasattr(kind.config_class, "views"):
         given["own_views"] = given.pop("views")
     own = own_views.described(given.pop("own_views")) if "own_views" in given else None
-    base = read_yaml(Path(config)) if isinstance(config, str | Path) else config
+    base = configuration.base(config, data)
     streams = dict((base or {}).get("settings", {}).get("streams") or {})
     streams |= {role: given.pop(role) for role in kind.roles if role in given}
     original = transformed(kind, given.get("init") or (base or {}).get("settings", {}).get("init"))

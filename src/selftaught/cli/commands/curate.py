@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import selftaught
-from selftaught.catalog.rules import Natural, Positive, Range
+from selftaught.catalog.rules import Positive, Range, Seed
 from selftaught.catalog.source import read_options
 from selftaught.cli._command import Command
 from selftaught.cli.options import add_option, checked, say
@@ -25,7 +25,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
         sub, "--eps", Annotated[float, Range(0, 2)],
         "semdedup, in place of --keep: drop what has a cosine above 1 - eps with a kept sample",
     )  # fmt: skip
-    checked(sub, "--seed", Natural, "fixes starts and draws", default=0)
+    checked(sub, "--seed", Seed, "fixes starts and draws", default=0)
     sub.add_argument("--split", default="all", help="part of the source: all (default), train, test")
     checked(
         sub,

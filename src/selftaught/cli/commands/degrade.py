@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from selftaught.catalog.rules import Natural
+from selftaught.catalog.rules import Seed
 from selftaught.cli._command import Command
 from selftaught.cli.options import checked
 
@@ -18,8 +18,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("input", help="source of pictures, or of videos")
     sub.add_argument("out", help="folder for the copies, and for degraded.csv, which says what was done to each")
-    checked(sub, "--seed", Natural, "fixes what is drawn", default=0)
-    sub.add_argument("--overwrite", action="store_true", help="replace files of the same names")
+    checked(sub, "--seed", Seed, "fixes what is drawn", default=0)
+    sub.add_argument("--overwrite", action="store_true", help="replace what another call wrote to the folder")
 
 
 def _call(options: argparse.Namespace) -> None:
@@ -27,6 +27,7 @@ def _call(options: argparse.Namespace) -> None:
     from rich.progress import Progress
 
     from selftaught.run.degrading import TABLE, degrade
+    from selftaught.run.ranks import is_first
 
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("degrade", total=None)
@@ -38,7 +39,10 @@ def _call(options: argparse.Namespace) -> None:
             overwrite=options.overwrite,
             say=lambda done: bar.update(task, completed=done),
         )
-    print(f"{written} written to {options.out}; what was done to each: {written.out / TABLE}")
+    if not is_first():
+        return
+    kept = f", {written.kept} were there already" if written.kept else ""
+    print(f"{written} written to {options.out}{kept}; what was done to each: {written.out / TABLE}")
     if written.skipped:
         print(f"{len(written.skipped)} could not be used, listed in {written.listed}")
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from selftaught._paths import expanded
 from selftaught.data.combining.devices import Devices, align, windows_of_arrays
 from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
@@ -69,7 +70,7 @@ def open_devices(
     Raises:
         UserError: nothing there; fewer than two devices; no recording of all; a file without time and no rate.
     """
-    path = Path(address).expanduser()
+    path = expanded(address)
     if missing not in ("recording", "device"):
         raise UserError(f"devices:{address}: missing={missing} is neither recording nor device")
     if not scale > 0 or not gap > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from selftaught._paths import expanded
 from selftaught.data.arrays import open_image_arrays, open_npy
 from selftaught.data.datasets import open_torchvision
 from selftaught.data.decoding import IMAGE_SUFFIXES
@@ -38,7 +39,7 @@ def open_named_images(address: str, *, channels: int | None = None) -> ImageSour
     Raises:
         UserError: there is no such path, or no image in it.
     """
-    path = Path(address).expanduser()
+    path = expanded(address)
     if path.is_dir():
         return open_folder(path, f"{path.resolve().name}/", channels=channels)
     if not path.is_file():

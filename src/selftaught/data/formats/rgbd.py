@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from selftaught._paths import expanded
 from selftaught.data.decoding import decode, read_bytes
 from selftaught.data.files import file_stamps
 from selftaught.data.formats._format import Format
@@ -166,7 +167,7 @@ def open_rgbd(
     Raises:
         UserError: no scene there, a broken pose or camera, a number out of range.
     """
-    root = Path(address).expanduser()
+    root = expanded(address)
     where = f"rgbd:{address}"
     if layout not in ("auto", *LAYOUTS):
         raise UserError(f"{where}: layout={layout} may be auto, {', '.join(LAYOUTS)}")

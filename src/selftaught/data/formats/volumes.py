@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._paths import expanded
 from selftaught.data.arrays import IMAGE_KEYS, Pieces, collect
 from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
@@ -242,7 +243,7 @@ def open_named_volumes(address: str, *, channels: int | None = None) -> Source:
     Raises:
         UserError: there is no such path, or no volume in it.
     """
-    path = Path(address).expanduser()
+    path = expanded(address)
     if path.is_dir():
         return open_volumes(path, f"{path.resolve().name}/", channels=channels)
     if path.suffix.lower() == ".npz":
@@ -262,7 +263,7 @@ def kind_by_shape(spec: Any) -> tuple[str, str]:
     Args:
         spec: the source as a user names it.
     """
-    path = Path(str(spec).partition("?")[0]).expanduser() if isinstance(spec, str | Path) else None
+    path = expanded(str(spec).partition("?")[0]) if isinstance(spec, str | Path) else None
     if path is None or not path.exists():
         return "", ""
     names = walk(path, (".npy",))[:1] if path.is_dir() else [path.name] if path.suffix.lower() == ".npy" else []

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from selftaught.data import Source
 from selftaught.errors import SampleError, UserError
@@ -19,13 +20,28 @@ _OWN = {MARK, LOCK, DONE, "skipped.csv"}
 _LONGEST = 251  # bytes of a file's name: the 255 that file systems take, less those of `spare`
 
 
-def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None]) -> Applied:
+Table = Callable[[list[list[Any]]], None]
+"""Writes a table of what ``make`` returned for each finished file, in their order."""
+
+
+def write(
+    job: Job,
+    paths: Sequence[Path],
+    make: Callable[[int, Path], Any],
+    *,
+    growing: bool = True,
+    table: Table | None = None,
+    clear: Callable[[], None] = lambda: None,
+) -> Applied:
     """Make the file of every sample that has none yet; those whose input has changed since are made again.
 
     Args:
         job: method, source and place, a folder.
         paths: file of every sample, below ``job.out``; see `places`.
         make: of a sample's number and its file: writes it, whole or not at all.
+        growing: whether an input that has changed since (a folder with more files now) is still the same work.
+        table: called when all files are made; ``make`` then returns each file's row, plain values, noted with it.
+        clear: takes away what other work left beside ``paths``, where ``job.overwrite`` allows it.
 
     Returns:
         how many files were written now, how many were kept, and which samples have none.
@@ -36,7 +52,7 @@ def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None]) ->
     """
     out = job.out
     if out.suffix.lower() in (".parquet", ".npy", ".npz", ".csv") or out.is_file():
-        raise UserError(f"--out {out}: {job.method.slug} writes a file per sample; give a folder")
+        raise UserError(f"--out {out}: {job.maker} writes a file per sample; give a folder")
     applying.refuse_input(job)
     if clash := {p.resolve() for p in applying.input_paths(job.given)} & {(out / path).resolve() for path in paths}:
         raise UserError(f"--out {out}: would overwrite the input {sorted(clash)[0]}; choose another folder")
@@ -49,7 +65,12 @@ def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None]) ->
             return Applied(found[0], out, found[2], found[1])
         taken = out.is_dir() and any(not _own(entry) and not is_part(entry) for entry in out.iterdir())
         with team.leading(), applying.held(out / LOCK, out):
-            known = applying.begin(job, out / MARK, taken=taken, clear=lambda: _clear(out, paths), growing=True)
+
+            def clear_all() -> None:
+                clear()
+                _clear(out, paths)
+
+            known = applying.begin(job, out / MARK, taken=taken, clear=clear_all, growing=growing)
             for left in [path for path in out.rglob("*.part*") if is_part(path)]:
                 left.unlink()  # of a process that was killed; no other is at work here
             _gather_done(out, fresh=known is None)
@@ -58,6 +79,9 @@ def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None]) ->
             for other in team.gather():
                 written, kept = written + other["written"], kept + other["kept"]
                 skipped += [(name, reason) for name, reason in other["skipped"]]
+            if table is not None:
+                rows = _rows(out)
+                table([rows[path] for path in map(str, paths) if path in rows])
             applying.list_skipped(out, skipped)
             applying.finish(out / MARK, written + kept, skipped)
     return Applied(written, out, skipped, kept)
@@ -79,7 +103,7 @@ def _own(entry: Path) -> bool:
     return entry.name in _OWN or entry.name.startswith(DONE + ".")
 
 
-def _make(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None], team: Crew) -> tuple[int, int, Skipped]:
+def _make(job: Job, paths: Sequence[Path], make: Callable[[int, Path], Any], team: Crew) -> tuple[int, int, Skipped]:
     """This process's share of the files: how many were written and kept, and the samples that have none."""
     out, say, written, kept = job.out, team.alive(job.say), 0, 0
     skipped: Skipped = []
@@ -90,8 +114,7 @@ def _make(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None], te
             there = (out / path).exists() or spare(out / path).exists()
             if not there or not done.holds(path, stamp(i)):
                 (out / path).parent.mkdir(parents=True, exist_ok=True)
-                make(i, out / path)
-                done.add(path, stamp(i))
+                done.add(path, stamp(i), make(i, out / path))
                 written += 1
             else:
                 kept += 1
@@ -109,22 +132,35 @@ class _Done:
 
     def __init__(self, out: Path, team: Crew) -> None:
         self.path = out / (DONE if team.first else f"{DONE}.{team.rank}")
-        self._stamps: dict[str, str] = {}
-        for line in _lines(out / DONE):
-            try:
-                name, stamp = json.loads(line)
-            except ValueError:  # cut off while it was written: that picture is made again
-                continue
-            self._stamps[name] = stamp
+        self._stamps = {note[0]: note[1] for note in _notes(out / DONE)}
 
     def holds(self, path: Path, stamp: str) -> bool:
         """Whether a file was finished from just this state of the input."""
         return self._stamps.get(str(path)) == stamp
 
-    def add(self, path: Path, stamp: str) -> None:
-        """Note a finished file."""
+    def add(self, path: Path, stamp: str, row: Any = None) -> None:
+        """Note a finished file, and its row of a table where there is one."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([str(path), stamp]) + "\n")
+            file.write(json.dumps([str(path), stamp, *([] if row is None else [row])]) + "\n")
+
+
+def _rows(out: Path) -> dict[str, list[Any]]:
+    """The rows that all processes noted with their files."""
+    notes = [note for path in (out / DONE, *sorted(out.glob(DONE + ".*"))) for note in _notes(path)]
+    return {note[0]: note[2] for note in notes if len(note) > 2}
+
+
+def _notes(path: Path) -> list[list[Any]]:
+    """The lines of a file of finished files; what was cut off while it was written is none: that file is made again."""
+    found = []
+    for line in _lines(path):
+        try:
+            note = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(note, list) and len(note) > 1:
+            found.append(note)
+    return found
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,0 +1,272 @@
+"""Kills before and after every file is put in place: what goes on must end as if it had never been killed.
+
+    python benchmarks/robustness/kills.py [--only WORDS]
+
+Training: every kind of run that keeps something of its own (stages, averaged and best weights, a state per sample, a
+queue, two networks in turn, a run changed into another): SIGKILL, then ``--resume``, or the same command where nothing
+had been begun; weights, checkpoints of stages and the rows of metrics.csv must be those of the uncut run, to the bit.
+Other commands: SIGKILL, the same command again, and every file must be as the uncut command leaves it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trials import Table, Trial, command, forked, start
+
+from tests.harness import TINY_RUNS, killing, train_tiny
+
+TRAINED = (
+    "encoder", "two stages, EMA, best weights", "state per sample", "queue", "restorer", "GAN of two stages",
+    "unlearning",
+)  # fmt: skip
+_CLOCK = {"seconds", "epoch seconds", "samples/s", "samples_per_second", "time", "date", "began", "elapsed", "version"}
+
+
+def killed(work: Callable[[], Any], moment: int) -> Trial:
+    """Do something in a process of its own that is killed at a moment of putting files in place."""
+
+    def dying() -> Any:
+        with killing(moment, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+            return work()
+
+    return forked(dying)
+
+
+def moments(work: Callable[[], Any], note: Path) -> int:
+    """Do it whole, and count the moments at which it could be killed."""
+
+    def counting() -> Any:
+        with killing(None) as passed:
+            code = work()
+        note.write_text(str(passed[0]))
+        return code
+
+    trial = forked(counting)
+    if trial.code != 0:
+        raise RuntimeError(f"the uncut command failed: {trial.err[-2000:]}")
+    return int(note.read_text())
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+def learnt(run: Path) -> dict[str, Any]:
+    """What a run must end in: weights, states at the ends of stages, and the rows of its metrics without clocks."""
+    from safetensors.numpy import load_file
+
+    found: dict[str, Any] = {}
+    for path in sorted(run.rglob("*")):
+        name = str(path.relative_to(run))
+        if path.suffix == ".safetensors":
+            found |= {f"{name} {k}": v.tobytes() for k, v in load_file(path).items()}
+        elif path.name == "final.pt":
+            found[name] = _tensors(path)
+        elif path.name == "metrics.csv":
+            found[name] = metrics(path)
+        elif path.suffix == ".ckpt":
+            found[name] = "there"
+    return found
+
+
+def _tensors(path: Path) -> bytes:
+    import torch
+
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    return b"".join(v.numpy().tobytes() for v in state.values() if isinstance(v, torch.Tensor))
+
+
+def metrics(path: Path) -> list[tuple[str, ...]]:
+    """The rows of a metrics.csv, without the columns of clocks."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [tuple(f"{k}={v}" for k, v in row.items() if not any(c in k for c in ("second", "time"))) for row in rows]
+
+
+def differing(expected: dict[str, Any], found: dict[str, Any]) -> str:
+    """In a few words what differs."""
+    wrong = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
+    return f"other: {', '.join(sorted(wrong)[:3])}" if wrong else ""
+
+
+def training(table: Table, kind: str, place: Path) -> None:
+    """Every kill of one kind of run."""
+    tiny = TINY_RUNS[kind]
+    with table.row(f"train, {kind} ({tiny.slug}): same weights after --resume") as row:
+        if tiny.begins_with:
+            forked(lambda: train_tiny(tiny.begins_with, place / tiny.begins_with, place) and 0)
+        tiny.source(place)
+        seams = moments(lambda: train_tiny(kind, place / "whole", place) and 0, place / "seams")
+        expected = learnt(place / "whole")
+        for moment in range(seams):
+            out = place / "cut"
+            shutil.rmtree(out, ignore_errors=True)
+            trial = killed(lambda out=out: train_tiny(kind, out, place) and 0, moment)
+            fault = trial.fault if trial.code == -signal.SIGKILL else f"was not killed: {trial.fault or trial.code}"
+            if not fault:
+                again = forked(lambda out=out: train_tiny(kind, out, place) and 0)
+                fault = again.fault or again.said or differing(expected, learnt(out))
+            row.add(f"moment {moment} of {seams}", fault)
+        shutil.rmtree(place / "whole")
+
+
+# ---- every other command ---------------------------------------------------------------------------------------------
+def written(folder: Path) -> dict[str, Any]:
+    """Every file below a folder as what it says: tables and JSON without clocks, the others to the byte."""
+    found: dict[str, Any] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".json":
+            found[name] = timeless(json.loads(path.read_text()))
+        elif path.suffix == ".npz":
+            found[name] = arrays(path)
+        elif path.name == "metrics.csv":
+            found[name] = metrics(path)
+        elif path.suffix == ".ckpt" or path.name.startswith("events.") or path.suffix == ".yaml":
+            found[name] = "there"  # holds clocks
+        elif path.suffix in (".html", ".svg"):
+            found[name] = len(path.read_bytes()) > 1000
+        elif path.name == ".done":  # a line for each file, in the order in which they were made
+            found[name] = sorted(set(path.read_text().splitlines()))
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def arrays(path: Path) -> dict[str, bytes]:
+    """What an archive of arrays holds."""
+    import numpy as np
+
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        return {name: file[name].tobytes() for name in file.files}
+
+
+def timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if k not in _CLOCK and "second" not in k}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
+
+
+def repeated(table: Table, what: str, place: Path, prepare: Callable[[Path], None], argv: list[str]) -> None:
+    """Every kill of one command in a folder of its own, which must be the same in the end after the command again.
+
+    Args:
+        table: gets the row.
+        what: its name.
+        place: where to work.
+        prepare: puts into the folder what the command needs.
+        argv: the command, its paths relative to that folder.
+    """
+    from selftaught.cli import main
+
+    def fresh(name: str) -> Path:
+        folder = place / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        prepare(folder)
+        return folder
+
+    def work(folder: Path) -> Callable[[], int]:
+        def called() -> int:
+            os.chdir(folder)
+            return main(argv)
+
+        return called
+
+    with table.row(what) as row:
+        whole = fresh("work")
+        seams = moments(work(whole), place / "seams")
+        expected = written(whole)
+        for moment in range(seams):
+            folder = fresh("work")  # the same place: it is part of what some files say
+            trial = killed(work(folder), moment)
+            fault = "" if trial.code == -signal.SIGKILL else f"was not killed: {trial.fault or trial.code}"
+            if not fault:
+                again = command(*argv, place=folder)
+                fault = again.fault or again.said or differing(expected, written(folder))
+            row.add(f"moment {moment} of {seams}", fault)
+
+
+GRID = """
+name: small
+methods: [untrained, simclr]
+data: ["digits?n=80"]
+encoders: [cnn-small]
+seeds: 1
+options: {steps: 2, batch_size: 16, image_size: 16, projector: 16-8, augment: grey, workers: 0}
+probe: knn
+"""
+
+
+def others(table: Table, place: Path, only: str) -> None:
+    """Apply of every kind of output, evaluate, export, report, degrade, curate and a grid."""
+    runs = place / "runs"
+
+    def run_of(kind: str) -> Path:
+        out = runs / kind.replace(",", "").replace(" ", "-")
+        if not (out / "state.json").exists():
+            trial = forked(lambda: train_tiny(kind, out, runs) and 0)
+            if trial.code != 0:
+                raise RuntimeError(f"{kind}: {trial.err[-2000:]}")
+        return out
+
+    def with_run(kind: str) -> Callable[[Path], None]:
+        return lambda folder: shutil.copytree(run_of(kind), folder / "run") and None
+
+    def wanted(what: str) -> bool:
+        return only in what
+
+    for kind, tiny in TINY_RUNS.items():
+        data = tiny.input(runs)
+        more = [part for k, v in tiny.more.items() for part in (f"--{k}", str(v))]
+        for out in tiny.outs:
+            what = f"apply, {kind} ({tiny.slug}), to {out}: same files"
+            if wanted(what):
+                argv = ["apply", "run", data, "--out", out, "--workers", "0", *more]
+                repeated(table, what, place, with_run(kind), argv)
+    for kind in ("encoder", "restorer", "image and text", "classifier", "two stages, EMA, best weights"):
+        if wanted(what := f"evaluate, {kind}: same numbers"):
+            repeated(table, what, place, with_run(kind), ["evaluate", "run"])
+    for form in ("timm", "safetensors", "onnx"):
+        if wanted(what := f"export to {form}: same files"):
+            repeated(table, what, place, with_run("encoder"),
+                     ["export", "run", "--format", form, "--out", "exported"])  # fmt: skip
+    if wanted(what := "report: a whole page"):
+        repeated(table, what, place, with_run("encoder"), ["report", "run"])
+    photos = TINY_RUNS["restorer"].source(runs)
+    for recipe in ("blur?size=5&shortest=2", "text"):
+        if wanted(what := f"degrade {recipe.partition('?')[0]}: same files"):
+            repeated(table, what, place, lambda folder: None, ["degrade", recipe, photos, "out"])
+    if wanted(what := "degrade rolling-shutter: same files"):
+        walks = TINY_RUNS["depth"].source(runs)
+        repeated(table, what, place, lambda folder: None, ["degrade", "rolling-shutter?readout=2", walks, "out"])
+    if wanted(what := "curate: same files"):
+        repeated(table, what, place, with_run("encoder"),
+                 ["curate", "digits?n=80", "--encoder", "run", "--keep", "20", "--out", "kept"])  # fmt: skip
+    if wanted(what := "benchmark, a grid of two cells: same table"):
+
+        def grid(folder: Path) -> None:
+            (folder / "grid.yaml").write_text(GRID)
+
+        repeated(table, what, place, grid, ["benchmark", "grid.yaml", "--out", "grid"])
+
+
+def main() -> int:
+    """Train and attack; the number of kills that were not survived."""
+    table, place, options = start("kills", str(__doc__).splitlines()[0])
+    for kind in TRAINED:
+        if options.only in f"train, {kind}":
+            training(table, kind, place)
+    others(table, place, options.only)
+    return min(table.store() if not options.only else 0, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""What the counts of robustness share: commands in a process of their own, what counts as survived, the stored JSON.
+
+A trial is a fork of this process, in which everything heavy is loaded already: it takes what the command takes, and is
+killed as a command is (SIGKILL, a full disk, signals to its group). The parent itself never trains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
+os.environ.pop("SELFTAUGHT_RUN_FOLDER", None)
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+sys.path.append(str(ROOT / "benchmarks" / "speed"))
+_SHOWN = 12
+"""Failures of a row that are printed and stored."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a command ended.
+
+    Attributes:
+        code: its exit code; -9 where it was killed, None where it took too long.
+        out: what it printed.
+        err: what it printed as errors.
+    """
+
+    code: int | None
+    out: str
+    err: str
+
+    @property
+    def fault(self) -> str:
+        """What must never be, in a few words; "" where the command did, refused in a line, or was killed."""
+        if self.code is None:
+            return "took too long"
+        if "Traceback" in self.err + self.out:
+            return f"traceback: {self.err.strip().splitlines()[-1][:160]}"
+        if self.code == 2 and not self.said:
+            return "exit 2 without a word"
+        if self.code not in (0, 2, -signal.SIGKILL):
+            return f"exit {self.code}: {self.said[:120]}"
+        return ""
+
+    @property
+    def said(self) -> str:
+        """The line that says why there is no result."""
+        lines = [line for line in self.err.splitlines() if line.startswith(("selftaught:", "usage:"))]
+        return lines[-1] if lines else ""
+
+
+def forked(work: Callable[[], Any], seconds: float = 120, place: Path | None = None) -> Trial:
+    """Do something in a process of its own, the head of its own group.
+
+    Args:
+        work: returns the exit code, None for 0.
+        seconds: after which the whole group is killed.
+        place: its working folder; None for this process's.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                os.setsid()
+                os.dup2(out.fileno(), 1)
+                os.dup2(err.fileno(), 2)
+                sys.stdout, sys.stderr = (os.fdopen(os.dup(fd), "w", errors="surrogateescape") for fd in (1, 2))
+                os.chdir(place or ".")
+                code = int(work() or 0)
+            except SystemExit as error:
+                code = int(error.code or 0) if isinstance(error.code, int | None) else 2
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                with contextlib.suppress(OSError, ValueError):
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                os._exit(code)
+        code = _awaited(pid, seconds)
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+    return Trial(code, *texts)
+
+
+def _awaited(pid: int, seconds: float) -> int | None:
+    end, pause = time.monotonic() + seconds, 0.002
+    while time.monotonic() < end:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
+
+
+def command(*arguments: object, seconds: float = 120, place: Path | None = None) -> Trial:
+    """Run one command of the product in a process of its own."""
+
+    def work() -> int:
+        from selftaught.cli import main
+
+        return main([str(a) for a in arguments])
+
+    return forked(work, seconds, place)
+
+
+@dataclass
+class Row:
+    """A count: what was attacked, how often, how often it survived, and what went wrong."""
+
+    what: str
+    tried: int = 0
+    survived: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, which: str, fault: str) -> None:
+        """Count one attack; ``fault`` is "" where it was survived."""
+        self.tried += 1
+        self.survived += not fault
+        if fault:
+            self.failures.append(f"{which}: {fault}")
+            print(f"    {self.what} | {which}: {fault}", flush=True)
+
+
+class Table:
+    """The rows of one kind of attack, printed as they come and stored beside the script."""
+
+    def __init__(self, name: str, about: str) -> None:
+        self.name, self.about, self.rows, self.began = name, about, [], time.monotonic()
+
+    @contextlib.contextmanager
+    def row(self, what: str) -> Iterator[Row]:
+        """A row; its numbers are printed when it is done."""
+        one = Row(what)
+        self.rows.append(one)
+        yield one
+        print(f"{what:72s} tried {one.tried:4d}  survived {one.survived:4d}", flush=True)
+
+    def store(self) -> int:
+        """Write NAME.json; returns how many attacks were not survived."""
+        from common import machine
+
+        found = {
+            "about": self.about,
+            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+            "seconds": round(time.monotonic() - self.began),
+            "machine": machine(),
+            "rows": [
+                {"what": r.what, "tried": r.tried, "survived": r.survived}
+                | ({"failures": [f[:300] for f in r.failures[:_SHOWN]]} if r.failures else {})
+                for r in self.rows
+            ],
+        }
+        (HERE / f"{self.name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        tried, survived = (sum(getattr(r, part) for r in self.rows) for part in ("tried", "survived"))
+        print(f"{self.name}: tried {tried}, survived {survived}, {found['seconds']} s; written to {self.name}.json")
+        return tried - survived
+
+
+def load_all() -> None:
+    """Load what every command needs, once, so that a trial does not: what tiny runs loaded in a process of their own.
+
+    Nothing is computed here: a process that has taken a gradient can't be forked to take others.
+    """
+    import importlib
+
+    import torch
+
+    import selftaught
+    from tests.harness import TINY_RUNS, train_tiny
+
+    torch.set_num_threads(1)
+    note = Path(tempfile.mkdtemp(prefix="robustness-loaded-"))
+
+    def learn() -> None:
+        for kind, tiny in TINY_RUNS.items():
+            run = train_tiny(kind, note / kind, note)
+            if kind == "encoder":
+                run.evaluate()
+                run.apply(tiny.source(note), note / f"applied-{tiny.outs[0]}", workers=0)
+                run.export("safetensors", note / f"exported-{kind}")
+                run.report()
+        (note / "modules").write_text("\n".join(sys.modules))
+
+    trial = forked(learn, seconds=300)
+    if trial.code:
+        raise RuntimeError(f"tiny runs don't train: {trial.err[-3000:]}")
+    for name in (note / "modules").read_text().splitlines():
+        if name not in sys.modules and not name.startswith(("__", "tests.", "torch.ops", "torch.classes")):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+    _ = selftaught
+    shutil.rmtree(note)
+
+
+def start(name: str, about: str, argv: Sequence[str] | None = None) -> tuple[Table, Path, argparse.Namespace]:
+    """The table to fill, and an empty folder to work in that is gone at the end of the process."""
+    import atexit
+
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--place", default=None, help="folder to work in; a temporary one otherwise")
+    options = parser.parse_args(argv)
+    place = Path(tempfile.mkdtemp(prefix=f"robustness-{name}-", dir=options.place))
+    owner = os.getpid()
+    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(place, ignore_errors=True))
+    load_all()
+    return Table(name, about), place, options
+
+
+def counted(values: Sequence[str]) -> str:
+    """The commonest of some words with their numbers, for a glance."""
+    return ", ".join(f"{n}x {word}" for word, n in Counter(values).most_common(4))
