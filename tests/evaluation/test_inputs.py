@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from selftaught import catalog
 from selftaught.errors import UserError
 from selftaught.evaluation import PROTOCOLS, Protocol, _inputs, _protocol, knn, linear
 from selftaught.evaluation._threads import threads_for
@@ -128,6 +129,7 @@ def test_the_registry_is_complete_and_described():
         assert "\n" not in protocol.description
         assert f'"{protocol.inputs}" (' in " ".join((Protocol.__doc__ or "").split())
     assert list(PROTOCOLS) == sorted(PROTOCOLS)
+    assert catalog.protocols() == {name: protocol.description for name, protocol in PROTOCOLS.items()}
 
 
 def test_a_protocol_declared_twice_is_an_error():

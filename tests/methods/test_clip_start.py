@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 import selftaught
 from selftaught.errors import UserError
 from selftaught.networks.open_clips import open_clip_dual, open_clip_model, open_clip_plan
-from selftaught.run.forgetting import between
+from selftaught.run.suites.forgetting import between
 
 open_clip = pytest.importorskip("open_clip")
 DATA = "scenes?train=24&test=8&side=20"

@@ -19,8 +19,8 @@ from selftaught import methods, objectives
 from selftaught.data import open_source
 from selftaught.errors import UserError
 from selftaught.objectives.meta_loss_rescaling import features_of
-from selftaught.run import weighing
 from selftaught.run.outputs import weights
+from selftaught.run.suites import weighing
 
 
 class Toy(methods.MetaLossRescaling):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import selftaught
-from selftaught.run.correspondences import _places, draw_move, move
+from selftaught.run.suites.correspondences import _places, draw_move, move
 
 
 def test_a_moved_image_shows_its_places_where_they_should_be() -> None:

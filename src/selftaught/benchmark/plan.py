@@ -16,8 +16,8 @@ from selftaught.benchmark.cells import key_of
 from selftaught.benchmark.judging import PROBES
 from selftaught.data.spec import near
 from selftaught.errors import UserError
-from selftaught.evaluation.finetune import RECIPES
 from selftaught.evaluation.ood import NEIGHBOURS, SCORERS
+from selftaught.evaluation.tuning import RECIPES
 from selftaught.run.layout import read_yaml
 
 DEFAULTS: dict[str, Any] = {

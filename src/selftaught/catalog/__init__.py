@@ -21,6 +21,7 @@ from selftaught.catalog.cards import (
     stages,
     values,
 )
+from selftaught.catalog.protocols import protocols
 from selftaught.catalog.source import REQUIRED, Expression, Option, read_options
 from selftaught.catalog.taxonomy import branch_of, taxonomy, taxonomy_markdown, taxonomy_text
 from selftaught.catalog.text import card_text, table_markdown, table_text
@@ -41,6 +42,7 @@ __all__ = [
     "method_file",
     "options",
     "presets",
+    "protocols",
     "read_options",
     "roles",
     "search",

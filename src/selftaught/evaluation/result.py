@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -199,6 +200,10 @@ class Result:
 
     def __getitem__(self, key: str) -> Number:
         return self.numbers[key]
+
+    def noted(self, note: str) -> Result:
+        """The same with one more note."""
+        return dataclasses.replace(self, note="; ".join(n for n in (self.note, note) if n))
 
     def to_dict(self) -> dict[str, Any]:
         """Strict JSON: ``{"name", "numbers", "figures", "note"}``."""

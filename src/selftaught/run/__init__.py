@@ -24,7 +24,6 @@ from selftaught.run import (
     configuration,
     evaluations,
     extending,
-    image_text,
     outputs,
     reporting,
     samples,
@@ -37,6 +36,7 @@ from selftaught.run.evaluations import Found
 from selftaught.run.job import build
 from selftaught.run.layout import Layout
 from selftaught.run.ranks import is_first, local_rank, process_count
+from selftaught.run.suites import image_text
 from selftaught.run_settings import Settings
 
 __all__ = ["Run", "compare", "load", "train"]

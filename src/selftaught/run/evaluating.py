@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,7 +208,7 @@ def _own_classes(protocol: evaluation.Protocol, model: Method, part: Source, ben
     """The model's own classes, compared with the source's by name."""
     known, note = _of_known_classes(protocol.name, part, bench)
     logits, _, index = embed(model, part.subset(known.rows), predict=True)
-    return noted(protocol(logits, known.labels[index]), note)
+    return protocol(logits, known.labels[index]).noted(note)
 
 
 @dataclass(frozen=True)
@@ -240,11 +239,6 @@ def _of_known_classes(name: str, part: Source, bench: Bench) -> tuple[_Known, st
     lost = len(codes) - len(rows)
     note = f"{lost} samples of classes that the run does not know ({', '.join(strange[:5])}) left out" if lost else ""
     return _Known(rows, labels[rows]), note
-
-
-def noted(result: Result, note: str) -> Result:
-    """The result with one more note."""
-    return dataclasses.replace(result, note="; ".join(n for n in (result.note, note) if n))
 
 
 def _second_view(model: Method, source: Source) -> np.ndarray | None:
@@ -282,4 +276,4 @@ def _as_classifier(protocol: evaluation.Protocol, model: Method, part: Source, b
     def scores(pixels: torch.Tensor) -> torch.Tensor:
         return model.predict({"views": [model.normalise(pixels)]})
 
-    return noted(protocol(scores, images, truth, device=model.device), note)
+    return protocol(scores, images, truth, device=model.device).noted(note)

@@ -15,7 +15,7 @@ from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.run.applying import weights_digest, writing
 from selftaught.run.features import stream
-from selftaught.run.image_text import worded
+from selftaught.run.suites.image_text import worded
 
 __all__ = ["Found", "Index", "nearest_rows", "search"]
 

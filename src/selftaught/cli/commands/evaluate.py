@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from selftaught import catalog
 from selftaught.catalog.rules import Count
 from selftaught.cli._command import Command
 from selftaught.cli.options import add_partial, checked, names, say
@@ -21,12 +22,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--protocol",
         metavar="A,B",
-        help="knn, linear, linear-sgd, fewlabel, retrieval, diagnostics, classify, robustness, finetune, restoration, "
-        "clustering, regression, copy-detection, geolocalisation, fairness-retrieval, fairness-labels, hit-rate, "
-        "restricted, layerwise, segmentation, segmentation-knn, correspondence, unlearning, zero-shot, text-retrieval, forgetting, "
-        "base-to-new, recall, device-finetune, heads, depth, depth-weather, label-noise, residual-text, editing, "
-        "point-linear, point-knn, point-pca, scene-segmentation, scene-detection, temporal, dice, slice-position; "
-        "default those that the data admit",
+        help=f"{', '.join(catalog.protocols())}; default those that the data admit",
     )
     sub.add_argument("--clean", help="folder of clean images of the same names (restoration)")
     checked(sub, "--seeds", Count, "draws of labelled subsets (default 5)", default=5)
@@ -43,8 +39,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
         "base_lr, weight_decay, warmup_epochs, drop_path, mixup, cutmix, smoothing, crop, randaug, erasing",
         metavar="A=X,B=Y")  # fmt: skip
     add("--reference", "folder to search (geolocalisation, fairness-retrieval), class folders to learn the classes "
-        "from (restricted, fairness-labels, hit-rate; default the run's data), what the start learnt from (forgetting), "
-         "or a run to compare with (unlearning)"
+        "from (restricted, fairness-labels, hit-rate; default the run's data), what the start learnt from "
+         "(forgetting), or a run to compare with (unlearning)"
     )  # fmt: skip
     add("--labels", "YAML or JSON: label set to classes (fairness-labels), or folder to classes (restricted)")
     add("--by", "columns of metadata.csv to part the images by", type=names, metavar="A,B")

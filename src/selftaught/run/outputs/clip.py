@@ -19,7 +19,6 @@ from selftaught.errors import SampleError, UserError
 from selftaught.networks import tiled
 from selftaught.report import images as pictures
 from selftaught.run.applying import Applied, Job, Skipped, adapt
-from selftaught.run.evaluating import noted
 from selftaught.run.features import check_channels
 from selftaught.run.layout import write_json
 from selftaught.run.outputs import _folder
@@ -106,7 +105,7 @@ class Clip(Output):
         note = f"{len(lost)} clips left out ({lost[0][0]}: {lost[0][1]})" if lost else ""
         if bench.options.adapt:
             note = "; ".join(part for part in ("adapted to these clips first", note) if part)
-        result = {kind: noted(one, note) for kind, one in result.items()}
+        result = {kind: one.noted(note) for kind, one in result.items()}
         return Judged({"restoration": result}, sections=_sections(rows, result))
 
     def draw(self, page: Page) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.report import images as pictures
 from selftaught.run.applying import Applied, Job, Skipped
-from selftaught.run.evaluating import noted
 from selftaught.run.layout import write_json
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
@@ -102,7 +101,7 @@ class Depth(Output):
                 maps = [_flat(row) if method is None else _estimate_row(method, row, altered) for row in rows]
                 crop = bench.method.config.crop
                 made = evaluation.depth(maps, truths, masks=_whole(masks, truths), names=names, crop=crop)
-                found[protocol][kind] = noted(made, f"{len(lost)} clips left out" if lost else "")
+                found[protocol][kind] = made.noted(f"{len(lost)} clips left out" if lost else "")
                 if kind == "this" and (not shown or not altered):
                     shown = maps
         picked = np.linspace(0, len(rows) - 1, min(_SHOWN, len(rows))).astype(int)

@@ -18,7 +18,6 @@ from selftaught.engine.batches import render_sample, stack_views
 from selftaught.errors import SampleError, UserError
 from selftaught.report import images as pictures
 from selftaught.run.applying import Applied, Job, Skipped
-from selftaught.run.evaluating import noted
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
 from selftaught.run.outputs._pictures import write_image
@@ -86,7 +85,7 @@ class EditOutput(Output):
             bench.say(f"editing: {kind}")
             made = [b["image"] if editor is None else _edited(editor, b) for b in batches]
             note = f"{len(lost)} edits left out" if lost else ""
-            found[kind] = noted(_judged(method, batches, made), note)
+            found[kind] = _judged(method, batches, made).noted(note)
             shown = shown or made
         return Judged({"editing": found}, sections={"pictures": _table(batches, shown)})
 

@@ -24,7 +24,6 @@ from selftaught.networks import tiled
 from selftaught.report import images as pictures
 from selftaught.run import samples
 from selftaught.run.applying import Applied, Job, Skipped
-from selftaught.run.evaluating import noted
 from selftaught.run.features import check_channels
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
@@ -94,7 +93,7 @@ class Image(Output):
             )
             for kind in ("this", "raw")
         }
-        result = {kind: noted(one, _left_out(lost)) for kind, one in result.items()}
+        result = {kind: one.noted(_left_out(lost)) for kind, one in result.items()}
         found = {"restoration": result}
         several = [row.answers for row in rows if row.answers is not None]
         if several:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from selftaught.run import forgetting
 from selftaught.run.bench import Bench
 from selftaught.run.outputs._base import Judged
 from selftaught.run.outputs.embedding import Embedding
+from selftaught.run.suites import forgetting
 
 __all__ = ["ImageText"]
 

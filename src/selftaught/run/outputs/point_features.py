@@ -19,7 +19,6 @@ from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation.points import principal_directions
 from selftaught.run.applying import Applied, Job
-from selftaught.run.evaluating import noted
 from selftaught.run.outputs import _clouds, _folder
 from selftaught.run.outputs._base import Judged, Output, Page
 
@@ -97,7 +96,7 @@ class PointFeatures(Output):
                 else:
                     judge = evaluation.point_linear if name == "point-linear" else evaluation.point_knn
                     made = judge(*sides[0], *sides[1])
-                found[name][kind] = noted(made, f"{_POINTS:,} points drawn of each scan")
+                found[name][kind] = made.noted(f"{_POINTS:,} points drawn of each scan")
         return Judged(found, sections={"clouds": _shown(bench.method, test)})
 
     def draw(self, page: Page) -> dict[str, Any]:

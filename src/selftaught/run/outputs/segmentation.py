@@ -20,7 +20,6 @@ from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
 from selftaught.report import images as pictures
 from selftaught.run.applying import Applied, Job, Skipped
-from selftaught.run.evaluating import noted
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
 from selftaught.run.outputs._pictures import replaced
@@ -173,7 +172,7 @@ def _dice(method: Any, source: Source) -> tuple[Result, list[list[str]]]:
     notes += (
         [f"numbers in masks that the network doesn't know, taken as background: {sorted(strange)}"] if strange else []
     )
-    return noted(result, "; ".join(notes)), rows
+    return result.noted("; ".join(notes)), rows
 
 
 def _position(method: Any, source: Source) -> Result:

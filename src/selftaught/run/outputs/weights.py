@@ -11,11 +11,12 @@ from selftaught.data.kinds import kind_of
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.report import images as pictures
-from selftaught.run import evaluating, reporting, weighing
+from selftaught.run import evaluating, reporting
 from selftaught.run.applying import Applied, Job
 from selftaught.run.outputs import _table
 from selftaught.run.outputs._base import Judged
 from selftaught.run.outputs.classes import Classes
+from selftaught.run.suites import weighing
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench

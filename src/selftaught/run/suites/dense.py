@@ -17,6 +17,7 @@ from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
 from selftaught.run.contenders import some
+from selftaught.run.suites._suite import suite
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
@@ -25,6 +26,7 @@ NAME, NEIGHBOURS = "segmentation", "segmentation-knn"
 _TRAIN, _TEST, _SIDE = 2000, 500, 64
 
 
+@suite(NAME)
 def judge(bench: Bench) -> dict[str, Result]:
     """Mean IoU of a head trained on the training part's masks, on the frozen encoder.
 
@@ -35,6 +37,7 @@ def judge(bench: Bench) -> dict[str, Result]:
     return {kind: evaluation.segmentation(*inputs, **options) for kind, inputs in _inputs(NAME, bench)}
 
 
+@suite(NEIGHBOURS)
 def judge_neighbours(bench: Bench) -> dict[str, Result]:
     """Mean IoU by the nearest labelled tokens of the training part.
 

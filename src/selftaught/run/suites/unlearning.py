@@ -13,6 +13,7 @@ from selftaught.evaluation.membership import Labelled, unlearning
 from selftaught.run import contenders, samples
 from selftaught.run.features import embed
 from selftaught.run.layout import Layout
+from selftaught.run.suites._suite import suite
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
@@ -21,6 +22,7 @@ NAME = "unlearning"
 _LIMIT_TRAIN, _LIMIT_TEST = 20_000, 10_000
 
 
+@suite(NAME, images_only=False)
 def judge(bench: Bench) -> dict[str, Result]:
     """What ``this`` model, the ``original`` one and a ``retrained`` one (``--reference RUN``) know of the samples.
 

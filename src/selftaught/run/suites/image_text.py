@@ -19,6 +19,7 @@ from selftaught.evaluation import Result
 from selftaught.run import samples
 from selftaught.run.contenders import some
 from selftaught.run.features import calibrate, stream, through
+from selftaught.run.suites._suite import suite
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
@@ -65,6 +66,7 @@ def worded(method: Method) -> Any:
 
 
 # ---- judging -----------------------------------------------------------------------------------------------------
+@suite(ZERO_SHOT)
 def judge_zero_shot(bench: Bench) -> dict[str, Result]:
     """Accuracy of the data's classes by their names, of ``this`` run and an untrained one.
 
@@ -99,6 +101,7 @@ def zero_shot(model: Any, test: Source, templates: Sequence[str]) -> Result:
     return evaluation.zero_shot(scores[0], labels, local=scores[1] if len(scores) > 1 else None, note=note)
 
 
+@suite(RETRIEVAL)
 def judge_text_retrieval(bench: Bench) -> dict[str, Result]:
     """R@k of captions by images and of images by captions, of ``this`` run and an untrained one.
 

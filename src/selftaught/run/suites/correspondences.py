@@ -17,7 +17,8 @@ from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
 from selftaught.run.contenders import some
-from selftaught.run.dense import mapped_models, side_of
+from selftaught.run.suites._suite import suite
+from selftaught.run.suites.dense import mapped_models, side_of
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
@@ -27,6 +28,7 @@ _LIMIT, _BATCH = 200, 32
 _TURN, _ZOOM, _MOVE, _LIGHT = 30.0, 1.3, 0.1, 0.3
 
 
+@suite(NAME)
 def judge(bench: Bench) -> dict[str, Result]:
     """PCK of nearest tokens between images and moved copies: up to 30 degrees, 1.3 times larger or smaller, a tenth of
     the side away, mirrored or not, of another brightness. The raw input is the pixels of each token's place.

@@ -14,6 +14,7 @@ from selftaught.data import Source
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
 from selftaught.run import contenders, samples
+from selftaught.run.suites._suite import suite
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
@@ -24,6 +25,7 @@ NAME = "device-finetune"
 _LIMIT, _STEPS = 20_000, 3000
 
 
+@suite(NAME, images_only=False)
 def judge(bench: Bench) -> dict[str, Result]:
     """Macro F1 of a classifier on the encoder, its first two convolutions frozen, the rest trained on ``--fraction``.
 

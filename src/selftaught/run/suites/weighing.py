@@ -18,6 +18,7 @@ from selftaught.objectives import majority_agreement
 from selftaught.run import samples
 from selftaught.run.contenders import some
 from selftaught.run.features import calibrate, raw, through
+from selftaught.run.suites._suite import suite
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
@@ -125,6 +126,7 @@ class dropping:
 
 
 # ---- the protocol ------------------------------------------------------------------------------------------------
+@suite(NAME, images_only=False)
 def judge(bench: Bench) -> dict[str, Result]:
     """Whether weights find the labels that were made wrong: the run's, an untrained one's, and a plain yardstick's.
 

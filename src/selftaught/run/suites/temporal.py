@@ -11,6 +11,7 @@ from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
 from selftaught.run.bench import Bench
 from selftaught.run.contenders import Contender, some
+from selftaught.run.suites._suite import suite
 
 __all__ = ["NAME", "judge"]
 
@@ -19,6 +20,7 @@ _LIMIT = 500
 _FASTER = ("x2", "x4")
 
 
+@suite(NAME, images_only=False)
 def judge(bench: Bench) -> dict[str, Result]:
     """Accuracy of a linear probe on order, speed and direction, for this encoder, an untrained one and raw input.
 

@@ -17,10 +17,13 @@ from torch import Tensor
 from selftaught.data import Source, open_source
 from selftaught.errors import UserError
 from selftaught.evaluation import Number, Result
-from selftaught.run import image_text, samples, weights
+from selftaught.evaluation.forgetting import forgetting
+from selftaught.run import samples, weights
 from selftaught.run.contenders import some
 from selftaught.run.initialising import start_from
 from selftaught.run.layout import Layout
+from selftaught.run.suites import image_text
+from selftaught.run.suites._suite import suite
 from selftaught.run_settings import Settings
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ class _Judged:
         return found
 
 
+@suite(NAME)
 def judge(bench: Bench) -> dict[str, Result]:
     """The sweep between start and end on the start's data and on the data it was fine-tuned on (or ``--data``).
 
@@ -87,14 +91,9 @@ def judge(bench: Bench) -> dict[str, Result]:
         }
         rows.append(row)
         bench.say(f"{NAME}: {a:g} trained: " + ", ".join(f"{k} {v:.3f}" for k, v in row.items() if k != "share"))
-    at = next(row for row in rows if row["share"] == round(share, 4))
-    numbers = {name: Number.of(value) for name, value in at.items() if name != "share"}
-    for name, value in rows[0].items():
-        if name.endswith(_START):
-            numbers[f"{name}, lost"] = Number.of(value - at[name])
     note = f"{share:g} of the trained weights; start's data {both[_START].name}, own data {both[_OWN].name}"
-    lower = {f"{name}, lost": "low" for name in at}
-    this = Result(NAME, numbers, figures={"sweep": rows, "kept": round(share, 4), "better": lower}, note=note)
+    of_start = [name for name in rows[0] if name.endswith(_START)]
+    this = forgetting(rows, round(share, 4), of_start=of_start, note=note)
     start = {name: Number.of(value) for name, value in rows[0].items() if name != "share"}
     return {"this": this, "original": Result(NAME, start, note="the start")}
 

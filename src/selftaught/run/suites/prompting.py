@@ -14,6 +14,7 @@ from selftaught.evaluation.prompts import base_to_new
 from selftaught.run import samples
 from selftaught.run.contenders import some
 from selftaught.run.features import through
+from selftaught.run.suites._suite import suite
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
@@ -23,6 +24,7 @@ HAND_MADE = "a photo of a {}."
 _LIMIT = 5000
 
 
+@suite(NAME)
 def judge(bench: Bench) -> dict[str, Result]:
     """Accuracy of learnt prompts (``this``) and of a hand-made one on the same CLIP (``original``).
 

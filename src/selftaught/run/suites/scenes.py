@@ -18,6 +18,7 @@ from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
 from selftaught.run.contenders import some
 from selftaught.run.features import batches_of
+from selftaught.run.suites._suite import suite
 from selftaught.views import Recipe, View
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ SEGMENTATION, DETECTION = "scene-segmentation", "scene-detection"
 _TRAIN, _TEST, _POINTS = 400, 200, 128
 
 
+@suite(SEGMENTATION, images_only=False)
 def judge_segmentation(bench: Bench) -> dict[str, Result]:
     """Mean IoU of a linear layer over features of points; ``raw`` is a point's place, colour and normal.
 
@@ -51,6 +53,7 @@ def judge_segmentation(bench: Bench) -> dict[str, Result]:
     return found
 
 
+@suite(DETECTION, images_only=False)
 def judge_detection(bench: Bench) -> dict[str, Result]:
     """Average precision of a small detector over the frozen encoder's tokens.
 
