@@ -17,13 +17,13 @@ def record(name: str, data: str, value: float, seed: int = 0, **more: Any) -> di
 
 
 def small() -> tables.Table:
-    rows = [record("a", "x", 0.5), record("a", "x", 0.7, 1), record("b|_", "x", 0.9), record("a", "y", 0.25)]
+    rows = [record("a", "x", 0.59), record("a", "x", 0.61, 1), record("b|_", "x", 0.9), record("a", "y", 0.25)]
     return tables.pivot(rows, rows="name", columns="data", title="T", corner="method", note="A note")
 
 
 def test_markdown_csv_and_latex_are_these() -> None:
     table = small()
-    low, high = 0.6 - 12.706204736 * 0.1, 0.6 + 12.706204736 * 0.1  # t_1 (0.975) s / sqrt(2), s = 0.1 sqrt(2)
+    low, high = 0.6 - 12.706204736 * 0.01, 0.6 + 12.706204736 * 0.01  # t_1 (0.975) s / sqrt(2), s = 0.01 sqrt(2)
     assert table.markdown() == (
         "| method | x | y |\n| --- | ---: | ---: |\n"
         f"| a | 0.600 [{low:.3f}, {high:.3f}] | **0.250** |\n"
@@ -40,6 +40,21 @@ def test_markdown_csv_and_latex_are_these() -> None:
         f"a & $0.600_{{\\pm {(high - low) / 2:.3f}}}$ & $\\mathbf{{0.250}}$ \\\\\n"
         "b|\\_ & $\\mathbf{0.900}$ & -- \\\\\n\\bottomrule\n\\end{tabular}\n"
     )
+
+
+def test_no_interval_of_a_share_reaches_beyond_0_and_1_and_that_of_a_difference_does() -> None:
+    rows = [record("a", "x", 0.5), record("a", "x", 0.7, 1), record("a", "y", 0.9), record("a", "y", 0.98, 1)]
+    rows += [record("b", place, value, seed) for place in "xy" for seed, value in enumerate((0.1, 0.2))]
+    table = tables.pivot(rows, rows="name", columns="data")
+    assert (table.cells["a", "x"].low, table.cells["a", "x"].high) == (0.0, 1.0)
+    assert "0.600 [0.000, 1.000]" in table.markdown()
+    assert "0.600}_{[0.000, 1.000]}" in table.latex()
+    mean = tables.with_summary(table).cells["a", "mean"]
+    assert (mean.mean, mean.low, mean.high) == (pytest.approx(0.77), 0.0, 1.0)
+    loss = [r | {"numbers": {"loss": r["numbers"]["accuracy"]}} for r in rows]
+    assert tables.pivot(loss, rows="name", columns="data", number="loss").cells["a", "x"].high > 1.8
+    per_cent = [r | {"numbers": {"accuracy": 100 * r["numbers"]["accuracy"]}} for r in rows]
+    assert tables.pivot(per_cent, rows="name", columns="data").cells["a", "x"].high > 180
 
 
 def test_latex_escapes_what_it_must() -> None:
@@ -88,11 +103,11 @@ def values(table: tables.Table, column: str) -> dict[str, float]:
 
 
 def test_the_interval_of_a_mean_is_over_seeds() -> None:
-    rows = [record(n, d, v + 0.1 * s, s) for n, v in (("a", 0.1), ("b", 0.5)) for d in "xy" for s in range(3)]
+    rows = [record(n, d, v + 0.02 * s, s) for n, v in (("a", 0.1), ("b", 0.5)) for d in "xy" for s in range(3)]
     table = tables.with_summary(tables.pivot(rows, rows="name", columns="data"))
     found = table.cells["a", "mean"]
-    assert found.values == pytest.approx((0.1, 0.2, 0.3))
-    assert found.low == pytest.approx(Number.of([0.1, 0.2, 0.3]).low)
+    assert found.values == pytest.approx((0.1, 0.12, 0.14))
+    assert found.low == pytest.approx(Number.of([0.1, 0.12, 0.14]).low)
 
 
 def test_comparison_takes_the_plain_columns_only() -> None:

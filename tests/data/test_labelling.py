@@ -35,7 +35,8 @@ def test_what_is_a_class_and_what_is_missing(values, labels, classes):
     assert found.classes == classes
     if -1 in labels:
         assert found.given.tolist() == [UNLABELLED if k < 0 else TRAIN for k in labels]
-        assert f"{labels.count(-1)} samples have no label" in found.notes[0]
+        bare = labels.count(-1)
+        assert ("1 sample has no label" if bare == 1 else f"{bare} samples have no label") in found.notes[0]
     else:
         assert (found.given, found.notes) == (None, ())
 

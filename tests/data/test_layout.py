@@ -54,7 +54,7 @@ def test_a_stray_file_beside_class_folders(tmp_path):
     assert sorted([*train.names, *test.names]) == names[:4]
     assert set(train.labels) == set(test.labels) == {0, 1}
     assert sorted(wide.names) == sorted([*train.names, "overview.png"])
-    with pytest.raises(UserError, match="1 samples have no label; take split=train"):
+    with pytest.raises(UserError, match="1 sample has no label; take split=train"):
         require_labels(source)
 
 

@@ -146,7 +146,7 @@ def test_kinds_of_change_have_numbers_of_their_own_and_strays_are_left_out(rng) 
     assert result["map: jpeg"].mean == 1
     assert result["map: strong"].mean < 0.5
     assert result["map"].mean == pytest.approx((4 + 3 * result["map: strong"].mean) / 7)
-    assert "1 queries without an original" in result.note
+    assert "1 query without an original" in result.note
 
 
 def test_wrong_input_is_one_line() -> None:

@@ -67,7 +67,7 @@ def test_hit_rate_by_income_and_region() -> None:
 def test_images_whose_labels_are_unknown_are_left_out() -> None:
     result = hit_rate(np.eye(3), ["a", "b", "c"], [("a",), ("zebra",), ("c",)], {"region": ["x", "x", "y"]}, top=1)
     assert result["hit_rate"].mean == 1
-    assert "1 images with no label" in result.note
+    assert "1 image with no label" in result.note
     with pytest.raises(UserError, match="none of them is a class"):
         hit_rate(np.eye(2), ["a", "b"], [("x",), ("y",)], {})
 

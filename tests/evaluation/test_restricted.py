@@ -27,7 +27,7 @@ def test_only_shared_classes_compete() -> None:
 def test_several_right_labels() -> None:
     result = restricted(LOGITS, CLASSES, [("cat", "fox"), ("dog",), (), ("owl", "cat")])
     assert result["accuracy"].mean == pytest.approx(2 / 3)  # fox is right, owl is not a dog, owl is right
-    assert "1 images without a shared class" in result.note
+    assert "1 image without a shared class" in result.note
 
 
 def test_classes_that_the_classifier_lacks_are_left_out_and_names_can_be_mapped() -> None:
@@ -37,7 +37,7 @@ def test_classes_that_the_classifier_lacks_are_left_out_and_names_can_be_mapped(
     mapped = restricted(LOGITS, CLASSES, truth, mapping={"kitten": ["cat", "fox"]})
     assert mapped["accuracy"].mean == 1.0  # fox, dog, cat
     assert mapped.figures["shared"] == ["cat", "dog", "fox"]
-    assert "1 images" in mapped.note
+    assert "1 image " in mapped.note
     single = restricted(LOGITS, CLASSES, truth, mapping={"kitten": "owl"})
     assert single["accuracy"].mean == pytest.approx(2 / 3)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from selftaught.claims import Arm, Claim, claim_of, claimed, fact_of, fact_text
 from selftaught.evaluation import Number, paired_difference
+from selftaught.evaluation.result import extent
 from selftaught.run import train
 from selftaught.run.layout import environment, write_json
 from selftaught.run.tasks import numbers as forgetting
@@ -172,9 +173,10 @@ def _verdict(result: dict[str, Any]) -> str:
 def as_text(result: dict[str, Any]) -> str:
     """The result as a few lines for a terminal."""
     lines = [f"\n{result['method']}: {result['claim']}"]
+    within = extent(result["score"].partition(" ")[2])
     for condition, arms in result["values"][result["score"]].items():
         for name, values in arms.items():
-            lines.append(f"  {condition:12s} {name:22s} {result['score']} {Number.of(values)}")
+            lines.append(f"  {condition:12s} {name:22s} {result['score']} {Number.of(values, within=within)}")
         for name, difference in result["differences"][condition].items():
             low, high = difference.get("low"), difference.get("high")
             interval = f" [{low:+.4f}, {high:+.4f}]" if low is not None else ""

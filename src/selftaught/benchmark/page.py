@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from selftaught._words import plural
 from selftaught.benchmark.plan import Grid
 from selftaught.benchmark.summary import Made
 from selftaught.benchmark.tables import RANK, Table, shown
-from selftaught.report.text import plural
 from selftaught.run.layout import environment, write_text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from selftaught import catalog
 from selftaught.benchmark._cell import UNTRAINED
 from selftaught.evaluation import Number, paired_difference
+from selftaught.evaluation.result import extent
 
 PROTOCOLS = ("knn", "linear", "finetune")
 FROZEN = ("knn", "linear")
@@ -73,7 +75,11 @@ def rows_of(
             found[int(record["seed"])] = float(record["numbers"]["accuracy"])
     rows = []
     for name, protocols in values.items():
-        scores = {p: Number.of([v for _, v in sorted(protocols[p].items())]) for p in PROTOCOLS if p in protocols}
+        scores = {
+            p: Number.of([v for _, v in sorted(protocols[p].items())], within=extent("accuracy"))
+            for p in PROTOCOLS
+            if p in protocols
+        }
         beside = name in (UNTRAINED, "supervised")
         card = None if name == UNTRAINED else catalog.card(name)
         cost = costs.get(name, {})
@@ -134,8 +140,11 @@ def markdown(rows: Sequence[Row]) -> str:
 def _percent(number: Number | None) -> str:
     if number is None:
         return ""
-    half = "" if number.high is None else f" ± {100 * (number.high - number.mean):.1f}"
-    return f"{100 * number.mean:.1f}{half}"
+    if number.low is None or number.high is None:
+        return f"{100 * number.mean:.1f}"
+    if math.isclose(number.high - number.mean, number.mean - number.low, abs_tol=1e-9):
+        return f"{100 * number.mean:.1f} ± {100 * (number.high - number.mean):.1f}"
+    return f"{100 * number.mean:.1f} [{100 * number.low:.1f}, {100 * number.high:.1f}]"  # cut at 0 or 100
 
 
 def write_csv_table(rows: Sequence[Row], path: Path) -> None:

@@ -10,7 +10,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from selftaught.benchmark.ranking import Better, Comparison, compare
 from selftaught.benchmark.ranking import rank as rank_rows
 from selftaught.errors import UserError
 from selftaught.evaluation import Number
+from selftaught.evaluation.result import ANY, Extent, extent
 
 Record = Mapping[str, Any]
 MEAN, RANK = "mean", "mean rank"
@@ -37,6 +38,7 @@ class Table:
         corner: heading of the first column.
         note: what a reader must know.
         summary: names of columns that sum up the others and are never ranked.
+        within: what the numbers can be; intervals end there.
     """
 
     title: str
@@ -47,6 +49,7 @@ class Table:
     corner: str = ""
     note: str = ""
     summary: tuple[str, ...] = field(default=())
+    within: Extent = ANY
 
     def number(self, row: str, column: str) -> Number | None:
         """The number of a cell, None where there is none."""
@@ -99,7 +102,9 @@ class Table:
         return out.getvalue()
 
     def latex(self) -> str:
-        """A ``tabular`` with booktabs' rules; half the interval's width as subscript, the best of each column bold."""
+        """A ``tabular`` with booktabs' rules; as subscript half the interval's width, or the interval where it is not
+        centred; the best of each column bold.
+        """
         head = " & ".join(escape(name) for name in (self.corner, *self.columns))
         lines = [f"% {self.title}", rf"\begin{{tabular}}{{l{'r' * len(self.columns)}}}", r"\toprule", head + r" \\"]
         lines.append(r"\midrule")
@@ -117,6 +122,8 @@ class Table:
         value = rf"\mathbf{{{value}}}" if row in self.best(column) else value
         if number.low is None or number.high is None:
             return f"${value}$"
+        if not math.isclose(number.high - number.mean, number.mean - number.low, abs_tol=1e-9):  # cut at 0 or 1
+            return rf"${value}_{{[{number.low:.{places}f}, {number.high:.{places}f}]}}$"
         return rf"${value}_{{\pm {(number.high - number.low) / 2:.{places}f}}}$"
 
 
@@ -176,10 +183,11 @@ def pivot(
         title=title,
         rows=tuple(dict.fromkeys(row for row, _ in values)),
         columns=tuple(dict.fromkeys(column for _, column in values)),
-        cells={place: Number.of(found) for place, found in by_seed.items()},
+        cells={place: Number.of(found, within=extent(number)) for place, found in by_seed.items()},
         better=better,
         corner=corner,
         note=note,
+        within=extent(number),
     )
 
 
@@ -213,15 +221,15 @@ def with_summary(table: Table) -> Table:
         row = table.rows[i]
         found = [table.cells[row, name].values for name in names]
         paired = len({len(values) for values in found}) == 1
-        cells[row, MEAN] = Number.of(np.mean(found, axis=0) if paired else float(np.mean([np.mean(v) for v in found])))
+        values = np.mean(found, axis=0) if paired else float(np.mean([np.mean(v) for v in found]))
+        cells[row, MEAN] = Number.of(values, within=table.within)
         cells[row, RANK] = Number(float(ranks[position]), values=(float(ranks[position]),))
     left = [name for name in table.columns if name not in names]
     left_out = f"mean and rank are over the columns that all have, without {', '.join(left)}" if left else ""
     note = "; ".join(part for part in (table.note, left_out) if part)
     extra = (MEAN, RANK)
-    return Table(
-        table.title, table.rows, (*table.columns, *extra), cells, table.better, table.corner, note, summary=extra
-    )
+    columns_now = (*table.columns, *extra)
+    return replace(table, columns=columns_now, cells=cells, note=note, summary=extra)
 
 
 def comparison(table: Table, alpha: float = 0.05) -> Comparison | None:

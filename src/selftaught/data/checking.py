@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from selftaught._words import lacking
 from selftaught.data.kinds import kind_of
 from selftaught.data.opening import open_source
 from selftaught.data.source import Source, Subset
@@ -139,7 +140,7 @@ def check(
         names = source.classes or [str(k) for k in range(int(source.labels.max(initial=-1)) + 1)]
         counts = Counter(source.labels[readable].tolist())
         if (source.labels < 0).any():
-            report.notes.append(f"{int((source.labels < 0).sum()):,} samples have no label")
+            report.notes.append(lacking(int((source.labels < 0).sum()), "sample", "label"))
         report.classes = {name: counts.get(k, 0) for k, name in enumerate(names)}
     if source.groups is not None:
         report.groups = len(set(source.groups.tolist()))

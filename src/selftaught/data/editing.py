@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.data.combining.captioned import TEXT, captioned
 from selftaught.data.fields import Field
 from selftaught.data.formats.text import NAME_COLUMNS, TEXT_COLUMNS, read_rows
@@ -167,7 +168,7 @@ class Edits(Source):
 
     def describe(self) -> str:
         """One line, the number of pictures at its end."""
-        return f"{super().describe()}, edits of {len(np.unique(self.which)):,} pictures"
+        return f"{super().describe()}, edits of {plural(len(np.unique(self.which)), 'picture')}"
 
 
 def _names(names: Sequence[str], which: np.ndarray) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.data.fields import Field
 from selftaught.data.source import Source, digest
 from selftaught.errors import SampleError, UserError
@@ -52,7 +53,7 @@ class Exposures(Source):
         self.groups = None if source.groups is None else source.groups[self.rows]
         self.given = None if source.given is None else source.given[self.rows]
         lost = len(source) - len(self.rows)
-        self.notes = [*source.notes, *([f"{lost} clips left out, shorter than one exposure"] if lost else [])]
+        self.notes = [*source.notes, *([f"{plural(lost, 'clip')} left out, shorter than one exposure"] if lost else [])]
 
     @property
     def fields(self) -> dict[str, Field]:

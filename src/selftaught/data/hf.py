@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.data.combining.captioned import Captioned, captions_in
 from selftaught.data.decoding import fourth_is_alpha, is_pillow, read_bytes
 from selftaught.data.files import file_stamps
@@ -172,7 +173,10 @@ def open_huggingface(
     lost = {f"in the split {split}": len(table) for split, table in found.items() if split not in used and len(table)}
     if lost:
         source.left_out = lost
-        source.notes = [*source.notes, *(f"left out: {count:,} samples {where}" for where, count in lost.items())]
+        source.notes = [
+            *source.notes,
+            *(f"left out: {plural(count, 'sample')} {where}" for where, count in lost.items()),
+        ]
     if any(texts):
         return Captioned(source, texts)
     if text is not None:

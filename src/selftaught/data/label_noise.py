@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.data.fields import LABEL
 from selftaught.data.source import Source, digest, require_labels
 from selftaught.data.spec import near
@@ -106,7 +107,7 @@ def mislabelled(source: Source, wrong: str, seed: int = 0) -> Mislabelled:
         members = members[: round(share * len(members))]
         changed[members] = (labels[members] + step[members]) % len(classes)
     count = int((changed != labels).sum())
-    return Mislabelled(source, changed, f"{count:,} labels wrong")
+    return Mislabelled(source, changed, f"{plural(count, 'label')} wrong")
 
 
 def _share(text: str, wrong: str) -> float:

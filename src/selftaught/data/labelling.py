@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from selftaught._words import lacking
 from selftaught.data.source import LEFT_OUT, TRAIN, UNLABELLED, class_values, label_codes
 
 
@@ -109,8 +110,7 @@ def _classes(present: np.ndarray, names: Sequence[str] | None) -> tuple[np.ndarr
 
 def _without(given: np.ndarray) -> str:
     bare, out = int((given == UNLABELLED).sum()), int((given == LEFT_OUT).sum())
-    learnt = (
-        f"{bare:,} samples have no label: split=pretrain takes them too, split=train leaves them out" if bare else ""
-    )
-    tested = f"{out:,} samples of the test part have no label and are left out" if out else ""
+    how = "split=pretrain takes them too, split=train leaves them out"
+    learnt = f"{lacking(bare, 'sample', 'label')}: {how}" if bare else ""
+    tested = f"{lacking(out, 'sample of the test part', 'label')}, left out" if out else ""
     return "; ".join(part for part in (learnt, tested) if part)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.data.source import LEFT_OUT, TEST, TRAIN, UNLABELLED, VAL, Source, class_values
 
 _SET = r"(?:[_-]?(?:images?|imgs?|pics|photos|set|data|split|\d{2,4}))?"
@@ -198,4 +199,4 @@ def _several(codes: np.ndarray) -> np.ndarray | None:
 
 
 def _files(count: int) -> str:
-    return f"{count:,} file" + ("s" if count != 1 else "")
+    return plural(count, "file")

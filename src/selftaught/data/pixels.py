@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.errors import SampleError
 
 ValueRange = list[list[float]]
@@ -362,7 +363,7 @@ def conform(image: np.ndarray, channels: int, name: str, convert: bool = False) 
     if convert and have == 3 and channels == 1:
         grey = image.astype(np.float32) @ _LUMA
         return (np.rint(grey) if image.dtype.kind == "u" else grey).astype(image.dtype)[:, :, None]
-    raise SampleError(name, f"{have} channel{'s' if have != 1 else ''} where the source has {channels}")
+    raise SampleError(name, f"{plural(have, 'channel')} where the source has {channels}")
 
 
 def refuse_band(image: np.ndarray, name: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.data.fields import Field
 from selftaught.data.source import Source, digest
 from selftaught.errors import SampleError, UserError
@@ -247,7 +248,11 @@ class Slices(Source):
         self.groups = self.volume_of.copy()
         self.names = [f"{source.names[v]}#{k:03d}" for v, k, _ in rows]
         volumes = len(np.unique(self.volume_of))
-        self.notes = [*source.notes, f"{len(rows)} slices of {volumes} volumes, {parts} partitions each", *notes]
+        self.notes = [
+            *source.notes,
+            f"{plural(len(rows), 'slice')} of {plural(volumes, 'volume')}, {plural(parts, 'partition')} each",
+            *notes,
+        ]
 
     def _volume(self, v: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Slices and masks of a volume."""

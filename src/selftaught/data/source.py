@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._words import lacking, plural
 from selftaught.data.decoding import decode, fourth_is_alpha
 from selftaught.data.fields import LABEL, Field, wanted_fields
 from selftaught.data.kinds import kind_of
@@ -243,13 +244,14 @@ class Source:
 
     def describe(self) -> str:
         """One line: name, how many samples of which kind, classes, groups, the split it brings, what was left out."""
-        parts = [f"{len(self):,} {kind_of(self.modality).plural}"]
+        parts = [plural(len(self), kind_of(self.modality).singular)]
         if self.channels is not None:
-            parts.append(f"{self.channels} channel" + ("s" if self.channels != 1 else ""))
+            parts.append(plural(self.channels, "channel"))
         if self.labels is not None:
-            parts.append(f"{len(self.classes) if self.classes else int(self.labels.max(initial=-1)) + 1} classes")
+            count = len(self.classes) if self.classes else int(self.labels.max(initial=-1)) + 1
+            parts.append(plural(count, "class"))
         if self.groups is not None:
-            parts.append(f"{len(np.unique(self.groups))} groups")
+            parts.append(plural(len(np.unique(self.groups)), "group"))
         if self.given is not None and len(np.unique(self.given)) > 1:
             called = ("to train", "to validate", "to test", "without label", "in none of these parts")
             counts = [(int((self.given == code).sum()), word) for code, word in enumerate(called)]
@@ -439,7 +441,8 @@ def require_labels(source: Source) -> np.ndarray:
             f"{source.name} has no labels; put each class in a sub-folder of its own, or give a source that has some"
         )
     if (source.labels < 0).any():
-        raise UserError(f"{source.name}: {int((source.labels < 0).sum()):,} samples have no label; take split=train")
+        bare = lacking(int((source.labels < 0).sum()), "sample", "label")
+        raise UserError(f"{source.name}: {bare}; take split=train")
     return source.labels
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, Source
 from selftaught.data.spec import near
 from selftaught.errors import UserError
@@ -54,7 +55,8 @@ def split_source(source: Source, split: str = "train", by: str = "auto", seed: i
         if split == "val":
             raise UserError(f"{source.name} has no val split; use train, test or all")
         raise EmptyPartError(
-            f"{source.name} ({len(source)} samples, by {how}) leaves nothing to {split}; use another by= or more data"
+            f"{source.name} ({plural(len(source), 'sample')}, by {how}) leaves nothing to {split}; "
+            "use another by= or more data"
         )
     return source.subset(indices, f"{split} by {how}")
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selftaught._words import plural
 from selftaught.data import Source
 from selftaught.data.kinds.camera import Camera
 from selftaught.engine.in_order import evaluation_batches
@@ -59,7 +60,9 @@ def through(
 def none_usable(source: Source, skipped: Sequence[tuple[Any, str]], count: int | None = None) -> UserError:
     """What to say where no sample can be used: why the first one can't, which may be a matter of the run's, too."""
     why = f", the first because: {skipped[0][1]}" if skipped else "; run: selftaught data check"
-    return UserError(f"{source.name}: none of its {count or len(source)} samples can be used{why}")
+    count = len(source) if count is None else count
+    said = "its only sample can't" if count == 1 else f"none of its {plural(count, 'sample')} can"
+    return UserError(f"{source.name}: {said} be used{why}")
 
 
 def feature_table(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 from torch.utils.data import Dataset, Sampler
 
+from selftaught._words import plural
 from selftaught.data import Modality, Source, open_source
 from selftaught.data.kinds import kind_of
 from selftaught.data.source import UNLABELLED
@@ -51,7 +52,7 @@ def check_batch_size(source: Source, batch_size: int, compares: bool) -> None:
         raise UserError(f"--batch-size {batch_size}: an embedding is learnt by comparison, use 2 or more")
     if len(source) < batch_size and (compares or not len(source)):
         raise UserError(
-            f"{source.name} has {len(source)} samples, fewer than one batch of {batch_size}: "
+            f"{source.name} has {plural(len(source), 'sample')}, fewer than one batch of {batch_size}: "
             f"use --batch-size {len(source)} or less"
         )
 

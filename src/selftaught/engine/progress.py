@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from selftaught._words import plural
 from selftaught.engine.callbacks import ONLINE, Metrics
 
 
@@ -44,7 +45,7 @@ class Progress(Callback):
             self.bar.start()
             self._task = self.bar.add_task(self.title, total=self.total, completed=module.steps, terms="")
         else:
-            self.console.print(f"{self.title}: {self.total} steps", highlight=False, soft_wrap=True)
+            self.console.print(f"{self.title}: {plural(self.total, 'step')}", highlight=False, soft_wrap=True)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the bar."""

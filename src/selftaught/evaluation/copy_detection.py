@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, as_labels, feature_pair
 from selftaught.evaluation._protocol import protocol
@@ -208,7 +209,9 @@ def copy_detection(
         if rows.any():
             numbers |= {f"{name}: {block}": Number.bootstrap(measured[name][rows]) for name in ("map", "map_trapezoid")}
     lost = int((~kept).sum())
-    return Result("copy-detection", numbers, note=f"{lost} queries without an original left out" if lost else "")
+    return Result(
+        "copy-detection", numbers, note=f"{plural(lost, 'query')} without an original left out" if lost else ""
+    )
 
 
 def _rankings(gallery: Tensor, known: Tensor, asked: Tensor, wanted: Tensor) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
@@ -146,7 +147,7 @@ def depth(
     called = [names[i] if names is not None else str(i) for i in rows]
     left = len(truths) - len(rows)
     note = f"{scaling} scaling" if scaling != "none" else "no scaling"
-    note += f"; {left} images without known depth left out" if left else ""
+    note += f"; {plural(left, 'image')} without known depth left out" if left else ""
     figures = {"per_image": {name: np.array(v) for name, v in table.items()}, "factors": all_factors, "names": called}
     return Result("depth", numbers, figures, note)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, join_notes
 from selftaught.evaluation._protocol import protocol
@@ -140,7 +141,7 @@ def hit_rate(
     some = {name: np.asarray(members, dtype=object)[kept] for name, members in _checked(groups, len(labels)).items()}
     numbers = {"hit_rate": Number.bootstrap(hit)} | by_group(hit, some, "hit_rate")
     lost = len(labels) - len(kept)
-    note = f"{lost} images with no label that the classifier knows left out" if lost else ""
+    note = f"{plural(lost, 'image')} with no label that the classifier knows left out" if lost else ""
     return Result("hit-rate", numbers, note=join_notes(note, small_groups(some, len(kept))))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, as_labels, code_labels, feature_pair, join_notes
 from selftaught.evaluation._protocol import protocol
@@ -144,7 +145,7 @@ def retrieval(
     if not kept.any():
         raise UserError("query labels: no query has an item of its class in the gallery; pass matching labels")
     numbers = {name: Number.bootstrap(values.numpy()[kept]) for name, values in precision.items()}
-    lost = f"{int((~kept).sum())} queries without a relevant item left out" if not kept.all() else ""
+    lost = f"{plural(int((~kept).sum()), 'query')} without a relevant item left out" if not kept.all() else ""
     clipped = [k for k in ks if k > candidates]
     return Result(
         "retrieval", numbers, note=join_notes(lost, f"k {clipped} clipped to {candidates}" if clipped else "")

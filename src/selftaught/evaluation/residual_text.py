@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
@@ -72,7 +73,7 @@ def residual_text(
     measures = {"erased": lambda t: 1 - recall(t), "recall": recall, "precision": precision, "f1": f1}
     numbers = {name: Number.bootstrap(table, measure) for name, measure in measures.items()}
     called = list(names) if names is not None else [str(i) for i in range(len(table))]
-    note = f"{int(table[:, 1].sum())} boxes of text on {len(table)} images"
+    note = f"{plural(int(table[:, 1].sum()), 'box')} of text on {plural(len(table), 'image')}"
     return Result("residual-text", numbers, {"found": table[:, 0], "boxes": table[:, 1], "names": called}, note)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import join_notes
 from selftaught.evaluation._protocol import protocol
@@ -100,7 +101,7 @@ def restoration(
     small = sum(min(image.shape[:2]) < WINDOW for image in clean)
     note = join_notes(
         f"{exact} exact images counted as {CEILING:g} dB" if exact else "",
-        f"{small} images smaller than SSIM's window of {WINDOW}" if small else "",
+        f"{plural(small, 'image')} smaller than SSIM's window of {WINDOW}" if small else "",
         "on the Y channel" if channel == "y" else "",
         f"without {shave} pixels at the border" if shave else "",
         why,

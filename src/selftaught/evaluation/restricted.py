@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, join_notes
 from selftaught.evaluation._protocol import protocol
@@ -76,7 +77,7 @@ def restricted(
     lost = len(logits) - len(kept)
     note = join_notes(
         f"{len(shared)} of {len(classes)} classes shared",
-        f"{lost} images without a shared class left out" if lost else "",
+        f"{plural(lost, 'image')} without a shared class left out" if lost else "",
     )
     return Result("restricted", numbers, {"shared": [classes[c] for c in shared]}, note)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,28 @@ import numpy as np
 from selftaught.errors import UserError
 
 __all__ = ["Difference", "Number", "Result", "paired_difference", "table"]
+
+Extent = tuple[float, float]
+"""The least and the largest value that a measure can have."""
+ANY: Extent = (-math.inf, math.inf)
+_SHARES = re.compile(
+    r"accuracy|accuracy_all_classes|pixel_accuracy|balanced|balanced_accuracy|average|top\d+|(weighted_|macro_)?f1|auc|auroc|"
+    r"aupr(_in|_out)?|fpr\d+|map|ap\d+|precision|recall|hit_rate|false_positive_rate|found_in_first|m?iou|dice|nmi|"
+    r"delta\d|worst_group|harmonic|chance|image_to_text_r\d+|text_to_image_r\d+|within"
+)
+_CORRELATIONS = re.compile(r"kappa|ari|rho|ssim|ms_ssim")
+
+
+def extent(name: str) -> Extent:
+    """What a number of this name can be: 0 to 1 of a share ("accuracy@10", "recall@1", "iou 3"), -1 to 1 of a
+    correlation ("kappa", "rho"), anything else of other numbers, differences and gaps.
+    """
+    first = re.split(r"[ @:]", name, maxsplit=1)[0]
+    if name.endswith(" gap"):
+        return ANY
+    if _SHARES.fullmatch(first):
+        return (0.0, 1.0)
+    return (-1.0, 1.0) if _CORRELATIONS.fullmatch(first) else ANY
 
 
 @dataclass(frozen=True)
@@ -36,7 +59,7 @@ class Number:
         cls,
         values: Sequence[float] | np.ndarray | float,
         level: float = 0.95,
-        within: tuple[float, float] = (-math.inf, math.inf),
+        within: Extent = ANY,
     ) -> Number:
         """Mean over seeds with Student's interval, ``mean +- t_{n-1} s / sqrt(n)`` (s with divisor n - 1).
 
@@ -44,8 +67,9 @@ class Number:
             values: one value per seed; a single one has no interval, nor have values that are all the same: they say
                 that the seed made no difference, not that the number is certain.
             level: coverage, default 0.95.
-            within: what the measure can be, such as (0, 1) of an accuracy. The interval is cut there: where no truth
-                can lie nothing is covered, so that its coverage stays as it is.
+            within: what the measure can be, such as (0, 1) of an accuracy; see `extent`. The interval is cut there:
+                where no truth can lie nothing is covered, so that its coverage stays as it is. Values outside of it
+                (per cent) are left alone.
 
         Raises:
             UserError: no value.
@@ -58,8 +82,9 @@ class Number:
             return cls(mean, values=kept)
         from scipy.special import stdtrit
 
+        low, high = (within[0], within[1]) if within[0] <= array.min() and array.max() <= within[1] else ANY
         half = float(stdtrit(array.size - 1, 0.5 + level / 2) * array.std(ddof=1) / math.sqrt(array.size))
-        return cls(mean, max(mean - half, within[0]), min(mean + half, within[1]), kept)
+        return cls(mean, max(mean - half, low), min(mean + half, high), kept)
 
     @classmethod
     def bootstrap(

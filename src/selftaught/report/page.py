@@ -12,9 +12,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.report import compare, curves, restored, sections
-from selftaught.report.text import duration, known, number, plural
+from selftaught.report.text import duration, known, number
 from selftaught.report.validation import validate
 from selftaught.report.verdict import label_scores, verdict, verdict_of_many
 

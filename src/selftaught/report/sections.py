@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from selftaught._words import plural
 from selftaught.report import curves, plates, restored
 from selftaught.report.clouds import CLASS_COLOURS, packed_cloud
 from selftaught.report.images import data_uri, dimensions
@@ -20,7 +21,6 @@ from selftaught.report.text import (
     interval,
     known,
     number,
-    plural,
     sentence,
 )
 

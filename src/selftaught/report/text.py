@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from selftaught._words import plural as plural
+
 #: Shown where there is no value.
 NOTHING = "–"
 
@@ -68,15 +70,6 @@ def duration(seconds: float | None) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def plural(count: int, noun: str) -> str:
-    """``1 sample``, ``2 samples``, ``3 classes``."""
-    if count == 1:
-        return f"1 {noun}"
-    if noun.endswith("y"):
-        return f"{number(count)} {noun[:-1]}ies"
-    return f"{number(count)} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def sentence(words: str) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from selftaught._words import plural
 from selftaught.report import health
 from selftaught.report.curves import ROLE_NAMES, by_stage, role_of
 from selftaught.report.tables import protocol_rows
-from selftaught.report.text import direction, interval, known, number, plural
+from selftaught.report.text import direction, interval, known, number
 
 Tone = Literal["gain", "mixed", "none", "unknown", "sound", "collapsed"]
 

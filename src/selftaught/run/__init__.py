@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from selftaught._words import plural
 from selftaught.data import Scale, Source, open_source
 from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.method import Method
@@ -499,8 +500,9 @@ class Run:
         data = self.config["data"]
         skipped = sum(stage["skipped"] for stage in state["stages"].values())
         lines = [
-            f"{self.config['method']} on {data['name']} ({data['samples']} samples): {steps} steps in {seconds:.0f} s"
-            + (f", {skipped} unusable samples listed in {self.layout.skipped}" if skipped else "")
+            f"{self.config['method']} on {data['name']} ({plural(data['samples'], 'sample')}): "
+            f"{plural(steps, 'step')} in {seconds:.0f} s"
+            + (f", {plural(skipped, 'unusable sample')} listed in {self.layout.skipped}" if skipped else "")
         ]
         lines.append(self._headline() or f"to know how good it is: selftaught evaluate {self.path} {self.output.hint}")
         lines.append(f"report: {self.layout.report}" if self.layout.report.exists() else f"run: {self.path}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from selftaught._words import plural
 from selftaught.data import Source
 from selftaught.engine.precision import accelerator, lightning_precision
 from selftaught.run_settings import Settings
@@ -27,7 +28,7 @@ def plan_lines(
     precision = {"32-true": "float32", "bf16-mixed": "bf16", "16-mixed": "float16"}[
         lightning_precision(settings.precision, device)
     ]
-    length = f"{settings.steps} steps" if settings.steps is not None else f"{settings.epochs:g} epochs"
+    length = plural(settings.steps, "step") if settings.steps is not None else f"{settings.epochs:g} epochs"
     size = getattr(config, "image_size", None) or getattr(config, "patch", None)
     preset = f"preset {settings.preset}{f' ({chosen})' if chosen else ''}" if settings.preset else "the paper's recipe"
     parts = [

@@ -13,6 +13,7 @@ import numpy as np
 
 from selftaught import evaluation
 from selftaught._paths import expanded
+from selftaught._words import plural
 from selftaught.data import Source
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
@@ -186,5 +187,5 @@ class Bench:
             head = evaluation.linear_head(x, labels)
             names = [learnt.classes[k] if learnt.classes else str(k) for k in np.unique(labels)]
             tx, index = contender.features(source)
-            note = f"classes by a linear head on {len(x)} labelled images of {learnt.name}"
+            note = f"classes by a linear head on {plural(len(x), 'labelled image')} of {learnt.name}"
             yield contender.kind, head(tx), index, names, "" if own else note

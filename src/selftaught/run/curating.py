@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.data import Source, open_source
 from selftaught.data.curation.clusters import Backend
 from selftaught.data.curation.selection import Selection, SelectionOptions, choose
@@ -112,7 +113,7 @@ def curate(
     method = _seen_by(encoder, archive)
     folder = new_folder(None if out is None else str(out), "curate", archive.name)
     began = time.monotonic()
-    say(f"embedding {len(archive)} samples")
+    say(f"embedding {plural(len(archive), 'sample')}")
     x = feature_table(method, archive, method.features)
     if encoder == "pixels":
         x -= np.nanmean(x, axis=0)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from selftaught import evaluation
+from selftaught._words import plural
 from selftaught.data import Source, open_source
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
@@ -237,7 +238,11 @@ def _of_known_classes(name: str, part: Source, bench: Bench) -> tuple[_Known, st
         )
     strange = sorted({called[k] for k in np.unique(codes) if known[k] < 0})
     lost = len(codes) - len(rows)
-    note = f"{lost} samples of classes that the run does not know ({', '.join(strange[:5])}) left out" if lost else ""
+    note = (
+        f"{plural(lost, 'sample')} of classes that the run does not know ({', '.join(strange[:5])}) left out"
+        if lost
+        else ""
+    )
     return _Known(rows, labels[rows]), note
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from selftaught._words import plural
 from selftaught.data import Scale, Source
 from selftaught.engine.method import Method
 from selftaught.engine.reselection import Reselection, ReselectionOptions
@@ -94,8 +95,8 @@ def fit_batch(settings: Settings, source: Source, quiet: bool) -> None:
     lowered = 1 << ((len(source) // (2 * processes)).bit_length() - 1)
     if not quiet:
         print(
-            f"{source.name} has {len(source)} samples: batches of {lowered} in place of {settings.batch_size} "
-            "(--batch-size chooses)",
+            f"{source.name} has {plural(len(source), 'sample')}: batches of {lowered} in place of "
+            f"{settings.batch_size} (--batch-size chooses)",
             file=sys.stderr,
         )
     settings.batch_size = lowered

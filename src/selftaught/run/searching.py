@@ -11,6 +11,7 @@ import numpy as np
 
 from selftaught.data import Source
 from selftaught.data.files import file_stamps
+from selftaught.engine.embedding import none_usable
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.run.applying import weights_digest, writing
@@ -83,7 +84,7 @@ def open_index(method: Method, source: Source, folder: Path, *, workers: int = -
         rows |= {fresh[int(i)]: vector for i, vector in zip(index, vectors, strict=True)}
         skipped += [(part.names[i], reason) for i, reason in bad]
     if not rows:
-        raise UserError(f"{source.name}: none of its pictures can be read; run: selftaught data check")
+        raise none_usable(source, skipped)
     kept = sorted(rows)
     found = Index(
         [source.names[i] for i in kept],

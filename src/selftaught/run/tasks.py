@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from selftaught._words import plural
 from selftaught.data import Source
 from selftaught.data.combining import Concat
 from selftaught.engine.branching import KeptOptimiser, branch_file
@@ -349,7 +350,7 @@ def learn(
         task, place = tasks[number], task_folder(layout.path, number)
         method = build()
         callbacks = start_of(method, layout, number, tasks, settings.keep_optimizer)
-        say(f"task {number + 1} of {len(tasks)}: {task.name}, {len(task.learn)} samples")
+        say(f"task {number + 1} of {len(tasks)}: {task.name}, {plural(len(task.learn), 'sample')}")
         done = fit_task(method, task, place, number, callbacks)
         save(place, method)
         rows.append(judge(method, tasks, number, settings.class_tasks > 1) | done)

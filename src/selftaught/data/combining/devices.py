@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.data.pixels import finite
 from selftaught.data.series import window_places
 from selftaught.data.source import Source, digest
@@ -73,7 +74,7 @@ class Devices(Source):
         self._recordings = [np.ascontiguousarray(rows, dtype=np.float32) for rows in joined]
         self.places, lost = places[whole], int((~whole).sum())
         self.names = [f"{stems[r]}@{start}" for r, start in self.places.tolist()]
-        self.notes = [f"{lost} windows left out in which a device has a gap"] if lost else []
+        self.notes = [f"{plural(lost, 'window')} left out in which a device has a gap"] if lost else []
 
     @property
     def recording(self) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.data.pixels import finite
 from selftaught.errors import SampleError, UserError
 
@@ -43,6 +44,11 @@ class Kind:
     picture: ClassVar[bool] = False
     framed: ClassVar[bool] = False
     encoder: ClassVar[str] = ""
+
+    @property
+    def singular(self) -> str:
+        """One of `plural`: what a message calls a single sample ("image")."""
+        return self.plural if self.plural == "series" else self.plural.removesuffix("s")
 
     def check(self, sample: Any, name: str) -> None:
         """See that a sample is what this kind says.
@@ -91,7 +97,7 @@ class Kind:
         """
         have = self.channels(sample)
         if have != channels:
-            raise SampleError(name, f"{have} channel{'s' * (have != 1)} where the source has {channels}")
+            raise SampleError(name, f"{plural(have or 0, 'channel')} where the source has {channels}")
         return sample
 
     def adopt(self, sample: Any, name: str) -> Any:

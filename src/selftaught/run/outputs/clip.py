@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from selftaught import evaluation
+from selftaught._words import plural
 from selftaught.data import Source, from_unit, open_source, to_unit
 from selftaught.data.pixels import conform
 from selftaught.engine.method import Method
@@ -102,7 +103,7 @@ class Clip(Output):
             )
             for kind in ("this", "raw")
         }
-        note = f"{len(lost)} clips left out ({lost[0][0]}: {lost[0][1]})" if lost else ""
+        note = f"{plural(len(lost), 'clip')} left out ({lost[0][0]}: {lost[0][1]})" if lost else ""
         if bench.options.adapt:
             note = "; ".join(part for part in ("adapted to these clips first", note) if part)
         result = {kind: one.noted(note) for kind, one in result.items()}

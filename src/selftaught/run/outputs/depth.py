@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from selftaught import evaluation
+from selftaught._words import plural
 from selftaught.data.intrinsics import read_intrinsics
 from selftaught.data.snippets import FLAT_PICTURE, measured_motion
 from selftaught.engine.method import Method
@@ -101,7 +102,7 @@ class Depth(Output):
                 maps = [_flat(row) if method is None else _estimate_row(method, row, altered) for row in rows]
                 crop = bench.method.config.crop
                 made = evaluation.depth(maps, truths, masks=_whole(masks, truths), names=names, crop=crop)
-                found[protocol][kind] = made.noted(f"{len(lost)} clips left out" if lost else "")
+                found[protocol][kind] = made.noted(f"{plural(len(lost), 'clip')} left out" if lost else "")
                 if kind == "this" and (not shown or not altered):
                     shown = maps
         picked = np.linspace(0, len(rows) - 1, min(_SHOWN, len(rows))).astype(int)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from selftaught import evaluation
+from selftaught._words import plural
 from selftaught.data import Source, open_source
 from selftaught.data.editing import EDITED, INSTRUCTION, TARGET
 from selftaught.engine.batches import render_sample, stack_views
@@ -84,7 +85,7 @@ class EditOutput(Output):
         for kind, editor in kinds.items():
             bench.say(f"editing: {kind}")
             made = [b["image"] if editor is None else _edited(editor, b) for b in batches]
-            note = f"{len(lost)} edits left out" if lost else ""
+            note = f"{plural(len(lost), 'edit')} left out" if lost else ""
             found[kind] = _judged(method, batches, made).noted(note)
             shown = shown or made
         return Judged({"editing": found}, sections={"pictures": _table(batches, shown)})

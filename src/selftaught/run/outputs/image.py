@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from selftaught import evaluation
+from selftaught._words import plural
 from selftaught.data import Source, from_unit, open_source, to_unit
 from selftaught.data.decoding import read_with_metadata
 from selftaught.data.pixels import conform
@@ -257,7 +258,7 @@ def _left_out(lost: Skipped) -> str:
         return ""
     shown = ", ".join(f"{name}: {reason}" for name, reason in lost[:3])
     more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
-    return f"{len(lost)} images left out ({shown}{more})"
+    return f"{plural(len(lost), 'image')} left out ({shown}{more})"
 
 
 def restored_row(method: Any, name: str, image: np.ndarray, target: np.ndarray, more: dict[str, Tensor]) -> Row:

@@ -15,6 +15,7 @@ from selftaught.data import Source, open_source
 from selftaught.data.clouds import Clouds, clouds_of, point_classes
 from selftaught.data.formats._clouds import LAS
 from selftaught.data.kinds.points import pack
+from selftaught.engine.embedding import none_usable
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation.points import principal_directions
@@ -179,7 +180,8 @@ def _some(source: Source) -> Source:
 def _sampled(method: Any, like: Any, source: Source, labelled: bool) -> Split:
     """Features and classes of points drawn of each scan; those of the input itself where there is no method."""
     xs, ys = [], []
-    for _, points, label, rows in _readable(source, labelled):
+    lost: list[tuple[str, str]] = []
+    for _, points, label, rows in _readable(source, labelled, lost):
         if method is None:
             x = like.encoder.inputs(torch.from_numpy(points[rows, 3:]).to(like.device)).cpu().numpy()
         else:
@@ -187,16 +189,22 @@ def _sampled(method: Any, like: Any, source: Source, labelled: bool) -> Split:
         xs.append(x)
         ys.append(label[rows] if label is not None else np.full(len(rows), -1))
     if not xs:
-        raise UserError(f"{source.name}: none of its {len(source)} scans can be used; run: selftaught data check")
+        raise none_usable(source, lost)
     return xs, ys
 
 
-def _readable(source: Source, labelled: bool) -> Iterator[tuple[int, np.ndarray, np.ndarray | None, np.ndarray]]:
-    """Number, points, labels and drawn rows of every scan that can be read; of labelled points where there are some."""
+def _readable(
+    source: Source, labelled: bool, lost: list[tuple[str, str]] | None = None
+) -> Iterator[tuple[int, np.ndarray, np.ndarray | None, np.ndarray]]:
+    """Number, points, labels and drawn rows of every scan that can be read, of labelled points where there are some;
+    name and reason of the others join ``lost``.
+    """
     for i in range(len(source)):
         try:
             sample = source.sample(i, want=("points", *(("point_label",) if labelled else ())))
-        except SampleError:
+        except SampleError as error:
+            if lost is not None:
+                lost.append((source.names[i], error.reason))
             continue
         label = sample.get("point_label")
         rows = (

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from selftaught import evaluation
+from selftaught._words import plural
 from selftaught.data import Source, open_source
 from selftaught.data.slices import partition_of, volume_sets
 from selftaught.data.source import TEST
@@ -168,7 +169,7 @@ def _dice(method: Any, source: Source) -> tuple[Result, list[list[str]]]:
         first = f" ({lost[0][0]}: {lost[0][1]})" if lost else ""
         raise UserError(f"{source.name}: no volume can be judged{first}")
     result = evaluation.volume_dice(made, truths, structures=method.structures, names=names)
-    notes = [f"{len(lost)} volumes left out ({lost[0][0]}: {lost[0][1]})"] if lost else []
+    notes = [f"{plural(len(lost), 'volume')} left out ({lost[0][0]}: {lost[0][1]})"] if lost else []
     notes += (
         [f"numbers in masks that the network doesn't know, taken as background: {sorted(strange)}"] if strange else []
     )

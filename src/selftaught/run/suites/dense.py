@@ -13,6 +13,7 @@ from torch import Tensor
 from selftaught import evaluation
 from selftaught.data import Source, as_uint8, open_source
 from selftaught.data.pixels import conform
+from selftaught.engine.embedding import check_channels, none_usable
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
@@ -80,12 +81,14 @@ def side_of(method: Method, bench: Bench) -> int:
 
 def _arrays(method: Method, source: Source, side: int) -> tuple[Tensor, np.ndarray]:
     """Normalised images (n, C, side, side) and masks (n, side, side) of what can be read."""
-    images, masks = [], []
+    check_channels(method, source)
+    images, masks, lost = [], [], []
     for i in range(len(source)):
         try:
             sample = source.sample(i, want=("image", "mask"))
             image = conform(sample["image"], method.channels, str(source.names[i]))
-        except SampleError:
+        except SampleError as error:
+            lost.append((source.names[i], error.reason))
             continue
         pixels = as_uint8(image, source.scaled_as(method.value_range))
         if pixels.shape[:2] != sample["mask"].shape:
@@ -97,6 +100,6 @@ def _arrays(method: Method, source: Source, side: int) -> tuple[Tensor, np.ndarr
         mask = sample["mask"].astype(np.int32)
         masks.append(cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST).astype(np.int64))
     if not images:
-        raise UserError(f"{source.name}: none of its {len(source)} samples can be used; run: selftaught data check")
+        raise none_usable(source, lost)
     x = method.normalise(torch.stack(images).to(method.device)).cpu()
     return x, np.stack(masks)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from selftaught import evaluation, networks
+from selftaught._words import plural
 from selftaught.data import Source
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
@@ -71,7 +72,7 @@ def _finetuned(model: Any, train: Source, test: Source, fraction: float, seed: i
         classifier, _windows(model, train), labels, _windows(model, test), np.asarray(test.labels),
         epochs=epochs, groups=test.groups, seed=seed,
     )  # fmt: skip
-    note = f"{len(train)} labelled windows, {epochs} epochs"
+    note = f"{plural(len(train), 'labelled window')}, {plural(epochs, 'epoch')}"
     return dataclasses.replace(result, note=note + (", users held out" if test.groups is not None else ""))
 
 

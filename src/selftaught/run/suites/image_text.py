@@ -12,7 +12,9 @@ from torch import Tensor
 
 from selftaught import evaluation
 from selftaught._paths import expanded
+from selftaught._words import plural
 from selftaught.data import Source, open_source
+from selftaught.engine.embedding import none_usable
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError, require
 from selftaught.evaluation import Result
@@ -97,7 +99,7 @@ def zero_shot(model: Any, test: Source, templates: Sequence[str]) -> Result:
         for head, x in zip(heads, images, strict=True)
     ]
     labels = np.asarray(test.labels)[index]
-    note = f"{len(classes)} classes by {len(templates)} prompt{'s' * (len(templates) > 1)} each"
+    note = f"{plural(len(classes), 'class')} by {plural(len(templates), 'prompt')} each"
     return evaluation.zero_shot(scores[0], labels, local=scores[1] if len(scores) > 1 else None, note=note)
 
 
@@ -184,9 +186,10 @@ def embedded(method: Any, source: Source, heads: Sequence[str]) -> tuple[list[np
         features = method.features(batch)
         return [method.model.embed_images(features, head).float().cpu() for head in heads]
 
-    parts = [(found, index) for found, index, _ in through(method, source, both) if found is not None]
+    every = list(through(method, source, both))
+    parts = [(found, index) for found, index, _ in every if found is not None]
     if not parts:
-        raise UserError(f"{source.name}: none of its images can be read; run: selftaught data check")
+        raise none_usable(source, [pair for *_, lost in every for pair in lost])
     stacked = [torch.cat([found[k] for found, _ in parts]).numpy() for k in range(len(heads))]
     return stacked, np.concatenate([index for _, index in parts])
 
@@ -230,7 +233,7 @@ def classify(
             logits = torch.from_numpy(factor * (x @ vectors.T))
             found.append(logits.softmax(1).numpy())
     if not found:
-        raise UserError(f"{source.name}: none of its images can be read; run: selftaught data check")
+        raise none_usable(source, skipped)
     shares = np.concatenate(found)
     best = shares.argmax(1)
     table = Classified({name: (words[k], float(row[k])) for name, k, row in zip(names, best, shares, strict=True)})

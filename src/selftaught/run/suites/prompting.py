@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from selftaught.data import Source
+from selftaught.engine.embedding import none_usable
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
 from selftaught.evaluation.prompts import base_to_new
@@ -56,7 +57,8 @@ def _scores(method: Any, source: Source, names: list[str], prompt: str) -> tuple
     def words(batch: dict[str, Any]) -> torch.Tensor:
         return method.predict_words(batch, names, prompt)
 
-    parts = [(found.float().cpu().numpy(), index) for found, index, _ in through(method, source, words) if len(index)]
+    every = list(through(method, source, words))
+    parts = [(found.float().cpu().numpy(), index) for found, index, _ in every if len(index)]
     if not parts:
-        raise UserError(f"{source.name}: none of its images can be read; run: selftaught data check")
+        raise none_usable(source, [pair for *_, lost in every for pair in lost])
     return np.concatenate([x for x, _ in parts]), np.concatenate([i for _, i in parts])

@@ -14,6 +14,7 @@ from selftaught.data import Source, open_source
 from selftaught.data.clouds import LABEL_OF_POINTS
 from selftaught.data.kinds.points import unpack
 from selftaught.data.rgbd import rgbd_of
+from selftaught.engine.embedding import none_usable
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
 from selftaught.run.contenders import some
@@ -88,10 +89,13 @@ def _parts(bench: Bench, name: str) -> tuple[Source, Source]:
     return some(parts[0], _TRAIN), some(parts[1], _TEST)
 
 
-def _batches(method: Any, source: Source, fields: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def _batches(
+    method: Any, source: Source, fields: tuple[str, ...], lost: list[tuple[int, str]]
+) -> Iterator[dict[str, Any]]:
     recipe = method.probing_recipe()
     views = (*recipe.views, *(View(name, name) for name in fields))
     for batch in batches_of(method, source, Recipe(views), batch_size=16, workers=0):
+        lost += batch["skipped"]
         if len(batch["index"]):
             yield batch
 
@@ -101,8 +105,9 @@ def _points_of(bench: Bench, method: Any, source: Source) -> tuple[list[np.ndarr
     """Per cloud features (m, D) and labels (m,) of some of the points that the method sees; None: raw columns."""
     shown: Any = bench.method if method is None else method
     features, labels = [], []
+    lost: list[tuple[int, str]] = []
     shown.eval()
-    for batch in _batches(shown, source, (LABEL_OF_POINTS,)):
+    for batch in _batches(shown, source, (LABEL_OF_POINTS,), lost):
         clouds = unpack(batch["points"])
         known = unpack(batch["points"], batch[LABEL_OF_POINTS])
         made = None if method is None else method.point_features(batch)
@@ -113,7 +118,7 @@ def _points_of(bench: Bench, method: Any, source: Source) -> tuple[list[np.ndarr
             features.append(value.float().cpu().numpy())
             labels.append(known[i][seen[rows]].cpu().numpy())
     if not features:
-        raise UserError(f"{source.name}: none of its {len(source)} samples can be used; run: selftaught data check")
+        raise none_usable(source, lost)
     return features, labels
 
 
@@ -122,8 +127,10 @@ def _boxes_of(method: Any, source: Source) -> tuple[Tensor, list[np.ndarray]]:
     """Clouds (n, P, C) as the encoder takes them, and the boxes of each."""
     whole, indices = rgbd_of(source)
     clouds, boxes = [], []
+    lost: list[tuple[int, str]] = []
     method.eval()
     for batch in batches_of(method, source, method.evaluation_view(), batch_size=16, workers=0):
+        lost += batch["skipped"]
         if not len(batch["index"]):
             continue
         clouds.append(method.inputs(batch).cpu())
@@ -133,5 +140,5 @@ def _boxes_of(method: Any, source: Source) -> tuple[Tensor, list[np.ndarray]]:
             except SampleError:
                 boxes.append(np.zeros((0, 7)))
     if not clouds:
-        raise UserError(f"{source.name}: none of its {len(source)} samples can be used; run: selftaught data check")
+        raise none_usable(source, lost)
     return torch.cat(clouds).clone(), boxes

@@ -1,0 +1,26 @@
+"""Numbers of things in words, the same everywhere."""
+
+from __future__ import annotations
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 sample``, ``2,000 samples``, ``3 classes``, ``4 queries``; of several words the first is the noun where an
+    "of" follows it, else the last: ``2 samples of the test part``, ``2 unusable samples``.
+    """
+    if count == 1:
+        return f"1 {noun}"
+    head, of, rest = noun.partition(" of ")
+    return f"{count:,} {_many(head)}{of}{rest}"
+
+
+def _many(noun: str) -> str:
+    if noun.endswith("series"):
+        return noun
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+def lacking(count: int, noun: str, what: str) -> str:
+    """``1 sample has no label``, ``2 samples have no label``."""
+    return f"{plural(count, noun)} {'has' if count == 1 else 'have'} no {what}"
