@@ -35,7 +35,7 @@ OPTIONS = {
     "srgan": {"patch": 16, "pretrain_steps": 2, "content": "features", "discriminator_width": 4},
     **{slug: {"patch": 16} for slug in ("srresnet", "srcnn", "espcn", "bicubic")},
     **{slug: {"patch": 16, "hypercolumn": False, "feat_weight": 0.0} for slug in ("rrformer", "errnet")},
-    "ibcln": {"patch": 16, "width": 4, "feat_weight": 0.0},
+    "ibcln": {"patch": 24, "width": 4, "feat_weight": 0.0, "discriminator_width": 4},
     "scatsimclr": {"encoder": "scatsimclr-2", "image_size": 32},
     **{slug: {"encoder": "vit-pico", "image_size": 32} for slug in ("mae", "infinite-lr", "sit")},
     "genview": {"encoder": "resnet10-narrow", "image_size": 32, "autoencoder_steps": 10},

@@ -155,7 +155,7 @@ def test_the_relativistic_turn_moves_both_networks_each_by_its_own_loss() -> Non
 
 
 def test_baselines_and_what_is_judged() -> None:
-    errnet, ibcln = methods.ERRNet(**ERR), methods.IBCLN(**SMALL | {"width": 2})
+    errnet, ibcln = methods.ERRNet(**ERR), methods.IBCLN(**SMALL | {"width": 2, "gan_weight": 0.0})
     assert type(errnet.net.body[0]).__name__ == "SqueezedResidualBlock"
     for method in (errnet, ibcln):
         batch = first(method)
@@ -171,6 +171,68 @@ def test_baselines_and_what_is_judged() -> None:
         assert target is clean
         assert np.array_equal(blended, errnet.degraded(clean)[0])
         assert 0.01 < np.abs(blended - clean).mean() < 0.5
+
+
+def _turns(method: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """The terms that each optimiser is given in one step."""
+    seen: dict[str, Any] = {}
+
+    def minimise(terms: dict[str, Any], optimiser: str) -> dict[str, Any]:
+        seen[optimiser] = terms
+        return terms
+
+    method.minimise = minimise
+    method.step(batch)
+    return seen
+
+
+def test_ibclns_discriminator_judges_the_last_round_by_least_squares() -> None:
+    method = methods.IBCLN(**SMALL | {"width": 2, "discriminator_width": 2, "feat_weight": 0.0})
+    method.plan(2, 2)
+    batch = first(method)
+    seen = _turns(method, batch)
+    image, target, _ = method.blend(batch)
+    last = method.net.layers(image).transmissions[-1]
+    real, fake = method.discriminator(target).detach(), method.discriminator(last).detach()
+    judged = float(((real - 1) ** 2).mean() + (fake**2).mean()) / 2
+    assert real.shape == (3, 1, 2, 2)
+    assert seen["discriminator"]["loss"].item() == pytest.approx(judged)
+    content = method.loss(batch)["loss"].detach()
+    assert seen["generator"]["loss"].item() == pytest.approx(float(content + 0.01 * ((fake - 1) ** 2).mean()))
+    with pytest.raises(UserError, match="--gan-weight 0"):
+        methods.IBCLN(patch=16)
+
+
+def test_misaligned_pairs_are_compared_by_the_deepest_maps_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("blended", "transmission"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            cv2.imwrite(str(tmp_path / name / f"{i}.png"), rng.integers(0, 256, (40, 44, 3), dtype=np.uint8))
+    pairs = open_source({n: str(tmp_path / n) for n in ("blended", "transmission")}, split="all")
+    kind = methods.get("errnet")
+    streams = kind.streams(PHOTOS, {"misaligned": "pairs"}, lambda spec: pairs)
+    assert (streams["data"], streams["misaligned"]) == (PHOTOS, pairs)
+    with pytest.raises(UserError, match="transmission_layer"):
+        kind.streams(PHOTOS, {"misaligned": "photos"}, lambda spec: PHOTOS)
+    method = methods.ERRNet(**ERR, gan_epoch=0)
+    method.plan(2, 2)
+    batch = first(method, **streams)
+    seen = _turns(method, batch)
+    shifted, wanted, _ = method.blend(batch["misaligned"])
+    blended, target, _ = method.blend(batch)
+    made, output = method.restored(shifted), method.restored(blended)
+    with torch.no_grad():
+        maps = [method.phi_h(2 * x - 1)[0] for x in (made, wanted)]
+    assert (maps[0] < 0).any()  # before the activation
+    invariant = (maps[0] - maps[1]).abs().mean().item()
+    assert seen["generator"]["invariant"].item() == pytest.approx(invariant, rel=1e-4)
+    judge = method.discriminator
+    fooled = [objectives.rrformer_adversarial(judge(t), judge(o)).item() for o, t in ((made, wanted), (output, target))]
+    content = method.content_terms(output, target)["loss"].item()
+    assert seen["generator"]["loss"].item() == pytest.approx(content + 0.1 * invariant + 0.01 * sum(fooled), rel=1e-4)
+    method.config.aligned = False
+    assert set(method.loss(first(method, data=pairs))) == {"loss", "invariant"}
 
 
 @pytest.mark.slow

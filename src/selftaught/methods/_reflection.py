@@ -68,7 +68,7 @@ class ReflectionMethod(Method):
 
     config_class = ReflectionConfig
     config: ReflectionConfig
-    roles = ("data", "reflections")
+    roles: ClassVar[tuple[str, ...]] = ("data", "reflections")
     output = "image"
     pixels = "float32"
     default_data = "photos:whole"
@@ -112,9 +112,13 @@ class ReflectionMethod(Method):
         """A patch of what is behind the glass, with the numbers of the reflection; or aligned patches of the pairs."""
         c = self.config
         if {BLENDED, TRANSMISSION} <= self.fields.keys():
-            names = [name for name in (BLENDED, TRANSMISSION, REFLECTION) if name in self.fields]
-            return Recipe(tuple(View(name, name, Pipeline(self._cut()), space="pair") for name in names))
+            return self.patches_of(self.fields)
         return Recipe((View(TRANSMISSION, "image", Pipeline((GlassDraw(c.recipe), *self._cut()))),))
+
+    def patches_of(self, fields: Mapping[str, Any]) -> Recipe:
+        """Patches of the same place in all pictures of a pair."""
+        names = [name for name in (BLENDED, TRANSMISSION, REFLECTION) if name in fields]
+        return Recipe(tuple(View(name, name, Pipeline(self._cut()), space="pair") for name in names))
 
     def blend(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
         """What is seen through the glass, what is behind it, and the layer that was added where it is known.

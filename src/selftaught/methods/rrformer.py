@@ -9,6 +9,7 @@ B is blended of a transmission T and a reflection, two ordinary pictures; phi ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -184,17 +185,24 @@ class RRFormer(ReflectionMethod):
         Raises:
             UserError: the last ReLU gives nothing but zeros.
         """
-        blended, target, _ = self.blend(batch)
-        output = self.restored(blended)
-        if self.config.final == "relu" and self.steps % _CHECKED_EVERY == 0 and not output.any():
+        pairs = [(self.restored(blended), target, terms) for blended, target, terms in self.pairs(batch)]
+        if self.config.final == "relu" and self.steps % _CHECKED_EVERY == 0 and not any(out.any() for out, *_ in pairs):
             raise UserError("the network's last ReLU has died (all is black); use --final none or another --seed")
         if not self.adversarial:
-            return self.minimise(self.content_terms(output, target), optimiser="generator")
-        told = self.minimise(self.discriminator_terms(target, output.detach()), optimiser="discriminator")
-        with torch.no_grad():
-            real = self.discriminator(target)
-        terms = self.content_terms(output, target, real=real, fake=self.discriminator(output))
-        return told | self.minimise(terms, optimiser="generator")
+            return self.minimise(_summed([terms(output, target) for output, target, terms in pairs]), "generator")
+        judged = [self.discriminator_terms(target, output.detach()) for output, target, _ in pairs]
+        told = self.minimise(_summed(judged), optimiser="discriminator")
+        found = []
+        for output, target, terms in pairs:
+            with torch.no_grad():
+                real = self.discriminator(target)
+            found.append(terms(output, target, real=real, fake=self.discriminator(output)))
+        return told | self.minimise(_summed(found), optimiser="generator")
+
+    def pairs(self, batch: dict[str, Any]) -> list[tuple[Tensor, Tensor, Callable[..., dict[str, Tensor]]]]:
+        """What is learned from in a step: blended pictures, their transmissions, and the terms of a result on these."""
+        blended, target, _ = self.blend(batch)
+        return [(blended, target, self.content_terms)]
 
     def discriminator_terms(self, target: Tensor, output: Tensor) -> dict[str, Tensor]:
         """D's loss, which has the weight of the adversarial term too."""
@@ -213,3 +221,12 @@ class RRFormer(ReflectionMethod):
         found = {name: getattr(self.config, name) for name in self._sizes()}
         vgg = {"features": self.columns.features.name, "levels": self.config.levels} if self.columns is not None else {}
         return {"name": self.slug, "channels": self.channels} | found | vgg
+
+
+def _summed(several: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The terms of several sets of pairs, those of one name added."""
+    total = dict(several[0])
+    for terms in several[1:]:
+        for name, value in terms.items():
+            total[name] = total[name] + value if name in total else value
+    return total

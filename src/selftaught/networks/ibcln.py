@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["IBCLN", "IBCLNOutput", "RecurrentAutoencoder"]
+__all__ = ["IBCLN", "IBCLNOutput", "PatchDiscriminator", "RecurrentAutoencoder"]
 
 Memory = tuple[Tensor, Tensor]
 
@@ -110,6 +110,39 @@ class IBCLN(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """The last transmission, (N, C, H, W)."""
         return self.layers(image).transmissions[-1]
+
+
+class PatchDiscriminator(nn.Module):
+    """D: a number for each patch of 70 x 70 pixels, whether it is of a photograph; normal initialisation (0.02).
+
+        conv 4x4 stride 2 W; conv 4x4 stride 2 2W, 4W with InstanceNorm; conv 4x4 8W with InstanceNorm; conv 4x4 1
+
+    LeakyReLU(0.2) between all.
+
+    Args:
+        channels: of the images.
+        width: W, 64 there.
+    """
+
+    smallest = 24
+    """Least side of an image."""
+
+    def __init__(self, channels: int = 3, *, width: int = 64) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for times, stride in ((2, 2), (4, 2), (8, 1)):
+            before = max(1, times // 2) * width
+            norm = nn.InstanceNorm2d(times * width)
+            layers += [nn.Conv2d(before, times * width, 4, stride=stride, padding=1), norm, nn.LeakyReLU(0.2)]
+        self.body = nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, padding=1))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images (N, C, H, W) to (N, 1, H / 8 - 2, W / 8 - 2)."""
+        return self.body(image)
 
 
 def _conv(before: int, after: int, *, stride: int = 1, dilation: int = 1) -> list[nn.Module]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from selftaught.errors import UserError
 from selftaught.objectives._common import check_floats, in_float32
 
-__all__ = ["ibcln"]
+__all__ = ["ibcln", "ibcln_adversarial", "ibcln_discriminator"]
 
 _GAMMA = 2.2
 
@@ -68,6 +68,41 @@ def ibcln(
     rest = torch.stack([(light - t - r).square().mean() for t, r in zip(own, mirrored, strict=True)]).sum()
     layer = torch.stack([(light - behind - r).square().mean() for r in mirrored]).sum()
     return {"loss": pixel + residual * (rest + layer), "pixel": pixel, "residual": rest, "reflection": layer}
+
+
+@in_float32
+def ibcln_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """What D minimises, 1/2 [mean (D(T) - 1)^2 + mean D(T_K)^2]: least squares, means over all patches.
+
+    Args:
+        real: D(T), any shape.
+        fake: D(T_K) of the last round, which is detached, of the same shape.
+
+    Raises:
+        UserError: (a ``ValueError``) no number, or shapes that differ.
+    """
+    check_floats(real=real, fake=fake)
+    if real.shape != fake.shape or not real.numel():
+        raise UserError(
+            f"real and fake need one shape with numbers in it, got {tuple(real.shape)}, {tuple(fake.shape)}"
+        )
+    return ((real - 1).square().mean() + fake.square().mean()) / 2
+
+
+@in_float32
+def ibcln_adversarial(fake: Tensor) -> Tensor:
+    """What the network minimises, mean (D(T_K) - 1)^2; its weight in IBCLN's loss is 0.01.
+
+    Args:
+        fake: D(T_K), any shape.
+
+    Raises:
+        UserError: (a ``ValueError``) no number.
+    """
+    check_floats(fake=fake)
+    if not fake.numel():
+        raise UserError("the discriminator gave no number for these pictures")
+    return (fake - 1).square().mean()
 
 
 def _linear(image: Tensor) -> Tensor:
