@@ -80,7 +80,7 @@ class Settings:
     nodes: Count = 1
     """Machines; torchrun and SLURM environments are recognised."""
     strategy: str = "auto"
-    """Lightning strategy, such as ddp or fsdp."""
+    """Lightning's, such as ddp or fsdp; or fsdp2, which spreads a transformer's blocks over processes."""
     view_device: Literal["auto", "cpu", "model"] = "auto"
     """Where views are made: in the loader's processes (cpu) or batched on the model's device."""
     max_skip: Share = 0.05

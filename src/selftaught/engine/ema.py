@@ -71,7 +71,7 @@ class MovingAverage(nn.Module):
             raise UserError("the module has other parameters than its moving average; make a new MovingAverage")
         step = 1 - self.decay
         for name, parameter in average.items():
-            parameter.lerp_(current[name].detach().to(parameter), step)
+            parameter.lerp_(current[name].detach().to(parameter.device, parameter.dtype), step)
         source = dict(module.named_buffers())
         for name, buffer in self.average.named_buffers():
             buffer.copy_(source[name])

@@ -26,6 +26,7 @@ from selftaught.engine.method import Method
 from selftaught.engine.orders import Order
 from selftaught.engine.precision import accelerator, lightning_precision
 from selftaught.engine.progress import Progress
+from selftaught.engine.sharding import FSDP2, sharding_strategy, whole
 from selftaught.engine.stages import Stage
 from selftaught.engine.tracking import Tracking
 from selftaught.errors import UserError, require
@@ -87,17 +88,19 @@ def make_trainer(
     device = accelerator(settings.device)
     if settings.device == "gpu" and not torch.cuda.is_available():
         raise UserError("--device gpu: no CUDA device here; use --device cpu")
-    if device == "cpu" and "fsdp" in settings.strategy:
-        raise UserError(f"--strategy {settings.strategy} spreads a network over GPUs; leave it out on a CPU")
-    known = StrategyRegistry.available_strategies()
-    if settings.strategy != "auto" and settings.strategy not in known:
-        raise UserError(f"--strategy {settings.strategy}: Lightning knows auto, {', '.join(sorted(known))}")
-    several = takes_any and settings.devices * settings.nodes > 1
+    processes = settings.devices * settings.nodes
+    if device == "cpu" and "fsdp" in settings.strategy and settings.strategy != FSDP2:
+        raise UserError(f"--strategy {settings.strategy} spreads a network over GPUs; on a CPU take {FSDP2}")
+    known = {"auto", FSDP2, *StrategyRegistry.available_strategies()}
+    if settings.strategy not in known:
+        raise UserError(f"--strategy {settings.strategy}: it may be {', '.join(sorted(known))}")
+    several = takes_any and processes > 1
+    strategy = _UNUSED if several and settings.strategy in ("auto", "ddp") else settings.strategy
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(device, device),
         devices=settings.devices,
         num_nodes=settings.nodes,
-        strategy=_UNUSED if several and settings.strategy in ("auto", "ddp") else settings.strategy,
+        strategy=sharding_strategy(processes) if strategy == FSDP2 else strategy,
         precision=lightning_precision(settings.precision, device),  # type: ignore[arg-type]
         max_epochs=1,
         logger=loggers,
@@ -110,7 +113,7 @@ def make_trainer(
         num_sanity_val_steps=0,
         limit_val_batches=0,
         log_every_n_steps=settings.log_every,
-        sync_batchnorm=settings.devices * settings.nodes > 1 and device == "cuda",
+        sync_batchnorm=processes > 1 and device == "cuda",
     )
 
 
@@ -158,6 +161,7 @@ def fit(
     """
     quiet_lightning()
     plan = plan or Stage()
+    _check_sharded(settings, plan)
     checkpoint = folder / "checkpoints" / f"{method.stage}.ckpt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     data, total, epoch_batches = _planned(method, sources, settings, folder, order)
@@ -200,6 +204,8 @@ def fit(
     release_networks(compiled)
     keep_activations(recomputed)
     _save_last(saver, trainer, method, folder)
+    whole(method.sharded)
+    method.sharded = []
     for chosen in (averaged, best):
         if chosen is not None:
             chosen.copy_to(method)
@@ -240,6 +246,23 @@ def _planned(
     method.accumulate, method.clip = settings.accumulate, settings.clip
     method.branch = settings.anneal_from if settings.anneal else None
     return data, total, epoch_batches
+
+
+def _check_sharded(settings: Settings, plan: Stage) -> None:
+    """Refuse what a network in shares can't have.
+
+    Raises:
+        UserError: it names the option.
+    """
+    if settings.strategy != FSDP2:
+        return
+    if settings.devices * settings.nodes < 2:
+        raise UserError(f"--strategy {FSDP2} spreads a network over processes: give --devices 2 or more")
+    if lightning_precision(settings.precision, accelerator(settings.device)) == "16-mixed":
+        raise UserError(f"--strategy {FSDP2} trains in float32 or bf16: give --precision bf16, or take --strategy ddp")
+    for given, told in ((settings.ema, "--ema"), (settings.compile, "--compile"), (plan.watches, "keeping the best")):
+        if given:
+            raise UserError(f"--strategy {FSDP2}: {told} needs the whole network on each process; take --strategy ddp")
 
 
 def _look(held_out: Any, settings: Settings, method: Method) -> Callable[[Any], float] | None:

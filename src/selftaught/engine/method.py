@@ -15,6 +15,7 @@ from selftaught.engine.distributed import average_gradients, is_distributed
 from selftaught.engine.method_config import LearningRateScaling, MethodConfig, Optimizer, Schedule
 from selftaught.engine.optimisers import Optim
 from selftaught.engine.schedules import ENDLESS, InfiniteSchedule, endless
+from selftaught.engine.sharding import FSDP2, Sharded, average_rest, clip_gradients, shard
 from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
 from selftaught.networks import name_module
@@ -92,9 +93,23 @@ class Method(Definition):
         self.own_views: list[Pipeline] | None = None
         self.own_recipe: Any = None
         self.reselection: Any = None
+        self.sharded: list[Sharded] = []
         self.register_buffer("pixel_mean", torch.full((channels,), 0.5))
         self.register_buffer("pixel_std", torch.full((channels,), 0.25))
         self.build()
+
+    def configure_model(self) -> None:
+        """Where the strategy asks for it, spread the transformer's blocks over the processes.
+
+        Raises:
+            UserError: no such blocks, or several optimisers.
+        """
+        if self.device_mesh is None or self.sharded:
+            return
+        own = self.optimisers()
+        if len(own) > 1 or any(optim.optimizer == "lars" for optim in own.values()):
+            raise UserError(f"--strategy {FSDP2}: takes one optimiser, and not LARS; take --strategy ddp")
+        self.sharded = shard(self, self.device_mesh["data_parallel"])
 
     # ---- one step --------------------------------------------------------------------------------------------
     def step(self, batch: dict[str, Any]) -> Terms:
@@ -153,6 +168,8 @@ class Method(Definition):
         with torch.autocast(self.device.type, enabled=False):  # the backward pass has the types of the forward one
             self._backward(loss, wrapped)
             if self._steps_now:
+                if self.sharded:
+                    average_rest(self.parameters())
                 wrapped.step()
         if self._steps_now and not again:
             schedules: Any = self.lr_schedulers()
@@ -192,7 +209,8 @@ class Method(Definition):
             if self.trainer.optimizers[place] is optimizer and own is not None:
                 limit = own
         if limit > 0:
-            nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], limit)
+            moved = [p for group in optimizer.param_groups for p in group["params"]]
+            (clip_gradients if self.sharded else nn.utils.clip_grad_norm_)(moved, limit)
 
     def configure_optimizers(self) -> Any:
         """The optimisers of the stage, each with its schedule; None for a method that learns without gradient.

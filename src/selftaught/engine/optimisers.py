@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from selftaught.engine.optim import build_optimizer, learning_rate_factor
+from selftaught.engine.sharding import apart
 from selftaught.errors import UserError
 
 
@@ -68,9 +69,12 @@ class Optim:
         Raises:
             UserError: nothing to optimise, or an unknown rule.
         """
-        groups = _groups(self.parameters)
+        listed = _groups(self.parameters)
+        groups = apart(listed)
         if not groups:
             raise UserError(f"optimiser {name}: none of its parameters needs a gradient; unfreeze some")
+        if self.optimizer == "sgd" and groups is not listed:
+            fused = False  # torch has no fused SGD for shares
         return build_optimizer(
             self.optimizer, groups, lr=self.lr, weight_decay=self.weight_decay, momentum=self.momentum,
             betas=self.betas, eta=self.eta, clip=self.lars_clip, fused=fused,
