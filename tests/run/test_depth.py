@@ -14,6 +14,7 @@ import torch
 import selftaught
 from selftaught import methods
 from selftaught.data import open_source
+from selftaught.data.fields import Field
 from selftaught.data.intrinsics import read_intrinsics
 from selftaught.data.snippets import Snippets, _left_over
 from selftaught.errors import UserError
@@ -229,6 +230,48 @@ def test_intrinsics_are_learnt_where_they_are_not_known() -> None:
     method.zero_grad()
     method.loss(batch)["loss"].backward()
     assert method.intrinsics_head.layer.weight.grad is None
+
+
+class _Deep(_Clips):
+    """Clips whose depth grows from top to bottom; the first row is unknown."""
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        return {"clip": Field("clip", 3), "depth": Field("clip", 1)}
+
+    def _field(self, name: str, i: int, min_side: int | None, frames: Any) -> Any:
+        ramp = np.arange(32, dtype=np.float32)[None, :, None, None].repeat(len(frames), 0).repeat(32, 2)
+        return ramp * (i + 1)
+
+
+class _Wall(methods.Monodepth2):
+    """Says one depth everywhere."""
+
+    def predict(self, batch: dict[str, Any]) -> torch.Tensor:
+        return torch.full((1, 1, 32, 32), 0.7)
+
+
+def test_the_epoch_of_the_least_error_on_held_out_videos_is_kept(videos: Path, tmp_path: Path) -> None:
+    clips = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32, 3), dtype=np.uint8)
+    options = {key: TINY[key] for key in ("encoder", "pose_encoder", "height", "width", "scales")}
+    kind = methods.Monodepth2.config_class
+    wall = _Wall(kind(**options), channels=3)
+    snippets = Snippets(_Deep(clips), gap=1, keep_still=True, intrinsics="fov=60")
+    rows = np.arange(1, 32)
+    assert wall.watched(snippets) == pytest.approx(np.mean(np.abs(16 - rows) / rows), rel=1e-5)
+    unknown = Snippets(_Clips(clips), gap=1, keep_still=True, intrinsics="fov=60")
+    part = unknown.subset(np.array([1]), "the second")
+    clip = torch.from_numpy(clips[1]).permute(3, 0, 1, 2)[None].float() / 255
+    camera = torch.from_numpy(unknown.values["intrinsics"][1:])
+    wall.eval()
+    loss = wall.loss({"clip": clip, "values": {"intrinsics": camera}, "index": torch.tensor([1])})["loss"]
+    assert wall.watched(part) == pytest.approx(loss.item(), rel=1e-5)
+    selftaught.train(
+        "robust-depth", str(videos / "rgb"), out=str(tmp_path / "best"), intrinsics="fov=70", by="ratio:0.5",
+        keep_best=True, held_out=0.5, **TINY | {"steps": 4},
+    )  # fmt: skip
+    rows_of = (tmp_path / "best" / "metrics.csv").read_text().splitlines()
+    assert "watched" in rows_of[0].split(",")
 
 
 def test_a_picture_that_moves_as_a_whole_has_no_parallax() -> None:

@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Range, Share
-from selftaught.data import Source, open_source
+from selftaught.data import Source, as_uint8, open_source
 from selftaught.data.snippets import Snippets
+from selftaught.data.source import whole_of
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Schedule
-from selftaught.errors import UserError
+from selftaught.engine.stages import Stage
+from selftaught.errors import SampleError, UserError
 from selftaught.networks.depth import PoseNet, check_multiple, depth_net
 from selftaught.networks.projection import disparity_to_depth, intrinsics_matrix, pose_matrix, warp
 from selftaught.objectives.monodepth2 import NOISE
@@ -45,6 +48,10 @@ class DepthConfig(MethodConfig):
     """The camera: FILE, fx,fy,cx,cy in pixels, fov=70 (degrees across), learn; auto: what the data tell, else learn."""
     gap: Natural = 0
     """Frames from one of a snippet to the next; 0 chooses it for each video by how fast the picture moves."""
+    keep_best: bool = False
+    """Keep the weights of the epoch with the least error on held-out videos (of depth, where it is known)."""
+    held_out: Annotated[float, Range(0, 0.9)] = 0.1
+    """Share of the videos that is held out to find that epoch; 0: the training loss tells."""
     keep_still: bool = False
     """Whether stretches without motion or texture are learnt from, too."""
     scales: Annotated[int, Range(1, 4)] = 4
@@ -176,6 +183,42 @@ class DepthMethod(Method):
         first = clip.permute(2, 0, 1, 3, 4)
         return Frames(first[1], first[[0, 2]], looked.permute(2, 0, 1, 3, 4), shares, rng)
 
+    # ---- which epoch is kept ---------------------------------------------------------------------------------
+    def stage_plan(self, stage: str) -> Stage:
+        """The last weights, or the best ones on snippets that are held out."""
+        c = self.config
+        return Stage(keep="best", validation=c.held_out) if c.keep_best else Stage()
+
+    @torch.no_grad()
+    def watched(self, source: Any) -> float:
+        """Mean error of clear snippets, one at a time.
+
+        AbsRel of the middle frame, scaled by its median, where the data bring depth; else the method's loss.
+        """
+        was = self.training
+        self.eval()
+        snippets, rows = whole_of(source)
+        parent: Any = snippets
+        known, errors = "depth" in parent.source.fields, []
+        for i, row in enumerate(rows.tolist()):
+            try:
+                frames = as_uint8(source.read(i), self.value_range or source.value_range)
+            except SampleError:
+                continue
+            size = (self.config.width, self.config.height)
+            small = [cv2.resize(f, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], -1) for f in frames]
+            clip = torch.from_numpy(np.stack(small)).permute(3, 0, 1, 2)[None].to(self.device)
+            camera = torch.from_numpy(source.values["intrinsics"][i : i + 1]).to(self.device)
+            batch = {"clip": self.normalise(clip), "values": {"intrinsics": camera}, "index": torch.tensor([row])}
+            if not known:
+                errors.append(float(self.loss(batch)["loss"]))
+                continue
+            at, middle, _ = parent.places[row].tolist()
+            truth = parent.source.sample(at, ["depth"], None, np.array([middle]))["depth"][0, :, :, 0]
+            errors += _abs_rel(self.predict(batch)[0, 0].float().cpu().numpy(), truth)
+        self.train(was)
+        return float(np.mean(errors)) if errors else float("nan")
+
     # ---- networks --------------------------------------------------------------------------------------------
     def build(self) -> None:
         """Depth network, pose network and the head for intrinsics that aren't known."""
@@ -286,6 +329,16 @@ class DepthMethod(Method):
             "name": f"depth {c.encoder}", "height": c.height, "width": c.width, "min_depth": c.min_depth,
             "max_depth": c.max_depth, "input": "image in [0, 1]", "output": "1 / depth, up to one factor",
         }  # fmt: skip
+
+
+def _abs_rel(disparity: np.ndarray, truth: np.ndarray) -> list[float]:
+    """Mean |d - t| / t of depth d = 1 / disparity, scaled to the truth's median; of no frame without known depth."""
+    known = np.isfinite(truth) & (truth > 0)
+    if not known.any():
+        return []
+    depth = 1 / cv2.resize(disparity, truth.shape[::-1], interpolation=cv2.INTER_LINEAR)[known]
+    true = truth[known]
+    return [float((np.abs(depth * (np.median(true) / np.median(depth)) - true) / true).mean())]
 
 
 class Delivered(nn.Module):

@@ -7,7 +7,7 @@ the matching costs are mixed with the single frame's distribution, and the loss 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -144,7 +144,8 @@ class ProDepth(Monodepth2):
     def stage_plan(self, stage: str) -> Stage:
         """The first stage has a length of its own."""
         steps = self.config.single_steps
-        return Stage(settings={"steps": steps}) if stage == "single" and steps else Stage()
+        plan = super().stage_plan(stage)
+        return replace(plan, settings={"steps": steps}) if stage == "single" and steps else plan
 
     def trained_modules(self) -> nn.Module:
         """Single-frame networks first, then what matches."""

@@ -66,12 +66,14 @@ class Config(DepthConfig):
 
 
 PRESETS = {
-    "kitti": {"epochs": 30, "batch_size": 12, "pretrained": True, "crop": "garg"},
+    "kitti": {"epochs": 30, "batch_size": 12, "pretrained": True, "crop": "garg", "keep_best": True},
     "kitti-vit": {
         "epochs": 30, "batch_size": 12, "encoder": "mpvit-small", "optimizer": "adamw", "encoder_lr": 5e-5,
-        "decay_at": "", "decay_every": 0.0333, "decay_factor": 0.9, "crop": "garg",
+        "decay_at": "", "decay_every": 0.0333, "decay_factor": 0.9, "crop": "garg", "keep_best": True,
     },
-    "naive": {"epochs": 30, "batch_size": 12, "pretrained": True, "training": "naive", "crop": "garg"},
+    "naive": {
+        "epochs": 30, "batch_size": 12, "pretrained": True, "training": "naive", "crop": "garg", "keep_best": True,
+    },
     "laptop": {
         "encoder": "small", "pose_encoder": "small", "height": 48, "width": 64, "scales": 1, "lr": 2e-3, "steps": 400,
         "batch_size": 8, "precision": "32",
