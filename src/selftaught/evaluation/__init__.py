@@ -50,6 +50,7 @@ from selftaught.evaluation.ood import detection, energy, knn_distance, linear_he
 from selftaught.evaluation.points import point_knn, point_linear, point_pca, principal_colours
 from selftaught.evaluation.projection import Projection, project
 from selftaught.evaluation.prompts import base_to_new
+from selftaught.evaluation.refinement import linear_early_stop, refinement, signed_rank
 from selftaught.evaluation.regression import regression
 from selftaught.evaluation.residual_text import residual_text
 from selftaught.evaluation.restoration import luma, ms_ssim, restoration
@@ -102,6 +103,7 @@ _ALL = (
     Protocol("knn", "weighted k-nearest-neighbour accuracy by cosine", "split", knn),
     Protocol("linear", "logistic regression, regularisation chosen on held-out samples", "split", linear),
     Protocol("linear-sgd", "the papers' linear probe: one layer by SGD or Adam", "split", linear_sgd),
+    Protocol("linear-early-stop", "RetFiner's linear probe: AdamW, stopped early, 5 seeds", "split", linear_early_stop),
     Protocol("fewlabel", "logistic regression with 1, 5, 10 ... labels per class and 1, 10, 100 %", "split", fewlabel),
     Protocol("retrieval", "mean average precision and precision at k by cosine", "labelled", retrieval),
     Protocol("recall", "share of test samples with one of their class among the k nearest", "split", recall),
@@ -207,6 +209,7 @@ __all__ = [
     "layerwise",
     "linear",
     "linear_cka",
+    "linear_early_stop",
     "linear_head",
     "linear_sgd",
     "luma",
@@ -231,6 +234,7 @@ __all__ = [
     "project",
     "reached",
     "recall",
+    "refinement",
     "regional_maxima",
     "regression",
     "residual_text",
@@ -243,6 +247,7 @@ __all__ = [
     "scene_detection",
     "scene_segmentation",
     "segmentation",
+    "signed_rank",
     "slice_position",
     "sorted_softmax",
     "stack_layers",

@@ -19,6 +19,7 @@ from selftaught.run import (
     forgetting,
     image_text,
     prompting,
+    refining,
     samples,
     scenes,
     temporal,
@@ -259,6 +260,7 @@ _SUITES: Mapping[str, Callable[[Bench], dict[str, Result]]] = {
     prompting.NAME: prompting.judge,
     unlearning.NAME: unlearning.judge,
     dense.NAME: dense.judge,
+    refining.NAME: refining.judge,
     weighing.NAME: weighing.judge,
     worn.NAME: worn.judge,
     temporal.NAME: temporal.judge,
@@ -266,7 +268,8 @@ _SUITES: Mapping[str, Callable[[Bench], dict[str, Result]]] = {
     scenes.DETECTION: scenes.judge_detection,
 }
 _FOR_ALL = (
-    "layerwise", unlearning.NAME, weighing.NAME, worn.NAME, temporal.NAME, scenes.SEGMENTATION, scenes.DETECTION,
+    "layerwise", refining.NAME, unlearning.NAME, weighing.NAME, worn.NAME, temporal.NAME, scenes.SEGMENTATION,
+    scenes.DETECTION,
 )  # fmt: skip
 
 NAMES = tuple(_SUITES)
