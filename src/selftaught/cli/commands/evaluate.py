@@ -40,8 +40,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--fraction", "share of each class's training labels (finetune), such as 0.01", type=float, metavar="X")
     add("--recipe", "fine-tuning's rates and batch (finetune): adamw (default), vit, barlow-twins", metavar="NAME")
     add("--reference", "folder to search (geolocalisation, fairness-retrieval), class folders to learn the classes "
-        "from (restricted, fairness-labels, hit-rate; default the run's data), what the start learnt from (forgetting), "
-        "further labelled sets A,B (refinement), or a run to compare with (unlearning)"
+        "from (restricted, fairness-labels, hit-rate; default the run's data), what the start learnt from "
+        "(forgetting), further labelled sets A,B (refinement), or a run to compare with (unlearning)"
     )  # fmt: skip
     add("--labels", "YAML or JSON: label set to classes (fairness-labels), or folder to classes (restricted)")
     add("--by", "columns of metadata.csv to part the images by", type=names, metavar="A,B")
