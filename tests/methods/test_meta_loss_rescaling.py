@@ -207,6 +207,14 @@ def test_a_users_table_from_training_to_the_list_of_suspects(reviews: Path, tmp_
     page = run.report().read_text(encoding="utf-8")
     assert "Labels to look at" in page
     assert lightest["name"] in page
+    assert "rank by cleanlab" in page
+    with (tmp_path / "corrected.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(row | {"corrected": row["class"] if row is lightest else ""} for row in rows)
+    right = selftaught.data.open_source(f"{data}&corrections={tmp_path / 'corrected.csv'}", split="train")
+    changed = [right.classes[k] for name, k in zip(right.names, right.labels, strict=True) if name == lightest["name"]]
+    assert changed == [lightest["class"]]
     exported = run.export("safetensors", tmp_path / "exported")
     assert exported.exists()
     static = {"mode": "static", "weights": str(tmp_path / "weights.csv"), "steps": 3}

@@ -12,33 +12,29 @@ from selftaught.data.source import Source, digest, require_labels
 from selftaught.data.spec import near
 from selftaught.errors import UserError
 
-__all__ = ["Mislabelled", "mislabelled"]
+__all__ = ["Mislabelled", "Relabelled", "mislabelled"]
 
 WRONG = "mislabelled"
 """Name of the values (n,) that are 1 where a label was made wrong, else 0."""
 
 
-class Mislabelled(Source):
+class Relabelled(Source):
     """Another source's samples with labels of their own.
 
     Args:
         parent: labelled source.
-        labels: (n,) int64, some of them wrong.
+        labels: (n,) int64.
         tag: joins the line of `describe`.
-
-    Attributes:
-        values: ``mislabelled`` (n,) float32, 1 where the label is not the parent's.
     """
 
     def __init__(self, parent: Source, labels: np.ndarray, tag: str = "") -> None:
         self.__dict__.update({k: v for k, v in parent.__dict__.items() if k not in ("parent", "indices", "tag")})
         self.parent, self.tag, self.modality = parent, tag, parent.modality
         self.labels = labels
-        self.values = dict(parent.values) | {WRONG: (labels != parent.labels).astype(np.float32)}
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The parent's: which labels are wrong is known here, but no field to learn from."""
+        """The parent's: which labels are wrong may be known here, but is no field to learn from."""
         return self.parent.fields
 
     def read(self, i: int, min_side: int | None = None, **which: Any) -> np.ndarray:
@@ -77,8 +73,20 @@ class Mislabelled(Source):
         return digest(self.parent.fingerprint(), self.labels)
 
     def describe(self) -> str:
-        """One line, the wrong labels named at the end."""
+        """One line, the changed labels named at the end."""
         return f"{self.parent.describe()} ({self.tag})"
+
+
+class Mislabelled(Relabelled):
+    """Another source's samples, some labels made wrong.
+
+    Attributes:
+        values: ``mislabelled`` (n,) float32, 1 where the label is not the parent's.
+    """
+
+    def __init__(self, parent: Source, labels: np.ndarray, tag: str = "") -> None:
+        super().__init__(parent, labels, tag)
+        self.values = dict(parent.values) | {WRONG: (labels != parent.labels).astype(np.float32)}
 
 
 def mislabelled(source: Source, wrong: str, seed: int = 0) -> Mislabelled:

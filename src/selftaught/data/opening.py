@@ -17,6 +17,7 @@ from selftaught.data.class_choice import of_classes
 from selftaught.data.combining import Captioned, Concat, Mapped, Pairs
 from selftaught.data.combining.captioned import TEXT
 from selftaught.data.combining.mapped import Adopt
+from selftaught.data.corrections import corrected, read_corrections
 from selftaught.data.embedded import EMBEDDED_NAMES, embedded_builder, embedded_modality
 from selftaught.data.formats import FORMATS, Build
 from selftaught.data.imbalance import long_tail
@@ -65,8 +66,10 @@ def open_source(
             ``window``, ``step`` ... Every labelled source takes ``imbalance``: 0.01, linear or exponential makes the
             classes of its training part uneven, after `n`; see `selftaught.data.imbalance.long_tail`. ``wrong_labels``:
             0.2, or 0.6:0,1,2 for some classes, makes labels of its training part wrong; see
-            `selftaught.data.label_noise.mislabelled`. Every source takes ``only``: a text file of names, one a line
-            (what ``selftaught curate`` keeps), or another way of naming samples of `selftaught.data.selection.select`:
+            `selftaught.data.label_noise.mislabelled`. ``corrections``: a .csv with the columns name and corrected,
+            labels corrected by hand; see `selftaught.data.corrections.corrected`. Every source takes ``only``: a text
+            file of names, one a line (what ``selftaught curate`` keeps), or another way of naming samples of
+            `selftaught.data.selection.select`:
             the split then has these samples alone. ``classes``: base, new (the two halves of the list of classes) or
             names; see `selftaught.data.class_choice.of_classes`.
 
@@ -86,6 +89,7 @@ def open_source(
         spec = where
     merged = {**text, **options}
     imbalance, wrong, only = (merged.pop(name, None) for name in ("imbalance", "wrong_labels", "only"))
+    corrections = merged.pop("corrections", None)
     classes = merged.pop("classes", None)
     source = _open(spec, modality, merged)
     _same_modality(source.name, source.modality, modality)
@@ -99,7 +103,11 @@ def open_source(
     if split in ("train", "all"):
         chosen = chosen if imbalance is None else long_tail(chosen, imbalance, seed)
         chosen = chosen if wrong is None else mislabelled(chosen, str(wrong), seed)
-    return chosen
+    return chosen if corrections is None else _corrected(chosen, source, str(corrections))
+
+
+def _corrected(chosen: Source, whole: Source, table: str) -> Source:
+    return corrected(chosen, read_corrections(table), whole, table)
 
 
 def _open(spec: Any, modality: Modality | None, options: dict[str, Any]) -> Source:

@@ -51,7 +51,7 @@ def call(build: Callable[..., Any], where: str, options: dict[str, Any], *args: 
         )
     unknown = [k for k in options if k not in known]
     if unknown:
-        allowed = ", ".join(sorted([*known, "by", "classes", "imbalance", "n", "wrong_labels"]))
+        allowed = ", ".join(sorted([*known, "by", "classes", "corrections", "imbalance", "n", "wrong_labels"]))
         raise UserError(f"{where} has no option {unknown[0]!r}{near(unknown[0], known)}; it knows {allowed}")
     return build(*args, **{k: _typed(where, k, v, known[k]) for k, v in options.items()})
 

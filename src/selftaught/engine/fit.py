@@ -93,7 +93,7 @@ def make_trainer(
         raise UserError(f"--strategy {settings.strategy} spreads a network over GPUs; on a CPU take {FSDP2}")
     known = {"auto", FSDP2, *StrategyRegistry.available_strategies()}
     if settings.strategy not in known:
-        raise UserError(f"--strategy {settings.strategy}: it may be {', '.join(sorted(known))}")
+        raise UserError(f"--strategy {settings.strategy}: it may be auto, {', '.join(sorted(known - {'auto'}))}")
     several = takes_any and processes > 1
     strategy = _UNUSED if several and settings.strategy in ("auto", "ddp") else settings.strategy
     return L.Trainer(

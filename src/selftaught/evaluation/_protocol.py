@@ -30,9 +30,9 @@ class Protocol:
             of labels, which of them are wrong), "devices" (classifier, train, train_y, test, test_y: windows of one
             device), "volumes" (predictions, truths), "slices" (features, volume, part), "matches" (maps of first views,
             of second views, where each token lies there), "worded" (scores of images by texts, and what is right),
-            "times" (train, test: features by the way of showing a clip) "mixtures" (scores for
-            every share of trained weights, the share that is kept) or "edits" (pictures before and after, what judges
-            say of them).
+            "times" (train, test: features by the way of showing a clip), "results" (Results of one side over data sets,
+            and of the other), "mixtures" (scores for every share of trained weights, the share that is kept) or "edits"
+            (pictures before and after, what judges say of them).
         function: the protocol itself.
     """
 

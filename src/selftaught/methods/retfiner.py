@@ -112,6 +112,7 @@ class RetFiner(Method):
     modalities = ("image",)
     default_data = "bscans"
     transforms = True
+    judged_by = ("refinement",)
 
     @classmethod
     def default_source(cls, original: Mapping[str, Any] | None = None) -> str:

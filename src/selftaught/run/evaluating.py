@@ -202,7 +202,7 @@ def _run(name: str, model: Method, sides: _Sides, parts: tuple[Source, Source], 
     if name == "diagnostics" and views is not None and len(views) == len(tx):
         return protocol(tx, views)
     inputs = {"features": (tx,), "labelled": (tx, ty), "split": (x, y, tx, ty)}[protocol.inputs]
-    return protocol(*inputs, **({"seeds": bench.seeds} if name == "fewlabel" else {}))
+    return protocol(*inputs, **({"seeds": bench.seeds} if name in ("fewlabel", "linear-early-stop") else {}))
 
 
 def _own_classes(protocol: evaluation.Protocol, model: Method, part: Source, bench: Bench) -> Result:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Weights"]
 
 _LISTED, _SIDE = 100, 64
+_RANKED = 5000
+"""Most labels that another ranking is asked for of itself: it is cross-validated."""
 
 
 class Weights(Classes):
@@ -39,8 +41,10 @@ class Weights(Classes):
         """Columns ``class`` and ``probabilities``; of labelled samples also ``label``, ``weight`` and more.
 
         ``rank`` is 1 for the most suspicious label, ``agrees`` says whether most passes predict the label,
-        ``confidence`` is the probability that it gets. A sample without a label of the run's classes has weight and
-        rank -1. .npy holds the weights (n,), of samples without labels the probabilities (n, K).
+        ``confidence`` is the probability that it gets; ``corrected`` is empty, to be filled in by hand with the class
+        that it should have (``-`` leaves the sample out): ``--data 'DATA?corrections=OUT.csv'`` then learns from it. A
+        sample without a label of the run's classes has weight and rank -1. .npy holds the weights (n,), of samples
+        without labels the probabilities (n, K).
         """
         names = list(job.classes or map(str, range(job.method.classes)))
         weighed: weighing.Weighed | None = None
@@ -61,7 +65,11 @@ class Weights(Classes):
         found, kept = evaluating.judge(bench, own=("classify",))
         try:
             source = weighing.training_samples(bench)
-            suspects = listing(bench.method, source, bench.classes)
+            other = None
+            if bench.baselines and len(source) <= _RANKED:
+                bench.say("suspects by another ranking")
+                other = weighing.other_ranks(bench.method, source)
+            suspects = listing(bench.method, source, bench.classes, other)
         except UserError as error:
             bench.say(f"no list of suspects: {error}")
             return Judged(found, kept)
@@ -81,11 +89,19 @@ def _columns(weighed: weighing.Weighed, names: list[str], n: int) -> dict[str, n
         found[key] = whole
     agrees = np.zeros(n, dtype=bool)
     agrees[weighed.index] = weighed.agrees
-    return found | {"agrees": agrees}
+    return found | {"agrees": agrees, "corrected": np.full(n, "", dtype="U1")}
 
 
-def listing(method: Method, source: Source, classes: list[str] | None) -> dict[str, Any]:
+def listing(
+    method: Method, source: Source, classes: list[str] | None, other: tuple[np.ndarray, str] | None = None
+) -> dict[str, Any]:
     """The most suspicious labels of a source, the lightest first, with their texts or thumbnails.
+
+    Args:
+        method: that weighs them.
+        source: labelled.
+        classes: the run's.
+        other: another ranking of the same labels, to stand beside (`weighing.other_ranks`).
 
     Raises:
         UserError: nothing in it has a label of the run's classes.
@@ -103,15 +119,19 @@ def listing(method: Method, source: Source, classes: list[str] | None) -> dict[s
             continue
         row: list[Any] = [source.names[i], names[weighed.label[k]], names[weighed.predicted[k]]]
         row += [round(float(weighed.weight[k]), 4), round(float(weighed.confidence[k]), 4)]
+        row += [int(other[0][i])] if other is not None else []
         row += ["yes" if known[i] else ""] if known is not None else []
         rows.append([*row, seen] if isinstance(seen, str) and source.modality == "text" else row)
         shown.append(seen if source.modality != "text" else None)
     columns = ["name", "label", "the model says", "weight", "confidence in the label"]
+    if other is not None:
+        columns.append(f"rank by {other[1].split(',')[0]}")
     columns += ["known to be wrong"] if known is not None else []
     return {
         "title": "Labels to look at",
         "note": f"the {len(rows)} lightest of {len(weighed.index):,} labels; a click on a heading sorts; all of "
-        f"them, to correct them: selftaught apply RUN DATA --out weights.csv",
+        "them, to correct them: selftaught apply RUN DATA --out weights.csv, fill in the column corrected, and train "
+        "with --data 'DATA?corrections=weights.csv'",
         "columns": [*columns, *(["text"] if source.modality == "text" else [])],
         "rows": rows,
         "pictures": shown if kind_of(source.modality).pixels else None,

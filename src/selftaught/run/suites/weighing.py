@@ -23,7 +23,7 @@ from selftaught.run.suites._suite import suite
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
 
-__all__ = ["NAME", "Weighed", "judge", "known_labels", "weigh"]
+__all__ = ["NAME", "Weighed", "judge", "known_labels", "other_ranks", "ranked_by_other", "weigh"]
 
 NAME = "label-noise"
 _PASSES, _FOLDS, _LIMIT = 10, 5, 20_000
@@ -157,10 +157,8 @@ def judge(bench: Bench) -> dict[str, Result]:
         other = weigh(fresh, source, bench.classes)
         found["random"] = evaluation.label_noise(other.weight, wrong[other.index] > 0)
         bench.say(f"{NAME}: raw")
-        x, labels, index = raw(bench.method, source)
-        assert labels is not None
-        ranked, how = yardstick(x[labels >= 0], labels[labels >= 0])
-        result = evaluation.label_noise(ranked, wrong[index][labels >= 0] > 0)
+        ranked, at, how = ranked_by_other(bench.method, source)
+        result = evaluation.label_noise(ranked, wrong[at] > 0)
         found["raw"] = Result(result.name, result.numbers, figures=result.figures, note=how)
     return found
 
@@ -169,6 +167,30 @@ def training_samples(bench: Bench) -> Source:
     """The run's training samples with their labels as they were learnt from, at most 20,000; or other data whole."""
     settings = bench.settings if bench.data != bench.own.data else bench.own
     return some(samples.training_source(bench.data, bench.method.modality, settings), _LIMIT)
+
+
+def ranked_by_other(method: Method, source: Source) -> tuple[np.ndarray, np.ndarray, str]:
+    """`yardstick` of the raw input of a source's labelled samples: quality (m,), their positions (m,), and how."""
+    x, labels, index = raw(method, source)
+    assert labels is not None
+    there = labels >= 0
+    ranked, how = yardstick(x[there], labels[there])
+    return ranked, index[there], how
+
+
+def other_ranks(method: Method, source: Source) -> tuple[np.ndarray, str] | None:
+    """Rank (n,) of every label by the yardstick, 1 for the most suspicious, 0 without a label; and what it is called.
+
+    None where the yardstick has nothing to say: a single class, or classes of one sample.
+    """
+    labels = np.asarray(source.labels)
+    counts = np.bincount(labels[labels >= 0]) if (labels >= 0).any() else np.zeros(0, np.int64)
+    if (counts > 0).sum() < 2 or counts[counts > 0].min() < 2:
+        return None
+    quality, at, how = ranked_by_other(method, source)
+    ranks = np.zeros(len(labels), dtype=np.int64)
+    ranks[at[np.argsort(quality, kind="stable")]] = np.arange(1, len(at) + 1)
+    return ranks, how
 
 
 def yardstick(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, str]:
