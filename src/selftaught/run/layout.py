@@ -151,7 +151,9 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror})") from error
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise UserError(f"{path}: can't be written ({error.strerror}); make room") from error
 
 
 def write_yaml(path: Path, content: dict[str, Any]) -> None:
@@ -207,7 +209,8 @@ def new_folder(out: str | None, method: str, data: str) -> Path:
     if out is not None:
         path = Path(out)
         if path.is_file() or (path.is_dir() and any(p.suffix != ".part" for p in path.iterdir())):
-            raise UserError(f"--out {out}: not empty; choose another, or go on with --resume {out}")
+            more = f", or go on with --resume {out}" if (path / "config.yaml").exists() else ""
+            raise UserError(f"--out {out}: not empty; choose another{more}")
     else:
         stem = re.sub(r"[^A-Za-z0-9.]+", "-", f"{method}-{Path(data).name or data}").strip("-")[:60]
         path = Path("runs") / stem

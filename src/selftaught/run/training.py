@@ -48,12 +48,12 @@ def start(
     job.callbacks, job.folder = callbacks, new_folder(options.get("out"), method, job.source.name)
     job.settings.out = str(job.folder)
     content = configuration.complete(method, job.settings, job.config, job.facts)
-    if is_first():
-        write_yaml(Layout(job.folder).config, content | {"environment": environment()})
     job.plan = plan_lines(method, job.source, job.settings, job.config, job.folder, chosen)
     try:
+        if is_first():
+            write_yaml(Layout(job.folder).config, content | {"environment": environment()})
         return train_job(job)
-    except UserError:
+    except Exception:
         _clear_failed_start(job.folder)
         raise
 
