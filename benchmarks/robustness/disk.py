@@ -67,7 +67,11 @@ def attacked(row: Row, place: Path, which: str, argv: list[str], needs: Path | N
             if how == "read-only":
                 subprocess.run(["mount", "-o", f"remount,rw,size={ROOM}", str(disk)], check=True)
             fault = judged(trial)
-            parts = [str(p.relative_to(disk)) for p in disk.rglob("*") if ".part" in p.name]
+            parts = [
+                str(p.relative_to(disk))
+                for p in disk.rglob("*")
+                if p.name.endswith(".part") or p.name.startswith(".part")
+            ]
             if not fault and parts and trial.code != 0:
                 fault = f"left behind: {parts[0]}"
             (disk / "filler").unlink(missing_ok=True)

@@ -200,7 +200,7 @@ methods: [untrained, simclr]
 data: ["digits?n=80"]
 encoders: [cnn-small]
 seeds: 1
-options: {steps: 2, batch_size: 16, image_size: 16, projector: 16-8, augment: grey, workers: 0}
+options: {steps: 2, batch_size: 16, image_size: 16, projector: 16-8, augment: grey}
 probe: knn
 """
 

@@ -32,7 +32,7 @@ NAMES: dict[str, bytes] = {
     "other scripts": "日本 ελ عربي.png".encode(),
     "250 bytes": b"n" * 246 + b".png",
     "255 bytes": b"m" * 251 + b".png",
-    "a formula": b"=cmd|' /C calc'!A1.png",
+    "a formula": b"=cmd|' C calc'!A1.png",
     "a plus and an at sign": b"+@SUM(1).png",
     "HTML": b"<img src=x onerror=alert(1)>.png",
     "a leading dash": b"--out.png",

@@ -31,7 +31,7 @@ methods: [simclr]
 data: [FOLDER]
 encoders: [cnn-small]
 seeds: 2
-options: {steps: 4000, batch_size: 16, image_size: 16, projector: 16-8, augment: grey, workers: 2}
+options: {steps: 4000, batch_size: 16, image_size: 16, projector: 16-8, augment: grey}
 probe: knn
 """
 

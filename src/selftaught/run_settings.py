@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Range, Seed, Share, check_options
+from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Range, Seed, Share, Workers, check_options
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Settings:
     """Decay of the averaged weights that the exported model takes; 0 averages nothing."""
     seed: Seed = 0
     """Fixes weights, order and views."""
-    workers: Annotated[int, Range(-1)] = -1
+    workers: Workers = -1
     """Loader processes; -1 chooses by the machine."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     """auto: bf16 autocast where the processor or GPU has it."""

@@ -243,3 +243,6 @@ def test_pipes_and_devices_are_passed_over_and_named(tmp_path: Path) -> None:
     assert "waits.png" not in walk(tmp_path, (".png",), passed)
     assert passed["pipes and devices"] == 2
     assert len(open_source(tmp_path, split="all")) == 3
+    for pattern in ("*.png", "**/*", "[a-z]*"):
+        source = open_source(f"{tmp_path}/{pattern}", split="all")
+        assert (len(source), source.left_out) == (3, {"pipes and devices": 2})

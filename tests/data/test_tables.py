@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 
 from selftaught.data import check, open_source
 from selftaught.data.clocks import clock_of, resample, seconds_of_text, unit_of
+from selftaught.data.tables import read_table
 from selftaught.errors import SampleError, UserError
 
 RNG = np.random.default_rng(0)
@@ -462,3 +464,9 @@ def test_the_unit_below_a_time_tells_the_rate(tmp_path):
     assert source.read(2).shape == (1, 119)
     assert opened(tmp_path, pad=True, time="Time").rate == 50
     assert opened(tmp_path, pad=True, columns="ax").rate == 50
+
+
+def test_a_table_of_very_many_columns_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "wide.csv").write_text(",".join(map(str, range(20_001))) + "\n")
+    with pytest.raises(SampleError, match="20,001 columns; at most 20,000 are read"):
+        read_table(tmp_path / "wide.csv", "wide.csv")

@@ -284,6 +284,16 @@ def _applies(grid: str, rule: Mapping[str, Any], facts: Mapping[str, str]) -> bo
     return all(any(fnmatch.fnmatchcase(facts[k], str(p)) for p in _list(pattern)) for k, pattern in where.items())
 
 
+_ELSEWHERE = {
+    "seed": "give seeds",
+    "out": "give --out to the command",
+    "data": "give data",
+    "init": "give initialisations",
+    "workers": "the machine's cores are divided among the cells; give --workers to the command",
+}
+"""What a grid sets for its runs by another key."""
+
+
 @cache
 def _option_names(slug: str) -> frozenset[str]:
     return frozenset(option.name for option in (*catalog.options(slug), *catalog.settings()))
@@ -292,5 +302,7 @@ def _option_names(slug: str) -> frozenset[str]:
 def _check_options(grid: str, slug: str, options: Mapping[str, Any]) -> None:
     known = _option_names(slug)
     for name in options:
-        if name not in known or name in ("seed", "out", "data", "init", "workers"):
+        if name in _ELSEWHERE:
+            raise UserError(f"{grid}: {name!r} is no option of the runs of a grid: {_ELSEWHERE[name]}")
+        if name not in known:
             raise UserError(f"{grid}: {slug} has no option {name!r} that a grid may set{near(str(name), known)}")

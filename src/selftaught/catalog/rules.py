@@ -39,6 +39,7 @@ __all__ = [
     "Share",
     "Widths",
     "WidthsOrNone",
+    "Workers",
     "check_options",
     "rules_of",
 ]
@@ -84,6 +85,8 @@ Count = Annotated[int, Range(above=0)]
 Natural = Annotated[int, Range(0)]
 Seed = Annotated[int, Range(0, 2**31 - 1)]
 """What every generator takes, and every stage's own seed still does."""
+Workers = Annotated[int, Range(-1, 1024)]
+"""Loader processes; -1 chooses."""
 Positive = Annotated[float, Range(above=0)]
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]

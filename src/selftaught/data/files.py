@@ -107,20 +107,42 @@ def open_glob(pattern: str, *, channels: int | None = None) -> ImageFiles:
     Raises:
         UserError: nothing matches.
     """
-    root, names = matching_files(pattern, IMAGE_SUFFIXES, "image")
-    return ImageFiles(root, names, pattern, channels)
+    passed: Counter[str] = Counter()
+    root, names = matching_files(pattern, IMAGE_SUFFIXES, "image", passed)
+    source = ImageFiles(root, names, pattern, channels)
+    source.left_out = {**source.left_out, **passed}
+    return source
 
 
-def matching_files(pattern: str, suffixes: tuple[str, ...], what: str) -> tuple[Path, list[str]]:
+def globbed(pattern: str, passed: Counter[str] | None = None) -> list[str]:
+    """The files that a glob pattern matches, sorted; pipes and devices are passed over and counted, as in folders."""
+    found = []
+    for path in sorted(glob.glob(pattern, recursive=True)):
+        if os.path.isfile(path) or not os.path.exists(path):  # a link that leads nowhere says so when read
+            found.append(path)
+        elif passed is not None and not os.path.isdir(path):
+            passed["pipes and devices"] += 1
+    return found
+
+
+def matching_files(
+    pattern: str, suffixes: tuple[str, ...], what: str, passed: Counter[str] | None = None
+) -> tuple[Path, list[str]]:
     """The part of a glob pattern before its first wildcard, and the matching files of these suffixes relative to it.
 
+    Args:
+        pattern: "**" in it for any depth.
+        suffixes: lower case.
+        what: names what was looked for.
+        passed: is filled with the number of pipes and devices.
+
     Raises:
-        UserError: nothing matches; ``what`` names what was looked for.
+        UserError: nothing matches.
     """
     fixed = Path(pattern)
     while glob.has_magic(str(fixed)):
         fixed = fixed.parent
-    found = sorted(p for p in glob.glob(pattern, recursive=True) if p.lower().endswith(suffixes))
+    found = [p for p in globbed(pattern, passed) if p.lower().endswith(suffixes)]
     if not found:
         raise UserError(f"{pattern}: no {what} matches this pattern; looked for {' '.join(suffixes)}")
     return fixed, [Path(os.path.relpath(p, fixed)).as_posix() for p in found]

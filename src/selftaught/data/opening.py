@@ -19,6 +19,7 @@ from selftaught.data.combining.captioned import TEXT
 from selftaught.data.combining.mapped import Adopt
 from selftaught.data.corrections import corrected, read_corrections
 from selftaught.data.embedded import EMBEDDED_NAMES, embedded_builder, embedded_modality
+from selftaught.data.files import globbed
 from selftaught.data.formats import FORMATS, Build
 from selftaught.data.imbalance import long_tail
 from selftaught.data.kinds import KINDS, kind_of
@@ -235,7 +236,7 @@ def _sub_folders(folder: str, spec: str, options: dict[str, Any]) -> dict[str, s
 
 def _open_pattern(path: Path, spec: str, modality: Modality | None, options: dict[str, Any]) -> Source:
     """The files that a glob pattern matches, of the first format that has some among them."""
-    matches = [match.lower() for match in glob.glob(str(path), recursive=True)]
+    matches = [match.lower() for match in globbed(str(path))]
     able = [f for f in FORMATS if f.pattern and f.fits(modality)]
     if not able:
         raise UserError(f"{spec}: a pattern can't name {kind_of(modality or 'image').plural}; give a folder")

@@ -17,6 +17,7 @@ import numpy as np
 
 from selftaught.data.combining.captioned import Captioned, captions_in
 from selftaught.data.decoding import IMAGE_SUFFIXES, fourth_is_alpha, header
+from selftaught.data.files import globbed
 from selftaught.data.labelling import labelling
 from selftaught.data.mapped import build_once, cache_folder
 from selftaught.data.pixels import choose_channels, common_depth
@@ -129,7 +130,7 @@ def locate(pattern: str) -> list[Path]:
         if _REMOTE.match(one):
             paths.append(_fetch(one))
         elif glob.has_magic(one):
-            paths += [Path(p) for p in sorted(glob.glob(one, recursive=True))]
+            paths += [Path(p) for p in globbed(one)]
         elif Path(one).is_dir():
             paths += sorted(Path(one).glob("*.tar"))
         else:

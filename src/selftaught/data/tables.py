@@ -27,6 +27,7 @@ _GROUPED = {
 _APART = re.compile(r"(?<=\d)[ '\u00a0\u202f\u2019](?=\d{3}(?!\d))")
 _COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _WHOLE_COMMA = re.compile(r"[+-]?\d+,\d+")
+_MOST_COLUMNS = 20_000
 _LOOKED_AT = 200
 
 START_AND_RATE = "start and rate"
@@ -78,6 +79,8 @@ def read_table(path: Path, name: str) -> Table:
     if not body:
         raise SampleError(name, "no rows")
     width = len(_split(body[0], delimiter))
+    if width > _MOST_COLUMNS:
+        raise SampleError(name, f"{width:,} columns; at most {_MOST_COLUMNS:,} are read: put samples in rows")
     start = _start_and_rate(cells[top : top + 2]) if names is None else None
     body = body[2:] if start is not None and len(body) > 2 else body
     called = _names(names, width, cells[top:], name)

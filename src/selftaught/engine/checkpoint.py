@@ -102,7 +102,8 @@ def save_atomically(trainer: L.Trainer, path: Path) -> str | None:
             part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        return f"checkpoint not written ({error.strerror or error}); the last good one stays"
+        stays = "; the last good one stays" if path.exists() else ""
+        return f"checkpoint not written ({error.strerror or error}){stays}"
     return None
 
 

@@ -28,10 +28,13 @@ from selftaught.engine.precision import accelerator, lightning_precision
 from selftaught.engine.progress import Progress
 from selftaught.engine.sharding import FSDP2, sharding_strategy, whole
 from selftaught.engine.stages import Stage
+from selftaught.engine.tensorboard import SparedTensorBoard, writers_told
 from selftaught.engine.tracking import Tracking
 from selftaught.errors import UserError, require
 from selftaught.run_settings import Settings
 
+_WITHIN = ("stages", "tasks")
+"""Folders of a run whose own folders are runs within it."""
 _UNUSED = "ddp_find_unused_parameters_true"
 _LOGGERS = {"tensorboard": "TensorBoardLogger", "wandb": "WandbLogger", "mlflow": "MLFlowLogger", "csv": "CSVLogger"}
 
@@ -58,8 +61,8 @@ def stage_steps(settings: Settings, epoch_batches: int) -> int:
     return max(1, round(settings.epochs * epoch_batches / settings.accumulate))
 
 
-def make_loggers(settings: Settings, folder: Path) -> list[Any]:
-    """Lightning loggers by name; ``none`` for no more than ``metrics.csv``."""
+def make_loggers(settings: Settings, folder: Path, say: Callable[[str], Any] = print) -> list[Any]:
+    """Lightning loggers by name; ``none`` for no more than ``metrics.csv``. ``say`` tells when a log ends early."""
     names = settings.loggers if settings.loggers is not None else ["tensorboard"]
     made = []
     for name in names:
@@ -69,6 +72,9 @@ def make_loggers(settings: Settings, folder: Path) -> list[Any]:
             raise UserError(f"--loggers {name}: it may be {', '.join(_LOGGERS)} or none")
         if name in ("wandb", "mlflow"):
             require(name, name)
+        if name == "tensorboard":
+            made.append(SparedTensorBoard(say, save_dir=str(folder), name="", version=name))
+            continue
         kind = getattr(L.pytorch.loggers, _LOGGERS[name])
         if name == "mlflow":
             where = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve()}/mlflow.db"
@@ -184,7 +190,7 @@ def fit(
     endless = method.endless
     if endless is not None and method.branch is None:
         watching.append(BranchPoint(branch_file(checkpoint), endless.constant_end, say))
-    loggers = make_loggers(settings, folder)
+    loggers = make_loggers(settings, folder, say)
     if loggers:
         options = dataclasses.asdict(settings) | dataclasses.asdict(method.config)
         watching.append(Tracking(options, settings.log_every, metrics))
@@ -198,7 +204,7 @@ def fit(
     elif stopped := _stopped_early(checkpoint):
         data.total_batches = stopped
     method.train()
-    with signals_given_back():
+    with signals_given_back(), writers_told():
         trainer.fit(method, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     progress.stop()
     release_networks(compiled)
@@ -292,7 +298,10 @@ def _save_last(saver: Checkpoints, trainer: L.Trainer, method: Method, folder: P
     if saver.path.exists() and int(read_checkpoint(saver.path)["selftaught"]["steps"]) == method.steps:
         return
     if problem := saver.save(trainer):
-        raise UserError(f"{folder}: {problem}; free some space and go on with --resume {folder}")
+        saved = saver.path.exists() or method.stage != method.stages[0]
+        run = folder.parents[1] if folder.parent.name in _WITHIN else folder
+        mend = f"go on with --resume {run}" if saved else "give the same command again: nothing was saved yet"
+        raise UserError(f"{run}: {problem}; free some space, then {mend}")
 
 
 def _stopped_early(checkpoint: Path) -> int | None:

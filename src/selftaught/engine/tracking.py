@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from selftaught.engine.callbacks import Metrics
+from selftaught.engine.tensorboard import SparedTensorBoard
 
 __all__ = ["Tracking"]
 
@@ -43,9 +44,8 @@ class Tracking(Callback):
         if batch_idx == 0 and module.steps == 0 and trainer.is_global_zero:
             rows = view_rows(batch, module.pixel_mean, module.pixel_std, module.pixels == "float32")
             for logger in trainer.loggers:
-                writer: Any = getattr(logger, "experiment", None)
-                if rows is not None and hasattr(writer, "add_image"):
-                    writer.add_image("views", rows.numpy(), 0)
+                if rows is not None and isinstance(logger, SparedTensorBoard):
+                    logger.add_image("views", rows.numpy(), 0)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, module: Any, optimizer: Any) -> None:
         """The norm of an optimiser's gradient, before it is clipped, and the learning rate of the step."""

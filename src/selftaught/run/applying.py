@@ -273,6 +273,10 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        begun = (path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.part"))
+        for part in (*begun, *path.with_name(f"{path.name}.parts").glob("*.part")):
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
         reason = error.strerror or str(error).splitlines()[0]
         raise UserError(f"{path}: can't be written ({reason}); make room, and the same command goes on") from error
 

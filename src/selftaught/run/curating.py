@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.report.curated import write_selection
 from selftaught.run import curating_page
-from selftaught.run.applying import write_csv
+from selftaught.run.applying import write_csv, writing
 from selftaught.run.backbones import pixel_method, timm_method
 from selftaught.run.layout import new_folder, write_json, write_text
 from selftaught.run.reasons import REASONS, Why, reasons
@@ -125,7 +126,7 @@ def curate(
     asked |= {"split": split} | dataclasses.asdict(rule)
     found = Curated(archive, selection, why, folder, asked, (embedded, time.monotonic() - began - embedded))
     say("writing list, reasons and report")
-    _write(found)
+    _in_place(found)
     return found
 
 
@@ -162,9 +163,27 @@ def _seen_by(encoder: str | Path | Method, archive: Source) -> Method:
     return load(encoder).method
 
 
-def _write(found: Curated) -> None:
+def _in_place(found: Curated) -> None:
+    """Put everything into the folder in one step: a command that was cut off leaves an empty one, and is given again.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    part = found.path.with_name(f"{found.path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    try:
+        with writing(found.path):
+            part.mkdir()
+            _write(found, part)
+            found.path.rmdir()
+            part.rename(found.path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write(found: Curated, path: Path) -> None:
     """The list, the table, a JSON that says how, and the page."""
-    archive, why, path = found.archive, found.why, found.path
+    archive, why = found.archive, found.why
     write_text(path / "kept.txt", "\n".join(found.kept) + "\n")
     times = np.bincount(found.indices, minlength=len(archive))
     tree = found.selection.tree

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from selftaught.views import Op, Pipeline, covered
 __all__ = ["RECIPES", "TABLE", "degradation", "degrade"]
 
 TABLE = "degraded.csv"
+_LONGEST = 255
+"""Bytes of a file's name that file systems take."""
 
 
 def _blur(*, size: int = 21, shortest: float = 5.0, roughness: float = 0.3) -> tuple[Op, ...]:
@@ -204,11 +208,15 @@ def _one(source: Any, i: int, pipeline: Pipeline, path: Path, seed: int, mirrore
         raise SampleError(name, str(error)) from error
     kernel, boxes = (path.with_name(f"{path.stem}.{what}.txt") for what in ("kernel", "boxes"))
     for beside_it in (kernel, boxes):
-        beside_it.unlink(missing_ok=True)  # of another recipe, or of a process that was killed
+        with contextlib.suppress(OSError):  # a name too long for one
+            beside_it.unlink(missing_ok=True)  # of another recipe, or of a process that was killed
+    drawn = any(isinstance(op, views.DrawText) for op in pipeline.ops)
+    if ("kernel" in facts or drawn) and len(os.fsencode(kernel.name)) > _LONGEST:
+        raise SampleError(name, "its name is too long for another file of that name beside it")
     write_image(path, from_unit(np.clip(made, 0, 1), image.dtype, limits), resized(beside, made.shape[:2]))
     if "kernel" in facts:
         _write_numbers(kernel, facts["kernel"], "%.8g")
-    if any(isinstance(op, views.DrawText) for op in pipeline.ops):
+    if drawn:
         _write_numbers(boxes, views.mask_boxes(facts["mask"]), "%d")
     return [name, seed, *(f"{value:.10g}" for value in np.ravel(params).tolist()), *other]
 

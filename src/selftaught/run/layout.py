@@ -152,7 +152,9 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror})") from error
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise UserError(f"{path}: can't be written ({error.strerror}); make room") from error
 
 
 def write_yaml(path: Path, content: dict[str, Any]) -> None:
@@ -211,7 +213,8 @@ def new_folder(out: str | None, method: str, data: str) -> Path:
     if out is not None:
         locks.refuse_if_training(path)
         if not is_free(path):
-            raise UserError(f"--out {out}: not empty; choose another, or go on with --resume {out}")
+            more = f", or go on with --resume {out}" if (path / "config.yaml").exists() else ""
+            raise UserError(f"--out {out}: not empty; choose another{more}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path = path if out is not None else _made(path)

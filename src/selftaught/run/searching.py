@@ -121,9 +121,12 @@ def _save(path: Path, index: Index) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            np.savez(file, names=np.array(index.names), stamps=index.stamps, vectors=index.vectors)
-        part.replace(path)
+        try:
+            with part.open("wb") as file:
+                np.savez(file, names=np.array(index.names), stamps=index.stamps, vectors=index.vectors)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def nearest_rows(vectors: np.ndarray, queries: np.ndarray, k: int, *, exact: bool = False) -> tuple[Any, Any]:

@@ -50,14 +50,14 @@ def start(
     job.settings.out = str(job.folder)
     content = configuration.complete(method, job.settings, job.config, job.facts)
     with locks.training_in(job.folder, out=True):
-        if is_first():
-            if not is_free(job.folder):  # since we looked
-                raise UserError(f"--out {job.folder}: another process began a run there; choose another --out")
-            write_yaml(Layout(job.folder).config, content | {"environment": environment()})
+        if is_first() and not is_free(job.folder):  # since we looked
+            raise UserError(f"--out {job.folder}: another process began a run there; choose another --out")
         job.plan = plan_lines(method, job.source, job.settings, job.config, job.folder, chosen)
         try:
+            if is_first():
+                write_yaml(Layout(job.folder).config, content | {"environment": environment()})
             return train_job(job)
-        except UserError:
+        except Exception:
             _clear_failed_start(job.folder)
             raise
 

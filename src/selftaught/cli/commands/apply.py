@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Annotated
 
 from selftaught.catalog import applied_with
-from selftaught.catalog.rules import Count, Range
+from selftaught.catalog.rules import Count, Workers
 from selftaught.cli._command import Command
 from selftaught.cli.options import add_partial, checked
 
@@ -17,7 +16,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("run", help="folder of the run")
     sub.add_argument("input", help="source to apply it to")
     sub.add_argument("--out", required=True, help=".parquet or .npy file, or a folder for images and videos")
-    checked(sub, "--workers", Annotated[int, Range(-1)], "loader processes; -1 chooses", default=-1)
+    checked(sub, "--workers", Workers, "loader processes; -1 chooses", default=-1)
     checked(sub, "--tile", Count, "largest side restored in one piece (default 512)", default=512)
     sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
     for name, told in applied_with().items():

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Annotated
 
-from selftaught.catalog.rules import Range
+from selftaught.catalog.rules import Workers
 from selftaught.cli._command import Command
 from selftaught.cli.options import checked, names
 
@@ -19,7 +18,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
         "--templates", default="plain", help="prompts: plain, seven, name, clip, or a file of lines with {}"
     )
     sub.add_argument("--out", help="table of all probabilities (.csv); default prints the likeliest class")
-    checked(sub, "--workers", Annotated[int, Range(-1)], "loader processes; -1 chooses", default=-1)
+    checked(sub, "--workers", Workers, "loader processes; -1 chooses", default=-1)
 
 
 def _call(options: argparse.Namespace) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Annotated
 
-from selftaught.catalog.rules import Count, Range
+from selftaught.catalog.rules import Count, Workers
 from selftaught.cli._command import Command
 from selftaught.cli.options import checked
 
@@ -15,7 +14,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("input", help="source of pictures; its index in the run's folder grows with it")
     sub.add_argument("query", help="what to look for, such as 'a red car at night'")
     checked(sub, "--count", Count, "how many pictures (default 10)", default=10)
-    checked(sub, "--workers", Annotated[int, Range(-1)], "loader processes; -1 chooses", default=-1)
+    checked(sub, "--workers", Workers, "loader processes; -1 chooses", default=-1)
 
 
 def _call(options: argparse.Namespace) -> None:

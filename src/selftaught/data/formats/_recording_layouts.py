@@ -142,7 +142,9 @@ def _cityscapes(folder: Path, names: Sequence[str]) -> Found | None:
             known = cameras.get((city, place), [])
             file = min(known, key=lambda one: abs(one[0] - int(numbers[run].mean())))[1] if known else None
             stem = f"{where}/{city}_{place}_{first:06d}".lstrip("/")
-            found.append(Recording(stem, [sorted(frames)[k][1] for k in run], file and _city_camera(file)))
+            found.append(
+                Recording(stem, [sorted(frames)[k][1] for k in run], None if file is None else _city_camera(file))
+            )
     return found, "Cityscapes", len(names) - sum(len(r.frames) for r in found)
 
 
@@ -161,9 +163,10 @@ def _city_cameras(folder: Path) -> dict[tuple[str, str], list[tuple[int, Path]]]
 def _city_camera(file: Path) -> tuple[float, ...]:
     try:
         told = json.loads(file.read_text(encoding="utf-8"))["intrinsic"]
-        return _shares(*(float(told[key]) for key in ("fx", "fy", "u0", "v0")), _CITY_SIZE)
+        fx, fy, cx, cy = (float(told[key]) for key in ("fx", "fy", "u0", "v0"))
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{file}: no intrinsic fx, fy, u0, v0 in it; take it from Cityscapes' camera package") from None
+    return _shares(fx, fy, cx, cy, _CITY_SIZE)
 
 
 # ---- RGB-D -----------------------------------------------------------------------------------------------------------

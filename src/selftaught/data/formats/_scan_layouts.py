@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -45,7 +45,7 @@ class ScanLayout(NamedTuple):
     """
 
     names: list[str]
-    labels: dict[str, tuple[str, ...]]
+    labels: Mapping[str, tuple[str, ...]]
     classes: tuple[str, ...]
     ignored: tuple[int, ...]
     given: np.ndarray | None

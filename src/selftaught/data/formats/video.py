@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterator, Sequence
 from functools import wraps
@@ -13,7 +12,7 @@ import numpy as np
 
 from selftaught.data.combining.grouped import Grouped
 from selftaught.data.decoding import IMAGE_SUFFIXES
-from selftaught.data.files import ImageFiles, walk
+from selftaught.data.files import ImageFiles, globbed, walk
 from selftaught.data.formats._clips import Clips, Cut
 from selftaught.data.formats._format import Format
 from selftaught.data.formats._pyav import Index, decoded_frames, reduced_size, video_index
@@ -270,7 +269,7 @@ def open_video(path: Path, name: str, **options: Any) -> Videos:
 @wraps(open_videos, assigned=())
 def open_video_pattern(pattern: str, **options: Any) -> Videos:
     """The videos that a glob pattern matches; see `open_video_files`."""
-    found = sorted(p for p in glob.glob(pattern, recursive=True) if p.lower().endswith(VIDEO_SUFFIXES))
+    found = [p for p in globbed(pattern) if p.lower().endswith(VIDEO_SUFFIXES)]
     return open_video_files(found, pattern, **options)
 
 
