@@ -356,3 +356,25 @@ def test_a_signal_ends_any_command_in_one_line(
     assert (found, unwound) == (code, ["cleared up"])
     assert err == f"selftaught: {said}\n"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_the_middle_of_a_del_is_not_lost(
+    signum: signal.Signals, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python swallows what is raised there; the command must stop all the same."""
+
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signum)
+            time.sleep(0.01)
+
+    def work(*_: object, **__: object) -> None:
+        Dying()
+        time.sleep(5)
+
+    monkeypatch.setattr("selftaught.doctor.examine", work)
+    hook = sys.unraisablehook
+    found, _, err = run(capsys, "doctor")
+    assert (found, err) == (code, "selftaught: stopped; give the same command again\n")
+    assert sys.unraisablehook is hook

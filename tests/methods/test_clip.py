@@ -179,7 +179,7 @@ def test_it_learns_to_find_captions(slug: str, tmp_path: Path) -> None:
         "scenes?train=1000&test=200",
         out=tmp_path / "run",
         preset="laptop",
-        steps=120,
+        steps=50,
         batch_size=64,
         quiet=True,
         **more,

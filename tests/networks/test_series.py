@@ -107,6 +107,15 @@ def test_conv_mapping():
         phi(torch.zeros(1, 5))
 
 
+def test_a_mapper_of_one_channel_never_begins_dead():
+    """In 60 draws eight or nine would be: no gradient, and one constant in place of features."""
+    for seed in range(60):
+        torch.manual_seed(seed)
+        phi = networks.ConvMapping(1)
+        phi(0.2 * torch.randn(16, 32)).square().sum().backward()
+        assert phi.down.weight.grad.abs().max() > 0, seed
+
+
 @pytest.mark.parametrize("kind", ["conv", "linear", "mlp"])
 def test_mappers(kind):
     assert networks.mapper(kind, 32, hidden=8)(torch.randn(5, 32)).shape == (5, 32)

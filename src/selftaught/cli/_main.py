@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -86,21 +87,37 @@ class _Terminated(BaseException):
     """SIGTERM; no exception that something on the way could take for a fault and go on after."""
 
 
+_STOPS: dict[type[BaseException], int] = {_Terminated: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
+"""What a signal raises, and the signal."""
+
+
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM unwinds a command as Ctrl-C does, so that its processes end and its files are left whole."""
+    """SIGTERM unwinds a command as Ctrl-C does, so that its processes end and its files are left whole.
+
+    What is raised while Python runs a ``__del__`` is swallowed there; either signal is sent once more then.
+    """
 
     def stop(signum: int, frame: object) -> None:
         raise _Terminated
+
+    def told(lost: sys.UnraisableHookArgs) -> None:
+        signum = _STOPS.get(lost.exc_type)
+        if signum is None:
+            tell(lost)
+        else:  # a little later, when this hook is left: here the exception would be swallowed again
+            threading.Timer(0.05, os.kill, (os.getpid(), signum)).start()
 
     try:
         before = signal.signal(signal.SIGTERM, stop)
     except ValueError:  # not the main thread: whoever owns it owns the signals
         yield
         return
+    tell, sys.unraisablehook = sys.unraisablehook, told
     try:
         yield
     finally:
+        sys.unraisablehook = tell
         signal.signal(signal.SIGTERM, before)
 
 

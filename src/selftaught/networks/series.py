@@ -205,7 +205,8 @@ class ConvMapping(nn.Module):
     """Mapper Phi between two embeddings, each read as a signal of one channel and d samples; 7 h + 1 parameters.
 
     Conv1d 1 - h (kernel 3, stride 2), ReLU, ConvTranspose1d h - 1. The paper's h is 64 for embeddings (449 parameters)
-    and 1 for representations.
+    and 1 for representations. A single channel begins with a bias of at least 0: else the ReLU of one initial draw
+    in seven is zero everywhere, and a mapper without gradients gives one constant for ever.
 
     Args:
         hidden: h.
@@ -215,6 +216,9 @@ class ConvMapping(nn.Module):
         super().__init__()
         self.down = nn.Conv1d(1, hidden, 3, stride=2, padding=1)
         self.up = nn.ConvTranspose1d(hidden, 1, 3, stride=2, padding=1, output_padding=1)
+        if hidden == 1:
+            with torch.no_grad():
+                self.down.bias.abs_()  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, d) to (N, d), d even."""
