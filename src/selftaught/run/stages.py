@@ -20,6 +20,7 @@ from selftaught.engine.method import Method
 from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
 from selftaught.run import configuration, outputs, samples
+from selftaught.run.announcing import network_lines
 from selftaught.run.features import embed
 from selftaught.run.initialising import interpolate, start_from
 from selftaught.run.job import Job, build, curate, teller
@@ -54,7 +55,7 @@ def train_job(job: Job) -> Path:
     begun = bool(state["stages"]) or layout.checkpoint(method.stages[0]).exists()
     if job.settings.init and (job.kind.transforms or not begun):  # what is begun has its weights in its checkpoint
         start_from(method, job.settings.init)
-    for line in job.plan:
+    for line in [*job.plan, *(network_lines(method) if job.plan else [])]:
         teller(job.quiet)(line)
     sources = _cached(job)
     scorer = None
