@@ -119,6 +119,7 @@ def _learn_tasks(job: Job, layout: Layout) -> Path:
         done = fit(
             method, {method.roles[0]: task.learn}, settings, place.path, title=f"{method.slug} task {number + 1}",
             quiet=job.quiet, callbacks=[*(job.callbacks or []), *callbacks], order=task.order,
+            trainer_options=job.trainer,
         )  # fmt: skip
         return done | {"seconds": round(done["seconds"] + time.monotonic() - began, 1)}
 
@@ -153,7 +154,7 @@ def _fit_stage(
     title = f"{method.slug} {number + 1}/{len(method.stages)} {stage}" if several else method.slug
     done = fit(
         method, read, settings, place.path, plan=plan, held_out=held_out, scores=scorer, title=title, quiet=job.quiet,
-        callbacks=job.callbacks, finish_now=job.finish_now,
+        callbacks=job.callbacks, finish_now=job.finish_now, trainer_options=job.trainer,
     )  # fmt: skip
     if several and is_first():
         write_json(place.state, {"stages": {stage: done}})
