@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+SEVERAL = " + "
+"""What stands between sources that are laid end to end: ``a/ + b/?n=100``."""
+
 
 def plural(count: int, noun: str) -> str:
     """``1 sample``, ``2,000 samples``, ``3 classes``, ``4 queries``; of several words the first is the noun where an

@@ -13,7 +13,8 @@ class Settings:
     """Settings of one run, the same for every method; a method's own options are in its ``Config``."""
 
     data: str = ""
-    """Source of the samples: a folder, glob, file, built-in data set, hf:, torchvision: or wds: name."""
+    """Source of the samples: a folder, glob, file, built-in data set, hf:, torchvision: or wds: name; given several
+    times, all of them."""
     streams: dict[str, str] = field(default_factory=dict)
     """Sources of the further streams that a method reads, by role (each has an option of its own)."""
     split: Literal["auto", "train", "pretrain", "test", "all"] = "auto"

@@ -145,6 +145,17 @@ def test_patches_of_transformers_follow_the_image():
     assert patch(64, patch_size=16) == 16
 
 
+def test_patches_that_are_not_as_the_name_says_are_said():
+    def changed(side, name="vit_tiny_patch16_224", **more):
+        return networks.encoder(name, image_size=side, depth=1, **more).changed
+
+    assert changed(64) == "vit_tiny_patch16_224: patches of 8 pixels in place of 16, which are kept from 112 pixels on"
+    assert changed(112) == changed(64, patch_size=16) == changed(64, patch_size=4) == ""
+    assert (
+        networks.encoder("resnet18", image_size=64).changed == networks.encoder("vit-nano", image_size=32).changed == ""
+    )
+
+
 @pytest.mark.parametrize("name", sorted(networks.own_encoders()))
 def test_own_encoders_learn_in_every_parameter(name):
     encoder = networks.encoder(name, zero_init_last=False)

@@ -58,6 +58,13 @@ def test_it_says_what_the_run_is_and_writes_nothing(
     assert "leave out --resume" in capsys.readouterr().err
 
 
+def test_patches_that_are_not_as_the_encoders_name_says_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data", "digits?n=100", "--image-size", "64", "--steps", "1", "--batch-size", "8", "--dry-run"]
+    assert main(["train", "simclr", "--encoder", "vit_tiny_patch16_224", *words]) == 0
+    said = "vit_tiny_patch16_224: patches of 8 pixels in place of 16, which are kept from 112 pixels on"
+    assert said in capsys.readouterr().out.splitlines()
+
+
 def test_a_step_of_several_losses_and_every_stage_are_said() -> None:
     said = selftaught.rehearse("srgan", "photos:whole", patch=16, pretrain_steps=3, steps=5, discriminator_width=4)
     assert "stage 1, pretrain: 3 steps" in said

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from selftaught._words import SEVERAL
 from selftaught.catalog import Option
 from selftaught.catalog.rules import Rule
 from selftaught.catalog.text import show
@@ -58,9 +59,24 @@ class Checked(argparse.Action):
             value = self.rule.parse(values)
             if isinstance(value, list):  # given several times, a list grows
                 value = [*(getattr(namespace, self.dest, None) or []), *value]
+            elif self.dest == "data":
+                value = _joined(namespace, value)
             setattr(namespace, self.dest, value)
         except ValueError as error:
             raise UserError(f"{self.option_strings[0]} {values}; it may be: {error}") from None
+
+
+class Sources(argparse.Action):
+    """Source of samples; given several times, all of them, one after the other."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Store the source, or add it to those before it."""
+        setattr(namespace, self.dest, _joined(namespace, values))
+
+
+def _joined(namespace: Any, source: str) -> str:
+    before = getattr(namespace, "data", None)
+    return SEVERAL.join((before, source)) if before else source
 
 
 def checked(group: Any, flag: str, hint: Any, text: str, **extra: Any) -> None:

@@ -26,7 +26,7 @@ from selftaught.data.kinds import KINDS, kind_of
 from selftaught.data.label_noise import mislabelled
 from selftaught.data.selection import select
 from selftaught.data.source import Modality, Source
-from selftaught.data.spec import call, near, parse
+from selftaught.data.spec import call, near, parse, several
 from selftaught.data.splits import split_source, take
 from selftaught.errors import UserError
 
@@ -54,8 +54,8 @@ def open_source(
             - ``hf:NAME``, ``torchvision:NAME``, ``wds:PATTERN``, any map-style torch Dataset, one of Hugging Face,
               a `Source`;
             - series: .npz, .npy, a folder of .csv, a .ts file (with its pair) or a folder of them;
-            - a list of sources, laid end to end (`Concat`; the options go to each), or a dict of them, joined by name
-              (`Pairs`), also as ``pairs:FOLDER?low=lr&high=hr`` for sub-folders of one folder.
+            - a list of sources, laid end to end (`Concat`; the options go to each), also as ``a/ + b/``; or a dict of
+              them, joined by name (`Pairs`), also as ``pairs:FOLDER?low=lr&high=hr`` for sub-folders of one folder.
         modality: the kind of the samples ("image", "series", "clip" ...); None: what the name, the suffix or the
             folder's files imply, else images.
         split: "train", "test", "val" (where the source brings one) or "all".
@@ -83,7 +83,9 @@ def open_source(
     if modality is not None:
         kind_of(modality)
     text: dict[str, Any] = {}
-    if isinstance(spec, str):
+    if isinstance(spec, str) and len(parts := several(spec)) > 1:
+        spec = parts
+    elif isinstance(spec, str):
         where, text = parse(spec)
         by, seed = str(text.pop("by", by)), _whole(where, "seed", text.pop("seed", seed))
         n = _whole(where, "n", text.pop("n")) if n is None and "n" in text else n

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from selftaught._words import SEVERAL
 from selftaught.errors import UserError
 
 _OPTIONS = re.compile(r"\?(\w+=[^&]*(?:&\w+=[^&]*)*)$")
@@ -26,6 +27,14 @@ def parse(spec: str) -> tuple[str, dict[str, str]]:
         return spec, {}
     pairs = [pair.split("=", 1) for pair in match.group(1).split("&")]
     return spec[: match.start()], dict(pairs)
+
+
+def several(spec: str) -> list[str]:
+    """The sources of a string that names several, ``a/ + b/?n=100``, else the string alone."""
+    parts = [part.strip() for part in spec.split(SEVERAL)]
+    where = parse(spec)[0]
+    path = SEVERAL in where and Path(where).exists()  # a folder that is called so
+    return [spec] if len(parts) == 1 or not all(parts) or path else parts
 
 
 def with_option(spec: str, name: str, value: Any) -> str:

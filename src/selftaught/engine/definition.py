@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +22,11 @@ from selftaught.views import Pipeline
 __all__ = ["Definition", "Terms"]
 
 Terms = dict[str, Tensor]
+
+_NO_LENGTH = (
+    "{slug}: the data have no length, so that every batch counts as an epoch in warmup_epochs and the like; give the "
+    "Trainer limit_train_batches, or call method.plan(steps, batches of an epoch) before fit"
+)
 
 
 class Definition(L.LightningModule):
@@ -309,29 +316,53 @@ class Definition(L.LightningModule):
             return max(1, self._planned[0])
         if self._trainer is None:
             return 1
-        planned = self.trainer.estimated_stepping_batches
-        return max(1, int(planned) // self.accumulate) if planned != float("inf") else 1
+        batches, epochs, steps = self._loader()[1], self.trainer.max_epochs, self.trainer.max_steps
+        ends = [batches * epochs / self.accumulate] if epochs is not None and epochs >= 0 else []
+        total = min([*ends, *([steps] if steps >= 0 else [])], default=math.inf)
+        if total == math.inf:
+            raise UserError(
+                f"{self.slug}: schedules need an end; give the Trainer max_steps, or max_epochs and its length"
+            )
+        return max(1, int(total))
 
     @property
     def epoch_batches(self) -> int:
-        """Batches per pass over the data on one process; 1 without a trainer."""
+        """Batches per pass over the data on one process; 1 without a trainer.
+
+        Of a trainer of one's own it is the length of its epoch: of its loader, or ``limit_train_batches``.
+        """
         if self._planned is not None:
             return self._planned[1]
         if self._trainer is None:
             return 1
-        per_epoch = getattr(getattr(self.trainer, "datamodule", None), "epoch_batches", None)
-        if per_epoch is not None:
-            return int(per_epoch(self.trainer.world_size))
-        batches = self.trainer.num_training_batches
-        return max(1, int(batches)) if batches != float("inf") else 1
+        module: Any = getattr(self.trainer, "datamodule", None)
+        if getattr(module, "total_batches", None) is not None:  # one Lightning epoch is the whole stream
+            return int(module.epoch_batches(self.trainer.world_size))
+        batches = self._loader()[1]
+        if batches == math.inf:
+            warnings.warn(_NO_LENGTH.format(slug=self.slug), stacklevel=2)
+            return 1
+        return max(1, int(batches))
+
+    def _loader(self) -> tuple[Any, float]:
+        """The trainer's loader (the first of several), set up if it isn't yet, and the batches that an epoch takes."""
+        if self.trainer.train_dataloader is None:
+            self.trainer.fit_loop.setup_data()
+        loader: Any = self.trainer.train_dataloader
+        while isinstance(loader, dict | list | tuple) and loader:
+            loader = next(iter(loader.values())) if isinstance(loader, dict) else loader[0]
+        return loader, self.trainer.num_training_batches
 
     @property
     def samples_per_step(self) -> int:
-        """Samples per step, over all processes and accumulated batches; without a trainer as planned, or 256."""
+        """Samples per step, over all processes and accumulated batches; as planned, or 256, where nobody knows."""
         if self._trainer is None:
             return self._samples_per_step
-        rows = getattr(getattr(self.trainer, "datamodule", None), "batch_size", 256)
-        return int(rows) * self.trainer.world_size * self.accumulate
+        rows = getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
+        if rows is None:
+            loader = self._loader()[0]
+            rows = getattr(loader, "batch_size", None) or getattr(loader.batch_sampler, "batch_size", None)
+        return int(rows or self._samples_per_step) * self.trainer.world_size * self.accumulate
 
     @property
     def progress(self) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import inspect
 import logging
 import os
 import warnings
@@ -84,12 +86,47 @@ def make_loggers(settings: Settings, folder: Path, say: Callable[[str], Any] = p
     return made
 
 
+_INSTEAD = {
+    "max_epochs": "epochs", "max_steps": "steps", "gradient_clip_val": "clip", "gradient_clip_algorithm": "clip",
+    "accumulate_grad_batches": "accumulate", "precision": "precision", "accelerator": "device", "devices": "devices",
+    "num_nodes": "nodes", "strategy": "strategy", "callbacks": "callbacks", "logger": "loggers",
+    "log_every_n_steps": "log_every", "default_root_dir": "out", "val_check_interval": "knn_every",
+}  # fmt: skip
+_FIXED = (
+    "enable_checkpointing", "use_distributed_sampler", "limit_train_batches", "limit_val_batches", "overfit_batches",
+    "min_epochs", "min_steps", "reload_dataloaders_every_n_epochs", "num_sanity_val_steps", "fast_dev_run",
+)  # fmt: skip
+
+
+def check_trainer(options: dict[str, Any] | None) -> None:
+    """Refuse options of a Lightning trainer that a run has under another name, or that would break its order.
+
+    Raises:
+        UserError: it names the option, and what to use.
+    """
+    known = inspect.signature(L.Trainer.__init__).parameters
+    for name in options or {}:
+        if name in _INSTEAD:
+            raise UserError(f"trainer[{name!r}] is an option of the run itself: give {_INSTEAD[name]}=")
+        if name in _FIXED:
+            raise UserError(f"trainer[{name!r}] would break the run's order or its resuming; leave it out")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise UserError(f"trainer[{name!r}]: Lightning's Trainer has none" + (f": {near[0]}?" if near else ""))
+
+
 def make_trainer(
-    settings: Settings, folder: Path, callbacks: list[Any], loggers: list[Any], takes_any: bool = False
+    settings: Settings,
+    folder: Path,
+    callbacks: list[Any],
+    loggers: list[Any],
+    takes_any: bool = False,
+    more: dict[str, Any] | None = None,
 ) -> L.Trainer:
     """The Lightning trainer of a run: one Lightning epoch is the whole stream of batches.
 
     ``takes_any``: kinds of samples take turns; a step then leaves weights alone, which several processes must know.
+    ``more``: further options of Lightning's trainer, see `check_trainer`.
     """
     device = accelerator(settings.device)
     if settings.device == "gpu" and not torch.cuda.is_available():
@@ -102,25 +139,26 @@ def make_trainer(
         raise UserError(f"--strategy {settings.strategy}: it may be auto, {', '.join(sorted(known - {'auto'}))}")
     several = takes_any and processes > 1
     strategy = _UNUSED if several and settings.strategy in ("auto", "ddp") else settings.strategy
-    return L.Trainer(
-        accelerator={"cuda": "gpu"}.get(device, device),
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy=sharding_strategy(processes) if strategy == FSDP2 else strategy,
-        precision=lightning_precision(settings.precision, device),  # type: ignore[arg-type]
-        max_epochs=1,
-        logger=loggers,
-        callbacks=callbacks,
-        default_root_dir=str(folder),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        log_every_n_steps=settings.log_every,
-        sync_batchnorm=processes > 1 and device == "cuda",
-    )
+    options: dict[str, Any] = {
+        "accelerator": {"cuda": "gpu"}.get(device, device),
+        "devices": settings.devices,
+        "num_nodes": settings.nodes,
+        "strategy": sharding_strategy(processes) if strategy == FSDP2 else strategy,
+        "precision": lightning_precision(settings.precision, device),
+        "max_epochs": 1,
+        "logger": loggers,
+        "callbacks": callbacks,
+        "default_root_dir": str(folder),
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
+        "log_every_n_steps": settings.log_every,
+        "sync_batchnorm": processes > 1 and device == "cuda",
+    }
+    return L.Trainer(**options | (more or {}))
 
 
 def fit(
@@ -137,6 +175,7 @@ def fit(
     callbacks: list[Any] | None = None,
     order: Order | None = None,
     finish_now: bool = False,
+    trainer_options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train the method's current stage to its end, from where its last checkpoint left off.
 
@@ -156,6 +195,7 @@ def fit(
         callbacks: further Lightning callbacks.
         order: of the first stream's samples; None: the method's own.
         finish_now: end the stage where its last checkpoint stands.
+        trainer_options: further options of Lightning's trainer, see `check_trainer`.
 
     Returns:
         steps done, and samples skipped; where the plan keeps the best weights also of which step they are, and their
@@ -195,7 +235,7 @@ def fit(
         options = dataclasses.asdict(settings) | dataclasses.asdict(method.config)
         watching.append(Tracking(options, settings.log_every, metrics))
     trainer = make_trainer(
-        settings, folder, [*watching, *(callbacks or []), progress, saver], loggers, method.takes_any
+        settings, folder, [*watching, *(callbacks or []), progress, saver], loggers, method.takes_any, trainer_options
     )
     if not checkpoint.exists():
         L.seed_everything(settings.seed + 7919 * method.stages.index(method.stage), verbose=False)

@@ -23,7 +23,7 @@ from selftaught.networks.series import SERIES_ENCODERS, SeriesEncoder, build_ser
 from selftaught.networks.small_cnn import ABOUT as ABOUT_CNN
 from selftaught.networks.small_cnn import SMALL_CNN, small_cnn
 from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords, own_resnet, small_stem
-from selftaught.networks.tokens import check_keep, largest_patch
+from selftaught.networks.tokens import LEAST_SIDE, check_keep, largest_patch
 from selftaught.networks.video import ClipEncoder, FramewiseEncoder
 from selftaught.networks.video_choice import VIDEO_NETWORKS, build_video
 from selftaught.networks.video_layers import VideoNetwork
@@ -149,6 +149,21 @@ class Encoder(nn.Module):
         """
         height, width = self._vit().patch_embed.patch_size
         return int(height), int(width)
+
+    @property
+    def changed(self) -> str:
+        """What of the network is not as its name says, in a line; empty where all is.
+
+        ``vit_tiny_patch16_224`` at 64 pixels has patches of 8: 16 would leave 4 x 4 tokens.
+        """
+        name, side, options = str(self.spec["name"]), self.spec["image_size"], self.spec["kwargs"]
+        own, named = options.get("patch_size"), _own_patch(name)
+        if "patch" not in name or "embed_dim" in options or own is None or side is None or own == named:
+            return ""  # named by their width, the small ones take the patch that fits
+        if own != largest_patch(name, side, named):
+            return ""  # it was asked for
+        least = named * LEAST_SIDE
+        return f"{name}: patches of {own} pixels in place of {named}, which are kept from {least} pixels on"
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 POSITIONS = ("sinusoid", "sincos", "learnt")
-_SIDE = 7  # patches along a side, at least: a transformer with fewer sees next to no geometry
+LEAST_SIDE = 7  # patches along a side, at least: a transformer with fewer sees next to no geometry
 
 
 # ---- patches ---------------------------------------------------------------------------------------------------------
@@ -88,11 +88,11 @@ def largest_patch(name: str, image_size: int, largest: int = 16) -> int:
         UserError: none does; it names the encoder ``name``.
     """
     for patch in range(largest, 1, -1):
-        if image_size % patch == 0 and image_size // patch >= _SIDE:
+        if image_size % patch == 0 and image_size // patch >= LEAST_SIDE:
             return patch
     raise UserError(
-        f"encoder={name}: no patch of 2 to {largest} pixels divides image_size={image_size} into {_SIDE} or more a "
-        "side; choose another size, or an encoder without patches"
+        f"encoder={name}: no patch of 2 to {largest} pixels divides image_size={image_size} into {LEAST_SIDE} or "
+        "more a side; choose another size, or an encoder without patches"
     )
 
 

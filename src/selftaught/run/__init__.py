@@ -71,7 +71,9 @@ def train(
         **options: settings of the run (``epochs``, ``batch_size``, ``out``, ...) or options of the method;
             ``finish_now``: with ``resume``, end the run where it stands;
             ``own_views`` (or ``views``, where the method has no such option): views of your own in place of the
-            method's (a YAML file, pipelines, a ViewSet or a Recipe); ``encoder``: a name, or a module of your own.
+            method's (a YAML file, pipelines, a ViewSet or a Recipe); ``encoder``: a name, or a module of your own;
+            ``callbacks``: further Lightning callbacks; ``trainer``: further options of Lightning's trainer, such as
+            ``{"deterministic": True, "profiler": "simple"}`` (what a run has of its own is refused).
 
     Returns:
         The finished run.

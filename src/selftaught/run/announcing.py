@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from selftaught._words import plural
 from selftaught.data import Source
 from selftaught.engine.precision import accelerator, lightning_precision
+from selftaught.networks.encoders import Encoder
 from selftaught.run_settings import Settings
 
 
@@ -28,7 +31,7 @@ def plan_lines(
     precision = {"32-true": "float32", "bf16-mixed": "bf16", "16-mixed": "float16"}[
         lightning_precision(settings.precision, device)
     ]
-    length = plural(settings.steps, "step") if settings.steps is not None else f"{settings.epochs:g} epochs"
+    length = plural(settings.steps, "step") if settings.steps is not None else _epochs(settings.epochs or 0)
     size = getattr(config, "image_size", None) or getattr(config, "patch", None)
     preset = f"preset {settings.preset}{f' ({chosen})' if chosen else ''}" if settings.preset else "the paper's recipe"
     parts = [
@@ -39,3 +42,13 @@ def plan_lines(
         f"{device}, {precision}" + (f", {settings.devices * settings.nodes} processes" if settings.devices > 1 else ""),
     ]
     return [f"{method} on {source.describe()}", *source.notes, "; ".join(parts), f"into {folder}"]
+
+
+def network_lines(method: nn.Module) -> list[str]:
+    """What of a method's encoders is not as their names say, a line each."""
+    found = [module.changed for module in method.modules() if isinstance(module, Encoder)]
+    return [line for line in dict.fromkeys(found) if line]
+
+
+def _epochs(count: float) -> str:
+    return plural(int(count), "epoch") if count == int(count) else f"{count:g} epochs"

@@ -18,6 +18,7 @@ import torch
 from selftaught._csv import csv_bytes
 from selftaught._paths import expanded
 from selftaught.data import Source, open_source
+from selftaught.data.spec import several
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.run import locks
@@ -325,11 +326,11 @@ def refuse_input(job: Job) -> None:
 
 def input_paths(given: Any) -> list[Path]:
     """Files and folders that an input named by path is read from; what is no path has none."""
-    several = given if isinstance(given, list | tuple) else [given]
-    if not all(isinstance(one, str | Path) for one in several):
+    found_in = given if isinstance(given, list | tuple) else several(given) if isinstance(given, str) else [given]
+    if not all(isinstance(one, str | Path) for one in found_in):
         return []
     found = []
-    for one in several:
+    for one in found_in:
         text = str(one)
         path = expanded(text if expanded(text).exists() else text.partition("?")[0])
         while any(sign in str(path) for sign in "*?["):

@@ -36,6 +36,8 @@ class Job:
     data: Any
     quiet: bool = False
     callbacks: list[Any] | None = None
+    trainer: dict[str, Any] | None = None
+    """Further options of Lightning's trainer."""
     tasks: list[Task] = field(default_factory=list)
     """Of a stream of tasks; empty for an ordinary run."""
     finish_now: bool = False

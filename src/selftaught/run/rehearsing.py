@@ -16,6 +16,7 @@ from selftaught.engine.loader import DataModule
 from selftaught.engine.method import Method
 from selftaught.engine.optimisers import Optim
 from selftaught.errors import SampleError
+from selftaught.run.announcing import network_lines
 from selftaught.run.job import Job, build, epoch_batches
 from selftaught.run.stages import stage_settings
 
@@ -34,7 +35,7 @@ def lines(job: Job) -> list[str]:
     torch.manual_seed(job.settings.seed)
     method = build(job.kind, job.config, job.facts)
     method.survey(job.sources)
-    found = [*job.plan[:-1], *_networks(method)]
+    found = [*job.plan[:-1], *_networks(method), *network_lines(method)]
     for number, stage in enumerate(method.stages):
         method.enter_stage(stage)
         settings = stage_settings(job.settings, method.stage_plan(stage))

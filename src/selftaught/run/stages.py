@@ -21,6 +21,7 @@ from selftaught.engine.method import Method
 from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
 from selftaught.run import configuration, outputs, samples
+from selftaught.run.announcing import network_lines
 from selftaught.run.features import embed
 from selftaught.run.initialising import interpolate, start_from
 from selftaught.run.job import Job, build, curate, teller
@@ -55,7 +56,7 @@ def train_job(job: Job) -> Path:
     begun = bool(state["stages"]) or layout.checkpoint(method.stages[0]).exists()
     if job.settings.init and (job.kind.transforms or not begun):  # what is begun has its weights in its checkpoint
         start_from(method, job.settings.init)
-    for line in job.plan:
+    for line in [*job.plan, *(network_lines(method) if job.plan else [])]:
         teller(job.quiet)(line)
     sources = _cached(job)
     scorer = None
@@ -120,6 +121,7 @@ def _learn_tasks(job: Job, layout: Layout) -> Path:
         done = fit(
             method, {method.roles[0]: task.learn}, settings, place.path, title=f"{method.slug} task {number + 1}",
             quiet=job.quiet, callbacks=[*(job.callbacks or []), *callbacks], order=task.order,
+            trainer_options=job.trainer,
         )  # fmt: skip
         return done | {"seconds": round(done["seconds"] + time.monotonic() - began, 1)}
 
@@ -154,7 +156,7 @@ def _fit_stage(
     title = f"{method.slug} {number + 1}/{len(method.stages)} {stage}" if several else method.slug
     done = fit(
         method, read, settings, place.path, plan=plan, held_out=held_out, scores=scorer, title=title, quiet=job.quiet,
-        callbacks=job.callbacks, finish_now=job.finish_now,
+        callbacks=job.callbacks, finish_now=job.finish_now, trainer_options=job.trainer,
     )  # fmt: skip
     if several and is_first():
         write_json(place.state, {"stages": {stage: done}})

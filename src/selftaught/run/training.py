@@ -9,8 +9,10 @@ from typing import Any
 from torch import nn
 
 from selftaught import catalog
+from selftaught._words import SEVERAL
 from selftaught.data import Source
 from selftaught.data.formats.volumes import kind_by_shape
+from selftaught.engine.fit import check_trainer
 from selftaught.engine.loader import check_batch_size
 from selftaught.errors import UserError
 from selftaught.networks import name_module
@@ -33,6 +35,8 @@ from selftaught.run_settings import Settings
 
 _FREE = {"workers", "checkpoint_minutes", "checkpoint_steps", "loggers"}
 """Settings that may differ when a run goes on."""
+_PYTHON = {"callbacks", "trainer", "finish_now"}
+"""What a call brings that is in no configuration."""
 
 
 def start(
@@ -42,10 +46,13 @@ def start(
     config: str | Path | dict[str, Any] | None = None,
     quiet: bool = False,
     callbacks: list[Any] | None = None,
+    trainer: dict[str, Any] | None = None,
     **options: Any,
 ) -> Path:
     """Begin a new run and train it to its end; returns its folder. See :func:`selftaught.train`."""
+    check_trainer(trainer)
     job, chosen = _prepared(method, data, config, quiet, options)
+    job.trainer = trainer
     job.callbacks, job.folder = callbacks, new_folder(options.get("out"), method, job.source.name)
     job.settings.out = str(job.folder)
     content = configuration.complete(method, job.settings, job.config, job.facts)
@@ -94,7 +101,7 @@ def _prepared(
     if data is None:
         data = (base or {}).get("settings", {}).get("data") or kind.default_source(original)
     modality = configuration.modality_of(kind, data)
-    name = data if isinstance(data, str | Path) else getattr(data, "name", type(data).__name__)
+    name = _named(data)
     if given.get("init") and base is None and hasattr(kind.config_class, "encoder") and "encoder" not in given:
         given = encoder_options(given["init"], texts=kind.output == "image-text") | given
     named = {role: str(getattr(spec, "name", spec)) for role, spec in streams.items()}
@@ -123,7 +130,14 @@ def _prepared(
     check_batch_size(source, settings.batch_size, kind.compares)
     chosen = "" if given.get("preset") or base else "the default on this machine"
     chosen = "the default with --init, so that little is forgotten" if safe else chosen
-    return Job(Path(), kind, settings, method_config, facts, sources, data, quiet, None, tasks), chosen
+    return Job(Path(), kind, settings, method_config, facts, sources, data, quiet, tasks=tasks), chosen
+
+
+def _named(data: Any) -> str:
+    """What the configuration calls a source: what opens it again where that is text, else its name."""
+    if isinstance(data, list | tuple) and data and all(isinstance(one, str | Path) for one in data):
+        return SEVERAL.join(map(str, data))
+    return str(data if isinstance(data, str | Path) else getattr(data, "name", type(data).__name__))
 
 
 def _safe_start(kind: type[Any], given: dict[str, Any], base: dict[str, Any] | None) -> str:
@@ -147,6 +161,7 @@ def go_on(
     method: str | None = None,
     quiet: bool = False,
     callbacks: list[Any] | None = None,
+    trainer: dict[str, Any] | None = None,
     finish_now: bool = False,
     **options: Any,
 ) -> Path:
@@ -158,6 +173,7 @@ def go_on(
         method: what the caller takes it for.
         quiet: no progress bar.
         callbacks: further Lightning callbacks.
+        trainer: further options of Lightning's trainer.
         finish_now: train no more: settle averaged or best weights and write what the run delivers, as it stands.
         **options: settings that may differ.
 
@@ -165,6 +181,7 @@ def go_on(
         UserError: not a run folder, or another method's; another process trains in it; data that changed; options
             other than ``workers`` and the like, which may differ.
     """
+    check_trainer(trainer)
     content = Layout(path).read_config()
     if method is not None and catalog.card(method).slug != content["method"]:
         raise UserError(f"{path} is a run of {content['method']}, not of {method}; leave the method out to go on")
@@ -173,7 +190,7 @@ def go_on(
         raise UserError(f"--resume goes on as the run was begun; leave out --{fixed[0].replace('_', '-')}")
     with locks.training_in(Path(path)):
         job = _taken_up(Path(path), content, data, options)
-        job.quiet, job.callbacks, job.finish_now = quiet, callbacks, finish_now
+        job.quiet, job.callbacks, job.trainer, job.finish_now = quiet, callbacks, trainer, finish_now
         if finish_now and job.tasks:
             raise UserError(f"--finish-now: {path} is a stream of tasks; each of those finished is a run of its own")
         return train_job(job)
@@ -215,9 +232,10 @@ def begun(options: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
     for name, value in options.items():
         if name in _FREE | {"out"} or value is None or name not in known:
             continue
+        value = name_module(value) if isinstance(value, nn.Module) else str(value) if isinstance(value, Path) else value
         if known[name] != value:
             raise UserError(f"{layout.path} was begun with {name}={known[name]!r}, not {value!r}; choose another --out")
-    return layout.path, {name: value for name, value in options.items() if name in _FREE}
+    return layout.path, {name: value for name, value in options.items() if name in _FREE | _PYTHON}
 
 
 def branch_options(options: dict[str, Any]) -> dict[str, Any]:

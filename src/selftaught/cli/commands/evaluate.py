@@ -7,7 +7,7 @@ import argparse
 from selftaught import catalog
 from selftaught.catalog.rules import Count
 from selftaught.cli._command import Command
-from selftaught.cli.options import add_partial, checked, names, say
+from selftaught.cli.options import Sources, add_partial, checked, names, say
 
 _SUITE = (
     "reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave", "lpips",
@@ -18,7 +18,11 @@ _SUITE = (
 def _options(sub: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     sub.add_argument("run", help="folder of the run")
-    sub.add_argument("--data", help="labelled source, or a folder in the protocol's layout; default the run's own")
+    sub.add_argument(
+        "--data",
+        action=Sources,
+        help="labelled source (or several), or a folder in the protocol's layout; default the run's own",
+    )
     sub.add_argument(
         "--protocol",
         metavar="A,B",
