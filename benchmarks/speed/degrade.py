@@ -153,9 +153,8 @@ def main() -> None:
     result: dict[str, Any] = {"work": work, "machine": before, "rounds": options.rounds, "runs": []}
     for blurred in (False, True):
         contenders = {"selftaught": ours(blurred), "torchvision": torchvision(blurred)}
-        for name, other in (("albumentations", albumentations(blurred)), ("kornia", kornia(blurred))):
-            if other is not None:
-                contenders[name] = other
+        others = {"albumentations": albumentations(blurred), "kornia": kornia(blurred)}
+        contenders |= {name: other for name, other in others.items() if other is not None}
         timed = {name: rate(make, images) for name, make in contenders.items()}
         rates = rounds(timed | ({} if blurred else {"JPEG alone": codec(images)}), options.rounds)
         run = {"degradation": "blur, bicubic, noise" if blurred else "bicubic, noise, JPEG"}
