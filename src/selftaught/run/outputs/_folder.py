@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 
 from selftaught.data import Source
@@ -19,13 +19,14 @@ _OWN = {MARK, LOCK, DONE, "skipped.csv"}
 _LONGEST = 251  # bytes of a file's name: the 255 that file systems take, less those of `spare`
 
 
-def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None]) -> Applied:
+def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None], files: Collection[str] = ()) -> Applied:
     """Make the file of every sample that has none yet; those whose input has changed since are made again.
 
     Args:
         job: method, source and place, a folder.
         paths: file of every sample, below ``job.out``; see `places`.
         make: of a sample's number and its file: writes it, whole or not at all.
+        files: suffixes of files that a single sample may be written to, in place of a folder.
 
     Returns:
         how many files were written now, how many were kept, and which samples have none.
@@ -35,6 +36,8 @@ def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None]) ->
             process at work there.
     """
     out = job.out
+    if out.suffix.lower() in files and not out.is_dir():
+        return _alone(job, len(paths), make)
     if out.suffix.lower() in (".parquet", ".npy", ".npz", ".csv") or out.is_file():
         raise UserError(f"--out {out}: {job.method.slug} writes a file per sample; give a folder")
     applying.refuse_input(job)
@@ -61,6 +64,30 @@ def write(job: Job, paths: Sequence[Path], make: Callable[[int, Path], None]) ->
             applying.list_skipped(out, skipped)
             applying.finish(out / MARK, written + kept, skipped)
     return Applied(written, out, skipped, kept)
+
+
+def _alone(job: Job, count: int, make: Callable[[int, Path], None]) -> Applied:
+    """One sample, written to a file that the user named."""
+    out, name = job.out, job.source.names[0]
+    if count != 1:
+        raise UserError(f"--out {out}: {count} samples don't go into one file; give a folder")
+    applying.refuse_input(job)
+    if out.exists() and not job.overwrite:
+        raise UserError(f"--out {out}: is there already; choose another, or replace it with --overwrite")
+    skipped: Skipped = []
+    if crew(out, job.key).first:
+        with applying.writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            before = spare(out).exists()
+            try:
+                make(0, out)
+            except SampleError as error:
+                skipped.append((name, error.reason))
+            applying.list_skipped(out, skipped)
+            if not out.exists() and spare(out).exists() and not before:
+                out = spare(out)
+    job.say(1)
+    return Applied(1 - len(skipped), out, skipped)
 
 
 def _gather_done(out: Path, fresh: bool) -> None:

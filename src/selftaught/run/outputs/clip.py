@@ -57,9 +57,11 @@ class Clip(Output):
     def apply(self, job: Job) -> Applied:
         """A video for every video, with its frame rate and its sound; a folder of frames for every folder of frames.
 
-        The option ``into`` (video, frames) makes one of the other.
+        The option ``into`` (video, frames) makes one of the other. A single clip may go to a video file that was named.
         """
         into = job.options.get("apply into") or "auto"
+        if into == "auto" and job.out.suffix.lower() in VIDEO_FORMS and not job.out.is_dir():
+            into = "video"
         method: Any = job.method
         if hasattr(method, "check_applied"):
             method.check_applied(job.source, job.options)
@@ -74,7 +76,7 @@ class Clip(Output):
             else:
                 _write_frames(job, i, path)
 
-        return _folder.write(job, paths, make)
+        return _folder.write(job, paths, make, tuple(VIDEO_FORMS) if all(wanted) else ())
 
     def evaluate(self, bench: Bench) -> Judged:
         """PSNR, SSIM, flicker and the like of every frame, against clean clips.
