@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PEERS = ("lightly", "stable-pretraining", "albumentations")
+PEERS = ("lightly", "stable-pretraining", "albumentations", "kornia")
 
 
 def rounds(contenders: Mapping[str, Callable[[], float]], count: int, warm: int = 1) -> dict[str, list[float]]:

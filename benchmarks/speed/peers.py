@@ -27,6 +27,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
         "albucore==0.0.24", "stringzilla", "simsimd", "pydantic", "pydantic-core", "annotated-types",
         "typing-inspection",
     ),
+    "kornia": ("kornia-rs",),
     "stable-pretraining": (
         *_HYDRA, "hydra-submitit-launcher", "loguru", "richuru",
         "requests-cache", "cattrs", "url-normalize", "prettytable", "wcwidth", "zstandard", "typer", "shellingham",

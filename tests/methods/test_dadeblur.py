@@ -19,6 +19,7 @@ from selftaught.errors import UserError
 from selftaught.methods import _test_time_blurring as blurring
 
 DATA = "pans?train=6&test=2&frames=60&side=48&direction=vertical"
+OTHER = "pans?train=1&test=1&frames=60&side=48&direction=vertical&speed=2"
 TINY: dict[str, Any] = {
     "network": "frame-stack", "width": 4, "blocks": 2, "exposure": 3, "patch": 32, "magnitude_encoder": "small",
     "magnitude_widths": "4-4-4-4-4", "magnitude_fusion": 4, "magnitude_blocks": 1, "longest": 10.0,
@@ -204,6 +205,11 @@ def test_a_run_judges_applies_and_adapts(run: Any, tmp_path: Path) -> None:
     assert np.isfinite(plain)
     assert "adapted" in adapted.note
     assert run.evaluate(limit=32)["restoration"]["this"].numbers["psnr"].mean == plain  # the run stays as it is
+    assert "source_psnr" not in adapted.numbers  # these are its own data
+    other = run.evaluate(data=OTHER, limit=32, adapt=True)["restoration"]["this"]
+    assert other["source_psnr_before"].mean == pytest.approx(plain, abs=1e-6)
+    assert other["source_psnr"].mean != pytest.approx(plain, abs=1e-6)
+    assert f"{other['source_psnr'].mean:.2f} dB after" in other.note
     blurry = exposed()
     for i in range(2):
         (tmp_path / "in" / f"v{i}").mkdir(parents=True)

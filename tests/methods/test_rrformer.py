@@ -133,7 +133,7 @@ def test_the_relativistic_turn_moves_both_networks_each_by_its_own_loss() -> Non
         seen[optimiser] = terms
         return terms
 
-    method.minimise = minimise  # type: ignore[method-assign, assignment]
+    method.minimise = minimise
     batch = first(method)
     blended, t, _ = method.blend(batch)
     method.step(batch)

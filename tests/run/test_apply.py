@@ -246,6 +246,32 @@ def test_a_table_is_no_place_for_pictures(denoiser, few: Path, tmp_path: Path) -
     assert not (tmp_path / "x.parquet").exists()
 
 
+def test_a_single_picture_goes_to_the_file_that_was_named(denoiser, few: Path, tmp_path: Path) -> None:
+    first = sorted(few.rglob("*.png"))[0]
+    image = cv2.imread(str(first), cv2.IMREAD_UNCHANGED).astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / "deep.png"), image)
+    made = denoiser.apply(tmp_path / "deep.png", tmp_path / "new" / "clean.png")
+    assert (made, made.out) == (1, tmp_path / "new" / "clean.png")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["clean.png"]
+    found = cv2.imread(str(made.out), cv2.IMREAD_UNCHANGED)
+    assert denoiser.apply(tmp_path / "deep.png", tmp_path / "folder") == 1
+    assert np.array_equal(found, cv2.imread(str(tmp_path / "folder" / "deep.png"), cv2.IMREAD_UNCHANGED))
+    assert found.dtype == np.uint16
+    stored = made.out.read_bytes()
+    with pytest.raises(UserError, match="is there already"):
+        denoiser.apply(first, made.out)
+    assert made.out.read_bytes() == stored
+    assert denoiser.apply(first, made.out, overwrite=True) == 1
+    assert cv2.imread(str(made.out), cv2.IMREAD_UNCHANGED).dtype == np.uint8
+    with pytest.raises(UserError, match="is the input"):
+        denoiser.apply(first, first, overwrite=True)
+    with pytest.raises(UserError, match="10 samples don't go into one file"):
+        denoiser.apply(few, tmp_path / "all.png")
+    narrow = denoiser.apply(tmp_path / "deep.png", tmp_path / "small.jpg")  # JPEG has no 16 bits
+    assert narrow.out.name == "small.jpg.tif"
+    assert narrow.out.exists()
+
+
 def test_pictures_of_another_run_are_refused_and_replaced_on_request(denoiser, few: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     denoiser.apply(few, out)

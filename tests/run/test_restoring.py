@@ -100,6 +100,18 @@ def test_alpha_is_carried_and_enlarged(tmp_path: Path, dtype: type, suffix: str,
     np.testing.assert_array_equal(found[::2, ::2], image)
 
 
+def test_a_profile_of_inks_is_not_kept_for_colours(tmp_path: Path) -> None:
+    profile = bytearray(128)
+    profile[16:20] = b"CMYK"
+    picture = Pillow.new("CMYK", (9, 8), (10, 200, 30, 0))
+    picture.save(tmp_path / "a.jpg", icc_profile=bytes(profile))
+    image, facts = read_with_metadata(tmp_path / "a.jpg")
+    assert image.shape == (8, 9, 3)
+    assert facts.icc_profile is None
+    Pillow.new("RGB", (9, 8)).save(tmp_path / "b.jpg", icc_profile=bytes(profile[:16] + b"RGB " + profile[20:]))
+    assert read_with_metadata(tmp_path / "b.jpg")[1].icc_profile is not None
+
+
 def test_a_deep_png_keeps_its_profile_and_depth(tmp_path: Path) -> None:
     from PIL import ImageCms
 

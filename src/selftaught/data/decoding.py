@@ -351,6 +351,8 @@ def read_with_metadata(path: str | Path, name: str | None = None) -> tuple[np.nd
     has_alpha, bits = _declared(data, image)
     if data[:4] in TIFF:
         orientation, icc = _tiff_says(data, orientation, icc)
+    if icc is not None and icc[16:20] == b"CMYK":
+        icc = None  # of inks: the pixels are red, green and blue now
     alpha = None
     if has_alpha:
         alpha = np.ascontiguousarray(image[:, :, -1])

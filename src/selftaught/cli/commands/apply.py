@@ -15,7 +15,9 @@ from selftaught.cli.options import add_partial, checked
 def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("run", help="folder of the run")
     sub.add_argument("input", help="source to apply it to")
-    sub.add_argument("--out", required=True, help=".parquet or .npy file, or a folder for images and videos")
+    sub.add_argument(
+        "--out", required=True, help=".parquet or .npy file; for images and videos a folder, or a file for one"
+    )
     checked(sub, "--workers", Workers, "loader processes; -1 chooses", default=-1)
     checked(sub, "--tile", Count, "largest side restored in one piece (default 512)", default=512)
     sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
@@ -57,7 +59,7 @@ def _call(options: argparse.Namespace) -> None:
         )
     if not is_first():
         return
-    print(f"{written} written to {options.out}" + (f" ({written.kept} were there already)" if written.kept else ""))
+    print(f"{written} written to {written.out}" + (f" ({written.kept} were there already)" if written.kept else ""))
     for why, count in written.left_out.items():
         print(f"{count} left out: {why}")
     if written.skipped:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,6 +28,7 @@ def write(
     job: Job,
     paths: Sequence[Path],
     make: Callable[[int, Path], Any],
+    files: Collection[str] = (),
     *,
     growing: bool = True,
     table: Table | None = None,
@@ -39,6 +40,7 @@ def write(
         job: method, source and place, a folder.
         paths: file of every sample, below ``job.out``; see `places`.
         make: of a sample's number and its file: writes it, whole or not at all.
+        files: suffixes of files that a single sample may be written to, in place of a folder.
         growing: whether an input that has changed since (a folder with more files now) is still the same work.
         table: called when all files are made; ``make`` then returns each file's row, plain values, noted with it.
         clear: takes away what other work left beside ``paths``, where ``job.overwrite`` allows it.
@@ -51,6 +53,8 @@ def write(
             process at work there.
     """
     out = job.out
+    if out.suffix.lower() in files and not out.is_dir():
+        return _alone(job, len(paths), make)
     if out.suffix.lower() in (".parquet", ".npy", ".npz", ".csv") or out.is_file():
         raise UserError(f"--out {out}: {job.maker} writes a file per sample; give a folder")
     applying.refuse_input(job)
@@ -85,6 +89,30 @@ def write(
             applying.list_skipped(out, skipped)
             applying.finish(out / MARK, written + kept, skipped)
     return Applied(written, out, skipped, kept)
+
+
+def _alone(job: Job, count: int, make: Callable[[int, Path], None]) -> Applied:
+    """One sample, written to a file that the user named."""
+    out, name = job.out, job.source.names[0]
+    if count != 1:
+        raise UserError(f"--out {out}: {count} samples don't go into one file; give a folder")
+    applying.refuse_input(job)
+    if out.exists() and not job.overwrite:
+        raise UserError(f"--out {out}: is there already; choose another, or replace it with --overwrite")
+    skipped: Skipped = []
+    if crew(out, job.key).first:
+        with applying.writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            before = spare(out).exists()
+            try:
+                make(0, out)
+            except SampleError as error:
+                skipped.append((name, error.reason))
+            applying.list_skipped(out, skipped)
+            if not out.exists() and spare(out).exists() and not before:
+                out = spare(out)
+    job.say(1)
+    return Applied(1 - len(skipped), out, skipped)
 
 
 def _gather_done(out: Path, fresh: bool) -> None:

@@ -27,6 +27,8 @@ _PILLOW = {
 }
 _DEEPEST = {".npy": 4, ".tif": 4, ".tiff": 4, ".png": 2}
 """Bytes of a value that a kind of file holds; 1 for all others."""
+PICTURE_FORMS = (".npy", *_PILLOW)
+"""Suffixes of the files that pictures are written to."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def write_image(path: Path, image: np.ndarray, beside: Beside = Beside()) -> Non
     suffix, channels = path.suffix.lower(), whole.shape[2]
     deepest = _DEEPEST.get(suffix, 1)
     opaque = suffix in (".jpg", ".jpeg") and channels in (2, 4)
-    if suffix not in (".npy", *_PILLOW) or whole.dtype.itemsize > deepest or (deepest < 4 and channels > 4) or opaque:
+    if suffix not in PICTURE_FORMS or whole.dtype.itemsize > deepest or (deepest < 4 and channels > 4) or opaque:
         path, suffix = spare(path), ".tif"
     replaced(path, lambda part: part.write_bytes(_encoded(path, whole, suffix, beside)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -58,9 +59,11 @@ class Clip(Output):
     def apply(self, job: Job) -> Applied:
         """A video for every video, with its frame rate and its sound; a folder of frames for every folder of frames.
 
-        The option ``into`` (video, frames) makes one of the other.
+        The option ``into`` (video, frames) makes one of the other. A single clip may go to a video file that was named.
         """
         into = job.options.get("apply into") or "auto"
+        if into == "auto" and job.out.suffix.lower() in VIDEO_FORMS and not job.out.is_dir():
+            into = "video"
         method: Any = job.method
         if hasattr(method, "check_applied"):
             method.check_applied(job.source, job.options)
@@ -75,7 +78,7 @@ class Clip(Output):
             else:
                 _write_frames(job, i, path)
 
-        return _folder.write(job, paths, make)
+        return _folder.write(job, paths, make, tuple(VIDEO_FORMS) if all(wanted) else ())
 
     def evaluate(self, bench: Bench) -> Judged:
         """PSNR, SSIM, flicker and the like of every frame, against clean clips.
@@ -84,12 +87,14 @@ class Clip(Output):
         clean), or the data are clean and the method makes its inputs of them by ``degraded(clip) -> (input, clip)``.
         A method that needs the data in another form arranges them by ``to_judge(source)``; one with customs of its own
         says them by ``judged() -> options of evaluation.restored_video``, and by ``unscored`` how many frames at each
-        end aren't judged. With the option ``adapt`` it adapts to the clips first.
+        end aren't judged. With the option ``adapt`` it adapts to the clips first; what it forgets is told by its PSNR
+        on the run's own data, ``source_psnr``, where these are others and still there.
         """
         wrong = [name for name in bench.protocols if name != "restoration"]
         if wrong:
             raise UserError(f"--protocol {wrong[0]}: {bench.method.slug} restores clips; it may be restoration")
         lost: Skipped = []
+        before = _own_psnr(bench) if bench.options.adapt else None
         rows = list(_rows(bench, lost))
         if not rows:
             first = f" ({lost[0][0]}: {lost[0][1]})" if lost else ""
@@ -106,6 +111,13 @@ class Clip(Output):
         note = f"{plural(len(lost), 'clip')} left out ({lost[0][0]}: {lost[0][1]})" if lost else ""
         if bench.options.adapt:
             note = "; ".join(part for part in ("adapted to these clips first", note) if part)
+        if before is not None and not getattr(method, "per_video", False):
+            after = _own_psnr(bench) or before
+            told = f"on its own data {before.mean:.2f} dB before it adapted, {after.mean:.2f} dB after"
+            bench.say(told)
+            known = dict(result["this"].numbers) | {"source_psnr": after, "source_psnr_before": before}
+            result["this"] = dataclasses.replace(result["this"], numbers=known)
+            note = "; ".join(part for part in (note, told) if part)
         result = {kind: one.noted(note) for kind, one in result.items()}
         return Judged({"restoration": result}, sections=_sections(rows, result))
 
@@ -267,6 +279,25 @@ def _rows(bench: Bench, lost: Skipped) -> Iterator[Row]:
         except SampleError as error:
             bench.say(f"skipped {error}")
             lost.append((source.names[i], error.reason))
+
+
+def _own_psnr(bench: Bench) -> evaluation.Number | None:
+    """PSNR on the data that the run learnt from, as the method is now; None where it is judged on these, or they are
+    gone.
+    """
+    if bench.data is None or str(bench.data) == str(bench.own.data):
+        return None
+    options = dataclasses.replace(bench.options, adapt=False)
+    own = dataclasses.replace(bench, data=bench.own.data, settings=bench.own, clean=None, options=options)
+    try:
+        rows = list(_rows(own, []))
+    except UserError as error:
+        bench.say(f"without the PSNR on its own data: {error}")
+        return None
+    if not rows:
+        return None
+    this, clean = [row.this for row in rows], [row.clean for row in rows]
+    return evaluation.restored_video(this, clean, data_range=1.0, lpips="off")["psnr"]
 
 
 def restored_row(method: Any, source: Any, i: int, clean: Source | None) -> Row:

@@ -28,7 +28,7 @@ from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.features import check_channels
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
-from selftaught.run.outputs._pictures import Beside, write_image
+from selftaught.run.outputs._pictures import PICTURE_FORMS, Beside, write_image
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
@@ -45,7 +45,7 @@ class Image(Output):
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = (("restoration", "psnr", "PSNR"),)
 
     def apply(self, job: Job) -> Applied:
-        """A folder of pictures: same names and bit depth; finished ones are kept."""
+        """A folder of pictures: same names and bit depth; finished ones are kept. Or one picture, to a named file."""
 
         def make(i: int, path: Path) -> None:
             original, beside = read_picture(job.source, i, job.method.channels)
@@ -63,7 +63,7 @@ class Image(Output):
                     write_image(place, from_unit(one, original.dtype, limits), beside)
 
         bare = ".png" if job.source.channels in (1, 3, 4) and job.source.value_range is None else ".tif"
-        return _folder.write(job, _folder.places(job.source.names, lambda own: own or bare), make)
+        return _folder.write(job, _folder.places(job.source.names, lambda own: own or bare), make, PICTURE_FORMS)
 
     def evaluate(self, bench: Bench) -> Judged:
         """PSNR, SSIM and sharpness against clean images: of the same names, or those that were degraded here.

@@ -135,15 +135,14 @@ def motion_kernel(size: int, length: float, rng: np.random.Generator | int, *, r
     path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], 1) * step, axis=0)
     place = path - path.mean(0) + (size - 1) / 2
     place = np.clip(place, 0, size - 1)  # only against the last digit of a float
-    corner = np.minimum(np.floor(place).astype(int), max(size - 2, 0))
-    part = place - corner
-    kernel = np.zeros(size * size)
-    for down in (0, 1):
-        for right in (0, 1):
-            weight = np.abs(1 - down - part[:, 0]) * np.abs(1 - right - part[:, 1])
-            rows, columns = (np.minimum(corner[:, axis] + more, size - 1) for axis, more in ((0, down), (1, right)))
-            kernel += np.bincount(rows * size + columns, weight, size * size)
-    return (kernel / kernel.sum()).astype(np.float32).reshape(size, size)
+    corner = np.minimum(np.floor(place), max(size - 2, 0))
+    (down, right), more = (place - corner).T, min(size - 1, 1)
+    first = (corner @ (size, 1.0)).astype(np.intp)
+    places = first + np.array([[0], [more], [size * more], [(size + 1) * more]])  # the four pixels around each point
+    weights = np.stack([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right])
+    places += np.arange(0, 4 * size * size, size * size)[:, None]
+    kernel = np.bincount(places.ravel(), weights.ravel(), 4 * size * size).reshape(4, size, size).sum(0)
+    return (kernel / kernel.sum()).astype(np.float32)
 
 
 def _checked_side(size: Any) -> None:
