@@ -3,8 +3,8 @@
     python benchmarks/speed/reselect.py [--images 50000] [--encoder resnet18] [--side 32] [--batch 128] [--steps 30]
         [--method dynamic-curation] [--rounds 3] [--threads 2]
 
-An epoch is one pass over all images, by the rate that ``selftaught train`` writes (loader and views included, the first
-steps left out). The limit is 10 % of it. Choices are made every T_s epochs, so their share of a run is T_s times smaller.
+An epoch is one pass over all images, by the rate that ``selftaught train`` writes (loader and views included, the
+first steps left out). The limit is 10 % of it. Choices are made every T_s epochs: of a run they take a T_s-th of that.
 """
 
 from __future__ import annotations
