@@ -407,6 +407,10 @@ def speed_tables(folder: Path = SPEED) -> str:
         rows += [
             f"| {_cell(name)}: peak memory | {gib:.2f} GiB | | |" for name, gib in entry.get("peak GiB", {}).items()
         ]
+        rows += [
+            f"| {_cell(name)} | {value['median']:.1%} | {value['min']:.1%} to {value['max']:.1%} | |"
+            for name, value in entry.get("shares", {}).items()
+        ]
         head = ["| contender | median | range | ours is |", "|---|--:|---|---|"]
         parts += [f"### {sentence(entry['work']).rstrip('.')}", "\n".join([*head, *rows]), _speed_notes(entry)]
     return "\n\n".join(parts) if parts else "No result is stored yet."

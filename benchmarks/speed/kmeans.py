@@ -75,7 +75,7 @@ def main() -> None:
         "options": vars(options),
         **compared(rates, "selftaught"),
         "by processor time": compared(cpu, "selftaught"),
-        "peak_gb": peaks | {"hierarchical": tree["peak_gb"]},
+        "peak GiB": peaks | {"hierarchical": tree["peak_gb"]},
         "hierarchical_seconds": tree["seconds"],
         "machine": machine(),
     }

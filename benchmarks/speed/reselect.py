@@ -80,12 +80,15 @@ def main() -> None:
         row["share of an epoch"] = row["both"] / row["epoch"]
         rows.append(row)
         print(f"  round {turn + 1}: " + ", ".join(f"{name} {value:.3g}" for name, value in row.items()), flush=True)
+    seconds = {name: spread([row[name] for row in rows]) for name in ("epoch", "features", "choice", "both")}
+    share = spread([row["share of an epoch"] for row in rows])
+    print(f"  {share['median']:.1%} of an epoch ({share['min']:.1%} to {share['max']:.1%}); the limit is 10 %")
     content = {
-        "work": "seconds of an epoch on all images, of their features, of the choice; the share's limit is 0.10",
+        "work": "seconds of an epoch on all images, of their features, and of choosing anew",
         "options": vars(options),
-        **{name: spread([row[name] for row in rows]) for name in rows[0]},
+        "seconds": seconds,
+        "shares": {"choosing anew, of an epoch (at most 10 %)": share},
     }
-    print(content["share of an epoch"])
     store("reselect", content | {"machine": before})
 
 
