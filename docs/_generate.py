@@ -135,10 +135,10 @@ def _cell(content: str) -> str:
 
 
 def claim_section(slug: str, claims: Path = CLAIMS) -> list[str]:
-    """What the stored small experiment showed, with its figure; [] where there is none."""
+    """What the stored small experiment showed, with its figure; without one, in whose claims the method takes part."""
     stored = claims / f"{slug}.json"
     if not stored.is_file():
-        return []
+        return part_in_claims(slug, claims)
     entry = json.loads(stored.read_text(encoding="utf-8"))
     figure = claim_figure(slug, claims)
     parts = ["## The paper's claim in the small", f"**Claim.** {entry['claim']}", f"**Setting.** {setting(entry)}"]
@@ -147,6 +147,19 @@ def claim_section(slug: str, claims: Path = CLAIMS) -> list[str]:
     if "fact" in entry:
         parts.append(f"**What holds at any size.** {fact_text(entry['fact'])}")
     return [*parts, f"Run it again: `selftaught benchmark claims --method {slug}`"]
+
+
+def part_in_claims(slug: str, claims: Path = CLAIMS) -> list[str]:
+    """Stored claims of others that measure the method too, with its own score in each; [] where there are none."""
+    lines = []
+    for owner, entry in stored_claims(claims):
+        scores = entry["values"][entry["score"]]
+        for name, arm in entry["arms"].items():
+            if owner != slug and arm.get("method") == slug:
+                own = ", ".join(f"{fmean(arms[name]):.3f}" for arms in scores.values())
+                where = f"{entry['data']}, {entry['seeds']} seeds"
+                lines.append(f"- In that of [{owner}]({owner}.md) as “{name}”: {entry['score']} {own} ({where}).")
+    return ["## Measured in the claims of others", "\n".join(lines)] if lines else []
 
 
 def setting(entry: dict[str, Any]) -> str:
@@ -406,6 +419,10 @@ def speed_tables(folder: Path = SPEED) -> str:
         ]
         rows += [
             f"| {_cell(name)}: peak memory | {gib:.2f} GiB | | |" for name, gib in entry.get("peak GiB", {}).items()
+        ]
+        rows += [
+            f"| {_cell(name)} | {value['median']:.1%} | {value['min']:.1%} to {value['max']:.1%} | |"
+            for name, value in entry.get("shares", {}).items()
         ]
         head = ["| contender | median | range | ours is |", "|---|--:|---|---|"]
         parts += [f"### {sentence(entry['work']).rstrip('.')}", "\n".join([*head, *rows]), _speed_notes(entry)]

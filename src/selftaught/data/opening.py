@@ -28,6 +28,7 @@ from selftaught.data.selection import select
 from selftaught.data.source import Modality, Source
 from selftaught.data.spec import call, near, parse, several
 from selftaught.data.splits import split_source, take
+from selftaught.data.tones import toned
 from selftaught.errors import UserError
 
 
@@ -72,7 +73,8 @@ def open_source(
             file of names, one a line (what ``selftaught curate`` keeps), or another way of naming samples of
             `selftaught.data.selection.select`:
             the split then has these samples alone. ``classes``: base, new (the two halves of the list of classes) or
-            names; see `selftaught.data.class_choice.of_classes`.
+            names; see `selftaught.data.class_choice.of_classes`. ``tones``: db (amplitudes of radar), image (each
+            image scaled by its own percentiles) or db,image; see `selftaught.data.tones.toned`.
 
     Returns:
         A source that `len`, `read(i)` and a DataLoader worker can take.
@@ -93,8 +95,9 @@ def open_source(
     merged = {**text, **options}
     imbalance, wrong, only = (merged.pop(name, None) for name in ("imbalance", "wrong_labels", "only"))
     corrections = merged.pop("corrections", None)
-    classes = merged.pop("classes", None)
+    classes, tones = merged.pop("classes", None), merged.pop("tones", None)
     source = _open(spec, modality, merged)
+    source = source if tones is None else toned(source, str(tones))
     _same_modality(source.name, source.modality, modality)
     if not len(source):
         raise UserError(f"{source.name}: there is no sample in it")

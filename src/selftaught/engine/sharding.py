@@ -81,7 +81,7 @@ def shard(network: nn.Module, mesh: Any) -> list[Sharded]:
     for blocks in lists:
         for place, block in enumerate(blocks):
             found.append(Sharded(blocks, place, copy.deepcopy(block).to("meta")))
-            fully_shard(block, mesh=mesh)
+            fully_shard(block, mesh=mesh, reshard_after_forward=True)  # each is a root, which would stay whole
     return found
 
 

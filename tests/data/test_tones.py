@@ -1,0 +1,46 @@
+"""Heavy-tailed images: decibels, and each image by its own percentiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selftaught.data import open_source
+from selftaught.data.tones import Decibels, OwnRange
+from selftaught.errors import SampleError, UserError
+
+
+def test_decibels_are_twenty_logarithms_and_zero_is_the_least() -> None:
+    found = Decibels()(np.array([[[1.0], [10.0]], [[0.1], [0.0]]]))
+    np.testing.assert_allclose(found[..., 0], [[0, 20], [-20, -20]], atol=1e-6)
+    for bad in (np.zeros((2, 2, 1)), np.array([[[-1.0], [2.0]]])):
+        with pytest.raises(SampleError, match="amplitudes"):
+            Decibels()(bad)
+
+
+def test_own_range_does_not_depend_on_gain_and_offset() -> None:
+    image = np.random.default_rng(0).exponential(size=(20, 20, 2)).astype(np.float32)
+    found = OwnRange()(image)
+    low, high = np.percentile(image[..., 1].astype(np.float64), [1, 99])
+    np.testing.assert_array_equal(found[..., 1], np.clip(np.round((image[..., 1] - low) / (high - low) * 255), 0, 255))
+    np.testing.assert_array_equal(found, OwnRange()(4 * image + 3))
+    with pytest.raises(SampleError, match="alike"):
+        OwnRange()(np.ones((4, 4, 1)))
+
+
+def test_a_folder_of_amplitudes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for k in range(6):
+        np.save(tmp_path / f"{k}.npy", (10.0**k * rng.exponential(size=(12, 12, 1))).astype(np.float32))
+    plain, toned = (open_source(f"{tmp_path}{end}", split="all", modality="image") for end in ("", "?tones=db,image"))
+    assert list(toned.names) == list(plain.names)
+    assert toned.read(0).dtype == np.uint8
+    spread = [float(toned.read(i).mean()) for i in range(6)]
+    assert max(spread) < 1.3 * min(spread)  # a million times brighter, and shown alike
+    assert toned.fingerprint() != plain.fingerprint()
+    with pytest.raises(UserError, match="it may be db, image"):
+        open_source(f"{tmp_path}?tones=log", modality="image")
+    with pytest.raises(UserError, match="has series samples"):
+        open_source("watch?tones=db")
