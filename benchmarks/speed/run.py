@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROWS = {
     "start": [], "loss": [], "warp": [], "splat": [], "sparse": [], "views": [], "degrade": [], "kmeans": [],
-    "embed": [], "tiles": [], "pairs": [], "step": ["--compile", "--accuracy"],
+    "embed": [], "tiles": [], "pairs": [], "clips": [], "clip_step": [], "step": ["--compile", "--accuracy"],
 }  # fmt: skip
 
 
