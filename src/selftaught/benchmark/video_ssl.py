@@ -144,7 +144,7 @@ def run(
 
 
 def planned(wanted: Plan, folder: Path) -> list[str]:
-    """What a plan would train, one line for each network, after the data that it opens to see whether they are there."""
+    """What a plan would train, one line a network, after the data, which are opened to see whether they are there."""
     lines = []
     for role, specs in (("learn from", wanted.sources), ("judge on", wanted.targets)):
         for name, spec in specs.items():

@@ -62,6 +62,7 @@ from selftaught.evaluation.scene_segmentation import scene_segmentation
 from selftaught.evaluation.segmentation import segmentation
 from selftaught.evaluation.similarity import blockiness, cka_matrix, linear_cka
 from selftaught.evaluation.temporal import QUESTIONS, temporal
+from selftaught.evaluation.timeline import moments
 from selftaught.evaluation.video import VIDEO_NOISE, noisy_clip, recall
 from selftaught.evaluation.volume_dice import dice, slice_position, volume_dice
 
@@ -214,6 +215,7 @@ __all__ = [
     "make_scorer",
     "median_scale",
     "membership",
+    "moments",
     "monitor",
     "monitor_rows",
     "ms_ssim",
