@@ -13,7 +13,7 @@ from selftaught.report.text import number
 
 __all__ = ["clock", "timeline"]
 
-_WIDTH, _STRIP, _AXIS = 960.0, 34.0, 24.0
+_WIDTH, _STRIP, _AXIS = 960.0, 34.0, 24.0  # pixels
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 _MOST_TICKS = 12
 
@@ -81,12 +81,12 @@ def _drawing(section: Mapping[str, Any], runs: list[tuple[float, float, int]], t
         parts.append(tag("image", href=data_uri(section["film"]), x=0, y=0, width=_WIDTH, height=top))
         top += 4
     for start, stop, group in runs:
-        x, width = (start - begin) * scale, (stop - start) * scale
+        x, wide = (start - begin) * scale, (stop - start) * scale
         told = f"{clock(start, timed)} to {clock(stop, timed)}: {letter(group)}"
-        box = tag("rect", tag("title", told), x=x, y=top, width=max(width, 0.5), height=_STRIP, class_="moment")
+        box = tag("rect", tag("title", told), x=x, y=top, width=max(wide, 0.5), height=_STRIP, class_="moment")
         name = None
-        if width >= 14:
-            name = tag("text", letter(group), x=x + width / 2, y=top + _STRIP / 2 + 4, text_anchor="middle")
+        if wide >= 14:
+            name = tag("text", letter(group), x=x + wide / 2, y=top + _STRIP / 2 + 4, text_anchor="middle")
         parts.append(tag("g", box, name, class_=colour_class(kind(group))))
     step: float = next((t for t in _TICKS if (end - begin) / t <= _MOST_TICKS), _TICKS[-1])
     if not timed:

@@ -150,7 +150,7 @@ def _metrics(rows: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any
     traces["terms"] = terms
     for name in ONLINE:
         traces[name] = [[step, score] for step, score in zip(steps, column(name), strict=True) if score is not None]
-    unit = "windows/s" if facts["modality"] == "series" else f"{kind_of(facts['modality']).plural}/s"
+    unit = kind_of(facts["modality"]).rate
     chance = 1 / len(facts["classes"]) if facts.get("classes") else None
     stages = [row["stage"] for row in rows]
     return {"step": steps, "stage": stages, "series": traces, "unit": unit, "chance": chance}

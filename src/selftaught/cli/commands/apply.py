@@ -16,7 +16,7 @@ from selftaught.cli.options import add_partial, checked
 def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("run", help="folder of the run")
     sub.add_argument("input", help="source to apply it to")
-    sub.add_argument("--out", required=True, help=".parquet or .npy file, or a folder for images and videos")
+    sub.add_argument("--out", required=True, help=".parquet, .csv or .npy file, or a folder for images and videos")
     checked(sub, "--workers", Annotated[int, Range(-1)], "loader processes; -1 chooses", default=-1)
     checked(sub, "--tile", Count, "largest side restored in one piece (default 512)", default=512)
     sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")

@@ -27,6 +27,7 @@ class Kind:
         spatial: whether a crop, flip or turn of an image goes for it too.
         framed: whether its sources read some frames of a sample only (`Source.frames`).
         encoder: the encoder that such samples get from a method whose own is for images; "" where none would fit.
+        counted: the noun of throughput where it is another one than ``plural`` ("windows" of series).
     """
 
     name: ClassVar[str]
@@ -40,6 +41,12 @@ class Kind:
     spatial: ClassVar[bool] = False
     framed: ClassVar[bool] = False
     encoder: ClassVar[str] = ""
+    counted: ClassVar[str] = ""
+
+    @property
+    def rate(self) -> str:
+        """The unit of throughput ("images/s")."""
+        return f"{self.counted or self.plural}/s"
 
     def check(self, sample: Any, name: str) -> None:
         """See that a sample is what this kind says.
