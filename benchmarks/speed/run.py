@@ -11,7 +11,8 @@ from pathlib import Path
 
 ROWS = {
     "start": [], "loss": [], "warp": [], "splat": [], "sparse": [], "views": [], "degrade": [], "kmeans": [],
-    "embed": [], "tiles": [], "pairs": [], "mae_step": [], "reselect": [], "step": ["--compile", "--accuracy"],
+    "embed": [], "tiles": [], "pairs": [], "mae_step": [], "reselect": [], "clips": [], "clip_step": [],
+    "step": ["--compile", "--accuracy"],
 }  # fmt: skip
 
 

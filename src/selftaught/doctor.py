@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from selftaught.data import Source, open_source
+from selftaught.data.kinds import kind_of
 from selftaught.engine.batches import Batches
 from selftaught.engine.precision import accelerator, autocast_dtype, cores, cpu_flags
 from selftaught.errors import SampleError
 from selftaught.methods import get
 
 _MUCH = 0.4
-_WORDS = {"image": "images", "clip": "clips", "series": "windows", "volume": "volumes", "text": "texts"}
 
 
 def examine(data: str = "photos", *, batch_size: int = 64, seconds: float = 4.0) -> str:
@@ -36,7 +36,7 @@ def examine(data: str = "photos", *, batch_size: int = 64, seconds: float = 4.0)
     source = open_source(data, split="train")
     order = np.random.default_rng(0).permutation(len(source)).tolist()
     reading = _rate(lambda k: _read(source, order[k % len(order)]), 1, seconds / 2)
-    lines.append(f"reading {data}: {reading:.0f} {_WORDS.get(source.modality, 'samples')}/s on one core")
+    lines.append(f"reading {data}: {reading:.0f} {kind_of(source.modality).rate} on one core")
     if source.modality != "image":
         lines.append(f"views and steps are measured on images; {source.modality} data: selftaught data check {data}")
         return "\n".join(lines)

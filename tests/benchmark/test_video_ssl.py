@@ -88,3 +88,14 @@ def test_every_factor_has_its_rows_and_a_second_call_trains_nothing(tmp_path: Pa
     again = video_ssl.execute(TINY, tmp_path, brief=True)
     assert [row.keys() for row in again.rows] == [row.keys() for row in found.rows]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("encoder.safetensors")} == before
+
+
+def test_a_dry_run_names_every_network_and_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["benchmark", "video", "--quick", "--dry-run", "--out", str(tmp_path / "b")]
+    assert main([*given, "--methods", "cvrl,video-rotnet", "--factors", "size,complexity"]) == 0
+    lines = "".join(capsys.readouterr()).splitlines()
+    assert sum(line.startswith("cvrl with cnn-small-video, ") and line.endswith(": size") for line in lines) == 3
+    assert sum("rotations=" in line and "complexity" in line for line in lines) == 3
+    assert lines[-1].startswith(f"{sum(' with ' in line for line in lines)} networks, 0 of them done, and 0 distilled")
+    assert not (tmp_path / "b").exists()
+    assert main(["benchmark", "video", "--data", str(tmp_path / "gone"), "--dry-run"]) == 2

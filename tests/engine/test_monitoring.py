@@ -12,7 +12,9 @@ import pytest
 import selftaught
 from selftaught import methods
 from selftaught.data import open_source
+from selftaught.data.kinds import kind_of
 from selftaught.engine.callbacks import Metrics, OnlineScores
+from selftaught.engine.progress import Progress
 from selftaught.errors import UserError
 from selftaught.report import curves
 from selftaught.run import stages
@@ -68,3 +70,13 @@ def test_damaged_metrics_are_said(tmp_path: Path, text: str) -> None:
     metrics = Metrics(tmp_path / "metrics.csv", "train", 1, 2)
     with pytest.raises(UserError, match="damaged"):
         metrics.on_train_start(None, SimpleNamespace(steps=3))
+
+
+@pytest.mark.parametrize(
+    ("modality", "said"), [("image", "12 images/s"), ("clip", "12 clips/s"), ("series", "12 windows/s")]
+)
+def test_throughput_is_counted_in_what_is_learnt_from(modality: str, said: str) -> None:
+    progress = Progress("run", 3, SimpleNamespace(last={"per_second": "12.3"}, rows=[]))  # type: ignore[arg-type]
+    progress.on_train_start(SimpleNamespace(is_global_zero=True), SimpleNamespace(modality=modality, steps=0))  # type: ignore[arg-type]
+    assert progress._terms() == said
+    assert kind_of(modality).rate == said.removeprefix("12 ")

@@ -13,6 +13,7 @@ from selftaught import methods, objectives
 from selftaught.data import open_source
 from selftaught.engine.orders import OneGroup, batches_of
 from selftaught.errors import UserError
+from selftaught.methods._collossl_baselines import TRANSFORMATIONS
 
 NAMES = "wrist,forearm,thigh"
 
@@ -69,7 +70,7 @@ def test_the_loss_is_the_objective_of_its_own_network() -> None:
         {"chosen_by": "closest_two"}, {"chosen_by": "random"}, {"distance": "axes"}, {"sampling": "asynchronous"},
         {"draws": 3}, {"weighted": False}, {"anchor": "random"}, {"positives": "thigh", "negatives": "wrist,forearm"},
         {"augment": "rotation"}, {"augment": "noise"}, {"similarity": "keras_negative"}, {"mode": "simclr"},
-        {"mode": "supervised"}, {"mode": "supervised-all"},
+        {"mode": "supervised"}, {"mode": "supervised-all"}, {"mode": "transformations"}, {"mode": "autoencoder"},
     ],
 )  # fmt: skip
 def test_every_option_learns(options: dict) -> None:
@@ -80,6 +81,35 @@ def test_every_option_learns(options: dict) -> None:
     assert all(g is not None and torch.isfinite(g).all() for g in gradients)
     if "positives" in options:
         assert method.account.positive[0].tolist() == [0, 0, 1]
+
+
+def test_the_baselines_of_one_device_learn_what_they_ask() -> None:
+    x = batch_of(24)["series"][:, :6].cumsum(2) / 8
+    for mode, better in (("transformations", 0.9), ("autoencoder", 0.6)):
+        method = make(mode=mode, dropout=0.0)
+        optimiser = torch.optim.Adam(method.trained_modules().parameters(), lr=2e-3)
+        losses = []
+        for _ in range(25):
+            losses.append(method.head(method.encoder, x)["loss"])
+            optimiser.zero_grad()
+            losses[-1].backward()
+            optimiser.step()
+        assert sum(losses[-5:]) < better * sum(losses[:5]), mode
+        assert method.predict({"series": x}).shape == (24, 96)
+    uninformed = make(mode="transformations")
+    for head in uninformed.head.heads:
+        torch.nn.init.zeros_(head[-1].weight)
+        torch.nn.init.zeros_(head[-1].bias)
+    assert uninformed.loss(batch_of())["loss"].item() == pytest.approx(np.log(2))
+
+
+def test_every_transformation_changes_every_window() -> None:
+    x = batch_of(16)["series"][:, :6]
+    for name, change in TRANSFORMATIONS.items():
+        made = change(x)
+        assert made.shape == x.shape
+        assert ((made - x).abs().amax((1, 2)) > 1e-3).all(), name
+    assert torch.equal(TRANSFORMATIONS["channel shuffle"](x).sort(1).values, x.sort(1).values)
 
 
 def test_two_devices_are_enough_and_one_window_alone_teaches_nothing() -> None:

@@ -197,3 +197,13 @@ def test_views_to_judge_with_cover_the_video_and_its_longer_side() -> None:
     lefts = [SideCrop(8, place=place).draw([], 8, 17)[0] for place in (0, 1, 2)]
     assert lefts == [(0, 0), (0, 4), (0, 9)]
     assert [SideCrop(8, place=place).draw([], 12, 10)[0] for place in (0, 1, 2)] == [(0, 1), (2, 1), (4, 1)]
+
+
+def test_a_file_is_decoded_no_larger_than_the_views_of_its_picked_frames_need() -> None:
+    crop, tall = views.RandomResizedCrop(16), views.Resize(40)
+    pair = View("_pair", "clip", (ClipPair(4),))
+    small = [View(name, "_pair", (FramePart(4, start=start), crop)) for name, start in (("one", 0), ("two", 4))]
+    assert Recipe((pair, *small)).enough == {"clip": crop.enough}
+    assert Recipe((pair, *small, View("three", "_pair", (tall,)))).enough == {"clip": max(40, crop.enough)}
+    assert Recipe((pair, *small, View("all", "_pair", (FramePart(4),)))).enough == {"clip": None}
+    assert Recipe((pair, *small, View("whole", "clip", (ClipPair(4),)))).enough == {"clip": None}

@@ -104,6 +104,7 @@ def run(
     factors: Sequence[str] | None = None,
     seeds: int | None = None,
     steps: int | None = None,
+    dry_run: bool = False,
     say: Say = lambda line: None,
 ) -> Outcome:
     """Run the benchmark, or go on with it.
@@ -119,7 +120,11 @@ def run(
         factors: in place of all.
         seeds: repetitions.
         steps: of each run.
+        dry_run: open the data and tell what would be trained; train nothing.
         say: told what happens.
+
+    Returns:
+        What was found; after a dry run what an earlier one left in the folder.
 
     Raises:
         UserError: no data, unknown names; what a run refuses.
@@ -130,7 +135,32 @@ def run(
     given = {"methods": methods, "encoders": encoders, "factors": factors}
     changes: dict[str, Any] = {name: tuple(value) for name, value in given.items() if value is not None}
     wanted = replace(wanted, **changes | ({} if seeds is None else {"seeds": seeds}))
-    return execute(wanted, Path(out or "runs/video-benchmark"), say=say, brief=quick)
+    folder = Path(out or "runs/video-benchmark")
+    if dry_run:
+        for line in planned(wanted, folder):
+            say(line)
+        return Outcome(folder, [])
+    return execute(wanted, folder, say=say, brief=quick)
+
+
+def planned(wanted: Plan, folder: Path) -> list[str]:
+    """What a plan would train, one line a network, after the data, which are opened to see whether they are there."""
+    lines = []
+    for role, specs in (("learn from", wanted.sources), ("judge on", wanted.targets)):
+        for name, spec in specs.items():
+            lines.append(f"{role} {name}: {open_source(spec, modality='clip', split='all').describe()}")
+    cells = cells_of(wanted)
+    there = [(folder / cell.name / "result.json").exists() for cell in cells]
+    for cell, done in zip(cells, there, strict=True):
+        task = f", {_task(cell)}" if _task(cell) else ""
+        of = f"{cell.size:,} clips" if cell.size else "all clips"
+        lines.append(
+            f"{cell.method} with {cell.encoder}, {of} of {cell.source}{task}, seed {cell.seed}: "
+            f"{', '.join(cell.factors)}{' (done)' if done else ''}"
+        )
+    students = wanted.seeds if "distillation" in wanted.factors else 0
+    lines.append(f"{len(cells)} networks, {sum(there)} of them done, and {students} distilled; nothing was trained")
+    return lines
 
 
 def execute(wanted: Plan, folder: Path, *, say: Say = lambda line: None, brief: bool = False) -> Outcome:

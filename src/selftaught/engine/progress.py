@@ -9,6 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from selftaught._words import plural
+from selftaught.data.kinds import kind_of
 from selftaught.engine.callbacks import ONLINE, Metrics
 
 
@@ -35,12 +36,14 @@ class Progress(Callback):
         self._task: Any = None
         self._printed = self._began = time.monotonic()
         self._start = 0
+        self._unit = "/s"
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Show the bar."""
         if self.quiet or not trainer.is_global_zero:
             return
         self._began, self._start = time.monotonic(), module.steps
+        self._unit = f" {kind_of(module.modality).rate}"
         if self.console.is_terminal:
             self.bar.start()
             self._task = self.bar.add_task(self.title, total=self.total, completed=module.steps, terms="")
@@ -73,7 +76,7 @@ class Progress(Callback):
         row = self.metrics.last
         hidden = ("stage", "step", "lr", "per_second", *ONLINE)
         shown = [f"{k} {float(v):.3g}" for k, v in row.items() if k not in hidden]
-        shown += [f"{float(row['per_second']):.0f}/s"] if "per_second" in row else []
+        shown += [f"{float(row['per_second']):.0f}{self._unit}"] if "per_second" in row else []
         for column, title in ONLINE.items():
             score = next((r[column] for r in reversed(self.metrics.rows) if r.get(column)), None)
             shown += [f"{title} {float(score):.3f}"] if score else []

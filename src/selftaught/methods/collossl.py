@@ -5,7 +5,8 @@
     L = mean_b -log( P_b / (P_b + N_b) )                                            (see `objectives.collossl`)
 
 One encoder for all devices, no projector, no augmentation. Baselines in the same code: ``simclr`` on the anchor alone
-with rotated or noisy copies, ``supervised`` on the anchor's labels or on those of ``all`` devices. Protocol
+with rotated or noisy copies, ``transformations`` told apart and an ``autoencoder`` of its windows, ``supervised`` on
+the anchor's labels or on those of ``all`` devices. Protocol
 ``device-finetune`` freezes the first two convolutions and trains the rest on a share of the labels.
 """
 
@@ -24,6 +25,7 @@ from selftaught.catalog.rules import Count, Natural, Positive, Share
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Stage
 from selftaught.engine.orders import OneGroup
 from selftaught.errors import UserError
+from selftaught.methods._collossl_baselines import Reconstruction, Transformations
 from selftaught.objectives.collossl import Selection, Strategy, pair_weights
 from selftaught.views.series import jitter, rotation, scaling
 
@@ -40,8 +42,9 @@ class Config(MethodConfig):
     lr: float = 1e-4
     lr_scaling: LearningRateScaling = "none"
     weight_decay: float = 0.0
-    mode: Literal["collossl", "simclr", "supervised", "supervised-all"] = "collossl"
-    """The method; SimCLR on the anchor alone; the anchor's labels; the labels of all devices."""
+    mode: Literal["collossl", "simclr", "transformations", "autoencoder", "supervised", "supervised-all"] = "collossl"
+    """The method; on the anchor alone SimCLR, eight transformations told apart (Saeed et al. 2019), or an autoencoder;
+    the anchor's labels; the labels of all devices."""
     worn: str = ""
     """Names of the devices, parted by commas, in the order of the channels; empty: as the data say."""
     anchor: str = ""
@@ -116,6 +119,12 @@ class ColloSSL(Method):
         self._manual = self._find(c.positives, "positives"), self._find(c.negatives, "negatives")
         if c.mode == "simclr":
             self.head = networks.mlp([96, 256, 128, 50], norm="none", hidden_bias=True, out_bias=True)
+        if c.mode == "transformations":
+            self.head = Transformations(self.encoder.dim)
+        if c.mode == "autoencoder":
+            if not self.length:
+                raise UserError("mode=autoencoder rebuilds windows of one length: say how long they are (length=150)")
+            self.head = Reconstruction(self.encoder.dim, c.per_device, self.length)
         if c.mode.startswith("supervised"):
             if self.classes < 2:
                 raise UserError("mode=supervised learns from labels: give data with two classes or more")
@@ -180,6 +189,9 @@ class ColloSSL(Method):
         if self.config.mode == "simclr":
             z = [self.head(self.encoder(self.augmented(parts[self.place]))) for _ in range(2)]
             return {"loss": objectives.simclr(z[0], z[1], temperature=self.config.temperature)}
+        if self.config.mode in ("transformations", "autoencoder"):
+            found: dict[str, Tensor] = self.head(self.encoder, parts[self.place])
+            return found
         x, labels = parts[self.place], batch["label"]
         if self.config.mode == "supervised-all":
             x, labels = parts.flatten(0, 1), labels.repeat(len(parts))

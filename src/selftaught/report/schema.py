@@ -303,6 +303,22 @@ class Listing(TypedDict, total=False):
     pictures: list[Picture | None] | None
 
 
+class Timeline(TypedDict, total=False):
+    """Moments of one recording in the order of time: where each starts and ends (seconds, or frames where it is not
+    ``timed``), and its ``group``, an index into ``typical``, pictures of the groups. ``film``: ``frames`` frames beside
+    each other, from the beginning to the end.
+    """
+
+    name: str
+    start: list[Real]
+    end: list[Real]
+    group: list[int]
+    timed: bool
+    typical: list[Picture]
+    film: Picture | None
+    frames: int
+
+
 class Run(TypedDict, total=False):
     """One run's results: the argument of :func:`selftaught.report.write`. Every key is optional."""
 
@@ -323,6 +339,7 @@ class Run(TypedDict, total=False):
     protocols: list[Protocol] | None
     map: Map | None
     neighbours: list[Neighbours] | None
+    timeline: Timeline | None
     views: Views | None
     clouds: list[Cloud] | None
     pictures: Views | None

@@ -23,6 +23,7 @@ from selftaught.report.text import (
     number,
     sentence,
 )
+from selftaught.report.timeline import timeline
 
 Section = dict[str, Any] | None
 
@@ -372,6 +373,7 @@ ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
     ("protocols", "Evaluation", protocols),
     ("map", "Embedding map", embedding_map),
     ("neighbours", "Nearest neighbours", neighbours),
+    ("timeline", "Timeline", timeline),
     ("listings", "Tables", listings),
     ("confusion", "Confusion matrix", confusion),
     ("series", "Windows", series),
@@ -386,7 +388,7 @@ ALL: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Section]], ...] = (
 
 
 #: Where nothing has a label, what can be looked at comes before the numbers.
-_UNLABELLED_FIRST = ("restoration", "frames", "neighbours", "map", "series", "clouds", "views", "pictures")
+_UNLABELLED_FIRST = ("restoration", "frames", "neighbours", "timeline", "map", "series", "clouds", "views", "pictures")
 
 
 def ordered(run: Mapping[str, Any]) -> list[dict[str, Any]]:

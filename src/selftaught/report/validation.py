@@ -43,7 +43,7 @@ def validate(run: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(run, Mapping):
         raise UserError(f"report: a run is a dict of sections, not a {type(run).__name__}")
     clean: dict[str, Any] = _check(plain(run), Run, "")
-    for section in (_metrics, _labels, _map, _views, _clouds, _restoration, _frames, _series, _listings):
+    for section in (_metrics, _labels, _map, _views, _clouds, _restoration, _frames, _series, _listings, _timeline):
         section(clean)
     return clean
 
@@ -231,6 +231,15 @@ def _restoration(run: dict[str, Any]) -> None:
         for j, hit in enumerate(row.get("hits") or []):
             if "png" not in hit:
                 raise _fail(f"neighbours[{i}].hits[{j}]", "has no 'png' picture")
+
+
+def _timeline(run: dict[str, Any]) -> None:
+    section = run.get("timeline") or {}
+    groups = section.get("group") or []
+    for name in ("start", "end"):
+        _same_length(section.get(name) or [], f"timeline.{name}", len(groups), "timeline.group")
+    if any(not 0 <= group < len(section.get("typical") or []) for group in groups):
+        raise _fail("timeline.group", "names a group that 'typical' doesn't have")
 
 
 def _series(run: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from selftaught.run.contenders import some
 from selftaught.run.evaluations import Evaluation
 from selftaught.run.layout import Layout
 from selftaught.run.outputs._base import Page
+from selftaught.run.timeline import timeline
 from selftaught.run_settings import Settings
 from selftaught.views import Pipeline, render
 
@@ -122,6 +123,8 @@ def samples_and_map(page: Page) -> dict[str, Any]:
     test = None if page.test is None else some(page.test, evaluating.LIMIT_TEST)  # as it was drawn to be judged
     if test is not None and index is not None and int(index.max(initial=-1)) < len(test):
         found |= _embedding_sections(test, page.method, page.features, test.modality)
+        if test.modality == "clip":
+            found["timeline"] = timeline(test, page.method)
     return found
 
 
@@ -147,7 +150,7 @@ def _metrics(rows: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any
     traces["terms"] = terms
     for name in ONLINE:
         traces[name] = [[step, score] for step, score in zip(steps, column(name), strict=True) if score is not None]
-    unit = {"series": "windows/s", "text": "texts/s"}.get(facts["modality"], "images/s")
+    unit = kind_of(facts["modality"]).rate
     chance = 1 / len(facts["classes"]) if facts.get("classes") else None
     stages = [row["stage"] for row in rows]
     return {"step": steps, "stage": stages, "series": traces, "unit": unit, "chance": chance}

@@ -25,7 +25,7 @@ import numpy as np
 
 from selftaught.errors import UserError
 from selftaught.views import arithmetic
-from selftaught.views.operation import executor
+from selftaught.views.operation import FRAMED, executor
 from selftaught.views.spec import (
     ORDERS,
     CenterCrop,
@@ -42,6 +42,9 @@ from selftaught.views.spec import (
 
 CHANNEL_LIMIT = 128
 """More channels than OpenCV takes at once are worked through in groups of this many."""
+
+_HUE_PIXELS = 1 << 14
+"""Of a large image so many at a time, which stay in the cache as floats."""
 
 _scratch = threading.local()
 
@@ -174,20 +177,32 @@ def _saturation(x: np.ndarray, factor: float) -> np.ndarray:
 
 def _buffers(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Two float32 arrays of this thread that the next call may overwrite."""
-    if getattr(_scratch, "shape", None) != shape:
+    had = getattr(_scratch, "shape", (0,))
+    if had[1:] != shape[1:] or had[0] < shape[0]:
         _scratch.shape, _scratch.pair = shape, (np.empty(shape, np.float32), np.empty(shape, np.float32))
-    return _scratch.pair
+    first, second = _scratch.pair
+    return first[: shape[0]], second[: shape[0]]
 
 
 def _hue(x: np.ndarray, shift: float) -> np.ndarray:
     if x.shape[2] != 3:
         return x
-    degrees = arithmetic.quantise_hue(shift) * 360
+    degrees = np.float32(arithmetic.quantise_hue(shift) * 360 % 360)
+    rows = max(_HUE_PIXELS // x.shape[1], 1)
+    if len(x) <= rows:
+        return _turned(x, degrees)
+    out = np.empty_like(x)
+    for top in range(0, len(x), rows):
+        out[top : top + rows] = _turned(x[top : top + rows], degrees)
+    return out
+
+
+def _turned(x: np.ndarray, degrees: np.float32) -> np.ndarray:
     rgb, hsv = _buffers(x.shape)
     np.copyto(rgb, x)
     cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV, dst=hsv)
     angle = hsv[:, :, 0]
-    np.add(angle, np.float32(degrees % 360), out=angle)
+    np.add(angle, degrees, out=angle)
     cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=rgb)
     return cv2.convertScaleAbs(rgb)
 
@@ -239,3 +254,20 @@ def _solarize(x: np.ndarray, op: Solarize, values: list[float]) -> np.ndarray:
         return _shaped(cv2.min(flat, cv2.bitwise_not(flat)), x)
     level = np.arange(256, dtype=np.uint8)
     return cv2.LUT(flat, np.where(level >= op.threshold, 255 - level, level).astype(np.uint8)).reshape(x.shape)
+
+
+def _tall(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """What looks at no row above or below does all frames at once, as one tall image."""
+
+    def framed(x: np.ndarray, op: Any, values: list[float]) -> np.ndarray:
+        if not values[0]:
+            return x
+        return function(x.reshape(-1, *x.shape[2:]), op, values).reshape(x.shape)
+
+    return framed
+
+
+for _kind in FRAMED:
+    executor(HorizontalFlip, _kind)(_tall(_flip))
+    executor(Grayscale, _kind)(_tall(_grayscale))
+    executor(Solarize, _kind)(_tall(_solarize))

@@ -135,15 +135,21 @@ class Recipe:
     def enough(self) -> dict[str, int | None]:
         """Per field: the shorter side at which a decoder may deliver it without a loss to any view, or None.
 
-        None where a view needs every pixel, or shares its space with another field, which must keep its own grid.
+        None where a view needs every pixel, or shares its space with another field, which must keep its own grid. A
+        view that only picks frames for others needs what they need.
         """
         enough: dict[str, int | None] = {}
         for field in self.fields:
             views = [view for view in self.views if self._parent(view) is None and view.of == field]
-            sides = [None if self._shared(view) else view.pipeline.enough for view in views]
-            known = [side for side in sides if side is not None]
-            enough[field] = max(known) if known and len(known) == len(sides) else None
+            enough[field] = _largest([self._enough(view) for view in views])
         return enough
+
+    def _enough(self, view: View) -> int | None:
+        if self._shared(view):
+            return None
+        if not view.name.startswith("_") or any(not op.temporal for op in view.pipeline.ops):
+            return view.pipeline.enough
+        return _largest([self._enough(other) for other in self.views if self._parent(other) is view])
 
     def frames(self, rng: np.random.Generator, counts: Mapping[str, int]) -> ChosenFrames:
         """Draw which frames of each clip are needed, before it is decoded.
@@ -333,6 +339,12 @@ class Recipe:
                 numbers, more = np.split(columns, [picker.shown])
                 places[name] = np.concatenate([np.searchsorted(read, numbers), more])
         return places
+
+
+def _largest(sides: list[int | None]) -> int | None:
+    """The largest of the sides; None where one of them is not known, or there is none."""
+    known = [side for side in sides if side is not None]
+    return max(known) if known and len(known) == len(sides) else None
 
 
 def _picker(view: View) -> Any:

@@ -24,6 +24,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(f"--{name}", type=_several, metavar="A,B", help=f"{what}, in place of all")
     checked(sub, "--seeds", Count, "repetitions (default 1)")
     checked(sub, "--steps", Count, "steps of each run, in place of the recipes'")
+    sub.add_argument("--dry-run", action="store_true", help="open the data, show what would be trained; train nothing")
 
 
 def _call(options: argparse.Namespace) -> int:
@@ -35,7 +36,8 @@ def _call(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("selftaught: stopped and saved; the same command goes on", file=sys.stderr)
         return 130
-    print("\n".join(finished.summary()))
+    if not options.dry_run:
+        print("\n".join(finished.summary()))
     return 0
 
 

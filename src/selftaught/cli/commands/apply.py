@@ -16,7 +16,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("run", help="folder of the run")
     sub.add_argument("input", help="source to apply it to")
     sub.add_argument(
-        "--out", required=True, help=".parquet or .npy file; for images and videos a folder, or a file for one"
+        "--out", required=True, help="a .parquet, .csv or .npy file; for images and videos a folder, or a file for one"
     )
     checked(sub, "--workers", Workers, "loader processes; -1 chooses", default=-1)
     checked(sub, "--tile", Count, "largest side restored in one piece (default 512)", default=512)

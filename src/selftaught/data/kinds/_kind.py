@@ -30,6 +30,7 @@ class Kind:
             networks take it with the channels last.
         framed: whether its sources read some frames of a sample only (`Source.frames`).
         encoder: the encoder that such samples get from a method whose own is for images; "" where none would fit.
+        counted: the noun of throughput where it is another one than ``plural`` ("windows" of series).
     """
 
     name: ClassVar[str]
@@ -44,6 +45,12 @@ class Kind:
     picture: ClassVar[bool] = False
     framed: ClassVar[bool] = False
     encoder: ClassVar[str] = ""
+    counted: ClassVar[str] = ""
+
+    @property
+    def rate(self) -> str:
+        """The unit of throughput ("images/s")."""
+        return f"{self.counted or self.plural}/s"
 
     @property
     def singular(self) -> str:

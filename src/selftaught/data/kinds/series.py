@@ -20,6 +20,7 @@ class Series(Kind):
     layout, batched, channel_axis = "(C, T)", "(N, C, T)", 0
     numbers = "f"
     encoder = "resnet1d"
+    counted = "windows"
 
     def adopt(self, sample: Any, name: str) -> np.ndarray:
         """See `as_ct`."""

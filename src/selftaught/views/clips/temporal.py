@@ -86,6 +86,8 @@ class TemporalCrop(Op):
 def _pick(x: np.ndarray, op: TemporalCrop, values: list[float]) -> np.ndarray:
     numbers = op.indices(values)
     _check(numbers, len(x))
+    if len(numbers) == numbers[-1] - numbers[0] + 1 and (np.diff(numbers) == 1).all():
+        return x[numbers[0] : numbers[-1] + 1]  # one stretch: no copy
     return x[numbers]
 
 
