@@ -108,7 +108,7 @@ def test_intrinsics_of_numbers_fields_of_view_and_files(tmp_path: Path) -> None:
     (tmp_path / "k.txt").write_text("100 0 99\n0 100 49\n0 0 1\n")
     np.testing.assert_allclose(read_intrinsics(str(tmp_path / "k.txt"), ["a"], sizes[:1]), [[0.5, 1, 0.495, 0.49]])
     (tmp_path / "two.txt").write_text("cam1 100 100 99 49\n* 50 50 99 20\n")
-    found = read_intrinsics(str(tmp_path / "two.txt"), ["cam1/v.mp4", "b.mp4"], sizes)
+    found = read_intrinsics(str(tmp_path / "two.txt"), ["frames/cam1/v.mp4", "b.mp4"], sizes)
     np.testing.assert_allclose(found[:, 0], [0.5, 0.25])
     (tmp_path / "kitti.txt").write_text("P_rect_02: 100 0 99 1 0 100 49 2 0 0 1 3\n")
     assert read_intrinsics(str(tmp_path / "kitti.txt"), ["a"], sizes[:1])[0, 0] == 0.5
@@ -215,6 +215,17 @@ def test_scales_make_the_known_length_true() -> None:
     assert flicker(np.stack([depth, 2 * depth])) == pytest.approx(np.log(2))
     near, far = coloured(depth)[-1, 0].astype(int).sum(), coloured(depth)[0, 0].astype(int).sum()
     assert near > far
+
+
+@pytest.mark.parametrize("slug", ["monodepth2", "prodepth"])
+def test_learnt_intrinsics_are_delivered(slug: str) -> None:
+    options = {k: TINY[k] for k in ("encoder", "pose_encoder", "height", "width", "scales")}
+    trained, loaded = (methods.get(slug)(**options) for _ in range(2))
+    with torch.no_grad():
+        trained.intrinsics_head.layer.bias.copy_(torch.tensor([0.3, -0.2, 0.1, 0.4]))
+    loaded.deliverable().load_state_dict(trained.deliverable().state_dict())
+    pair = torch.rand(2, 1, 3, 32, 32)
+    torch.testing.assert_close(loaded.eval().learnt_camera(*pair), trained.eval().learnt_camera(*pair))
 
 
 def test_intrinsics_are_learnt_where_they_are_not_known() -> None:

@@ -6,13 +6,14 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from selftaught._paths import expanded
 from selftaught.errors import UserError
 
-__all__ = ["read_intrinsics"]
+__all__ = ["camera_names", "read_intrinsics"]
 
 LEARN, AUTO = "learn", "auto"
 
@@ -25,7 +26,7 @@ def read_intrinsics(text: str, names: Sequence[str], sizes: Sequence[tuple[int, 
             and the axis in the middle; or a file: four numbers, a 3 x 3 matrix, KITTI's ``calib_cam_to_cam.txt`` or
             ``calib.txt``, or lines ``NAME fx fy cx cy`` where the name, or the folder that it lies in, says which
             videos a camera took (``*`` for all others).
-        names: of the videos.
+        names: of the videos; see `camera_names`.
         sizes: (height, width) of each one's frames.
 
     Returns:
@@ -46,6 +47,12 @@ def read_intrinsics(text: str, names: Sequence[str], sizes: Sequence[tuple[int, 
         h, w = sizes[first]
         raise UserError(f"--intrinsics {text}: the axis lies outside frames of {w}x{h}; give pixels of these frames")
     return found.astype(np.float32)
+
+
+def camera_names(source: Any) -> list[str]:
+    """Names of clips behind the folder that was opened, which may be what a camera is called."""
+    folder = source.name if source.name.endswith("/") else ""
+    return [f"{folder}{name}" for name in source.names]
 
 
 def _fixed(text: str, sizes: Sequence[tuple[int, int]]) -> np.ndarray | None:
@@ -107,10 +114,13 @@ def _one_camera(lines: list[str]) -> list[float] | None:
 
 def _camera_of(name: str, cameras: dict[str, list[float]], text: str) -> str:
     """The key of a video's camera: its name, a folder that it lies in, its stem, or ``*``."""
-    path = Path(name)
-    for key in (name, str(path.with_suffix("")), path.name, path.stem, *(str(p) for p in path.parents)):
-        if key in cameras:
-            return key
+    parts = Path(name).parts
+    for stop in range(len(parts), 0, -1):  # the video itself, then the folders that it lies in, inner ones first
+        for start in range(stop):
+            key = Path(*parts[start:stop])
+            found = next((k for k in (key.as_posix(), key.with_suffix("").as_posix()) if k in cameras), None)
+            if found is not None:
+                return found
     if "*" in cameras:
         return "*"
     raise UserError(f"--intrinsics {text}: names no camera for {name}; add a line {name} fx fy cx cy, or one for *")

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from selftaught.data.fields import Field
-from selftaught.data.intrinsics import AUTO, LEARN, read_intrinsics
+from selftaught.data.intrinsics import AUTO, LEARN, camera_names, read_intrinsics
 from selftaught.data.source import Source, digest
 from selftaught.errors import SampleError, UserError
 
@@ -184,7 +184,7 @@ class Snippets(Source):
         if text == AUTO:
             return np.asarray(known, dtype=np.float32)
         sizes = [self._size(i) for i in range(len(self.source))]
-        return read_intrinsics(text, list(self.source.names), sizes)
+        return read_intrinsics(text, camera_names(self.source), sizes)
 
     def _size(self, i: int) -> tuple[int, int]:
         if i not in self.motion:

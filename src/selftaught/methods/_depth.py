@@ -320,7 +320,8 @@ class DepthMethod(Method):
 
     def deliverable(self) -> nn.Module:
         """A picture (N, C, H, W) in [0, 1] to scaled disparity, 1 / depth, (N, 1, H, W)."""
-        return Delivered(self.depth_net, self.pose_net, self.config.min_depth, self.config.max_depth)
+        parts = self.depth_net, self.pose_net, self.intrinsics_head
+        return Delivered(*parts, self.config.min_depth, self.config.max_depth)
 
     def deliverable_spec(self) -> dict[str, Any]:
         """How to build the network again."""
@@ -347,13 +348,17 @@ class Delivered(nn.Module):
     Args:
         network: gives sigmoid disparities by scale.
         pose: the network of motion, which comes along for another run to begin with.
+        camera: what tells intrinsics that aren't known; it comes along for clouds of points.
         min_depth: depth where the sigmoid is 1.
         max_depth: depth where it is 0.
     """
 
-    def __init__(self, network: nn.Module, pose: nn.Module, min_depth: float, max_depth: float) -> None:
+    def __init__(
+        self, network: nn.Module, pose: nn.Module, camera: nn.Module, min_depth: float, max_depth: float
+    ) -> None:
         super().__init__()
-        self.network, self.pose, self.min_depth, self.max_depth = network, pose, min_depth, max_depth
+        self.network, self.pose, self.camera = network, pose, camera
+        self.min_depth, self.max_depth = min_depth, max_depth
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, C, H, W) to (N, 1, H, W)."""

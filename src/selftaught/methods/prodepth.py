@@ -122,8 +122,15 @@ class ProDepth(Monodepth2):
         if c.nearest:
             self.net.low.fill_(c.nearest)
             self.net.high.fill_(c.farthest)
-        self.intrinsics_head = IntrinsicsHead(self.net.pose.encoder.channels[-1])
+        self.net.camera = IntrinsicsHead(
+            self.net.pose.encoder.channels[-1]
+        )  # the net needs one: delivered with it
         check_multiple(torch.empty(c.height, c.width, device="meta"), self.depth_net.multiple)
+
+    @property
+    def intrinsics_head(self) -> Any:  # type: ignore[override]
+        """What tells intrinsics that aren't known."""
+        return self.net.camera
 
     @property
     def depth_net(self) -> Any:  # type: ignore[override]

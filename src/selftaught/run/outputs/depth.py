@@ -13,7 +13,7 @@ from torch import Tensor
 
 from selftaught import evaluation
 from selftaught._words import plural
-from selftaught.data.intrinsics import read_intrinsics
+from selftaught.data.intrinsics import camera_names, read_intrinsics
 from selftaught.data.snippets import FLAT_PICTURE, measured_motion
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
@@ -277,7 +277,7 @@ def _camera_of(job: Job, i: int, size: tuple[int, int]) -> np.ndarray | None:
     known = job.source.values.get("intrinsics")
     text = str(given or job.options.get("intrinsics") or "auto")
     if text not in ("auto", "learn") and (given is not None or known is None):
-        return read_intrinsics(text, [job.source.names[i]], [size])[0]
+        return read_intrinsics(text, [camera_names(job.source)[i]], [size])[0]
     if known is not None:
         return np.asarray(known[i])
     method: Any = job.method
