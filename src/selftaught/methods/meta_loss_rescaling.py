@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,17 @@ PRESETS = {
     "laptop-text": {"encoder": "tfidf", "lr": 3e-2, "dropout": 0.2, "epochs": 6, "batch_size": 32},
     "laptop-series": {"lr": 3e-3, "dropout": 0.2, "epochs": 10, "batch_size": 32},
 }  # fmt: skip
+
+
+def _of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of one part of the learner, under its own names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether a layer draws something anew in training: dropout, dropped paths, dropout inside attention."""
+    shares = (getattr(module, name, 0.0) for name in ("p", "drop_prob", "dropout", "dropout_p", "attn_dropout", "drop"))
+    return any(isinstance(share, float) and share > 0 for share in shares)
 
 
 class MetaLossRescaling(ClassifierMethod):
@@ -208,30 +220,66 @@ class MetaLossRescaling(ClassifierMethod):
     @contextlib.contextmanager
     def _aside(self, number: int) -> Iterator[None]:
         """Chance of its own for what plain training does not do, so that the learner's stays as it is without."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed((torch.initial_seed() * 1_000_003 + self.steps * 4 + number) % (1 << 63))
+        seed = (torch.initial_seed() * 1_000_003 + self.steps * 4 + number) % (1 << 63)
+        if self.device.type == "cuda":
+            with torch.random.fork_rng(devices=[self.device]):
+                torch.manual_seed(seed)
+                yield
+            return
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every other kind of device as well
+        try:
             yield
+        finally:
+            torch.set_rng_state(before)
 
-    def passes(self, x: Tensor, labels: Tensor, state: Mapping[str, Tensor] | None = None, count: int = 0) -> Any:
+    def passes(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        state: Mapping[str, Tensor] | None = None,
+        count: int = 0,
+        *,
+        features: Tensor | None = None,
+    ) -> Any:
         """Losses (count, N) and probabilities (count, N, K) of ``count`` dropout passes without gradient.
 
         BatchNorm's statistics are left alone; ``state`` has parameters to take in place of the learner's own.
+        ``features`` (N, D) are the encoder's of a pass before: where nothing in it is drawn it gives them again.
         """
         if not count:
             return torch.zeros(0, len(x), device=x.device), torch.zeros(0, len(x), self.classes, device=x.device)
-        learner = self.learner
-        tensors = {name: buffer.clone() for name, buffer in learner.named_buffers()}
-        tensors |= {name: value.detach() for name, value in (state or {}).items()}
         with torch.no_grad():
-            repeated = x.repeat(count, *[1] * (x.dim() - 1))
-            logits = functional_call(learner, tensors, (repeated,))
+            if self._encoder_draws:
+                features = None
+                x = x.repeat(count, *[1] * (x.dim() - 1))
+            tensors = {name: value.detach() for name, value in (state or {}).items()}
+            if features is None:
+                tensors |= {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
+            h = self._encoded(x, tensors) if features is None else features.detach()
+            h = h if self._encoder_draws else h.repeat(count, *[1] * (h.dim() - 1))
+            logits = self._classified(h, tensors)
             losses = cross_entropy(logits, labels.repeat(count), reduction="none")
-        return losses.view(count, -1), logits.softmax(1).view(count, len(x), -1)
+        return losses.view(count, -1), logits.softmax(1).view(count, len(labels), -1)
 
-    def _statistics(self, logits: Tensor, losses: Tensor, x: Tensor, labels: Tensor, state: Any, seed: int) -> Any:
+    def _encoded(self, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The encoder's features by the learner's parameters and buffers of these names, else by its own."""
+        return functional_call(self.encoder, _of(tensors, "0."), (x,))
+
+    def _classified(self, h: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Logits of features, some dropped."""
+        return functional_call(self.classifier, _of(tensors, "2."), (self.dropout(h),))
+
+    @functools.cached_property
+    def _encoder_draws(self) -> bool:
+        """Whether anything in the encoder is drawn anew in every pass: dropout of any kind."""
+        return any(_draws(module) for module in self.encoder.modules())
+
+    def _statistics(
+        self, logits: Tensor, losses: Tensor, x: Tensor, labels: Tensor, state: Any, seed: int, features: Tensor
+    ) -> Any:
         with self._aside(seed):
-            more, others = self.passes(x, labels, state, self.config.passes)
+            more, others = self.passes(x, labels, state, self.config.passes, features=features)
         first = logits.detach().softmax(1)[None]
         return dropout_statistics(torch.cat([losses.detach()[None], more]), torch.cat([first, others]), labels)
 
@@ -293,65 +341,88 @@ class MetaLossRescaling(ClassifierMethod):
                 self._inner(batch["data"], again=True)
             return self._meta(batch)
 
-    def _first(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Logits and losses of the pass with gradient."""
-        logits = self.learner(self.inputs(batch))
-        return logits, cross_entropy(logits, batch["label"], reduction="none")
+    def _first(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, losses and features of the pass with gradient."""
+        h = self.encoder(self.inputs(batch))
+        logits = self.classifier(self.dropout(h))
+        return logits, cross_entropy(logits, batch["label"], reduction="none"), h
 
     def _inner(self, batch: dict[str, Any], *, again: bool) -> None:
         """A learner's step that nothing is differentiated through."""
-        logits, losses = self._first(batch)
+        logits, losses, h = self._first(batch)
         weights = None
         if self.config.mode == "storm":
-            own = self._statistics(logits, losses, self.inputs(batch), batch["label"], None, 0)
+            own = self._statistics(logits, losses, self.inputs(batch), batch["label"], None, 0, h)
             with torch.no_grad():
                 weights = self._weights(own, "data")
         self.minimise({"loss": meta_loss_rescaling(losses, weights)}, "learner", again=again)
 
     def _meta(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        data, meta = batch["data"], batch["meta"]
-        logits, losses = self._first(data)
-        own = self._statistics(logits, losses, self.inputs(data), data["label"], None, 0)
+        """A learner's step and the rescalers', whose gradient goes through it.
+
+        The learner's gradient g is linear in the weights, so that the meta loss L at theta' has by w_i the slope
+        (dL/dtheta' dtheta'/dg) . dg/dw_i: one backward pass through L, and one through g to the weights alone.
+        """
+        data = batch["data"]
+        logits, losses, h = self._first(data)
+        own = self._statistics(logits, losses, self.inputs(data), data["label"], None, 0, h)
         weights = self._weights(own, "data")
-        inner = meta_loss_rescaling(losses, weights)
-        learner = self.learner
-        named = {name: p for name, p in learner.named_parameters() if p.requires_grad}
+        given = weights.detach().requires_grad_()
+        inner = meta_loss_rescaling(losses, given)
+        named = {name: p for name, p in self.learner.named_parameters() if p.requires_grad}
         used = torch.autograd.grad(inner, list(named.values()), create_graph=True, materialize_grads=True)
-        gradients = used
+        gradients = [g.detach() for g in used]
         if self.config.mode == "simulate":
             plain = losses.mean()
-            gradients = torch.autograd.grad(plain, list(named.values()), retain_graph=True, materialize_grads=True)
-        outer = self._outer(meta, named, used)
-        meta_loss = self.minimise({"loss": outer}, "rescaler")["loss"]
-        step = sum(
-            ((p * g.detach()).sum() for p, g in zip(named.values(), gradients, strict=True)), losses.new_zeros(())
+            gradients = list(
+                torch.autograd.grad(plain, list(named.values()), retain_graph=True, materialize_grads=True)
+            )
+        value, direct, back = self._outer(batch["meta"], named, [g.detach() for g in used])
+        reached = [(g, v) for g, v in zip(used, back, strict=True) if g.requires_grad]
+        (slopes,) = torch.autograd.grad(
+            [g for g, _ in reached], [given], [v for _, v in reached], materialize_grads=True, allow_unused=True
         )
+        self.minimise({"loss": direct + (weights * slopes).sum()}, "rescaler")
+        step = sum(((p * g).sum() for p, g in zip(named.values(), gradients, strict=True)), losses.new_zeros(()))
         self.minimise({"loss": step}, "learner")
         kept = (weights > 0.5).float().mean()
         return {
-            "loss": (inner if self.config.mode == "storm" else losses.mean()).detach(), "meta": meta_loss,
+            "loss": (inner if self.config.mode == "storm" else losses.mean()).detach(), "meta": value,
             "weight": weights.detach().mean(), "kept": kept, "accuracy": accuracy(logits, data["label"]),
         }  # fmt: skip
 
-    def _outer(self, meta: dict[str, Any], named: Mapping[str, Tensor], gradients: Any) -> Tensor:
-        """The meta loss, at the learner as it will be after its step."""
-        scaled = clipped(gradients, self.clip)
+    def _outer(self, meta: dict[str, Any], named: Mapping[str, Tensor], gradients: list[Tensor]) -> Any:
+        """The meta loss at the learner as it will be after its step.
+
+        Returns:
+            its value, the part of it in which the weights of the meta batch have their graph, and by the learner's
+            gradients its derivatives.
+        """
+        leaves = [g.requires_grad_() for g in gradients]
         two: Any = self.optimizers(use_pl_optimizer=False)
-        ahead = lookahead(two[self._places["learner"]], dict(zip(named.values(), scaled, strict=True)))
-        state = {name: ahead[p] for name, p in named.items()}
-        x, labels, learner = self.inputs(meta), meta["label"], self.learner
-        buffers = {name: buffer.clone() for name, buffer in learner.named_buffers()}
+        scaled = dict(zip(named.values(), clipped(leaves, self.clip), strict=True))
+        ahead = lookahead(two[self._places["learner"]], scaled)
+        stepped = [ahead[p] for p in named.values()]
+        state = {name: a.detach().requires_grad_() for name, a in zip(named, stepped, strict=True)}
+        x, labels = self.inputs(meta), meta["label"]
+        buffers = {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
         with self._aside(1):
-            logits = functional_call(learner, state | buffers, (x,))
+            h = self._encoded(x, state | buffers)
+            logits = self._classified(h, state | buffers)
         losses = cross_entropy(logits, labels, reduction="none")
-        own = self._statistics(logits, losses, x, labels, state, 2)
+        own = self._statistics(logits, losses, x, labels, state, 2, h)
         weights = self._weights(own, "meta")
-        return meta_loss_rescaling(losses, weights if self.config.meta_loss_rescaling else None)
+        weighted = self.config.meta_loss_rescaling
+        outer = meta_loss_rescaling(losses, weights.detach() if weighted else None)
+        slopes = torch.autograd.grad(outer, list(state.values()), materialize_grads=True)
+        back = torch.autograd.grad(stepped, leaves, slopes, materialize_grads=True)
+        direct = meta_loss_rescaling(losses.detach(), weights) if weighted else losses.new_zeros(())
+        return outer.detach(), direct, back
 
     def _kept(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """AGRA and fixed weights: a plain step on weighted losses."""
         data, labels = batch["data"], batch["data"]["label"]
-        logits, losses = self._first(data)
+        logits, losses, _ = self._first(data)
         if self.config.mode == "static":
             if self._fixed is None:
                 raise UserError("mode=static weighs the samples of a run: train it with selftaught train")

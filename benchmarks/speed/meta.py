@@ -1,0 +1,99 @@
+"""STORM's step against the plain step of the same learner: on texts by TF-IDF and by a small transformer, on images.
+
+    python benchmarks/speed/meta.py [--rows 32] [--steps 40] [--rounds 7] [--threads 1] [--learner tfidf]
+
+The limit is 3 times the plain step's time. Both steps are whole ones, of the method's own `step` with its optimisers;
+STORM's reads two batches of ``rows``, takes the learner's step and differentiates through it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from common import compared, machine, rounds, show, store
+from torch.utils.data import DataLoader
+
+from selftaught import methods
+
+LEARNERS: dict[str, dict[str, Any]] = {
+    "tfidf": {"encoder": "tfidf", "vocabulary": 2000, "dropout": 0.2},
+    "words": {"encoder": "words", "vocabulary": 2000, "dropout": 0.2, "max_length": 32},
+    "resnet10-narrow": {"encoder": "resnet10-narrow", "image_size": 32, "dropout": 0.2},
+    "cnn-small": {"encoder": "cnn-small", "image_size": 32, "dropout": 0.2},
+}
+
+
+def batches(method: Any, rows: int, count: int) -> list[dict[str, Any]]:
+    """Data and meta batches with everything that the loader would have made."""
+    chance = torch.Generator().manual_seed(0)
+
+    def one() -> dict[str, Any]:
+        labels = torch.randint(0, 2, (rows,), generator=chance)
+        found: dict[str, Any] = {"index": torch.arange(rows), "label": labels}
+        if method.modality != "text":
+            return found | {"views": [torch.randn(rows, 3, 32, 32, generator=chance)]}
+        words = torch.randint(0, 1900, (rows, 24), generator=chance).tolist()
+        texts = [" ".join(f"word{k}" for k in row) for row in words]
+        return found | {"x": method.encoder.vectorise(texts)}
+
+    return [{"data": one(), "meta": one()} for _ in range(count)]
+
+
+def steps_per_second(mode: str, learner: str, options: argparse.Namespace) -> Callable[[], float]:
+    """Steps per second of one mode."""
+    torch.manual_seed(0)
+    modality = "text" if learner in ("tfidf", "words") else "image"
+    method = methods.get("meta-loss-rescaling")(
+        {"mode": mode, "lr": 1e-4} | LEARNERS[learner], channels=3, classes=2, modality=modality
+    )
+    if modality == "text":
+        known = [" ".join(f"word{k}" for k in range(start, start + 100)) for start in range(0, 1900, 100)]
+        for part in method._vocabularies():
+            part.fit(known)
+    given = batches(method, options.rows, options.steps)
+
+    def work() -> float:
+        class Clock(L.Callback):
+            seconds, began = 0.0, 0.0
+
+            def on_train_batch_start(self, *_: Any) -> None:
+                self.began = time.perf_counter()
+
+            def on_train_batch_end(self, *_: Any) -> None:
+                self.seconds += time.perf_counter() - self.began
+
+        clock = Clock()
+        trainer = L.Trainer(
+            max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, accelerator="cpu", callbacks=[clock],
+        )  # fmt: skip
+        trainer.fit(method, DataLoader(given, batch_size=None))
+        return options.steps / clock.seconds
+
+    return work
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in (("rows", 32), ("steps", 40), ("rounds", 7), ("threads", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--learner", choices=list(LEARNERS), help="one of them alone; the result is not stored")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    found = {}
+    for learner in [options.learner] if options.learner else LEARNERS:
+        rates = {mode: steps_per_second(mode, learner, options) for mode in ("plain", "storm")}
+        found[learner] = compared(rounds(rates, options.rounds), "plain")
+        show(f"{learner}: steps per second", found[learner], "/s")
+    if not options.learner:
+        work = "steps per second of plain training and of STORM; the ratio: how many times longer a step of STORM takes"
+        store("meta", {"work": work, "options": vars(options), "learners": found, "machine": machine()})
+
+
+if __name__ == "__main__":
+    main()
