@@ -113,7 +113,7 @@ def main() -> int:
                             fault = "another result without a word"
                         unread += damage in FIRST and not fault and trial.code == 0
                         row.add(f"{name} {damage}, {what}", fault)
-    return min(table.store() if not options.only else 0, 1)
+    return min(table.store(bool(options.only)), 1)
 
 
 if __name__ == "__main__":
