@@ -2,9 +2,10 @@
 
     python benchmarks/robustness/folders.py [--only WORDS]
 
-Every file of a run (an encoder, a restorer, image and text, depth, points, a changed classifier; one of every other kind
-of output with --only), gone, turned into a folder, or damaged in ten ways; then evaluate, apply, export, report, resume. A command survives that ends with exit code 2 and a line, or with the result that the whole run gives. One that
-notices neither a file's absence nor noise in it does not read that file, and is not asked about its other damages.
+Every file of a run (an encoder, a restorer, image and text, depth, points, a changed classifier; of another kind with
+--only), gone, turned into a folder, or damaged in ten ways; then evaluate, apply, export, report and resume. A command
+survives that ends with exit code 2 and a line, or with the result that the whole run gives. One that notices neither a
+file's absence nor noise in it does not read that file, and is not asked about its other damages.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/robustness/run.py [NAME ...]
 
-Prints what was tried and survived, and stores a JSON beside each script; the docs' table is made from these. The exit code
-is 0 where everything was survived.
+Prints what was tried and survived, and stores a JSON beside each script; the docs' table is made from these. The exit
+code is 0 where everything was survived.
 """
 
 from __future__ import annotations
