@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint docs claims speed clean
+.PHONY: demo test lint docs claims speed robustness clean
 
 demo: $(READY)
 	$(BIN)/selftaught demo
@@ -25,6 +25,9 @@ claims: $(READY)
 
 speed: $(READY)
 	$(BIN)/python benchmarks/speed/run.py
+
+robustness: $(READY)
+	$(BIN)/python benchmarks/robustness/run.py
 
 clean:
 	rm -rf .venv site build dist

@@ -31,6 +31,7 @@ MARKERS = {
 }
 CLAIMS = ROOT / "benchmarks" / "claims"
 SPEED = ROOT / "benchmarks" / "speed"
+ROBUSTNESS = ROOT / "benchmarks" / "robustness"
 MEDMNIST = ROOT / "benchmarks" / "medmnist-quick"
 SURVEY = ROOT / "benchmarks" / "survey"
 MEDMNIST_TABLES = (
@@ -347,6 +348,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = markdown.replace("<!-- state -->", state_sentence())
     markdown = markdown.replace("<!-- restored -->", restored_pictures())
     markdown = markdown.replace("<!-- table: speed -->", speed_tables())
+    markdown = markdown.replace("<!-- table: robustness -->", robustness_tables())
     markdown = markdown.replace("<!-- table: medmnist-quick -->", medmnist_tables())
     markdown = markdown.replace("<!-- table: facts -->", facts_table())
     markdown = markdown.replace("<!-- table: survey -->", survey_table())
@@ -426,6 +428,25 @@ def speed_tables(folder: Path = SPEED) -> str:
         ]
         head = ["| contender | median | range | ours is |", "|---|--:|---|---|"]
         parts += [f"### {sentence(entry['work']).rstrip('.')}", "\n".join([*head, *rows]), _speed_notes(entry)]
+    return "\n\n".join(parts) if parts else "No result is stored yet."
+
+
+def robustness_tables(folder: Path = ROBUSTNESS) -> str:
+    """One table per stored count: what was attacked, how often, how often it survived, and what did not."""
+    parts = []
+    for file in sorted(folder.glob("*.json")):
+        entry = json.loads(file.read_text(encoding="utf-8"))
+        rows = [
+            f"| {_cell(row['what'])} | {row['tried']} | {row['survived']} | {row['date']} |" for row in entry["rows"]
+        ]
+        sums = [sum(row[part] for row in entry["rows"]) for part in ("tried", "survived")]
+        rows += [f"| **all** | **{sums[0]}** | **{sums[1]}** | |"]
+        lost = [f"- {_cell(told)}".replace("\n", " ") for row in entry["rows"] for told in row.get("failures", [])]
+        head = ["| attacked | tried | survived | on |", "|---|--:|--:|---|"]
+        parts += [f"### {entry['about'].rstrip('.')}", "\n".join([*head, *rows])]
+        parts += (
+            ["Not survived:", "\n".join(f"{line[:2]}`{line[2:].replace('`', '')}`" for line in lost)] if lost else []
+        )
     return "\n\n".join(parts) if parts else "No result is stored yet."
 
 

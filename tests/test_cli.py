@@ -24,6 +24,7 @@ from selftaught.cli import main
 from selftaught.cli._command import commands_of
 from selftaught.cli.benchmarks import BENCHMARKS
 from selftaught.cli.commands import COMMANDS
+from selftaught.errors import UserError
 from tests.conftest import write_photos
 
 
@@ -351,11 +352,30 @@ def test_a_signal_ends_any_command_in_one_line(
 
     monkeypatch.setattr("selftaught.doctor.examine", work)
     monkeypatch.setattr("selftaught.load", work)
-    before = signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     found, _, err = run(capsys, *arguments)
     assert (found, unwound) == (code, ["cleared up"])
     assert err == f"selftaught: {said}\n"
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_told_twice_or_taken_for_a_fault_ends_as_one(
+    signum: signal.Signals, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As libraries do that call Python from elsewhere; and a user who is in a hurry."""
+
+    def work(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signum)
+            time.sleep(5)
+        except BaseException:
+            os.kill(os.getpid(), signum)
+            raise UserError("encoder.safetensors: damaged") from None
+
+    monkeypatch.setattr("selftaught.doctor.examine", work)
+    found, _, err = run(capsys, "doctor")
+    assert (found, err) == (code, "selftaught: stopped; give the same command again\n")
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -113,3 +113,23 @@ def test_the_page_of_own_code_runs(photos: Path) -> None:
     code = blocks("docs/own-code.md")
     assert len(code) == 8
     run("\n".join(code), photos)
+
+
+def test_the_counts_of_robustness_are_a_table_that_hides_no_failure(tmp_path: Path, monkeypatch) -> None:
+    import json
+
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    from _generate import ROBUSTNESS, robustness_tables
+
+    rows = [
+        {"what": "a|b", "tried": 5, "survived": 4, "date": "2026-01-01", "failures": ["moment 2: other weights"]},
+        {"what": "c", "tried": 7, "survived": 7, "date": "2026-01-02"},
+    ]
+    (tmp_path / "kills.json").write_text(json.dumps({"about": "Kills.", "rows": rows}))
+    found = robustness_tables(tmp_path)
+    assert "| a\\|b | 5 | 4 | 2026-01-01 |" in found
+    assert "| **all** | **12** | **11** | |" in found
+    assert "- `moment 2: other weights`" in found
+    for stored in ROBUSTNESS.glob("*.json"):
+        for row in json.loads(stored.read_text())["rows"]:
+            assert row["tried"] - row["survived"] == 0 or row["failures"], (stored.name, row["what"])

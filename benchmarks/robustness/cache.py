@@ -127,8 +127,8 @@ def main() -> int:
             row.add(name, forked(lambda: packed(folder, packs)).fault)
     with table.row("train --cache: the same weights with it, with it again, and without") as row:
         fresh()
-        tiny = ["--encoder", "cnn-small", "--image-size", "16", "--projector", "16-8", "--steps", "2", "--batch-size", "4",
-                "--workers", "0", "--quiet", "--max-skip", "0.5"]  # fmt: skip
+        tiny = ["--encoder", "cnn-small", "--image-size", "16", "--projector", "16-8", "--steps", "2", "--batch-size",
+                "4", "--workers", "0", "--quiet", "--max-skip", "0.5"]  # fmt: skip
         os.environ["SELFTAUGHT_CACHE"] = str(place / "cache")
         found = []
         for number, more in enumerate((["--cache"], ["--cache"], [])):

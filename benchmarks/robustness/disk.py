@@ -150,7 +150,7 @@ def main() -> int:
             with table.row(f"{name}: full but for 0, 12, 150 KiB, and read-only") as row:
                 for which in several:
                     attacked(row, place, which, *found[which])
-    return min(table.store() if not options.only else 0, 1)
+    return min(table.store(bool(options.only)), 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Files that want more than to be read: bombs, archives that climb out, pickles that run code, names that run in a page.
+"""Files that want more than to be read: bombs, archives that climb out, pickles and YAML that run code.
 
     python benchmarks/robustness/hostile.py
 
@@ -17,6 +17,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -48,7 +49,9 @@ def limited(*arguments: object) -> Trial:
 
         return main([str(a) for a in arguments])
 
-    return forked(work, seconds=60)
+    trial = forked(work, seconds=60)
+    listed = arguments[:2] == ("data", "check") and trial.code == 1  # its way to say that some files are unusable
+    return replace(trial, code=0) if listed else trial
 
 
 def png(width: int, height: int, path: Path) -> Path:
@@ -158,7 +161,7 @@ def main() -> int:
             row.add(what, trial.fault)
         with (
             zipfile.ZipFile(place / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as file,
-            file.open("images.npy", "w") as one,
+            file.open("images.npy", "w", force_zip64=True) as one,
         ):
             np.lib.format.write_array_header_1_0(one, {"descr": "|u1", "fortran_order": False, "shape": (6 << 30,)})
             for _ in range(6 << 10):

@@ -265,7 +265,7 @@ def main() -> int:
         if options.only in f"train, {kind}":
             training(table, kind, place)
     others(table, place, options.only)
-    return min(table.store() if not options.only else 0, 1)
+    return min(table.store(bool(options.only)), 1)
 
 
 if __name__ == "__main__":

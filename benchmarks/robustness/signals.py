@@ -161,7 +161,7 @@ def main() -> int:
         if options.only in what:
             with table.row(f"{what}: no traceback, 143 or 130, no process left, how to go on") as row:
                 attacked(row, argv, place, fresh)
-    return min(table.store() if not options.only else 0, 1)
+    return min(table.store(bool(options.only)), 1)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,25 +159,30 @@ class Table:
         yield one
         print(f"{what:72s} tried {one.tried:4d}  survived {one.survived:4d}", flush=True)
 
-    def store(self) -> int:
-        """Write NAME.json; returns how many attacks were not survived."""
+    def store(self, part: bool = False) -> int:
+        """Write NAME.json; returns how many attacks were not survived.
+
+        Args:
+            part: rows of another name that are stored already stay.
+        """
         from common import machine
 
-        found = {
-            "about": self.about,
-            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-            "seconds": round(time.monotonic() - self.began),
-            "machine": machine(),
-            "rows": [
-                {"what": r.what, "tried": r.tried, "survived": r.survived}
-                | ({"failures": [f[:300] for f in r.failures[:_SHOWN]]} if r.failures else {})
-                for r in self.rows
-            ],
-        }
-        (HERE / f"{self.name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        tried, survived = (sum(getattr(r, part) for r in self.rows) for part in ("tried", "survived"))
-        print(f"{self.name}: tried {tried}, survived {survived}, {found['seconds']} s; written to {self.name}.json")
-        return tried - survived
+        path, today = HERE / f"{self.name}.json", datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+        rows: list[dict[str, Any]] = [
+            {"what": r.what, "tried": r.tried, "survived": r.survived, "date": today}
+            | ({"failures": [f[:300] for f in r.failures[:_SHOWN]]} if r.failures else {})
+            for r in self.rows
+        ]
+        lost = sum(row["tried"] - row["survived"] for row in rows)
+        seconds = round(time.monotonic() - self.began)
+        if part and path.is_file():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            new = {row["what"]: row for row in rows}
+            rows = [new.pop(row["what"], row) for row in stored["rows"]] + list(new.values())
+        found = {"about": self.about, "date": today, "seconds": seconds, "machine": machine(), "rows": rows}
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(f"{self.name}: {lost} of these not survived, {seconds} s; written to {path.name}")
+        return lost
 
 
 def load_all() -> None:
@@ -222,7 +226,7 @@ def start(name: str, about: str, argv: Sequence[str] | None = None) -> tuple[Tab
     import atexit
 
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--only", default="", help="rows whose name holds this; the others stay as they are stored")
     parser.add_argument("--place", default=None, help="folder to work in; a temporary one otherwise")
     options = parser.parse_args(argv)
     place = Path(tempfile.mkdtemp(prefix=f"robustness-{name}-", dir=options.place))
@@ -230,8 +234,3 @@ def start(name: str, about: str, argv: Sequence[str] | None = None) -> tuple[Tab
     atexit.register(lambda: os.getpid() == owner and shutil.rmtree(place, ignore_errors=True))
     load_all()
     return Table(name, about), place, options
-
-
-def counted(values: Sequence[str]) -> str:
-    """The commonest of some words with their numbers, for a glance."""
-    return ", ".join(f"{n}x {word}" for word, n in Counter(values).most_common(4))

@@ -228,7 +228,7 @@ def main() -> int:
     if options.only in "running away":
         with table.row("what would run away: bounded, refused or passed over within a minute") as row:
             running_away(row, place, run)
-    return min(table.store() if not options.only else 0, 1)
+    return min(table.store(bool(options.only)), 1)
 
 
 if __name__ == "__main__":

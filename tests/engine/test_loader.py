@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from selftaught.engine.batches import Batches
 from selftaught.engine.in_order import evaluation_batches
 from selftaught.engine.loader import training_part
 from selftaught.engine.orders import Shuffled
-from selftaught.engine.streams import SkipLog, Stream
+from selftaught.engine.streams import SkipLog, Stream, signals_held
 from tests.conftest import write_photos
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 32, "stem": "standard", "projector": "16-8"}
@@ -206,3 +208,26 @@ def test_a_skipped_name_that_is_not_utf8_or_looks_like_a_formula_is_listed_as_it
     log = SkipLog(source, 1.0, tmp_path / "s.csv")
     log.add([(0, "broken"), (1, "broken")])
     assert (tmp_path / "s.csv").read_bytes() == b"name,reason\na\xff.png,broken\n'=1+1.png,broken\n"
+
+
+def test_a_signal_while_processes_are_forked_is_acted_on_afterwards() -> None:
+    """Raised in between it would be lost in a hook of the fork, or leave its lock behind."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(signum: int, frame: object) -> None:
+        raise Stopped
+
+    steps: list[str] = []
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(Stopped):  # noqa: PT012 - what comes before it counts
+            with signals_held():
+                os.kill(os.getpid(), signal.SIGTERM)
+                steps.append("forked")
+            steps.append("went on")
+        assert steps == ["forked"]
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)

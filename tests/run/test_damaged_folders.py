@@ -5,8 +5,6 @@ Files that new outputs and stages write join by themselves: the folder is listed
 
 from __future__ import annotations
 
-import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,34 +12,14 @@ from typing import Any
 import pytest
 
 import selftaught
+from selftaught import methods
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
-from selftaught.run import evaluations, reporting
+from selftaught.run import evaluations, outputs, reporting
 from selftaught.run.applying import weights_digest
 from selftaught.run.layout import Layout
 from tests.conftest import TINY
-
-
-def flipped(content: bytes) -> bytes:
-    changed = bytearray(content)
-    changed[len(changed) * 2 // 3] ^= 0x40
-    return bytes(changed)
-
-
-DAMAGES: dict[str, Callable[[bytes], bytes] | str] = {
-    "gone": "gone",
-    "a folder": "folder",
-    "empty": lambda content: b"",
-    "half": lambda content: content[: len(content) // 2],
-    "zeros": lambda content: bytes(len(content)),
-    "noise": lambda content: random.Random(0).randbytes(len(content)),
-    "one bit": flipped,
-    "a list": lambda content: b"[]",
-    "null": lambda content: b"null",
-    "a word": lambda content: b"hello\n",
-    "not UTF-8": lambda content: b"\xff\xfe\xe9\n",
-    "a tail": lambda content: content + b"more",
-}
+from tests.harness import DAMAGES, TINY_RUNS, Killed, content, damaged, killing, train_tiny
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +43,6 @@ def drawn(folder: Path) -> Any:
     found = reporting.sections(layout, evaluations.leading(layout), evaluations.all_evaluations(layout))
     evaluations.leading(layout).features()
     return found.get("protocols")
-
-
-def damaged(whole: Path, place: Path, name: str, damage: Callable[[bytes], bytes] | str) -> Path:
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(whole, place)
-    path = place / name
-    content = path.read_bytes()
-    path.unlink()
-    if damage == "folder":
-        path.mkdir()
-    elif callable(damage):
-        path.write_bytes(damage(content))
-    return place
 
 
 def answer(ask: Callable[[Path], Any], folder: Path) -> tuple[Any, str]:
@@ -106,7 +71,7 @@ def test_a_damaged_file_is_named_or_changes_nothing(damage: str, whole: Path, tm
         for what, ask in asks.items():
             if what == "resuming" and Path(name).suffix in (".html", ".csv", ".npz"):
                 continue  # nothing that it reads
-            folder = damaged(whole, tmp_path / "run", name, DAMAGES[damage])
+            folder = damaged(whole, tmp_path / "run", name, damage)
             found, said = answer(ask, folder)
             if said:  # what a changed configuration says is about what it says now
                 assert Path(name).name in said or "not finished" in said or name == "config.yaml", (name, what, said)
@@ -116,3 +81,61 @@ def test_a_damaged_file_is_named_or_changes_nothing(damage: str, whole: Path, tm
             survived += 1
             assert found == expected[what], (name, what)
     assert survived >= len(names)
+
+
+# ---- every kind of output --------------------------------------------------------------------------------------------
+def test_every_kind_of_output_has_a_tiny_run_that_is_attacked() -> None:
+    """A new kind is attacked by the two tests below, and counted by benchmarks/robustness, as soon as it has one."""
+    given = {methods.get(tiny.slug).output.replace("-", " ") for tiny in TINY_RUNS.values()}
+    assert given == set(outputs.kinds())
+
+
+KINDS = {methods.get(tiny.slug).output: kind for kind, tiny in reversed(TINY_RUNS.items())}
+"""One tiny run of every kind of output."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """The folder of a tiny run, and where its data lie; trained once."""
+    place = tmp_path_factory.mktemp("tiny")
+
+    def find(kind: str) -> tuple[Path, Path]:
+        if not (place / kind / "state.json").exists():
+            train_tiny(kind, place / kind, place)
+        return place / kind, place
+
+    return find
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_files_of_every_kind_of_run_damaged(kind: str, made: Any, tmp_path: Path) -> None:
+    whole, _ = made(kind)
+    expected = weights_of(selftaught.load(whole).method)
+    for name in (str(path.relative_to(whole)) for path in sorted(whole.rglob("*")) if path.is_file()):
+        for damage in ("gone", "half", "noise", "a list"):
+            found, said = answer(
+                lambda folder: weights_of(selftaught.load(folder).method), damaged(whole, tmp_path / "r", name, damage)
+            )
+            assert said or found == expected, (name, damage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_apply_of_every_kind_killed_and_given_again(kind: str, made: Any, tmp_path: Path) -> None:
+    run, place = made(kind)
+    tiny = TINY_RUNS[kind]
+
+    def apply(folder: Path) -> dict[str, bytes]:
+        selftaught.load(run).apply(tiny.input(place), folder / tiny.outs[0], workers=0, **tiny.more)
+        return {name: data for name, data in content(folder).items() if not name.endswith((".done", "work.json"))}
+
+    (tmp_path / "whole").mkdir()
+    with killing(None) as passed:
+        expected = apply(tmp_path / "whole")
+    for moment in sorted({0, 1, passed[0] // 2, passed[0] // 2 + 1, passed[0] - 2, passed[0] - 1}):
+        folder = tmp_path / f"cut{moment}"
+        folder.mkdir()
+        with pytest.raises(Killed), killing(moment):
+            apply(folder)
+        assert apply(folder) == expected, moment

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from selftaught.errors import UserError
 from selftaught.run import samples, stages, training
 from selftaught.run_settings import Settings
 from tests.engine.test_several_optimisers import Config, Toy, series
+from tests.harness import Killed, killing
 
 OPTIONS: dict[str, Any] = {
     "steps": 5, "batch_size": 8, "workers": 0, "knn_every": 0, "precision": "32", "loggers": ["none"], "ema": 0.7,
@@ -36,48 +37,38 @@ class Staged(Toy):
         return {"loss": (self.steps - 5) * self.first.weight.square().mean()}
 
 
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing catches it on the way."""
+def _train(folder: Path) -> None:
+    data = series()
+    job = training.Job(
+        folder, Staged, Settings(**OPTIONS), Config(), samples.facts(data), {"data": data}, data, quiet=True
+    )
+    stages.train_job(job)
 
 
-def _train(folder: Path, kill: int | None, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Train or go on; with ``kill`` die at that half-step of putting files in place. Returns the half-steps taken."""
-    count = 0
-    real = os.replace
-
-    def replace(source: Any, target: Any, **more: Any) -> None:
-        nonlocal count
-        if kill is not None and count == kill:
-            raise Killed
-        real(source, target, **more)
-        count += 2
-        if kill is not None and count - 1 == kill:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "replace", replace)
-        patched.setattr(Path, "replace", lambda self, target: replace(self, target))
-        data = series()
-        job = training.Job(
-            folder, Staged, Settings(**OPTIONS), Config(), samples.facts(data), {"data": data}, data, quiet=True
-        )
-        stages.train_job(job)
-    return count
+def _rows(folder: Path) -> list[list[tuple[str, str]]]:
+    """The rows of the metrics of all stages, without the clock's."""
+    found = []
+    for path in sorted(folder.rglob("metrics.csv")):
+        with path.open(newline="") as file:
+            found += [[item for item in row.items() if item[0] != "per_second"] for row in csv.DictReader(file)]
+    return found
 
 
-def test_every_seam_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seams = _train(tmp_path / "whole", None, monkeypatch)
+def test_every_seam_ends_in_the_same_weights_and_metrics(tmp_path: Path) -> None:
+    with killing(None) as passed:
+        _train(tmp_path / "whole")
+    seams = passed[0]
     whole = load_file(tmp_path / "whole/encoder.safetensors")
     kept = torch.load(tmp_path / "whole/stages/first/checkpoints/final.pt", weights_only=True)
     assert seams > 30
     tried = 0
     for kill in range(seams):
         folder = tmp_path / f"cut{kill}"
-        try:
-            _train(folder, kill, monkeypatch)
-        except Killed:
-            _train(folder, None, monkeypatch)
-            tried += 1
+        with pytest.raises(Killed), killing(kill):
+            _train(folder)
+        _train(folder)
+        tried += 1
+        assert _rows(folder) == _rows(tmp_path / "whole"), f"seam {kill}"
         found = load_file(folder / "encoder.safetensors")
         assert all(torch.equal(whole[name], found[name]) for name in whole), f"seam {kill}"
         stage = torch.load(folder / "stages/first/checkpoints/final.pt", weights_only=True)

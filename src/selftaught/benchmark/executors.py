@@ -218,9 +218,13 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _signals_raise() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, where this is the main thread."""
+    """SIGTERM ends the block as Ctrl-C does, where this is the main thread; the error says which signal it was."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt(signum)
+
     try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        before = signal.signal(signal.SIGTERM, stop)
     except ValueError:
         yield
         return

@@ -102,7 +102,8 @@ def run(
     except Exception as error:
         if type(error).__name__ != "Interrupted":
             raise
-        raise KeyboardInterrupt from None  # the signal's run is saved; what goes on is the grid, not that run
+        # the signal's run is saved; what goes on is the grid, not that run
+        raise KeyboardInterrupt(error.signum) from None  # type: ignore[attr-defined]
     finally:
         lock.release()
     return collect(found, folder, trained=trained)

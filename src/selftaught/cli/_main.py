@@ -42,41 +42,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [a for a in arguments if a != "--debug"]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8 are printed as they are
-    try:
-        with _sigterm_raises():
+    with _signals_raise() as told:
+        try:
             return _dispatch(arguments)
-    except UserError as error:
-        if debug:
-            raise
-        print(f"selftaught: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
+        except (Exception, KeyboardInterrupt, _Terminated) as error:
+            return _ended(error, arguments, debug, told)
+
+
+def _ended(error: BaseException, arguments: Sequence[str], debug: bool, told: list[int]) -> int:
+    """The exit code of a command that an error or a signal ended, and its line.
+
+    Raises:
+        BaseException: the error, where it is a fault of the program, or ``debug`` asks for it.
+    """
+    if type(error).__name__ == "Interrupted":
+        print(f"selftaught: stopped and saved; go on with: {_resume_line()}", file=sys.stderr)
+        return 128 + int(error.signum)  # type: ignore[attr-defined]
+    if told or isinstance(error, KeyboardInterrupt | _Terminated):  # whatever a library made of the signal's exception
+        signum = told[0] if told else int(error.args[0]) if error.args else signal.SIGINT
         print(f"selftaught: stopped; {_how_to_go_on(arguments)}", file=sys.stderr)
-        return 130
-    except _Terminated:
-        print(f"selftaught: stopped; {_how_to_go_on(arguments)}", file=sys.stderr)
-        return 143
-    except BrokenPipeError:
+        return 128 + signum
+    if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if debug or error.errno not in _DISK:
-            raise
+    if debug:
+        raise error
+    if isinstance(error, UserError):
+        print(f"selftaught: {error}", file=sys.stderr)
+    elif isinstance(error, OSError) and error.errno in _DISK:
         where = f"{error.filename}: " if error.filename else ""
         print(f"selftaught: {where}{error.strerror}; make room, or write to another place", file=sys.stderr)
-        return 2
-    except Exception as error:
-        if not debug and _out_of_memory(error):
-            print(f"selftaught: {_LESS_MEMORY}", file=sys.stderr)
-            return 2
-        if debug or type(error).__name__ != "Interrupted":
-            raise
-        signum = error.signum  # type: ignore[attr-defined]
-        print(f"selftaught: stopped and saved; go on with: {_resume_line()}", file=sys.stderr)
-        return 128 + int(signum)
+    elif _out_of_memory(error):
+        print(f"selftaught: {_LESS_MEMORY}", file=sys.stderr)
+    else:
+        raise error
+    return 2
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _out_of_memory(error: BaseException) -> bool:
     """Whether the system, NumPy or torch had no memory to give."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -84,41 +87,47 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 class _Terminated(BaseException):
-    """SIGTERM; no exception that something on the way could take for a fault and go on after."""
-
-
-_STOPS: dict[type[BaseException], int] = {_Terminated: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
-"""What a signal raises, and the signal."""
+    """A signal; no exception that something on the way could take for a fault and go on after."""
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM unwinds a command as Ctrl-C does, so that its processes end and its files are left whole.
+def _signals_raise() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM unwind a command, so that its processes end and its files are left whole.
 
-    What is raised while Python runs a ``__del__`` is swallowed there; either signal is sent once more then.
+    A second one meanwhile changes nothing; a third ends the process as it stands. What is raised while Python runs a
+    ``__del__`` is swallowed there: such a signal is sent once more.
+
+    Yields:
+        the signals that came.
     """
+    told: list[int] = []
 
     def stop(signum: int, frame: object) -> None:
-        raise _Terminated
+        told.append(signum)
+        if len(told) == 1:
+            raise _Terminated(signum)
+        if len(told) > 2:
+            os._exit(128 + signum)
 
-    def told(lost: sys.UnraisableHookArgs) -> None:
-        signum = _STOPS.get(lost.exc_type)
-        if signum is None:
-            tell(lost)
-        else:  # a little later, when this hook is left: here the exception would be swallowed again
+    def swallowed(lost: sys.UnraisableHookArgs) -> None:
+        if isinstance(lost.exc_value, _Terminated):
+            signum = told.pop()  # again a little later, when this hook is left: here it would be swallowed, too
             threading.Timer(0.05, os.kill, (os.getpid(), signum)).start()
+        else:
+            usual(lost)
 
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
     except ValueError:  # not the main thread: whoever owns it owns the signals
-        yield
+        yield told
         return
-    tell, sys.unraisablehook = sys.unraisablehook, told
+    usual, sys.unraisablehook = sys.unraisablehook, swallowed
     try:
-        yield
+        yield told
     finally:
-        sys.unraisablehook = tell
-        signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = usual
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _how_to_go_on(arguments: Sequence[str]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -149,14 +152,35 @@ class SkipLog:
             part.unlink(missing_ok=True)  # a full disk ends no training; the list is whole again with the next sample
 
 
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM that come meanwhile are acted on at the end.
+
+    While processes are forked or taken down an exception out of a signal's handler is lost on the way, or leaves a lock
+    behind on which they wait for ever; and a process that was just forked would raise it a second time.
+    """
+    if threading.current_thread() is not threading.main_thread():  # whoever owns it owns the signals
+        yield
+        return
+    came: list[int] = []
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    for signum in before:
+        signal.signal(signum, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+    if came:
+        os.kill(os.getpid(), came[0])
+
+
 def worker_init(_: int) -> None:
     """One thread for OpenCV and torch in each of the loader's processes: the cores are shared between them.
 
     Signals that a shell or a scheduler sends to all processes of a run are the parent's to act on: Ctrl-C is ignored
     here, and the first SIGTERM too (a second one, the loader's own way to end a process that hangs, is obeyed).
     """
-    import signal
-
     import cv2
 
     def wait(signum: int, frame: Any) -> None:
@@ -200,10 +224,16 @@ def unwrapped(loader: Iterable[Any]) -> Iterator[Any]:
     Raises:
         UserError: as the dataset raised it, in whichever process.
     """
-    for batch in loader:
-        if isinstance(batch, _Refused):
-            raise UserError(batch.reason)
-        yield batch
+    with signals_held():
+        iterator = iter(loader)
+    try:
+        for batch in iterator:
+            if isinstance(batch, _Refused):
+                raise UserError(batch.reason)
+            yield batch
+    finally:
+        with signals_held():
+            del iterator
 
 
 class StreamLoader:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -45,11 +44,7 @@ def _call(options: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(options).items() if value is not None and value is not False}
     if given.get("quick") and "size" in given:
         raise UserError("--size goes with MedMNIST's files; the quick benchmark's images have one size")
-    try:
-        finished = medmnist.run(say=say(), **given)
-    except KeyboardInterrupt:
-        print("selftaught: stopped and saved; the same command goes on", file=sys.stderr)
-        return 130
+    finished = medmnist.run(say=say(), **given)
     if finished is not None:
         print("\n".join(finished.summary()))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from selftaught.catalog.rules import Count, Positive
 from selftaught.cli._command import Command
@@ -26,11 +25,7 @@ def _call(options: argparse.Namespace) -> int:
     from selftaught.benchmark import ssl_vit_survey
 
     given = {name: value for name, value in vars(options).items() if value is not None and value is not False}
-    try:
-        finished = ssl_vit_survey.run(say=say(), **given)
-    except KeyboardInterrupt:
-        print("selftaught: stopped and saved; the same command goes on", file=sys.stderr)
-        return 130
+    finished = ssl_vit_survey.run(say=say(), **given)
     print("\n".join(finished.summary()))
     return 0
 

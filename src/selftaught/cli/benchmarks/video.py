@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from selftaught.catalog.rules import Count
 from selftaught.cli._command import Command
@@ -31,11 +30,7 @@ def _call(options: argparse.Namespace) -> int:
     from selftaught.benchmark import video_ssl
 
     given = {name: value for name, value in vars(options).items() if value is not None and value is not False}
-    try:
-        finished = video_ssl.run(say=say(), **given)
-    except KeyboardInterrupt:
-        print("selftaught: stopped and saved; the same command goes on", file=sys.stderr)
-        return 130
+    finished = video_ssl.run(say=say(), **given)
     if not options.dry_run:
         print("\n".join(finished.summary()))
     return 0

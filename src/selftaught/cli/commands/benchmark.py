@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from selftaught.catalog.rules import Count
@@ -46,11 +45,7 @@ def _grid(arguments: Sequence[str]) -> int:
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     from selftaught.benchmark import grid
 
-    try:
-        finished = grid.run(given.pop("what"), say=teller(), **given)
-    except KeyboardInterrupt:
-        print("selftaught: stopped and saved; the same command goes on", file=sys.stderr)
-        return 130
+    finished = grid.run(given.pop("what"), say=teller(), **given)
     if finished is not None:
         print("\n".join(finished.summary()))
     return 0
