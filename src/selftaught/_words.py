@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 SEVERAL = " + "
 """What stands between sources that are laid end to end: ``a/ + b/?n=100``."""
 
@@ -27,3 +29,8 @@ def _many(noun: str) -> str:
 def lacking(count: int, noun: str, what: str) -> str:
     """``1 sample has no label``, ``2 samples have no label``."""
     return f"{plural(count, noun)} {'has' if count == 1 else 'have'} no {what}"
+
+
+def listed(values: Iterable[object]) -> str:
+    """Values one after another: "5, 10"."""
+    return ", ".join(map(str, values))

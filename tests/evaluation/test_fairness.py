@@ -39,7 +39,7 @@ def test_precision_by_hand_with_and_without_a_database_of_its_own() -> None:
     alone = attribute_retrieval(x, gender, ks=(1, 2, 50))
     assert alone["precision@1"].mean == 0  # neighbours: m, f, m, f
     assert alone["precision@2"].mean == pytest.approx((0.5 + 0 + 0.5 + 0.5) / 4)
-    assert "k [50] clipped to 3" in alone.note
+    assert "k 50 clipped to 3" in alone.note
     apart = attribute_retrieval(x, gender, x, gender, ks=(1,))
     assert apart["precision@1"].mean == 1  # nothing is left out where queries and database are two sets
     other = attribute_retrieval(x[:2], gender[:2], x[2:], gender[2:], ks=(2,))

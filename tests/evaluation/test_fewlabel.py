@@ -91,7 +91,7 @@ def test_unbalanced_classes_are_noted(rng):
     y = np.repeat([0, 1, 2], [80, 20, 3])
     x = rng.normal(size=(103, 6)) + 2 * np.eye(6)[y]
     result = fewlabel(x, y, x, y, per_class=(2, 10, 100), fractions=(0.01,), seeds=2)
-    assert "at [10] per class, some classes have fewer (the smallest 3)" in result.note
+    assert "at 10 per class, some classes have fewer (the smallest 3)" in result.note
     assert "100 per class left out" in result.note
     assert [point["labels"] for point in result.figures["curve"]["per_class"]] == [6, 23]
     assert result.figures["curve"]["fractions"][0]["labels"] == 3

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught._words import plural
+from selftaught._words import listed, plural
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, join_notes
 from selftaught.evaluation._protocol import protocol
@@ -190,7 +190,7 @@ def attribute_retrieval(
         precision = same[:, :k].mean(1)
         numbers |= {f"precision@{k}": Number.bootstrap(precision)} | by_group(precision, members, f"precision@{k}")
     clipped = [k for k in ks if k > found.shape[1]]
-    note = f"k {clipped} clipped to {found.shape[1]}" if clipped else ""
+    note = f"k {listed(clipped)} clipped to {found.shape[1]}" if clipped else ""
     return Result("fairness-retrieval", numbers, note=join_notes(note, small_groups(members, len(asked))))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from selftaught._words import listed
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, Coded, code_labels, feature_pair, join_notes, stratified_order
 from selftaught.evaluation._protocol import protocol
@@ -108,8 +109,8 @@ def _size_notes(per_class: Sequence[int], smallest: int, largest: int) -> tuple[
     short = [n for n in per_class if smallest < n < largest]
     skipped = [n for n in per_class if n > largest]
     return (
-        f"at {short} per class, some classes have fewer (the smallest {smallest})" if short else "",
-        f"{', '.join(map(str, skipped))} per class left out: no class has more samples" if skipped else "",
+        f"at {listed(short)} per class, some classes have fewer (the smallest {smallest})" if short else "",
+        f"{listed(skipped)} per class left out: no class has more samples" if skipped else "",
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftaught._words import plural
+from selftaught._words import listed, plural
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, as_features, as_labels, code_labels, feature_pair, join_notes
 from selftaught.evaluation._protocol import protocol
@@ -148,7 +148,7 @@ def retrieval(
     lost = f"{plural(int((~kept).sum()), 'query')} without a relevant item left out" if not kept.all() else ""
     clipped = [k for k in ks if k > candidates]
     return Result(
-        "retrieval", numbers, note=join_notes(lost, f"k {clipped} clipped to {candidates}" if clipped else "")
+        "retrieval", numbers, note=join_notes(lost, f"k {listed(clipped)} clipped to {candidates}" if clipped else "")
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from selftaught._words import listed
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, code_labels, feature_pair, join_notes
 from selftaught.evaluation._protocol import protocol
@@ -54,7 +55,9 @@ def recall(
     right = labels[near] == wanted[:, None]
     numbers = {f"recall@{k}": Number.bootstrap(right[:, : min(k, most)].any(1).double().numpy()) for k in ks}
     clipped = [k for k in ks if k > len(train)]
-    return Result("recall", numbers, {}, join_notes(coded.note, f"k {clipped} clipped to {most}" if clipped else ""))
+    return Result(
+        "recall", numbers, {}, join_notes(coded.note, f"k {listed(clipped)} clipped to {most}" if clipped else "")
+    )
 
 
 def noisy_clip(clip: np.ndarray, kind: str, severity: int = 3, *, rng: np.random.Generator | None = None) -> np.ndarray:
