@@ -180,7 +180,10 @@ def write_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str] 
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        mode = part.stat().st_mode  # by the umask, as of any other file; safetensors lets nobody else read
         save_file(tensors, part, metadata=metadata)
+        part.chmod(mode)
         sealed = file_digest(part)
         part.replace(path)
     except (OSError, SafetensorError) as error:
