@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,18 @@ def test_folder_holds_what_the_contract_says(tiny_run) -> None:
     assert card["channels"] == 1
     assert len(card["normalise"]["mean"]) == 1
     assert any(name.startswith("events") for name in (p.name for p in tiny_run.path.rglob("events*")))
+
+
+def test_others_may_read_the_weights_as_far_as_the_umask_says(tmp_path: Path) -> None:
+    from selftaught.run.layout import write_tensors, write_text
+
+    before = os.umask(0o027)
+    try:
+        write_tensors(tmp_path / "a.safetensors", {"x": torch.zeros(2)})
+        write_text(tmp_path / "b", "text")
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a.safetensors", "b")] == [0o640, 0o640]
 
 
 def test_loading_gives_the_trained_encoder_and_never_unpickles(tiny_run) -> None:

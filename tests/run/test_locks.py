@@ -102,6 +102,24 @@ def test_two_that_begin_at_once_have_a_folder_each(tmp_path: Path, monkeypatch: 
     assert found == ["runs/dcl-photos", "runs/dcl-photos-3", "runs/dcl-photos-4"]
 
 
+def test_processes_meet_in_the_folder_of_this_run_and_not_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``srun bash -c "selftaught train dcl; selftaught train byol"``: two runs of one launch."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for slug in ("dcl", "byol"):
+        first = layout.new_folder(None, slug, "photos")
+        monkeypatch.setenv("SLURM_PROCID", "1")
+        assert layout.new_folder(None, slug, "photos") == first == Path(f"runs/{slug}-photos")
+        layout.forget_folder()  # a matter of the first
+        assert layout.new_folder(None, slug, "photos") == first
+        monkeypatch.setenv("SLURM_PROCID", "0")
+        layout.forget_folder()
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["byol-photos", "dcl-photos"]
+
+
 def test_two_launches_of_torchrun_have_different_names() -> None:
     """Without --rdzv-id or --standalone every launch has the id "none" and the same port."""
     one = {"TORCHELASTIC_RUN_ID": "none", "MASTER_PORT": "29500", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}

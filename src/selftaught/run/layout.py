@@ -182,7 +182,10 @@ def write_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str] 
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        mode = part.stat().st_mode  # by the umask, as of any other file; safetensors lets nobody else read
         save_file(tensors, part, metadata=metadata)
+        part.chmod(mode)
         sealed = file_digest(part)
         part.replace(path)
     except (OSError, SafetensorError) as error:
@@ -207,7 +210,7 @@ def new_folder(out: str | None, method: str, data: str) -> Path:
     """
     given, meeting = os.environ.get("SELFTAUGHT_RUN_FOLDER"), launch_id()
     if not is_first():
-        return Path(given) if given and meeting is None else Path(_awaited(Path("runs") / f".{meeting}"))
+        return Path(given) if given and meeting is None else Path(_awaited(_note()))
     stem = re.sub(r"[^A-Za-z0-9.]+", "-", f"{method}-{Path(data).name or data}").strip("-")[:60]
     path = Path("runs") / stem if out is None else Path(out)
     if out is not None:
@@ -223,8 +226,21 @@ def new_folder(out: str | None, method: str, data: str) -> Path:
         raise UserError(f"--out {path}: can't be made ({error.strerror})") from error
     os.environ["SELFTAUGHT_RUN_FOLDER"] = str(path)
     if meeting is not None:
-        write_text(Path("runs") / f".{meeting}", str(path))
+        write_text(_note(), str(path))
     return path
+
+
+def forget_folder() -> None:
+    """Take away the note by which the other processes found the folder, so that the next run of one launch has its own
+    (``srun bash -c "selftaught train a; selftaught train b"``).
+    """
+    if is_first() and launch_id() is not None:
+        _note().unlink(missing_ok=True)
+
+
+def _note() -> Path:
+    """Where the first process of a launch writes which folder it took."""
+    return Path("runs") / f".{launch_id()}"
 
 
 def is_free(folder: Path) -> bool:

@@ -23,6 +23,7 @@ from selftaught.run.job import Job, fit_batch, fit_to_data
 from selftaught.run.layout import (
     Layout,
     environment,
+    forget_folder,
     is_free,
     new_folder,
     write_yaml,
@@ -67,6 +68,8 @@ def start(
         except Exception:
             _clear_failed_start(job.folder)
             raise
+        finally:
+            forget_folder()
 
 
 def rehearse(
