@@ -15,6 +15,7 @@ from selftaught.networks import (
     StylePolicy,
     TextEraser,
     TextMaskDiscriminator,
+    erasenet,
     pooled_features,
     surroundings,
 )
@@ -108,6 +109,10 @@ def test_surroundings_leave_what_is_no_text() -> None:
     image[..., 10:16, 8:30], text[..., 10:16, 8:30] = 0.9, 1
     torch.testing.assert_close(surroundings(image, text), torch.full_like(image, 0.3), atol=0.02, rtol=0)
     assert torch.equal(surroundings(image, 0 * text), image)
+    unsure = 0.05 + 0.75 * text  # right, but not certain
+    torch.testing.assert_close(surroundings(image, erasenet.sure(unsure)), surroundings(image, text))
+    assert (surroundings(image, unsure) - 0.3).max() > 0.1
+    assert erasenet.sure(torch.tensor([0.5, 0.25, 0.75])).tolist() == [0.5, 0.0, 1.0]
 
 
 def test_the_eraser_takes_any_size_and_changes_text_alone() -> None:

@@ -99,6 +99,19 @@ def test_a_video_becomes_a_video_with_its_times_and_its_sound(films: Path, tmp_p
     assert (int(again), again.kept) == (0, 2)
 
 
+def test_a_single_video_goes_to_the_file_that_was_named(films: Path, tmp_path: Path) -> None:
+    film = films / "a" / "loud.mp4"
+    source = open_source(str(film), modality="clip", split="all")
+    job = Job(Smoother(channels=3).eval(), source, tmp_path / "steady.mp4", given=str(film))
+    done = outputs.of("clip").apply(job)
+    assert (int(done), done.out) == (1, tmp_path / "steady.mp4")
+    assert [p.name for p in tmp_path.iterdir()] == ["steady.mp4"]
+    assert packets(done.out) == packets(film) != []
+    assert np.allclose(open_source(str(done.out), modality="clip", split="all").times(0), source.times(0), atol=1.1e-3)
+    with pytest.raises(UserError, match="is there already"):
+        outputs.of("clip").apply(job)
+
+
 def test_a_window_of_a_video_has_its_part_of_the_sound(films: Path, tmp_path: Path) -> None:
     source = open_source(str(films / "a" / "loud.mp4"), modality="clip", split="all", window=5)
     outputs.of("clip").apply(Job(Smoother(channels=3).eval(), source, tmp_path / "out"))

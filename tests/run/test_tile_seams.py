@@ -17,6 +17,12 @@ RESTORERS: dict[str, tuple[str, dict[str, Any]]] = {
     "espcn": ("espcn", {}),
     "srcnn": ("srcnn", {}),
     "bicubic": ("bicubic", {}),
+    "rrformer": (
+        "rrformer",
+        {"width": 8, "dim": 8, "blocks": 1, "depth": 2, "heads": 2, "hypercolumn": False, "feat_weight": 0.0}
+        | {"gan_weight": 0.0, "final": "residual", "overlap": 32},
+    ),
+    "ibcln": ("ibcln", {"width": 4, "feat_weight": 0.0, "gan_weight": 0.0, "overlap": 32}),
     "c-bsn": ("c-bsn", {"width": 8, "modules": 2, "patch": 30}),
 }
 
