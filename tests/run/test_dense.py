@@ -62,9 +62,10 @@ def test_a_run_is_judged_by_masks(tmp_path: Path, capsys: pytest.CaptureFixture[
     run = selftaught.train(
         "simclr", str(tmp_path / "scenes/images"), out=str(tmp_path / "run"), preset="laptop", **options
     )
-    found = run.evaluate(data, protocols=["segmentation"], head="upernet", baselines=False)["segmentation"]
-    assert set(found) == {"this"}
-    assert found["this"]["miou"].mean > 0.6
+    both = run.evaluate(data, protocols=["segmentation", "segmentation-knn"], head="upernet", baselines=False)
+    for name in ("segmentation", "segmentation-knn"):
+        assert set(both[name]) == {"this"}
+        assert both[name]["this"]["miou"].mean > 0.6
     with pytest.raises(UserError, match="needs image and mask"):
         run.evaluate(str(tmp_path / "scenes/images"), protocols=["segmentation"])
     assert cli.main(["evaluate", str(run.path), "--data", data, "--protocol", "segmentation", "--head", "linear"]) == 0
