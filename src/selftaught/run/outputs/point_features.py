@@ -193,11 +193,14 @@ def _sampled(method: Any, like: Any, source: Source, labelled: bool) -> Split:
 
 
 def _readable(source: Source, labelled: bool) -> Iterator[tuple[int, np.ndarray, np.ndarray | None, np.ndarray]]:
-    """Number, points, labels and drawn rows of every scan that can be read; of labelled points where there are some."""
+    """Number, points, labels and drawn rows of every scan that can be read; of labelled points where there are some.
+
+    Labels are None where none are wanted, or where a scan among labelled ones has none.
+    """
     for i in range(len(source)):
-        try:
-            sample = source.sample(i, want=("points", *(("point_label",) if labelled else ())))
-        except SampleError:
+        sample = _read(source, i, ("points", "point_label")) if labelled else None
+        sample = sample or _read(source, i, ("points",))
+        if sample is None:
             continue
         label = sample.get("point_label")
         rows = (
@@ -205,6 +208,13 @@ def _readable(source: Source, labelled: bool) -> Iterator[tuple[int, np.ndarray,
         )
         drawn = np.random.default_rng([7, i]).permutation(rows)[:_POINTS]
         yield i, sample["points"], label, np.sort(drawn)
+
+
+def _read(source: Source, i: int, want: tuple[str, ...]) -> dict[str, Any] | None:
+    try:
+        return source.sample(i, want=want)
+    except SampleError:
+        return None
 
 
 def _predicted(method: Any, points: np.ndarray) -> np.ndarray:
