@@ -122,9 +122,7 @@ class ProDepth(Monodepth2):
         if c.nearest:
             self.net.low.fill_(c.nearest)
             self.net.high.fill_(c.farthest)
-        self.net.camera = IntrinsicsHead(
-            self.net.pose.encoder.channels[-1]
-        )  # the net needs one: delivered with it
+        self.net.camera = IntrinsicsHead(self.net.pose.encoder.channels[-1])  # the net needs one: delivered with it
         check_multiple(torch.empty(c.height, c.width, device="meta"), self.depth_net.multiple)
 
     @property
