@@ -13,6 +13,7 @@ from selftaught.data import open_source
 from selftaught.data.clouds import clouds_of
 from selftaught.errors import UserError
 from selftaught.run.outputs._clouds import features_of
+from selftaught.run.outputs.point_features import _shown
 from tests.data.test_points import XYZ, write_las, write_ply
 from tests.methods.test_masked_scene_modeling import ROOMS, TINY
 
@@ -75,6 +76,16 @@ def test_it_is_judged_beside_an_untrained_one_and_the_input(run) -> None:
     section = json.loads((run.path / "sections.json").read_text())["clouds"][0]
     assert section["classes"] == ["floor", "wall", "box", "ball", "column"]
     assert len(section["xyz"]) == len(section["label"]) == 400
+
+
+def test_scans_without_labels_among_labelled_ones_are_shown_too(run, tmp_path: Path) -> None:
+    write_ply(tmp_path / "a.ply", label=None)
+    write_ply(tmp_path / "b.ply")
+    source = open_source(f"{tmp_path}?features=none", split="all")
+    first, second = _shown(run.method, source)
+    assert (first["name"], second["name"]) == ("a.ply", "b.ply")
+    assert "label" not in first
+    assert len(second["label"]) == len(second["xyz"]) == 50
 
 
 def test_without_labels_components_are_measured_and_weights_exported(run, tmp_path: Path) -> None:

@@ -198,13 +198,14 @@ def _readable(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray | None, np.ndarray]]:
     """Number, points, labels and drawn rows of every scan that can be read, of labelled points where there are some;
     name and reason of the others join ``lost``.
+
+    Labels are None where none are wanted, or where a scan among labelled ones has none.
     """
+    lost = [] if lost is None else lost
     for i in range(len(source)):
-        try:
-            sample = source.sample(i, want=("points", *(("point_label",) if labelled else ())))
-        except SampleError as error:
-            if lost is not None:
-                lost.append((source.names[i], error.reason))
+        sample = _read(source, i, ("points", "point_label"), []) if labelled else None
+        sample = sample or _read(source, i, ("points",), lost)
+        if sample is None:
             continue
         label = sample.get("point_label")
         rows = (
@@ -212,6 +213,14 @@ def _readable(
         )
         drawn = np.random.default_rng([7, i]).permutation(rows)[:_POINTS]
         yield i, sample["points"], label, np.sort(drawn)
+
+
+def _read(source: Source, i: int, want: tuple[str, ...], lost: list[tuple[str, str]]) -> dict[str, Any] | None:
+    try:
+        return source.sample(i, want=want)
+    except SampleError as error:
+        lost.append((source.names[i], error.reason))
+        return None
 
 
 def _predicted(method: Any, points: np.ndarray) -> np.ndarray:
