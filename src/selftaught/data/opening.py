@@ -25,6 +25,7 @@ from selftaught.data.selection import select
 from selftaught.data.source import Modality, Source
 from selftaught.data.spec import call, near, parse
 from selftaught.data.splits import split_source, take
+from selftaught.data.target_file import with_targets
 from selftaught.errors import UserError
 
 
@@ -67,7 +68,8 @@ def open_source(
             `selftaught.data.label_noise.mislabelled`. Every source takes ``only``: a text file of names, one a line
             (what ``selftaught curate`` keeps), or another way of naming samples of `selftaught.data.selection.select`:
             the split then has these samples alone. ``classes``: base, new (the two halves of the list of classes) or
-            names; see `selftaught.data.class_choice.of_classes`.
+            names; see `selftaught.data.class_choice.of_classes`. ``targets``: FILE.csv or FILE.csv:COLUMN, numbers to
+            predict by file name; see `selftaught.data.target_file.with_targets`.
 
     Returns:
         A source that `len`, `read(i)` and a DataLoader worker can take.
@@ -85,11 +87,12 @@ def open_source(
         spec = where
     merged = {**text, **options}
     imbalance, wrong, only = (merged.pop(name, None) for name in ("imbalance", "wrong_labels", "only"))
-    classes = merged.pop("classes", None)
+    classes, targets = (merged.pop(name, None) for name in ("classes", "targets"))
     source = _open(spec, modality, merged)
     _same_modality(source.name, source.modality, modality)
     if not len(source):
         raise UserError(f"{source.name}: there is no sample in it")
+    source = source if targets is None else with_targets(source, str(targets))
     chosen = split_source(source, split, by, seed)
     if only is not None:
         chosen = chosen.subset(select(chosen, str(only), option="only"), f"only {only}")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from selftaught.evaluation.anomaly import anomaly
 from selftaught.evaluation.classification import classify
 from selftaught.evaluation.clustering import clustering
 from selftaught.evaluation.continual import continual
@@ -106,6 +107,9 @@ _ALL = (
     Protocol("fewlabel", "logistic regression with 1, 5, 10 ... labels per class and 1, 10, 100 %", "split", fewlabel),
     Protocol("retrieval", "mean average precision and precision at k by cosine", "labelled", retrieval),
     Protocol("recall", "share of test samples with one of their class among the k nearest", "split", recall),
+    Protocol(
+        "anomaly", "each class as the normal one: other classes by distance to the k-th neighbour", "split", anomaly
+    ),
     Protocol("diagnostics", "collapse: effective rank, spectrum, alignment, uniformity", "features", diagnostics),
     Protocol("classify", "accuracy of the model's own classes", "scores", classify),
     Protocol("robustness", "a classifier under attack (FGSM, PGD) and common corruptions", "classifier", robustness),
@@ -166,6 +170,7 @@ __all__ = [
     "Projection",
     "Protocol",
     "Result",
+    "anomaly",
     "attribute_retrieval",
     "average_precision",
     "base_to_new",
