@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from selftaught.errors import UserError
-from selftaught.evaluation._inputs import as_features, as_labels
+from selftaught.evaluation._inputs import as_labels, feature_pair
 from selftaught.evaluation.ood import detection, knn_distance
 from selftaught.evaluation.result import Number, Result
 
@@ -36,8 +36,10 @@ def anomaly(train_x: Any, train_y: Any, test_x: Any, test_y: Any, *, k: int = 5)
     Raises:
         UserError: shapes that don't fit, NaN, no class of the training part with normal and other test samples.
     """
-    x, tx = as_features(train_x, "train features"), as_features(test_x, "test features")
-    y, ty = as_labels(train_y, len(x)), as_labels(test_y, len(tx))
+    x, tx = feature_pair(train_x, test_x)
+    y, ty = as_labels(train_y, len(x), "train labels"), as_labels(test_y, len(tx), "test labels")
+    if len(np.unique(ty)) < 2:
+        raise UserError(f"anomaly: the test part has only class {ty[0]}; give normal samples and others")
     found: dict[int, dict[str, Number]] = {}
     for c in np.unique(y).tolist():
         normal = ty == c

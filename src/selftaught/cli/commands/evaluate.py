@@ -25,8 +25,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
         "clustering, regression, copy-detection, geolocalisation, fairness-retrieval, fairness-labels, hit-rate, "
         "restricted, layerwise, segmentation, unlearning, zero-shot, text-retrieval, base-to-new, recall, "
         "device-finetune, heads, depth, depth-weather, label-noise, residual-text, editing, point-linear, point-knn, "
-        "point-pca, scene-segmentation, scene-detection, temporal, dice, slice-position; default those that the data "
-        "admit",
+        "point-pca, scene-segmentation, scene-detection, temporal, dice, slice-position, anomaly; default those that "
+        "the data admit",
     )
     sub.add_argument("--clean", help="folder of clean images of the same names (restoration)")
     checked(sub, "--seeds", Count, "draws of labelled subsets (default 5)", default=5)
