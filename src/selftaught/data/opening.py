@@ -28,6 +28,7 @@ from selftaught.data.selection import select
 from selftaught.data.source import Modality, Source
 from selftaught.data.spec import call, near, parse, several
 from selftaught.data.splits import split_source, take
+from selftaught.data.target_file import with_targets
 from selftaught.data.tones import toned
 from selftaught.errors import UserError
 
@@ -74,7 +75,9 @@ def open_source(
             `selftaught.data.selection.select`:
             the split then has these samples alone. ``classes``: base, new (the two halves of the list of classes) or
             names; see `selftaught.data.class_choice.of_classes`. ``tones``: db (amplitudes of radar), image (each
-            image scaled by its own percentiles) or db,image; see `selftaught.data.tones.toned`.
+            image scaled by its own percentiles) or db,image; see `selftaught.data.tones.toned`. ``targets``:
+            FILE.csv or FILE.csv:COLUMN, numbers to predict by file name; see
+            `selftaught.data.target_file.with_targets`.
 
     Returns:
         A source that `len`, `read(i)` and a DataLoader worker can take.
@@ -96,11 +99,13 @@ def open_source(
     imbalance, wrong, only = (merged.pop(name, None) for name in ("imbalance", "wrong_labels", "only"))
     corrections = merged.pop("corrections", None)
     classes, tones = merged.pop("classes", None), merged.pop("tones", None)
+    targets = merged.pop("targets", None)
     source = _open(spec, modality, merged)
     source = source if tones is None else toned(source, str(tones))
     _same_modality(source.name, source.modality, modality)
     if not len(source):
         raise UserError(f"{source.name}: there is no sample in it")
+    source = source if targets is None else with_targets(source, str(targets))
     chosen = split_source(source, split, by, seed)
     if only is not None:
         chosen = chosen.subset(select(chosen, str(only), option="only"), f"only {only}")
