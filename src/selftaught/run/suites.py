@@ -258,6 +258,7 @@ _SUITES: Mapping[str, Callable[[Bench], dict[str, Result]]] = {
     image_text.RETRIEVAL: image_text.judge_text_retrieval,
     forgetting.NAME: forgetting.judge,
     prompting.NAME: prompting.judge,
+    prompting.CROSS: prompting.judge_cross_set,
     unlearning.NAME: unlearning.judge,
     dense.NAME: dense.judge,
     refining.NAME: refining.judge,

@@ -24,8 +24,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
         help="knn, linear, linear-sgd, linear-early-stop, refinement, fewlabel, retrieval, diagnostics, "
         "classify, robustness, finetune, restoration, "
         "clustering, regression, copy-detection, geolocalisation, fairness-retrieval, fairness-labels, hit-rate, "
-        "restricted, layerwise, segmentation, unlearning, zero-shot, text-retrieval, forgetting, base-to-new, recall, "
-        "device-finetune, heads, depth, depth-weather, label-noise, residual-text, editing, point-linear, point-knn, "
+        "restricted, layerwise, segmentation, unlearning, zero-shot, text-retrieval, forgetting, base-to-new, "
+        "cross-set, recall, device-finetune, heads, depth, depth-weather, label-noise, residual-text, editing, point-linear, point-knn, "
         "point-pca, scene-segmentation, scene-detection, temporal, dice, slice-position; default those that the data "
         "admit",
     )
@@ -41,7 +41,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--recipe", "fine-tuning's rates and batch (finetune): adamw (default), vit, barlow-twins", metavar="NAME")
     add("--reference", "folder to search (geolocalisation, fairness-retrieval), class folders to learn the classes "
         "from (restricted, fairness-labels, hit-rate; default the run's data), what the start learnt from "
-        "(forgetting), further labelled sets A,B (refinement), or a run to compare with (unlearning)"
+        "(forgetting), further labelled sets A,B (refinement, cross-set), or a run to compare with (unlearning)"
     )  # fmt: skip
     add("--labels", "YAML or JSON: label set to classes (fairness-labels), or folder to classes (restricted)")
     add("--by", "columns of metadata.csv to part the images by", type=names, metavar="A,B")
