@@ -147,13 +147,28 @@ def test_a_folder_of_one_s_own_from_training_to_search(tmp_path: Path, capsys: p
     again = selftaught.load(tmp_path / "run").search(folder, "a red square", count=3)
     assert [one.name for one in again] == [names[i] for i in order[:3]]
     Image.fromarray(scenes.read(0)).save(folder / "new.png")
-    assert any(one.name == "new.png" for one in run.search(folder, "anything", count=99))
+    (folder / "broken.png").write_bytes(b"no picture")
+    (gone := folder / names[0]).unlink()
+    said: list[str] = []
+    found_now = run.search(folder, "anything", count=99, say=said.append)
+    assert any(one.name == "new.png" for one in found_now)
+    assert not any(one.name in ("broken.png", str(gone.relative_to(folder))) for one in found_now)
+    assert said[0] == "2 new or changed of 49 pictures: embedding them"
+    assert said[1].startswith("could not be used: broken.png")
+    (folder / "broken.png").unlink()
+    said.clear()
+    assert len(run.search(folder, "anything", count=99, say=said.append)) == 48
+    assert not said  # all is known
+    for file in (tmp_path / "run" / "index").glob("*.npz"):
+        file.write_bytes(file.read_bytes()[:200])  # damaged: made anew
+    assert len(run.search(folder, "anything", count=99, say=said.append)) == 48
+    assert said == ["48 new or changed of 48 pictures: embedding them"]
 
     table = tmp_path / "classes.csv"
     assert main(["classify", str(tmp_path / "run"), str(folder), "--classes", "red,blue", "--out", str(table)]) == 0
     lines = table.read_text().splitlines()
     assert lines[0] == "name,class,red,blue"
-    assert len(lines) == 50
+    assert len(lines) == 49
     assert sum(map(float, lines[1].split(",")[2:])) == pytest.approx(1, abs=1e-5)
     for wrong in (["classify", str(tmp_path / "run"), str(folder), "--classes", "red"],
                   ["search", str(tmp_path / "run"), str(folder), " "]):  # fmt: skip

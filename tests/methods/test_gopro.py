@@ -182,6 +182,18 @@ def test_open_clip_s_towers_are_open_clip() -> None:
         OpenCLIPTowers("ViT-none")
 
 
+def test_a_probe_is_judged_by_its_own_logits() -> None:
+    method, names = _method(mode="linear").eval(), ["green ring", "blue square", "red circle", "red square"]
+    batch = _batch(method)
+    method._trainer = None
+    given = {"views": [batch["original"]]}
+    with torch.no_grad():
+        found, own = method.predict_words(given, names), method.predict(given)
+        words = _method(mode="zero-shot").eval().predict_words(given, names)
+    torch.testing.assert_close(found[:, 1:], own[:, [1, 2, 0]])
+    torch.testing.assert_close(found[:, 0], words[:, 0])
+
+
 def test_base_to_new_is_counted_by_hand() -> None:
     logits = np.array([[3, 1, 5, 0], [0, 1, 2, 9], [0, 0, 1, 2], [9, 0, 3, 2]], dtype=float)
     found = base_to_new(logits, np.array([0, 1, 3, 2]), np.array([True, True, False, False]))
@@ -236,6 +248,15 @@ def test_it_adapts_a_run_and_is_judged_on_new_classes(tmp_path: Path) -> None:
     assert set(found["this"].numbers) == {"accuracy", "base", "new", "harmonic"}
     shifted = run.evaluate(f"{data}&style=sketch&classes=base", protocols=["base-to-new", "classify"])
     assert set(shifted["base-to-new"]["this"].numbers) == {"accuracy"}
+    more = {"protocols": ["cross-set"], "reference": f"{data}&style=sketch&classes=base,{data}&classes=new"}
+    with pytest.raises(UserError, match="name them with --reference"):
+        run.evaluate(data, protocols=["cross-set"])
+    crossed = run.evaluate(f"{data}&classes=base", **more)["cross-set"]
+    assert set(crossed) == {"this", "original"}
+    mean, *each = (number.mean for number in crossed["this"].numbers.values())
+    assert list(crossed["this"].numbers)[1:] == ["scenes", "scenes (2)", "scenes (3)"]
+    assert mean == pytest.approx((each[1] + each[2]) / 2)
+    assert each[2] == pytest.approx(found["this"]["new"].mean)
     assert run.apply(f"{data}&classes=base", tmp_path / "p.parquet") > 0
     again = selftaught.load(run.path)
     x = torch.rand(2, 3, 16, 16)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
 
-__all__ = ["base_to_new"]
+__all__ = ["base_to_new", "cross_set"]
 
 
 @protocol("base-to-new", "learnt prompts on their classes and on new ones", inputs="worded")
@@ -41,3 +44,29 @@ def base_to_new(logits: np.ndarray, labels: np.ndarray, base: np.ndarray) -> Res
         numbers |= sides | {"harmonic": Number.of(2 * b * n / (b + n) if b + n else 0.0)}
     note = f"{int(base.sum())} classes trained on, {int((~base).sum())} new"
     return Result("base-to-new", numbers, note=note)
+
+
+@protocol("cross-set", "prompts on the set they were learnt from and on further ones", inputs="worded")
+def cross_set(answers: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Result:
+    """Accuracy on each of several sets, whose classes are told from each other alone.
+
+    Args:
+        answers: name of a set -> scores (n, K) of its own classes and labels (n,); the first one was learnt from.
+
+    Returns:
+        ``mean_of_others``, the mean accuracy of all sets but the first, and the accuracy of each under its name.
+
+    Raises:
+        UserError: fewer than two sets, shapes that don't fit, a set without samples.
+    """
+    if len(answers) < 2:
+        raise UserError("cross-set: the set that was learnt from, and one other at least")
+    numbers = {}
+    for name, (scores, labels) in answers.items():
+        if scores.ndim != 2 or labels.shape != (len(scores),) or not len(scores):
+            raise UserError(f"cross-set, {name}: scores (n, K), labels (n,); got {scores.shape}, {labels.shape}")
+        numbers[name] = Number.bootstrap(scores.argmax(1) == labels)
+    first, *others = answers
+    mean = Number.of(float(np.mean([numbers[name].mean for name in others])))
+    note = f"learnt from {first}; mean over {plural(len(others), 'other set')}"
+    return Result("cross-set", {"mean_of_others": mean} | numbers, note=note)

@@ -309,15 +309,28 @@ class GOPro(Method):
         return self.model(self.inputs(batch))
 
     def predict_words(self, batch: dict[str, Any], names: Sequence[str], prompt: str = "") -> Tensor:
-        """Logits (N, K') of any classes in words, by the learnt prompts, or by a hand-made ``prompt`` with ``{}``."""
+        """Logits (N, K') of any classes in words, by the learnt prompts, or by a hand-made ``prompt`` with ``{}``.
+
+        A linear probe knows its own classes alone: others are scored by their words, as by CLIP itself.
+        """
         towers = self.model.towers
         images = self.inputs(batch)
         if not prompt:
-            return self.model(images, self._tokens(names, towers.context).to(images.device))
+            found = self.model(images, self._tokens(names, towers.context).to(images.device))
+            return self._probed(images, names, found) if self.config.mode == "linear" else found
         said = [prompt.replace("{}", name.replace("_", " ").replace("-", " ")) for name in names]
         tokens = torch.from_numpy(self._words(said, towers.context)).to(images.device)
         text = towers.text(towers.token_embedding(tokens), tokens.argmax(1))
         return towers.factor * towers.image(images)[0] @ text.T
+
+    def _probed(self, images: Tensor, names: Sequence[str], found: Tensor) -> Tensor:
+        """The probe's logits in the columns of the classes that it learnt."""
+        learnt = list(self.config.class_names or map(str, range(self.classes)))
+        columns = [k for k, name in enumerate(names) if name in learnt]
+        if columns:
+            found = found.clone()
+            found[:, columns] = self.model(images)[:, [learnt.index(names[k]) for k in columns]].to(found)
+        return found
 
     def deliverable(self) -> nn.Module:
         """CLIP with its prompts: normalised images in, class logits out."""

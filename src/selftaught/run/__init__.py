@@ -328,7 +328,15 @@ class Run:
                 self.report(say)
         return Found(judged.found)
 
-    def search(self, data: Any, query: str, *, count: int = 10, workers: int = -1) -> list[searching.Found]:
+    def search(
+        self,
+        data: Any,
+        query: str,
+        *,
+        count: int = 10,
+        workers: int = -1,
+        say: Callable[[str], None] | None = None,
+    ) -> list[searching.Found]:
         """The pictures of a source that a text fits best, by a run that knows words.
 
         Their embeddings are kept in the run's folder: what is new or changed is embedded at the next search.
@@ -338,12 +346,14 @@ class Run:
             query: such as "a red car at night".
             count: how many to find.
             workers: loader processes; -1 chooses.
+            say: told how many pictures are embedded first, and which could not be used.
 
         Raises:
             UserError: a run that knows no words, pictures of other channels, an empty query.
         """
         source = applying.open_input(data, self.method)
-        return searching.search(self.method, source, query, self.path / "index", k=count, workers=workers)[0]
+        options: dict[str, Any] = {"k": count, "workers": workers, "say": say}
+        return searching.search(self.method, source, query, self.path / "index", **options)[0]
 
     def classify(
         self, data: Any, classes: Iterable[str], *, templates: str = "plain", out: Any = None, workers: int = -1

@@ -32,7 +32,7 @@ class Options:
     Attributes:
         reference: source to search (geolocalisation, fairness-retrieval), or with the classes to learn (restricted,
             fairness-labels, hit-rate; default the run's own data); what the start of a fine-tuned run learnt from
-            (forgetting; default that run's data); further labelled sets, A,B (refinement); or a run to
+            (forgetting; default that run's data); further labelled sets, A,B (refinement, cross-set); or a run to
             compare with (unlearning).
         labels: YAML or JSON file: label set -> classes (fairness-labels), or class folder -> classes (restricted).
         by: columns of metadata.csv to part the images by; default those of the protocol that are there.

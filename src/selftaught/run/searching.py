@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,9 @@ class Index:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
-def open_index(method: Method, source: Source, folder: Path, *, workers: int = -1) -> Index:
+def open_index(
+    method: Method, source: Source, folder: Path, *, workers: int = -1, say: Callable[[str], None] | None = None
+) -> Index:
     """The index of a source: what ``folder`` holds of it already, and what has come or changed since.
 
     Args:
@@ -61,6 +65,7 @@ def open_index(method: Method, source: Source, folder: Path, *, workers: int = -
         source: pictures.
         folder: where indices lie.
         workers: loader processes; -1 chooses.
+        say: told how many pictures are embedded, and which could not be used.
 
     Raises:
         UserError: no picture that can be read; the folder can't be written to.
@@ -80,9 +85,14 @@ def open_index(method: Method, source: Source, folder: Path, *, workers: int = -
             rows[i] = known.vectors[j]
     skipped: list[tuple[str, str]] = []
     part = source.subset(fresh)
+    if fresh and say is not None:
+        say(f"{len(fresh):,} new or changed of {len(source):,} pictures: embedding them")
     for vectors, index, bad in stream(method, part, workers=workers, predict=True) if fresh else ():
         rows |= {fresh[int(i)]: vector for i, vector in zip(index, vectors, strict=True)}
         skipped += [(part.names[i], reason) for i, reason in bad]
+    if skipped and say is not None:
+        (name, reason), more = skipped[0], len(skipped) - 1
+        say(f"could not be used: {name} ({reason})" + f" and {more:,} more" * bool(more))
     if not rows:
         raise none_usable(source, skipped)
     kept = sorted(rows)
@@ -112,7 +122,7 @@ def _load(path: Path) -> Index | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             names, stamps, vectors = file["names"].tolist(), file["stamps"], file["vectors"]
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return Index(names, stamps, vectors) if len(names) == len(stamps) == len(vectors) else None
 
@@ -166,7 +176,14 @@ def nearest_rows(vectors: np.ndarray, queries: np.ndarray, k: int, *, exact: boo
 
 
 def search(
-    method: Method, source: Source, query: str, folder: Path, *, k: int = 10, workers: int = -1
+    method: Method,
+    source: Source,
+    query: str,
+    folder: Path,
+    *,
+    k: int = 10,
+    workers: int = -1,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[list[Found], Index]:
     """The pictures of a source that a text fits best.
 
@@ -176,6 +193,6 @@ def search(
     model = worded(method)
     if not query.strip():
         raise UserError("search for what? selftaught search RUN PICTURES 'a red car'")
-    index = open_index(method, source, folder, workers=workers)
+    index = open_index(method, source, folder, workers=workers, say=say)
     scores, rows = nearest_rows(index.vectors, model.embed_texts([query]).cpu().numpy(), k)
     return [Found(index.names[int(i)], float(s)) for i, s in zip(rows[0], scores[0], strict=True)], index

@@ -44,7 +44,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
         metavar="A=X,B=Y")  # fmt: skip
     add("--reference", "folder to search (geolocalisation, fairness-retrieval), class folders to learn the classes "
         "from (restricted, fairness-labels, hit-rate; default the run's data), what the start learnt from "
-         "(forgetting), further labelled sets A,B (refinement), or a run to compare with (unlearning)"
+         "(forgetting), further labelled sets A,B (refinement, cross-set), or a run to compare with (unlearning)"
     )  # fmt: skip
     add("--labels", "YAML or JSON: label set to classes (fairness-labels), or folder to classes (restricted)")
     add("--by", "columns of metadata.csv to part the images by", type=names, metavar="A,B")

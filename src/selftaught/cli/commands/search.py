@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import Any
 
 from selftaught.catalog.rules import Count, Workers
 from selftaught.cli._command import Command
@@ -21,7 +23,8 @@ def _call(options: argparse.Namespace) -> None:
     import selftaught
 
     run = selftaught.load(options.run)
-    for one in run.search(options.input, options.query, count=options.count, workers=options.workers):
+    told: dict[str, Any] = {"count": options.count, "workers": options.workers}
+    for one in run.search(options.input, options.query, say=lambda line: print(line, file=sys.stderr), **told):
         print(f"{one.score:.3f}  {one.name}")
 
 

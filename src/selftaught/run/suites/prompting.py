@@ -20,7 +20,7 @@ from selftaught.run.suites._suite import suite
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
 
-NAME = "base-to-new"
+NAME, CROSS = "base-to-new", "cross-set"
 HAND_MADE = "a photo of a {}."
 _LIMIT = 5000
 
@@ -35,13 +35,7 @@ def judge(bench: Bench) -> dict[str, Result]:
     Raises:
         UserError: a method without prompts, data without named classes.
     """
-    method: Any = bench.method
-    if not hasattr(method, "predict_words"):
-        raise UserError(f"--protocol {NAME} judges prompts: {method.slug} has none; selftaught train gopro --init RUN")
-    parts = samples.labelled_parts(bench.data, "image", bench.settings)
-    if parts is None or not parts[1].classes:
-        raise UserError(f"--protocol {NAME} needs named classes, {bench.data} has none: give class folders")
-    test = some(parts[1], _LIMIT)
+    method, test = _prompted(bench, NAME), _labelled(bench, bench.data, NAME)
     known = set(bench.classes or ())
     names = list(test.classes or ())
     found = {}
@@ -51,6 +45,50 @@ def judge(bench: Bench) -> dict[str, Result]:
         labels = np.asarray(test.labels)[index]
         found[kind] = base_to_new(logits, labels, np.array([name in known for name in names]))
     return found
+
+
+@suite(CROSS)
+def judge_cross_set(bench: Bench) -> dict[str, Result]:
+    """Accuracy of prompts on the data and on further sets (``--reference A,B``), beside the ``original`` CLIP's.
+
+    Sets of other classes make the cross-set protocol, the same classes in other domains the single-source one; each
+    set's classes are told from each other alone.
+
+    Raises:
+        UserError: a method without prompts, no further set, data without named classes.
+    """
+    method = _prompted(bench, CROSS)
+    if not bench.options.reference:
+        raise UserError(f"--protocol {CROSS} judges on other sets: name them with --reference A,B")
+    sets = [_labelled(bench, data, CROSS) for data in (bench.data, *str(bench.options.reference).split(","))]
+    named: dict[str, Source] = {}
+    for test in sets:
+        again = sum(test.name == other.name for other in named.values())
+        named[f"{test.name} ({again + 1})" if again else test.name] = test
+    found = {}
+    for kind, prompt in (("this", ""), ("original", HAND_MADE)) if bench.baselines else (("this", ""),):
+        answers: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for name, test in named.items():
+            bench.say(f"{CROSS}: {kind} on {name}")
+            logits, index = _scores(method, test, list(test.classes or ()), prompt)
+            answers[name] = logits, np.asarray(test.labels)[index]
+        found[kind] = evaluation.cross_set(answers)
+    return found
+
+
+def _prompted(bench: Bench, name: str) -> Any:
+    method: Any = bench.method
+    if not hasattr(method, "predict_words"):
+        raise UserError(f"--protocol {name} judges prompts: {method.slug} has none; selftaught train gopro --init RUN")
+    return method
+
+
+def _labelled(bench: Bench, data: Any, name: str) -> Source:
+    """Test samples of a set with named classes."""
+    parts = samples.labelled_parts(data, "image", bench.settings)
+    if parts is None or not parts[1].classes:
+        raise UserError(f"--protocol {name} needs named classes, {data} has none: give class folders")
+    return some(parts[1], _LIMIT)
 
 
 def _scores(method: Any, source: Source, names: list[str], prompt: str) -> tuple[np.ndarray, np.ndarray]:
