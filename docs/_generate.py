@@ -444,6 +444,7 @@ def robustness_tables(folder: Path = ROBUSTNESS) -> str:
         lost = [f"- {_cell(told)}".replace("\n", " ") for row in entry["rows"] for told in row.get("failures", [])]
         head = ["| attacked | tried | survived | on |", "|---|--:|--:|---|"]
         parts += [f"### {entry['about'].rstrip('.')}", "\n".join([*head, *rows])]
+        parts += [entry["note"]] if "note" in entry else []
         parts += (
             ["Not survived:", "\n".join(f"{line[:2]}`{line[2:].replace('`', '')}`" for line in lost)] if lost else []
         )

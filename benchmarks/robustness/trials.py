@@ -153,14 +153,26 @@ class Table:
 
     @contextlib.contextmanager
     def row(self, what: str) -> Iterator[Row]:
-        """A row; its numbers are printed when it is done."""
+        """A row; its numbers are printed and stored when it is done."""
         one = Row(what)
         self.rows.append(one)
         yield one
         print(f"{what:72s} tried {one.tried:4d}  survived {one.survived:4d}", flush=True)
+        self._write(part=True)
 
     def store(self, part: bool = False) -> int:
-        """Write NAME.json; returns how many attacks were not survived.
+        """Write NAME.json, and say so; returns how many attacks were not survived.
+
+        Args:
+            part: rows of another name that are stored already stay.
+        """
+        seconds = self._write(part)
+        lost = sum(row.tried - row.survived for row in self.rows)
+        print(f"{self.name}: {lost} of these not survived, {seconds} s; written to {self.name}.json")
+        return lost
+
+    def _write(self, part: bool) -> int:
+        """Write NAME.json; returns the seconds so far.
 
         Args:
             part: rows of another name that are stored already stay.
@@ -173,7 +185,6 @@ class Table:
             | ({"failures": [f[:300] for f in r.failures[:_SHOWN]]} if r.failures else {})
             for r in self.rows
         ]
-        lost = sum(row["tried"] - row["survived"] for row in rows)
         seconds = round(time.monotonic() - self.began)
         if part and path.is_file():
             stored = json.loads(path.read_text(encoding="utf-8"))
@@ -181,8 +192,7 @@ class Table:
             rows = [new.pop(row["what"], row) for row in stored["rows"]] + list(new.values())
         found = {"about": self.about, "date": today, "seconds": seconds, "machine": machine(), "rows": rows}
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        print(f"{self.name}: {lost} of these not survived, {seconds} s; written to {path.name}")
-        return lost
+        return seconds
 
 
 def load_all() -> None:

@@ -179,7 +179,8 @@ def running_away(row: Row, place: Path, run: Path) -> None:
 
         return main(["data", "check", str(wide)])
 
-    row.add("a table of a million columns", forked(bounded, seconds=60).fault)
+    trial = forked(bounded, seconds=60)  # data check ends with 1 where a file is unusable
+    row.add("a table of a million columns", "" if trial.code == 1 and "columns" in trial.out else trial.fault)
     header = place / "claims.npz"
     _boast(header)
     row.add("an npz that claims 27 TiB", refused(command("data", "check", header, seconds=60), place / "none"))

@@ -157,7 +157,8 @@ def signals_held() -> Iterator[None]:
     """Ctrl-C and SIGTERM that come meanwhile are acted on at the end.
 
     While processes are forked or taken down an exception out of a signal's handler is lost on the way, or leaves a lock
-    behind on which they wait for ever; and a process that was just forked would raise it a second time.
+    behind on which they wait for ever; and a process that was just forked would raise it a second time, or die of it
+    before `worker_init` tells it to leave signals to the parent. (There they are let through.)
     """
     if threading.current_thread() is not threading.main_thread():  # whoever owns it owns the signals
         yield
@@ -166,13 +167,21 @@ def signals_held() -> Iterator[None]:
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
     for signum in before:
         signal.signal(signum, lambda number, frame: came.append(number))
+    _blocked(True)
     try:
         yield
     finally:
+        _blocked(False)
         for signum, handler in before.items():
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
     if came:
         os.kill(os.getpid(), came[0])
+
+
+def _blocked(held: bool) -> None:
+    """Let Ctrl-C and SIGTERM wait, or through; processes that are forked begin as this one."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK if held else signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
 
 
 def worker_init(_: int) -> None:
@@ -191,6 +200,7 @@ def worker_init(_: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, wait)
+    _blocked(False)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
