@@ -11,7 +11,7 @@ from selftaught.data import Source
 from selftaught.engine.embedding import none_usable
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
-from selftaught.evaluation.prompts import base_to_new
+from selftaught.evaluation.prompts import base_to_new, cross_set
 from selftaught.run import samples
 from selftaught.run.contenders import some
 from selftaught.run.features import through
@@ -72,7 +72,7 @@ def judge_cross_set(bench: Bench) -> dict[str, Result]:
             bench.say(f"{CROSS}: {kind} on {name}")
             logits, index = _scores(method, test, list(test.classes or ()), prompt)
             answers[name] = logits, np.asarray(test.labels)[index]
-        found[kind] = evaluation.cross_set(answers)
+        found[kind] = cross_set(answers)
     return found
 
 
