@@ -127,11 +127,13 @@ def test_location_without_crops_is_refused_and_both_goes_by_features() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"view_device": "model"}])
-def test_it_learns_photographs(options: dict, tmp_path) -> None:
-    """First order, which learns faster; that the second order learns, too, is shown where the objective is tested."""
-    options = options | {"second_order": False}
-    common = {"augment": "grey", "crop": 0.2, "steps": 80, "knn_every": 0, "quiet": True, "loggers": ["none"]}
-    run = selftaught.train("lvm-med", "photos?train=80&test=30", out=str(tmp_path / "run"), **common | options)
+def test_it_learns_photographs(tmp_path) -> None:
+    """First order, which learns faster; that the second order learns, too, is shown where the objective is tested.
+
+    Views made on the model's device; those of the loader are what all other tests learn from.
+    """
+    options = {"second_order": False, "view_device": "model"}
+    common = {"augment": "grey", "crop": 0.2, "steps": 50, "knn_every": 0, "quiet": True, "loggers": ["none"]}
+    run = selftaught.train("lvm-med", "photos?train=60&test=30", out=str(tmp_path / "run"), **common | options)
     found = run.evaluate(protocols=["knn"])["knn"]
     assert found["this"]["accuracy"].mean > found["random"]["accuracy"].mean + 0.05
