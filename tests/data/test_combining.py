@@ -182,7 +182,7 @@ def test_a_pair_is_not_packed_without_its_other_half(tmp_path: Path) -> None:
     pairs = open_source({"a": tmp_path / "x", "b": tmp_path / "x"}, split="all")
     with pytest.raises(UserError, match="its samples have b besides images; go without the cache"):
         pack(pairs, 16, tmp_path / "packs")
-    with pytest.raises(UserError, match="only images are packed, not series"):
+    with pytest.raises(UserError, match="only images and clips are packed, not series"):
         pack(series(), 16, tmp_path / "packs")
     alone = images(tmp_path / "x", ["1.png"])
     alone.values = {"age": np.ones(1)}

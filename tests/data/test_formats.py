@@ -59,7 +59,7 @@ def test_a_new_format_needs_no_other_edit(tmp_path: Path, monkeypatch: pytest.Mo
     dots = Format("points", 5, (".dots",), file=open_dots, folder=open_dot_folder, scheme="dots", address=_address)
     monkeypatch.setattr(opening, "FORMATS", (*FORMATS, dots))
     one = open_source(f"{tmp_path / 'a.dots'}?scale=2", split="all")
-    assert one.describe() == "a.dots: 1 point clouds, 3 channels"
+    assert one.describe() == "a.dots: 1 point cloud, 3 channels"
     np.testing.assert_array_equal(one.read(0), [[2, 4, 6], [8, 10, 12]])
     assert len(open_source(tmp_path, split="all")) == 2
     assert open_source(f"dots:{tmp_path / 'b.dots'}", split="all").names == ["b.dots"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.data.label_noise import WRONG, Mislabelled, Relabelled
 from selftaught.data.source import Source, require_labels
 from selftaught.data.spec import near
@@ -80,7 +81,7 @@ def corrected(source: Source, corrections: dict[str, str], whole: Source, where:
     if not gone.any() and np.array_equal(changed, labels):
         return source
     count, away = int((changed != labels)[~gone].sum()), int(gone.sum())
-    told = f"{count:,} label{'s' * (count != 1)} corrected"
+    told = f"{plural(count, 'label')} corrected"
     found: Source = Relabelled(source, changed, told)
     if isinstance(source, Mislabelled):
         found.values = dict(source.values) | {WRONG: (changed != source.parent.labels).astype(np.float32)}

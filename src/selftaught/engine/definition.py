@@ -316,7 +316,9 @@ class Definition(L.LightningModule):
             return max(1, self._planned[0])
         if self._trainer is None:
             return 1
-        batches, epochs, steps = self._loader()[1], self.trainer.max_epochs, self.trainer.max_steps
+        stream = getattr(getattr(self.trainer, "datamodule", None), "total_batches", None)
+        batches = self._loader()[1] if stream is None else stream  # no loader of ours before its checkpoint is read
+        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
         ends = [batches * epochs / self.accumulate] if epochs is not None and epochs >= 0 else []
         total = min([*ends, *([steps] if steps >= 0 else [])], default=math.inf)
         if total == math.inf:

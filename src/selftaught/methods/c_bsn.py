@@ -23,6 +23,7 @@ from torch.nn.functional import pad
 from selftaught import networks, objectives, views
 from selftaught.catalog.rules import Count, NonNegative, Share
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Schedule
+from selftaught.objectives.c_bsn import patch_statistics
 from selftaught.views import Pipeline
 
 __all__ = ["CBSN"]
@@ -150,7 +151,7 @@ class Denoiser(nn.Module):
     def forward(self, image: Tensor, tile: int = 0) -> Tensor:
         """Denoise (N,C,H,W) float images in [0, 1]; ``tile`` is the largest side of one pass, 0 for no limit."""
         height, width = image.shape[-2:]
-        mean, std = objectives.patch_statistics(image)
+        mean, std = patch_statistics(image)
         down, right = (-height) % self.stride, (-width) % self.stride
         edge = min(_REFLECT, height - 1, width - 1)
         edge -= edge % self.stride

@@ -17,7 +17,6 @@ __all__ = [
     "denormalise_patch",
     "draw_subsample",
     "normalise_patch",
-    "patch_statistics",
     "random_subsample",
     "s2b",
 ]
