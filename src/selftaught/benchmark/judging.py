@@ -17,6 +17,7 @@ from selftaught.benchmark.mixture import limited
 from selftaught.data import Source
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
+from selftaught.evaluation.finetune import finetune
 from selftaught.evaluation.linear import linear
 from selftaught.evaluation.ood import detection, make_scorer
 
@@ -162,7 +163,7 @@ def _finetune(run: Any, found: Embedded, picked: np.ndarray, seed: int, recipe: 
     (x, y), (test_x, test_y) = _images(run.method, train), _images(run.method, test)
     encoder = run.method.encoder if run.method.output == "classes" else run.method.deliverable()
     options = {"recipe": recipe, "seed": seed, "pixels": run.method.pixel_range}
-    return evaluation.finetune(encoder, x, y, test_x, test_y, **options)
+    return finetune(encoder, x, y, test_x, test_y, **options)
 
 
 def _images(method: Any, source: Source) -> tuple[Any, np.ndarray]:

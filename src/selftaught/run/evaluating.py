@@ -14,6 +14,7 @@ from selftaught.data import Source, open_source
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
+from selftaught.evaluation.finetune import finetune
 from selftaught.evaluation.restricted import matching
 from selftaught.run import samples, suites
 from selftaught.run.bench import Bench, Options
@@ -264,7 +265,7 @@ def _finetune(model: Method, parts: tuple[Source, Source], options: Options) -> 
         with torch.inference_mode():
             inputs = torch.cat([model.inputs(model.prepare(batch)) for batch in batches])
         arrays += [inputs.clone(), torch.cat([b["label"] for b in batches]).numpy()]
-    return evaluation.finetune(model.deliverable(), *arrays, pixels=model.pixel_range, **changes)
+    return finetune(model.deliverable(), *arrays, pixels=model.pixel_range, **changes)
 
 
 def _as_classifier(protocol: evaluation.Protocol, model: Method, part: Source, bench: Bench) -> Result:

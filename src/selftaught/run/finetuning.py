@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftaught import evaluation
 from selftaught.data import Source
 from selftaught.engine.batches import render_sample, stack_views
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError
 from selftaught.evaluation import Result
+from selftaught.evaluation.finetune import finetune
 
 __all__ = ["finetune_views"]
 
@@ -41,9 +41,7 @@ def finetune_views(model: Method, parts: tuple[Source, Source], *, seed: int = 0
     assert train.labels is not None
     assert test.labels is not None
     fixed: dict[str, Any] = {"test_views": views, "seed": seed, "device": model.device}
-    return evaluation.finetune(
-        model.deliverable(), random_views, train.labels, even_views, test.labels, **fixed | options
-    )
+    return finetune(model.deliverable(), random_views, train.labels, even_views, test.labels, **fixed | options)
 
 
 def _views(model: Method, source: Source, rows: Tensor, recipe: Any, rng: np.random.Generator) -> list[Tensor]:

@@ -18,6 +18,7 @@ from selftaught.data import Source, from_unit, open_source, to_unit
 from selftaught.data.pixels import conform
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
+from selftaught.evaluation.restored_video import restored_video
 from selftaught.networks import tiled
 from selftaught.report import images as pictures
 from selftaught.run.applying import Applied, Job, Skipped, adapt
@@ -103,9 +104,7 @@ class Clip(Output):
         options = (method.judged() if hasattr(method, "judged") else {}) | bench.options.compared()
         clean, names = [row.clean for row in rows], [row.name for row in rows]
         result = {
-            kind: evaluation.restored_video(
-                [getattr(row, kind) for row in rows], clean, data_range=1.0, names=names, **options
-            )
+            kind: restored_video([getattr(row, kind) for row in rows], clean, data_range=1.0, names=names, **options)
             for kind in ("this", "raw")
         }
         note = f"{plural(len(lost), 'clip')} left out ({lost[0][0]}: {lost[0][1]})" if lost else ""
@@ -297,7 +296,7 @@ def _own_psnr(bench: Bench) -> evaluation.Number | None:
     if not rows:
         return None
     this, clean = [row.this for row in rows], [row.clean for row in rows]
-    return evaluation.restored_video(this, clean, data_range=1.0, lpips="off")["psnr"]
+    return restored_video(this, clean, data_range=1.0, lpips="off")["psnr"]
 
 
 def restored_row(method: Any, source: Any, i: int, clean: Source | None) -> Row:

@@ -17,6 +17,7 @@ from selftaught.data.intrinsics import camera_names, read_intrinsics
 from selftaught.data.snippets import FLAT_PICTURE, measured_motion
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
+from selftaught.evaluation.depth import depth as judged_depth
 from selftaught.report import images as pictures
 from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.layout import write_json
@@ -101,7 +102,7 @@ class Depth(Output):
                 altered = protocol == "depth-weather"
                 maps = [_flat(row) if method is None else _estimate_row(method, row, altered) for row in rows]
                 crop = bench.method.config.crop
-                made = evaluation.depth(maps, truths, masks=_whole(masks, truths), names=names, crop=crop)
+                made = judged_depth(maps, truths, masks=_whole(masks, truths), names=names, crop=crop)
                 found[protocol][kind] = made.noted(f"{plural(len(lost), 'clip')} left out" if lost else "")
                 if kind == "this" and (not shown or not altered):
                     shown = maps

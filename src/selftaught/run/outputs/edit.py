@@ -17,6 +17,7 @@ from selftaught.data import Source, open_source
 from selftaught.data.editing import EDITED, INSTRUCTION, TARGET
 from selftaught.engine.batches import render_sample, stack_views
 from selftaught.errors import SampleError, UserError
+from selftaught.evaluation.editing import editing as judged_edits
 from selftaught.report import images as pictures
 from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.outputs import _folder
@@ -151,7 +152,7 @@ def _judged(method: Any, batches: list[dict[str, Any]], made: list[Tensor]) -> e
             found.append((logits[..., 0] - logits[..., 1]).sigmoid().cpu())
     said = {name: torch.cat(found).double().numpy() for name, found in parts.items()}
     truth = _pixels([b[EDITED] for b in batches]) if EDITED in batches[0] else None
-    return evaluation.editing(
+    return judged_edits(
         _pixels([b["image"] for b in batches]),
         _pixels(made),
         followed=said["second"][:, 0],

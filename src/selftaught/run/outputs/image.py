@@ -21,6 +21,9 @@ from selftaught.data.pixels import conform
 from selftaught.data.text_boxes import detect_text
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError, require
+from selftaught.evaluation.multi_output import multi_output
+from selftaught.evaluation.residual_text import residual_text
+from selftaught.evaluation.restoration import restoration
 from selftaught.networks import tiled
 from selftaught.report import images as pictures
 from selftaught.run import samples
@@ -89,9 +92,7 @@ class Image(Output):
         method: Any = bench.method
         options = (method.judged() if hasattr(method, "judged") else {}) | bench.options.compared()
         result = {
-            kind: evaluation.restoration(
-                [getattr(row, kind) for row in rows], clean, data_range=1.0, names=names, **options
-            )
+            kind: restoration([getattr(row, kind) for row in rows], clean, data_range=1.0, names=names, **options)
             for kind in ("this", "raw")
         }
         result = {kind: one.noted(_left_out(lost)) for kind, one in result.items()}
@@ -99,7 +100,7 @@ class Image(Output):
         several = [row.answers for row in rows if row.answers is not None]
         if several:
             single = getattr(method, "chosen", None)
-            found["heads"] = {"this": evaluation.multi_output(several, clean, single=single, names=names)}
+            found["heads"] = {"this": multi_output(several, clean, single=single, names=names)}
         if "residual-text" in known:
             found |= _residual_text(bench, rows)
         worst = np.argsort(result["this"].figures["per_image"]["psnr"], kind="stable")[:_SHOWN]
@@ -247,7 +248,7 @@ def _residual_text(bench: Bench, rows: list[Row]) -> dict[str, dict[str, evaluat
     before, clean = [row.raw for row in rows], [row.clean for row in rows]
     options: dict[str, Any] = {"clean": clean, "names": [row.name for row in rows]}
     result = {
-        kind: evaluation.residual_text(before, [getattr(row, kind) for row in rows], detector, **options)
+        kind: residual_text(before, [getattr(row, kind) for row in rows], detector, **options)
         for kind in ("this", "raw")
     }
     return {"residual-text": result}

@@ -19,6 +19,7 @@ from selftaught.data.space import nifti_bytes, plain_space
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
+from selftaught.evaluation.volume_dice import volume_dice
 from selftaught.report import images as pictures
 from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.outputs import _folder
@@ -168,7 +169,7 @@ def _dice(method: Any, source: Source) -> tuple[Result, list[list[str]]]:
     if not made:
         first = f" ({lost[0][0]}: {lost[0][1]})" if lost else ""
         raise UserError(f"{source.name}: no volume can be judged{first}")
-    result = evaluation.volume_dice(made, truths, structures=method.structures, names=names)
+    result = volume_dice(made, truths, structures=method.structures, names=names)
     notes = [f"{plural(len(lost), 'volume')} left out ({lost[0][0]}: {lost[0][1]})"] if lost else []
     notes += (
         [f"numbers in masks that the network doesn't know, taken as background: {sorted(strange)}"] if strange else []

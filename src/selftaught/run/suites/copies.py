@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selftaught import evaluation
 from selftaught.data import open_copies
 from selftaught.evaluation import Result
+from selftaught.evaluation.copy_detection import copy_detection
 from selftaught.run import contenders, samples
 from selftaught.run.suites._suite import suite
 
@@ -41,6 +41,6 @@ def _copies(bench: Bench) -> dict[str, Result]:
             groups.append(copies.query_groups[block][index])
             blocks += [block] * len(index)
         arrays = (database, copies.groups[at], np.concatenate(queries), np.concatenate(groups))
-        result = evaluation.copy_detection(*arrays, distractors=others, blocks=blocks)
+        result = copy_detection(*arrays, distractors=others, blocks=blocks)
         found[contender.kind] = result.noted(note)
     return found

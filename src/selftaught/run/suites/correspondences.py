@@ -16,6 +16,7 @@ from selftaught.data.pixels import conform
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
+from selftaught.evaluation.correspondence import correspondence
 from selftaught.run.contenders import some
 from selftaught.run.suites._suite import suite
 from selftaught.run.suites.dense import mapped_models, side_of
@@ -44,11 +45,11 @@ def judge(bench: Bench) -> dict[str, Result]:
         here, there = (_through(network, method, views) for views in (first, second))
         grid = (here.shape[2], here.shape[3])
         where = _places(moves, grid)
-        found[kind] = evaluation.correspondence(here, there, where)
+        found[kind] = correspondence(here, there, where)
         if kind == "this" and bench.baselines:
             bench.say(f"{NAME}: raw")
             here, there = (_pixels(method.normalise(views), grid) for views in (first, second))
-            found["raw"] = evaluation.correspondence(here, there, where)
+            found["raw"] = correspondence(here, there, where)
     return {kind: found[kind] for kind in ("this", "random", "raw") if kind in found}
 
 

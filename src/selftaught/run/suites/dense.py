@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftaught import evaluation
 from selftaught.data import Source, as_uint8, open_source
 from selftaught.data.pixels import conform
 from selftaught.engine.embedding import check_channels, none_usable
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
+from selftaught.evaluation.segmentation import segmentation
+from selftaught.evaluation.segmentation_knn import segmentation_knn
 from selftaught.run.contenders import some
 from selftaught.run.suites._suite import suite
 
@@ -35,7 +36,7 @@ def judge(bench: Bench) -> dict[str, Result]:
         UserError: data without image and mask, an encoder without maps, samples that can't be read.
     """
     options = {"head": bench.options.head, "seed": bench.settings.seed}
-    return {kind: evaluation.segmentation(*inputs, **options) for kind, inputs in _inputs(NAME, bench)}
+    return {kind: segmentation(*inputs, **options) for kind, inputs in _inputs(NAME, bench)}
 
 
 @suite(NEIGHBOURS)
@@ -45,7 +46,7 @@ def judge_neighbours(bench: Bench) -> dict[str, Result]:
     Raises:
         UserError: as `judge`.
     """
-    return {kind: evaluation.segmentation_knn(*inputs) for kind, inputs in _inputs(NEIGHBOURS, bench)}
+    return {kind: segmentation_knn(*inputs) for kind, inputs in _inputs(NEIGHBOURS, bench)}
 
 
 def _inputs(name: str, bench: Bench) -> Iterator[tuple[str, tuple[Any, ...]]]:

@@ -14,6 +14,7 @@ from selftaught._words import plural
 from selftaught.data import Source
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
+from selftaught.evaluation.front_frozen import front_frozen
 from selftaught.run import contenders, samples
 from selftaught.run.suites._suite import suite
 
@@ -68,7 +69,7 @@ def _finetuned(model: Any, train: Source, test: Source, fraction: float, seed: i
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = networks.DeviceClassifier(encoder, classes)
-    result = evaluation.front_frozen(
+    result = front_frozen(
         classifier, _windows(model, train), labels, _windows(model, test), np.asarray(test.labels),
         epochs=epochs, groups=test.groups, seed=seed,
     )  # fmt: skip

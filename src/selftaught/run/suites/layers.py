@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from selftaught import evaluation
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
+from selftaught.evaluation.layerwise import layerwise
 from selftaught.run import contenders, samples
 from selftaught.run.suites._suite import suite
 
@@ -30,5 +30,5 @@ def _layerwise(bench: Bench) -> dict[str, Result]:
     found = {}
     for contender in bench.each(name, train):
         (x, at), (tx, index) = (contender.layers(part, bench.options.cells()) for part in (train, test))
-        found[contender.kind] = evaluation.layerwise(x, train.labels[at], tx, test.labels[index])
+        found[contender.kind] = layerwise(x, train.labels[at], tx, test.labels[index])
     return found

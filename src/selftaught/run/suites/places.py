@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from selftaught import evaluation
 from selftaught.data import LOCATIONS, open_source, read_metadata
 from selftaught.evaluation import Result
+from selftaught.evaluation.geolocalisation import geolocalisation
 from selftaught.run.suites._folders import folder_of, whole
 from selftaught.run.suites._suite import suite
 
@@ -33,5 +33,5 @@ def _places(bench: Bench) -> dict[str, Result]:
     found = {}
     for contender in bench.each(name, database):
         (x, at), (tx, index) = contender.features(database), contender.features(asked)
-        found[contender.kind] = evaluation.geolocalisation(x, known[at], tx, wanted[index])
+        found[contender.kind] = geolocalisation(x, known[at], tx, wanted[index])
     return found

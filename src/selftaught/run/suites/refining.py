@@ -8,6 +8,7 @@ from selftaught import evaluation
 from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
+from selftaught.evaluation.refinement import refinement
 from selftaught.run import samples
 from selftaught.run.contenders import some
 from selftaught.run.features import embed
@@ -55,4 +56,4 @@ def judge(bench: Bench) -> dict[str, Result]:
             assert ty is not None
             sides[side].append(evaluation.linear_early_stop(x, y, tx, ty, seeds=bench.seeds))
     note = f"{plural(len(named), 'data set')} ({', '.join(named)}) by {bench.seeds} seeds"
-    return {"this": evaluation.refinement(sides["this"], sides["start"], note=note)}
+    return {"this": refinement(sides["this"], sides["start"], note=note)}

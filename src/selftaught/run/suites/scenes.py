@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftaught import evaluation
 from selftaught.data import Source, open_source
 from selftaught.data.clouds import LABEL_OF_POINTS
 from selftaught.data.kinds.points import unpack
@@ -17,6 +16,8 @@ from selftaught.data.rgbd import rgbd_of
 from selftaught.engine.embedding import none_usable
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
+from selftaught.evaluation.scene_detection import scene_detection
+from selftaught.evaluation.scene_segmentation import scene_segmentation
 from selftaught.run.contenders import some
 from selftaught.run.features import batches_of
 from selftaught.run.suites._suite import suite
@@ -50,7 +51,7 @@ def judge_segmentation(bench: Bench) -> dict[str, Result]:
         bench.say(f"{SEGMENTATION}: {kind}")
         x, y = _points_of(bench, method, train)
         tx, ty = _points_of(bench, method, test)
-        found[kind] = evaluation.scene_segmentation(np.concatenate(x), np.concatenate(y), tx, ty)
+        found[kind] = scene_segmentation(np.concatenate(x), np.concatenate(y), tx, ty)
     return found
 
 
@@ -73,7 +74,7 @@ def judge_detection(bench: Bench) -> dict[str, Result]:
         if getattr(method, "point_encoder", None) is None:
             raise UserError("tokens of pictures have no place in space; judge it by scene-segmentation")
         (x, boxes), (tx, test_boxes) = (_boxes_of(method, part) for part in (train, test))
-        found[kind] = evaluation.scene_detection(
+        found[kind] = scene_detection(
             method.deliverable(), x, boxes, tx, test_boxes, source.box_classes, seed=bench.settings.seed
         )
     return found

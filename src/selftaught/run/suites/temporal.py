@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from selftaught import evaluation
 from selftaught.data import EmptyPartError, Source, open_source
 from selftaught.data.combining import Retimed
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
+from selftaught.evaluation.temporal import temporal
 from selftaught.run.bench import Bench
 from selftaught.run.contenders import Contender, some
 from selftaught.run.suites._suite import suite
@@ -47,7 +47,7 @@ def judge(bench: Bench) -> dict[str, Result]:
     found = {}
     for contender in bench.each(NAME, kept[0]):
         sides = [{way: _features(contender, Retimed(part, way, length)) for way in ways} for part in kept]
-        found[contender.kind] = evaluation.temporal(*(_alike(side) for side in sides))
+        found[contender.kind] = temporal(*(_alike(side) for side in sides))
     return found
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from selftaught import evaluation
 from selftaught.data import Source
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
+from selftaught.evaluation.label_noise import label_noise
 from selftaught.objectives import majority_agreement
 from selftaught.run import samples
 from selftaught.run.contenders import some
@@ -149,16 +149,16 @@ def judge(bench: Bench) -> dict[str, Result]:
     found = {}
     mine = weigh(bench.method, source, bench.classes)
     flags = wrong[mine.index] > 0
-    found["this"] = evaluation.label_noise(mine.weight, flags, others={"confidence": mine.confidence})
+    found["this"] = label_noise(mine.weight, flags, others={"confidence": mine.confidence})
     if bench.baselines:
         bench.say(f"{NAME}: untrained")
         fresh = bench.untrained()
         calibrate(fresh, source)
         other = weigh(fresh, source, bench.classes)
-        found["random"] = evaluation.label_noise(other.weight, wrong[other.index] > 0)
+        found["random"] = label_noise(other.weight, wrong[other.index] > 0)
         bench.say(f"{NAME}: raw")
         ranked, at, how = ranked_by_other(bench.method, source)
-        result = evaluation.label_noise(ranked, wrong[at] > 0)
+        result = label_noise(ranked, wrong[at] > 0)
         found["raw"] = Result(result.name, result.numbers, figures=result.figures, note=how)
     return found
 
