@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kills import GRID
-from trials import Row, Table, Trial, command, forked, start
+from trials import Row, Table, Trial, command, start, tiny_run
 
-from tests.harness import TINY_RUNS, train_tiny
+from tests.harness import TINY_RUNS
 
 ROOM = 96 << 20
 FREE = (0, 12 << 10, 150 << 10)
@@ -98,14 +98,6 @@ def commands(place: Path) -> dict[str, tuple[list[str], Path | None]]:
     """Command -> its arguments, and the run that it needs."""
     runs = place / "runs"
 
-    def run_of(kind: str) -> Path:
-        out = runs / kind.replace(",", "").replace(" ", "-")
-        if not (out / "state.json").exists():
-            trial = forked(lambda: train_tiny(kind, out, runs) and 0)
-            if trial.code != 0:
-                raise RuntimeError(f"{kind}: {trial.err[-2000:]}")
-        return out
-
     found: dict[str, tuple[list[str], Path | None]] = {}
     for kind, options in TRAIN.items():
         tiny = TINY_RUNS[kind]
@@ -117,18 +109,21 @@ def commands(place: Path) -> dict[str, tuple[list[str], Path | None]]:
         more = [part for k, v in tiny.more.items() for part in (f"--{k}", str(v))]
         for out in tiny.outs:
             found[f"apply, {kind}, to {out}"] = (
-                ["apply", "run", tiny.input(runs), "--out", out, "--workers", "0", *more], run_of(kind),
+                ["apply", "run", tiny.input(runs), "--out", out, "--workers", "0", *more], tiny_run(runs, kind),
             )  # fmt: skip
     found["apply, embeddings, to .csv"] = (
-        ["apply", "run", "digits?n=60", "--out", "e.csv", "--workers", "0"], run_of("encoder"),
+        ["apply", "run", "digits?n=60", "--out", "e.csv", "--workers", "0"], tiny_run(runs, "encoder"),
     )  # fmt: skip
     for kind in ("encoder", "classifier", "image and text"):
-        found[f"evaluate, {kind}"] = (["evaluate", "run"], run_of(kind))
+        found[f"evaluate, {kind}"] = (["evaluate", "run"], tiny_run(runs, kind))
     for form in ("timm", "safetensors", "onnx"):
-        found[f"export to {form}"] = (["export", "run", "--format", form, "--out", "exported"], run_of("encoder"))
-    found["report"] = (["report", "run"], run_of("encoder"))
-    found["train --resume of a finished run"] = (["train", "--resume", "run", "--quiet"], run_of("encoder"))
-    found["search"] = (["search", "run", "scenes?train=4&test=2", "red"], run_of("image and text"))
+        found[f"export to {form}"] = (
+            ["export", "run", "--format", form, "--out", "exported"],
+            tiny_run(runs, "encoder"),
+        )
+    found["report"] = (["report", "run"], tiny_run(runs, "encoder"))
+    found["train --resume of a finished run"] = (["train", "--resume", "run", "--quiet"], tiny_run(runs, "encoder"))
+    found["search"] = (["search", "run", "scenes?train=4&test=2", "red"], tiny_run(runs, "image and text"))
     grey, walks = TINY_RUNS["restorer"].source(runs), TINY_RUNS["depth"].source(runs)
     found["degrade blur"] = (["degrade", "blur?size=5&shortest=2", grey, "out"], None)
     found["degrade rolling-shutter"] = (["degrade", "rolling-shutter?readout=2", walks, "out"], None)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trials import Table, Trial, command, forked, start
+from trials import Table, Trial, command, forked, start, tiny_run
 
 from tests.harness import TINY_RUNS, killing, train_tiny
 
@@ -209,16 +209,8 @@ def others(table: Table, place: Path, only: str) -> None:
     """Apply of every kind of output, evaluate, export, report, degrade, curate and a grid."""
     runs = place / "runs"
 
-    def run_of(kind: str) -> Path:
-        out = runs / kind.replace(",", "").replace(" ", "-")
-        if not (out / "state.json").exists():
-            trial = forked(lambda: train_tiny(kind, out, runs) and 0)
-            if trial.code != 0:
-                raise RuntimeError(f"{kind}: {trial.err[-2000:]}")
-        return out
-
     def with_run(kind: str) -> Callable[[Path], None]:
-        return lambda folder: shutil.copytree(run_of(kind), folder / "run") and None
+        return lambda folder: shutil.copytree(tiny_run(runs, kind), folder / "run") and None
 
     def wanted(what: str) -> bool:
         return only in what

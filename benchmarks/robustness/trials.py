@@ -195,6 +195,18 @@ class Table:
         return seconds
 
 
+def tiny_run(runs: Path, kind: str) -> Path:
+    """The folder of a tiny run of that kind, trained in a process of its own when it is first asked for."""
+    from tests.harness import train_tiny
+
+    out = runs / kind.replace(",", "").replace(" ", "-")
+    if not (out / "state.json").exists():
+        trial = forked(lambda: train_tiny(kind, out, runs) and 0)
+        if trial.code != 0:
+            raise RuntimeError(f"{kind}: {trial.err[-2000:]}")
+    return out
+
+
 def load_all() -> None:
     """Load what every command needs, once, so that a trial does not: what tiny runs loaded in a process of their own.
 

@@ -39,3 +39,15 @@ def folder_of(root: Path, names: list[str]) -> Path:
     for k, name in enumerate(names):
         write(root / name, picture(20, 24, 3, seed=k))
     return root
+
+
+def damage_file(file: Path, damage: str) -> None:
+    """Take a file away ("gone"), its last byte ("short"), or flip the bits of one in its middle (anything else)."""
+    data = bytearray(file.read_bytes())
+    if damage == "gone":
+        file.unlink()
+    elif damage == "short":
+        file.write_bytes(data[:-1])
+    else:
+        data[len(data) // 2] ^= 0xFF
+        file.write_bytes(data)

@@ -14,7 +14,7 @@ import pytest
 from selftaught.data import PackedSource, _packing, as_uint8, cache, open_source, pack
 from selftaught.data.cache import reduce_to
 from selftaught.errors import SampleError, UserError
-from tests.data.helpers import encode, folder_of, picture, write
+from tests.data.helpers import damage_file, encode, folder_of, picture, write
 
 
 @pytest.fixture
@@ -121,14 +121,7 @@ def test_a_damaged_pack_is_made_again(folder, tmp_path, damage):
     where = pack(source, 64, tmp_path / "packs").folder
     files = {"index": "index.npz", "head": "pack.json", "samples": "samples.json"}
     file = where / files.get(damage, "pixels.bin")
-    data = bytearray(file.read_bytes())
-    if damage == "gone":
-        file.unlink()
-    elif damage == "short":
-        file.write_bytes(data[:-1])
-    else:
-        data[len(data) // 2] ^= 0xFF
-        file.write_bytes(data)
+    damage_file(file, damage)
     again = pack(source, 64, tmp_path / "packs")
     for i in (0, 1, 3):
         np.testing.assert_array_equal(again.read(i), source.read(i))

@@ -14,7 +14,7 @@ import selftaught
 from selftaught.data import Grouped, PackedClips, open_source, pack, packed_clips
 from selftaught.data.cache import reduce_to
 from selftaught.errors import SampleError, UserError
-from tests.data.helpers import folder_of
+from tests.data.helpers import damage_file, folder_of
 from tests.data.test_video import write_video
 
 
@@ -125,14 +125,7 @@ def test_a_damaged_pack_is_made_again(tmp_path: Path, damage: str) -> None:
     source = open_source(tmp_path / "v", split="all")
     where = pack(source, 24, tmp_path / "packs").folder
     file = where / ("index.npz" if damage == "index" else "pixels.bin")
-    data = bytearray(file.read_bytes())
-    if damage == "gone":
-        file.unlink()
-    elif damage == "short":
-        file.write_bytes(data[:-1])
-    else:
-        data[len(data) // 2] ^= 0xFF
-        file.write_bytes(data)
+    damage_file(file, damage)
     np.testing.assert_array_equal(pack(source, 24, tmp_path / "packs").read(0), at_size(source, 0, 24))
 
 

@@ -75,9 +75,12 @@ def test_a_process_does_not_lock_twice_and_frees_only_its_own_file(tmp_path: Pat
 
 
 def test_only_the_first_process_of_a_run_locks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
-    with another_process(tmp_path), locks.training_in(tmp_path):
-        pass
+    with another_process(tmp_path) as (holder, _):
+        with pytest.raises(UserError, match="is training in it"):
+            locks.training_in(tmp_path).__enter__()
+        monkeypatch.setenv("RANK", "1")
+        with locks.training_in(tmp_path):
+            assert locks.holder(tmp_path / locks.LOCK).startswith(f"process {holder} on ")
 
 
 def test_training_in_a_folder_in_use_names_who_uses_it(tiny_run, monkeypatch: pytest.MonkeyPatch) -> None:

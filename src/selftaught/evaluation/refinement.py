@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from selftaught.errors import UserError
 from selftaught.evaluation._inputs import Array, code_labels, feature_pair, validation_folds
 from selftaught.evaluation._protocol import protocol
-from selftaught.evaluation.classification import confusion_matrix
+from selftaught.evaluation.classification import confusion_matrix, confusion_statistics
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["linear_early_stop", "refinement", "signed_rank"]
@@ -109,8 +109,7 @@ def _probe(
 
 def _balanced(truth: np.ndarray, predicted: np.ndarray, k: int) -> float:
     counts = confusion_matrix(truth, predicted, k)
-    there = counts.sum(1) > 0
-    return float((counts.diagonal()[there] / counts.sum(1)[there]).mean())
+    return confusion_statistics(counts.sum(1), counts.sum(0), counts.diagonal())["balanced_accuracy"]
 
 
 def _measures(scores: np.ndarray, truth: np.ndarray) -> dict[str, float]:

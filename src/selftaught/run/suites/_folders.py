@@ -46,10 +46,16 @@ def groups_of(
 
 
 def whole(folder: Path) -> Source:
+    """All images of a folder."""
     return open_source(str(folder), modality="image", split="all")
 
 
 def folder_of(reference: Any) -> Path:
+    """The folder that ``--reference`` names.
+
+    Raises:
+        UserError: it isn't one.
+    """
     path = expanded(reference) if isinstance(reference, str | Path) else None
     if path is None or not path.is_dir():
         raise UserError(f"--reference {reference}: no such folder")
@@ -57,6 +63,11 @@ def folder_of(reference: Any) -> Path:
 
 
 def mapping_in(path: str | Path) -> dict[str, tuple[str, ...]]:
+    """Name -> names of classes, of a YAML or JSON file.
+
+    Raises:
+        UserError: another content.
+    """
     content = read_yaml(expanded(path))
     found = {str(name): (v,) if isinstance(v, str) else v for name, v in content.items()}
     for name, names in found.items():
