@@ -114,10 +114,10 @@ def _windows(source: Source) -> _Found | None:
         return None
     numbers, counts = np.unique(source.groups, return_counts=True)
     rows = np.flatnonzero(source.groups == numbers[counts.argmax()])
-    rows = rows[[at for at in range(len(rows)) if _seconds(source, int(rows[at])) is not None]]
-    if len(rows) < _LEAST:
+    known = {int(i): span for i in rows if (span := _seconds(source, int(i))) is not None}
+    if len(known) < _LEAST:
         return None
-    spans = np.array([_seconds(source, int(i)) for i in rows])
+    rows, spans = np.array(list(known)), np.array(list(known.values()))
     order = _spread(np.argsort(spans[:, 0], kind="stable"), _MOST)
     name = str(source.names[int(rows[0])]).rpartition("@")[0] or str(source.names[int(rows[0])])
     return source.subset(rows[order]), *spans[order].T, name, True
