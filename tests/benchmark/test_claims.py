@@ -93,8 +93,12 @@ def test_the_verdict_says_better_worse_or_nothing_shown() -> None:
 
 
 @pytest.mark.slow
-def test_demo_runs_the_whole_way_and_beats_an_untrained_encoder(tmp_path: Path) -> None:
-    run = demo.run(out=str(tmp_path / "demo"), steps=60, say=lambda line: None)
+def test_demo_runs_the_whole_way_and_beats_an_untrained_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert demo.DEMO["data"] == "embedded:photos"
+    monkeypatch.setitem(demo.DEMO, "data", "photos?train=40&test=20")  # less of the same
+    run = demo.run(out=str(tmp_path / "demo"), steps=25, say=lambda line: None)
     stored = json.loads((run.path / "evaluation.json").read_text())["fewlabel"]
     at_ten = {kind: result["numbers"]["accuracy@10"]["mean"] for kind, result in stored.items()}
     assert at_ten["this"] > at_ten["random"] + 0.02

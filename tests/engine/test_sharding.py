@@ -2,70 +2,61 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pytest
 import torch
 from torch import nn
 
 import selftaught
-from selftaught.engine.sharding import apart, clip_gradients, shard
-from selftaught.errors import UserError
-
-CODE = """
-import sys, torch, lightning as L
-from torch import nn
-from selftaught import DataModule, methods, networks
+from selftaught import DataModule, methods
 from selftaught.engine.fit import quiet_lightning
-from selftaught.engine.sharding import is_whole, sharding_strategy, whole
-quiet_lightning()
-devices, batch, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+from selftaught.engine.sharding import apart, clip_gradients, is_whole, shard, sharding_strategy, whole
+from selftaught.errors import UserError
+from tests.two_processes import by_two
 
-def train(steps, start=None):
-    L.seed_everything(0, verbose=False)
-    method = methods.get("simclr")(encoder="vit-pico", image_size=16, channels=1, projector="16-8", augment="grey",
-                                   optimizer="sgd", lr=0.1, lr_scaling="none", schedule="constant", warmup_epochs=0.0)
+
+def learnt(devices: int, steps: int, out: str, start: str | None = None) -> dict[str, torch.Tensor]:
+    """The weights after some steps with 32 digits in all; a checkpoint is written to ``out``."""
+    quiet_lightning()
+    lightning.seed_everything(0, verbose=False)
+    method = methods.get("simclr")(
+        encoder="vit-pico", image_size=16, channels=1, projector="16-8", augment="grey", optimizer="sgd", lr=0.1,
+        lr_scaling="none", schedule="constant", warmup_epochs=0.0,
+    )  # fmt: skip
     method.projector = nn.Linear(32, 8)  # no BatchNorm: its statistics are per process on a CPU
     method.clip = 0.5
-    data = DataModule("digits", method, batch_size=batch, workers=0, seed=3, total_batches=steps)
-    trainer = L.Trainer(accelerator="cpu", devices=devices, strategy=sharding_strategy(2) if devices > 1 else "auto",
-                        max_steps=steps, precision="32-true", logger=False, enable_checkpointing=False,
-                        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False)
-    trainer.fit(method, datamodule=data, ckpt_path=start, weights_only=True)
+    source = DataModule("digits", method, batch_size=32 // devices, workers=0, seed=3, total_batches=steps)
+    trainer = lightning.Trainer(
+        accelerator="cpu", devices=devices, strategy=sharding_strategy(2) if devices > 1 else "auto", max_steps=steps,
+        precision="32-true", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(method, datamodule=source, ckpt_path=start, weights_only=True)
     if devices > 1:
         inside = [p for name, p in method.named_parameters() if "blocks" in name]
-        assert inside and not any(is_whole(p) for p in inside), "nothing is spread"
+        assert inside
+        assert not any(is_whole(p) for p in inside), "nothing is spread"
         moments = trainer.optimizers[0].state[inside[0]]["momentum_buffer"]
         assert 2 * moments.to_local().numel() == moments.numel() == inside[0].numel(), "moments are whole"
-    trainer.save_checkpoint(f"{out}-{steps}.ckpt")
+    trainer.save_checkpoint(out)
     whole(method.sharded)
     assert all(is_whole(p) for p in method.parameters())
-    return trainer, {k: v.clone() for k, v in method.state_dict().items()}
+    return {name: value.clone() for name, value in method.state_dict().items()}
 
-train(2)
-trainer, found = train(4, start=f"{out}-2.ckpt")
-if trainer.is_global_zero:
-    torch.save(found, out)
-"""
+
+def learnt_in_two_goes(devices: int, folder: str) -> dict[str, torch.Tensor]:
+    """Two steps, and two more from the checkpoint of the first two."""
+    paths = [f"{folder}/{devices}-{steps}.ckpt" for steps in (2, 4)]
+    learnt(devices, 2, paths[0])
+    return learnt(devices, 4, paths[1], start=paths[0])
 
 
 @pytest.mark.slow
 def test_two_processes_with_shares_learn_what_one_learns_and_go_on_from_a_checkpoint(tmp_path: Path) -> None:
-    script = tmp_path / "job.py"
-    script.write_text(CODE)
-    env = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
-    env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    for devices, batch in ((1, 32), (2, 16)):
-        done = subprocess.run(
-            [sys.executable, str(script), str(devices), str(batch), str(tmp_path / str(devices))],
-            env=env, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (torch.load(tmp_path / str(n), weights_only=True) for n in (1, 2))
+    one, (two, _) = learnt_in_two_goes(1, str(tmp_path)), by_two(learnt_in_two_goes, 2, str(tmp_path))
     assert one.keys() == two.keys()
     start = torch.load(tmp_path / "1-2.ckpt", weights_only=True)["state_dict"]
     assert any(float((one[name] - start[name]).abs().max()) > 1e-3 for name in one if "blocks" in name)

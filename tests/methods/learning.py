@@ -1,16 +1,33 @@
-"""A few steps without BatchNorm in float64: two processes with half the batch each must learn what one learns."""
+"""What tests of many methods share: photographs must be learnt, and two processes must learn what one learns."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from torch import nn
 
+import selftaught
 from selftaught import DataModule, methods
 from selftaught.engine.fit import quiet_lightning
 from tests.two_processes import by_two
+
+PHOTOS: dict[str, Any] = {
+    "encoder": "cnn-small", "image_size": 32, "augment": "grey", "crop": 0.08, "batch_size": 64, "workers": 0,
+    "knn_every": 0, "quiet": True, "loggers": ["none"],
+}  # fmt: skip
+"""A short run on tiles of photographs, of a network without BatchNorm, whose statistics alone would raise a k-NN."""
+
+
+def learns_photographs(slug: str, out: Path, *, margin: float = 0.03, **options: Any) -> selftaught.Run:
+    """A run of 60 steps whose encoder's k-NN beats the untrained one's by ``margin``, and raw pixels' clearly."""
+    run = selftaught.train(slug, "photos?train=80&test=30", out=str(out), **PHOTOS | {"steps": 60} | options)
+    found = {kind: result["accuracy"].mean for kind, result in run.evaluate(protocols=["knn"])["knn"].items()}
+    assert found["this"] > found["random"] + margin, found
+    assert found["this"] > found["raw"] + 0.2, found
+    return run
 
 
 class Flat(nn.Module):

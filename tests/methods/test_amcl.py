@@ -14,7 +14,7 @@ from selftaught import methods, objectives
 from selftaught.errors import UserError
 from selftaught.methods.amcl import PRESETS
 from tests.conftest import TINY
-from tests.methods.learning import assert_alike, by_one_and_two
+from tests.methods.learning import assert_alike, by_one_and_two, learns_photographs
 from tests.methods.resuming import cut_and_whole
 from tests.objectives.test_amcl import dot, literal_amcl, literal_contrast, omega, tau_of, unit
 
@@ -221,11 +221,7 @@ PHOTOS |= {"knn_every": 0, "log_every": 1}
 @pytest.mark.slow
 @pytest.mark.parametrize("host", ["simclr", "moco"])
 def test_it_learns_photographs(host: str, tmp_path: Path) -> None:
-    """A short run on tiles of photographs beats the untrained encoder's k-NN by a clear margin."""
-    run = selftaught.train("amcl", "photos?train=40&test=20", out=str(tmp_path / "run"), host=host, steps=40, **PHOTOS)
-    found = run.evaluate(protocols=["knn"])["knn"]
-    assert found["this"]["accuracy"].mean > found["random"]["accuracy"].mean + 0.03
-    assert found["this"]["accuracy"].mean > found["raw"]["accuracy"].mean + 0.15
+    learns_photographs("amcl", tmp_path / "run", margin=0.01, host=host, steps=30)
 
 
 @pytest.mark.slow

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-import selftaught
 from selftaught import methods, objectives
 from selftaught.errors import UserError
 from selftaught.methods.cacr import PRESETS, Config
 from tests.conftest import TINY
+from tests.methods.learning import learns_photographs
 from tests.methods.resuming import cut_and_whole
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 16, "projector": "24-12", "augment": "small"}
@@ -201,10 +201,4 @@ def test_a_resumed_run_ends_in_the_same_weights(host: str, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_it_learns_photographs(tmp_path: Path) -> None:
-    """A short run on tiles of photographs beats the untrained encoder's k-NN by a clear margin."""
-    options = {"augment": "grey", "crop": 0.08, "image_size": 32, "stem": "standard", "steps": 80, "workers": 0}
-    options |= {"knn_every": 0, "quiet": True, "loggers": ["none"]}
-    run = selftaught.train("cacr", "photos?train=60&test=30", out=str(tmp_path / "run"), **options)
-    found = run.evaluate(protocols=["knn"])["knn"]
-    assert found["this"]["accuracy"].mean > found["random"]["accuracy"].mean + 0.05
-    assert found["this"]["accuracy"].mean > found["raw"]["accuracy"].mean + 0.15
+    learns_photographs("cacr", tmp_path / "run", margin=0.05)

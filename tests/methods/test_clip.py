@@ -191,16 +191,16 @@ def test_it_learns_to_find_captions(slug: str, tmp_path: Path) -> None:
     more = {"flip": 0.0, "strong_crop": 0.6} if slug == "clip-baselines" else {}
     run = selftaught.train(
         slug,
-        "scenes?train=1000&test=200",
+        "scenes?train=500&test=100",
         out=tmp_path / "run",
         preset="laptop",
-        steps=50,
+        steps=40,
         batch_size=64,
         quiet=True,
         **more,
     )
     found = run.evaluate(protocols=["text-retrieval"], baselines=False)
-    assert found["text-retrieval"]["this"]["image_to_text_r1"].mean > 0.25
+    assert found["text-retrieval"]["this"]["image_to_text_r1"].mean > 0.25  # 0.11 after two steps
 
 
 def test_a_run_is_fine_tuned_safely(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from selftaught import methods, networks, views
 from selftaught.engine.checkpointing import blocks
 from selftaught.errors import UserError
 from tests.conftest import TINY
-from tests.methods.learning import by_one_and_two
+from tests.methods.learning import by_one_and_two, learns_photographs
 from tests.methods.resuming import cut_and_whole
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 32, "projector": "24-12", "augment": "small", "local_crops": 2}
@@ -223,10 +223,4 @@ def test_a_killed_run_resumes_bit_identically_queues_and_prototypes_included(tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("slug", ["swav", "seer"])
 def test_it_learns_photographs(slug: str, tmp_path: Path) -> None:
-    """A short run on tiles of photographs beats the untrained encoder's k-NN by a clear margin."""
-    options = {"augment": "grey", "crop": 0.08, "image_size": 32, "stem": "standard", "steps": 80, "quiet": True}
-    options |= {"knn_every": 0, "workers": 0, "loggers": ["none"]} | {"local_crops": 0}
-    run = selftaught.train(slug, "photos?train=80&test=30", out=str(tmp_path / "run"), **options)
-    found = run.evaluate(protocols=["knn"])["knn"]
-    assert found["this"]["accuracy"].mean > found["random"]["accuracy"].mean + 0.05
-    assert found["this"]["accuracy"].mean > found["raw"]["accuracy"].mean + 0.15
+    learns_photographs(slug, tmp_path / "run", local_crops=0)

@@ -14,6 +14,7 @@ from selftaught import methods
 from selftaught.errors import UserError
 from selftaught.views import GaussianBlur, HorizontalFlip, RandomResizedCrop, Solarize
 from tests.conftest import TINY
+from tests.methods.learning import learns_photographs
 from tests.methods.resuming import cut_and_whole
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 32, "projector": "24-12", "augment": "small"}
@@ -235,10 +236,4 @@ def test_a_killed_run_resumes_bit_identically(slug: str, more: dict, names: set[
 @pytest.mark.slow
 @pytest.mark.parametrize("slug", ["dino", "ressl"])
 def test_it_learns_photographs(slug: str, tmp_path: Path) -> None:
-    """A short run on tiles of photographs beats the untrained encoder's k-NN by a clear margin."""
-    options = {"augment": "grey", "crop": 0.08, "image_size": 32, "stem": "standard", "steps": 80, "quiet": True}
-    options |= {"knn_every": 0, "workers": 0, "loggers": ["none"]} | ({"local_crops": 0} if slug == "dino" else {})
-    run = selftaught.train(slug, "photos?train=80&test=30", out=str(tmp_path / "run"), **options)
-    found = run.evaluate(protocols=["knn"])["knn"]
-    assert found["this"]["accuracy"].mean > found["random"]["accuracy"].mean + 0.05
-    assert found["this"]["accuracy"].mean > found["raw"]["accuracy"].mean + 0.15
+    learns_photographs(slug, tmp_path / "run", margin=0.02, **({"local_crops": 0} if slug == "dino" else {"steps": 40}))

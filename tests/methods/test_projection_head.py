@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-import selftaught
 from selftaught import methods, networks, objectives
 from selftaught.errors import UserError
 from selftaught.evaluation import linear
 from selftaught.methods.projection_head import PRESETS, Config
-from tests.conftest import TINY
+from tests.methods.learning import learns_photographs
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 16, "augment": "small"}
 
@@ -184,9 +183,4 @@ def test_before_the_head_the_fine_classes_survive_coarse_training() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"head": "reweight"}, {"objective": "supcon", "head": "identity-mlp"}])
 def test_it_learns_photographs(options: dict, tmp_path: Path) -> None:
-    """A short run beats the untrained encoder's k-NN by a clear margin."""
-    run_options = {k: v for k, v in TINY.items() if k != "projector"}
-    run_options |= {"augment": "grey", "crop": 0.08, "steps": 60, "loggers": ["none"], "temperature": 0.2} | options
-    run = selftaught.train("projection-head", "photos?train=80&test=30", out=str(tmp_path / "run"), **run_options)
-    found = run.evaluate(protocols=["knn"])["knn"]
-    assert found["this"]["accuracy"].mean > found["random"]["accuracy"].mean + 0.05
+    learns_photographs("projection-head", tmp_path / "run", margin=0.05, temperature=0.2, **options)

@@ -305,7 +305,7 @@ def test_aggregation_gains_on_few_labelled_digits() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"mode": "sla+sd", "imbalance": "ldam-drw"}])
 def test_it_learns_photographs(options: dict, tmp_path) -> None:
-    common = {"steps": 40, "batch_size": 32, "knn_every": 0, "quiet": True, "loggers": ["none"], "image_size": 32}
+    common = {"steps": 60, "batch_size": 32, "encoder": "cnn-small", "image_size": 32, "knn_every": 0, "quiet": True}
     run = selftaught.train("sla", "photos?train=60&test=20", out=str(tmp_path / "run"), **common | options)
     found = run.evaluate(protocols=["classify"])["classify"]
     assert found["this"]["accuracy"].mean > found["random"]["accuracy"].mean + 0.2

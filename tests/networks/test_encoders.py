@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from selftaught import networks
+from selftaught import methods, networks
 from selftaught.errors import UserError
 
 CASES = [
@@ -92,6 +92,28 @@ def test_maps_of_a_resnet_average_to_the_embedding():
     encoder = _randomised(networks.encoder("resnet10-narrow"))
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(encoder.maps(x).mean((2, 3)), encoder(x))
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet10-narrow", "cnn-small", "alexnet-small", "vit-pico", "swin_tiny_patch4_window7_224"]
+)
+def test_embedding_and_maps_of_one_pass_are_those_of_two(name: str) -> None:
+    options = {"depths": (1, 1, 1, 1), "window_size": 2} if "swin" in name else {}
+    encoder = networks.encoder(name, image_size=32, **options).eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        embedding, maps = encoder.with_maps(x)
+        torch.testing.assert_close(embedding, encoder(x))
+        torch.testing.assert_close(maps, encoder.maps(x))
+    assert maps.ndim == 4
+
+
+def test_a_module_that_pools_by_itself_has_no_maps() -> None:
+    given = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+    encoder = methods.SimCLR(encoder=given, image_size=16, projector="8-4").encoder
+    for ask in (encoder.maps, encoder.with_maps):
+        with pytest.raises(UserError, match="no feature map"):
+            ask(torch.zeros(2, 3, 16, 16))
 
 
 def test_maps_of_a_transformer_keep_the_place_of_each_patch():

@@ -106,9 +106,8 @@ class LVMMed(JointEmbedding):
         """z (N, F) of a view, and its feature map (N, D, R, S) where local affinities are wanted."""
         if self.config.use_local == "none" or not self.spatial:
             return self.project(x), None
-        model: Any = self.encoder.model
-        features = model.forward_features(x)
-        return self.projector(model.forward_head(features)), _maps(model, features)
+        embedding, maps = self.encoder.with_maps(x)  # type: ignore[operator]
+        return self.projector(embedding), maps
 
     def global_vertices(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """zhat (n, F) after message passing, and the edges (E, 2) of the graph."""
@@ -169,15 +168,6 @@ class LVMMed(JointEmbedding):
         z, maps = self.vertices(cat([x1, x2]))
         halves = (None, None) if maps is None else maps.chunk(2)
         return list(zip(z.chunk(2), halves, strict=True))
-
-
-def _maps(model: Any, features: Tensor) -> Tensor:
-    """What timm's ``forward_features`` gives as (N, D, R, S); of a transformer the patch tokens of a square image."""
-    if features.ndim == 4:
-        return features.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else features
-    tokens = features[:, getattr(model, "num_prefix_tokens", 0) :].transpose(1, 2)
-    side = math.isqrt(tokens.shape[2])
-    return tokens.unflatten(2, (side, -1))
 
 
 def crop_boxes(pipeline: Pipeline, params: Any) -> Tensor:

@@ -105,9 +105,13 @@ class ScatteringNetwork(nn.Module):
         """(N, C, H, W) to the adapter's maps (N, F, H / 2^J, W / 2^J)."""
         return self.blocks(self.first(self.scat_bn(self.scatter(x))))
 
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Such maps to (N, num_features)."""
+        return self.pool(features)
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, num_features)."""
-        return self.pool(self.forward_features(x))
+        return self.forward_head(self.forward_features(x))
 
 
 def scattering_encoder(

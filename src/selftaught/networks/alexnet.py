@@ -30,6 +30,12 @@ class SmallAlexNet(nn.Sequential):
             x = layer(x)
         return x
 
+    def forward_head(self, features: Tensor) -> Tensor:
+        """The embedding of such a map."""
+        for layer in self[_first_wide(self) :]:
+            features = layer(features)
+        return features
+
 
 def small_alexnet(channels: int, image_size: int | None = None) -> tuple[nn.Module, list[str]]:
     """Build the network.

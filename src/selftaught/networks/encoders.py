@@ -71,7 +71,26 @@ class Encoder(nn.Module):
             (N, F, h, w); F is the width of the last stage (for most families the embedding's). A transformer's patch
             tokens are put back on their grid, class and register tokens are left out.
         """
-        features = self.model.forward_features(x)  # type: ignore[operator]
+        return self._as_map(self.model.forward_features(x), x)  # type: ignore[operator]
+
+    def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The embedding (N, D) and the feature map (N, F, h, w) of `maps`, in one pass.
+
+        Args:
+            x: (N, C, H, W), normalised.
+
+        Raises:
+            UserError: the network makes no map (a module of one's own that pools by itself, a network of torch.hub).
+        """
+        model: Any = self.model
+        if not (hasattr(model, "forward_features") and hasattr(model, "forward_head")):
+            raise UserError(f"encoder={self.spec['name']}: makes no feature map before its embedding")
+        features = model.forward_features(x)
+        return model.forward_head(features), self._as_map(features, x)
+
+    def _as_map(self, features: Tensor, x: Tensor) -> Tensor:
+        if features.ndim == 2:
+            raise UserError(f"encoder={self.spec['name']}: makes vectors, no feature map")
         if features.ndim == 4:
             channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
             return features.permute(0, 3, 1, 2) if channels_last else features

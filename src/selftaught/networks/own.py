@@ -43,10 +43,13 @@ class Pooled(nn.Module):
         """What the module makes, (N, D) or (N, D, h, w)."""
         return self.module(x)
 
+    def forward_head(self, features: Tensor) -> Tensor:
+        """(N, D) of what `forward_features` gives."""
+        return features.mean((2, 3)) if features.ndim == 4 else features
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, D)."""
-        found = self.module(x)
-        return found.mean((2, 3)) if found.ndim == 4 else found
+        return self.forward_head(self.module(x))
 
 
 def own_model(name: str, channels: int, image_size: int | None) -> tuple[Pooled, dict[str, Any]]:

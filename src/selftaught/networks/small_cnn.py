@@ -27,6 +27,12 @@ class SmallCNN(nn.Sequential):
             x = layer(x)
         return x
 
+    def forward_head(self, features: Tensor) -> Tensor:
+        """The embedding of such a map."""
+        for layer in self[6:]:
+            features = layer(features)
+        return features
+
 
 def small_cnn(channels: int, image_size: int | None = None) -> tuple[nn.Module, list[str]]:
     """Build the network.
