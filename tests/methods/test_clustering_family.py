@@ -223,4 +223,4 @@ def test_a_killed_run_resumes_bit_identically_queues_and_prototypes_included(tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("slug", ["swav", "seer"])
 def test_it_learns_photographs(slug: str, tmp_path: Path) -> None:
-    learns_photographs(slug, tmp_path / "run", local_crops=0)
+    learns_photographs(slug, tmp_path / "run", margin=0.04)
