@@ -12,17 +12,19 @@ import selftaught
 from selftaught import methods
 
 
-def cut_and_whole(slug: str, folder: Path, options: dict[str, Any], data: str = "digits") -> tuple[dict, dict]:
-    """State of an uncut run, and of one that loses power after its eighth step and resumes from its fifth."""
+def cut_and_whole(
+    slug: str, folder: Path, options: dict[str, Any], data: str = "digits", steps: int = 6
+) -> tuple[dict, dict]:
+    """State of an uncut run of some steps, and of one that is cut after two thirds and resumes from half of them."""
     kind = methods.get(slug)
     grey = {"augment": "grey"} if hasattr(kind.config_class, "augment") else {}
-    options = grey | {"checkpoint_steps": 5, "loggers": ["none"]} | options
+    options = grey | {"loggers": ["none"]} | options | {"steps": steps, "checkpoint_steps": steps // 2}
     selftaught.train(slug, data, out=str(folder / "whole"), **options)
     after = kind.after_step
 
     def power_cut(self: Any) -> None:
         after(self)
-        if self.steps == 8:
+        if self.steps == steps * 2 // 3:
             raise RuntimeError("power cut")
 
     with pytest.MonkeyPatch.context() as patched:
@@ -30,7 +32,7 @@ def cut_and_whole(slug: str, folder: Path, options: dict[str, Any], data: str = 
         with pytest.raises(RuntimeError, match="power cut"):
             selftaught.train(slug, data, out=str(folder / "cut"), **options)
     path = folder / "cut/checkpoints/train.ckpt"
-    assert torch.load(path, weights_only=True)["global_step"] == 5
+    assert torch.load(path, weights_only=True)["global_step"] == steps // 2
     selftaught.train(slug, resume=folder / "cut", quiet=True)
     whole, cut = (
         torch.load(folder / name / "checkpoints/train.ckpt", weights_only=True)["state_dict"]

@@ -137,8 +137,8 @@ def test_rare_kinds_come_to_their_right_and_the_kept_lists_are_sources(tmp_path:
 
 @pytest.mark.slow
 def test_a_cut_run_goes_on_with_the_same_choices(tmp_path: Path) -> None:
-    options = {name: value for name, value in RUN.items() if name != "quiet"} | {"steps": 12, "quiet": True}
-    whole, cut = cut_and_whole("dynamic-curation", tmp_path, options | {"batch_size": 90}, data="digits?n=900")
+    options = {name: value for name, value in RUN.items() if name != "quiet"} | {"batch_size": 90, "quiet": True}
+    whole, cut = cut_and_whole("dynamic-curation", tmp_path, options, data="digits?n=900", steps=12)
     assert whole.keys() == cut.keys()
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     tables = [list(csv.DictReader((tmp_path / name / "selections.csv").open())) for name in ("whole", "cut")]

@@ -182,7 +182,7 @@ def test_presets_name_options_that_exist() -> None:
 def test_a_resumed_run_is_bit_identical_in_weights_and_state(host: str, tmp_path: Path) -> None:
     whole, cut = cut_and_whole("isogclr", tmp_path, TINY | {"host": host, "queue": 64, "temperature": 0.2})
     assert whole["state.tau"].std() > 0
-    assert (whole["state.s"] > 0).sum() > 200
+    assert (whole["state.s"] > 0).sum() > 150
     assert whole.keys() == cut.keys()
     for name in whole:
         assert torch.equal(torch.as_tensor(whole[name]), torch.as_tensor(cut[name])), name

@@ -265,7 +265,7 @@ def test_aggregation_gains_on_few_labelled_digits() -> None:
     images = (images / images.max() - 0.5) / 0.3
     labels = torch.as_tensor(source.labels)
     found: dict[str, list[float]] = {}
-    for seed in range(3):
+    for seed in range(2):
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
         train = torch.cat([order[labels[order] == c][:10] for c in range(10)])
         test = torch.tensor(sorted(set(range(len(labels))) - set(train.tolist())))
@@ -295,7 +295,7 @@ def test_aggregation_gains_on_few_labelled_digits() -> None:
                     guess = method.predict({"views": [images[test]]}).argmax(1)
                 hits = (guess == labels[test]).float().mean().item()
                 found.setdefault(f"{mode} {inference}", []).append(hits)
-    mean = {name: sum(values) / 3 for name, values in found.items()}
+    mean = {name: sum(values) / 2 for name, values in found.items()}
     assert mean["sla aggregate"] > mean["sla single"] + 0.015
     assert mean["sla aggregate"] > mean["da single"] + 0.03
     assert mean["sla aggregate"] > mean["mt single"] + 0.03
