@@ -4,8 +4,8 @@
     python docs/_before_after.py rrformer --steps 300    one of them anew, with so many steps in place of the preset's
 
 Each system is trained with its laptop preset on its built-in data; what is shown is held out: the first photograph, or
-of some clips the part of a frame that the defect altered most, however it was restored. A picture's JSON says the steps
-and the PSNR of what is shown, for the caption.
+of the clip in which most moves the part of a frame that the defect altered most, however it was restored. A picture's
+JSON says the steps and the PSNR of what is shown, for the caption.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from selftaught.views import noise
 FOLDER = Path(__file__).parent / "images" / "restoration"
 SIDE, GAP, QUALITY = 220, 6, 82
 NOISE = "correlated:25"
-SHOWN, CLIPS = 0, 4
+SHOWN = 0
 KINDS = ("image", "clip")
 GIVEN: dict[str, dict[str, Any]] = {"perceptual-ssim": {"model": "srcnn", "patch": 48}}
 """Options besides the preset's."""
@@ -62,8 +62,8 @@ def before_after(run: Any, slug: str) -> tuple[np.ndarray, np.ndarray, np.ndarra
     if method.output == "clip":
         source: Any = open_source(method.default_data, modality="clip", split="test")
         source = method.to_judge(source) if hasattr(method, "to_judge") else source
-        rows = [clip.restored_row(method, source, i, None) for i in range(min(CLIPS, len(source)))]
-        _, place, row = max(((*altered_most(row.raw, row.clean), row) for row in rows), key=lambda found: found[0])
+        row = clip.restored_row(method, source, moves_most(source), None)
+        place = altered_most(row.raw, row.clean)
         return row.raw[place], row.this[place], row.clean[place]
     clean = to_unit(open_source("photos:whole", split="test").read(SHOWN), None)
     top, left = (max(0, (side - 2 * SIDE) // 2) for side in clean.shape[:2])
@@ -77,17 +77,28 @@ def before_after(run: Any, slug: str) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return picture.raw, picture.this, picture.clean
 
 
-def altered_most(raw: np.ndarray, clean: np.ndarray) -> tuple[float, tuple[int, slice, slice]]:
-    """Where clips (T, H, W, C) differ most: the error of the part, and (frame, rows, columns)."""
+def moves_most(source: Any) -> int:
+    """The clip whose frames, clean ones where they are known, differ most from the ones before them."""
+
+    def motion(i: int) -> float:
+        frames = source.sample(i, ["gs"])["gs"] if "gs" in source.fields else source.read(i)
+        return float(np.abs(np.diff(to_unit(frames, None), axis=0)).mean())
+
+    return max(range(len(source)), key=motion)
+
+
+def altered_most(raw: np.ndarray, clean: np.ndarray) -> tuple[int, slice, slice]:
+    """Where clips (T, H, W, C) differ most: (frame, rows, columns) of a part."""
     height, width = (min(SIDE, side) for side in raw.shape[1:3])
-    best: tuple[float, tuple[int, slice, slice]] = (-1.0, (0, slice(0, height), slice(0, width)))
+    worst, best = -1.0, (0, slice(0, height), slice(0, width))
     for t, (one, other) in enumerate(zip(raw, clean, strict=True)):
         error = np.square(one - other).mean(2)
         sums = cv2.integral(np.ascontiguousarray(error, np.float32))
         part = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-        top, left = np.unravel_index(int(part.argmax()), part.shape)
-        if part[top, left] > best[0]:
-            best = (float(part[top, left]), (t, slice(top, top + height), slice(left, left + width)))
+        top, left = (int(at) for at in np.unravel_index(int(part.argmax()), part.shape))
+        if part[top, left] > worst:
+            worst = float(part[top, left])
+            best = (t, slice(top, top + height), slice(left, left + width))
     return best
 
 

@@ -37,7 +37,7 @@ def ours(blurred: bool) -> Make:
     """A recipe as methods have it, rendered sample by sample."""
     middle = (MotionBlur(BLUR),) if blurred else ()
     last = () if blurred else (JPEG((40, 95)),)
-    ops = (*middle, Downsample(SCALE), GaussianNoise((0.0, 25 / 255)), *last)
+    ops = (*middle, Downsample(SCALE), GaussianNoise((0.0, 25.0)), *last)
     recipe = Recipe((View("high", "image", (RandomCrop(PATCH), Dihedral())), View("low", "high", ops)))
     rng = np.random.default_rng(0)
 

@@ -79,6 +79,24 @@ def test_blur_is_a_convolution_with_the_kernel_that_it_tells() -> None:
     np.testing.assert_allclose(shifted, np.roll(image, 1, axis=1))
 
 
+@pytest.mark.parametrize("kernel", ["sharpening", "small", "path", "dense", "far from the middle"])
+def test_blurred_bytes_are_rounded_and_clipped(kernel: str) -> None:
+    rng = np.random.default_rng(0)
+    far = np.zeros((9, 31))
+    far[1, 29] = 1.5
+    weights = {
+        "sharpening": np.array([[0, -1, 0], [-1, 5, -1], [0, -1, 0]]), "small": rng.random((5, 3)) / 7,
+        "path": views.motion_kernel(31, 28.0, 1), "dense": rng.random((13, 13)) / 85, "far from the middle": far,
+    }[kernel]  # fmt: skip
+    image = photo(40, 37)
+    made, _ = applied(Blur(weights), image)
+    down, right = weights.shape[0] // 2, weights.shape[1] // 2
+    wide = np.pad(image.astype(np.float64), ((down, down), (right, right), (0, 0)), mode="reflect")
+    exact = np.stack([signal.convolve2d(wide[:, :, c], weights, mode="valid") for c in range(3)], 2)
+    assert made.dtype == np.uint8
+    assert np.abs(made - np.clip(exact, 0, 255)).max() < 0.501
+
+
 def test_motion_kernels_are_paths_of_the_given_length() -> None:
     for seed in range(20):
         kernel = views.motion_kernel(21, 12.0, seed)

@@ -79,6 +79,15 @@ def test_a_ramp_shrinks_to_a_ramp_and_a_constant_stays() -> None:
     np.testing.assert_allclose(views.bicubic(large, 0.75), reference(large, 0.75), atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_any_number_of_channels_is_resized_channel_by_channel(kind: type) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (24, 17, 13)).astype(kind)
+    for scale in (0.25, (0.6, 2)):
+        made = views.bicubic(image, scale)
+        each = np.stack([views.bicubic(np.ascontiguousarray(image[:, :, c]), scale) for c in range(13)], 2)
+        np.testing.assert_allclose(made, each, atol=1e-4)
+
+
 def test_half_precision_and_gradients_pass() -> None:
     x = torch.rand(1, 2, 9, 7, dtype=torch.float64, requires_grad=True)
     for scale in (0.5, 2.0):

@@ -220,13 +220,18 @@ def freeze(op: Op, **values: Any) -> None:
 
 def require_at_least(op: str, size: tuple[int, int], height: Any, width: Any) -> None:
     """Refuse images smaller than the crop, naming the first one's size."""
-    small = np.logical_or(np.asarray(height) < size[0], np.asarray(width) < size[1])
-    if small.any():
-        at = int(np.argmax(small)) if small.ndim else 0
+    small = (height < size[0]) | (width < size[1])
+    if anywhere(small):
+        at = int(np.argmax(small))
         shape, crop = f"{np.atleast_1d(height)[at]}x{np.atleast_1d(width)[at]}", f"{size[0]}x{size[1]}"
         raise UserError(
             f"{op}: the image is {shape}, smaller than the crop {crop}; take a smaller size or resize first"
         )
+
+
+def anywhere(flag: Any) -> bool:
+    """Whether a flag, or any of a batch's, is set."""
+    return bool(flag.any() if isinstance(flag, np.ndarray) else flag)
 
 
 def batched(u: Any) -> bool:

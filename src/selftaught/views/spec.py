@@ -24,6 +24,7 @@ from selftaught.views.operation import (
     Drawn,
     Op,
     Pair,
+    anywhere,
     batched,
     below,
     checked_pair,
@@ -252,7 +253,7 @@ class Dihedral(Op):
 
     def draw(self, u: Any, height: Any, width: Any) -> Drawn:
         """Draw the symmetry's code, 0 to 7."""
-        if np.any(np.asarray(height) != np.asarray(width)):
+        if anywhere(height != width):
             raise UserError("Dihedral: quarter turns need a square image; put RandomCrop or CenterCrop before it")
         return (whole(u[0], 7),), height, width
 

@@ -24,12 +24,13 @@ def _words(seed: float) -> tuple[int, int]:
     return int(seed) & _WORD, int(seed) >> 32
 
 
-def _mixed(x: np.ndarray) -> np.ndarray:
-    x ^= x >> np.uint32(16)
-    x *= np.uint32(_ONE)
-    x ^= x >> np.uint32(13)
-    x *= np.uint32(_TWO)
-    x ^= x >> np.uint32(16)
+def _mixed(x: np.ndarray, spare: np.ndarray) -> np.ndarray:
+    """Murmur's finaliser of 32-bit words, in place; ``spare`` is room for as many."""
+    x ^= np.right_shift(x, 16, out=spare)
+    x *= _ONE
+    x ^= np.right_shift(x, 13, out=spare)
+    x *= _TWO
+    x ^= np.right_shift(x, 16, out=spare)
     return x
 
 
@@ -46,16 +47,24 @@ def normals(seed: float, shape: tuple[int, ...]) -> np.ndarray:
     low, high = _words(seed)
     count = math.prod(shape)
     half = (count + 1) // 2
-    hashed = _mixed(_mixed(np.arange(2 * half, dtype=np.uint32) ^ np.uint32(low)) + np.uint32(high))
-    unit = np.right_shift(hashed, np.uint32(8), out=hashed).astype(np.float32)
+    words = np.arange(2 * half, dtype=np.uint32)
+    words ^= low
+    spare = np.empty_like(words)
+    _mixed(words, spare)
+    words += high
+    _mixed(words, spare)
+    words >>= 8
+    unit = words.astype(np.float32)
     radius, angle = unit[:half], unit[half:]
-    radius += np.float32(1)
-    radius *= np.float32(2**-24)
-    np.sqrt(np.multiply(np.log(radius, out=radius), np.float32(-2), out=radius), out=radius)
-    angle *= np.float32(2 * math.pi * 2**-24)
-    made = np.concatenate([np.cos(angle), np.sin(angle)])
-    made[:half] *= radius
-    made[half:] *= radius
+    radius += 1
+    radius *= 2**-24
+    np.log(radius, out=radius)
+    radius *= -2
+    np.sqrt(radius, out=radius)
+    angle *= 2 * math.pi * 2**-24
+    made = np.empty(2 * half, np.float32)
+    np.multiply(np.cos(angle, out=made[:half]), radius, out=made[:half])
+    np.multiply(np.sin(angle, out=made[half:]), radius, out=made[half:])
     return made[:count].reshape(shape)
 
 

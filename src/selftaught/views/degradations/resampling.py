@@ -14,11 +14,11 @@ from selftaught.views.operation import Drawn, Op, executor, freeze
 
 __all__ = ["Downsample", "Upsample", "bicubic"]
 
-_BLOCK = 16
+_BLOCK = 8
 """Output rows that are made by one matrix product: wide enough for BLAS, narrow enough to touch few input rows."""
 
-_BYTES = 32
-"""OpenCV turns pixels of up to so many bytes."""
+_TOGETHER = 4
+"""Channels whose rows are resized by one matrix product, most of which is zeros between channels."""
 
 
 def bicubic(x: Any, scale: float | tuple[float, float] | None = None, *, size: tuple[int, int] | None = None) -> Any:
@@ -105,47 +105,75 @@ def _bands(side: int, out: int, scale: float) -> tuple[tuple[int, np.ndarray], .
 
 def _resized(x: Any, first: int, out: tuple[int, int], scales: tuple[float, float]) -> Any:
     """Resize axes ``first`` and ``first + 1`` of an array or a tensor."""
-    along = _along_array if isinstance(x, np.ndarray) else _along_tensor
-    for axis in sorted((0, 1), key=lambda axis: scales[axis]):
-        if scales[axis] != 1 or out[axis] != x.shape[first + axis]:
-            x = along(x, first + axis, out[axis], scales[axis])
-    return x
+    axes = [
+        axis
+        for axis in sorted((0, 1), key=lambda axis: scales[axis])
+        if scales[axis] != 1 or out[axis] != x.shape[first + axis]
+    ]
+    if not isinstance(x, np.ndarray):
+        for axis in axes:
+            x = _along_tensor(x, first + axis, out[axis], scales[axis])
+        return x
+    if first:
+        return np.stack([_resized(frame, first - 1, out, scales) for frame in x])
+    return _resized_array(x, axes, out, scales) if axes else x
 
 
-def _along_array(x: np.ndarray, axis: int, out: int, scale: float) -> np.ndarray:
+def _resized_array(x: np.ndarray, axes: list[int], out: tuple[int, int], scales: tuple[float, float]) -> np.ndarray:
+    """Resize an image (H, W) or (H, W, C) along its axes in turn."""
     whole = x.dtype.kind not in "f"
     if whole:  # 8 bits times weights that are exact in float32 at scales of a power of 2 stay exact
         work = np.dtype(np.float32 if x.dtype == np.uint8 else np.float64)
     else:
         work = max(x.dtype, np.dtype(np.float32))
-    lines = _turned(x, axis)
-    flat = lines.reshape(len(lines), -1).astype(work, copy=False)
-    done = np.empty((out, flat.shape[1]), work)
+    made = np.ascontiguousarray(x, work)
+    for axis in axes:
+        made = (_along_columns, _along_rows)[axis](made, out[axis], scales[axis])
+        if whole:
+            limits = np.iinfo(x.dtype)
+            made += 0.5
+            np.floor(made, out=made)
+            np.clip(made, limits.min, limits.max, out=made)
+    return made.astype(x.dtype, copy=False)
+
+
+def _along_columns(x: np.ndarray, out: int, scale: float) -> np.ndarray:
+    """Resize the first axis: a product with each block of rows."""
+    flat = x.reshape(len(x), -1)
+    done = np.empty((out, flat.shape[1]), x.dtype)
     start = 0
-    for low, band in _bands_of(x.shape[axis], out, scale, work):
+    for low, band in _bands_of(len(x), out, scale, x.dtype):
         stop = start + len(band)
         np.matmul(band, flat[low : low + band.shape[1]], out=done[start:stop])
         start = stop
-    if whole:
-        limits = np.iinfo(x.dtype)
-        done += 0.5
-        np.clip(done if limits.min == 0 else np.floor(done, out=done), limits.min, limits.max, out=done)
-    return _turned(done.astype(x.dtype, copy=False).reshape(out, *lines.shape[1:]), axis)
+    return done.reshape(out, *x.shape[1:])
 
 
-def _turned(x: np.ndarray, axis: int) -> np.ndarray:
-    """An axis and the first one exchanged; contiguous."""
-    if axis == 1 and x.ndim in (2, 3) and x.itemsize * (x.shape[2] if x.ndim == 3 else 1) <= _BYTES:
-        import cv2
-
-        return cv2.transpose(x).reshape(x.shape[1], x.shape[0], *x.shape[2:])
-    return np.ascontiguousarray(x.swapaxes(axis, 0))
+def _along_rows(x: np.ndarray, out: int, scale: float) -> np.ndarray:
+    """Resize the second axis. A few channels go together, so that no axes need to be exchanged."""
+    channels = math.prod(x.shape[2:])
+    if channels > _TOGETHER:
+        made = [_along_rows(x[:, :, at : at + _TOGETHER], out, scale) for at in range(0, channels, _TOGETHER)]
+        return np.concatenate(made, 2)
+    flat = x.reshape(len(x), -1)
+    done = np.empty((len(x), out * channels), x.dtype)
+    start = 0
+    for low, band in _bands_of(x.shape[1], out, scale, x.dtype, channels):
+        stop = start + band.shape[1]
+        np.matmul(flat[:, low : low + len(band)], band, out=done[:, start:stop])
+        start = stop
+    return done.reshape(len(x), out, *x.shape[2:])
 
 
 @lru_cache(maxsize=256)
-def _bands_of(side: int, out: int, scale: float, dtype: np.dtype) -> tuple[tuple[int, np.ndarray], ...]:
-    """:func:`_bands` in another precision."""
-    return tuple((low, band.astype(dtype)) for low, band in _bands(side, out, scale))
+def _bands_of(
+    side: int, out: int, scale: float, dtype: np.dtype, channels: int = 0
+) -> tuple[tuple[int, np.ndarray], ...]:
+    """:func:`_bands` in another precision; with channels turned, for values of so many side by side."""
+    bands = [(low, band.astype(dtype)) for low, band in _bands(side, out, scale)]
+    if not channels:
+        return tuple(bands)
+    return tuple((low * channels, np.kron(band.T, np.eye(channels, dtype=dtype))) for low, band in bands)
 
 
 @lru_cache(maxsize=64)
