@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -78,6 +79,15 @@ def test_a_claim_is_measured_in_pairs_and_drawn(tmp_path: Path, monkeypatch: pyt
     assert "<svg" in (tmp_path / "dcl.svg").read_text()
     assert result["fact"]["holds"]
     assert result["fact"]["says"] in claims.as_text(result)
+    (longer,) = claims.run("dcl", seeds=3, add=True, out=tmp_path, say=lambda line: None)
+    assert longer["values"]["knn accuracy"]["b"]["dcl"][:2] == values["b"]["dcl"]
+    assert {len(v) for arms in longer["values"]["knn accuracy"].values() for v in arms.values()} == {3}
+    assert (longer["seconds"], longer["added"][0]["seeds"]) == (result["seconds"], 1)
+    with pytest.raises(UserError, match="3 seeds already"):
+        claims.run("dcl", seeds=3, add=True, out=tmp_path, say=lambda line: None)
+    claim = dataclasses.replace(claim, common=common | {"steps": 3})
+    with pytest.raises(UserError, match="measured with another options"):
+        claims.run("dcl", seeds=4, add=True, out=tmp_path, say=lambda line: None)
 
 
 def test_the_verdict_says_better_worse_or_nothing_shown() -> None:

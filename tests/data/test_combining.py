@@ -368,3 +368,23 @@ def test_samples_without_label_stay_so_when_sources_are_joined(tmp_path):
     assert source.classes == ["a", "b", "c"]
     assert source.labels.tolist() == [0, 0, 1, 1, -1, 1, 2]
     assert any(note.startswith("one/: 1 file beside") for note in source.notes)
+
+
+def test_clips_and_volumes_keep_what_is_known_of_them_when_sources_are_joined(tmp_path: Path) -> None:
+    folder_of(tmp_path, [f"{place}/{t:02d}.png" for place in "ab" for t in range(9)])
+    both = Concat([open_source(tmp_path / place, modality="clip", split="all") for place in ("a", "b")])
+    assert both.frame_names(1) == [f"{t:02d}.png" for t in range(9)]
+    films = Concat([open_source("ultrasound?train=2&test=0&frames=6", split="all")] * 2)
+    assert films.seconds(3) == (0.0, 5 / 16)
+    assert np.allclose(films.times(3), np.arange(6) / 16)
+    scan = open_source("phantoms?train=2&test=0&depth=8&side=16", split="all")
+    scan.space = lambda i: f"space of {i}"
+    assert Concat([scan, scan]).space(3) == "space of 1"
+    worn = open_source("worn?users=2&windows=2&held_out=1", split="all")
+    joined = Concat([worn, worn])
+    assert joined.devices == worn.devices
+    assert joined.group_names[joined.groups[-1]] == "worn1"
+    other = open_source("worn?users=2&windows=2&held_out=1", split="all")
+    other.devices = ["a", "b", "c", "d"]
+    with pytest.raises(UserError, match="their devices are wrist"):
+        Concat([worn, other])

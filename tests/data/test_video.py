@@ -283,6 +283,23 @@ def test_folders_of_frames_are_clips(tmp_path: Path) -> None:
         open_source(tmp_path / "empty", modality="clip")
 
 
+def test_folders_of_frames_beside_videos_are_told_and_can_be_added(tmp_path: Path) -> None:
+    for kind in ("run", "sit"):
+        write_video(tmp_path / kind / "film.mp4", 10)
+        folder_of(tmp_path, [f"{kind}/walk/{k:02d}.jpg" for k in range(9)] + [f"{kind}/stills/{k}.png" for k in "ab"])
+    source = open_source(tmp_path, modality="clip", split="all")
+    assert source.names == ["run/film.mp4", "sit/film.mp4"]
+    assert source.left_out == {"folders of images": 2}
+    assert f"add them as frames:{tmp_path}/" in source.notes[-1]
+    both = open_source(f"{tmp_path} + frames:{tmp_path}", modality="clip", split="all")
+    assert len(both) == 6
+    assert (both.classes, both.labels.tolist()) == (["run", "sit"], [0, 1, 0, 0, 1, 1])
+    with pytest.raises(UserError, match="no such folder"):
+        open_source("frames:nowhere", modality="clip")
+    report = str(check(tmp_path))
+    assert "2 videos here: methods for clips take them (--modality clip)" in report
+
+
 def test_long_videos_are_checked_by_some_of_their_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", count=300, size=(16, 16))
     report = check(path)

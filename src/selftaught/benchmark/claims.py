@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import shutil
 import tempfile
 import time
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.claims import Arm, Claim, claim_of, claimed, fact_of, fact_text
+from selftaught.errors import UserError
 from selftaught.evaluation import Number, paired_difference
 from selftaught.evaluation.result import extent
 from selftaught.run import train
@@ -24,6 +27,7 @@ def run(
     *,
     full: bool = False,
     seeds: int | None = None,
+    add: bool = False,
     out: str | Path | None = None,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
@@ -33,6 +37,7 @@ def run(
         method: slug; None for every method that has a claim.
         full: the longer form.
         seeds: repetitions; None takes the claim's own.
+        add: keep the repetitions that are stored in ``out``, and measure those that are missing.
         out: folder for METHOD.json and METHOD.svg; default benchmarks/claims in a checkout, else claims.
         say: called with a line for each part.
 
@@ -40,7 +45,7 @@ def run(
         one dict per claim, as stored.
 
     Raises:
-        UserError: a method without a claim.
+        UserError: a method without a claim; with ``add`` nothing stored, or what is stored is of another definition.
     """
     if method is not None:
         claim_of(method)
@@ -50,8 +55,10 @@ def run(
     found = []
     for slug in [method] if method else claimed():
         claim = claim_of(slug)
-        result = measure(claim, full=full, seeds=seeds or (claim.full_seeds if full else claim.seeds), say=say)
         name = f"{slug}-full" if full else slug
+        known = _stored(folder / f"{name}.json", claim, full) if add else None
+        count = seeds or (claim.full_seeds if full else claim.seeds)
+        result = measure(claim, full=full, seeds=count, known=known, say=say)
         write_json(folder / f"{name}.json", result)
         _figure(result, folder / f"{name}.svg")
         say(as_text(result))
@@ -59,24 +66,11 @@ def run(
     return found
 
 
-def measure(claim: Claim, *, full: bool, seeds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Train and score every arm under every condition and seed."""
-    began = time.monotonic()
+def _defined(claim: Claim, full: bool) -> dict[str, Any]:
+    """What a claim measures, as stored: seeds of two measurements belong together where all of it is equal."""
     options = claim.common | (claim.full if full else {})
     data = str(options.pop("data", claim.data))
-    values: dict[str, dict[str, dict[str, list[float]]]] = {}
-    with tempfile.TemporaryDirectory(prefix="claim-starts-") as starts:
-        for condition, change in claim.conditions.items():
-            for seed in range(seeds):
-                begin = _begin(claim, Path(starts), seed, say)
-                reference = Path(starts) / f"reference-{seed}-{condition}" if claim.reference else None
-                for arm in sorted(claim.arms, key=lambda arm: arm.name != claim.reference):
-                    scores = _cell(claim, arm, data, options | change | begin, seed, reference)
-                    for name, value in scores.items():
-                        values.setdefault(name, {}).setdefault(condition, {}).setdefault(arm.name, []).append(value)
-                    main = scores[_label(claim.score)]
-                    say(f"{claim.method}: {condition or data} seed {seed}: {arm.name} {_label(claim.score)} {main:.4f}")
-    result = {
+    return {
         "method": claim.method,
         "claim": claim.says,
         "data": data,
@@ -87,16 +81,63 @@ def measure(claim: Claim, *, full: bool, seeds: int, say: Callable[[str], None])
         "start": vars(claim.start) if claim.start else None,
         "reference": claim.reference,
         "score": _label(claim.score),
+    }
+
+
+def _stored(path: Path, claim: Claim, full: bool) -> dict[str, Any]:
+    """What was measured before, of the same definition."""
+    if not path.exists():
+        raise UserError(f"--add: {path} is not there; measure the claim without --add first")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    wanted = json.loads(json.dumps(_defined(claim, full)))
+    changed = [name for name, value in wanted.items() if found.get(name) != value and (value or found.get(name))]
+    labels = [_label(pair) for pair in (claim.score, *claim.also)]
+    changed += [label for label in labels if label not in found["values"]]
+    if changed:
+        raise UserError(f"--add: {path} was measured with another {changed[0]}; measure all of it again, without --add")
+    return found
+
+
+def measure(
+    claim: Claim, *, full: bool, seeds: int, say: Callable[[str], None], known: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Train and score every arm under every condition and seed; seeds that are ``known`` are not measured again.
+
+    Raises:
+        UserError: as many seeds are known already.
+    """
+    began = time.monotonic()
+    defined = _defined(claim, full)
+    options, data = defined["options"], defined["data"]
+    values: dict[str, dict[str, dict[str, list[float]]]] = copy.deepcopy(known["values"]) if known else {}
+    first = known["seeds"] if known else 0
+    if first >= seeds:
+        raise UserError(f"--add: {claim.method} has {first} seeds already; ask for more with --seeds")
+    with tempfile.TemporaryDirectory(prefix="claim-starts-") as starts:
+        for condition, change in claim.conditions.items():
+            for seed in range(first, seeds):
+                begin = _begin(claim, Path(starts), seed, say)
+                reference = Path(starts) / f"reference-{seed}-{condition}" if claim.reference else None
+                for arm in sorted(claim.arms, key=lambda arm: arm.name != claim.reference):
+                    scores = _cell(claim, arm, data, options | change | begin, seed, reference)
+                    for name, value in scores.items():
+                        values.setdefault(name, {}).setdefault(condition, {}).setdefault(arm.name, []).append(value)
+                    main = scores[_label(claim.score)]
+                    say(f"{claim.method}: {condition or data} seed {seed}: {arm.name} {_label(claim.score)} {main:.4f}")
+    spent = {"seconds": round(time.monotonic() - began, 1), "environment": environment()}
+    if known:
+        before = known.get("added", [])
+        spent = {k: known[k] for k in spent} | {"added": [*before, {"seeds": seeds - first} | spent]}
+    result = defined | {
         "seeds": seeds,
         "full": full,
         "values": values,
         "differences": _differences(values[_label(claim.score)], claim),
-        "seconds": round(time.monotonic() - began, 1),
-        "environment": environment(),
+        **spent,
     }
     fact = fact_of(claim.method)
-    known = {"fact": fact().to_dict()} if fact is not None else {}
-    return result | {"verdict": _verdict(result)} | known
+    beside = {"fact": fact().to_dict()} if fact is not None else {}
+    return result | {"verdict": _verdict(result)} | beside
 
 
 def _label(score: tuple[str, str]) -> str:

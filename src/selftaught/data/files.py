@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.data.decoding import IMAGE_SUFFIXES, fourth_is_alpha, header, needs_all, read_bytes
 from selftaught.data.layout import understand
 from selftaught.data.pixels import choose_channels, common_depth
@@ -22,6 +23,7 @@ _UNREAD = (
     ".heic", ".heif", ".gif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".pbm", ".psd", ".exr", ".hdr", ".svg", ".dng",
     ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw", ".jfif", ".tga",
 )  # fmt: skip
+_VIDEOS, MOVING = (".mp4", ".avi", ".mov", ".mkv", ".webm"), "videos"
 _ANNOTATIONS = "val_annotations.txt"
 _LOOKED_AT = 64
 _HEAD, _WHOLE_BYTES = 1 << 16, 1 << 26
@@ -89,14 +91,17 @@ def open_folder(folder: Path, name: str, *, channels: int | None = None) -> Imag
     """
     passed: Counter[str] = Counter()
     names = walk(folder, IMAGE_SUFFIXES, passed)
-    said = ", ".join(f"{count:,} {kind}" for kind, count in passed.items())
+    said = ", ".join(f"{count:,} {kind}" for kind, count in passed.items() if kind != MOVING)
+    moving = f"{plural(passed[MOVING], 'video')} here: methods for clips take them (--modality clip)"
     if not names:
         there = f"; there are {said}, which can't be read" if said else ""
+        there += f"; {moving}" if passed[MOVING] else ""
         raise UserError(f"{name}: no image in this folder or below; looked for {' '.join(IMAGE_SUFFIXES)}{there}")
     source = ImageFiles(folder, names, name, channels)
     if passed:
         source.left_out = {**source.left_out, **passed}
-        source.notes = [*source.notes, f"{said} can't be read and are left out; convert them to .png or .jpg"]
+        notes = [f"{said} can't be read and are left out; convert them to .png or .jpg"] if said else []
+        source.notes = [*source.notes, *notes, *([moving] if passed[MOVING] else [])]
     return source
 
 
@@ -174,8 +179,8 @@ def walk(folder: Path, suffixes: tuple[str, ...], passed: Counter[str] | None = 
     Args:
         folder: where to look.
         suffixes: lower case.
-        passed: is filled with the number of pictures that can't be read, by suffix, and of folders that can't be
-            entered.
+        passed: is filled with the number of pictures that can't be read, by suffix, of videos, and of folders that
+            can't be entered.
     """
     passed = Counter() if passed is None else passed
     found: list[str] = []
@@ -203,6 +208,8 @@ def walk(folder: Path, suffixes: tuple[str, ...], passed: Counter[str] | None = 
                     passed["pipes and devices"] += 1
             elif entry.name.lower().endswith(_UNREAD):
                 passed[os.path.splitext(entry.name.lower())[1]] += 1
+            elif entry.name.lower().endswith(_VIDEOS):
+                passed[MOVING] += 1
 
     enter(str(folder), "")
     return sorted(found)

@@ -43,6 +43,7 @@ class Source:
         classes: name of each label, or None.
         groups: int64 (n,), which subject or recording a sample comes from, or None. Samples of one group belong in one
             split.
+        group_names: what the groups are called, by their number, or None.
         given: int8 (n,) of `TRAIN`, `VAL`, `TEST`, `UNLABELLED`, `LEFT_OUT` where the source brings a split, else None.
         channels: channels of every sample that `read` returns, or None where they differ.
         bands: True where the fourth of four channels is one like the others (near infrared), and no transparency.
@@ -66,6 +67,7 @@ class Source:
     labels: np.ndarray | None = None
     classes: list[str] | None = None
     groups: np.ndarray | None = None
+    group_names: list[str] | None = None
     given: np.ndarray | None = None
     channels: int | None = None
     bands: bool = False
@@ -341,7 +343,7 @@ class Subset(Source):
             nearest.notes,
         )
         self.channels, self.generated, self.rate = parent.channels, parent.generated, parent.rate
-        self.devices, self.structures = parent.devices, parent.structures
+        self.devices, self.structures, self.group_names = parent.devices, parent.structures, nearest.group_names
         self.depth, self.bands = parent.depth, parent.bands
         self.names = [nearest.names[i] for i in chosen.tolist()]
         for attribute in PER_SAMPLE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from selftaught.errors import UserError
 from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
 
-__all__ = ["front_frozen", "macro_f1"]
+__all__ = ["activity_scores", "front_frozen", "macro_f1"]
 
 
 def macro_f1(predicted: np.ndarray, truth: np.ndarray, weighted: bool = False) -> float:
@@ -26,6 +27,34 @@ def macro_f1(predicted: np.ndarray, truth: np.ndarray, weighted: bool = False) -
         scores.append(2 * hits / (2 * hits + wrong) if hits or wrong else 0.0)
         sizes.append(int((truth == k).sum()))
     return float(np.average(scores, weights=sizes if weighted else None))
+
+
+def activity_scores(
+    predicted: np.ndarray, truth: np.ndarray, groups: np.ndarray | None = None, names: Sequence[str] | None = None
+) -> dict[str, float]:
+    """``f1`` (macro), ``weighted_f1``, ``accuracy``, and of every user the macro F1 as ``f1: user NAME``.
+
+    Args:
+        predicted: (m,) classes.
+        truth: (m,).
+        groups: (m,) which user each sample is of; None: no scores by user.
+        names: of the users, by their number; None: the number is the name.
+
+    Raises:
+        UserError: lengths that differ.
+    """
+    predicted, truth = np.asarray(predicted), np.asarray(truth)
+    if len(predicted) != len(truth) or not len(truth) or (groups is not None and len(groups) != len(truth)):
+        raise UserError(f"{len(predicted)} predictions for {len(truth)} labels: one for each, at least one")
+    found = {
+        "f1": macro_f1(predicted, truth), "weighted_f1": macro_f1(predicted, truth, weighted=True),
+        "accuracy": float((predicted == truth).mean()),
+    }  # fmt: skip
+    for group in [] if groups is None else np.unique(groups).tolist():
+        own = np.asarray(groups) == group
+        called = str(group) if names is None else names[int(group)]
+        found[f"f1: user {called}"] = macro_f1(predicted[own], truth[own])
+    return found
 
 
 @protocol("device-finetune", "a device's encoder on a few labels, its front frozen", inputs="devices")
@@ -41,6 +70,7 @@ def front_frozen(
     batch: int = 32,
     validation: float = 0.2,
     groups: np.ndarray | None = None,
+    group_names: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Result:
     """Train what of a classifier is not frozen; the weights of the lowest validation loss and the last are both tested.
@@ -55,7 +85,8 @@ def front_frozen(
         lr: of Adam.
         batch: windows of a step.
         validation: share of the training windows that is held out.
-        groups: (m,) user of each test window; each gets a ``f1_user_K``.
+        groups: (m,) user of each test window; each gets a ``f1: user NAME``.
+        group_names: of the users, by their number; None: the number is the name.
         seed: of the split, the order and dropout.
 
     Returns:
@@ -83,15 +114,9 @@ def front_frozen(
         model.eval()
         with torch.no_grad():
             found[name] = torch.cat([model(part).argmax(1) for part in test_x.split(512)]).cpu().numpy()
-    scores = {name: macro_f1(predicted, test_y) for name, predicted in found.items()}
-    values = {
-        "f1": scores["best"], "f1_last": scores["last"], "f1_better": max(scores.values()),
-        "weighted_f1": macro_f1(found["best"], test_y, weighted=True),
-        "accuracy": float((found["best"] == test_y).mean()),
-    }  # fmt: skip
-    for group in [] if groups is None else np.unique(groups).tolist():
-        own = np.asarray(groups) == group
-        values[f"f1_user_{group}"] = macro_f1(found["best"][own], np.asarray(test_y)[own])
+    values = activity_scores(found["best"], test_y, groups, group_names)
+    last = macro_f1(found["last"], test_y)
+    values |= {"f1_last": last, "f1_better": max(values["f1"], last)}
     return Result("device-finetune", {name: Number.of(value) for name, value in values.items()})
 
 

@@ -6,8 +6,8 @@
 
 One encoder for all devices, no projector, no augmentation. Baselines in the same code: ``simclr`` on the anchor alone
 with rotated or noisy copies, ``transformations`` told apart and an ``autoencoder`` of its windows, ``supervised`` on
-the anchor's labels or on those of ``all`` devices. Protocol
-``device-finetune`` freezes the first two convolutions and trains the rest on a share of the labels.
+the anchor's labels or on those of ``all`` devices. Protocol ``device-finetune`` freezes the first two convolutions and
+trains the rest on a share of the labels, beside an untrained encoder and En-Co-Training.
 """
 
 from __future__ import annotations

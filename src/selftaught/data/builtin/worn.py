@@ -45,7 +45,7 @@ def open_worn(*, users: int = 6, windows: int = 60, held_out: int = 2) -> Device
             labels.append(label)
     source = Devices(recordings, stems, "worn", window=_LENGTH, devices=DEVICES, rate=_RATE)
     source.labels, source.classes = np.array(labels, dtype=np.int64), list(_ACTIVITIES)
-    source.groups = np.repeat(np.arange(users), windows)
+    source.groups, source.group_names = np.repeat(np.arange(users), windows), [str(k) for k in range(users)]
     source.given = np.where(source.groups >= users - held_out, TEST, TRAIN).astype(np.int8)
     source.generated = True
     return source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,12 +48,12 @@ class Concat(Source):
         self.depth = first.depth if len({p.depth for p in parts}) == 1 else None
         self.bands = any(p.bands for p in parts)
         self.generated = any(p.generated for p in parts)
-        self.notes = [f"{p.name}: {note}" for p in parts for note in p.notes]
+        self.devices, self.structures = first.devices, first.structures
         self._starts = np.cumsum([0] + [len(p) for p in parts])
         stems = _distinct([p.name.rstrip("/") for p in parts])
         self.names = [f"{stem}/{n}" for stem, part in zip(stems, parts, strict=True) for n in part.names]
         self.labels, self.classes = _joined_labels(self.parts)
-        self.groups = _joined_groups(self.parts)
+        self.groups, self.group_names = _joined_groups(self.parts)
         self.given = _joined_given(self.parts)
         if any(p.targets is not None for p in parts):
             known = [np.full(len(p), np.nan) if p.targets is None else p.targets for p in parts]
@@ -60,6 +61,10 @@ class Concat(Source):
         spacings = [p.spacing for p in parts if p.spacing is not None]
         self.spacing = np.concatenate(spacings) if len(spacings) == len(parts) else None
         self.notes = [f"{p.name}: {note}" for p in parts for note in p.notes]
+        passed: Counter[str] = Counter()
+        for part in self.parts:
+            passed.update(part.left_out)
+        self.left_out = dict(passed)
         shared = set.intersection(*(set(p.values) for p in parts))
         self.values = {v: np.concatenate([p.values[v] for p in parts]) for v in first.values if v in shared}
         self._range: ValueRange | None = None
@@ -101,6 +106,31 @@ class Concat(Source):
         part, k = self._find(i)
         return part.frames(k)
 
+    def seconds(self, i: int) -> tuple[float, float] | None:
+        """Of the part's clip."""
+        part, k = self._find(i)
+        return part.seconds(k)
+
+    def times(self, i: int) -> np.ndarray | None:
+        """Of the part's clip."""
+        part, k = self._find(i)
+        return part.times(k)
+
+    def video_file(self, i: int) -> Path | None:
+        """Of the part's clip."""
+        part, k = self._find(i)
+        return part.video_file(k)
+
+    def frame_names(self, i: int) -> list[str] | None:
+        """Of the part's clip."""
+        part, k = self._find(i)
+        return part.frame_names(k)
+
+    def space(self, i: int) -> Any:
+        """Of the part's volume."""
+        part, k = self._find(i)
+        return part.space(k)
+
     def any_depth(self) -> None:
         """Of every part."""
         super().any_depth()
@@ -137,7 +167,7 @@ def _same(first: Source, other: Source) -> None:
     """See that the samples of two sources go together.
 
     Raises:
-        UserError: they are of different kinds, channels or rates.
+        UserError: they are of different kinds, channels, rates, devices or structures.
     """
     both = f"{first.name} and {other.name}"
     if (first.main, first.modality) != (other.main, other.modality):
@@ -149,6 +179,11 @@ def _same(first: Source, other: Source) -> None:
         )
     if None not in (first.rate, other.rate) and first.rate != other.rate:
         raise UserError(f"{both} have {first.rate:g} and {other.rate:g} samples a second; resample one of them")
+    for what in ("devices", "structures"):
+        one, two = (getattr(source, what) for source in (first, other))
+        if one != two:
+            listed = [", ".join(names) if names else "none" for names in (one, two)]
+            raise UserError(f"{both} don't go together: their {what} are {listed[0]}, and {listed[1]}")
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -190,13 +225,16 @@ def _joined_given(parts: list[Source]) -> np.ndarray | None:
     return np.concatenate(codes)
 
 
-def _joined_groups(parts: list[Source]) -> np.ndarray | None:
-    """Groups numbered on from source to source; samples of a source without any are groups of one."""
+def _joined_groups(parts: list[Source]) -> tuple[np.ndarray | None, list[str] | None]:
+    """Groups numbered on from source to source, samples of a source without any as groups of one; and their names,
+    where all have some.
+    """
     if all(part.groups is None for part in parts):
-        return None
-    groups, used = [], 0
+        return None, None
+    groups, names, used = [], [], 0
     for part in parts:
-        own = np.arange(len(part)) if part.groups is None else np.unique(part.groups, return_inverse=True)[1]
+        found, own = (np.arange(len(part)),) * 2 if part.groups is None else np.unique(part.groups, return_inverse=True)
         groups.append(own.reshape(-1).astype(np.int64) + used)
-        used += int(own.max(initial=-1)) + 1
-    return np.concatenate(groups)
+        names += [f"{part.name}{part.group_names[k]}" for k in found.tolist()] if part.group_names else []
+        used += len(found)
+    return np.concatenate(groups), names if len(names) == used else None

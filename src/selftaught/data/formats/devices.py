@@ -227,8 +227,8 @@ def _describe(source: Devices, stems: list[str], labels: list[list[str] | None],
         who = ["/".join(p[:user]) if user else stem for p, stem in zip(parts, stems, strict=True)]
     else:
         who = list(stems)
-    codes = np.unique(who, return_inverse=True)[1].astype(np.int64)
-    source.groups = codes[source.recording]
+    users, codes = np.unique(who, return_inverse=True)
+    source.groups, source.group_names = codes.astype(np.int64)[source.recording], users.tolist()
     values: list[str] | None = None
     if all(rows is not None for rows in labels):
         values = [_most(labels[r][start : start + source.window]) for r, start in source.places.tolist()]
@@ -261,7 +261,8 @@ def _of_arrays(path: Path, asked: list[str] | None, scale: float) -> Devices:
         found = labelling(table["y"])
         source.labels, source.classes, source.given = found.labels, found.classes, found.given
     if "subject" in table:
-        source.groups = np.unique(table["subject"], return_inverse=True)[1].astype(np.int64)
+        users, codes = np.unique(table["subject"], return_inverse=True)
+        source.groups, source.group_names = codes.astype(np.int64), [str(user) for user in users]
     return source
 
 

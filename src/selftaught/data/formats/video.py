@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import wraps
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._paths import expanded
 from selftaught.data.combining.grouped import Grouped
 from selftaught.data.decoding import IMAGE_SUFFIXES
 from selftaught.data.files import ImageFiles, globbed, walk
@@ -27,6 +29,8 @@ __all__ = ["FORMATS", "VIDEO_SUFFIXES", "FrameFolders", "Videos", "open_frames",
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
 _MOST_BYTES = 8e9
 _PROBED = 8
+_FRAMES = 8
+"""Images in a folder beside videos that look like frames, not like a cover and two stills."""
 
 
 class Videos(Clips):
@@ -239,10 +243,21 @@ def open_videos(
     Raises:
         UserError: no video there, PyAV is missing, or a number is out of its range.
     """
-    files = walk(folder, VIDEO_SUFFIXES)
+    found = walk(folder, (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))
+    files = [file for file in found if file.lower().endswith(VIDEO_SUFFIXES)]
     if not files:
         raise UserError(f"{name}: no video in this folder or below; looked for {' '.join(VIDEO_SUFFIXES)}")
-    return _videos(folder, files, name, frames, step, window, stride, fps, channels)
+    source = _videos(folder, files, name, frames, step, window, stride, fps, channels)
+    images = Counter(os.path.dirname(file) for file in found if not file.lower().endswith(VIDEO_SUFFIXES))
+    beside = [place for place, count in images.items() if count >= _FRAMES]
+    if beside:
+        source.left_out = {**source.left_out, "folders of images": len(beside)}
+        where = f"{beside[0]}/ and others" if len(beside) > 1 else f"{beside[0]}/"
+        source.notes = [
+            *source.notes,
+            f"{where}: frames of a video? Folders of images are left out beside videos; add them as frames:{folder}/",
+        ]
+    return source
 
 
 @wraps(open_videos, assigned=())
@@ -315,10 +330,23 @@ def open_frames(
     return FrameFolders(images, Cut(frames, step, window, stride), known)
 
 
+@wraps(open_frames, assigned=())
+def open_frames_at(address: str, **options: Any) -> FrameFolders:
+    """``frames:FOLDER``: the folders of frames of a folder that holds videos, too; see `open_frames`.
+
+    Raises:
+        UserError: no such folder, no image there.
+    """
+    folder = expanded(address)
+    if not folder.is_dir():
+        raise UserError(f"frames:{address}: no such folder")
+    return open_frames(folder, f"{folder.resolve().name}/", **options)
+
+
 FORMATS = (
     Format(
         "clip", 3, VIDEO_SUFFIXES,
         file=open_video, files=open_video_files, folder=open_videos, pattern=open_video_pattern,
     ),
-    Format("clip", 4, IMAGE_SUFFIXES, folder=open_frames),
+    Format("clip", 4, IMAGE_SUFFIXES, folder=open_frames, scheme="frames", address=open_frames_at),
 )  # fmt: skip

@@ -1,9 +1,12 @@
-"""Fine-tuning of a device's encoder on a share of its labels, users held out, beside an untrained one."""
+"""Fine-tuning of a device's encoder on a share of its labels, users held out, beside an untrained one's and
+En-Co-Training.
+"""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +16,9 @@ from selftaught import evaluation, networks
 from selftaught._words import plural
 from selftaught.data import Source
 from selftaught.errors import UserError
-from selftaught.evaluation import Result
-from selftaught.evaluation.front_frozen import front_frozen
+from selftaught.evaluation import Number, Result
+from selftaught.evaluation.co_training import en_co_training, window_features
+from selftaught.evaluation.front_frozen import activity_scores, front_frozen
 from selftaught.run import contenders, samples
 from selftaught.run.suites._suite import suite
 
@@ -31,7 +35,8 @@ _LIMIT, _STEPS = 20_000, 3000
 def judge(bench: Bench) -> dict[str, Result]:
     """Macro F1 of a classifier on the encoder, its first two convolutions frozen, the rest trained on ``--fraction``.
 
-    With all labels, ``f1_tenth`` is what a tenth of them gives. ``random`` is the same from an untrained encoder.
+    With all labels, ``f1_tenth`` is what a tenth of them gives. ``random`` is the same from an untrained encoder;
+    ``raw`` is En-Co-Training on the anchor's windows, which learns from the other windows without their labels, too.
     Epochs are 100, fewer where that would be more than 3,000 steps.
 
     Raises:
@@ -44,25 +49,44 @@ def judge(bench: Bench) -> dict[str, Result]:
     if parts is None:
         raise UserError(f"--protocol {NAME} needs windows with classes and a test part; {bench.data} has none")
     train, test = (contenders.some(part, _LIMIT) for part in parts)
-    fraction, found = bench.options.fraction, {}
-    for kind, model in (("this", method), ("random", bench.untrained() if bench.baselines else None)):
-        if model is None:
-            continue
-        bench.say(f"{NAME}: {kind}")
-        found[kind] = _finetuned(model, train, test, fraction, bench.settings.seed)
+    fraction, seed, found = bench.options.fraction, bench.settings.seed, {}
+    ways: dict[str, Callable[[float], Result]] = {"this": lambda share: _finetuned(method, train, test, share, seed)}
+    if bench.baselines:
+        plain: Any = bench.untrained()
+        ways["random"] = lambda share: _finetuned(plain, train, test, share, seed)
+        ways["raw"] = lambda share: _co_trained(method, train, test, share, seed)
+    for kind, judged in ways.items():
+        bench.say(f"{NAME}: {'En-Co-Training' if kind == 'raw' else kind}")
+        found[kind] = judged(fraction)
         if fraction == 1:
-            tenth = _finetuned(model, train, test, 0.1, bench.settings.seed).numbers["f1"]
+            tenth = judged(0.1).numbers["f1"]
             found[kind] = dataclasses.replace(found[kind], numbers=found[kind].numbers | {"f1_tenth": tenth})
     return found
+
+
+def _labelled(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Places of a share of every class's windows."""
+    return np.arange(len(labels)) if fraction == 1 else evaluation.subset(labels, fraction=fraction, seed=seed)
+
+
+def _co_trained(method: Any, train: Source, test: Source, fraction: float, seed: int) -> Result:
+    """En-Co-Training: the same labels, and the other training windows without theirs."""
+    labels = np.asarray(train.labels)
+    rows = _labelled(labels, fraction, seed)
+    x, tested = (window_features(_windows(method, part).cpu().numpy()) for part in (train, test))
+    rest = np.setdiff1d(np.arange(len(labels)), rows)
+    predicted = en_co_training(x[rows], labels[rows], x[rest], tested, seed=seed)
+    scores = activity_scores(predicted, np.asarray(test.labels), test.groups, test.group_names)
+    note = f"En-Co-Training on {plural(len(rows), 'labelled window')} and {len(rest)} without labels"
+    return Result(NAME, {name: Number.of(value) for name, value in scores.items()}, note=note)
 
 
 def _finetuned(model: Any, train: Source, test: Source, fraction: float, seed: int) -> Result:
     """A classifier on the model's encoder, from a share of every class's labels."""
     labels = np.asarray(train.labels)
     classes = int(max(labels.max(), np.asarray(test.labels).max())) + 1
-    if fraction < 1:
-        train = train.subset(evaluation.subset(labels, fraction=fraction, seed=seed))
-        labels = np.asarray(train.labels)
+    train = train.subset(_labelled(labels, fraction, seed))
+    labels = np.asarray(train.labels)
     epochs = max(1, min(100, _STEPS // -(-len(train) // 32)))
     encoder = copy.deepcopy(model.encoder)
     encoder.freeze_front()
@@ -71,7 +95,7 @@ def _finetuned(model: Any, train: Source, test: Source, fraction: float, seed: i
         classifier = networks.DeviceClassifier(encoder, classes)
     result = front_frozen(
         classifier, _windows(model, train), labels, _windows(model, test), np.asarray(test.labels),
-        epochs=epochs, groups=test.groups, seed=seed,
+        epochs=epochs, groups=test.groups, group_names=test.group_names, seed=seed,
     )  # fmt: skip
     note = f"{plural(len(train), 'labelled window')}, {plural(epochs, 'epoch')}"
     return dataclasses.replace(result, note=note + (", users held out" if test.groups is not None else ""))
