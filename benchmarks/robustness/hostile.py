@@ -22,9 +22,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from trials import Trial, forked, start
-
-from tests.harness import train_tiny
+from trials import Trial, forked, start, tiny_run
 
 LIMIT = 4 << 30
 
@@ -101,10 +99,7 @@ def pickles(place: Path, mark: Path) -> dict[str, Path]:
 def main() -> int:
     """Every file with every command that would read it."""
     table, place, options = start("hostile", str(__doc__).splitlines()[0])
-    trial = forked(lambda: train_tiny("encoder", place / "run", place) and 0)
-    if trial.code:
-        raise RuntimeError(trial.err)
-    run, mark = place / "run", place / "executed"
+    run, mark = tiny_run("encoder"), place / "executed"
     tiny = ["--encoder", "cnn-small", "--image-size", "16", "--projector", "16-8", "--augment", "grey", "--steps", "1",
             "--batch-size", "4", "--workers", "0", "--quiet"]  # fmt: skip
 
