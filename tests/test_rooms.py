@@ -126,5 +126,6 @@ def test_the_modules_of_a_package_are_imported_one_by_one(build: Build) -> None:
     assert room_files(room.__path__) == ["alpha", "beta"]
     modules = room_modules("attic", room.__path__)
     assert "attic.alpha" not in sys.modules
-    assert next(modules)[0] == "alpha" and "attic.beta" not in sys.modules
+    assert next(modules)[0] == "alpha"
+    assert "attic.beta" not in sys.modules
     assert [(name, module.found) for name, module in modules] == [("beta", 2)]
