@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -254,6 +255,8 @@ def test_memory_that_there_is_not_is_told_from_other_errors() -> None:
         with pytest.raises((MemoryError, RuntimeError)) as error:
             ask()
         assert _out_of_memory(error.value)
+    assert _out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert not _out_of_memory(OSError(errno.ENOENT, "No such file or directory"))
     assert not _out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from selftaught._rooms import room_names
+from selftaught._rooms import room_files, room_modules, room_names
 
 Build = Callable[..., ModuleType]
 EAGER, LAZY = False, True
@@ -119,3 +119,13 @@ def test_the_rooms_own_names_stand_beside_them(build: Build) -> None:
 def test_parenthesised_annotated_and_commented_lists_are_read(build: Build) -> None:
     room = build(LAZY, a="__all__: tuple[str, ...] = (\n    'x',  # the first\n    'y',\n)\nx = y = 1\n")
     assert dir(room) == ["x", "y"]
+
+
+def test_the_modules_of_a_package_are_imported_one_by_one(build: Build) -> None:
+    room = build(LAZY, beta="__all__ = []\nfound = 2\n", alpha="__all__ = []\nfound = 1\n", _base="found = 0\n")
+    assert room_files(room.__path__) == ["alpha", "beta"]
+    modules = room_modules("attic", room.__path__)
+    assert "attic.alpha" not in sys.modules
+    assert next(modules)[0] == "alpha"
+    assert "attic.beta" not in sys.modules
+    assert [(name, module.found) for name, module in modules] == [("beta", 2)]

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kills import GRID
-from trials import Row, Table, Trial, command, start, tiny_run
+from trials import Row, Table, Trial, command, start, tiny_input, tiny_run
 
 from tests.harness import TINY_RUNS
 
@@ -94,37 +94,35 @@ def judged(trial: Trial) -> str:
     return "" if len(said) == 1 else f"{len(said)} lines: {trial.err[-200:]}"
 
 
-def commands(place: Path) -> dict[str, tuple[list[str], Path | None]]:
+def commands() -> dict[str, tuple[list[str], Path | None]]:
     """Command -> its arguments, and the run that it needs."""
-    runs = place / "runs"
-
     found: dict[str, tuple[list[str], Path | None]] = {}
     for kind, options in TRAIN.items():
         tiny = TINY_RUNS[kind]
         found[f"train, {kind}"] = (
-            ["train", tiny.slug, "--data", tiny.source(runs), "--out", "out", "--workers", "0", "--quiet", *options],
+            ["train", tiny.slug, "--data", tiny_input(kind), "--out", "out", "--workers", "0", "--quiet", *options],
             None,
         )
     for kind, tiny in TINY_RUNS.items():
         more = [part for k, v in tiny.more.items() for part in (f"--{k}", str(v))]
         for out in tiny.outs:
             found[f"apply, {kind}, to {out}"] = (
-                ["apply", "run", tiny.input(runs), "--out", out, "--workers", "0", *more], tiny_run(runs, kind),
+                ["apply", "run", tiny_input(kind), "--out", out, "--workers", "0", *more], tiny_run(kind),
             )  # fmt: skip
     found["apply, embeddings, to .csv"] = (
-        ["apply", "run", "digits?n=60", "--out", "e.csv", "--workers", "0"], tiny_run(runs, "encoder"),
+        ["apply", "run", "digits?n=60", "--out", "e.csv", "--workers", "0"], tiny_run("encoder"),
     )  # fmt: skip
     for kind in ("encoder", "classifier", "image and text"):
-        found[f"evaluate, {kind}"] = (["evaluate", "run"], tiny_run(runs, kind))
+        found[f"evaluate, {kind}"] = (["evaluate", "run"], tiny_run(kind))
     for form in ("timm", "safetensors", "onnx"):
         found[f"export to {form}"] = (
             ["export", "run", "--format", form, "--out", "exported"],
-            tiny_run(runs, "encoder"),
+            tiny_run("encoder"),
         )
-    found["report"] = (["report", "run"], tiny_run(runs, "encoder"))
-    found["train --resume of a finished run"] = (["train", "--resume", "run", "--quiet"], tiny_run(runs, "encoder"))
-    found["search"] = (["search", "run", "scenes?train=4&test=2", "red"], tiny_run(runs, "image and text"))
-    grey, walks = TINY_RUNS["restorer"].source(runs), TINY_RUNS["depth"].source(runs)
+    found["report"] = (["report", "run"], tiny_run("encoder"))
+    found["train --resume of a finished run"] = (["train", "--resume", "run", "--quiet"], tiny_run("encoder"))
+    found["search"] = (["search", "run", "scenes?train=4&test=2", "red"], tiny_run("image and text"))
+    grey, walks = tiny_input("restorer"), tiny_input("depth")
     found["degrade blur"] = (["degrade", "blur?size=5&shortest=2", grey, "out"], None)
     found["degrade rolling-shutter"] = (["degrade", "rolling-shutter?readout=2", walks, "out"], None)
     found["curate"] = (["curate", "digits?n=60", "--keep", "0.5", "--out", "out"], None)
@@ -137,7 +135,7 @@ def main() -> int:
     table: Table
     table, place, options = start("disk", str(__doc__).splitlines()[0])
     rows: dict[str, list[str]] = {}
-    found = commands(place)
+    found = commands()
     for which in found:
         rows.setdefault(which.partition(",")[0].split(" ")[0], []).append(which)
     for name, several in rows.items():

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trials import Table, Trial, command, forked, start, tiny_run
+from trials import Table, Trial, command, forked, start, tiny_input, tiny_run
 
 from tests.harness import TINY_RUNS, killing, train_tiny
 
@@ -207,16 +207,15 @@ probe: knn
 
 def others(table: Table, place: Path, only: str) -> None:
     """Apply of every kind of output, evaluate, export, report, degrade, curate and a grid."""
-    runs = place / "runs"
 
     def with_run(kind: str) -> Callable[[Path], None]:
-        return lambda folder: shutil.copytree(tiny_run(runs, kind), folder / "run") and None
+        return lambda folder: shutil.copytree(tiny_run(kind), folder / "run") and None
 
     def wanted(what: str) -> bool:
         return only in what
 
     for kind, tiny in TINY_RUNS.items():
-        data = tiny.input(runs)
+        data = tiny_input(kind)
         more = [part for k, v in tiny.more.items() for part in (f"--{k}", str(v))]
         for out in tiny.outs:
             what = f"apply, {kind} ({tiny.slug}), to {out}: same files"
@@ -232,12 +231,12 @@ def others(table: Table, place: Path, only: str) -> None:
                      ["export", "run", "--format", form, "--out", "exported"])  # fmt: skip
     if wanted(what := "report: a whole page"):
         repeated(table, what, place, with_run("encoder"), ["report", "run"])
-    photos = TINY_RUNS["restorer"].source(runs)
+    photos = tiny_input("restorer")
     for recipe in ("blur?size=5&shortest=2", "text"):
         if wanted(what := f"degrade {recipe.partition('?')[0]}: same files"):
             repeated(table, what, place, lambda folder: None, ["degrade", recipe, photos, "out"])
     if wanted(what := "degrade rolling-shutter: same files"):
-        walks = TINY_RUNS["depth"].source(runs)
+        walks = tiny_input("depth")
         repeated(table, what, place, lambda folder: None, ["degrade", "rolling-shutter?readout=2", walks, "out"])
     if wanted(what := "curate: same files"):
         repeated(table, what, place, with_run("encoder"),

@@ -16,9 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from trials import command, forked, start
-
-from tests.harness import train_tiny
+from trials import command, start, tiny_run
 
 NAMES: dict[str, bytes] = {
     "plain": b"plain.png",
@@ -76,11 +74,7 @@ def listed(path: Path, name: bytes) -> str:
 def main() -> int:
     """Every name with every command."""
     table, place, options = start("names", str(__doc__).splitlines()[0])
-    for kind in ("encoder", "restorer"):
-        trial = forked(lambda kind=kind: train_tiny(kind, place / kind, place) and 0)
-        if trial.code:
-            raise RuntimeError(trial.err)
-    encoder, restorer = place / "encoder", place / "restorer"
+    encoder, restorer = tiny_run("encoder"), tiny_run("restorer")
     for what, name in NAMES.items():
         with table.row(f"{what}: check, tables, restored, degraded, trained on, broken, curated, reported") as row:
             folder, out = picture(place / "in", name), place / "out"

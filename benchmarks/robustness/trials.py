@@ -66,7 +66,7 @@ class Trial:
         return lines[-1] if lines else ""
 
 
-def forked(work: Callable[[], Any], seconds: float = 120, place: Path | None = None) -> Trial:
+def forked(work: Callable[[], Any], seconds: float = 300, place: Path | None = None) -> Trial:
     """Do something in a process of its own, the head of its own group.
 
     Args:
@@ -116,7 +116,7 @@ def _awaited(pid: int, seconds: float) -> int | None:
     return None
 
 
-def command(*arguments: object, seconds: float = 120, place: Path | None = None) -> Trial:
+def command(*arguments: object, seconds: float = 300, place: Path | None = None) -> Trial:
     """Run one command of the product in a process of its own."""
 
     def work() -> int:
@@ -195,64 +195,79 @@ class Table:
         return seconds
 
 
-def tiny_run(runs: Path, kind: str) -> Path:
-    """The folder of a tiny run of that kind, trained in a process of its own when it is first asked for."""
-    from tests.harness import train_tiny
-
-    out = runs / kind.replace(",", "").replace(" ", "-")
-    if not (out / "state.json").exists():
-        trial = forked(lambda: train_tiny(kind, out, runs) and 0)
-        if trial.code != 0:
-            raise RuntimeError(f"{kind}: {trial.err[-2000:]}")
-    return out
+_LOADED: list[Path] = []
+"""Where the tiny runs lie, once everything is loaded."""
 
 
-def load_all() -> None:
+def tiny_run(kind: str) -> Path:
+    """The folder of a tiny run of that kind, which is only read: attack a copy."""
+    return load_all() / kind.replace(",", "").replace(" ", "-")
+
+
+def tiny_input(kind: str) -> str:
+    """What the tiny run of that kind is applied to."""
+    from tests.harness import TINY_RUNS
+
+    return TINY_RUNS[kind].input(load_all())
+
+
+def load_all() -> Path:
     """Load what every command needs, once, so that a trial does not: what tiny runs loaded in a process of their own.
 
     Nothing is computed here: a process that has taken a gradient can't be forked to take others.
+
+    Returns:
+        the folder of the tiny runs, gone at the end of the process that first called this.
     """
     import importlib
 
     import torch
 
-    import selftaught
     from tests.harness import TINY_RUNS, train_tiny
 
+    if _LOADED:
+        return _LOADED[0]
     torch.set_num_threads(1)
-    note = Path(tempfile.mkdtemp(prefix="robustness-loaded-"))
+    place = _fleeting("loaded", None)
 
     def learn() -> None:
         for kind, tiny in TINY_RUNS.items():
-            run = train_tiny(kind, note / kind, note)
+            run = train_tiny(kind, place / kind.replace(",", "").replace(" ", "-"), place)
             if kind == "encoder":
-                run.evaluate()
-                run.apply(tiny.source(note), note / f"applied-{tiny.outs[0]}", workers=0)
-                run.export("safetensors", note / f"exported-{kind}")
-                run.report()
-        (note / "modules").write_text("\n".join(sys.modules))
+                copied = shutil.copytree(run.path, place / "looked-at")
+                looked = type(run)(copied)
+                looked.evaluate()
+                looked.apply(tiny.source(place), place / f"applied-{tiny.outs[0]}", workers=0)
+                looked.export("safetensors", place / "exported")
+                looked.report()
+        (place / "modules").write_text("\n".join(sys.modules))
 
-    trial = forked(learn, seconds=300)
+    trial = forked(learn, seconds=900)
     if trial.code:
         raise RuntimeError(f"tiny runs don't train: {trial.err[-3000:]}")
-    for name in (note / "modules").read_text().splitlines():
+    for name in (place / "modules").read_text().splitlines():
         if name not in sys.modules and not name.startswith(("__", "tests.", "torch.ops", "torch.classes")):
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
-    _ = selftaught
-    shutil.rmtree(note)
+    _LOADED.append(place)
+    return place
+
+
+def _fleeting(name: str, where: str | None) -> Path:
+    """An empty folder that is gone at the end of this process."""
+    import atexit
+
+    place, owner = Path(tempfile.mkdtemp(prefix=f"robustness-{name}-", dir=where)), os.getpid()
+    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(place, ignore_errors=True))
+    return place
 
 
 def start(name: str, about: str, argv: Sequence[str] | None = None) -> tuple[Table, Path, argparse.Namespace]:
     """The table to fill, and an empty folder to work in that is gone at the end of the process."""
-    import atexit
-
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--only", default="", help="rows whose name holds this; the others stay as they are stored")
     parser.add_argument("--place", default=None, help="folder to work in; a temporary one otherwise")
     options = parser.parse_args(argv)
-    place = Path(tempfile.mkdtemp(prefix=f"robustness-{name}-", dir=options.place))
-    owner = os.getpid()
-    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(place, ignore_errors=True))
+    place = _fleeting(name, options.place)
     load_all()
     return Table(name, about), place, options

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
@@ -70,6 +71,22 @@ def room_names(package: str, path: tuple[str, ...]) -> dict[str, str]:
                     raise ImportError(f"{origins[name]} and {module} both have {name!r} in their __all__; rename one")
                 origins[name] = module
     return origins
+
+
+def room_modules(package: str, path: Iterable[str]) -> Iterator[tuple[str, ModuleType]]:
+    """The modules of a package that don't begin with ``_``, imported one by one: (name of the file, module), sorted.
+
+    Args:
+        package: ``__name__`` of the package.
+        path: ``__path__`` of the package.
+    """
+    for name in room_files(path):
+        yield name, import_module(f"{package}.{name}")
+
+
+def room_files(path: Iterable[str]) -> list[str]:
+    """Names of a package's modules that don't begin with ``_``, sorted; nothing is imported."""
+    return sorted(module.name for module in iter_modules(list(path)) if not module.name.startswith("_"))
 
 
 class _Room(ModuleType):

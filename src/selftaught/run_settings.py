@@ -57,6 +57,14 @@ class Settings:
     """Optimiser steps; overrides epochs."""
     batch_size: Count = 256
     """Samples per step and process."""
+    validation: str = ""
+    """Samples to watch once an epoch: a share of the training samples held out (0.1), or a source. Their loss is logged
+    as val_loss."""
+    keep_weights: Literal["auto", "last", "best"] = "auto"
+    """Weights that the run ends with: the last, or the best, those of the lowest validation loss (training loss where
+    nothing is held out); auto: best with validation, unless ema averages them."""
+    patience: Natural = 0
+    """With the best weights kept: epochs without a lower loss after which training ends; 0 never."""
     accumulate: Count = 1
     """Batches per optimiser step."""
     clip: NonNegative = 0.0

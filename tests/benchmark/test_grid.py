@@ -172,7 +172,7 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(tmp_path: Path) -> None
     lines: list[str] = []
     found = grid.run(config, out=tmp_path / "g", say=lines.append)
     assert list(found.failures) == ["simclr on few, seed 0"]
-    assert "--batch-size" in found.failures["simclr on few, seed 0"]
+    assert "batch_size" in found.failures["simclr on few, seed 0"]
     assert "failed" in lines[0]
     assert {r["data"] for r in found.records} == {"small"}
     assert "1 not done" in found.page.read_text()

@@ -51,12 +51,12 @@ def test_the_whole_grid_holds_every_cell_once() -> None:
     }
     assert {c.source for c in cells if "shift" in c.factors} == {"k400", "ssv2"}
     assert {factor for cell in cells for factor in cell.factors} == set(FACTORS)
-    with pytest.raises(UserError, match="--methods moco"):
+    with pytest.raises(UserError, match="methods=moco"):
         Plan(sources={"a": "b"}, targets={"a": "b"}, methods=("moco",))
 
 
 def test_without_data_or_quick_it_says_what_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="give --data SOURCE"):
+    with pytest.raises(UserError, match="give data=SOURCE"):
         video_ssl.run()
     assert main(["benchmark", "video"]) == 2
     assert "--quick" in capsys.readouterr().err

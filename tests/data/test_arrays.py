@@ -158,3 +158,13 @@ def test_broken_and_pickled_files(tmp_path):
     (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:5000])
     with pytest.raises(UserError, match="broken or cut short"):
         open_source(tmp_path / "cut.npy")
+
+
+def test_what_a_killed_process_left_unpacked_is_taken_away(tmp_path):
+    target = tmp_path / "unpacked" / "x.npy"
+    for left in (target.with_name("x.npy.part12"), target.with_name("other.npy.part12")):
+        left.parent.mkdir(exist_ok=True)
+        left.write_bytes(b"half")
+    mapped.build_once(target, lambda part: part.write_bytes(b"whole"))
+    assert {p.name for p in target.parent.iterdir() if p.suffix != ".lock"} == {"x.npy", "other.npy.part12"}
+    assert target.read_bytes() == b"whole"

@@ -179,5 +179,5 @@ def test_a_run_learns_the_same_from_the_pack(tmp_path: Path, monkeypatch: pytest
         assert bool(read) is cache
         kept[cache] = (run.path / "encoder.safetensors").read_bytes()
     assert kept[False] == kept[True]
-    with pytest.raises(UserError, match="--cache-side 32 is for --cache"):
+    with pytest.raises(UserError, match="cache_side=32 is for cache"):
         selftaught.train("cvrl", str(tmp_path / "v"), out=str(tmp_path / "run"), cache_side=32, **given)

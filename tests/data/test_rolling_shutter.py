@@ -67,7 +67,7 @@ def test_pairs_are_made_of_plain_videos(tmp_path: Path) -> None:
     small = DualReversed(pairs.source, readout=4, side=20)
     assert small.read(0).shape == (2, 20, 30, 3)
     assert small.fingerprint() != pairs.fingerprint()
-    with pytest.raises(UserError, match="--readout fewer"):
+    with pytest.raises(UserError, match="readout fewer"):
         DualReversed(pairs.source, readout=9)
 
 

@@ -112,7 +112,7 @@ def test_a_batch_of_one_and_a_source_below_a_batch_are_refused() -> None:
     method = methods.SimCLR(**SMALL)
     with pytest.raises(UserError, match="use 2 or more"):
         DataModule(photos(), method, batch_size=1)
-    with pytest.raises(UserError, match="fewer than one batch of 64: use --batch-size 20 or less"):
+    with pytest.raises(UserError, match="fewer than one batch of 64: use batch_size=20 or less"):
         DataModule(photos(), method, batch_size=64)
 
 

@@ -70,7 +70,7 @@ def test_ranks_laid_side_by_side_are_the_batch_of_one_process() -> None:
     assert len(one) == 5
     assert [a + b for a, b in zip(*two, strict=True)] == one
     assert list(batches_of(order, 8, seed=3, epoch=2, start=3)) == one[3:]
-    with pytest.raises(UserError, match="--batch-size 20"):
+    with pytest.raises(UserError, match="batch_size=20"):
         list(batches_of(order, 30, seed=0, epoch=0, world=2))
 
 

@@ -239,7 +239,7 @@ def test_each_video_can_have_its_own_adaptation(run: Any) -> None:
 
 
 def test_adapting_in_the_wrong_way_is_refused(run: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--adapt frame: it may be set or video"):
+    with pytest.raises(UserError, match="adapt=frame: it may be set or video"):
         run.apply(DATA, tmp_path / "out", adapt="frame")
 
 
@@ -272,7 +272,7 @@ def test_videos_without_a_sharp_place_are_refused_in_one_line(run: Any) -> None:
     method = run._load()
     method.config.min_box = 10_000
     short = open_source("motion?train=2&test=1&frames=5", modality="clip", split="test")
-    with pytest.raises(UserError, match="--adapt: motion has no video of 7 frames"):
+    with pytest.raises(UserError, match="adapt: motion has no video of 7 frames"):
         method.adapt(short)
     with pytest.raises(UserError, match="magnitude-widths"):
         methods.DADeblur(**TINY | {"magnitude_widths": "4-4"})

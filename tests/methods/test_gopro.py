@@ -149,7 +149,7 @@ def test_pieces_and_options_change_no_more_than_they_say() -> None:
     for options in ({"view_kinds": "moco"}, {"project_logits": True}, {"sem_weight": 0.0}, {"con_weight": 0.0}):
         method = _method(**options | small)
         assert torch.isfinite(method.loss(_batch(method))["loss"])
-    with pytest.raises(UserError, match="give it with --init RUN"):
+    with pytest.raises(UserError, match="give it with init=RUN"):
         methods.get("gopro")(classes=3)
 
 
@@ -249,7 +249,7 @@ def test_it_adapts_a_run_and_is_judged_on_new_classes(tmp_path: Path) -> None:
     shifted = run.evaluate(f"{data}&style=sketch&classes=base", protocols=["base-to-new", "classify"])
     assert set(shifted["base-to-new"]["this"].numbers) == {"accuracy"}
     more = {"protocols": ["cross-set"], "reference": f"{data}&style=sketch&classes=base,{data}&classes=new"}
-    with pytest.raises(UserError, match="name them with --reference"):
+    with pytest.raises(UserError, match="name them with reference"):
         run.evaluate(data, protocols=["cross-set"])
     crossed = run.evaluate(f"{data}&classes=base", **more)["cross-set"]
     assert set(crossed) == {"this", "original"}

@@ -159,7 +159,7 @@ def test_every_variant_learns(options: dict) -> None:
 def test_a_step_of_another_optimiser_is_refused() -> None:
     with pytest.raises(UserError, match="LARS can't be differentiated"):
         fit(toy(optimizer="lars"), batches(1))
-    with pytest.raises(UserError, match="give the weights with --weights"):
+    with pytest.raises(UserError, match="give the weights with weights"):
         toy(mode="static")
 
 

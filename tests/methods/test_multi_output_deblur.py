@@ -111,7 +111,7 @@ def test_wrong_options_are_said() -> None:
         methods.MultiOutputDeblur(**TINY | {"kernel": 6}).recipe()
     with pytest.raises(UserError, match="luma of RGB"):
         methods.MultiOutputDeblur(channels=4, **TINY, to_y=True)
-    with pytest.raises(UserError, match="--choose SOURCE"):
+    with pytest.raises(UserError, match="choose=SOURCE"):
         selftaught.train("multi-output-deblur", np.zeros((1, 40, 40, 3), np.uint8), steps=1, **RUN, **TINY)
 
 

@@ -215,7 +215,7 @@ def test_a_run_edits_by_an_instruction(run: Any, tmp_path: Path) -> None:
     assert run.apply(folder, tmp_path / "out", instruction="make it red") == 0  # finished before
     with pytest.raises(UserError, match="other options"):
         run.apply(folder, tmp_path / "out", instruction="make it blue")
-    with pytest.raises(UserError, match="give --instruction"):
+    with pytest.raises(UserError, match="give instruction"):
         run.apply(folder, tmp_path / "other")
     assert run.apply(DATA, tmp_path / "own") == 18 * 4
     assert run.export("safetensors").exists()

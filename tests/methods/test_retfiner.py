@@ -100,5 +100,5 @@ def test_it_refines_a_run(tmp_path: Path) -> None:
         for a, b in zip(run.encoder.state_dict().values(), start.encoder.state_dict().values(), strict=True)
     ]
     assert max(moved) > 1e-4
-    with pytest.raises(UserError, match="give it with --init"):
+    with pytest.raises(UserError, match="give it with init"):
         selftaught.train("retfiner", data, out=tmp_path / "none", steps=1, quiet=True)

@@ -217,7 +217,7 @@ def test_the_split_of_an_episode() -> None:
         for name in names:
             assert (labels[support] == name).sum() == 2
             assert (labels[query] == name).sum() == (labels == name).sum() - 2
-    with pytest.raises(UserError, match="raise --batch-size"):
+    with pytest.raises(UserError, match="raise batch_size"):
         few_shot_split(labels, 2, 3)
 
 

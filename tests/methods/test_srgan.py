@@ -54,7 +54,7 @@ def test_pairs_that_come_with_the_data_move_together(tmp_path: Path) -> None:
     for made in data.train_dataloader():
         repeated = made["low"].repeat_interleave(2, 2).repeat_interleave(2, 3)
         assert torch.equal(made["high"], repeated)
-    with pytest.raises(UserError, match="--scale 4"):
+    with pytest.raises(UserError, match="scale=4"):
         methods.SRResNet(**TINY).pair({"low": torch.zeros(1, 3, 8, 8), "high": torch.zeros(1, 3, 16, 16)})
 
 
@@ -100,7 +100,7 @@ def test_features_of_other_weights_are_brought_to_the_size_of_the_squared_error(
 
 
 def test_vgg_refuses_channels_that_it_cannot_see() -> None:
-    with pytest.raises(UserError, match="--content vgg54"):
+    with pytest.raises(UserError, match="content vgg54"):
         methods.SRGAN(channels=4, **GAN | {"content": "vgg54"})
     assert methods.SRGAN(channels=4, **GAN).predict({"views": [torch.rand(1, 4, 8, 8)]}).shape == (1, 4, 32, 32)
 
@@ -286,5 +286,5 @@ def test_errors(slug: str, options: dict[str, Any]) -> None:
 
 
 def test_a_patch_that_the_scale_does_not_divide() -> None:
-    with pytest.raises(UserError, match="--patch 30"):
+    with pytest.raises(UserError, match="patch=30"):
         methods.SRResNet(patch=30).recipe()

@@ -112,7 +112,7 @@ def test_what_another_run_began_or_finished_is_refused(tiny_run, other, images: 
     out = tmp_path / name
     with pytest.raises(Cut):
         tiny_run.apply(images, out, workers=0, progress=cut_after(80))
-    with pytest.raises(UserError, match=r"holds results of another run .*simclr on images.npy.*--overwrite") as error:
+    with pytest.raises(UserError, match=r"holds results of another run .*simclr on images.npy.*overwrite") as error:
         other.apply(images, out, workers=0)
     assert "\n" not in str(error.value)
     assert other.apply(images, out, workers=0, overwrite=True) == 150

@@ -181,5 +181,5 @@ def test_evaluate_against_clean_videos(films: Path) -> None:
     assert judged.found["restoration"]["raw"]["psnr"].mean == 100
     assert judged.sections["restoration"][0].keys() >= {"noisy", "restored", "clean", "psnr"}
     bench = Bench(method, lambda: method, Settings(), None, Settings(), str(films), Options(), False, print)
-    with pytest.raises(UserError, match="--clean"):
+    with pytest.raises(UserError, match="clean"):
         outputs.of("clip").evaluate(bench)

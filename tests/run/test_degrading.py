@@ -95,7 +95,7 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the input"):
         degrade("noise", folder, folder)
     degrade("noise", folder, tmp_path / "out")
-    with pytest.raises(UserError, match=r"holds results of other options \(degrade noise on .*--overwrite"):
+    with pytest.raises(UserError, match=r"holds results of other options \(degrade noise on .*overwrite"):
         degrade("noise", folder, tmp_path / "out", seed=1)
     assert degrade("noise", folder, tmp_path / "out", seed=1, overwrite=True) == 3
     (tmp_path / "mine").mkdir()

@@ -107,7 +107,7 @@ def test_an_interrupted_run_can_be_used(tmp_path: Path, folders: Path, capsys) -
     trained = run.encoder.state_dict()
     for name in ("encoder.safetensors", "encoder.json"):
         (run.path / name).unlink()
-    with pytest.raises(UserError, match=r"--resume .* .or use what there is, with --partial"):
+    with pytest.raises(UserError, match=r"resume .* .or use what there is, with partial"):
         selftaught.load(run.path).evaluate(protocols=["knn"])
     partial = selftaught.load(run.path, partial=True)
     assert all((partial.encoder.state_dict()[k] == v).all() for k, v in trained.items())

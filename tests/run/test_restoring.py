@@ -199,7 +199,7 @@ def test_luma_and_border_on_request(denoiser, pairs: Path, capsys) -> None:
 
 
 def test_a_restorer_has_no_other_protocol(denoiser) -> None:
-    with pytest.raises(UserError, match="--protocol knn: c-bsn restores images; it may be restoration"):
+    with pytest.raises(UserError, match="protocols=knn: c-bsn restores images; it may be restoration"):
         denoiser.evaluate(protocols=["knn"])
 
 
@@ -212,7 +212,7 @@ def test_the_worst_pictures_stay_on_the_page(denoiser, pairs: Path) -> None:
 
 
 def test_adapting_is_refused_where_the_method_does_not(denoiser, pairs: Path, tmp_path: Path, monkeypatch) -> None:
-    with pytest.raises(UserError, match="--adapt: c-bsn does not adapt"):
+    with pytest.raises(UserError, match="adapt: c-bsn does not adapt"):
         denoiser.apply(pairs / "noisy", tmp_path / "out", adapt=True)
     seen: list[int] = []
 

@@ -110,5 +110,5 @@ def test_resume_auto_starts_goes_on_and_refuses_other_options(tmp_path: Path) ->
     assert (again.path / "encoder.safetensors").read_bytes() == weights
     with pytest.raises(UserError, match="was begun with steps=4, not 9"):
         selftaught.train("simclr", "digits", out=out, augment="grey", resume="auto", **options | {"steps": 9})
-    with pytest.raises(UserError, match="give --out"):
+    with pytest.raises(UserError, match="give out"):
         selftaught.train("simclr", "digits", resume="auto", **options)

@@ -278,7 +278,7 @@ def test_fine_tuning_on_a_share_of_the_labels(run) -> None:
     found = run.evaluate(protocols=["finetune"], fraction=0.2, baselines=False)
     assert list(found) == ["finetune 20%"]
     assert 0 < found["finetune 20%"]["this"]["accuracy"].mean <= 1
-    with pytest.raises(UserError, match="--fraction 0"):
+    with pytest.raises(UserError, match="fraction=0"):
         run.evaluate(protocols=["finetune"], fraction=0)
 
 
@@ -351,7 +351,7 @@ def test_what_is_missing_is_said_in_one_line(run, tmp_path: Path, protocol: str,
 def test_options_are_checked(run, people: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean reference"):
         run.evaluate(str(people), protocols=["hit-rate"], referense="x")
-    with pytest.raises(UserError, match="--grid 2: rows x columns"):
+    with pytest.raises(UserError, match="grid=2: rows x columns"):
         run.evaluate(protocols=["layerwise"], grid="2")
     with pytest.raises(UserError, match="no such folder"):
         run.evaluate(str(people), protocols=["fairness-retrieval"], reference="nowhere")

@@ -58,7 +58,7 @@ def test_channels_positions_and_patches_are_fitted(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused_and_named(tmp_path: Path) -> None:
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "other.pth")
-    with pytest.raises(UserError, match="use the same --encoder"):
+    with pytest.raises(UserError, match="use the same encoder"):
         start_from(method(), str(tmp_path / "other.pth"))
     (tmp_path / "noise.pth").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(UserError, match=r"noise.pth: no weights that can be read safely"):
@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_refused_and_named(tmp_path: Path) -> None:
         start_from(method(), str(tmp_path / "none.pth"))
     with pytest.raises(UserError, match="timm has no such model"):
         start_from(method(), "timm:resnet10tt")
-    with pytest.raises(UserError, match="did you mean --init timm:resnet10t"):
+    with pytest.raises(UserError, match="did you mean init timm:resnet10t"):
         start_from(method(), "resnet10t")
 
 
@@ -122,5 +122,5 @@ def test_a_run_of_other_channels_and_size_gives_its_encoder(tmp_path: Path) -> N
     own, given = grey.encoder.model.state_dict(), first.encoder.model.state_dict()
     torch.testing.assert_close(own["conv1.0.weight"], given["conv1.0.weight"].sum(1, keepdim=True))
     torch.testing.assert_close(own["layer4.0.conv1.weight"], given["layer4.0.conv1.weight"])
-    with pytest.raises(UserError, match="use the same --encoder"):
+    with pytest.raises(UserError, match="use the same encoder"):
         start_from(method(encoder="resnet18"), str(tmp_path / "run"))

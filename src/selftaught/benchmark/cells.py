@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from selftaught._paths import part_of
 from selftaught.benchmark._cell import HOST, UNTRAINED, Cell
 from selftaught.data.source import digest
 from selftaught.errors import UserError
@@ -226,7 +227,7 @@ def _encoder_of(folder: Path, cell: Cell) -> Path:
         method = load(place.run).method
         bare.mkdir(exist_ok=True)
         encoder = method.encoder if method.output == "classes" else method.deliverable()
-        part = target.with_name(f"{target.name}.{os.getpid()}")
+        part = part_of(target)
         weights: dict[str, Any] = encoder.state_dict()  # type: ignore[union-attr]
         save_file({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, part)
         part.replace(target)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from pkgutil import iter_modules
 
+from selftaught._rooms import room_files
 from selftaught.claims._comparison import Arm, Claim, Start, fact_text
 from selftaught.claims._facts import Fact
 from selftaught.errors import UserError
@@ -22,7 +22,7 @@ __all__ = ["Arm", "Claim", "Fact", "Start", "claim_of", "claimed", "fact_of", "f
 
 def claimed() -> list[str]:
     """Slugs of the methods that have a claim, sorted."""
-    return sorted(m.name.replace("_", "-") for m in iter_modules(__path__) if not m.name.startswith("_"))
+    return [name.replace("_", "-") for name in room_files(__path__)]
 
 
 def claim_of(slug: str) -> Claim:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
+
+from selftaught._rooms import room_modules
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ def commands_of(package: str, path: Iterable[str]) -> dict[str, Command]:
         ImportError: a file without one, or a name that two files give.
     """
     found: dict[str, Command] = {}
-    for module in sorted(m.name for m in iter_modules(list(path)) if not m.name.startswith("_")):
-        command = getattr(import_module(f"{package}.{module}"), "COMMAND", None)
+    for file, module in room_modules(package, path):
+        command = getattr(module, "COMMAND", None)
         if not isinstance(command, Command):
-            raise ImportError(f"{package}.{module} gives no COMMAND")
+            raise ImportError(f"{package}.{file} gives no COMMAND")
         if command.name in found:
-            raise ImportError(f"{package}.{module}: there is a command {command.name!r} already")
+            raise ImportError(f"{package}.{file}: there is a command {command.name!r} already")
         found[command.name] = command
     return dict(sorted(found.items(), key=lambda item: (item[1].order, item[0])))

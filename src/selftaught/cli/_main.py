@@ -16,7 +16,7 @@ from pathlib import Path
 from selftaught import __version__
 from selftaught.cli.commands import COMMANDS
 from selftaught.cli.options import Parser
-from selftaught.errors import UserError
+from selftaught.errors import UserError, command_line
 
 _EXAMPLES = """examples:
   selftaught demo                                     train, evaluate and report on the built-in photographs
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [a for a in arguments if a != "--debug"]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8 are printed as they are
-    with _signals_raise() as told:
+    with command_line(), _signals_raise() as told:
         try:
             return _dispatch(arguments)
         except (Exception, KeyboardInterrupt, _Terminated) as error:
@@ -82,6 +82,8 @@ def _ended(error: BaseException, arguments: Sequence[str], debug: bool, told: li
 def _out_of_memory(error: BaseException) -> bool:
     """Whether the system, NumPy or torch had no memory to give."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:  # a file that could not be mapped
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 

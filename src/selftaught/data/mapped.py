@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import os
 import shutil
 import zipfile
@@ -26,7 +27,7 @@ def cache_folder() -> Path:
 
 def build_once(target: Path, build: Callable[[Path], None]) -> Path:
     """Make `target` with `build(temporary path)` unless it is there; two processes at a time make it once, a killed
-    one leaves nothing.
+    one leaves nothing that the next does not take away.
 
     Raises:
         UserError: the folder can't be written to, or the disk is full.
@@ -38,6 +39,8 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(target) + ".lock"):
             if not target.exists():
+                for left in target.parent.glob(f"{glob.escape(target.name)}.part*"):  # of a process that was killed
+                    _remove(left)
                 build(temporary)
                 os.replace(temporary, target)
     except OSError as error:
@@ -45,11 +48,15 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
             f"{target.parent}: can't write there ({error.strerror or error}); set SELFTAUGHT_CACHE to another folder"
         ) from None
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
     return target
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def members(path: Path) -> list[str]:

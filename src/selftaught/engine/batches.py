@@ -45,6 +45,7 @@ class Batches(Dataset[Any]):
         pixels: "uint8" rendered views, or "float32" in [0, 1] at the source's full depth (restoration).
         on_device: pass ``images`` (N,C,H,W) of one size and ``params``, one array per view, for the model's device to
             render; the pixels are those that the CPU would have made, within rounding.
+        value_range: scales the samples, as another source's; None: the source's own.
         finish: changes the views of a sample and may add facts of theirs, ``finish(views, rng) -> views`` (recipes).
     """
 
@@ -56,9 +57,11 @@ class Batches(Dataset[Any]):
         pixels: str = "uint8",
         on_device: bool = False,
         finish: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]] | None = None,
+        value_range: Any = None,
     ) -> None:
         self.source, self.seed, self.pixels = source, seed, pixels
-        self.scale = source.unit_scale() if pixels == "float32" else None
+        self.given = None if value_range is None else source.scaled_as(value_range)
+        self.scale = (source.unit_scale() if self.given is None else self.given) if pixels == "float32" else None
         self.finish = finish
         self.recipe = views if isinstance(views, Recipe) else None
         self.pipelines = views if not isinstance(views, Recipe) else None
@@ -103,7 +106,11 @@ class Batches(Dataset[Any]):
         views, wanted = self.source.brought(index) or [], len(self.pipelines or [])
         if len(views) < wanted:
             raise UserError(f"{self.source.name} brings {len(views)} views of a sample, the method compares {wanted}")
-        return [as_uint8(view, self.source.value_range) for view in views[:wanted]]
+        return [as_uint8(view, self._range) for view in views[:wanted]]
+
+    @property
+    def _range(self) -> Any:
+        return self.source.value_range if self.given is None else self.given
 
     def _one_size(self, images: list[np.ndarray]) -> torch.Tensor:
         sizes = {image.shape for image in images}
@@ -128,14 +135,14 @@ class Batches(Dataset[Any]):
 
     def _views(self, index: int, rng: np.random.Generator) -> Any:
         if self.recipe is not None:
-            made = render_sample(self.source, index, self.recipe, rng, self.pixels, self.scale)
+            made = render_sample(self.source, index, self.recipe, rng, self.pixels, self.scale or self.given)
             return made if self.finish is None else self.finish(made, rng)
         if self.brings:
             return self._brought(index)
         sample = self.source.read(index, self.min_side)
         if self.pipelines is None:
             return [sample]
-        image = to_unit(sample, self.scale) if self.scale is not None else as_uint8(sample, self.source.value_range)
+        image = to_unit(sample, self.scale) if self.scale is not None else as_uint8(sample, self._range)
         height, width = image.shape[:2]
         if self.on_device:
             return [image, *(draw(p, rng, height, width, self.source.names[index]) for p in self.pipelines)]

@@ -41,6 +41,7 @@ class Definition(L.LightningModule):
     needs_labels: ClassVar[bool] = False
     transforms: ClassVar[bool] = False
     compares: ClassVar[bool] = True
+    unwatchable: ClassVar[str] = ""
     takes_any: ClassVar[bool] = False
     judged_by: ClassVar[tuple[str, ...]] = ()
     applied_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -83,3 +83,13 @@ def average_gradients(parameters: list[Tensor]) -> None:
             parameter.grad = torch.zeros_like(parameter)
         dist.all_reduce(parameter.grad)
         parameter.grad /= world_size()
+
+
+@torch.no_grad()
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a scalar over the processes, the same on all of them; all must call."""
+    if not is_distributed():
+        return value
+    total = value.detach().float().clone()
+    dist.all_reduce(total)
+    return total / world_size()

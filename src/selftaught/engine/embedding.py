@@ -11,7 +11,7 @@ from torch import Tensor
 
 from selftaught._words import plural
 from selftaught.data import Source
-from selftaught.data.kinds.camera import Camera
+from selftaught.data.kinds import Camera, kind_of
 from selftaught.engine.in_order import evaluation_batches
 from selftaught.engine.method import Method
 from selftaught.engine.precision import autocast_dtype
@@ -118,20 +118,11 @@ def check_channels(method: Method, source: Source) -> None:
         UserError: other channels.
     """
     have, wanted = source.channels, method.channels
-    if (
-        have is None
-        or have == wanted
-        or have in method.also_channels
-        or (source.modality == "image" and wanted == 3 and (have == 1 or (have == 4 and not source.bands)))
-    ):
+    if have is None or have in method.also_channels:
         return
-    if source.modality == "image" and (have, wanted) == (4, 3):
-        raise UserError(
-            f"{source.name} has 4 channels, of which the fourth is not marked as transparency, and the run was trained "
-            "on 3; give it pictures of the three that it knows"
-        )
-    asked = f"; ask for grey: {source.name.rstrip('/')}?channels=1" if (have, wanted) == (3, 1) else ""
-    raise UserError(f"{source.name} has {have} channels, the run was trained on {wanted}{asked}")
+    if problem := kind_of(source.modality).misfit(have, wanted, bool(source.bands)):
+        asked = f"; ask for grey: {source.name.rstrip('/')}?channels=1" if (have, wanted) == (3, 1) else ""
+        raise UserError(f"{source.name} {problem}{asked}")
 
 
 def _on(device: torch.device, value: Any) -> Any:

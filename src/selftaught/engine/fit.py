@@ -8,7 +8,7 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from selftaught.engine.callbacks import FiniteGuard, Metrics, OnlineScores
 from selftaught.engine.checkpoint import Checkpoints, read_checkpoint, signals_given_back
 from selftaught.engine.checkpointing import keep_activations, recompute_activations
 from selftaught.engine.compiling import compile_networks, eagerly, release_networks
+from selftaught.engine.distributed import rank
 from selftaught.engine.keeping import Averaged, Best, mean_loss
 from selftaught.engine.loader import DataModule
 from selftaught.engine.method import Method
@@ -188,7 +189,7 @@ def fit(
         settings: the stage's settings.
         folder: the stage's folder; writes ``checkpoints/STAGE.ckpt``, ``metrics.csv``, ``skipped.csv``.
         plan: what the stage keeps.
-        held_out: samples to watch, where the plan keeps the best weights.
+        held_out: samples to watch.
         scores: accuracies of the method's embedding, by name, taken while it trains; see `OnlineScores`.
         title: what the progress bar says.
         quiet: no progress bar.
@@ -225,8 +226,13 @@ def fit(
         online = OnlineScores(eagerly(scores) if compiled else scores, total, settings.knn_every, metrics)
         watching.insert(watching.index(metrics), online)  # before the row of the same step is written
     averaged = Averaged(method, settings.ema) if settings.ema else None
-    best = Best(epoch_batches, plan.patience, metrics, _look(held_out, settings, method)) if plan.watches else None
-    watching += [callback for callback in (averaged, best) if callback is not None]
+    best = None
+    if plan.watches or held_out is not None:
+        best = Best(epoch_batches, plan.patience, metrics, _look(held_out, settings, method), plan.watches)
+        whole_samples = type(method).watched is not Method.watched  # an error of theirs, no loss
+        best.column = "watched" if held_out is None or whole_samples else "val_loss"
+        watching.insert(watching.index(metrics), best)  # before the row of the same step is written
+    watching += [averaged] if averaged is not None else []
     endless = method.endless
     if endless is not None and method.branch is None:
         watching.append(BranchPoint(branch_file(checkpoint), endless.constant_end, say))
@@ -311,18 +317,46 @@ def _check_sharded(settings: Settings, plan: Stage) -> None:
             raise UserError(f"--strategy {FSDP2}: {told} needs the whole network on each process; take --strategy ddp")
 
 
+def watchable(kind: type[Method], roles: Sequence[str]) -> str:
+    """Why a method's loss on held-out samples can't be watched, to go on after its name; "" where it can.
+
+    Args:
+        kind: the method's class.
+        roles: the streams that it reads.
+    """
+    own = kind.validate is not Method.validate or kind.watched is not Method.watched
+    if kind.unwatchable:
+        return kind.unwatchable
+    if not own and kind.loss is Method.loss:
+        return "has no loss of a batch: its networks move in turns"
+    if not own and len(roles) > 1:
+        return f"learns from several streams together ({', '.join(roles)})"
+    return ""
+
+
 def _look(held_out: Any, settings: Settings, method: Method) -> Callable[[Any], float] | None:
     """A function of the method: its mean loss on held-out samples, always under the same views; None without any."""
     if held_out is None:
         return None
     if type(method).watched is not Method.watched:
         return lambda trained: float(trained.watched(held_out))
-    watched = DataModule(held_out, method, batch_size=min(settings.batch_size, len(held_out)), workers=0, seed=1)
+    world = settings.devices * settings.nodes
+    rows = min(settings.batch_size, len(held_out) // world)
+    options: dict[str, Any] = {"batch_size": max(rows, 1), "workers": 0, "seed": 1, "value_range": method.value_range}
+    watched = DataModule(held_out, method, **options)
 
     def look(trained: Any) -> float:
         dataset, rows = watched.batches(method.roles[0]), watched.batch_size
-        numbers = range(0, len(held_out) - rows + 1, rows)
-        return mean_loss(trained, (dataset[(0, list(range(first, first + rows)))] for first in numbers))
+        starts = range(rank() * rows, len(held_out) - rows + 1, rows * world)
+        number = len(held_out) // (rows * world)  # as many on every process
+
+        def batches() -> Iterator[dict[str, Any]]:
+            for first in starts[:number]:
+                batch = dataset[(0, list(range(first, first + rows)))]
+                batch["index"] = batch["index"] + trained.samples  # none of those that are learnt from
+                yield batch
+
+        return mean_loss(trained, batches())
 
     return look
 

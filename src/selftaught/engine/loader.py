@@ -73,6 +73,7 @@ class DataModule(L.LightningDataModule):
         view_device: "cpu" makes views in the loader's processes, "model" batched on the model's device (images of one
             size), "auto" is cpu.
         order: of the first stream's samples; None: the method's own, else shuffled.
+        value_range: scales the samples, as a run does by which they are watched; None: each source's own.
 
     Raises:
         UserError: fewer samples than one batch, for a method that compares them; other roles than the method's.
@@ -91,6 +92,7 @@ class DataModule(L.LightningDataModule):
         skipped: Path | None = None,
         view_device: str = "auto",
         order: Order | None = None,
+        value_range: Any = None,
     ) -> None:
         super().__init__()
         by_role = source if isinstance(source, dict) and set(source) <= set(method.roles) else {method.roles[0]: source}
@@ -98,7 +100,7 @@ class DataModule(L.LightningDataModule):
             role: s if isinstance(s, Source) else training_part(s, method.modality) for role, s in by_role.items()
         }
         self.source = next(iter(self.sources.values()))
-        self.method, self.batch_size, self.seed = method, batch_size, seed
+        self.method, self.batch_size, self.seed, self.value_range = method, batch_size, seed, value_range
         self.workers = auto_workers(self.source) if workers < 0 else workers
         self.total_batches, self.start_batch = total_batches, 0
         self.on_device = view_device == "model" and kind_of(self.source.modality).picture and method.pixels == "uint8"
@@ -173,7 +175,7 @@ class DataModule(L.LightningDataModule):
         """The dataset of one stream."""
         source = self.sources[role]
         views, finish = self.method.views_of(role, source), self.method.finish_of(role)
-        return Batches(source, views, self.seed, self.method.pixels, self.on_device, finish)
+        return Batches(source, views, self.seed, self.method.pixels, self.on_device, finish, self.value_range)
 
 
 def _listed(path: Path | None, role: str, sources: dict[str, Source]) -> Path | None:

@@ -46,6 +46,7 @@ class Method(Definition):
         applied_with: options of ``apply`` that this method has besides those of its kind of output, and for each what
             argparse is told of it (``help``, ``choices``, ``action``); a literal.
         renewed: steps after which what :meth:`finish_of` gives may have changed; 0: never.
+        unwatchable: why its loss says nothing of samples that are held out (``--validation``); "" where it does.
         takes_any: whether one network takes samples of any of ``modalities``, whichever the run began with.
         accumulate: batches per optimiser step.
         clip: largest norm of an optimiser's gradient; 0 does not clip.

@@ -220,7 +220,7 @@ class Plain(Dataset[Any]):
         try:
             return self.dataset[key]
         except UserError as error:
-            return _Refused(str(error))
+            return _Refused(error.args[0])  # as it was written: whoever raises it again says it in words of its own
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ class ISogCLR(MomentumEmbedding):
     """iSogCLR, with SogCLR and one learnt temperature as its baselines, on images of any number of channels."""
 
     slug = "isogclr"
+    unwatchable = "has a temperature of its own for each training sample, which others have not"
     config_class = Config
     config: Config
     state: SampleState

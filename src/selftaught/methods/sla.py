@@ -111,6 +111,7 @@ class SLA(ClassifierMethod):
     """SLA with its baselines, its inference modes and its settings for few, uneven and missing labels."""
 
     slug = "sla"
+    unwatchable = "knows of each training sample whether its label is given, which others have not"
     config_class = Config
     config: Config
     counts: Tensor

@@ -39,9 +39,15 @@ def plan_lines(
         length,
         f"batches of {settings.batch_size}" + (f" x {settings.accumulate}" if settings.accumulate > 1 else ""),
         *([f"{size} pixels"] if size else []),
+        *_watching(settings),
         f"{device}, {precision}" + (f", {settings.devices * settings.nodes} processes" if settings.devices > 1 else ""),
     ]
     return [f"{method} on {source.describe()}", *source.notes, "; ".join(parts), f"into {folder}"]
+
+
+def _watching(settings: Settings) -> list[str]:
+    """What is watched, as part of a line."""
+    return [f"watching {settings.validation}"] if settings.validation not in ("", "0", "0.0") else []
 
 
 def network_lines(method: nn.Module) -> list[str]:

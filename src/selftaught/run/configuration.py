@@ -80,7 +80,7 @@ def resolve(
             near = difflib.get_close_matches(name, _SETTINGS | options, 1)
             hint = f"did you mean {near[0]}?" if near else f"see: selftaught methods {kind.slug}"
             raise UserError(f"no option {name!r} for {kind.slug}: {hint}")
-    settings = Settings(**{k: v for k, v in merged.items() if k in _SETTINGS})
+    settings = Settings(**{k: v for k, v in merged.items() if k in _SETTINGS - options})
     method_options = kind.config_class(**{k: v for k, v in merged.items() if k in options})
     queue = given.get("queue")
     if isinstance(queue, int) and 0 < queue < settings.batch_size:

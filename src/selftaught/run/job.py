@@ -14,7 +14,7 @@ from selftaught._words import plural
 from selftaught.data import Scale, Source
 from selftaught.engine.method import Method
 from selftaught.engine.reselection import Reselection, ReselectionOptions
-from selftaught.errors import UserError
+from selftaught.errors import UserError, for_caller
 from selftaught.run import own_views
 from selftaught.run.ranks import is_first
 from selftaught.run.tasks import Task
@@ -38,6 +38,8 @@ class Job:
     callbacks: list[Any] | None = None
     trainer: dict[str, Any] | None = None
     """Further options of Lightning's trainer."""
+    watched: Source | None = None
+    """Samples of another source that are watched, not learnt from (``--validation``)."""
     tasks: list[Task] = field(default_factory=list)
     """Of a stream of tasks; empty for an ordinary run."""
     finish_now: bool = False
@@ -96,11 +98,8 @@ def fit_batch(settings: Settings, source: Source, quiet: bool) -> None:
         return
     lowered = 1 << ((len(source) // (2 * processes)).bit_length() - 1)
     if not quiet:
-        print(
-            f"{source.name} has {plural(len(source), 'sample')}: batches of {lowered} in place of "
-            f"{settings.batch_size} (--batch-size chooses)",
-            file=sys.stderr,
-        )
+        said = f"{source.name} has {plural(len(source), 'sample')}: batches of {lowered} in place of "
+        print(for_caller(f"{said}{settings.batch_size} (--batch-size chooses)"), file=sys.stderr)
     settings.batch_size = lowered
 
 
@@ -125,6 +124,6 @@ def teller(quiet: bool) -> Callable[[str], None]:
 
     def say(line: str) -> None:
         if not quiet and is_first():
-            print(line, file=sys.stderr, flush=True)
+            print(for_caller(line), file=sys.stderr, flush=True)
 
     return say

@@ -20,7 +20,7 @@ from selftaught.engine.fit import fit
 from selftaught.engine.method import Method
 from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
-from selftaught.run import configuration, outputs, samples
+from selftaught.run import configuration, outputs, samples, watching
 from selftaught.run.announcing import network_lines
 from selftaught.run.features import embed
 from selftaught.run.initialising import interpolate, start_from
@@ -137,14 +137,16 @@ def _fit_stage(
     job: Job, method: Method, sources: dict[str, Source], stage: str, place: Layout, scorer: Any
 ) -> dict[str, Any]:
     """Train one stage in its folder: an ordinary run with settings of its own."""
-    plan = method.stage_plan(stage)
+    plan = watching.plan_of(method.stage_plan(stage), job.settings)
     settings = stage_settings(job.settings, plan)
     roles = plan.roles or tuple(role for role in job.kind.roles if role in sources)
     read, held_out = {role: sources[role] for role in roles}, None
-    if plan.watch:
+    if job.watched is not None:
+        held_out = job.watched
+    elif plan.watch:
         held_out = sources.get(plan.watch)
         plan = plan if held_out is not None else dataclasses.replace(plan, keep="last", patience=0)
-    elif plan.watches and plan.validation:
+    elif plan.validation and (plan.watches or watching.share_of(settings)):
         first = roles[0]
         read[first], held_out = samples.hold_out(sources[first], plan.validation, settings.seed)
     several = len(method.stages) > 1

@@ -16,7 +16,7 @@ from selftaught.engine.fit import check_trainer
 from selftaught.engine.loader import check_batch_size
 from selftaught.errors import UserError
 from selftaught.networks import name_module
-from selftaught.run import configuration, locks, own_views, samples
+from selftaught.run import configuration, locks, own_views, samples, watching
 from selftaught.run.announcing import plan_lines
 from selftaught.run.initialising import encoder_options, original_facts, same_pixels, transformed
 from selftaught.run.job import Job, fit_batch, fit_to_data
@@ -100,6 +100,7 @@ def _prepared(
         given = kind.inherits(original) | given
     safe = _safe_start(kind, given, base)
     given |= {"preset": safe} if safe else {}
+    validation = _named_validation(kind, given)
     unnamed = data is None
     if data is None:
         data = (base or {}).get("settings", {}).get("data") or kind.default_source(original)
@@ -124,6 +125,10 @@ def _prepared(
     facts["fingerprints"] = {role: one.fingerprint() for role, one in sources.items()}
     if own or (base or {}).get("data", {}).get("views"):
         facts["views"] = own or base["data"]["views"]  # type: ignore[index]
+    watching.check(kind, settings, list(sources))
+    watched = watching.open_watched(kind, validation, method_config, settings, facts)
+    if watched is not None:
+        facts["validation"] = watched.fingerprint()
     tasks = open_tasks(kind, data, source, settings)
     if tasks:
         facts["tasks"] = facts_of(tasks)
@@ -133,7 +138,16 @@ def _prepared(
     check_batch_size(source, settings.batch_size, kind.compares)
     chosen = "" if given.get("preset") or base else "the default on this machine"
     chosen = "the default with --init, so that little is forgotten" if safe else chosen
-    return Job(Path(), kind, settings, method_config, facts, sources, data, quiet, tasks=tasks), chosen
+    return Job(Path(), kind, settings, method_config, facts, sources, data, quiet, watched=watched, tasks=tasks), chosen
+
+
+def _named_validation(kind: type[Any], given: dict[str, Any]) -> Any:
+    """Take note of what ``validation`` was given as, and call it by its name in the options; None where it has none."""
+    if "validation" not in given or hasattr(kind.config_class, "validation"):
+        return None
+    value = given["validation"]
+    given["validation"] = str(value) if isinstance(value, float | int) else _named(value)
+    return None if isinstance(value, float | int | str) else value
 
 
 def _named(data: Any) -> str:
@@ -211,9 +225,12 @@ def _taken_up(path: Path, content: dict[str, Any], data: Any, options: dict[str,
     given = samples.streams(kind, data, content["data"]["modality"], settings, dict(settings.streams))
     sources = kind.arranged(given, config)
     _same_data(sources, content["data"], settings)
+    watched = watching.open_watched(kind, None, config, settings, content["data"])
+    if watched is not None and watched.fingerprint() != content["data"].get("validation"):
+        raise UserError(f"--validation {watched.name}: its files are not those that the run began with")
     tasks = open_tasks(kind, data, next(iter(sources.values())), settings)
     same_tasks(tasks, content["data"].get("tasks", []))
-    return Job(path, kind, settings, config, content["data"], sources, data, tasks=tasks)
+    return Job(path, kind, settings, config, content["data"], sources, data, watched=watched, tasks=tasks)
 
 
 def begun(options: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:

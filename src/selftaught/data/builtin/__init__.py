@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from pkgutil import iter_modules
-
+from selftaught._rooms import room_modules
 from selftaught.data.builtin._entry import Entry
 
 __all__ = ["BUILT_IN", "Entry"]
@@ -17,13 +15,13 @@ def _found() -> dict[str, Entry]:
         ImportError: a file without ``ENTRIES``, or a name that two files give.
     """
     found: dict[str, Entry] = {}
-    for module in sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_")):
-        entries = getattr(import_module(f"{__name__}.{module}"), "ENTRIES", None)
+    for file, module in room_modules(__name__, __path__):
+        entries = getattr(module, "ENTRIES", None)
         if entries is None:
-            raise ImportError(f"{__name__}.{module} gives no ENTRIES")
+            raise ImportError(f"{__name__}.{file} gives no ENTRIES")
         for entry in entries:
             if entry.name in found:
-                raise ImportError(f"{module}: there is a built-in data set {entry.name!r} already")
+                raise ImportError(f"{file}: there is a built-in data set {entry.name!r} already")
             found[entry.name] = entry
     return dict(sorted(found.items()))
 

@@ -5,9 +5,7 @@ A new format is a new file here that lists its `Format` in ``FORMATS``; nothing 
 
 from __future__ import annotations
 
-import pkgutil
-from importlib import import_module
-
+from selftaught._rooms import room_modules
 from selftaught.data.formats._format import ANY, Build, Format
 
 __all__ = ["ANY", "FORMATS", "Build", "Format"]
@@ -16,9 +14,8 @@ __all__ = ["ANY", "FORMATS", "Build", "Format"]
 def _found() -> tuple[Format, ...]:
     """The formats of every file of this folder that doesn't begin with ``_``, by their rank."""
     formats: list[Format] = []
-    for file in sorted(module.name for module in pkgutil.iter_modules(__path__)):
-        if not file.startswith("_"):
-            formats += import_module(f"{__name__}.{file}").FORMATS
+    for _, module in room_modules(__name__, __path__):
+        formats += module.FORMATS
     return tuple(sorted(formats, key=lambda f: f.rank))
 
 

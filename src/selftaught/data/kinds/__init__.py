@@ -5,10 +5,9 @@ A new kind is a new file here, with its subclass of `Kind` in the file's ``__all
 
 from __future__ import annotations
 
-import pkgutil
-from importlib import import_module
 from typing import Any
 
+from selftaught._rooms import room_modules
 from selftaught.data.kinds._kind import Kind
 from selftaught.data.kinds.camera import Camera
 from selftaught.data.spec import near
@@ -20,11 +19,9 @@ __all__ = ["KINDS", "Camera", "Kind", "kind_of"]
 def _found() -> dict[str, Kind]:
     """Every kind by its name, out of the files of this folder that don't begin with ``_``."""
     kinds: dict[str, Kind] = {}
-    for file in sorted(module.name for module in pkgutil.iter_modules(__path__)):
-        if not file.startswith("_"):
-            module = import_module(f"{__name__}.{file}")
-            public: list[Any] = [getattr(module, name) for name in module.__all__]
-            kinds |= {c.name: c() for c in public if isinstance(c, type) and issubclass(c, Kind)}
+    for _, module in room_modules(__name__, __path__):
+        public: list[Any] = [getattr(module, name) for name in module.__all__]
+        kinds |= {c.name: c() for c in public if isinstance(c, type) and issubclass(c, Kind)}
     return kinds
 
 

@@ -107,6 +107,16 @@ class Kind:
             raise SampleError(name, f"{plural(have or 0, 'channel')} where the source has {channels}")
         return sample
 
+    def misfit(self, have: int, wanted: int, bands: bool = False) -> str:
+        """What keeps samples of ``have`` channels from networks that know ``wanted``; "" where `conform` mends it.
+
+        Args:
+            have: channels of the samples.
+            wanted: channels that the networks were trained on.
+            bands: whether the channels are measurements, so that a fourth one is no transparency.
+        """
+        return "" if have == wanted else f"has {plural(have, 'channel')}, the run was trained on {wanted}"
+
     def adopt(self, sample: Any, name: str) -> Any:
         """A sample that came in another layout or type, as this kind has it.
 

@@ -24,6 +24,17 @@ class Image(Kind):
         """See `selftaught.data.pixels.conform`: grey to RGB, RGBA on white, with `convert` colour to grey."""
         return conform(sample, channels, name, convert)
 
+    def misfit(self, have: int, wanted: int, bands: bool = False) -> str:
+        """As for every kind; grey is shown as RGB, and RGBA laid on white."""
+        if wanted == 3 and (have == 1 or (have == 4 and not bands)):
+            return ""
+        if (have, wanted) == (4, 3):
+            return (
+                "has 4 channels, of which the fourth is not marked as transparency, and the run was trained on 3; "
+                "give it pictures of the three that it knows"
+            )
+        return super().misfit(have, wanted, bands)
+
     def adopt(self, sample: Any, name: str) -> np.ndarray:
         """A Pillow image, or an array (H, W), (H, W, C) or (C, H, W), as (H, W, C); see `pixels.as_hwc`."""
         if is_pillow(sample):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib import import_module
-from pkgutil import iter_modules
 
+from selftaught._rooms import room_files
 from selftaught.errors import UserError
 from selftaught.run.outputs._base import Judged, Output, Page
 
@@ -19,7 +19,7 @@ __all__ = ["Judged", "Output", "Page", "kinds", "of"]
 
 def kinds() -> list[str]:
     """Names of all kinds of output."""
-    return sorted(m.name.replace("_", " ") for m in iter_modules(__path__) if not m.name.startswith("_"))
+    return [name.replace("_", " ") for name in room_files(__path__)]
 
 
 @cache

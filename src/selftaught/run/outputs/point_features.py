@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["PointFeatures"]
 
 _PROTOCOLS = ("point-linear", "point-knn", "point-pca")
+_ALLOWED = ", ".join(_PROTOCOLS)
 _SCANS, _POINTS, _SHOWN, _DRAWN, _COMPONENTS, _FITTED = 64, 2000, 3, 8000, 16, 30_000
 Split = tuple[list[np.ndarray], list[np.ndarray]]
 
@@ -79,7 +80,7 @@ class PointFeatures(Output):
         names = list(bench.protocols)
         for name in names:
             if name not in _PROTOCOLS:
-                raise UserError(f"--protocol {name}: {bench.method.slug} gives features per point; {_PROTOCOLS}")
+                raise UserError(f"--protocol {name}: {bench.method.slug} gives features per point; it may be {_ALLOWED}")
         train, test, labelled = _parts(bench)
         names = names or [n for n in _PROTOCOLS if labelled or n == "point-pca"]
         if not labelled and set(names) - {"point-pca"}:

@@ -5,11 +5,11 @@ A suite is a file here with a function that `@suite(PROTOCOL)` declares; nothing
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from selftaught._rooms import room_modules
+from selftaught.data.kinds import kind_of
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
 from selftaught.run.suites._suite import SUITES
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "evaluate", "usual"]
 
-for _file in sorted(module.name for module in pkgutil.iter_modules(__path__)):
-    if not _file.startswith("_"):
-        import_module(f"{__name__}.{_file}")
+_FILES = dict(room_modules(__name__, __path__))
 
 NAMES = tuple(sorted(SUITES))
 """Protocols that are run here."""
@@ -31,11 +29,13 @@ def evaluate(names: Sequence[str], bench: Bench) -> dict[str, dict[str, Result]]
     """Run suites; per protocol the Results of ``this``, ``random`` and ``raw``.
 
     Raises:
-        UserError: series; a folder, file or column that is missing; what the protocol refuses.
+        UserError: a protocol of images for a run of something else; a folder, file or column that is missing; what the
+            protocol refuses.
     """
     wanted = next((name for name in names if SUITES[name].images_only), None)
-    if bench.method.modality != "image" and wanted is not None:
-        raise UserError(f"--protocol {wanted} is for images, this run's method takes series")
+    kind = kind_of(bench.method.modality)
+    if wanted is not None and not kind.picture:
+        raise UserError(f"--protocol {wanted} is for images, this run is one of {kind.plural}")
     return {name: SUITES[name].function(bench) for name in names}
 
 

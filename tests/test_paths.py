@@ -1,0 +1,37 @@
+"""Names to write under before a file is put in its place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from selftaught._paths import part_of
+from selftaught.report.page import save
+
+
+def test_what_a_killed_process_left_is_taken_away_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    mine = part_of(target)
+    mine.write_text("half")
+    dead = os.fork()
+    if dead == 0:
+        os._exit(0)
+    os.waitpid(dead, 0)
+    left = Path(str(mine).replace(f"-{os.getpid()}.", f"-{dead}."))
+    others = [tmp_path / f".report.html.elsewhere-{dead}.part", Path(str(left).replace("report", "reports"))]
+    for path in (left, *others):
+        path.write_text("half")
+    assert part_of(target) == mine
+    assert not left.exists()
+    assert all(path.exists() for path in (mine, *others))
+
+
+def test_a_report_leaves_nothing_of_a_killed_one(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        part_of(tmp_path / "report.html").write_text("half")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+    save(tmp_path, "<p>whole</p>")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
