@@ -8,7 +8,7 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.networks.gaussians import Gaussians, gaussian_covariance, project_gaussians, quaternion_rotation
-from selftaught.networks.splatting import render_gaussians
+from selftaught.networks.splatting import _chosen, render_gaussians
 
 K = torch.tensor([[20.0, 0, 8.5], [0, 22.0, 6], [0, 0, 1]], dtype=torch.float64)
 W = torch.eye(4, dtype=torch.float64)
@@ -190,3 +190,29 @@ def test_wrong_input_is_refused() -> None:
         gaussian_covariance(g.scales[:2], g.quaternions)
     with pytest.raises(UserError, match="quaternions"):
         quaternion_rotation(g.means)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="gsplat renders on CUDA alone")
+def test_gsplat_on_cuda_makes_the_same_picture_and_gradients() -> None:
+    pytest.importorskip("gsplat")
+    found = []
+    for device, backend in (("cpu", "torch"), ("cuda", "gsplat")):
+        given = [
+            x.float().to(device).requires_grad_() for x in (*scene(40, 3), camera(), torch.tensor([0.2, 0.5, 0.9]))
+        ]
+        made = render_gaussians(
+            Gaussians(*given[:5]), K.float().to(device), given[5], SIZE, given[6], pixel_centre=0.0, backend=backend
+        )
+        (made.image.square().sum() + made.depth.sum() + made.alpha.square().sum()).backward()
+        found.append([x.detach().cpu() for x in made] + [x.grad.cpu() for x in given])
+    for ours, theirs in zip(*found, strict=True):  # gsplat cuts faint edges off and stops at 1e-4 of the light
+        assert (theirs - ours).abs().mean() < 3e-3 * ours.abs().max()
+        assert (theirs - ours).abs().max() < 5e-2 * ours.abs().max()
+
+
+def test_gsplat_is_refused_what_it_cannot_do() -> None:
+    device = torch.device("cuda")
+    for dtype, learns in ((torch.float64, False), (torch.float32, True)):
+        assert _chosen("auto", device, dtype, learns) == "torch"
+        with pytest.raises(UserError, match="intrinsics"):
+            _chosen("gsplat", device, dtype, learns)

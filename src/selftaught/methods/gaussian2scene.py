@@ -62,8 +62,8 @@ class Config(SceneConfig):
     """Share of structural similarity in the pictures' loss."""
     rendering: Literal["splatting", "volume"] = "splatting"
     """How Gaussians are seen: splatted, or along rays as volume-rendering baselines do."""
-    backend: Literal["auto", "torch", "gsplat"] = "auto"
-    """Who splats: our own renderer, or gsplat on CUDA; auto takes gsplat where it can."""
+    backend: Literal["auto", "torch", "numba", "gsplat"] = "auto"
+    """Who splats: plain PyTorch, kernels on a CPU (Numba), or gsplat on CUDA; auto takes the kernels where it can."""
     gaussians: Natural = 0
     """Gaussians of a point patch; 0: one for each of its points."""
     reach: NonNegative = 0.05

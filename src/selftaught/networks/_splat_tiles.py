@@ -9,6 +9,8 @@ from torch import Tensor
 
 from selftaught.networks.gaussians import ProjectedGaussians
 
+HIGHEST = 0.99
+"""No Gaussian covers more of a pixel."""
 LOWEST = 1 / 255
 """Below this share a Gaussian is left out of a pixel."""
 CELLS = 1 << 17

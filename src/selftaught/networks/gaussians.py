@@ -21,7 +21,8 @@ NEAR = 0.2
 """Gaussians nearer to the camera than this are left out."""
 BLUR = 0.3
 """Added to the variances on the picture, in pixels^2: no Gaussian is thinner than a pixel."""
-_LIMIT = 1.3
+LIMIT = 1.3
+"""X / Z and Y / Z inside the Jacobian are held within this many times those of the picture's edge."""
 
 
 class Gaussians(NamedTuple):
@@ -93,6 +94,13 @@ def gaussian_covariance(scales: Tensor, quaternions: Tensor) -> Tensor:
     return half @ half.transpose(-1, -2)
 
 
+def check_camera(gaussians: Gaussians, intrinsics: Tensor, world_to_camera: Tensor) -> None:
+    """Refuse other shapes than those of one scene and one camera."""
+    if gaussians.means.dim() != 2 or intrinsics.shape != (3, 3) or world_to_camera.shape != (4, 4):
+        shapes = [tuple(t.shape) for t in (gaussians.means, intrinsics, world_to_camera)]
+        raise UserError(f"means (G, 3), intrinsics (3, 3) and world_to_camera (4, 4) are needed, got {shapes}")
+
+
 def project_gaussians(
     gaussians: Gaussians,
     intrinsics: Tensor,
@@ -118,9 +126,7 @@ def project_gaussians(
     Raises:
         UserError: other shapes.
     """
-    if gaussians.means.dim() != 2 or intrinsics.shape != (3, 3) or world_to_camera.shape != (4, 4):
-        shapes = [tuple(t.shape) for t in (gaussians.means, intrinsics, world_to_camera)]
-        raise UserError(f"means (G, 3), intrinsics (3, 3) and world_to_camera (4, 4) are needed, got {shapes}")
+    check_camera(gaussians, intrinsics, world_to_camera)
     height, width = size
     turn = world_to_camera[:3, :3]
     x, y, depths = (gaussians.means @ turn.T + world_to_camera[:3, 3]).unbind(1)
@@ -128,7 +134,7 @@ def project_gaussians(
     z = torch.where(seen, depths, torch.ones_like(depths))  # no division by 0 for those that nobody sees
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
     means = torch.stack((fx * x / z + cx, fy * y / z + cy), 1)
-    side, up = (_LIMIT * n / (2 * f) for n, f in ((width, fx), (height, fy)))
+    side, up = (LIMIT * n / (2 * f) for n, f in ((width, fx), (height, fy)))
     across, down = torch.clamp(x / z, -side, side), torch.clamp(y / z, -up, up)
     zero = torch.zeros_like(z)
     jacobian = torch.stack((fx / z, zero, -fx * across / z, zero, fy / z, -fy * down / z), 1).view(-1, 2, 3)

@@ -1,4 +1,4 @@
-"""A differentiable renderer of 3D Gaussians in plain PyTorch (Kerbl et al., 2023), or gsplat's on a GPU.
+"""A differentiable renderer of 3D Gaussians (Kerbl et al., 2023): compiled kernels on a CPU, plain PyTorch, or gsplat.
 
     alpha_i(u) = min(0.99, o_i exp(-(u - u_i)^T Sigma'_i^-1 (u - u_i) / 2)),       0 where below 1 / 255
     C(u) = sum_i c_i alpha_i prod_{j < i} (1 - alpha_j) + background prod_j (1 - alpha_j),       front to back by Z
@@ -6,29 +6,33 @@
 The picture is cut into tiles; a tile looks at the Gaussians whose ellipse alpha = 1/255 touches it and at no other, so
 that tiles change nothing. Exponents of a tile are one matrix product with the monomials of its pixels, and so are
 the sums of the backward pass, which is written out: nothing per Gaussian and pixel is kept but alpha and transmittance.
+The kernels of :mod:`selftaught.networks._splat_kernels` (single precision on a CPU, where Numba is installed) keep not
+even those.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from selftaught.errors import UserError, require
-from selftaught.networks._splat_tiles import LOWEST, Group, Plan, monomials, plan_tiles
-from selftaught.networks.gaussians import BLUR, NEAR, Gaussians, ProjectedGaussians, project_gaussians
+from selftaught.networks._splat_tiles import HIGHEST, LOWEST, Group, Plan, monomials, plan_tiles
+from selftaught.networks.gaussians import BLUR, NEAR, Gaussians, ProjectedGaussians, check_camera, project_gaussians
 
 __all__ = ["Rendered", "render_gaussians", "splat_gaussians"]
 
-HIGHEST = 0.99
-"""No Gaussian covers more of a pixel."""
 _FADED, _FULL, _CLOSE = -6.0, math.log(HIGHEST), 1e-6
 """Logarithms of a share that is left out for certain and of the highest; how far from that one counts as that one."""
 TILE, WHOLE = 4, 1 << 19
 """Side of a tile where Gaussians times pixels are more than the second number; below it the picture is one tile."""
-Backend = Literal["auto", "torch", "gsplat"]
+Backend = Literal["auto", "torch", "numba", "gsplat"]
+_log = logging.getLogger(__name__)
 
 
 class Rendered(NamedTuple):
@@ -70,14 +74,16 @@ def render_gaussians(
         blur: variance added on the picture, pixels^2.
         pixel_centre: where the centre of the first pixel lies in the intrinsics' coordinates: 0.5 (3DGS), or 0 as
             OpenCV has it.
-        backend: "torch" (ours, any device), "gsplat" (CUDA, the extra ``splatting``; three colours), or "auto": gsplat
-            on CUDA where it is installed.
+        backend: "torch" (any device), "numba" (compiled kernels: float32 on a CPU, the extra ``kernels``), "gsplat"
+            (CUDA, the extra ``splatting``), or "auto": one of the two where it can be had, else PyTorch. They agree up
+            to rounding, where a share at just 1 / 255 may count for one and not for another.
         tile: side of a tile in pixels (torch), 0 chooses; changes nothing but the time.
 
     Raises:
-        UserError: shapes that don't fit; gsplat without CUDA, or not installed.
+        UserError: shapes that don't fit; a backend that isn't installed or can't do this device or precision.
     """
     _check(gaussians, size)
+    check_camera(gaussians, intrinsics, world_to_camera)
     device = gaussians.means.device
     dtype = torch.promote_types(gaussians.means.dtype, torch.float32)
     with torch.autocast(device.type, enabled=False):
@@ -85,8 +91,14 @@ def render_gaussians(
         camera, pose = intrinsics.to(device, dtype), world_to_camera.to(device, dtype)
         channels = gaussians.colours.shape[1]
         behind = torch.as_tensor(background, dtype=dtype, device=device).expand(channels)
-        if _chosen(backend, device):
+        chosen = _chosen(backend, device, dtype, camera.requires_grad)
+        if chosen == "gsplat":
             return _gsplat(gaussians, camera, pose, size, behind, near, blur, pixel_centre)
+        if chosen == "numba":
+            from selftaught.networks._splat_fast import render  # imports Numba
+
+            made = render(gaussians, camera, pose, size, behind, near=near, blur=blur, pixel_centre=pixel_centre)
+            return Rendered(made[:channels], made[channels], 1 - made[channels + 1])
         seen = project_gaussians(gaussians, camera, pose, size, near=near, blur=blur)
         shown = torch.cat((gaussians.colours, seen.depths[:, None]), 1)
         nothing = torch.cat((behind, behind.new_zeros(1)))
@@ -250,24 +262,41 @@ def _spread(seen: _Seen, moments: Tensor) -> Tensor:
     return torch.stack((a * dx + b * dy, b * dx + c * dy, -0.5 * dxx, -dxy, -0.5 * dyy, m0), 1)
 
 
-# ---- gsplat ----------------------------------------------------------------------------------------
-def _chosen(backend: str, device: torch.device) -> bool:
-    """Whether gsplat renders.
+# ---- other backends ------------------------------------------------------------------------------------
+def _chosen(backend: str, device: torch.device, dtype: torch.dtype, learns_intrinsics: bool) -> str:
+    """The backend that renders.
 
     Raises:
-        UserError: an unknown backend, gsplat without CUDA.
+        UserError: an unknown one, gsplat without CUDA or for the intrinsics' gradient, Numba not in float32 on a CPU.
     """
-    if backend not in ("auto", "torch", "gsplat"):
-        raise UserError(f"backend={backend!r}: choose auto, torch or gsplat")
+    if backend not in ("auto", "torch", "numba", "gsplat"):
+        raise UserError(f"backend={backend!r}: choose auto, torch, numba or gsplat")
+    single = device.type == "cpu" and dtype == torch.float32
     if backend == "gsplat" and device.type != "cuda":
         raise UserError("backend=gsplat renders on CUDA alone; use backend=torch on this device")
+    if backend == "gsplat" and (learns_intrinsics or dtype != torch.float32):
+        raise UserError("backend=gsplat has float32 alone and no gradient of the intrinsics; use backend=torch")
+    if backend == "numba":
+        if not single:
+            raise UserError(f"backend=numba renders float32 on a CPU, got {dtype} on {device.type}; use backend=torch")
+        require("numba", "kernels")
     if backend != "auto":
-        return backend == "gsplat"
-    if device.type != "cuda":
-        return False
-    from importlib.util import find_spec
+        return backend
+    if device.type == "cuda":
+        can = dtype == torch.float32 and not learns_intrinsics
+        return "gsplat" if can and find_spec("gsplat") is not None else "torch"
+    return "numba" if single and _numba_is_there() else "torch"
 
-    return find_spec("gsplat") is not None
+
+@functools.cache
+def _numba_is_there() -> bool:
+    """Whether the kernels can run; says once if they can't."""
+    found = find_spec("numba") is not None
+    if not found:
+        _log.warning(
+            "splatting in plain PyTorch; pip install 'selftaught[kernels]' brings kernels several times as fast"
+        )
+    return found
 
 
 def _gsplat(
@@ -280,7 +309,12 @@ def _gsplat(
     blur: float,
     pixel_centre: float,
 ) -> Rendered:
-    """By gsplat, whose first pixel's centre lies at 0.5."""
+    """By gsplat, whose first pixel's centre lies at 0.5.
+
+    It differs from the others where a ten-thousandth of the light is left (it stops), at Gaussians far beside a picture
+    whose principal point isn't its middle (held within limits around that point), and in older versions beyond three
+    deviations and above alpha = 0.99.
+    """
     library: Any = require("gsplat", "splatting")
     shift = torch.zeros_like(intrinsics)
     shift[:2, 2] = 0.5 - pixel_centre
