@@ -112,8 +112,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         run = selftaught.train(
-            options.method, "photos:whole", out=str(root / "run"), preset="laptop", steps=1, quiet=True, loggers=["none"],
-            workers=0, knn_every=0.0,
+            options.method, "photos:whole", out=str(root / "run"), preset="laptop", steps=1, quiet=True, workers=0,
+            loggers=["none"], knn_every=0.0,
         )  # fmt: skip
         if options.row != "memory":
             work = f"laptop network on {options.side} x {options.side}, thousands of pixels a second"
