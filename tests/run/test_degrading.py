@@ -80,6 +80,23 @@ def test_another_picture_is_mirrored(folder: Path, tmp_path: Path) -> None:
         degrade("reflection?kind=mirror", folder, tmp_path / "none")
 
 
+def test_a_damaged_picture_costs_no_other_its_reflection(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "lamps"
+    other.mkdir()
+    cv2.imwrite(str(other / "lamp.png"), np.full((9, 30, 3), 255, np.uint8))
+    (other / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    cv2.imwrite(str(folder / "grey.png"), np.full((20, 24), 40, np.uint8))
+    assert degrade(f"reflection?of={other}", folder, tmp_path / "out") == 4
+    assert {row["mirrored"] for row in csv.DictReader((tmp_path / "out" / TABLE).open())} == {"lamp.png"}
+    grey = cv2.imread(str(tmp_path / "out" / "grey.png"), cv2.IMREAD_UNCHANGED)
+    assert grey is not None
+    assert grey.shape == (20, 24)
+    (other / "lamp.png").unlink()
+    nothing = degrade(f"reflection?of={other}", folder, tmp_path / "none")
+    assert nothing == 0
+    assert {reason for _, reason in nothing.skipped} == {"no other picture of lamps/ that could be mirrored"}
+
+
 def test_chance_is_of_the_seed_and_the_name(folder: Path, tmp_path: Path) -> None:
     for out, seed in (("one", 0), ("two", 0), ("three", 1)):
         degrade("noise?sigma=10", folder, tmp_path / out, seed=seed)

@@ -178,14 +178,23 @@ def _mirrored(recipe: str, source: Any) -> Any:
 
 
 def _reflected(unit: np.ndarray, source: Any, op: Any, params: Any, rng: np.random.Generator, name: str) -> Any:
-    """A picture behind glass, and the name of the one that is mirrored: any but itself, where there are others."""
+    """A picture behind glass, and the name of the one that is mirrored: any but itself, where there are others.
+
+    Raises:
+        SampleError: none of them can be read.
+    """
     others = [j for j in range(len(source)) if source.names[j] != name] or [0]
-    j = others[int(rng.integers(len(others)))]
-    other = np.ascontiguousarray(to_unit(source.read(j), source.value_range), np.float32)
-    other = covered(conform(other, unit.shape[2], source.names[j]), *unit.shape[:2])
+    first = int(rng.integers(len(others)))
     numbers = dict(zip(op.columns, np.ravel(params).tolist(), strict=True))
-    made = views.reflect(unit, np.ascontiguousarray(other[:, ::-1]), op.recipe, **numbers)
-    return made.blended, source.names[j]
+    for j in others[first:] + others[:first]:  # the next one takes a damaged one's place
+        try:
+            other = conform(source.read(j), unit.shape[2], source.names[j], convert=True)
+        except SampleError:
+            continue
+        other = covered(np.ascontiguousarray(to_unit(other, source.value_range), np.float32), *unit.shape[:2])
+        made = views.reflect(unit, np.ascontiguousarray(other[:, ::-1]), op.recipe, **numbers)
+        return made.blended, source.names[j]
+    raise SampleError(name, f"no other picture of {source.name} that could be mirrored")
 
 
 def _one(source: Any, i: int, pipeline: Pipeline, path: Path, seed: int, mirrored: Any = None) -> list[Any]:
