@@ -14,6 +14,7 @@ import yaml
 from selftaught.benchmark import grid, medmnist, packaged, plan
 from selftaught.benchmark.cells import UNTRAINED
 from selftaught.data import open_source
+from selftaught.data.builtin.lobes import read_nifti
 from selftaught.data.packages import package_folder
 from selftaught.errors import UserError
 
@@ -181,11 +182,11 @@ def test_nifti_volumes_are_read_in_their_order(tmp_path: Path) -> None:
     header[108:112] = np.array(352, "<f4").tobytes()
     path = tmp_path / "v.nii.gz"
     path.write_bytes(gzip.compress(bytes(header) + volume.tobytes(order="F")))
-    assert (packaged.read_nifti(path) == volume).all()
+    assert (read_nifti(path) == volume).all()
     header[70:72] = np.array(16, "<i2").tobytes()
     path.write_bytes(gzip.compress(bytes(header) + volume.tobytes(order="F")))
     with pytest.raises(UserError, match="NIfTI"):
-        packaged.read_nifti(path)
+        read_nifti(path)
 
 
 @pytest.mark.parametrize("name", ["histology", "nuclei", "brain"])

@@ -16,7 +16,6 @@ brain       axial patches of the T1 volume "ch2" of mricron-data; the class is t
 
 from __future__ import annotations
 
-import gzip
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from selftaught.data import cache_folder, open_source
+from selftaught.data.builtin.lobes import LOBES, ch2_and_lobes
 from selftaught.data.mapped import build_once
 from selftaught.data.packages import package_folder
 from selftaught.errors import UserError
@@ -167,58 +167,22 @@ def nuclei() -> Set:
     return _drawn(np.stack(images), np.array(labels), np.array(test), ["outside", "edge", "inside"])
 
 
-LOBES = {
-    "frontal": ("Precentral", "Frontal", "Rolandic", "Supp_Motor", "Olfactory", "Rectus", "Paracentral"),
-    "limbic": ("Insula", "Cingulum", "Hippocampus", "ParaHippocampal", "Amygdala"),
-    "occipital": ("Calcarine", "Cuneus", "Lingual", "Occipital", "Fusiform"),
-    "parietal": ("Postcentral", "Parietal", "SupraMarginal", "Angular", "Precuneus"),
-    "deep": ("Caudate", "Putamen", "Pallidum", "Thalamus"),
-    "temporal": ("Heschl", "Temporal"),
-    "cerebellum": ("Cerebelum", "Vermis"),
-}
-"""The 116 regions of the AAL atlas by the start of their names."""
-
-
 def brain() -> Set:
     """Patches of 48 mm around voxels of known region, axial; slabs of 12 mm, every fourth for testing, 4 mm between."""
     import cv2
 
-    folder = _mricron()
-    volume, atlas = (read_nifti(folder / f"{name}.nii.gz") for name in ("ch2", "aal"))
-    region = np.full(256, -1)
-    for line in (folder / "aal.nii.txt").read_text().splitlines():
-        if not line.strip():
-            continue
-        number, name = line.split()[:2]
-        region[int(number)] = next(i for i, starts in enumerate(LOBES.values()) if name.startswith(starts))
-    bright = np.clip(volume * (255 / np.percentile(volume[atlas > 0], 99.5)), 0, 255).astype(np.uint8)
+    bright, lobe = ch2_and_lobes()
     padded = np.pad(bright, ((24, 24), (24, 24), (0, 0)))
     images, labels, test = [], [], []
-    for z in range(volume.shape[2]):
+    for z in range(bright.shape[2]):
         if not 2 <= z % 12 < 10 or z % 2:
             continue
-        for x, y in np.argwhere(atlas[::3, ::3, z]) * 3:
+        for x, y in np.argwhere(lobe[::3, ::3, z]) * 3:
             patch = padded[x : x + 48, y : y + 48, z]
             images.append(cv2.resize(np.rot90(patch).copy(), (SIDE, SIDE), interpolation=cv2.INTER_AREA))
-            labels.append(int(region[atlas[x, y, z]]))
+            labels.append(int(lobe[x, y, z]) - 1)
             test.append(z // 12 % 4 == 3)
     return _drawn(np.stack(images), np.array(labels), np.array(test), list(LOBES))
-
-
-def read_nifti(path: Path) -> np.ndarray:
-    """The volume (X, Y, Z) of a gzipped NIfTI-1 file of unsigned bytes.
-
-    Raises:
-        UserError: it is something else.
-    """
-    content = gzip.decompress(path.read_bytes())
-    header = np.frombuffer(content[:348], np.uint8)
-    size, kind = header[:4].view("<i4")[0], header[70:72].view("<i2")[0]
-    shape = header[42:48].view("<i2").astype(int)
-    start = int(header[108:112].view("<f4")[0])
-    if size != 348 or kind != 2 or len(content) < start + int(np.prod(shape)):
-        raise UserError(f"{path}: not a NIfTI-1 volume of bytes")
-    return np.frombuffer(content, np.uint8, int(np.prod(shape)), start).reshape(shape, order="F")
 
 
 def _drawn(images: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: list[str]) -> Set:
@@ -255,27 +219,9 @@ def package_file(package: str, version: str, inner: str) -> Path:
     return build_once(target, build)
 
 
-def _mricron() -> Path:
-    """The folder of mricron's templates: installed, else the Debian package's content in the cache."""
-    installed = Path("/usr/share/mricron/templates")
-    if (installed / "ch2.nii.gz").exists():
-        return installed
-
-    def build(part: Path) -> None:
-        part.mkdir(parents=True)
-        with tempfile.TemporaryDirectory() as scratch:
-            Path(scratch).chmod(0o755)
-            _call(["apt-get", "download", "-q", "mricron-data"], "apt-get install mricron-data", scratch)
-            package = next(Path(scratch).glob("*.deb"))
-            _call(["dpkg-deb", "-x", str(package), str(part)], "apt-get install mricron-data")
-
-    whole = build_once(cache_folder() / "packages" / "mricron-data", build)
-    return whole / "usr/share/mricron/templates"
-
-
-def _call(command: list[str], mend: str, folder: str | None = None) -> None:
+def _call(command: list[str], mend: str) -> None:
     try:
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
     except (OSError, subprocess.SubprocessError):
         raise UserError(f"{command[0].rsplit('/')[-1]} can't fetch its package here; run: {mend}") from None
 

@@ -20,7 +20,9 @@ from selftaught.data.source import TEST, TRAIN, ImageSource, digest
 
 __all__ = ["BrainScans", "MadeScans", "Phantoms", "open_brain_scans", "open_phantoms"]
 
-_BEND, _KEPT = 4.0, 64
+_BEND = 4.0
+KEPT = 64
+"""Made scans that stay in memory."""
 
 
 class MadeScans(ImageSource):
@@ -75,14 +77,31 @@ def _grey(level: np.ndarray) -> np.ndarray:
     return np.rint(level.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _steps(slices: int, side: int) -> np.ndarray:
-    """Millimetres between voxels of a volume made of the template, along its three axes."""
-    shape = brain_template()[0].shape
-    pixel = max(shape[1:]) / side
-    return np.array([shape[0] / slices, pixel, pixel])
+def voxel_steps(whole: tuple[int, ...], slices: int, side: int) -> np.ndarray:
+    """Millimetres between voxels of a volume made of a ``whole`` (D, H, W) of 1 mm, along its three axes."""
+    pixel = max(whole[1:]) / side
+    return np.array([whole[0] / slices, pixel, pixel])
 
 
-@lru_cache(maxsize=_KEPT)
+def bent_places(rng: np.random.Generator, whole: tuple[int, ...], shape: tuple[int, int, int]) -> list[np.ndarray]:
+    """Where in a ``whole`` (D, H, W) of 1 mm the voxels of one subject's ``shape`` lie, along each axis: moved
+    by up to 3 mm, scaled by up to 5 %, bent by some 4 mm.
+    """
+    steps, places = voxel_steps(whole, shape[0], shape[1]), []
+    for axis, grid in enumerate(np.indices(shape, dtype=np.float64)):
+        about = (grid - (shape[axis] - 1) / 2) * steps[axis]
+        bent = _coarse(rng, shape, 5, _BEND)
+        places.append(whole[axis] / 2 - 0.5 + about * rng.uniform(0.95, 1.05) + rng.uniform(-3, 3) + bent)
+    return places
+
+
+def seen_by_scanner(rng: np.random.Generator, voxels: np.ndarray) -> np.ndarray:
+    """Voxels in [0, 1] with a contrast of their own, a bias field and noise, as uint8."""
+    level = voxels ** rng.uniform(0.8, 1.3) * (1 + _coarse(rng, voxels.shape, 3, 0.1))
+    return _grey(level * 0.9 + rng.normal(0, 0.03, voxels.shape))
+
+
+@lru_cache(maxsize=KEPT)
 def _phantom(slices: int, side: int, draw: int, i: int) -> tuple[np.ndarray, np.ndarray]:
     """The outer ellipse is widest in the middle of the slices, the inner one wanders from one side to the other."""
     rng = np.random.default_rng([draw, i])
@@ -101,24 +120,17 @@ def _phantom(slices: int, side: int, draw: int, i: int) -> tuple[np.ndarray, np.
     return _grey(level * bias + rng.normal(0, 0.05, level.shape)), mask
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=KEPT)
 def _brain_scan(slices: int, side: int, draw: int, i: int) -> tuple[np.ndarray, np.ndarray]:
-    """One subject: moved and scaled by up to 5 %, bent by some 4 mm, of its own contrast."""
+    """One subject; see `bent_places`."""
     from scipy.ndimage import map_coordinates
 
     rng = np.random.default_rng([draw, i])
-    whole, steps = np.array(brain_template()[0].shape, dtype=float), _steps(slices, side)
-    shape = (slices, side, side)
-    places = []
-    for axis, grid in enumerate(np.indices(shape, dtype=np.float64)):
-        about = (grid - (shape[axis] - 1) / 2) * steps[axis]
-        bent = _coarse(rng, shape, 5, _BEND)
-        places.append(whole[axis] / 2 - 0.5 + about * rng.uniform(0.95, 1.05) + rng.uniform(-3, 3) + bent)
+    places = bent_places(rng, brain_template()[0].shape, (slices, side, side))
     found = [map_coordinates(part, places, order=1, mode="constant", output=np.float32) for part in brain_template()]
     voxels, grey, white = (part / 255 for part in found)
     mask = np.argmax(np.stack([1 - grey - white, grey, white]), axis=0).astype(np.int32)
-    level = voxels ** rng.uniform(0.8, 1.3) * (1 + _coarse(rng, shape, 3, 0.1))
-    return _grey(level * 0.9 + rng.normal(0, 0.03, shape)), mask
+    return seen_by_scanner(rng, voxels), mask
 
 
 class Phantoms(MadeScans):
@@ -141,7 +153,8 @@ class BrainScans(MadeScans):
         """See `open_brain_scans`."""
         super().__init__("brain-scans", train, test, depth, side, draw)
         self.structures = ["background", "grey matter", "white matter"]
-        self.spacing = np.tile(_steps(depth, side).astype(np.float32), (train + test, 1))
+        steps = voxel_steps(brain_template()[0].shape, depth, side).astype(np.float32)
+        self.spacing = np.tile(steps, (train + test, 1))
 
 
 def open_phantoms(
@@ -159,7 +172,7 @@ def open_phantoms(
     Raises:
         UserError: a number out of its range.
     """
-    _checked("phantoms", train, test, depth, side, draw)
+    checked_scans("phantoms", train, test, depth, side, draw)
     return Phantoms(train, test, depth, side, draw)
 
 
@@ -176,11 +189,12 @@ def open_brain_scans(*, train: int = 24, test: int = 8, depth: int = 20, side: i
     Raises:
         UserError: nilearn or nibabel is missing, a number out of its range.
     """
-    _checked("brain-scans", train, test, depth, side, draw)
+    checked_scans("brain-scans", train, test, depth, side, draw)
     return BrainScans(train, test, depth, side, draw)
 
 
-def _checked(name: str, train: int, test: int, depth: int, side: int, draw: int) -> None:
+def checked_scans(name: str, train: int, test: int, depth: int, side: int, draw: int) -> None:
+    """Refuse numbers out of their range."""
     least = {"train": (train, 1), "test": (test, 0), "depth": (depth, 4), "side": (side, 16), "draw": (draw, 0)}
     at_least(name, least)
 
