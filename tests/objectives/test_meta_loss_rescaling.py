@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from selftaught import networks, objectives
-from selftaught.engine.unrolled import adam_step, clipped, lookahead, sgd_step
+from selftaught.engine.unrolled import adam_step, clipped, known_gradients, lookahead, sgd_step
 from selftaught.errors import UserError
 from selftaught.objectives.meta_loss_rescaling import FEATURES
 
@@ -186,6 +186,32 @@ def test_a_step_looked_ahead_is_the_step_that_is_taken(kind: str) -> None:
         p.grad = gradient
         optimizer.step()
         torch.testing.assert_close(ahead, p.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_parameters_of_every_shape_go_ahead_together_and_a_late_one_by_its_own_count() -> None:
+    g = torch.Generator().manual_seed(0)
+    p = [torch.nn.Parameter(torch.randn(s, generator=g, dtype=torch.float64)) for s in ((2, 3), (4,), (), (1, 2))]
+    optimizer = torch.optim.Adam([{"params": p[:2], "lr": 0.1}, {"params": p[2:], "lr": 0.01}])
+    for late in (False, False, True, True):
+        gradients = {q: torch.randn(q.shape, generator=g, dtype=torch.float64) for q in p[: 4 if late else 3]}
+        ahead = lookahead(optimizer, gradients)
+        for q in p:
+            q.grad = gradients.get(q)
+        optimizer.step()
+        assert len(ahead) == len(gradients)
+        for q, after in ahead.items():
+            torch.testing.assert_close(after, q.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_known_gradients_arrive_as_they_are() -> None:
+    p = [torch.nn.Parameter(torch.ones(2, 3)), torch.nn.Parameter(torch.ones(()))]
+    given = [torch.arange(6.0).view(2, 3), torch.tensor(-7.0)]
+    loss = known_gradients(p, given)
+    (2 * loss).backward()
+    assert float(loss) == 0
+    torch.testing.assert_close([q.grad for q in p], [2 * g for g in given])
+    with pytest.raises(UserError, match="own shape"):
+        known_gradients(p, given[::-1])
 
 
 def test_steps_are_differentiated_through_their_moments() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from selftaught import report
+from selftaught.data.corrections import read_corrections
 from selftaught.report import images
 from tests.report import samples
 
@@ -340,3 +341,61 @@ def test_neighbour_tiles_fill_their_rows_on_narrow_screens(visit: Any, tmp_path:
         assert len(tops) == 8
         assert len(set(counts)) == 1
         assert seen.overflow() == 0
+
+
+def suspects() -> dict[str, Any]:
+    """Names that a table has to quote, that a spreadsheet would run, that are no UTF-8 or no text of one line."""
+    names = ['a,"b".png', "=1+1", "-5", "bad\udcff\udc80.png", "zwei\nZeilen", "plain ❄.png"]
+    picture = images.encode(samples.photo("cat")[:64, :64])
+    return {
+        "title": "Labels to look at",
+        "columns": ["name", "label", "weight", "rank"],
+        "rows": [[name, ("cat", "dog, small")[k % 2], k / 10, 1000 + k] for k, name in enumerate(names)],
+        "pictures": [picture] * len(names),
+        "classes": ["cat", "dog, small", "Käfer"],
+    }
+
+
+def test_labels_are_corrected_in_the_page_and_read_back(visit: Any, tmp_path: Path) -> None:
+    listing = suspects()
+    names = [row[0] for row in listing["rows"]]
+    with visit(report.write(tmp_path / "page.html", [{"title": "x", "listings": [listing]}])) as seen:
+        page = seen.page
+        table, save, told = (
+            page.locator(f".{part}") for part in ("sortable", "corrections button", "corrections output")
+        )
+        assert save.is_disabled()
+        assert table.locator("thead .sort").all_text_contents() == ["name", "label", "corrected", "weight", "rank"]
+        selects = table.locator("select")
+        given = {0: "Käfer", 1: "-", 2: "cat", 3: "dog, small", 4: "Käfer"}
+        for k, label in given.items():
+            selects.nth(k).select_option(label)
+        selects.nth(5).select_option("cat")
+        selects.nth(5).select_option("")
+        assert told.text_content() == "4 corrected, 1 to be left out"
+        for _ in range(2):
+            table.locator("thead .sort", has_text="weight").click()
+        first = table.locator("tbody tr").first
+        assert "❄" in first.text_content()
+        assert first.locator("td").last.text_content() == "1,005"
+        assert table.locator("tbody tr").last.locator("select").input_value() == "Käfer"
+        table.locator("thead .sort", has_text="corrected").click()
+        assert first.locator("select").input_value() == ""
+        with page.expect_download() as download:
+            save.click()
+        assert download.value.suggested_filename == "corrections.csv"
+        download.value.save_as(tmp_path / "corrections.csv")
+        assert seen.complaints == []
+    assert read_corrections(tmp_path / "corrections.csv") == {names[k]: label for k, label in given.items()}
+    assert (tmp_path / "corrections.csv").read_bytes().splitlines()[0] == b"name,label,corrected"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_table_of_suspects_fits_a_telephone_and_can_be_read(visit: Any, tmp_path: Path, scheme: str) -> None:
+    path = report.write(tmp_path / "page.html", [{"title": "x", "listings": [suspects()]}])
+    with visit(path, 390, color_scheme=scheme) as seen:
+        assert seen.overflow() == 0
+        colours = """e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor].map(
+            c => "#" + c.match(/\\d+/g).map(n => (+n).toString(16).padStart(2, "0")).join(""))"""
+        ink, ground = seen.page.locator(".sortable select").first.evaluate(colours)
+        assert contrast(ink, ground) > 4.5

@@ -16,7 +16,10 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 
-__all__ = ["adam_step", "clipped", "lookahead", "sgd_step"]
+__all__ = ["adam_step", "clipped", "known_gradients", "lookahead", "sgd_step"]
+
+_KEPT = ("momentum_buffer", "exp_avg", "exp_avg_sq")
+"""What SGD and Adam keep of every parameter."""
 
 
 def sgd_step(
@@ -102,6 +105,8 @@ def clipped(gradients: Sequence[Tensor], limit: float) -> list[Tensor]:
 def lookahead(optimizer: torch.optim.Optimizer, gradients: Mapping[Tensor, Tensor]) -> dict[Tensor, Tensor]:
     """The parameters that ``optimizer.step()`` would give, as functions of the gradients; nothing is changed.
 
+    Both rules go number by number, so that all parameters of a group take their step as one long vector.
+
     Args:
         optimizer: torch's SGD, Adam or AdamW, with its state and learning rates.
         gradients: parameter -> gradient with its graph.
@@ -114,13 +119,56 @@ def lookahead(optimizer: torch.optim.Optimizer, gradients: Mapping[Tensor, Tenso
     """
     if not isinstance(optimizer, torch.optim.SGD | torch.optim.Adam):
         raise UserError(f"a step of {type(optimizer).__name__} can't be differentiated: use sgd, adam or adamw")
-    found = {}
+    found: dict[Tensor, Tensor] = {}
     for group in optimizer.param_groups:
+        alike: dict[tuple[Any, ...], list[Tensor]] = {}
         for parameter in group["params"]:
             if parameter in gradients:
                 state = optimizer.state.get(parameter, {})
-                found[parameter] = _step(optimizer, parameter, gradients[parameter], group, state)
+                known = tuple(name for name in _KEPT if state.get(name) is not None)
+                kind = (parameter.device, parameter.dtype, known, int(state.get("step", 0)))
+                alike.setdefault(kind, []).append(parameter)
+        for (_, _, known, steps), parameters in alike.items():
+            kept = {name: _joined([optimizer.state[p][name] for p in parameters]) for name in known}
+            long = _joined([gradients[p] for p in parameters])
+            after = _step(optimizer, _joined([p.detach() for p in parameters]), long, group, kept | {"step": steps})
+            parts = after.split([p.numel() for p in parameters])
+            found |= {p: part.view_as(p) for p, part in zip(parameters, parts, strict=True)}
     return found
+
+
+class _Known(torch.autograd.Function):
+    """0, with gradients that are known already."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *both: Tensor) -> Tensor:
+        ctx.save_for_backward(*both[count:])
+        return both[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        gradients = ctx.saved_tensors
+        return None, *[upstream[0] * g for g in gradients], *[None] * len(gradients)
+
+
+def known_gradients(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """A scalar 0 whose backward pass gives the parameters these gradients: for those that were computed before.
+
+    Args:
+        parameters: one or more.
+        gradients: one of the same shape for each.
+
+    Raises:
+        UserError: none, or shapes that differ.
+    """
+    if not parameters or [p.shape for p in parameters] != [g.shape for g in gradients]:
+        raise UserError("a gradient of its own shape is needed for each of one or more parameters")
+    found: Tensor = _Known.apply(len(parameters), *parameters, *(g.detach() for g in gradients))
+    return found
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in tensors])
 
 
 def _step(optimizer: Any, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: Any) -> Tensor:
@@ -129,7 +177,7 @@ def _step(optimizer: Any, parameter: Tensor, gradient: Tensor, group: dict[str, 
         own = {"momentum": group["momentum"], "nesterov": group["nesterov"], "buffer": state.get("momentum_buffer")}
         return sgd_step(parameter, gradient, **common, **own)
     decoupled = isinstance(optimizer, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
-    moments = {"first": state.get("exp_avg"), "second": state.get("exp_avg_sq"), "step": int(state.get("step", 0))}
+    moments = {"first": state.get("exp_avg"), "second": state.get("exp_avg_sq"), "step": state["step"]}
     return adam_step(
         parameter, gradient, **common, betas=group["betas"], eps=group["eps"], decoupled=decoupled, **moments
     )

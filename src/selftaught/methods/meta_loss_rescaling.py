@@ -32,7 +32,7 @@ from selftaught import networks, objectives
 from selftaught.catalog.rules import Count, Natural, Positive, Range, Share
 from selftaught.engine.method import LearningRateScaling, Method, Optim, Optimizer, Schedule
 from selftaught.engine.orders import WithReplacement
-from selftaught.engine.unrolled import clipped, lookahead
+from selftaught.engine.unrolled import clipped, known_gradients, lookahead
 from selftaught.errors import UserError
 from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod, accuracy
 from selftaught.methods._noisy_labels import Weighing, one_text, read_weights, text_encoder
@@ -383,8 +383,7 @@ class MetaLossRescaling(ClassifierMethod):
             [g for g, _ in reached], [given], [v for _, v in reached], materialize_grads=True, allow_unused=True
         )
         self.minimise({"loss": direct + (weights * slopes).sum()}, "rescaler")
-        step = sum(((p * g).sum() for p, g in zip(named.values(), gradients, strict=True)), losses.new_zeros(()))
-        self.minimise({"loss": step}, "learner")
+        self.minimise({"loss": known_gradients(list(named.values()), gradients)}, "learner")
         kept = (weights > 0.5).float().mean()
         return {
             "loss": (inner if self.config.mode == "storm" else losses.mean()).detach(), "meta": value,

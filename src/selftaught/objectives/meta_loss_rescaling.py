@@ -215,27 +215,23 @@ def features_of(
         group = group + (~pooled[4]).to(group)
     _, member = group.unique(return_inverse=True)
     count = int(member.max()) + 1
-    columns = []
-    means: list[Tensor] = []
-    for values in pooled[:4]:
-        mean, deviation = _by_group(values, member, count)
-        means.append(mean[member])
-        columns += [values, mean[member], deviation[member]]
-    for measure in (normal_kl, overlap_coefficient):
-        values = measure(pooled[0], pooled[1], means[0], means[1])
-        mean, deviation = _by_group(values, member, count)
-        columns += [values, mean[member], deviation[member]]
+    measured = torch.stack(pooled[:4])
+    grouped = _by_group(measured, member, count)
+    means = grouped[1]
+    apart = torch.stack([f(pooled[0], pooled[1], means[0], means[1]) for f in (normal_kl, overlap_coefficient)])
+    columns = torch.cat([torch.stack(part, 1).flatten(0, 1) for part in (grouped, _by_group(apart, member, count))])
     rows = len(own.loss)
-    return torch.stack([*(column[:rows] for column in columns), *flag], 1)
+    return torch.stack([*columns[:, :rows], *flag], 1)
 
 
-def _by_group(values: Tensor, member: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased deviation of each group, (groups,); the deviation of a single member is 1e-8."""
+def _by_group(values: Tensor, member: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Values (K, n), and for each its group's mean and unbiased deviation; that of a single member is 1e-8."""
     sizes = torch.bincount(member, minlength=count).to(values)
-    mean = values.new_zeros(count).index_add_(0, member, values) / sizes
-    squares = values.new_zeros(count).index_add_(0, member, (values - mean[member]).square())
-    deviation = (squares / (sizes - 1).clamp_min(1)).sqrt()
-    return mean, torch.where(sizes > 1, deviation, _TINY)
+    nothing = values.new_zeros(len(values), count)
+    mean = (nothing.index_add(1, member, values) / sizes)[:, member]
+    squares = nothing.index_add(1, member, (values - mean).square())
+    deviation = torch.where(sizes > 1, (squares / (sizes - 1).clamp_min(1)).sqrt(), _TINY)
+    return values, mean, deviation[:, member]
 
 
 def meta_loss_rescaling(losses: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -294,13 +294,18 @@ class Stage(TypedDict, total=False):
 
 
 class Listing(TypedDict, total=False):
-    """A table to read and sort: ``rows`` of as many cells as ``columns``; ``pictures`` (a picture or None per row)."""
+    """A table to read and sort: ``rows`` of as many cells as ``columns``; ``pictures`` (a picture or None per row).
+
+    With ``classes`` the first two columns are a sample's name and its label, which the reader can correct to another
+    one of them, or leave the sample out, and keep as ``corrections.csv``.
+    """
 
     title: str
     note: str
     columns: list[str]
     rows: list[list[str | Real]]
     pictures: list[Picture | None] | None
+    classes: list[str] | None
 
 
 class Timeline(TypedDict, total=False):

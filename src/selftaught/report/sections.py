@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from selftaught._words import plural
@@ -313,14 +314,25 @@ def listings(run: Mapping[str, Any]) -> Section:
         rows = [
             {
                 "uri": data_uri(picture) if picture else "",
-                "cells": [cell if isinstance(cell, str) else number(cell, 3) for cell in row],
+                "cells": [
+                    cell if isinstance(cell, str) else number(cell, 0 if isinstance(cell, Integral) else 3)
+                    for cell in row
+                ],
             }
             for picture, row in zip(given, item.get("rows") or [], strict=True)
         ]
         if rows:
             head = {"title": item.get("title") or "", "note": sentence(item.get("note") or "")}
-            shown.append(head | {"columns": item["columns"], "rows": rows, "pictured": any(r["uri"] for r in rows)})
+            own = {"columns": item["columns"], "rows": rows, "pictured": any(r["uri"] for r in rows)}
+            shown.append(head | own | {"corrected": _corrected(item)})
     return {"tables": shown} if shown else None
+
+
+def _corrected(item: Mapping[str, Any]) -> Section:
+    """What the page needs to write corrected labels down: names and labels as they are, and the classes."""
+    if not item.get("classes"):
+        return None
+    return {"classes": item["classes"], "rows": [row[:2] for row in item["rows"]]}
 
 
 def skipped(run: Mapping[str, Any]) -> Section:

@@ -208,6 +208,8 @@ def _listings(run: dict[str, Any]) -> None:
         columns, rows = item.get("columns") or [], item.get("rows") or []
         for i, row in enumerate(rows):
             _same_length(row, f"listings[{k}].rows[{i}]", len(columns), f"listings[{k}].columns")
+            if item.get("classes") and not all(isinstance(cell, str) for cell in row[:2]):
+                raise _fail(f"listings[{k}].rows[{i}]", "should begin with a name and a label to correct")
         if item.get("pictures") is not None:
             _same_length(item["pictures"], f"listings[{k}].pictures", len(rows), f"listings[{k}].rows")
 

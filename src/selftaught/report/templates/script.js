@@ -379,12 +379,58 @@ addEventListener("beforeprint", () => {
 });
 addEventListener("afterprint", () => opened.forEach(fold => { fold.open = false; }));
 
+// Labels to correct: a choice in each row beside its label, and the table of them that `corrections=` reads.
+for (const bar of document.querySelectorAll("[data-corrections]")) {
+  const table = document.getElementById(bar.dataset.corrections);
+  const { classes, rows } = JSON.parse(document.getElementById(bar.dataset.corrections + "-labels").textContent);
+  const save = bar.querySelector("button"), told = bar.querySelector("output");
+  const choices = document.createDocumentFragment();
+  for (const name of classes) choices.append(new Option(name));
+  choices.append(new Option("leave out", "-"));
+  const label = table.tHead.rows[0].querySelectorAll(".sort")[1].parentNode, place = label.cellIndex + 1;
+  const head = label.cloneNode(true);
+  head.firstChild.textContent = "corrected";
+  label.after(head);
+  const selects = [...table.tBodies[0].rows].map((row, k) => {
+    const select = element("select");
+    select.setAttribute("aria-label", "Corrected label of " + rows[k][0]);
+    select.append(new Option("", ""), choices.cloneNode(true));
+    row.insertCell(place).append(select);
+    return select;
+  });
+  const chosen = () => rows.map((row, k) => [...row, selects[k].value]).filter(row => row[2]);
+  const count = () => {
+    const all = chosen(), out = all.filter(row => row[2] === "-").length, changed = all.length - out;
+    const said = [changed && `${changed} corrected`, out && `${out} to be left out`].filter(Boolean);
+    told.textContent = said.join(", ") || "nothing corrected yet";
+    save.disabled = !all.length;
+    selects.forEach(select => select.classList.toggle("chosen", select.value !== ""));
+  };
+  const cell = text => /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const inert = name => /^[=+\-@\t\r]/.test(name) ? "'" + name : name;  // a spreadsheet would run it
+  const bytes = text => text.split(/(\p{Surrogate})/u).map(part =>  // bytes of a file's name that are no UTF-8
+    /^\p{Surrogate}$/u.test(part) ? Uint8Array.of(part.charCodeAt(0) & 255) : part);
+  save.addEventListener("click", () => {
+    const lines = [["name", "label", "corrected"], ...chosen().map(([name, ...rest]) => [inert(name), ...rest])];
+    const text = lines.map(line => line.map(cell).join(",") + "\n").join("");
+    const link = element("a");
+    link.href = URL.createObjectURL(new Blob(bytes(text), { type: "text/csv" }));
+    link.download = "corrections.csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  });
+  table.addEventListener("change", count);
+  bar.hidden = false;
+  count();
+}
+
 // A click on a heading sorts its table: numbers by size, words by the alphabet; once more turns it round.
 for (const button of document.querySelectorAll("table.sortable .sort")) {
   button.addEventListener("click", () => {
     const head = button.closest("th"), body = head.closest("table").tBodies[0], place = head.cellIndex;
     const up = head.getAttribute("aria-sort") !== "ascending";
-    const value = row => row.cells[place].textContent.trim().replace("\u2212", "-").replaceAll(",", "");
+    const read = cell => (cell.querySelector("select") ?? { value: cell.textContent }).value;
+    const value = row => read(row.cells[place]).trim().replace("\u2212", "-").replaceAll(",", "");
     const numeric = [...body.rows].every(row => value(row) === "" || !Number.isNaN(Number(value(row))));
     const order = numeric ? (a, b) => Number(value(a)) - Number(value(b)) : (a, b) => value(a).localeCompare(value(b));
     for (const other of head.parentNode.cells) if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");

@@ -129,12 +129,13 @@ def listing(
     columns += ["known to be wrong"] if known is not None else []
     return {
         "title": "Labels to look at",
-        "note": f"the {len(rows)} lightest of {len(weighed.index):,} labels; a click on a heading sorts; all of "
-        "them, to correct them: selftaught apply RUN DATA --out weights.csv, fill in the column corrected, and train "
-        "with --data 'DATA?corrections=weights.csv'",
+        "note": f"the {len(rows)} lightest of {len(weighed.index):,} labels; a click on a heading sorts; choose the "
+        "right class of wrong ones, save them, and train with --data 'DATA?corrections=corrections.csv'; all labels in "
+        "one table to correct: selftaught apply RUN DATA --out weights.csv",
         "columns": [*columns, *(["text"] if source.modality == "text" else [])],
         "rows": rows,
         "pictures": shown if kind_of(source.modality).pixels else None,
+        "classes": names,
     }
 
 
