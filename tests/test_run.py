@@ -20,6 +20,7 @@ from selftaught.data import open_source
 from selftaught.evaluation import knn
 from selftaught.run.features import embed
 from tests.conftest import TINY, write_photos
+from tests.harness import killing
 
 
 def test_folder_holds_what_the_contract_says(tiny_run) -> None:
@@ -164,7 +165,10 @@ def test_onnx_export_runs_in_onnxruntime_at_any_batch_size(tiny_run, tmp_path: P
     import onnx
     import onnxruntime
 
-    path = tiny_run.export("onnx", tmp_path / "encoder.onnx")
+    with killing(None) as passed:
+        path = tiny_run.export("onnx", tmp_path / "encoder.onnx")
+    assert passed == [2], "put in place in one step, so that a kill leaves no half file under its name"
+    assert [p.name for p in tmp_path.glob("*onnx*")] == ["encoder.onnx"]
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for batch in (1, 5):
         x = torch.randn(batch, 1, 32, 32)

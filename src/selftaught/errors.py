@@ -9,7 +9,7 @@ from contextlib import contextmanager
 _COMMANDS = re.compile(r"\b(?:selftaught|pip|python|torchrun) [^;,()\n]+")
 _OPTION = re.compile(
     r"(?<![\w-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9-]*)"
-    r"(?: (?P<value>-?\d[^\s:;,)]*|'[^']*'|[A-Z][A-Z_]+\b|[^\s:;,)=]+(?=:(?:\s|$))))?"
+    r"(?: (?P<value>-?\d[^\s:;,)]*|'[^']*'|[A-Z][A-Z_]+\b|[^\s;,)=]+?(?=:(?:\s|$))))?"
 )
 _ARGUMENT = {"protocol": "protocols", "own_views": "views"}
 """Options that have another name in Python."""

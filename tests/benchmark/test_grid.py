@@ -216,6 +216,10 @@ def test_folders_that_are_no_grids_and_grids_at_work(tmp_path: Path) -> None:
         grid.run(TINY, out=tmp_path / "thesis")
     with pytest.raises(UserError, match="a file"):
         grid.run(TINY, out=tmp_path / "thesis" / "chapter.tex")
+    (tmp_path / "begun").mkdir()
+    for left in (".lock", "grid.yaml.part"):  # by a grid that was killed before its first file
+        (tmp_path / "begun" / left).write_text("")
+    grid._make(tmp_path / "begun")
     (tmp_path / "busy").mkdir()
     with FileLock(str(tmp_path / "busy" / ".lock")):
         (tmp_path / "busy" / "grid.yaml").write_text("")

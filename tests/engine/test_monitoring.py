@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,6 +71,21 @@ def test_damaged_metrics_are_said(tmp_path: Path, text: str) -> None:
     metrics = Metrics(tmp_path / "metrics.csv", "train", 1, 2)
     with pytest.raises(UserError, match="damaged"):
         metrics.on_train_start(None, SimpleNamespace(steps=3))
+
+
+def test_without_a_terminal_a_line_says_how_long_the_rest_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress("run", 9, SimpleNamespace(last={"loss": "0.5", "per_second": "12.3"}, rows=[]))  # type: ignore[arg-type]
+    trainer, module = SimpleNamespace(is_global_zero=True), SimpleNamespace(modality="image", steps=1)
+    progress.on_train_start(trainer, module)  # type: ignore[arg-type]
+    progress._began -= 7200  # two hours for two steps, so an hour for each of the six that are left
+    progress._printed -= 60
+    module.steps = 3
+    progress.on_train_batch_end(trainer, module, None, None, 0)  # type: ignore[arg-type]
+    progress.on_train_batch_end(trainer, module, None, None, 0)  # type: ignore[arg-type]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "run: 9 steps"
+    assert re.fullmatch(r"run: step 3/9, 6:00:\d\d left  loss 0.5  12 images/s", lines[1])
+    assert len(lines) == 2, "one line, not one for every step"
 
 
 @pytest.mark.parametrize(

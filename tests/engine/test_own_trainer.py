@@ -16,6 +16,8 @@ from selftaught import DataModule, UserError, methods
 from selftaught.data import open_source
 from selftaught.engine.fit import quiet_lightning
 from selftaught.engine.method import Method, MethodConfig
+from tests.engine.test_several_optimisers import Toy as Pair
+from tests.engine.test_several_optimisers import series
 
 
 @dataclass
@@ -158,3 +160,19 @@ def test_the_teacher_and_the_prototypes_of_dino_go_by_epochs() -> None:
     assert temperatures == pytest.approx([0.04 + 0.03 * min(1, k / 6) for k in range(9)])
     moved = [not torch.equal(seen[0][1], weights) for _, weights in seen]
     assert moved == [False] * 4 + [True] * 5  # before the batches 0 to 3 of three an epoch; then it learns
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_max_steps_are_those_of_a_method_of_several_optimisers(every: int) -> None:
+    """Twelve steps are twelve, and both schedules come to their end with them."""
+    method = Pair({"every": every}, channels=6, length=16)
+    quiet_lightning()
+    trainer = L.Trainer(
+        max_steps=12, max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(method, datamodule=DataModule(series(), method, batch_size=8, workers=0))
+    assert method.steps == trainer.global_step == 12
+    second, first = (optimiser.param_groups[0]["lr"] for optimiser in trainer.optimizers)
+    assert first == pytest.approx(0.0, abs=1e-9)
+    assert second == pytest.approx(1e-3)

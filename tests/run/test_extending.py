@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import selftaught
 from selftaught.cli import main
 from selftaught.errors import UserError
 from selftaught.run import training
-from selftaught.run.layout import Layout
+from selftaught.run.layout import Layout, new_folder
 from tests.conftest import TINY
 
 OPTIONS: dict[str, Any] = TINY | {
@@ -70,3 +72,34 @@ def test_an_interrupted_run_is_finished_where_it_stands(tmp_path: Path) -> None:
         assert torch.equal(a, b), name
     with pytest.raises(UserError, match="name it with resume"):
         selftaught.train("byol", "digits", finish_now=True)
+
+
+def test_the_first_process_fills_the_folder_and_the_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tasks of one srun, the second one first: it gets the folder of the first, whole, and fills none."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SELFTAUGHT_RUN_FOLDER", raising=False)
+    for name, value in {"SLURM_JOB_ID": "9", "SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"}.items():
+        monkeypatch.setenv(name, value)
+
+    def fill(folder: Path) -> None:
+        time.sleep(0.3)  # a long copy
+        (folder / f"by{os.environ['SLURM_PROCID']}").write_text("")
+
+    child = os.fork()
+    if child == 0:
+        os.environ["SLURM_PROCID"] = "1"
+        folder = new_folder("extended", "byol", "digits", fill)
+        os._exit(0 if [path.name for path in folder.iterdir()] == ["by0"] else 1)
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert new_folder("extended", "byol", "digits", fill) == Path("extended")
+    assert os.waitpid(child, 0)[1] == 0
+    monkeypatch.delenv("SELFTAUGHT_RUN_FOLDER", raising=False)
+
+    def fails(folder: Path) -> None:
+        raise UserError("no room")
+
+    with pytest.raises(UserError, match="no room"):
+        new_folder("other", "byol", "digits", fails)
+    assert not Path("other").exists(), "a failed copy is no hindrance to the next"

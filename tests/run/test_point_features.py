@@ -68,7 +68,7 @@ def test_it_is_judged_beside_an_untrained_one_and_the_input(run) -> None:
     found = run.evaluate()
     assert set(found) == {"point-linear", "point-knn", "point-pca"}
     assert set(found["point-linear"]) == {"this", "random", "raw"}
-    with pytest.raises(UserError, match="protocols=knn: .*it may be point-linear"):
+    with pytest.raises(UserError, match=r"protocols=knn: .*it may be point-linear"):
         run.evaluate(protocols=["knn"])
     page = run.report().read_text(encoding="utf-8")
     assert 'data-cloud="' in page

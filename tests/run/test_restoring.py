@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import re
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +20,7 @@ from selftaught import UserError, methods
 from selftaught.cli import main
 from selftaught.data import open_source
 from selftaught.data.decoding import read_with_metadata
-from selftaught.run import outputs
+from selftaught.run import outputs, reporting
 from selftaught.run.applying import Job
 from selftaught.run.outputs._pictures import Beside, write_image
 from selftaught.run.outputs.image import beyond
@@ -203,12 +206,20 @@ def test_a_restorer_has_no_other_protocol(denoiser) -> None:
         denoiser.evaluate(protocols=["knn"])
 
 
-def test_the_worst_pictures_stay_on_the_page(denoiser, pairs: Path) -> None:
+def test_the_worst_pictures_stay_on_the_page(denoiser, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return cls(2031, 2, 3, 4, 5)
+
+    monkeypatch.setattr(reporting, "datetime", Later)
     found = denoiser.evaluate(str(pairs / "noisy"), clean=str(pairs / "clean"))
     page = selftaught.load(denoiser.path).report().read_text()
     order = [page.index(row["name"]) for row in found["restoration"]["this"].figures["worst_first"]]
     assert order == sorted(order)
     assert "judged on noisy/" in page
+    assert re.search(r"Written\W[^0-9]*2031-02-03 04:05", page), "when the page was written, not the run trained"
+    assert len(page) < 3 << 20, "a page with small pictures is small"
 
 
 def test_adapting_is_refused_where_the_method_does_not(denoiser, pairs: Path, tmp_path: Path, monkeypatch) -> None:

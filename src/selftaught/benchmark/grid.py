@@ -23,7 +23,7 @@ from selftaught.benchmark.cells import Place, execute, facts, folder_of, record_
 from selftaught.benchmark.progress import Board
 from selftaught.benchmark.tables import Table
 from selftaught.errors import UserError
-from selftaught.run.layout import write_json, write_yaml
+from selftaught.run.layout import is_free, write_json, write_yaml
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,7 @@ def run(
 def _make(folder: Path) -> None:
     if folder.is_file():
         raise UserError(f"--out {folder}: a file; give a folder")
-    strange = folder.is_dir() and any(folder.iterdir()) and not (folder / "grid.yaml").exists()
-    if strange:
+    if not is_free(folder) and not (folder / "grid.yaml").exists():
         raise UserError(f"--out {folder}: holds something else than a grid; choose another folder")
     try:
         (folder / "cells").mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from selftaught.benchmark import grid
 from selftaught.benchmark._cell import UNTRAINED
 from selftaught.benchmark.survey_table import Row, branch_differences, markdown, rows_of, write_csv_table
 from selftaught.errors import UserError
-from selftaught.run.layout import write_json, write_text, write_yaml
+from selftaught.run.layout import is_free, write_json, write_text, write_yaml
 
 METHODS = (
     "moco-v3", "dino", "msn", "mae", "simmim", "beit", "maskfeat", "ibot", "rotation", "jigsaw", "relative-position",
@@ -157,7 +157,7 @@ def grid_config(
 def _make(folder: Path, data: str, methods: list[str], seeds: int) -> None:
     """A folder that the grid will take for its own, so that costs can be kept there first."""
     if not (folder / "grid.yaml").exists():
-        if folder.is_dir() and any(folder.iterdir()):
+        if not is_free(folder):
             raise UserError(f"--out {folder}: holds something else than a survey; choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
         write_yaml(folder / "grid.yaml", {"name": "survey", "data": [data], "methods": methods, "seeds": seeds})

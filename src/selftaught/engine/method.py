@@ -171,11 +171,24 @@ class Method(Definition):
             if self._steps_now:
                 if self.sharded:
                     average_rest(self.parameters())
-                wrapped.step()
+                self._move(wrapped, counted=not again and name == self._counted)
         if self._steps_now and not again:
             schedules: Any = self.lr_schedulers()
             (schedules[self._places[name]] if isinstance(schedules, list) else schedules).step()
         return detached
+
+    @property
+    def _counted(self) -> str:
+        """The optimiser whose steps are those of the method: the first that moves at every step, else the first."""
+        return next((name for name, optim in self._optims.items() if optim.every == 1), next(iter(self._optims)))
+
+    def _move(self, wrapped: Any, counted: bool) -> None:
+        """An optimiser's step; Lightning counts it (``max_steps``, the loggers' axis) once for a step of the method."""
+        told = wrapped._on_before_step, wrapped._on_after_step
+        if not counted:
+            wrapped._on_before_step = wrapped._on_after_step = _nothing
+        wrapped.step()
+        wrapped._on_before_step, wrapped._on_after_step = told
 
     def _named(self, optimiser: str | None) -> str:
         if not self._optims:
@@ -324,6 +337,10 @@ class Method(Definition):
         if not self.spatial:
             return None
         return (0.0, 1.0) if self.pixels == "float32" else (self.pixel_mean, self.pixel_std)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _always(step: int) -> float:

@@ -64,15 +64,17 @@ def branch_off(run: str | Path, steps: int | None = None, out: str | None = None
             f"{schedule.constant_end}, can be annealed from"
         )
     length = steps or _usual(schedule, done)
-    folder = new_folder(out or str(beside(layout.path, f"annealed-{done}")), content["method"], content["data"]["name"])
-    changed: dict[str, Any] = {"steps": done + length, "anneal": str(run), "anneal_from": done, "out": str(folder)}
-    settings = dataclasses.replace(settings, epochs=None, **changed)
-    new = Layout(folder)
-    write_yaml(new.config, content | {"settings": dataclasses.asdict(settings), "environment": environment()})
-    checkpoint = new.checkpoint(stage)
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, checkpoint)
-    return folder
+    changed: dict[str, Any] = {"steps": done + length, "anneal": str(run), "anneal_from": done, "epochs": None}
+
+    def fill(folder: Path) -> None:
+        new, own = Layout(folder), dataclasses.replace(settings, out=str(folder), **changed)
+        checkpoint = new.checkpoint(stage)
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, checkpoint)
+        write_yaml(new.config, content | {"settings": dataclasses.asdict(own), "environment": environment()})
+
+    place = out or str(beside(layout.path, f"annealed-{done}"))
+    return new_folder(place, content["method"], content["data"]["name"], fill)
 
 
 def _usual(schedule: InfiniteSchedule, done: int) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from selftaught._paths import part_of
 from selftaught.engine.method import Method
 from selftaught.errors import UserError, require
 from selftaught.run.layout import write_json, write_tensors, write_text
@@ -142,26 +143,39 @@ class _Plain(nn.Module):
 
 
 def _onnx(module: nn.Module, card: dict[str, Any], out: Path, x: Tensor, free: dict[int, tuple[str, int, int]]) -> Path:
-    onnx = require("onnx", "onnx")
-    runtime: Any = require("onnxruntime", "onnx")
-    require("onnxscript", "onnx")
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        require(package, "onnx")
     out = _with_suffix(out, ".onnx")
+    part = part_of(out)
     with torch.no_grad():
         expected = module(x).numpy()
     axes = {0: ("batch", 1, 1 << 16)} | free
     dynamic: Any = {axis: torch.export.Dim(name, min=low, max=high) for axis, (name, low, high) in axes.items()}
-    _quiet_export(_Plain(module).eval(), x, out, dynamic)
-    model = onnx.load(out)  # type: ignore[attr-defined]
+    try:
+        _quiet_export(_Plain(module).eval(), x, part, dynamic)
+        error = _sealed(part, card, x.numpy(), expected)
+        if not error < _TOLERANCE:
+            raise UserError(f"{out}: ONNX output differs from the model's by {error:.1e}; use --format safetensors")
+        part.replace(out)
+    except OSError as error:
+        raise UserError(f"{out}: can't be written ({error.strerror or error}); make room") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return out
+
+
+def _sealed(path: Path, card: dict[str, Any], given: Any, expected: Any) -> float:
+    """Write into an ONNX file what it is of; how far its output lies from the network's, relative to that."""
+    onnx: Any = require("onnx", "onnx")
+    runtime: Any = require("onnxruntime", "onnx")
+    model = onnx.load(path)
     for key, value in (("selftaught", json.dumps(card)), ("normalise", json.dumps(card["normalise"]))):
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
-    onnx.save(model, out)  # type: ignore[attr-defined]
-    session = runtime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"input": x.numpy()})
-    error = float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
-    if not error < _TOLERANCE:
-        raise UserError(f"{out}: ONNX output differs from the model's by {error:.1e}; use --format safetensors")
-    return out
+    onnx.save(model, path)
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"input": given})
+    return float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
 
 
 def _quiet_export(module: nn.Module, x: Tensor, out: Path, dynamic: Any) -> None:

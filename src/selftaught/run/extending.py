@@ -66,14 +66,16 @@ def extend(run: str | Path, *, steps: int | None = None, epochs: float | None = 
     wanted = stage_steps(settings, epoch_batches(settings, content["data"]))
     if wanted <= done:
         raise UserError(f"{run} has {done} steps already: ask for more than that in all")
-    folder = new_folder(out or str(beside(layout.path, "extended")), content["method"], content["data"]["name"])
-    shutil.copytree(layout.path, folder, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
-    settings = dataclasses.replace(settings, steps=wanted, epochs=None, out=str(folder))
-    new = Layout(folder)
-    write_yaml(new.config, content | {"settings": dataclasses.asdict(settings), "environment": environment()})
-    write_json(new.state, {"stages": {name: s for name, s in state["stages"].items() if name != stage}})
-    _reopen(saved, new.checkpoint(stage))
-    return folder
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(layout.path, folder, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
+        own, new = dataclasses.replace(settings, steps=wanted, epochs=None, out=str(folder)), Layout(folder)
+        write_json(new.state, {"stages": {name: s for name, s in state["stages"].items() if name != stage}})
+        _reopen(saved, new.checkpoint(stage))
+        write_yaml(new.config, content | {"settings": dataclasses.asdict(own), "environment": environment()})
+
+    place = out or str(beside(layout.path, "extended"))
+    return new_folder(place, content["method"], content["data"]["name"], fill)
 
 
 def _reopen(saved: dict[str, Any], path: Path) -> None:

@@ -8,7 +8,9 @@ import json
 import os
 import platform
 import re
+import shutil
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -201,8 +203,15 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def new_folder(out: str | None, method: str, data: str) -> Path:
+def new_folder(out: str | None, method: str, data: str, fill: Callable[[Path], None] | None = None) -> Path:
     """The folder of a new run: ``out``, or a numbered one under ``runs/``; the same for all processes of a run.
+
+    Args:
+        out: where it is to be.
+        method: its slug, for the name of a numbered one.
+        data: name of the source, likewise.
+        fill: puts into the folder what the run begins with; the first process calls it, the others wait until it is
+            done.
 
     Raises:
         UserError: ``out`` holds something already, or another process trains in it; the first process made no folder
@@ -224,6 +233,12 @@ def new_folder(out: str | None, method: str, data: str) -> Path:
         path.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {path}: can't be made ({error.strerror})") from error
+    if fill is not None:
+        try:
+            fill(path)
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
     os.environ["SELFTAUGHT_RUN_FOLDER"] = str(path)
     if meeting is not None:
         write_text(_note(), str(path))

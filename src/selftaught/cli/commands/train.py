@@ -101,13 +101,13 @@ def parse_train(slug: str, arguments: Sequence[str]) -> dict[str, Any]:
     for role in catalog.roles(slug)[0 if catalog.changes_a_run(slug) else 1 :]:
         if role != "data":  # an option of every run
             parser.add_argument(f"--{role}", metavar="SOURCE", help=f"the samples that {slug} reads as {role}")
-    taken = {option.name for option in catalog.options(slug)} | {*catalog.roles(slug)}  # means the same, says more
+    taken = {option.name for option in catalog.options(slug)} | ({*catalog.roles(slug)} - {"data"})
     for title, found in (("the run", catalog.settings()), (slug, catalog.options(slug))):
         group = parser.add_argument_group(f"options of {title}")
         for option in found:
             if option.rule.type != "dict" and option.name not in taken:
                 add_option(group, option, here.get(option.name, option.default))
-        taken.clear()
+        taken = set()
     return vars(parser.parse_args(arguments))
 
 

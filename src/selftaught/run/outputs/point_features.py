@@ -80,7 +80,7 @@ class PointFeatures(Output):
         names = list(bench.protocols)
         for name in names:
             if name not in _PROTOCOLS:
-                raise UserError(f"--protocol {name}: {bench.method.slug} gives features per point; it may be {_ALLOWED}")
+                raise UserError(f"--protocol {name}: {bench.method.slug} gives point features; it may be {_ALLOWED}")
         train, test, labelled = _parts(bench)
         names = names or [n for n in _PROTOCOLS if labelled or n == "point-pca"]
         if not labelled and set(names) - {"point-pca"}:
