@@ -5,6 +5,13 @@
 The grid has 48^3 places, of which the surfaces of a room and some balls fill a twentieth. Both networks have the same
 layers and widths; the dense one computes the empty places too. Then the peak memory of a step on 25,000, 50,000 and
 100,000 points, each in a process of its own: linear in the points, if the last two differences are as one to two.
+
+Where spconv is installed, the same network of its layers runs beside, on the CPU. Its wheel without CUDA installs by
+
+    pip install --no-deps spconv cumm pccm ccimport fire lark portalocker termcolor pybind11 ninja
+
+and computes with its own (Native) algorithm alone; it asks for CUDA's current stream even then, which is answered with
+0 here. MinkowskiEngine and torchsparse bring no wheel; ocnn and fvdb, not tried, have other layers or want CUDA.
 """
 
 from __future__ import annotations
@@ -16,6 +23,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from common import compared, machine, rounds, show, store
@@ -76,8 +86,50 @@ class DenseUNet(nn.Module):
         return found
 
 
+def spconv_net() -> Callable[[Tensor, Tensor], list[Tensor]]:
+    """The same levels, widths and blocks in spconv's layers: features and places to features, coarsest first."""
+    import spconv.pytorch as spconv
+    from spconv.core import ConvAlgo
+    from spconv.pytorch import cppcore, ops
+
+    cppcore.get_current_stream = ops.get_current_stream = lambda: 0
+    how, count = {"algo": ConvAlgo.Native, "bias": False}, len(WIDTHS)
+
+    def blocks() -> list[tuple[Any, Any]]:
+        return [
+            tuple(spconv.SubMConv3d(w, w, 3, indice_key=f"same {k}", **how) for _ in range(2))
+            for k, w in enumerate(WIDTHS)
+        ]
+
+    stem, encoder, decoder = nn.Linear(6, WIDTHS[0], bias=False), blocks(), blocks()
+    skips = [nn.Linear(w, w, bias=False) for w in WIDTHS[:-1]]
+    down, up = [], []
+    for k in range(count - 1):
+        down.append(spconv.SparseConv3d(WIDTHS[k], WIDTHS[k + 1], 2, 2, indice_key=f"down {k}", **how))
+        up.append(spconv.SparseInverseConv3d(WIDTHS[k + 1], WIDTHS[k], 2, indice_key=f"down {k}", **how))
+
+    def block(layers: tuple[Any, Any], x: Any) -> Any:
+        inner = layers[0](x)
+        return x.replace_feature(x.features + layers[1](inner.replace_feature(gelu(inner.features))).features)
+
+    def net(features: Tensor, place: Tensor) -> list[Tensor]:
+        x, kept = spconv.SparseConvTensor(stem(features), place.int(), [SIDE] * 3, 1), []
+        for k in range(count):
+            x = block(encoder[k], down[k - 1](x) if k else x)
+            kept.append(x)
+        x = block(decoder[-1], x)
+        found = [x.features]
+        for k in range(count - 2, -1, -1):
+            x = up[k](x)
+            x = block(decoder[k], x.replace_feature(x.features + skips[k](kept[k].features)))
+            found.append(x.features)
+        return found
+
+    return net
+
+
 def workers() -> dict[str, Callable[[], float]]:
-    """Steps a second of both, neighbours looked up anew in each."""
+    """Steps a second of all, neighbours looked up anew in each."""
     place = surfaces()
     x = torch.randn(len(place), 6, generator=torch.Generator().manual_seed(1))
     dense = torch.zeros(1, 6, SIDE, SIDE, SIDE)
@@ -96,7 +148,18 @@ def workers() -> dict[str, Callable[[], float]]:
         return 1 / (time.perf_counter() - began)
 
     print(f"{len(place):,} of {SIDE**3:,} places are occupied ({len(place) / SIDE**3:.1%})")
-    return {"dense": dense_step, "sparse": sparse_step}
+    found = {"dense": dense_step, "sparse": sparse_step}
+    if find_spec("spconv") is None:
+        print("spconv is not installed: no row of it (see the top of this file)")
+        return found
+    other_net = spconv_net()
+
+    def other_step() -> float:
+        began = time.perf_counter()
+        sum(y.square().mean() for y in other_net(x, place)).backward()
+        return 1 / (time.perf_counter() - began)
+
+    return found | {"spconv": other_step}
 
 
 def peak(points: int) -> float:
@@ -113,7 +176,7 @@ def peak(points: int) -> float:
 
 
 def main(count: int) -> None:
-    """Both networks in turn, then the memory; the ratios are stored."""
+    """All networks in turn, then the memory; the ratios are stored."""
     known = machine()
     found = compared(rounds(workers(), count), "sparse")
     show(f"U-Net at {SHARE:.0%} occupancy of {SIDE}^3 places", found, "steps/s")
@@ -122,8 +185,14 @@ def main(count: int) -> None:
         made = subprocess.run([sys.executable, __file__, "--peak", str(points)], check=True, capture_output=True)
         memory[f"{points} points"] = json.loads(made.stdout)
         print(f"{points:>9,} points: {memory[f'{points} points']:8.0f} MB")
+    tried = (
+        metadata.version("spconv") + " on the CPU, Native algorithm" if "spconv" in found["rates"] else "not installed"
+    )
     work = f"a U-Net at {SHARE:.0%} occupancy of {SIDE}^3 places, forward and backward, steps per second"
-    store("sparse", {"work": work, "machine": known, "rounds": count, "peak memory in MB": memory} | found)
+    store(
+        "sparse",
+        {"work": work, "machine": known, "rounds": count, "spconv": tried, "peak memory in MB": memory} | found,
+    )
 
 
 if __name__ == "__main__":

@@ -41,23 +41,33 @@ class _Adjoint(torch.autograd.Function):
         return _Box.apply(grads[0])
 
 
+def _with_next(x: Tensor, axis: int) -> Tensor:
+    """Sum of each entry and the next one along an axis; the last has none."""
+    size = x.shape[axis]
+    if torch.compiler.is_compiling():  # which knows no views to write into
+        found = x.clone()
+        found.narrow(axis, 0, size - 1).add_(x.narrow(axis, 1, size - 1))
+        return found
+    found = torch.empty_like(x)
+    found.narrow(axis, size - 1, 1).copy_(x.narrow(axis, size - 1, 1))
+    torch.add(x.narrow(axis, 0, size - 1), x.narrow(axis, 1, size - 1), out=found.narrow(axis, 0, size - 1))
+    return found
+
+
 def _summed(x: Tensor, axis: int) -> Tensor:
     """Sum of each entry and its two neighbours along an axis; beyond the end lies the mirror image."""
     size = x.shape[axis]
-    found = x.clone()
-    inner = found.narrow(axis, 1, size - 2)
-    inner += x.narrow(axis, 0, size - 2)
-    inner += x.narrow(axis, 2, size - 2)
-    found.narrow(axis, 0, 1).add_(x.narrow(axis, 1, 1), alpha=2)
-    found.narrow(axis, size - 1, 1).add_(x.narrow(axis, size - 2, 1), alpha=2)
+    found = _with_next(x, axis)
+    found.narrow(axis, 1, size - 1).add_(x.narrow(axis, 0, size - 1))
+    found.narrow(axis, 0, 1).add_(x.narrow(axis, 1, 1))
+    found.narrow(axis, size - 1, 1).add_(x.narrow(axis, size - 2, 1))
     return found
 
 
 def _folded(x: Tensor, axis: int) -> Tensor:
     """The transpose of :func:`_summed`: entry j goes to j - 1, j and j + 1, what falls outside to its mirror place."""
     size = x.shape[axis]
-    found = x.clone()
-    found.narrow(axis, 0, size - 1).add_(x.narrow(axis, 1, size - 1))
+    found = _with_next(x, axis)
     found.narrow(axis, 1, size - 1).add_(x.narrow(axis, 0, size - 1))
     found.narrow(axis, 1, 1).add_(x.narrow(axis, 0, 1))
     found.narrow(axis, size - 2, 1).add_(x.narrow(axis, size - 1, 1))
@@ -166,14 +176,15 @@ class _Distance(torch.autograd.Function):
         if torch.is_grad_enabled():  # a gradient to differentiate again
             found = _distance(x, ImageStatistics(image, mean, variance))
             return *torch.autograd.grad(found, x, grads[0], create_graph=True), None, None, None
-        over = 1 / (c * d)
+        over = (c * d).reciprocal_()
         similarity = a * b * over
-        inside = (similarity >= -1) & (similarity <= 1)
-        weight = grads[0] * inside * (-0.5 / 9)
-        to_square = weight * similarity / d
-        of_mean = (mine * (to_square - weight * similarity / c)).addcmul_(weight * mean * over, b - a).mul_(2)
-        to_product = (weight * a * over).mul_(2)
-        found = _unboxed(of_mean).addcmul_(_unboxed(to_square), x, value=-2).addcmul_(_unboxed(to_product), image)
+        weight = (grads[0] * (similarity.abs() <= 1)).mul_(-1 / 9)  # twice what the half and the mean give
+        similarity.mul_(weight)
+        over.mul_(weight)
+        to_square = similarity / d
+        of_mean = (to_square - similarity.div_(c)).mul_(mine).addcmul_(over.mul(mean), b - a)
+        found = _unboxed(of_mean)
+        found.addcmul_(_unboxed(to_square), x, value=-1).addcmul_(_unboxed(over.mul_(a)), image)
         return found, None, None, None
 
 
