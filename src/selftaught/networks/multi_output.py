@@ -90,7 +90,7 @@ class HeadChoice(nn.Module):
 
 
 def _context_of(network: Any) -> int:
-    """Pixels that tiles overlap by: what the network's convolutions see, in steps of its grid, so that tiles keep it."""
+    """Pixels that tiles overlap by: what the network's convolutions see, rounded up to its grid."""
     if not hasattr(network, "receptive_radius"):
         return _MOST
     return min(_MOST, -(-network.receptive_radius() // network.multiple) * network.multiple)
