@@ -10,6 +10,7 @@ import pytest
 from selftaught.data import open_source
 from selftaught.data.combining.devices import Devices, align
 from selftaught.errors import UserError
+from tests.data.helpers import write
 
 
 def wave(at: np.ndarray) -> np.ndarray:
@@ -65,6 +66,22 @@ def test_flat_names_missing_devices_and_no_time(tmp_path: Path) -> None:
         open_source(f"devices:{tmp_path}?window=100&rate=20&devices=wrist,ankle", split="all")
     with pytest.raises(UserError, match="no recording there"):
         open_source(f"devices:{tmp_path}/none", split="all")
+
+
+def test_a_wearer_who_lacks_a_device_is_left_out_and_named(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    for who in ("anna", "ben", "max"):
+        for device in ("wrist", "ankle", "chest")[: 2 if who == "max" else 3]:
+            text = "ax,ay,az\n" + "\n".join(",".join(f"{v:.4f}" for v in row) for row in rows)
+            write(tmp_path / who / "walk" / f"{device}.csv", text.encode())
+    source = open_source(f"devices:{tmp_path}?window=20&rate=20", split="all")
+    assert source.devices == ["ankle", "chest", "wrist"]
+    assert source.group_names == ["anna", "ben"]
+    assert source.notes == ["1 recording without all of ankle, chest, wrist left out: max/walk"]
+    fewer = open_source(f"devices:{tmp_path}?window=20&rate=20&missing=device", split="all")
+    assert fewer.devices == ["ankle", "wrist"]
+    assert [fewer.group_names[k] for k in fewer.groups] == ["anna"] * 2 + ["ben"] * 2 + ["max"] * 2
+    assert "not used, for too few recordings have them: chest" in fewer.notes[0]
 
 
 def test_one_file_of_arrays(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from selftaught._paths import expanded
+from selftaught._words import plural
 from selftaught.data.combining.devices import Devices, align, windows_of_arrays
 from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
@@ -55,7 +56,7 @@ def open_devices(
         window: instants in a sample; 3 seconds at 50 Hz.
         step: instants between the starts of two windows; None: ``window``.
         rate: in Hz that all devices are brought to; None: the slowest of their usual rates.
-        devices: those to take, parted by commas, the first one first; None: all that the most recordings have.
+        devices: those to take, parted by commas, the first one first; None: those that most recordings are of.
         columns: the channels, by name or number, parted by commas, alike in every file; None: all columns of numbers
             that are no time, counter or tag. The first three are taken for the acceleration.
         time: column of the time; None: told by its content and name. Without any, rows count (then give ``rate``).
@@ -79,7 +80,7 @@ def open_devices(
     if path.suffix.lower() == ".npz":
         return _of_arrays(path, asked, scale)
     files = _files(path, address)
-    taken, kept = _choose(files, asked, missing, address)
+    taken, kept, notes = _choose(files, asked, missing, address)
     chosen = None if columns is None else tuple(c.strip() for c in str(columns).split(","))
     wanted = Wanted(chosen, time, unit, None, 0)
     tables = {file: _table(path, file, wanted) for file in files if file.recording in kept and file.device in taken}
@@ -95,7 +96,7 @@ def open_devices(
     for rows in source._recordings:
         rows /= scale
     _describe(source, kept, [labels for _, labels in recordings], user)
-    source.notes = [*source.notes, *(f"{file.path}: {reason}" for file, reason in bad.items())]
+    source.notes = [*notes, *source.notes, *(f"{file.path}: {reason}" for file, reason in bad.items())]
     return source
 
 
@@ -115,8 +116,10 @@ def _files(path: Path, address: str) -> list[_File]:
     return found
 
 
-def _choose(files: list[_File], asked: list[str] | None, missing: str, address: str) -> tuple[list[str], list[str]]:
-    """The devices to take, and the recordings that have all of them."""
+def _choose(
+    files: list[_File], asked: list[str] | None, missing: str, address: str
+) -> tuple[list[str], list[str], list[str]]:
+    """The devices to take, the recordings that have all of them, and lines on those that are left out."""
     by_recording: dict[str, set[str]] = {}
     for file in files:
         by_recording.setdefault(file.recording, set()).add(file.device)
@@ -130,7 +133,9 @@ def _choose(files: list[_File], asked: list[str] | None, missing: str, address: 
     elif missing == "device":
         taken = [d for d in every if counts[d] == len(by_recording)]
     else:
-        taken = [d for d in every if counts[d] == max(counts.values())]
+        sets = Counter(frozenset(held) for held in by_recording.values())
+        usual = max(sets, key=lambda held: (sets[held], len(held)))
+        taken = [d for d in every if d in usual]
     if len(taken) < 2:
         raise UserError(
             f"devices:{address}: fewer than two devices in all recordings ({', '.join(every)}); a file is called "
@@ -139,7 +144,17 @@ def _choose(files: list[_File], asked: list[str] | None, missing: str, address: 
     kept = [name for name, held in by_recording.items() if set(taken) <= held]
     if not kept:
         raise UserError(f"devices:{address}: no recording has all of {', '.join(taken)}; name fewer with devices=")
-    return taken, kept
+    short = [name for name in by_recording if name not in kept]
+    unused = [d for d in every if d not in taken] if asked is None else []
+    notes = []
+    if short:
+        some = ", ".join(short[:3]) + (" ..." if len(short) > 3 else "")
+        notes.append(f"{plural(len(short), 'recording')} without all of {', '.join(taken)} left out: {some}")
+    if unused:
+        notes.append(
+            f"not used, for too few recordings have them: {', '.join(unused)}; name devices to take with devices="
+        )
+    return taken, kept, notes
 
 
 def _table(root: Path, file: _File, wanted: Wanted) -> Any:
