@@ -94,9 +94,9 @@ def test_whole_networks_are_clipped_and_grouped_as_before() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({}, "give --devices 2"),
-        ({"devices": 2, "ema": 0.9}, "--ema needs the whole network"),
-        ({"devices": 2, "compile": True}, "--compile needs"),
+        ({}, "give devices=2"),
+        ({"devices": 2, "ema": 0.9}, "ema needs the whole network"),
+        ({"devices": 2, "compile": True}, "compile needs"),
     ],
 )
 def test_what_shares_can_not_have(given: dict[str, Any], words: str, tmp_path: Path) -> None:

@@ -136,8 +136,8 @@ def test_the_whole_set_chooses_once_and_the_anchor_is_one_more_negative() -> Non
 
 def test_wrong_devices_are_refused_by_name() -> None:
     for options, said in (
-        ({"worn": ""}, "give --data devices:FOLDER"), ({"anchor": "knee"}, "--anchor knee: no such device"),
-        ({"worn": "a,b"}, "18 channels for 2 devices"), ({"positives": "knee"}, "--positives knee"),
+        ({"worn": ""}, "give data devices:FOLDER"), ({"anchor": "knee"}, "anchor=knee: no such device"),
+        ({"worn": "a,b"}, "18 channels for 2 devices"), ({"positives": "knee"}, "positives=knee"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=said):
             methods.ColloSSL({"worn": NAMES} | options, channels=18, length=50)

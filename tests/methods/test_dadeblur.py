@@ -274,7 +274,7 @@ def test_videos_without_a_sharp_place_are_refused_in_one_line(run: Any) -> None:
     short = open_source("motion?train=2&test=1&frames=5", modality="clip", split="test")
     with pytest.raises(UserError, match="adapt: motion has no video of 7 frames"):
         method.adapt(short)
-    with pytest.raises(UserError, match="magnitude-widths"):
+    with pytest.raises(UserError, match="magnitude_widths"):
         methods.DADeblur(**TINY | {"magnitude_widths": "4-4"})
 
 

@@ -265,14 +265,14 @@ def test_the_baselines_minimise_what_they_say(mode: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"init": None}, "--init RUN"),
-        ({"forget": None}, "--forget class=NAME"),
+        ({"init": None}, "init=RUN"),
+        ({"forget": None}, "forget class=NAME"),
         ({"remain": "class=3,4"}, "both name"),
         ({"forget": "class=twelve"}, "no such class"),
         ({"temperature": 0.0}, "temperature"),
         ({"repair_labels": -1}, "repair_labels"),
         ({"mode": "fastest"}, "mode"),
-        ({"accumulate": 2}, "--accumulate"),
+        ({"accumulate": 2}, "accumulate"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(

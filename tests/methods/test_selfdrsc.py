@@ -131,14 +131,14 @@ def test_frames_of_a_pair_of_any_size_at_any_instants() -> None:
 def test_wrong_options_are_refused() -> None:
     options: dict[str, Any]
     for options, words in (
-        ({"patch": 40}, "--patch 40"),
-        ({"margin": 20}, "--margin 20"),
-        ({"instants": 1}, "--instants 1"),
+        ({"patch": 40}, "patch=40"),
+        ({"margin": 20}, "margin=20"),
+        ({"instants": 1}, "instants=1"),
     ):
         with pytest.raises(UserError, match=words):
             SelfDRSC(TINY | options, channels=3)
     for options, words in (
-        ({"flow": "pwc"}, "--flow-weights FILE"),
+        ({"flow": "pwc"}, "flow_weights=FILE"),
         ({"flow": "pwc", "flow_weights": "nowhere.pth"}, "no such file"),
     ):
         trained = SelfDRSC(TINY | options, channels=3)  # to apply it needs no flow network

@@ -163,7 +163,7 @@ def test_what_cannot_be_is_refused_in_one_line(folders: tuple[Path, Path]) -> No
     for data, options, words in (
         (images, {"volumes": images}, "no volume can be read"),
         (volumes, {"volumes": volumes}, "holds volumes already"),
-        (volumes, {"ranks": "images"}, "ranks=images"), (images, {"ranks": "volumes"}, "as --data"),
+        (volumes, {"ranks": "images"}, "ranks=images"), (images, {"ranks": "volumes"}, "as data"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):
             selftaught.train("uni4eye", data, out="/nowhere/at-all", **start | options)
