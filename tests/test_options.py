@@ -284,7 +284,7 @@ def test_a_configuration_is_read_as_it_is_meant_or_refused_in_a_line(tmp_path: P
     for parts, words in (
         ({"settings": right | {"streams": "x"}}, "streams is str 'x'"),
         ({"settings": [1]}, "settings is list"),
-        ({"settings": right | {"data": None}}, "data is None; name a source there, or give --data"),
+        ({"settings": right | {"data": None}}, "data is None; name a source there, or give data"),
         ({"settings": right | {"cache": "no"}}, "True or False"),
         ({"settings": right | {"seed": 2**31}}, "from 0 to 2147483647"),
     ):

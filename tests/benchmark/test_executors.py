@@ -91,7 +91,7 @@ def test_choice_and_errors(tmp_path: Path) -> None:
     assert isinstance(executors.choose(1, None, tmp_path, {}), executors.Serial)
     assert executors.choose(3, None, tmp_path, {}).workers == 3
     for arguments, said in (
-        ((0, None, tmp_path, {}), "--workers 0"),
+        ((0, None, tmp_path, {}), "workers=0"),
         ((2, "slurm", tmp_path, {}), "one of them"),
         ((1, "kube", tmp_path, {}), "slurm, local, debug"),
         ((1, "slurm", tmp_path, {"hours": 3}), "minutes"),

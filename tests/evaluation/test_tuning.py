@@ -199,9 +199,9 @@ def test_options_on_the_command_line():
     assert parse_tuning({"ema": 0.9}) == {"ema": 0.9}
     for text, message in (
         ("depth=2", "tune=depth: fine-tuning has"),
-        ("epochs=0", "epochs=0; it may be"),
+        ("epochs=0", "tune epochs=0; it may be"),
         ("layer_decay=2", "at most 1"),
-        ("mixup", "mixup=;"),
+        ("mixup", "tune mixup=;"),
     ):
         with pytest.raises(UserError, match=message):
             parse_tuning(text)

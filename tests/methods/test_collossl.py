@@ -137,7 +137,7 @@ def test_the_whole_set_chooses_once_and_the_anchor_is_one_more_negative() -> Non
 def test_wrong_devices_are_refused_by_name() -> None:
     for options, said in (
         ({"worn": ""}, "give data devices:FOLDER"), ({"anchor": "knee"}, "anchor=knee: no such device"),
-        ({"worn": "a,b"}, "18 channels for 2 devices"), ({"positives": "knee"}, "--positives knee"),
+        ({"worn": "a,b"}, "18 channels for 2 devices"), ({"positives": "knee"}, "positives=knee"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=said):
             methods.ColloSSL({"worn": NAMES} | options, channels=18, length=50)
@@ -181,8 +181,8 @@ def test_a_run_from_training_to_its_report(tmp_path: Path) -> None:
     assert run.config["options"]["worn"] == "wrist,forearm,thigh,ankle"
     found = run.evaluate(protocols=["device-finetune", "knn"], fraction=0.2)
     numbers = found["device-finetune"]["this"].numbers
-    assert {"f1", "f1_last", "f1_better", "weighted_f1", "f1: user 4", "f1: user 5"} <= set(numbers)
-    assert set(found["device-finetune"]) == {"this", "random", "raw"}
+    assert {"f1", "f1_last", "f1_better", "weighted_f1", "f1_user_4", "f1_user_5"} <= set(numbers)
+    assert set(found["device-finetune"]) == {"this", "random"}
     assert run.apply("worn", tmp_path / "e.npy") == 360
     anchor = np.load(tmp_path / "e.npy")[:3]
     x = np.stack([open_source("worn", split="all").read(i)[:6] for i in range(3)])

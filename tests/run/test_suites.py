@@ -312,7 +312,7 @@ def test_the_command_prints_a_line_per_subgroup(run, people: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("protocol", "broken", "said"),
     [
-        ("copy-detection", "nowhere", "needs --data FOLDER"),
+        ("copy-detection", "nowhere", "needs data=FOLDER"),
         ("copy-detection", "empty", "no database/"),
         ("copy-detection", "no-queries", "no queries/"),
         ("copy-detection", "strangers", "no query has an original"),

@@ -59,7 +59,7 @@ def test_what_makes_no_stream_is_refused() -> None:
     for settings, message in (
         ({"continual": "er"}, "goes with several tasks"),
         ({"class_tasks": 11}, "has 10 classes"),
-        ({"class_tasks": 2, "then": ["digits"]}, "leave out --then"),
+        ({"class_tasks": 2, "then": ["digits"]}, "leave out then"),
         ({"class_tasks": 2, "continual": "er", "memory": 0.0}, "needs some of every"),
     ):
         with pytest.raises(UserError, match=message):

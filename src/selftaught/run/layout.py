@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from selftaught._paths import part_of
 from selftaught.errors import UserError
 from selftaught.run import locks
 from selftaught.run.ranks import is_first, launch_id
@@ -145,7 +146,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: it can't be written.
     """
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)  # of this process: two may write the same file at once
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("w", encoding="utf-8", errors="surrogateescape") as file:  # names as they are on disk
@@ -181,7 +182,7 @@ def write_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str] 
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)  # of this process: two may write the same file at once
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()

@@ -147,7 +147,7 @@ def spare(path: Path) -> Path:
     return path.with_name(path.name + ".tif")
 
 
-_PART = re.compile(r"\.part-\d+(\.[^.]*)?|(work\.json|skipped\.csv)\.part")
+_PART = re.compile(r"\.part-\d+(\.[^.]*)?|\.?(work\.json|skipped\.csv)(\.[\w-]+)?\.part")
 
 
 def is_part(path: Path) -> bool:
