@@ -41,7 +41,7 @@ def test_a_run_of_ones_own_encoder(tmp_path: Path, monkeypatch: Any, capsys: Any
     x = torch.rand(2, 1, 32, 32)
     wanted = run.encoder(x)
     assert not torch.equal(run._untrained().encoder(x), wanted)
-    run.export("onnx", tmp_path / "encoder.onnx")
+    assert run.export(out=tmp_path / "encoder.onnx") == tmp_path / "encoder.onnx"
     with pytest.raises(UserError, match="is not a timm network"):
         run.export("timm", tmp_path / "timm")
     monkeypatch.setattr(own, "_GIVEN", {})  # another process

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from statistics import NormalDist, mean, stdev
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 
 from selftaught import networks, objectives
-from selftaught.engine.unrolled import adam_step, clipped, known_gradients, lookahead, sgd_step
+from selftaught.engine.unrolled import adam_step, clipped, known_gradients, linear_in_the_loss, lookahead, sgd_step
 from selftaught.errors import UserError
 from selftaught.objectives.meta_loss_rescaling import FEATURES
 
@@ -212,6 +216,39 @@ def test_known_gradients_arrive_as_they_are() -> None:
     torch.testing.assert_close([q.grad for q in p], [2 * g for g in given])
     with pytest.raises(UserError, match="own shape"):
         known_gradients(p, given[::-1])
+
+
+@pytest.mark.parametrize(("axes", "padding"), [(1, 1), (2, 1), (2, "same")])
+def test_a_second_backward_pass_to_the_losses_weights_costs_two_forward_passes(axes: int, padding: Any) -> None:
+    torch.manual_seed(0)
+    conv, norm = (nn.Conv1d, nn.BatchNorm1d) if axes == 1 else (nn.Conv2d, nn.BatchNorm2d)
+    net = nn.Sequential(
+        conv(2, 4, 3, stride=2, padding=1), norm(4), nn.Tanh(), conv(4, 4, 3, padding=padding), conv(4, 6, 3, groups=2),
+        nn.Tanh(), conv(6, 6, 1, bias=False), nn.Flatten(), nn.LazyLinear(3),
+    ).double()  # fmt: skip
+    x, y = torch.randn(5, 2, *[9] * axes, dtype=torch.float64), torch.arange(5) % 3
+    with FlopCounterMode(display=False) as forward:
+        net(x)
+    parameters = list(net.parameters())
+    along = [torch.randn_like(p) for p in parameters]
+    w = torch.rand(5, dtype=torch.float64, requires_grad=True)
+
+    def slopes(context: Any) -> Any:
+        with context:
+            losses = nn.functional.cross_entropy(net(x), y, reduction="none")
+        with FlopCounterMode(display=False) as first:
+            gradients = torch.autograd.grad((w * losses).sum(), parameters, create_graph=True)
+        with FlopCounterMode(display=False) as second:
+            (found,) = torch.autograd.grad(gradients, [w], along)
+        return gradients, found, first.get_total_flops(), second.get_total_flops()
+
+    ours, torchs = slopes(linear_in_the_loss()), slopes(contextlib.nullcontext())
+    torch.testing.assert_close(ours[0], torchs[0])
+    torch.testing.assert_close(ours[1], torchs[1])
+    assert ours[2] == torchs[2]
+    assert ours[3] < torchs[3]
+    if padding == 1:
+        assert ours[3] < 2 * forward.get_total_flops() < torchs[3]
 
 
 def test_steps_are_differentiated_through_their_moments() -> None:

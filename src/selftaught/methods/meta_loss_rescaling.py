@@ -32,7 +32,7 @@ from selftaught import networks, objectives
 from selftaught.catalog.rules import Count, Natural, Positive, Range, Share
 from selftaught.engine.method import LearningRateScaling, Method, Optim, Optimizer, Schedule
 from selftaught.engine.orders import WithReplacement
-from selftaught.engine.unrolled import clipped, known_gradients, lookahead
+from selftaught.engine.unrolled import clipped, known_gradients, linear_in_the_loss, lookahead
 from selftaught.errors import UserError
 from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod, accuracy
 from selftaught.methods._noisy_labels import Weighing, one_text, read_weights, text_encoder
@@ -364,7 +364,8 @@ class MetaLossRescaling(ClassifierMethod):
         (dL/dtheta' dtheta'/dg) . dg/dw_i: one backward pass through L, and one through g to the weights alone.
         """
         data = batch["data"]
-        logits, losses, h = self._first(data)
+        with linear_in_the_loss():
+            logits, losses, h = self._first(data)
         own = self._statistics(logits, losses, self.inputs(data), data["label"], None, 0, h)
         weights = self._weights(own, "data")
         given = weights.detach().requires_grad_()

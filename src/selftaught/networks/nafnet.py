@@ -171,8 +171,9 @@ class NAFNet(nn.Module):
         """
         depth = len(self.encoders)
         steps = [1 << stage for stage in range(depth)]
-        blocks = sum(step * len(stage) for step, stage in zip(steps, self.encoders, strict=True))
-        blocks += sum(step * len(stage) for step, stage in zip(reversed(steps), self.decoders, strict=True))
+        down, up = ([len([*stage.children()]) for stage in side] for side in (self.encoders, self.decoders))
+        blocks = sum(step * count for step, count in zip(steps, down, strict=True))
+        blocks += sum(step * count for step, count in zip(reversed(steps), up, strict=True))
         return 2 + blocks + len(self.middle) * self.multiple + self.multiple - 1
 
     def residuals(self, x: Tensor) -> Tensor:

@@ -451,10 +451,17 @@ class Run:
         written.left_out = dict(getattr(source, "left_out", {}))
         return written
 
-    def export(self, format: str = "safetensors", out: str | Path | None = None) -> Path:
-        """Write the encoder in a form that loads without selftaught; see :mod:`selftaught.run.exporting`."""
+    def export(self, format: str | None = None, out: str | Path | None = None) -> Path:
+        """Write the encoder in a form that loads without selftaught; see :mod:`selftaught.run.exporting`.
+
+        Args:
+            format: safetensors, timm or onnx; by default onnx where ``out`` ends in .onnx, else safetensors.
+            out: file or folder; by default inside the run.
+        """
         method = self.method
         card = self.output.card(method, self.config["data"])
+        if format is None:
+            format = "onnx" if Path(out or "").suffix == ".onnx" else "safetensors"
         default = self.path / "export" / ("timm" if format == "timm" else f"encoder.{format}")
         device = method.device
         try:

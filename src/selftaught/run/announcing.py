@@ -9,6 +9,7 @@ from torch import nn
 
 from selftaught._words import plural
 from selftaught.data import Source
+from selftaught.data.kinds import kind_of
 from selftaught.engine.precision import accelerator, lightning_precision
 from selftaught.networks.encoders import Encoder
 from selftaught.run_settings import Settings
@@ -38,8 +39,12 @@ def plan_lines(
         preset,
         length,
         f"batches of {settings.batch_size}" + (f" x {settings.accumulate}" if settings.accumulate > 1 else ""),
+<<<<<<< HEAD
         *([f"{size} pixels"] if size else []),
         *_watching(settings),
+=======
+        *([f"{size} pixels"] if size and kind_of(source.modality).pixels else []),
+>>>>>>> h-d
         f"{device}, {precision}" + (f", {settings.devices * settings.nodes} processes" if settings.devices > 1 else ""),
     ]
     return [f"{method} on {source.describe()}", *source.notes, "; ".join(parts), f"into {folder}"]

@@ -10,7 +10,7 @@ from selftaught.cli.options import add_partial
 
 def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("run", help="folder of the run")
-    sub.add_argument("--format", default="safetensors", help="safetensors, timm or onnx")
+    sub.add_argument("--format", help="safetensors, timm or onnx; default by the ending of --out, else safetensors")
     sub.add_argument("--out", help="file or folder; default inside the run")
     add_partial(sub)
 
