@@ -39,12 +39,8 @@ def plan_lines(
         preset,
         length,
         f"batches of {settings.batch_size}" + (f" x {settings.accumulate}" if settings.accumulate > 1 else ""),
-<<<<<<< HEAD
-        *([f"{size} pixels"] if size else []),
-        *_watching(settings),
-=======
         *([f"{size} pixels"] if size and kind_of(source.modality).pixels else []),
->>>>>>> h-d
+        *_watching(settings),
         f"{device}, {precision}" + (f", {settings.devices * settings.nodes} processes" if settings.devices > 1 else ""),
     ]
     return [f"{method} on {source.describe()}", *source.notes, "; ".join(parts), f"into {folder}"]
