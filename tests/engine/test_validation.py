@@ -77,6 +77,9 @@ def test_training_ends_where_nothing_is_gained(tmp_path: Path) -> None:
     assert len(looks) < 40
     assert done["steps"] == looks[-1]
     assert done["kept_step"] == looks[-3]
+    with pytest.raises(UserError, match="1 sample held out: too few to watch a loss on"):
+        train("simclr", tmp_path / "few", validation=watched.subset([0]), steps=1, **options)
+    assert not (tmp_path / "few").exists()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import lightning as L
 import torch
 from lightning.pytorch.strategies import StrategyRegistry
 
+from selftaught._words import plural
 from selftaught.data.kinds import kind_of
 from selftaught.engine.branching import BranchPoint, branch_file
 from selftaught.engine.callbacks import FiniteGuard, Metrics, OnlineScores
@@ -342,6 +343,8 @@ def _look(held_out: Any, settings: Settings, method: Method) -> Callable[[Any], 
         return lambda trained: float(trained.watched(held_out))
     world = settings.devices * settings.nodes
     rows = min(settings.batch_size, len(held_out) // world)
+    if rows < 1 + method.compares:
+        raise UserError(f"{plural(len(held_out), 'sample')} held out: too few to watch a loss on; hold out more")
     options: dict[str, Any] = {"batch_size": max(rows, 1), "workers": 0, "seed": 1, "value_range": method.value_range}
     watched = DataModule(held_out, method, **options)
 
