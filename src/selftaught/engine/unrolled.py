@@ -215,7 +215,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, *above: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         asked = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.biased and ctx.needs_input_grad[2]]
-        made = iter(_ConvolutionGradients.apply(above[0], x, weight, ctx.how, asked))  # type: ignore[no-untyped-call]
+        made = iter(_ConvolutionGradients.apply(above[0], x, weight, ctx.how, asked))
         return *[next(made) if one else None for one in asked], None
 
 
