@@ -23,6 +23,7 @@ from selftaught.benchmark.cells import Place, execute
 from selftaught.errors import UserError
 from selftaught.evaluation.ood import ood
 from tests.benchmark.helpers import TINY
+from tests.harness import Killed, killing
 
 pytestmark = pytest.mark.slow
 FULL = TINY | {
@@ -220,6 +221,9 @@ def test_folders_that_are_no_grids_and_grids_at_work(tmp_path: Path) -> None:
     for left in (".lock", "grid.yaml.part"):  # by a grid that was killed before its first file
         (tmp_path / "begun" / left).write_text("")
     grid._make(tmp_path / "begun")
+    with pytest.raises(Killed), killing(0):
+        grid.run(TINY, out=tmp_path / "new")
+    grid._make(tmp_path / "new")
     (tmp_path / "busy").mkdir()
     with FileLock(str(tmp_path / "busy" / ".lock")):
         (tmp_path / "busy" / "grid.yaml").write_text("")

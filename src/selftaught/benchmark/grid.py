@@ -97,7 +97,8 @@ def run(
     except Timeout:
         raise UserError(f"--out {folder}: a grid is at work there; wait for it, or choose another folder") from None
     try:
-        write_yaml(folder / "grid.yaml", found.config)
+        write_yaml(folder / "grid.yaml", found.config)  # first of all: by it the folder is known as a grid's
+        (folder / "cells").mkdir(exist_ok=True)
         trained = _work(found, folder, workers, loaders, cluster, say, live)
     except Exception as error:
         if type(error).__name__ != "Interrupted":
@@ -115,7 +116,7 @@ def _make(folder: Path) -> None:
     if not is_free(folder) and not (folder / "grid.yaml").exists():
         raise UserError(f"--out {folder}: holds something else than a grid; choose another folder")
     try:
-        (folder / "cells").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {folder}: can't be made ({error.strerror})") from error
 

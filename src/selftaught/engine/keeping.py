@@ -131,7 +131,7 @@ def _copied(value: Any) -> Any:
 @contextmanager
 def untouched(method: nn.Module) -> Iterator[None]:
     """Whatever is computed meanwhile leaves no trace in a method: buffers, counters, queues and caches are put back."""
-    kept: list[Callable[[], Any]] = []
+    kept: list[Callable[[], object]] = []
     for module in method.modules():
         kept += [partial(value.copy_, value.clone()) for value in module._buffers.values() if value is not None]
         own = {k: v for k, v in vars(module).items() if k not in _FRAMEWORK}
