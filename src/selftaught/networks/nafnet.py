@@ -171,8 +171,8 @@ class NAFNet(nn.Module):
         """
         depth = len(self.encoders)
         steps = [1 << stage for stage in range(depth)]
-        blocks = sum(step * len(stage) for step, stage in zip(steps, self.encoders, strict=True))
-        blocks += sum(step * len(stage) for step, stage in zip(reversed(steps), self.decoders, strict=True))
+        stages: list[Any] = [*self.encoders, *reversed(self.decoders)]
+        blocks = sum(step * len(stage) for step, stage in zip(steps + steps, stages, strict=True))
         return 2 + blocks + len(self.middle) * self.multiple + self.multiple - 1
 
     def residuals(self, x: Tensor) -> Tensor:
