@@ -171,9 +171,8 @@ class NAFNet(nn.Module):
         """
         depth = len(self.encoders)
         steps = [1 << stage for stage in range(depth)]
-        down, up = ([len([*stage.children()]) for stage in side] for side in (self.encoders, self.decoders))
-        blocks = sum(step * count for step, count in zip(steps, down, strict=True))
-        blocks += sum(step * count for step, count in zip(reversed(steps), up, strict=True))
+        stages: list[Any] = [*self.encoders, *reversed(self.decoders)]
+        blocks = sum(step * len(stage) for step, stage in zip(steps + steps, stages, strict=True))
         return 2 + blocks + len(self.middle) * self.multiple + self.multiple - 1
 
     def residuals(self, x: Tensor) -> Tensor:
