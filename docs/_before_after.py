@@ -78,7 +78,7 @@ def before_after(run: Any, slug: str) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def moves_most(source: Any) -> int:
-    """The clip whose frames, clean ones where they are known, differ most from the ones before them; a cut is no motion."""
+    """The clip whose frames, clean ones where they are known, differ most from the last ones; a cut is no motion."""
 
     def motion(i: int) -> float:
         frames = source.sample(i, ["gs"])["gs"] if "gs" in source.fields else source.read(i)
