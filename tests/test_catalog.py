@@ -284,7 +284,7 @@ def test_what_the_tree_says_is_what_the_class_has(slug: str) -> None:
     assert catalog.changes_a_run(slug) == kind.transforms
     assert catalog.default_data(slug) == kind.default_data
     assert catalog.presets(slug) == module.PRESETS
-    rules = {o.name: o.rule for o in (*read, *catalog.settings())}
+    rules = {o.name: o.rule for o in (*catalog.settings(), *read)}  # where both have one, the method's
     for name, recipe in catalog.presets(slug).items():
         for option, value in recipe.items():
             assert option in rules, f"preset {name} sets {option}, which nothing has"

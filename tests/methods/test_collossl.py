@@ -181,7 +181,7 @@ def test_a_run_from_training_to_its_report(tmp_path: Path) -> None:
     assert run.config["options"]["worn"] == "wrist,forearm,thigh,ankle"
     found = run.evaluate(protocols=["device-finetune", "knn"], fraction=0.2)
     numbers = found["device-finetune"]["this"].numbers
-    assert {"f1", "f1_last", "f1_better", "weighted_f1", "f1_user_4", "f1_user_5"} <= set(numbers)
+    assert {"f1", "f1_last", "f1_better", "weighted_f1", "f1: user 4", "f1: user 5"} <= set(numbers)
     assert set(found["device-finetune"]) == {"this", "random"}
     assert run.apply("worn", tmp_path / "e.npy") == 360
     anchor = np.load(tmp_path / "e.npy")[:3]

@@ -130,24 +130,3 @@ def test_the_chosen_head_or_the_mean() -> None:
     large = torch.rand(1, 1, 40, 300)
     choice = HeadChoice(Fixed(), 2, context=4)
     torch.testing.assert_close(choice(large, tile=32), choice(large))
-
-
-def test_tiles_of_nafnet_overlap_by_what_its_convolutions_see() -> None:
-    torch.manual_seed(0)
-    net = NAFNet(3, width=4, encoder=(1, 2), middle=1, decoder=(1, 1), heads=1, combine=False).double().eval()
-    for name, weight in net.named_parameters():
-        if name.endswith(("beta", "gamma")):
-            nn.init.ones_(weight)
-        elif "attention" in name:
-            nn.init.ones_(weight) if name.endswith("bias") else nn.init.zeros_(weight)  # no average of the whole image
-    choice = HeadChoice(net)
-    assert choice.context == 20  # of 2 + 1 + 2 * 2 + 4 + 2 + 1 + 3 = 17 on a grid of 4
-    image = 0.4 + 0.01 * torch.rand(1, 3, 20, 200, dtype=torch.float64)
-    with torch.no_grad():
-        whole = choice(image)
-        assert 0.1 < float(whole.mean()) < 0.9
-        assert torch.equal(whole, choice._one(image))
-        torch.testing.assert_close(choice(image, tile=80), whole, atol=1e-12, rtol=0)
-        near = HeadChoice(net, context=8)(image, tile=80)
-    assert float((near - whole).abs().max()) > 1e-9
-    assert HeadChoice(NAFNet(3, width=2)).context == 64

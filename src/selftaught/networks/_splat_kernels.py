@@ -4,7 +4,7 @@ The equations are those of :mod:`selftaught.networks.gaussians` and :mod:`selfta
 written out: what a tile's pixels need stays in the nearest cache, and nothing per Gaussian and pixel goes to memory.
 The way back computes alpha and the light once more.
 
-``import numba`` takes a moment: import this module only where a kernel runs.
+Numba takes a moment to be imported, and only an extra brings it: import this module only where a kernel runs.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from selftaught.errors import require
 from selftaught.networks._splat_tiles import HIGHEST, LOWEST
 
 __all__ = ["FIELDS", "TILE", "blended", "blended_back", "listed", "projected", "projected_back"]
+
+numba: Any = require("numba", "kernels")
 
 TILE = 8
 """Side of a tile: a few registers of pixels, so that sums over them cost little beside the pixels."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -11,8 +9,6 @@ from selftaught.errors import UserError
 from selftaught.networks.tiling import tiled
 
 __all__ = ["HeadChoice", "add_heads", "combined_count", "combined_heads", "head_pairs"]
-
-_MOST = 64
 
 
 def head_pairs(heads: int) -> list[tuple[int, int]]:
@@ -66,15 +62,14 @@ class HeadChoice(nn.Module):
     Args:
         network: (N, C, H, W) to (N, heads, C, H, W).
         choice: number of the head, -1 for their mean.
-        context: pixels that tiles of large images overlap by; 0: as far as the network says that it looks, on its grid,
-            64 at most and where it says nothing.
+        context: pixels that tiles of large images overlap by.
     """
 
     choice: Tensor
 
-    def __init__(self, network: nn.Module, choice: int = 0, *, context: int = 0) -> None:
+    def __init__(self, network: nn.Module, choice: int = 0, *, context: int = 64) -> None:
         super().__init__()
-        self.network, self.context = network, context or _context_of(network)
+        self.network, self.context = network, context
         self.register_buffer("choice", torch.tensor(choice))
 
     def forward(self, image: Tensor, tile: int = 0) -> Tensor:
@@ -87,10 +82,3 @@ class HeadChoice(nn.Module):
         made = self.network(image)
         chosen = made.index_select(1, self.choice.clamp_min(0).reshape(1))[:, 0]
         return torch.where(self.choice < 0, made.mean(1), chosen).clamp(0, 1)
-
-
-def _context_of(network: Any) -> int:
-    """Pixels that tiles overlap by: what the network's convolutions see, rounded up to its grid."""
-    if not hasattr(network, "receptive_radius"):
-        return _MOST
-    return min(_MOST, -(-network.receptive_radius() // network.multiple) * network.multiple)

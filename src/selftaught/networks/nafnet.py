@@ -165,16 +165,6 @@ class NAFNet(nn.Module):
         for stage, blocks in enumerate(self.decoders):
             _set_window(blocks, side >> (len(self.decoders) - 1 - stage))
 
-    def receptive_radius(self) -> int:
-        """Pixels that the convolutions of an output look away; the windows of average pooling are wider, and matter
-        less: a tenth of a grey level between tiles that overlap by 32 pixels, with windows of 96.
-        """
-        depth = len(self.encoders)
-        steps = [1 << stage for stage in range(depth)]
-        stages: list[Any] = [*self.encoders, *reversed(self.decoders)]
-        blocks = sum(step * len(stage) for step, stage in zip(steps + steps, stages, strict=True))
-        return 2 + blocks + len(self.middle) * self.multiple + self.multiple - 1
-
     def residuals(self, x: Tensor) -> Tensor:
         """(N, C, H, W) with sides that are multiples of ``multiple`` -> (N, K, C, H, W), without the image itself."""
         x = self.intro(x)

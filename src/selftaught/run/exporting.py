@@ -143,8 +143,9 @@ class _Plain(nn.Module):
 
 
 def _onnx(module: nn.Module, card: dict[str, Any], out: Path, x: Tensor, free: dict[int, tuple[str, int, int]]) -> Path:
-    for package in ("onnx", "onnxruntime", "onnxscript"):
-        require(package, "onnx")
+    require("onnx", "onnx")
+    require("onnxruntime", "onnx")
+    require("onnxscript", "onnx")
     out = _with_suffix(out, ".onnx")
     part = part_of(out)
     with torch.no_grad():

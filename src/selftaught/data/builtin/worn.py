@@ -7,6 +7,7 @@ import numpy as np
 from selftaught.data.builtin._entry import Entry
 from selftaught.data.combining.devices import Devices
 from selftaught.data.source import TEST, TRAIN
+from selftaught.errors import UserError
 
 DEVICES = ("wrist", "forearm", "thigh", "ankle")
 _MIXING = (0.1, 0.2, 0.8, 1.2)
@@ -14,18 +15,24 @@ _ACTIVITIES = ("sitting", "walking", "running", "cycling")
 _NOISE, _LENGTH, _RATE = 0.25, 60, 20.0
 
 
-def open_worn(*, users: int = 6, windows: int = 60, held_out: int = 2) -> Devices:
+def open_worn(*, users: int = 6, windows: int = 60, held_out: int = 2, turned: int = 1) -> Devices:
     """Made-up motion of four activities: sums of sinusoids whose frequencies and amplitudes are the activity's.
 
     A device sees the motion through identity + s * a random mixing of the six channels (s = 0.1, 0.2, 0.8, 1.2), plus
-    noise of 0.25: the wrist and the forearm move alike, the thigh and the ankle otherwise. Every user wears every
-    device another way round: both of its triples of axes are turned, so that norms are alike and axes are not.
+    noise of 0.25: the wrist and the forearm move alike, the thigh and the ankle otherwise.
 
     Args:
         users: how many; each has a tempo and phases of its own.
         windows: of each user, 60 instants at 20 Hz.
         held_out: the last users are the test part.
+        turned: 1: every user wears every device another way round, both of its triples of axes turned, so that norms
+            are alike and axes are not; 0: all wear them alike.
+
+    Raises:
+        UserError: turned is neither 0 nor 1.
     """
+    if turned not in (0, 1):
+        raise UserError(f"worn?turned={turned}: 1 where every user wears the devices another way round, else 0")
     rng = np.random.default_rng(20250)
     mixing = [np.eye(6) + s * rng.normal(size=(6, 6)) for s in _MIXING]
     frequency = rng.uniform(0.3, 2.5, (len(_ACTIVITIES), 3))
@@ -33,13 +40,13 @@ def open_worn(*, users: int = 6, windows: int = 60, held_out: int = 2) -> Device
     recordings, stems, labels = [], [], []
     time = np.arange(_LENGTH) / _RATE
     for user in range(users):
-        tempo, turned = rng.uniform(0.85, 1.15), [_turn(rng) @ m for m in mixing]
+        tempo, worn = rng.uniform(0.85, 1.15), [(_turn(rng) if turned else np.eye(6)) @ m for m in mixing]
         for k in range(windows):
             label = int(rng.integers(len(_ACTIVITIES)))
             phase = rng.uniform(0, 2 * np.pi, (3, 6))
             waves = np.sin(2 * np.pi * tempo * frequency[label][:, None, None] * time + phase[:, :, None])
             motion = (amplitude[label][:, :, None] * waves).sum(0)
-            seen = [m @ motion + rng.normal(0, _NOISE, motion.shape) for m in turned]
+            seen = [m @ motion + rng.normal(0, _NOISE, motion.shape) for m in worn]
             recordings.append(dict(zip(DEVICES, seen, strict=True)))
             stems.append(f"user{user:02d}/{k:03d}")
             labels.append(label)
