@@ -70,6 +70,7 @@ TREES = {
     file.relative_to(ROOT).as_posix(): ast.parse(file.read_text(encoding="utf-8"))
     for folder in ("src", "tests", "benchmarks", "docs")
     for file in sorted((ROOT / folder).rglob("*.py"))
+    if not any(part.startswith(".") for part in file.relative_to(ROOT).parts)  # peers that benchmarks fetch
 }
 SOURCE = {name: tree for name, tree in TREES.items() if name.startswith("src/")}
 

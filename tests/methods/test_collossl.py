@@ -182,7 +182,7 @@ def test_a_run_from_training_to_its_report(tmp_path: Path) -> None:
     found = run.evaluate(protocols=["device-finetune", "knn"], fraction=0.2)
     numbers = found["device-finetune"]["this"].numbers
     assert {"f1", "f1_last", "f1_better", "weighted_f1", "f1: user 4", "f1: user 5"} <= set(numbers)
-    assert set(found["device-finetune"]) == {"this", "random"}
+    assert set(found["device-finetune"]) == {"this", "random", "raw"}  # raw: En-Co-Training
     assert run.apply("worn", tmp_path / "e.npy") == 360
     anchor = np.load(tmp_path / "e.npy")[:3]
     x = np.stack([open_source("worn", split="all").read(i)[:6] for i in range(3)])
