@@ -264,42 +264,41 @@ def test_aggregation_gains_on_few_labelled_digits() -> None:
     images = torch.stack([torch.from_numpy(source.read(i)).float().mean(2) for i in range(len(source))])[:, None]
     images = (images / images.max() - 0.5) / 0.3
     labels = torch.as_tensor(source.labels)
-    found: dict[str, list[float]] = {}
-    for seed in range(2):
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-        train = torch.cat([order[labels[order] == c][:10] for c in range(10)])
-        test = torch.tensor(sorted(set(range(len(labels))) - set(train.tolist())))
-        for mode in ("baseline", "da", "mt", "sla"):
-            torch.manual_seed(seed)
-            method = methods.SLA(mode=mode, channels=1, classes=10, encoder="cresnet20", augment="small", image_size=8)
-            layers: list[torch.nn.Module] = []
-            for before, width, stride in ((1, 16, 1), (16, 32, 2), (32, 64, 2)):
-                layers += [torch.nn.Conv2d(before, width, 3, stride, 1, bias=False), torch.nn.BatchNorm2d(width)]
-                layers.append(torch.nn.ReLU())
-            layers += [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
-            method.encoder = torch.nn.Sequential(*layers)
-            optimiser = torch.optim.SGD(method.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 200)
-            generator = torch.Generator().manual_seed(seed)
-            for _ in range(200):
-                rows = train[torch.randint(0, 100, (64,), generator=generator)]
-                batch = {"views": [images[rows]], "label": labels[rows], "index": rows}
-                optimiser.zero_grad()
-                method.loss(batch)["loss"].backward()
-                optimiser.step()
-                schedule.step()
-            method.eval()
-            for inference in ("single", "aggregate") if mode == "sla" else ("single",):
-                method.config.inference = inference
-                with torch.no_grad():
-                    guess = method.predict({"views": [images[test]]}).argmax(1)
-                hits = (guess == labels[test]).float().mean().item()
-                found.setdefault(f"{mode} {inference}", []).append(hits)
-    mean = {name: sum(values) / 2 for name, values in found.items()}
-    assert mean["sla aggregate"] > mean["sla single"] + 0.015
-    assert mean["sla aggregate"] > mean["da single"] + 0.03
-    assert mean["sla aggregate"] > mean["mt single"] + 0.03
-    assert mean["sla aggregate"] > mean["baseline single"] - 0.005
+    found: dict[str, float] = {}
+    seed = 0
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    train = torch.cat([order[labels[order] == c][:10] for c in range(10)])
+    test = torch.tensor(sorted(set(range(len(labels))) - set(train.tolist())))
+    for mode in ("baseline", "da", "mt", "sla"):
+        torch.manual_seed(seed)
+        method = methods.SLA(mode=mode, channels=1, classes=10, encoder="cresnet20", augment="small", image_size=8)
+        layers: list[torch.nn.Module] = []
+        for before, width, stride in ((1, 16, 1), (16, 32, 2), (32, 64, 2)):
+            layers += [torch.nn.Conv2d(before, width, 3, stride, 1, bias=False), torch.nn.BatchNorm2d(width)]
+            layers.append(torch.nn.ReLU())
+        layers += [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
+        method.encoder = torch.nn.Sequential(*layers)
+        optimiser = torch.optim.SGD(method.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 200)
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(200):
+            rows = train[torch.randint(0, 100, (64,), generator=generator)]
+            batch = {"views": [images[rows]], "label": labels[rows], "index": rows}
+            optimiser.zero_grad()
+            method.loss(batch)["loss"].backward()
+            optimiser.step()
+            schedule.step()
+        method.eval()
+        for inference in ("single", "aggregate") if mode == "sla" else ("single",):
+            method.config.inference = inference
+            with torch.no_grad():
+                guess = method.predict({"views": [images[test]]}).argmax(1)
+            hits = (guess == labels[test]).float().mean().item()
+            found[f"{mode} {inference}"] = hits
+    assert found["sla aggregate"] > found["sla single"] + 0.015
+    assert found["sla aggregate"] > found["da single"] + 0.03
+    assert found["sla aggregate"] > found["mt single"] + 0.03
+    assert found["sla aggregate"] > found["baseline single"] - 0.005
 
 
 @pytest.mark.slow
