@@ -134,6 +134,21 @@ def test_the_whole_set_chooses_once_and_the_anchor_is_one_more_negative() -> Non
     assert torch.equal(other.account.whole, method.account.whole)
 
 
+def test_devices_are_worn_the_same_way_round_by_all_only_where_it_is_asked_for() -> None:
+    """A linear map from one device to another, learnt on one user, holds for the other user."""
+    off = {}
+    for turned in (0, 1):
+        source = open_source(f"worn?users=2&windows=20&held_out=1&turned={turned}", split="all")
+        x = np.stack([source.read(i) for i in range(40)]).reshape(2, 20, 4, 6, 60).transpose(0, 2, 1, 4, 3)
+        (wrist, thigh), (others, truth) = ((user[0].reshape(-1, 6), user[2].reshape(-1, 6)) for user in x)
+        known = np.linalg.lstsq(wrist, thigh, rcond=None)[0]
+        off[turned] = np.square(others @ known - truth).mean() / truth.var()
+    assert off[0] < 0.4
+    assert off[1] > 2 * off[0]
+    with pytest.raises(UserError, match="turned=2"):
+        open_source("worn?turned=2", split="all")
+
+
 def test_wrong_devices_are_refused_by_name() -> None:
     for options, said in (
         ({"worn": ""}, "give data devices:FOLDER"), ({"anchor": "knee"}, "anchor=knee: no such device"),
