@@ -19,8 +19,8 @@ def test_what_a_killed_process_left_is_taken_away_and_nothing_else(tmp_path: Pat
     if dead == 0:
         os._exit(0)
     os.waitpid(dead, 0)
-    left = Path(str(mine).replace(f"-{os.getpid()}.", f"-{dead}."))
-    others = [tmp_path / f".report.html.elsewhere-{dead}.part", Path(str(left).replace("report", "reports"))]
+    left = Path(str(mine).replace(f"-{os.getpid()}-", f"-{dead}-"))
+    others = [tmp_path / f".report.html.elsewhere-{dead}-1.part", Path(str(left).replace("report", "reports"))]
     for path in (left, *others):
         path.write_text("half")
     assert part_of(target) == mine

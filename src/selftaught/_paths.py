@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import socket
+import threading
 from pathlib import Path
 
 __all__ = ["expanded", "part_of"]
@@ -20,17 +21,17 @@ def expanded(path: str | Path) -> Path:
 
 
 def part_of(path: Path) -> Path:
-    """A hidden name beside ``path``, this process's own, to write a file under before it is put in its place.
+    """A hidden name beside ``path``, this thread's own, to write a file under before it is put in its place.
 
     Those that processes of this machine left there when they were killed are taken away.
     """
     host = re.sub(r"[^\w-]", "-", socket.gethostname())[:64]
-    ours = re.compile(rf"\.{re.escape(path.name)}\.{re.escape(host)}-(\d+)\.part")
+    ours = re.compile(rf"\.{re.escape(path.name)}\.{re.escape(host)}-(\d+)-\d+\.part")
     with contextlib.suppress(OSError):
         for entry in os.scandir(path.parent):
             if (found := ours.fullmatch(entry.name)) and not _alive(int(found[1])):
                 os.unlink(entry.path)
-    return path.with_name(f".{path.name}.{host}-{os.getpid()}.part")
+    return path.with_name(f".{path.name}.{host}-{os.getpid()}-{threading.get_ident()}.part")
 
 
 def _alive(process: int) -> bool:
