@@ -21,7 +21,7 @@ PHOTOS: dict[str, Any] = {
 """A short run on tiles of photographs, of a network without BatchNorm, whose statistics alone would raise a k-NN."""
 
 
-def learns_photographs(slug: str, out: Path, *, margin: float = 0.03, **options: Any) -> selftaught.Run:
+def assert_learns_photographs(slug: str, out: Path, *, margin: float = 0.03, **options: Any) -> selftaught.Run:
     """A run of 60 steps whose encoder's k-NN beats the untrained one's by ``margin``, and raw pixels' clearly."""
     run = selftaught.train(slug, "photos?train=80&test=30", out=str(out), **PHOTOS | {"steps": 60} | options)
     found = {kind: result["accuracy"].mean for kind, result in run.evaluate(protocols=["knn"])["knn"].items()}

@@ -15,7 +15,7 @@ from selftaught import methods, networks, views
 from selftaught.engine.checkpointing import blocks
 from selftaught.errors import UserError
 from tests.conftest import TINY
-from tests.methods.learning import by_one_and_two, learns_photographs
+from tests.methods.learning import assert_learns_photographs, by_one_and_two
 from tests.methods.resuming import cut_and_whole
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 32, "projector": "24-12", "augment": "small", "local_crops": 2}
@@ -223,4 +223,4 @@ def test_a_killed_run_resumes_bit_identically_queues_and_prototypes_included(tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("slug", ["swav", "seer"])
 def test_it_learns_photographs(slug: str, tmp_path: Path) -> None:
-    learns_photographs(slug, tmp_path / "run", margin=0.04)
+    assert_learns_photographs(slug, tmp_path / "run", margin=0.04)

@@ -14,7 +14,7 @@ from selftaught import methods
 from selftaught.errors import UserError
 from selftaught.views import GaussianBlur, HorizontalFlip, RandomResizedCrop, Solarize
 from tests.conftest import TINY
-from tests.methods.learning import learns_photographs
+from tests.methods.learning import assert_learns_photographs
 from tests.methods.resuming import cut_and_whole
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 32, "projector": "24-12", "augment": "small"}
@@ -236,4 +236,6 @@ def test_a_killed_run_resumes_bit_identically(slug: str, more: dict, names: set[
 @pytest.mark.slow
 @pytest.mark.parametrize("slug", ["dino", "ressl"])
 def test_it_learns_photographs(slug: str, tmp_path: Path) -> None:
-    learns_photographs(slug, tmp_path / "run", margin=0.02, **({"local_crops": 0} if slug == "dino" else {"steps": 40}))
+    assert_learns_photographs(
+        slug, tmp_path / "run", margin=0.02, **({"local_crops": 0} if slug == "dino" else {"steps": 40})
+    )

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from selftaught import methods, objectives
 from selftaught.errors import UserError
 from tests.conftest import TINY
-from tests.methods.learning import assert_alike, by_one_and_two, learns_photographs
+from tests.methods.learning import assert_alike, assert_learns_photographs, by_one_and_two
 from tests.methods.resuming import cut_and_whole
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 16, "projector": "24-12", "augment": "small"}
@@ -268,7 +268,7 @@ def test_a_resumed_mochi_run_is_bit_identical_in_weights_queue_and_copy(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("slug", ["moco-v2", "moco-v3", "mochi"])
 def test_it_learns_photographs(slug: str, tmp_path: Path) -> None:
-    learns_photographs(slug, tmp_path / "run", margin=0.02, lr=0.01 if slug == "moco-v3" else 4e-3)
+    assert_learns_photographs(slug, tmp_path / "run", margin=0.02, lr=0.01 if slug == "moco-v3" else 4e-3)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 import selftaught
 from selftaught import methods
 from tests.conftest import TINY
-from tests.methods.learning import learns_photographs
+from tests.methods.learning import assert_learns_photographs
 from tests.methods.test_moco import batch_for
 
 SMALL = {
@@ -103,4 +103,4 @@ def test_the_queue_is_part_of_a_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_it_learns_photographs(tmp_path: Path) -> None:
-    learns_photographs("nnclr", tmp_path / "run", lr=0.01)
+    assert_learns_photographs("nnclr", tmp_path / "run", lr=0.01)

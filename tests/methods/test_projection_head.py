@@ -14,7 +14,7 @@ from selftaught import methods, networks, objectives
 from selftaught.errors import UserError
 from selftaught.evaluation import linear
 from selftaught.methods.projection_head import PRESETS, Config
-from tests.methods.learning import learns_photographs
+from tests.methods.learning import assert_learns_photographs
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 16, "augment": "small"}
 
@@ -183,4 +183,4 @@ def test_before_the_head_the_fine_classes_survive_coarse_training() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"head": "reweight"}, {"objective": "supcon", "head": "identity-mlp"}])
 def test_it_learns_photographs(options: dict, tmp_path: Path) -> None:
-    learns_photographs("projection-head", tmp_path / "run", margin=0.05, temperature=0.2, **options)
+    assert_learns_photographs("projection-head", tmp_path / "run", margin=0.05, temperature=0.2, **options)

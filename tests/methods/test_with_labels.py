@@ -13,7 +13,7 @@ import selftaught
 from selftaught import methods
 from selftaught.errors import UserError
 from tests.conftest import TINY
-from tests.methods.learning import learns_photographs
+from tests.methods.learning import assert_learns_photographs
 from tests.methods.test_moco import batch_for
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 16, "augment": "small", "classes": 3}
@@ -115,4 +115,4 @@ def test_a_supervised_run_classifies(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("slug", ["supcon", "supervised"])
 def test_it_learns_photographs(slug: str, tmp_path: Path) -> None:
-    learns_photographs(slug, tmp_path / "run", margin=0.04)
+    assert_learns_photographs(slug, tmp_path / "run", margin=0.04)
