@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -87,12 +88,17 @@ def test_imports_are_found_wherever_they_stand() -> None:
     assert set(_at_once(ast.parse(code))) == {"a"}
 
 
+@functools.cache
+def _used() -> set[str]:
+    """Distributions that some file of ``src`` imports."""
+    return {d for tree in SOURCE.values() for module in _foreign(_modules(tree)) for d in _distributions(module)}
+
+
 @pytest.mark.parametrize("name", sorted(BASE | OPTIONAL))
 def test_what_is_declared_is_used(name: str) -> None:
     from selftaught.engine.fit import _LOGGERS
 
-    used = {d for tree in SOURCE.values() for module in _foreign(_modules(tree)) for d in _distributions(module)}
-    used |= {d for logger in _LOGGERS for d in (logger, f"{logger}-skinny")}
+    used = _used() | {d for logger in _LOGGERS for d in (logger, f"{logger}-skinny")}
     if name in THROUGH:
         assert THROUGH[name] in BASE | OPTIONAL, f"{name} comes in through {THROUGH[name]}, which is not declared"
         assert name not in used - set(_LOGGERS), f"{name} is imported here: take it out of THROUGH"

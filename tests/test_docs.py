@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ from skimage import data, io
 from selftaught import catalog
 from selftaught.cli._main import _parser
 from selftaught.cli.commands.train import parse_train
+from tests.forked import run
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,13 +21,6 @@ ROOT = Path(__file__).parents[1]
 def blocks(page: str, language: str = "python") -> list[str]:
     text = (ROOT / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
-def run(code: str, folder: Path) -> str:
-    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.fixture

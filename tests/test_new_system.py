@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from skimage import data, io
+
+from tests.forked import run
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,8 +55,4 @@ def test_four_new_files_make_a_system(tmp_path: Path) -> None:
         for folder, pixels in (("raw", small), ("done", 255 * (small / 255.0) ** 0.6)):
             (tmp_path / "pictures" / folder).mkdir(parents=True, exist_ok=True)
             io.imsave(tmp_path / "pictures" / folder / f"{name}.png", np.rint(pixels).astype(np.uint8))
-    env = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run(SCRIPT, tmp_path, PYTHONPATH=str(tmp_path))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from selftaught import UserError
 from selftaught.data import open_source
 from selftaught.evaluation import knn
 from selftaught.run.features import embed
+from tests import forked
 from tests.conftest import TINY, write_photos
 from tests.harness import killing
 
@@ -148,13 +147,11 @@ def test_timm_export_runs_in_plain_timm(tiny_run, tmp_path: Path) -> None:
     folder = tiny_run.export("timm", tmp_path / "timm")
     x = torch.rand(3, 1, 32, 32)
     torch.save(x, tmp_path / "x.pt")
-    code = (
-        "import sys, torch; sys.modules['selftaught'] = None; sys.path.insert(0, sys.argv[1]); import load\n"
-        "torch.save(load.embed(torch.load(sys.argv[2])), sys.argv[3])"
+    forked.run(
+        f"import sys, torch; sys.modules['selftaught'] = None; sys.path.insert(0, {str(folder)!r}); import load\n"
+        "torch.save(load.embed(torch.load('x.pt')), 'y.pt')",
+        tmp_path,
     )
-    arguments = [str(folder), str(tmp_path / "x.pt"), str(tmp_path / "y.pt")]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
     normalise = json.loads((folder / "config.json").read_text())["normalise"]
     expected = _expected(tiny_run, (x - normalise["mean"][0]) / normalise["std"][0])
     torch.testing.assert_close(torch.load(tmp_path / "y.pt"), expected, rtol=1e-4, atol=1e-4)
@@ -184,17 +181,15 @@ def test_apply_streams_twenty_thousand_images_in_bounded_memory(tiny_run, tmp_pa
     images = np.random.default_rng(0).integers(0, 256, (20_000, 24, 24), dtype=np.uint8)
     np.save(tmp_path / "many.npy", images)
     np.save(tmp_path / "few.npy", images[:2000])
-    code = (
-        "import resource, sys, selftaught\n"
-        "selftaught.load(sys.argv[1]).apply(sys.argv[2], sys.argv[3], workers=0)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
     peaks = {}
     for name in ("few", "many"):
-        arguments = [str(tiny_run.path), str(tmp_path / f"{name}.npy"), str(tmp_path / f"{name}.parquet")]
-        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        peaks[name] = int(done.stdout.strip().splitlines()[-1]) / 1024
+        said = forked.run(
+            "import resource, selftaught\n"
+            f"selftaught.load({str(tiny_run.path)!r}).apply('{name}.npy', '{name}.parquet', workers=0)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)",
+            tmp_path,
+        )
+        peaks[name] = int(said.strip().splitlines()[-1]) / 1024
     assert peaks["many"] - peaks["few"] < 150
     import pyarrow.parquet as pq
 

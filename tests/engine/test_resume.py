@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from safetensors.torch import load_file
 import selftaught
 from selftaught.errors import UserError
 from tests.conftest import TINY
+from tests.forked import Forked, run
 
 pytestmark = pytest.mark.slow
 
@@ -25,15 +23,11 @@ COMMAND += ["--steps", "60", "--checkpoint-steps", "5"]
 COMMAND += ["--knn-every", "0.25", "--loggers", "none", "--ema", "0.9", "--accumulate", "2"]
 
 
-def _start(out: Path, *more: str) -> subprocess.Popen[str]:
-    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        [sys.executable, "-m", "selftaught", "train", *more, "--no-report"], env=env, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, cwd=out.parent,
-    )  # fmt: skip
+def _start(out: Path, *more: str) -> Forked:
+    return Forked(["train", *more, "--no-report"], out.parent)
 
 
-def _wait_for_checkpoint(process: subprocess.Popen[str], path: Path, seconds: float = 120) -> None:
+def _wait_for_checkpoint(process: Forked, path: Path, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, process.communicate()[1]
@@ -126,11 +120,10 @@ def limited(trainer, path):
 checkpoint.save_atomically = limited
 selftaught.train("simclr", "digits", augment="grey", out="run", **options)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "the last good one stays" in done.stdout
-    assert "step kept: 4" in done.stdout
-    assert "left over: ['train.ckpt']" in done.stdout
+    said = run(code, tmp_path)
+    assert "the last good one stays" in said
+    assert "step kept: 4" in said
+    assert "left over: ['train.ckpt']" in said
 
 
 def test_nan_stops_and_names_the_term_and_the_last_good_checkpoint(tmp_path: Path) -> None:

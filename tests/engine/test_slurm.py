@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from selftaught.run import ranks
+from tests.forked import Forked
 
 TASKS = {"SLURM_JOB_ID": "71", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0"}
 
@@ -47,7 +46,7 @@ def test_a_requeued_job_is_another_launch_and_a_step_is_one_of_its_own() -> None
 @pytest.fixture
 def started() -> Any:
     """Processes that a test began; none is left behind."""
-    every: list[subprocess.Popen[str]] = []
+    every: list[Forked] = []
     yield every
     for task in every:
         if task.poll() is None:
@@ -55,20 +54,13 @@ def started() -> Any:
             task.communicate()
 
 
-def srun(place: Path, *words: str, restart: int = 0) -> list[subprocess.Popen[str]]:
+def srun(place: Path, *words: str, restart: int = 0) -> list[Forked]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    known = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
-    more = {
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "MASTER_PORT": port,
-        "SLURM_RESTART_COUNT": str(restart),
-    }
-    options: dict[str, Any] = {"cwd": place, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    command = [sys.executable, "-m", "selftaught", "train", *words]
-    return [subprocess.Popen(command, env=known | of_rank(rank, **more), **options) for rank in (0, 1)]
+    assert not {"LOCAL_RANK", "RANK", "WORLD_SIZE"} & os.environ.keys()
+    more = {"MASTER_PORT": port, "SLURM_RESTART_COUNT": str(restart)}
+    return [Forked(["train", *words], place, **of_rank(rank, **more)) for rank in (0, 1)]
 
 
 COMMAND = [

@@ -207,7 +207,7 @@ def test_a_cut_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_short_run_classifies_and_is_judged_under_attack(tmp_path: Path) -> None:
-    options = RUN | {"crop": 0.6, "steps": 120, "lr": 0.03, "lr_scaling": "linear", "optimizer": "adamw"}
+    options = RUN | {"crop": 0.6, "steps": 70, "lr": 0.03, "lr_scaling": "linear", "optimizer": "adamw"}
     run = selftaught.train("core-tuning", "digits", out=str(tmp_path / "run"), **options)
     found = run.evaluate(protocols=["classify", "robustness"])
     assert found["classify"]["this"]["accuracy"].mean > 0.5

@@ -100,7 +100,7 @@ def test_it_learns_chirps(tmp_path) -> None:
     x = np.array(windows, np.float32)[:, None]
     np.savez(tmp_path / "train.npz", x=x[:256])
     run = selftaught.train(
-        "frame-projections", tmp_path / "train.npz", out=str(tmp_path / "run"), epochs=30, batch_size=64, lr=1e-3,
+        "frame-projections", tmp_path / "train.npz", out=str(tmp_path / "run"), epochs=30, batch_size=64, lr=1e-3, scales=12,
         workers=0, quiet=True, knn_every=0, split="all", log_every=4,
     )  # fmt: skip
     import csv

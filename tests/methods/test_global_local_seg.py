@@ -238,7 +238,7 @@ def test_classes_are_laid_over_a_slice() -> None:
 
 @pytest.mark.slow
 def test_it_learns_to_segment_from_one_volume(tmp_path: Path) -> None:
-    options = RUN | {"widths": "8-16-32", "steps": 80, "global_steps": 20, "local_steps": 5, "look_every": 40}
+    options = RUN | {"widths": "8-16-32", "steps": 50, "global_steps": 20, "local_steps": 5, "look_every": 25}
     run = selftaught.train("global-local-seg", "phantoms?train=8&test=3", out=str(tmp_path / "run"), **options)
     dice = run.evaluate(protocols=["dice"], baselines=False)["dice"]["this"]
     assert dice["dice outer"].mean > 0.7

@@ -133,7 +133,7 @@ def test_it_learns_photographs(tmp_path) -> None:
     Views made on the model's device; those of the loader are what all other tests learn from.
     """
     options = {"second_order": False, "view_device": "model"}
-    common = {"augment": "grey", "crop": 0.2, "steps": 30, "knn_every": 0, "quiet": True, "loggers": ["none"]}
+    common = {"augment": "grey", "crop": 0.2, "steps": 30, "batch_size": 32, "encoder": "cnn-small", "image_size": 32, "knn_every": 0, "quiet": True, "loggers": ["none"]}
     run = selftaught.train("lvm-med", "photos?train=60&test=30", out=str(tmp_path / "run"), **common | options)
     found = run.evaluate(protocols=["knn"])["knn"]
     assert found["this"]["accuracy"].mean > found["random"]["accuracy"].mean + 0.05

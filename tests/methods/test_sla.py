@@ -279,9 +279,9 @@ def test_aggregation_gains_on_few_labelled_digits() -> None:
         layers += [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
         method.encoder = torch.nn.Sequential(*layers)
         optimiser = torch.optim.SGD(method.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 200)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 120)
         generator = torch.Generator().manual_seed(seed)
-        for _ in range(200):
+        for _ in range(120):
             rows = train[torch.randint(0, 100, (64,), generator=generator)]
             batch = {"views": [images[rows]], "label": labels[rows], "index": rows}
             optimiser.zero_grad()

@@ -391,7 +391,7 @@ def test_matching_digits_is_learnt_by_the_right_sign_only(second_order):
         optimiser = torch.optim.Adam(network.parameters(), 3e-3)
         generator = torch.Generator().manual_seed(0)
         start = accuracy(network, generator)
-        for _ in range(300):
+        for _ in range(200):
             x = images[torch.randint(0, 800, (32,), generator=generator)]
             loss = objectives.lvm_med(
                 network(view(x, generator)), network(view(x, generator)), second_order=second_order, kappa=kappa
