@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 COMMAND = ["--data", "digits", "--encoder", "resnet10-narrow", "--image-size", "32", "--projector", "32-16"]
 COMMAND += ["--stem", "standard", "--augment", "grey", "--batch-size", "32", "--workers", "1"]
-COMMAND += ["--steps", "60", "--checkpoint-steps", "5"]
+COMMAND += ["--steps", "36", "--checkpoint-steps", "4"]
 COMMAND += ["--knn-every", "0.25", "--loggers", "none", "--ema", "0.9", "--accumulate", "2"]
 
 
@@ -50,7 +50,7 @@ def test_sigkill_and_sigterm_then_resume_give_bit_identical_weights(tmp_path: Pa
     cut.kill()
     cut.communicate()
     killed_at = _step(tmp_path / "cut/checkpoints/train.ckpt")
-    assert 0 < killed_at < 60
+    assert 0 < killed_at < 36
     assert not (tmp_path / "cut/encoder.safetensors").exists()
 
     again = _start(tmp_path / "cut", "--resume", "cut")
@@ -62,7 +62,7 @@ def test_sigkill_and_sigterm_then_resume_give_bit_identical_weights(tmp_path: Pa
     assert again.returncode == 128 + signal.SIGTERM, err
     assert "selftaught train --resume cut" in err
     assert "Traceback" not in err
-    assert killed_at < _step(tmp_path / "cut/checkpoints/train.ckpt") < 60
+    assert killed_at < _step(tmp_path / "cut/checkpoints/train.ckpt") < 36
 
     last = _start(tmp_path / "cut", "--resume", "cut")
     _, err = last.communicate(timeout=400)

@@ -14,7 +14,7 @@ from selftaught import methods, objectives
 from selftaught.errors import UserError
 from selftaught.methods.amcl import PRESETS
 from tests.conftest import TINY
-from tests.methods.learning import assert_alike, assert_learns_photographs, by_one_and_two
+from tests.methods.learning import assert_alike, assert_learns_waves, by_one_and_two
 from tests.methods.resuming import cut_and_whole
 from tests.objectives.test_amcl import dot, literal_amcl, literal_contrast, omega, tau_of, unit
 
@@ -220,8 +220,8 @@ PHOTOS |= {"knn_every": 0, "log_every": 1}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("host", ["simclr", "moco"])
-def test_it_learns_photographs(host: str, tmp_path: Path) -> None:
-    assert_learns_photographs("amcl", tmp_path / "run", host=host)
+def test_it_learns_waves(host: str, tmp_path: Path) -> None:
+    assert_learns_waves("amcl", tmp_path / "run", host=host)
 
 
 @pytest.mark.slow

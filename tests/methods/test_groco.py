@@ -10,7 +10,7 @@ from selftaught import methods, objectives, views
 from selftaught.errors import UserError
 from selftaught.methods.groco import PRESETS, Config
 from tests.conftest import TINY
-from tests.methods.learning import assert_learns_photographs
+from tests.methods.learning import assert_learns_waves
 from tests.objectives.test_groco import literal_groco, literal_nt_xent
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 32, "stem": "standard", "projector": "24-24-12"}
@@ -135,5 +135,5 @@ def test_a_run_with_small_crops_trains_and_is_the_same_again(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_it_learns_photographs(tmp_path) -> None:
-    assert_learns_photographs("groco", tmp_path / "run")
+def test_it_learns_waves(tmp_path) -> None:
+    assert_learns_waves("groco", tmp_path / "run")

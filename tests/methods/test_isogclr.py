@@ -13,7 +13,7 @@ from selftaught import methods, objectives
 from selftaught.errors import UserError
 from selftaught.methods.isogclr import PRESETS, Config, temperatures
 from tests.conftest import TINY
-from tests.methods.learning import assert_alike, assert_learns_photographs, by_one_and_two
+from tests.methods.learning import assert_alike, assert_learns_waves, by_one_and_two
 from tests.methods.resuming import cut_and_whole
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 16, "projector": "24-12", "augment": "small", "samples": 40}
@@ -204,8 +204,8 @@ def test_two_processes_with_half_the_table_each_equal_one_with_the_doubled_batch
 
 
 @pytest.mark.slow
-def test_it_learns_photographs(tmp_path: Path) -> None:
-    run = assert_learns_photographs("isogclr", tmp_path / "run", margin=0.05)
+def test_it_learns_waves(tmp_path: Path) -> None:
+    run = assert_learns_waves("isogclr", tmp_path / "run")
     assert math.isfinite(temperatures(run.path / "checkpoints/train.ckpt").mean())
 
 

@@ -25,7 +25,7 @@ SHORT: dict[str, Any] = QUIET | {"steps": 4, "vae_epochs": 0.1}
 def original(tmp_path_factory: pytest.TempPathFactory) -> selftaught.Run:
     """A classifier of digits that knows most of them."""
     out = tmp_path_factory.mktemp("laf") / "original"
-    options = {"encoder": "cnn-small", "image_size": 16, "augment": "grey", "crop": 0.8, "steps": 120, "batch_size": 64}
+    options = {"encoder": "cnn-small", "image_size": 16, "augment": "grey", "crop": 0.8, "steps": 150, "batch_size": 64}
     return selftaught.train("supervised", DIGITS, out=str(out), seed=3, **QUIET | options)
 
 
@@ -33,7 +33,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> selftaught.Run:
 def edited(original: selftaught.Run) -> selftaught.Run:
     """The same, made to forget the threes."""
     out = str(original.path.parent / "edited")
-    options = {"steps": 120, "vae_epochs": 3.0}
+    options = {"steps": 200, "vae_epochs": 4.0}
     return selftaught.train("laf", init=str(original.path), forget="class=3", out=out, **QUIET | options)
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import selftaught
 from selftaught import methods, objectives, views
 from selftaught.errors import UserError
 from selftaught.methods.lvm_med import crop_boxes
+from tests.methods.learning import assert_learns_waves
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 16, "projector": "24-12", "augment": "small", "k": 2, "graph": 16}
 
@@ -127,13 +127,10 @@ def test_location_without_crops_is_refused_and_both_goes_by_features() -> None:
 
 
 @pytest.mark.slow
-def test_it_learns_photographs(tmp_path) -> None:
+def test_it_learns_waves(tmp_path) -> None:
     """First order, which learns faster; that the second order learns, too, is shown where the objective is tested.
 
     Views made on the model's device; those of the loader are what all other tests learn from.
     """
     options = {"second_order": False, "view_device": "model"}
-    common = {"augment": "grey", "crop": 0.2, "steps": 30, "batch_size": 32, "encoder": "cnn-small", "image_size": 32, "knn_every": 0, "quiet": True, "loggers": ["none"]}
-    run = selftaught.train("lvm-med", "photos?train=60&test=30", out=str(tmp_path / "run"), **common | options)
-    found = run.evaluate(protocols=["knn"])["knn"]
-    assert found["this"]["accuracy"].mean > found["random"]["accuracy"].mean + 0.05
+    assert_learns_waves("lvm-med", tmp_path / "run", margin=0.06, steps=20, **options)

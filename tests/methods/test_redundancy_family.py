@@ -12,7 +12,7 @@ from torch import nn
 import selftaught
 from selftaught import methods
 from tests.conftest import TINY
-from tests.methods.learning import assert_learns_photographs
+from tests.methods.learning import assert_learns_waves
 from tests.two_processes import by_two
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 16, "projector": "24-12", "augment": "small"}
@@ -260,5 +260,5 @@ def test_a_killed_run_of_mixed_barlow_twins_resumes_bit_identically(tmp_path, mo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("slug", ["mixed-barlow-twins", "vicreg"])
-def test_it_learns_photographs(slug: str, tmp_path) -> None:
-    assert_learns_photographs(slug, tmp_path / "run")
+def test_it_learns_waves(slug: str, tmp_path) -> None:
+    assert_learns_waves(slug, tmp_path / "run")

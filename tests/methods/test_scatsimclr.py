@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -200,9 +201,10 @@ RUN |= {"encoder": "scatsimclr-2", "angles": 2, "augment": "grey"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pretext", ["rotation", "jigsaw"])
-def test_a_resumed_run_is_bit_identical(pretext: str, tmp_path: Path) -> None:
+def test_a_resumed_run_is_bit_identical(pretext: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Flips of the rotated images, orders of the tiles and dropout go on where they stopped."""
-    whole, cut = cut_and_whole("scatsimclr", tmp_path, RUN | {"pretext": pretext, "permutations": 5, "batch_size": 8})
+    monkeypatch.setattr(networks, "JigsawHead", partial(networks.JigsawHead, hidden=32))  # 19 million weights less
+    whole, cut = cut_and_whole("scatsimclr", tmp_path, RUN | {"pretext": pretext, "permutations": 5})
     assert whole.keys() == cut.keys()
     for name in whole:
         assert torch.equal(torch.as_tensor(whole[name]), torch.as_tensor(cut[name])), name
@@ -211,7 +213,7 @@ def test_a_resumed_run_is_bit_identical(pretext: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_it_learns_photographs(tmp_path: Path) -> None:
     """A short run beats the untrained encoder's and the raw pixels' k-NN clearly."""
-    options = {"crop": 0.08, "steps": 25, "batch_size": 32, "pretext": "rotation", "loggers": ["none"]}
+    options = {"crop": 0.08, "steps": 40, "batch_size": 32, "pretext": "rotation", "loggers": ["none"]}
     run = selftaught.train("scatsimclr", "photos?train=80&test=30", out=str(tmp_path / "run"), **RUN | options)
     found = run.evaluate(protocols=["knn"])["knn"]
     assert found["this"]["accuracy"].mean > found["random"]["accuracy"].mean + 0.03
