@@ -33,7 +33,7 @@ def by_two(function: Callable[..., Any], *args: Any, joined: bool = False) -> li
         args: its arguments.
         joined: the process group is there when it is called; False: it, or Lightning, makes it.
     """
-    ranks, port = _ranks(), _free_port()
+    ranks, port = _ranks(), free_port()
     for _, connection in ranks:
         connection.send((function.__module__, function.__qualname__, args, joined, port))
     answers = []
@@ -77,7 +77,8 @@ def _stop() -> None:
     _pair.clear()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 
 from selftaught.run import ranks
 from tests.forked import Forked
+from tests.two_processes import free_port
 
 TASKS = {"SLURM_JOB_ID": "71", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0"}
 
@@ -55,11 +55,8 @@ def started() -> Any:
 
 
 def srun(place: Path, *words: str, restart: int = 0) -> list[Forked]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     assert not {"LOCAL_RANK", "RANK", "WORLD_SIZE"} & os.environ.keys()
-    more = {"MASTER_PORT": port, "SLURM_RESTART_COUNT": str(restart)}
+    more = {"MASTER_PORT": str(free_port()), "SLURM_RESTART_COUNT": str(restart)}
     return [Forked(["train", *words], place, **of_rank(rank, **more)) for rank in (0, 1)]
 
 

@@ -162,7 +162,7 @@ def test_exported_it_is_the_same_network(run: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_frames_through_both_stages_and_copies_from_a_folder(videos: Path, tmp_path: Path) -> None:
     rgb = str(videos / "rgb")
-    pro = selftaught.train("prodepth", rgb, out=str(tmp_path / "pro"), single_steps=3, bins=8, by="ratio:0.5", **TINY)
+    pro = selftaught.train("prodepth", rgb, out=str(tmp_path / "pro"), single_steps=3, bins=3, by="ratio:0.5", **TINY)
     assert bool(pro.method.net.matches)  # what was loaded knows that it matches frames
     pair = torch.rand(1, 2, 3, 32, 32)
     other = torch.cat((torch.rand(1, 1, 3, 32, 32), pair[:, 1:]), 1)

@@ -60,7 +60,7 @@ def test_callbacks_trainer_options_and_several_folders(folders, tmp_path: Path) 
 @pytest.mark.slow
 def test_a_report_is_written_on_request(tmp_path: Path) -> None:
     run = selftaught.train(
-        "simclr", "digits?n=300", out=str(tmp_path / "run"), report=True, **OPTIONS | {"augment": "grey"}
+        "simclr", "digits?n=60", out=str(tmp_path / "run"), report=True, **OPTIONS | {"augment": "grey"}
     )
     assert "<html" in run.layout.report.read_text()[:300]
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +22,8 @@ from selftaught.run import ranks, sharing
 from selftaught.run.outputs import _folder, _table
 from selftaught.run.sharing import Crew
 from tests.conftest import write_photos
+from tests.forked import Forked
+from tests.two_processes import free_port
 
 
 def members(folder: Path, size: int = 2, **more: Any) -> list[Crew]:
@@ -181,14 +180,16 @@ def test_two_write_the_pictures_that_one_writes(crews: threading.local, tmp_path
 
 
 @pytest.mark.slow
-def test_torchrun_writes_one_table(tiny_run: selftaught.Run, tmp_path: Path) -> None:
+def test_two_processes_as_torchrun_starts_them_write_one_table(tiny_run: selftaught.Run, tmp_path: Path) -> None:
     data, out = tmp_path / "images.npy", tmp_path / "all.npy"
     np.save(data, np.random.default_rng(0).integers(0, 256, (4200, 12, 12), dtype=np.uint8))  # two parts
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "selftaught", "apply", str(tiny_run.path), str(data), "--out", str(out), "--workers", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("4200 written to") == 1
+    words = ["apply", str(tiny_run.path), str(data), "--out", str(out), "--workers", "0"]
+    of_torchrun = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "one"}
+    of_torchrun |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    crew = [Forked(words, tmp_path, **of_torchrun, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    said = [worker.communicate() for worker in crew]
+    assert [worker.returncode for worker in crew] == [0, 0], said
+    assert "".join(out for out, _ in said).count("4200 written to") == 1
     found = np.load(out)
     assert found.shape[0] == 4200
     assert np.isfinite(found).all()
