@@ -1,6 +1,6 @@
 """A training step of NAFNet-32 in its laptop form: ``selftaught.train`` against the bare step.
 
-    python benchmarks/speed/nafnet.py [--steps 12] [--rounds 3]
+    python benchmarks/speed/nafnet.py [--steps 36] [--rounds 3]
 
 NAFNet of width 32 with four heads and their pairwise means, stages 1-1-2, patches of 64, batch 8, end to end: pictures
 are blurred as they are learned from. The bare step is forward, loss, backward, clipping and update of the same network
@@ -65,7 +65,7 @@ def bare(steps: int, precision: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=36)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=("32", "bf16"), default="32")
     parser.add_argument("--only", choices=("ours", "bare"), help="one of them, here: prints its rate")
