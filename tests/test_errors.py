@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import selftaught
+from selftaught import errors
 from selftaught.cli import main
 from selftaught.errors import UserError, for_caller
 
@@ -16,13 +17,19 @@ from selftaught.errors import UserError, for_caller
     [
         ("use --batch-size 20 or less", "use batch_size=20 or less"),
         ("give --epochs or --steps", "give epochs or steps"),
-        ("--by x:1: no such rule", "by=x:1: no such rule"),
-        ("--out /tmp/a b: not empty", "out /tmp/a b: not empty"),
+        ("--by x:1: no such rule", 'by="x:1": no such rule'),
+        ("--out '/tmp/a b': not empty", "out='/tmp/a b': not empty"),
+        ("or take --strategy ddp", 'or take strategy="ddp"'),
+        ("--strategy fsdp2 spreads a network; leave out --keep-weights last.",
+         'strategy="fsdp2" spreads a network; leave out keep_weights="last".'),
+        ("--patience watches a loss", "patience watches a loss"),
+        ("give --init open_clip:ViT-B-16/openai, or --intrinsics fov=70",
+         'give init="open_clip:ViT-B-16/openai", or intrinsics="fov=70"'),
         ("--clip -1; it may be: 0 or more", "clip=-1; it may be: 0 or more"),
         ("name it with --data SOURCE", "name it with data=SOURCE"),
         ("take --data 'digits?wrong_labels=0.2' (7)", "take data='digits?wrong_labels=0.2' (7)"),
         ("add --no-hypercolumn and --feat-weight 0", "add hypercolumn=False and feat_weight=0"),
-        ("--protocol knn: needs labels", "protocols=knn: needs labels"),
+        ("--protocol knn: needs labels", 'protocols="knn": needs labels'),
         ("go on with: selftaught train --resume runs/a (or use what there is, with --partial)",
          "go on with: selftaught train --resume runs/a (or use what there is, with partial)"),
         ("run: pip install --no-deps lpips", "run: pip install --no-deps lpips"),
@@ -44,3 +51,15 @@ def test_the_same_fault_from_python_and_from_the_command_line(
     assert main(["train", "simclr", "--data", "digits?n=60", *arguments]) == 2
     assert "selftaught: --batch-size 1: an embedding is learnt by comparison" in capsys.readouterr().err
     assert str(error.value).startswith("batch_size=1"), "and Python is spoken to as Python again"
+
+
+def test_a_word_after_an_option_is_a_value_or_goes_on_with_the_sentence() -> None:
+    """In every line of the package: a verb that is taken for a value would read ``patience="watches" a loss``."""
+    texts = [path.read_text(encoding="utf-8") for path in Path(selftaught.__file__).parent.rglob("*.py")]
+    package, seen = "".join(texts), 0
+    for line in package.splitlines():
+        for found in errors._OPTION.finditer(errors._COMMANDS.sub(";", line)) if "--" in line else ():
+            word = found["word"]
+            assert not word or not word.isalpha() or f'"{word}"' in package, f"{word!r} is no value: {line.strip()}"
+            seen += bool(word)
+    assert seen > 30

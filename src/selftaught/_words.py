@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 
 SEVERAL = " + "
@@ -30,6 +31,11 @@ def _many(noun: str) -> str:
 def lacking(count: int, noun: str, what: str) -> str:
     """``1 sample has no label``, ``2 samples have no label``."""
     return f"{plural(count, noun)} {'has' if count == 1 else 'have'} no {what}"
+
+
+def typed(word: object) -> str:
+    """A path or name as it is typed into a shell: in quotes where it has blanks or ``?`` and ``&``."""
+    return shlex.quote(str(word))
 
 
 def listed(values: Iterable[object]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from selftaught._words import typed
 from selftaught.data import Source, open_source
 from selftaught.data.kinds import kind_of
 from selftaught.engine.batches import Batches
@@ -38,7 +39,9 @@ def examine(data: str = "photos", *, batch_size: int = 64, seconds: float = 4.0)
     reading = _rate(lambda k: _read(source, order[k % len(order)]), 1, seconds / 2)
     lines.append(f"reading {data}: {reading:.0f} {kind_of(source.modality).rate} on one core")
     if source.modality != "image":
-        lines.append(f"views and steps are measured on images; {source.modality} data: selftaught data check {data}")
+        lines.append(
+            f"views and steps are measured on images; {source.modality} data: selftaught data check {typed(data)}"
+        )
         return "\n".join(lines)
     method = get("simclr")(
         image_size=64, encoder="resnet10-narrow", projector="256-128", augment="small", channels=source.channels or 3

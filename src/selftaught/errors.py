@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _COMMANDS = re.compile(r"\b(?:selftaught|pip|python|torchrun) [^;,()\n]+")
+_GOES_ON = (
+    "or|and|all|alone|both|branches|can|can't|chooses|compares|divides|ends|fewer|first|for|goes|has|have|in|instead|is|"
+    "judges|larger|needs|of|packs|shows|smaller|spreads|stands|takes|tells|the|throughout|to|told|trains|two|watches|"
+    "with"
+)
+"""Words that go on with a sentence after an option's name; any other word there is a value."""
 _OPTION = re.compile(
     r"(?<![\w-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9-]*)"
-    r"(?: (?P<value>-?\d[^\s:;,)]*|'[^']*'|[A-Z][A-Z_]+\b|[^\s;,)=]+?(?=:(?:\s|$))))?"
+    r"(?: (?:(?P<value>-?\d[^\s:;,)]*|'[^']*'|[A-Z][A-Z_]+\b)"
+    rf"|(?P<word>[^\s;,)=]+?(?=:(?:\s|$))|(?!(?:{_GOES_ON})\b)[a-z][^\s;,)]*?(?<!\.)(?=[:;,)?]*\.?(?:\s|$)))))?"
 )
 _ARGUMENT = {"protocol": "protocols", "own_views": "views"}
 """Options that have another name in Python."""
+_ASSIGNED = re.compile(
+    r"(?<![\w?&.=-])(?P<name>[a-z][a-z0-9_]*)=(?P<value>'[^']*'|\"[^\"]*\"|[^\s;)=]+?(?=[:;,)]*\.?(?:\s|$)))"
+)
 _commanded = 0
+_options: set[str] = set()
+"""Options that the command at work has."""
 
 
 class UserError(ValueError):
     """Bad input. The message is one line that names the file or option and the mend; the command line exits with 2.
 
     Messages are written as the command line says it (``--batch-size 4``); to whoever called from Python they name the
-    argument (``batch_size=4``).
+    argument (``batch_size=4``). Those of functions that name arguments name options to whoever typed a command.
     """
 
     def __str__(self) -> str:
@@ -28,12 +40,12 @@ class UserError(ValueError):
 
 
 def for_caller(text: str) -> str:
-    """A message that names options, in the words of whoever reads it: as it is, or with Python's arguments.
+    """A message that names options, in the words of whoever reads it: those of the command at work, or Python's.
 
     Whole commands (``selftaught train --resume RUN``) stay what they are.
     """
     if _commanded:
-        return text
+        return _ASSIGNED.sub(_as_option, text)
     done, end = [], 0
     for command in _COMMANDS.finditer(text):
         done += [_OPTION.sub(_as_argument, text[end : command.start()]), command.group()]
@@ -42,11 +54,22 @@ def for_caller(text: str) -> str:
 
 
 def _as_argument(option: re.Match[str]) -> str:
-    name, value = option["name"].replace("-", "_"), option["value"]
+    name = option["name"].replace("-", "_")
+    value = f'"{option["word"]}"' if option["word"] else option["value"]
     name = _ARGUMENT.get(name, name)
     if option["no"]:
         return f"{name}=False" + (f" {value}" if value else "")
     return f"{name}={value}" if value else name
+
+
+def _as_option(argument: re.Match[str]) -> str:
+    option, value = f"--{argument['name'].replace('_', '-')}", argument["value"]
+    if option not in _options:  # an option of a source, such as split=train
+        return argument.group()
+    negated = f"--no-{option[2:]}"
+    if negated in _options and value in ("True", "False"):
+        return option if value == "True" else negated
+    return f"{option} {value}"
 
 
 @contextmanager
@@ -58,6 +81,13 @@ def command_line() -> Iterator[None]:
         yield
     finally:
         _commanded -= 1
+        if not _commanded:
+            _options.clear()
+
+
+def has_options(options: Iterable[str]) -> None:
+    """Take note of options that the command at work has (``--batch-size``)."""
+    _options.update(options)
 
 
 class SampleError(Exception):

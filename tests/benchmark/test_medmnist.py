@@ -140,7 +140,7 @@ def test_digits_are_cut_once_into_the_official_layout(cache: Path) -> None:
     assert (len(train), len(test)) == (1438, 359)
     assert train.read(0).shape == (28, 28, 3)
     assert train.classes == [str(k) for k in range(10)]
-    with pytest.raises(UserError, match="sets=moons"):
+    with pytest.raises(UserError, match='sets="moons"'):
         packaged.prepare(["moons"])
 
 
@@ -152,7 +152,7 @@ def test_the_quick_grid_is_whole(cache: Path, monkeypatch: pytest.MonkeyPatch) -
     cells = plan.read(config).cells
     assert {c["name"] for c in cells} == {*medmnist.METHODS, UNTRAINED, "supervised"}
     assert all(c["options"]["steps"] == medmnist.QUICK_STEPS for c in cells)
-    with pytest.raises(UserError, match="sets=lost: it is gone"):
+    with pytest.raises(UserError, match='sets="lost": it is gone'):
         medmnist.quick_config(sets=["digits", "lost"])
 
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import numpy as np
 import pytest
 import torch
 
-from selftaught.data import open_source
+from selftaught.data import check, open_source
 from selftaught.data.kinds.series import as_ct
 from selftaught.data.series import time_axis, window_places
 from selftaught.errors import SampleError, UserError
@@ -144,8 +145,17 @@ def test_bad_recordings_are_bad_samples(tmp_path):
 def test_recordings_of_unequal_length_want_a_window(tmp_path):
     table(tmp_path / "1.csv", np.ones((10, 2)))
     table(tmp_path / "2.csv", np.ones((14, 2)))
-    with pytest.raises(UserError, match="recordings of 10 to 14 instants; say window=N"):
+    with pytest.raises(UserError, match=r"recordings of 10 to 14 instants; cut them .* as '(.*)' does, or .*: '(.*)'"):
         open_source(tmp_path)
+    for proposed, shape in ((f"{tmp_path}?window=8", (2, 8)), (f"{tmp_path}?pad=true", (2, 14))):
+        with pytest.raises(UserError, match=re.escape(f"'{proposed}'")):
+            open_source(tmp_path)
+        assert open_source(proposed, split="all").read(0).shape == shape
+    report = check(tmp_path)
+    assert [file for file, _ in report.files] == ["1.csv", "2.csv"], (
+        "what the columns were taken for is told all the same"
+    )
+    assert "recordings of 10 to 14 instants" in str(report)
     with pytest.raises(UserError, match="no recording is as long as the window of 99 samples; the longest has 14"):
         open_source(tmp_path, window=99)
     with pytest.raises(UserError, match="must be at least 1"):

@@ -17,6 +17,7 @@ from selftaught.data import open_source
 from selftaught.engine.keeping import untouched
 from selftaught.errors import UserError
 from tests.conftest import write_photos
+from tests.two_processes import by_two
 
 TINY: dict[str, Any] = {
     "encoder": "cnn-small", "image_size": 16, "augment": "grey", "batch_size": 16, "workers": 0, "quiet": True,
@@ -64,8 +65,36 @@ def test_a_share_is_held_out_and_the_weights_of_its_lowest_loss_are_kept(tmp_pat
     assert len(looks) == 4
     assert done["kept_loss"] == pytest.approx(min(looks.values()), rel=1e-4)
     assert done["kept_step"] == min(looks, key=lambda step: looks[step])
-    assert done["steps"] == 4 * (round(0.75 * run.config["data"]["samples"]) // 16)
+    epoch = round(0.75 * run.config["data"]["samples"]) // 16
+    assert done["steps"] == 4 * epoch
     assert run.config["settings"]["validation"] == "0.25"
+    longer = selftaught.train("simclr", extend=str(run.path), epochs=5, out=str(tmp_path / "longer"), quiet=True)
+    assert longer.layout.read_state()["stages"]["train"]["steps"] == 5 * epoch, "an epoch is what is learnt from"
+    options = {k: v for k, v in TINY.items() if k != "quiet"} | {"projector": "16-8", "validation": 0.25, "epochs": 4}
+    assert f"{4 * epoch} steps, 4 passes over the data" in selftaught.rehearse("simclr", "digits?n=60", **options)
+
+
+def watched_by(devices: int, out: str) -> dict[str, Any]:
+    """What a run of some processes wrote down of its held-out samples, and what it ends with."""
+    options: dict[str, Any] = {
+        "epochs": 3, "optimizer": "sgd", "lr": 0.05, "lr_scaling": "none", "schedule": "constant", "warmup_epochs": 0.0,
+        "encoder": "vit-pico", "projector": "16-8", "head_norm": "none", "heads": 1, "temp_net": "fixed",
+        "validation": 0.3, "patience": 1, "batch_size": 16 // devices, "devices": devices,
+    }  # fmt: skip
+    run = train("amcl", Path(out), "digits?n=150", **options)  # no BatchNorm: on a CPU its statistics are per process
+    state = {name: value for name, value in run.encoder.state_dict().items() if torch.is_tensor(value)}
+    return {"looks": rows(run), "stage": run.layout.read_state()["stages"]["train"], "state": state}
+
+
+@pytest.mark.slow
+def test_two_processes_watch_what_one_does(tmp_path: Path) -> None:
+    """Each looks at its share of the held-out samples; the loss, the best step and the weights are those of the run."""
+    one, (two, other) = watched_by(1, str(tmp_path / "one")), by_two(watched_by, 2, str(tmp_path / "two"))
+    assert len(one["looks"]) >= 2
+    assert two["looks"] == pytest.approx(one["looks"], rel=1e-3)
+    assert two["stage"]["kept_step"] == other["stage"]["kept_step"] == one["stage"]["kept_step"]
+    for name in one["state"]:
+        assert torch.equal(two["state"][name], other["state"][name]), name
 
 
 def test_training_ends_where_nothing_is_gained(tmp_path: Path) -> None:

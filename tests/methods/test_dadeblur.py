@@ -239,7 +239,7 @@ def test_each_video_can_have_its_own_adaptation(run: Any) -> None:
 
 
 def test_adapting_in_the_wrong_way_is_refused(run: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="adapt=frame: it may be set or video"):
+    with pytest.raises(UserError, match='adapt="frame": it may be set or video'):
         run.apply(DATA, tmp_path / "out", adapt="frame")
 
 

@@ -115,7 +115,7 @@ def test_places_agree_with_the_pixels_of_the_views() -> None:
 
 def test_location_without_crops_is_refused_and_both_goes_by_features() -> None:
     method = methods.LVMMed(use_local="location", **SMALL)
-    with pytest.raises(UserError, match="view_device model"):
+    with pytest.raises(UserError, match='view_device="model"'):
         method.loss(batch_for(method))
     torch.manual_seed(0)
     both = methods.LVMMed(use_local="both", gumbel_scale=0.0, **SMALL)

@@ -150,7 +150,7 @@ def test_the_relativistic_turn_moves_both_networks_each_by_its_own_loss() -> Non
     with torch.no_grad():
         method.net.last.weight.zero_()
         method.net.last.bias.fill_(-1)
-    with pytest.raises(UserError, match="final none"):
+    with pytest.raises(UserError, match='final="none"'):
         method.step(batch)
 
 

@@ -100,7 +100,7 @@ def test_features_of_other_weights_are_brought_to_the_size_of_the_squared_error(
 
 
 def test_vgg_refuses_channels_that_it_cannot_see() -> None:
-    with pytest.raises(UserError, match="content=vgg54"):
+    with pytest.raises(UserError, match='content="vgg54"'):
         methods.SRGAN(channels=4, **GAN | {"content": "vgg54"})
     assert methods.SRGAN(channels=4, **GAN).predict({"views": [torch.rand(1, 4, 8, 8)]}).shape == (1, 4, 32, 32)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from selftaught import objectives
+from selftaught.errors import UserError
 from selftaught.objectives._tiled import lse_rows, lse_rows_and_columns, lse_self
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0])
@@ -207,3 +208,17 @@ def test_a_temperature_follows_the_type_of_the_vectors() -> None:
         assert loss.dtype == torch.float32
         assert torch.autograd.grad(loss, t)[0].dtype == dtype
         torch.testing.assert_close(loss, objectives.simclr(z1, z2, temperature=0.5))
+
+
+def test_a_prior_that_learns_has_its_gradient_and_what_can_learn_nothing_is_refused() -> None:
+    a, b = unit(0), unit(1)
+    prior = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda p: objectives.hcl(a, b, tau_plus=p), (prior,))
+    for call in (
+        lambda: objectives.isogclr(a, b, tau=torch.full((6,), 0.5), tau_max=prior),
+        lambda: objectives.sogclr(a, b, temperature=prior),
+        lambda: objectives.isogclr_bimodal(a, b, tau=prior),
+        lambda: objectives.lvm_med(a, b, k=2, margin=prior),
+    ):
+        with pytest.raises(UserError, match="is a number and gets no gradient"):
+            call()

@@ -194,3 +194,31 @@ def test_a_changed_tensor_is_refused_or_taken(name: str) -> None:
             except UserError:
                 refused += 1
     assert refused or name in ("amcl_omega",)  # which is elementwise
+
+
+def flat(found: Any) -> list[Tensor]:
+    """The tensors in a result, one after the other."""
+    if isinstance(found, Tensor):
+        return [found]
+    inside = found.values() if isinstance(found, dict) else found if isinstance(found, list | tuple) else ()
+    return [tensor for one in inside for tensor in flat(one)]
+
+
+@pytest.mark.filterwarnings("ignore:.*expects unit vectors", "ignore:divide by zero")
+@pytest.mark.parametrize("name", CALLS)
+def test_a_number_may_be_a_tensor_of_one(name: str) -> None:
+    """As it comes out of a calculation: the value is the same, or the mistake is told; none is cut or broadcast."""
+    function, (arguments, options) = getattr(objectives, name), CALLS[name]
+    for parameter in inspect.signature(function).parameters.values():
+        number = options.get(parameter.name, parameter.default)
+        if type(number) is not float:
+            continue
+        with_tensor = options | {parameter.name: torch.tensor(number)}
+        torch.manual_seed(0)
+        try:
+            given = flat(function(*arguments, **with_tensor))
+        except UserError:
+            continue
+        torch.manual_seed(0)
+        for ours, theirs in zip(given, flat(function(*arguments, **options)), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True, check_dtype=False)

@@ -98,7 +98,7 @@ def test_numbers_of_a_table_are_the_targets(tmp_path: Path) -> None:
     truth = np.ravel(found["regression"]["raw"].figures["scatter"]["truth"])
     assert np.isin(np.round(truth, 6), np.round(y, 6)).all()
     assert found["regression"]["raw"]["rho"].mean > found["regression"]["random"]["rho"].mean - 1
-    with pytest.raises(UserError, match="protocols knn needs labels"):
+    with pytest.raises(UserError, match='protocols="knn" needs labels'):
         run.evaluate(protocols=["knn"])
 
 

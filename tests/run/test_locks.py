@@ -64,7 +64,7 @@ def test_a_process_does_not_lock_twice_and_frees_only_its_own_file(tmp_path: Pat
     with locks.training_in(tmp_path):
         with pytest.raises(UserError, match=f"process {os.getpid()} on"):
             locks.training_in(tmp_path).__enter__()
-        with pytest.raises(UserError, match=f"out={tmp_path}: process {os.getpid()} on .* choose another out"):
+        with pytest.raises(UserError, match=f'out="{tmp_path}": process {os.getpid()} on .* choose another out'):
             layout.new_folder(str(tmp_path), "dcl", "photos")
         lock.unlink()
         lock.write_text("another's, in a folder that was made anew")

@@ -51,7 +51,7 @@ def test_features_are_written_beside_what_a_file_has(run, tmp_path: Path) -> Non
     source = open_source(f"{scans / 'a.ply'}?features=none", split="all")
     wanted = features_of(run.method, source.cloud(0))
     np.testing.assert_allclose(np.stack([found[f"f{k}"] for k in range(32)], 1), wanted, atol=1e-5)
-    with pytest.raises(UserError, match="components=no"):
+    with pytest.raises(UserError, match='components="no'):
         run.apply(spec, tmp_path / "bad", components="no")
     with pytest.raises(UserError, match="has 10 channels"):
         run.apply(str(scans / "a.ply"), tmp_path / "bad")
@@ -68,7 +68,7 @@ def test_it_is_judged_beside_an_untrained_one_and_the_input(run) -> None:
     found = run.evaluate()
     assert set(found) == {"point-linear", "point-knn", "point-pca"}
     assert set(found["point-linear"]) == {"this", "random", "raw"}
-    with pytest.raises(UserError, match=r"protocols=knn: .*it may be point-linear"):
+    with pytest.raises(UserError, match=r'protocols="knn": .*it may be point-linear'):
         run.evaluate(protocols=["knn"])
     page = run.report().read_text(encoding="utf-8")
     assert 'data-cloud="' in page

@@ -71,7 +71,7 @@ def test_callbacks_are_not_lost_where_auto_goes_on(tmp_path: Path) -> None:
             if method.steps == 2:
                 raise KeyboardInterrupt
 
-    options = OPTIONS | {"augment": "grey", "checkpoint_steps": 1}
+    options = OPTIONS | {"augment": "grey", "checkpoint_steps": 1, "validation": 0.2}
     with pytest.raises(BaseException):  # noqa: B017 - however Lightning ends it
         selftaught.train("simclr", "digits", out=str(tmp_path / "run"), callbacks=[Stop()], **options)
     count = Count()

@@ -202,7 +202,7 @@ def test_luma_and_border_on_request(denoiser, pairs: Path, capsys) -> None:
 
 
 def test_a_restorer_has_no_other_protocol(denoiser) -> None:
-    with pytest.raises(UserError, match="protocols=knn: c-bsn restores images; it may be restoration"):
+    with pytest.raises(UserError, match='protocols="knn": c-bsn restores images; it may be restoration'):
         denoiser.evaluate(protocols=["knn"])
 
 

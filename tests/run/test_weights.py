@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_refused_and_named(tmp_path: Path) -> None:
         start_from(method(), str(tmp_path / "none.pth"))
     with pytest.raises(UserError, match="timm has no such model"):
         start_from(method(), "timm:resnet10tt")
-    with pytest.raises(UserError, match="did you mean init timm:resnet10t"):
+    with pytest.raises(UserError, match='did you mean init="timm:resnet10t'):
         start_from(method(), "resnet10t")
 
 

@@ -244,4 +244,5 @@ def _figure(result: dict[str, Any], path: Path) -> None:
         for baseline, difference in arms.items()
     ]
     note = f"95 % interval of the paired difference, {result['seeds']} seeds"
-    claims_figure({"title": result["claim"], "metric": result["score"], "note": note, "rows": rows}, path)  # type: ignore[typeddict-item]
+    metric = result["score"].replace("_", " ")
+    claims_figure({"title": result["claim"], "metric": metric, "note": note, "rows": rows}, path)  # type: ignore[typeddict-item]

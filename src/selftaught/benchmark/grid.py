@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from selftaught._words import typed
 from selftaught.benchmark import executors, plan
 from selftaught.benchmark._cell import Cell
 from selftaught.benchmark.cells import Place, execute, facts, folder_of, record_failure
@@ -95,7 +96,9 @@ def run(
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"--out {folder}: a grid is at work there; wait for it, or choose another folder") from None
+        raise UserError(
+            f"--out {typed(folder)}: a grid is at work there; wait for it, or choose another folder"
+        ) from None
     try:
         write_yaml(folder / "grid.yaml", found.config)  # first of all: by it the folder is known as a grid's
         (folder / "cells").mkdir(exist_ok=True)
@@ -112,13 +115,13 @@ def run(
 
 def _make(folder: Path) -> None:
     if folder.is_file():
-        raise UserError(f"--out {folder}: a file; give a folder")
+        raise UserError(f"--out {typed(folder)}: a file; give a folder")
     if not is_free(folder) and not (folder / "grid.yaml").exists():
-        raise UserError(f"--out {folder}: holds something else than a grid; choose another folder")
+        raise UserError(f"--out {typed(folder)}: holds something else than a grid; choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {folder}: can't be made ({error.strerror})") from error
+        raise UserError(f"--out {typed(folder)}: can't be made ({error.strerror})") from error
 
 
 def _work(

@@ -13,6 +13,7 @@ from typing import Any
 
 from selftaught import catalog
 from selftaught._paths import expanded
+from selftaught._words import typed
 from selftaught.benchmark import grid, packaged
 from selftaught.benchmark._cell import HOST, UNTRAINED
 from selftaught.data import cache_folder
@@ -77,7 +78,7 @@ def run(
     made = quick_config(say=say, **choices) if quick else config(data, **choices)
     if write is not None:
         write_yaml(Path(write), made)
-        say(f"{write}: written; run it with: selftaught benchmark {write}")
+        say(f"{write}: written; run it with: selftaught benchmark {typed(write)}")
         return None
     if workers is None:
         from selftaught.engine.precision import accelerator, cores
@@ -189,11 +190,11 @@ def _files(data: str | Path | None, sets: Sequence[str], size: int) -> dict[str,
         return {name: _download(name, size, file) for name, file in names.items()}
     folder = expanded(data)
     if not folder.is_dir():
-        raise UserError(f"--data {data}: no such folder; give the one with MedMNIST's .npz files")
+        raise UserError(f"--data {typed(data)}: no such folder; give the one with MedMNIST's .npz files")
     lacking = [file for file in names.values() if not (folder / file).is_file()]
     if lacking:
         told = f"{lacking[0]} is not in it" + (f", nor {len(lacking) - 1} more" if len(lacking) > 1 else "")
-        raise UserError(f"--data {data}: {told}; fetch MedMNIST's .npz files there, or choose --sets")
+        raise UserError(f"--data {typed(data)}: {told}; fetch MedMNIST's .npz files there, or choose --sets")
     return {name: (folder / file).resolve() for name, file in names.items()}
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from selftaught import __version__
+from selftaught._words import typed
 from selftaught.cli.commands import COMMANDS
 from selftaught.cli.options import Parser
 from selftaught.errors import UserError, command_line
@@ -144,7 +145,7 @@ def _how_to_go_on(arguments: Sequence[str]) -> str:
 
 
 def _resume_line() -> str:
-    return f"selftaught train --resume {os.environ.get('SELFTAUGHT_RUN_FOLDER', 'RUN')}"
+    return f"selftaught train --resume {typed(os.environ.get('SELFTAUGHT_RUN_FOLDER', 'RUN'))}"
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -12,7 +12,7 @@ from selftaught._words import SEVERAL
 from selftaught.catalog import Option
 from selftaught.catalog.rules import Rule
 from selftaught.catalog.text import show
-from selftaught.errors import UserError
+from selftaught.errors import UserError, has_options
 
 __all__ = ["Checked", "Parser", "add_option", "add_partial", "checked", "metavar", "names", "peek", "say"]
 
@@ -39,6 +39,7 @@ class Parser(argparse.ArgumentParser):
             if self._subparsers is None and name.startswith("--") and not any(o.startswith(name) for o in known):
                 near = difflib.get_close_matches(name, known, 1)
                 self.error(f"no option {name}: did you mean {near[0]}?" if near else f"no option {name}")
+        has_options(self._option_string_actions)
         return super().parse_known_args(arguments, namespace)
 
 

@@ -8,10 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from selftaught._words import lacking
+from selftaught._words import lacking, plural
 from selftaught.data.kinds import kind_of
 from selftaught.data.opening import open_source
 from selftaught.data.source import Source, Subset
+from selftaught.data.tabular import UnequalLengths
 from selftaught.errors import SampleError
 
 Progress = Callable[[int, int], None]
@@ -36,6 +37,7 @@ class CheckReport:
         value_range: [low, high] per channel that 16-bit and float data are scaled by, or None.
         files: (name, what its columns were taken for, or why it can't be used) of each table.
         notes: what was understood of the data, and what was left out.
+        mend: what must be said of it before it can be used, instead of what was counted; "" where it can be used.
     """
 
     source: str
@@ -51,6 +53,7 @@ class CheckReport:
     value_range: list[list[float]] | None = None
     files: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    mend: str = ""
 
     @property
     def ok(self) -> int:
@@ -67,7 +70,7 @@ class CheckReport:
         return {**asdict(self), "ok": self.ok}
 
     def __str__(self) -> str:
-        lines = [self.source, f"{self.ok:,} of {self.total:,} can be read"]
+        lines = [self.source, self.mend or f"{self.ok:,} of {self.total:,} can be read"]
         if self.shapes:
             common = ", ".join(f"{shape} ({n:,})" for shape, n in list(self.shapes.items())[:3])
             lines.append(f"sizes: {self.smallest} to {self.largest}; most often {common}")
@@ -80,7 +83,8 @@ class CheckReport:
             )
         if self.classes:
             low, high = min(self.classes.values()), max(self.classes.values())
-            lines.append(f"classes: {len(self.classes)}, of {low:,} to {high:,} samples")
+            each = f"{low:,} to {high:,} samples" if low < high else f"{plural(low, 'sample')} each"
+            lines.append(f"classes: {len(self.classes)}, of {each}")
         if self.groups:
             lines.append(f"groups: {self.groups}")
         if self.files:
@@ -111,9 +115,15 @@ def check(
     Raises:
         UserError: the source can't be opened at all.
     """
-    source = open_source(spec, split=split, **options)
+    try:
+        source = open_source(spec, split=split, **options)
+    except UnequalLengths as told:
+        source = open_source(spec, split=split, **options, pad=True)
+        report = CheckReport(source.describe(), len(source), mend=str(told))
+        report.files = _taken(source)
+        return report
     report = CheckReport(source.describe(), len(source), notes=list(source.notes))
-    report.files = list(getattr(source.parent if isinstance(source, Subset) else source, "taken", []))
+    report.files = _taken(source)
     sizes: Counter[str] = Counter()
     channels: Counter[int] = Counter()
     dtypes: Counter[str] = Counter()
@@ -146,6 +156,11 @@ def check(
         report.groups = len(set(source.groups.tolist()))
     report.value_range = source.value_range
     return report
+
+
+def _taken(source: Source) -> list[tuple[str, str]]:
+    """Of each table what its columns were taken for."""
+    return list(getattr(source.parent if isinstance(source, Subset) else source, "taken", []))
 
 
 def _in_order(source: Source, workers: int) -> Iterator[_Facts | str]:

@@ -248,7 +248,10 @@ class Source:
         """One line: name, how many samples of which kind, classes, groups, the split it brings, what was left out."""
         parts = [plural(len(self), kind_of(self.modality).singular)]
         if self.channels is not None:
-            parts.append(plural(self.channels, "channel"))
+            clear = self.modality == "image" and self.channels == 4 and not self.bands
+            parts.append(
+                plural(self.channels, "channel") + (" (the fourth is marked as transparency)" if clear else "")
+            )
         if self.labels is not None:
             count = len(self.classes) if self.classes else int(self.labels.max(initial=-1)) + 1
             parts.append(plural(count, "class"))

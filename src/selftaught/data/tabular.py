@@ -20,6 +20,8 @@ from selftaught.errors import SampleError, UserError
 if TYPE_CHECKING:
     from selftaught.data.tables import Table
 
+_USUAL = 256
+"""Instants in the window that is proposed for recordings of several lengths."""
 _ROOM = 1 << 30
 """Bytes of recordings that a source keeps in memory; the rest is read again when asked for."""
 
@@ -52,7 +54,9 @@ class Tables(Source):
         found = self._take_all()
         self.taken = [(f, r if isinstance(r, str) else r.line) for f, r in zip(files, found, strict=True)]
         lengths = [stop - start for r in found if not isinstance(r, str) for _, start, stop in r.pieces]
-        self.window = window if window is not None else _one_length(lengths, name, pad)
+        self.window = (
+            window if window is not None else _one_length(lengths, name, str(root) if name.endswith("/") else name, pad)
+        )
         self._place(found, self.window if step is None else step, pad, window is None)
         self.taken = [(f, self._faults.get(r, line)) for r, (f, line) in enumerate(self.taken)]
         if window is not None and lengths and max(lengths) < window and not pad:
@@ -270,12 +274,17 @@ def _as_recordings(files: list[str]) -> list[str]:
     return files
 
 
-def _one_length(lengths: list[int], name: str, pad: bool) -> int:
+class UnequalLengths(UserError):
+    """Recordings of several lengths, and nothing said of how to make them alike."""
+
+
+def _one_length(lengths: list[int], name: str, where: str, pad: bool) -> int:
     shortest, longest = min(lengths, default=1), max(lengths, default=1)
     if shortest < longest and not pad:
-        raise UserError(
-            f"{name}: recordings of {shortest} to {longest} instants; say window=N (and step=M) to cut them alike, or "
-            "pad=true"
+        window = 1 << (min(shortest, _USUAL).bit_length() - 1)
+        raise UnequalLengths(
+            f"{name}: recordings of {shortest} to {longest} instants; cut them into windows, as "
+            f"'{where}?window={window}' does, or fill the shorter ones up with zeros: '{where}?pad=true'"
         )
     return longest
 

@@ -16,7 +16,7 @@ import lightning as L
 import torch
 from lightning.pytorch.strategies import StrategyRegistry
 
-from selftaught._words import plural
+from selftaught._words import plural, typed
 from selftaught.data.kinds import kind_of
 from selftaught.engine.branching import BranchPoint, branch_file
 from selftaught.engine.callbacks import FiniteGuard, Metrics, OnlineScores
@@ -377,7 +377,7 @@ def _save_last(saver: Checkpoints, trainer: L.Trainer, method: Method, folder: P
     if problem := saver.save(trainer):
         saved = saver.path.exists() or method.stage != method.stages[0]
         run = folder.parents[1] if folder.parent.name in _WITHIN else folder
-        mend = f"go on with --resume {run}" if saved else "give the same command again: nothing was saved yet"
+        mend = f"go on with --resume {typed(run)}" if saved else "give the same command again: nothing was saved yet"
         raise UserError(f"{run}: {problem}; free some space, then {mend}")
 
 

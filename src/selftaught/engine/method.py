@@ -292,6 +292,8 @@ class Method(Definition):
             "modality": self.modality,
         }
         checkpoint[_STATE] = {"stage": self.stage, "steps": self.steps, "batches": self._batches}
+        if self._planned is not None:
+            checkpoint[_STATE]["epoch_batches"] = self.epoch_batches
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting."""

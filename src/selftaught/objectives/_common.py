@@ -36,10 +36,15 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
 
     Half-precision inputs are raised to float32 and float64 inputs keep float64; mixed inputs are raised to the widest.
     Tensors without dimension (a learnt temperature) follow the others. Gradients come back in each input's own type.
+    An argument that is declared a number takes a tensor of one number, too.
     """
+    declared = function.__annotations__
+    numbers = {name for name, hint in declared.items() if hint in ("float", "int", "float | None")}
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in numbers & kwargs.keys():
+            kwargs[name] = _number(kwargs[name])
         floating = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.is_floating_point()]
         if not floating:
             return function(*args, **kwargs)
@@ -53,6 +58,23 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
             return function(*map(raised, args), **{k: raised(v) for k, v in kwargs.items()})
 
     return wrapped
+
+
+def _number(value: Any) -> Any:
+    """The number in a tensor of one that waits for no gradient; anything else as it is."""
+    known = isinstance(value, Tensor) and value.numel() == 1 and not value.requires_grad
+    return value.item() if known else value
+
+
+def check_numbers(**values: Any) -> None:
+    """Refuse tensors for arguments through which no gradient flows.
+
+    Raises:
+        UserError: (a ``ValueError``) it names the first one.
+    """
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            raise UserError(f"{name} is a number and gets no gradient: give {name}.item(), got a tensor")
 
 
 def check_views(*views: Tensor, minimum: int = 1, why: str = "") -> tuple[int, int]:

@@ -19,6 +19,7 @@ from selftaught.objectives._common import (
     SHORTEST,
     check_choice,
     check_floats,
+    check_numbers,
     check_positive,
     check_views,
     in_float32,
@@ -73,6 +74,7 @@ def graph_matching(
     check_positive(lam=lam, starts=starts)
     if not 0 <= gumbel_scale < math.inf:
         raise UserError(f"gumbel_scale must be at least 0 and finite, got {gumbel_scale}")
+    check_numbers(gumbel_scale=gumbel_scale, lam=lam, kappa=kappa, margin=margin)
     if not (math.isfinite(margin) and math.isfinite(kappa)):
         raise UserError(f"margin and kappa must be finite, got {margin} and {kappa}")
     edge, source, target = _edges(vertex, edge, source, target)

@@ -16,6 +16,7 @@ from selftaught.errors import UserError
 from selftaught.objectives._common import (
     NO_NEGATIVES,
     check_choice,
+    check_numbers,
     check_positive,
     check_views,
     expect_unit,
@@ -149,6 +150,7 @@ def isogclr_bimodal_terms(
     """
     check_choice("form", form, FORMS)
     check_choice("start", start, STARTS)
+    check_numbers(tau=tau)
     check_positive(tau=tau)
     check_rates(gamma, beta_u, rho, eta, tau_min, tau_max, clip)
     check_views(image, text, minimum=2, why=NO_NEGATIVES)

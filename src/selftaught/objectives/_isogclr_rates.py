@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_positive
+from selftaught.objectives._common import check_numbers, check_positive
 
 STARTS = ("mean", "zero")
 
@@ -16,6 +16,7 @@ def check_rates(
     Raises:
         UserError: it names the rate and its range.
     """
+    check_numbers(gamma=gamma, beta_u=beta_u, rho=rho, eta=eta, tau_min=tau_min, tau_max=tau_max, clip=clip)
     check_positive(gamma=gamma, tau_min=tau_min, clip=clip)
     if not (gamma <= 1 and 0 <= beta_u <= 1):
         raise UserError(f"gamma must lie in (0, 1] and beta_u in [0, 1], got {gamma} and {beta_u}")

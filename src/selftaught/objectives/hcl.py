@@ -57,12 +57,13 @@ def hcl(
     return softplus(_debiased(log_r, positive + math.log(count), -1 / temperature, count, tau_plus) - positive).mean()
 
 
-def _debiased(log_r: Tensor, log_mp: Tensor, log_floor: float | Tensor, count: int, tau_plus: float) -> Tensor:
+def _debiased(log_r: Tensor, log_mp: Tensor, log_floor: float | Tensor, count: int, tau_plus: float | Tensor) -> Tensor:
     """Log G, never leaving the logarithm: log R + log(1 - tau_plus M p / R) - log(1 - tau_plus), and the floor."""
     floor = math.log(count) + torch.as_tensor(log_floor, dtype=log_r.dtype, device=log_r.device)
     if not tau_plus:
         return torch.maximum(log_r, floor)
-    share = math.log(tau_plus) + log_mp - log_r
+    prior = torch.as_tensor(tau_plus, dtype=log_r.dtype, device=log_r.device)  # keeps a gradient that it waits for
+    share = prior.log() + log_mp - log_r
     left = share < 0  # else nothing is left of R
-    inside = (-torch.expm1(torch.where(left, share, -1.0))).log() - math.log1p(-tau_plus)
+    inside = (-torch.expm1(torch.where(left, share, -1.0))).log() - torch.log1p(-prior)
     return torch.where(left, torch.maximum(log_r + inside, floor), floor)

@@ -153,6 +153,7 @@ def isogclr_terms(
     return _unimodal(z1, z2, tau, s, u, rates, fresh=fresh, floor=0.0, stored=2.0 if s_views == "sum" else 1.0)
 
 
+@in_float32
 def sogclr(
     z1: Tensor,
     z2: Tensor,

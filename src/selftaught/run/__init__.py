@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from selftaught._words import plural
+from selftaught._words import plural, typed
 from selftaught.data import Scale, Source, open_source
 from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.method import Method
@@ -199,7 +199,7 @@ class Run:
         if not path.exists():
             path = self._last_checkpoint(method)
         elif problem := stages.deliverable_problem(self.layout):
-            raise UserError(f"{problem}; write it again with: selftaught train --resume {self.path}")
+            raise UserError(f"{problem}; write it again with: selftaught train --resume {typed(self.path)}")
         try:
             if path == self.layout.weights:
                 method.deliverable().load_state_dict(load_file(path))
@@ -230,7 +230,7 @@ class Run:
             raise UserError(f"{self.path}: interrupted before its first checkpoint; train again: nothing is lost")
         if not self.partial:
             raise UserError(
-                f"{self.path}: not finished; go on with: selftaught train --resume {self.path} "
+                f"{self.path}: not finished; go on with: selftaught train --resume {typed(self.path)} "
                 "(or use what there is, with --partial)"
             )
         return found[-1]
@@ -523,7 +523,9 @@ class Run:
             f"{plural(steps, 'step')} in {seconds:.0f} s"
             + (f", {plural(skipped, 'unusable sample')} listed in {self.layout.skipped}" if skipped else "")
         ]
-        lines.append(self._headline() or f"to know how good it is: selftaught evaluate {self.path} {self.output.hint}")
+        lines.append(
+            self._headline() or f"to know how good it is: selftaught evaluate {typed(self.path)} {self.output.hint}"
+        )
         lines.append(f"report: {self.layout.report}" if self.layout.report.exists() else f"run: {self.path}")
         return lines
 

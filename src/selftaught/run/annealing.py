@@ -14,7 +14,6 @@ from selftaught.engine.branching import branch_file
 from selftaught.engine.fit import stage_steps
 from selftaught.engine.schedules import ENDLESS, InfiniteSchedule, endless
 from selftaught.errors import UserError
-from selftaught.run.job import epoch_batches
 from selftaught.run.layout import Layout, beside, environment, new_folder, write_yaml
 from selftaught.run_settings import Settings
 
@@ -55,8 +54,9 @@ def branch_off(run: str | Path, steps: int | None = None, out: str | None = None
     source = branch_file(last) if branch_file(last).exists() else last
     if not source.exists():
         raise UserError(f"{run}: no checkpoint to branch off from yet")
-    done = int(torch.load(source, map_location="cpu", weights_only=True, mmap=True)["selftaught"]["steps"])
-    total = stage_steps(settings, epoch_batches(settings, content["data"]))
+    counted = torch.load(source, map_location="cpu", weights_only=True, mmap=True)["selftaught"]
+    done = int(counted["steps"])
+    total = stage_steps(settings, int(counted["epoch_batches"]))
     schedule = endless(config, total, task=int(content["data"].get("task", 0)))
     if not schedule.cooldown_end <= done <= schedule.constant_end:
         raise UserError(

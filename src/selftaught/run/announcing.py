@@ -16,7 +16,7 @@ from selftaught.run_settings import Settings
 
 
 def plan_lines(
-    method: str, source: Source, settings: Settings, config: Any, folder: Path, chosen: str = ""
+    method: str, source: Source, settings: Settings, config: Any, folder: Path, chosen: str = "", labels: bool = True
 ) -> list[str]:
     """Lines for the terminal: data as understood, recipe, machine, folder.
 
@@ -27,6 +27,7 @@ def plan_lines(
         config: the method's options.
         folder: of the run.
         chosen: why the preset was taken.
+        labels: whether they are of use, to learn from or to judge by; False says nothing of labels that there are not.
     """
     device = accelerator(settings.device)
     precision = {"32-true": "float32", "bf16-mixed": "bf16", "16-mixed": "float16"}[
@@ -43,7 +44,8 @@ def plan_lines(
         *_watching(settings),
         f"{device}, {precision}" + (f", {settings.devices * settings.nodes} processes" if settings.devices > 1 else ""),
     ]
-    return [f"{method} on {source.describe()}", *source.notes, "; ".join(parts), f"into {folder}"]
+    notes = [note for note in source.notes if labels or not note.startswith(("no labels", "labels dropped"))]
+    return [f"{method} on {source.describe()}", *notes, "; ".join(parts), f"into {folder}"]
 
 
 def _watching(settings: Settings) -> list[str]:

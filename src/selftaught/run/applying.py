@@ -17,6 +17,7 @@ import torch
 
 from selftaught._csv import csv_bytes
 from selftaught._paths import expanded
+from selftaught._words import typed
 from selftaught.data import Source, open_source
 from selftaught.data.spec import several
 from selftaught.engine.method import Method
@@ -251,17 +252,17 @@ def _read_mark(mark: Path) -> dict[str, Any] | None:
 def _refusal(out: Path, key: dict[str, Any], known: dict[str, Any] | None) -> str:
     mend = "choose another --out, or replace it with --overwrite"
     if known is None:
-        return f"--out {out}: holds what this run did not write; {mend}"
+        return f"--out {typed(out)}: holds what this run did not write; {mend}"
     other = known.get("key", {})
     what = "other data" if all(key[part] == other.get(part) for part in _WORK) else "another run"
     if what == "another run" and (key["method"], key["weights"]) == (other.get("method"), other.get("weights")):
         what = "other options"
-    return f"--out {out}: holds results of {what} ({known.get('run')} on {known.get('input')}); {mend}"
+    return f"--out {typed(out)}: holds results of {what} ({known.get('run')} on {known.get('input')}); {mend}"
 
 
 def held(path: Path, what: Path) -> contextlib.AbstractContextManager[None]:
     """Hold ``path`` as the lock of ``what``, see `locks.held`."""
-    return locks.held(path, f"--out {what}", "is writing to it; wait for it, or choose another --out")
+    return locks.held(path, f"--out {typed(what)}", "is writing to it; wait for it, or choose another --out")
 
 
 @contextlib.contextmanager
@@ -321,7 +322,7 @@ def refuse_input(job: Job) -> None:
         inside = path.is_dir() and out.is_relative_to(path)
         if out == path or inside:
             where = "inside the input" if out != path else "the input itself"
-            raise UserError(f"--out {job.out} is {where} ({path}); choose a place outside it")
+            raise UserError(f"--out {typed(job.out)} is {where} ({path}); choose a place outside it")
 
 
 def input_paths(given: Any) -> list[Path]:

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from selftaught import methods
+from selftaught._words import typed
 from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.fit import stage_steps
 from selftaught.errors import UserError
 from selftaught.run.configuration import options_of
-from selftaught.run.job import build, epoch_batches
+from selftaught.run.job import build
 from selftaught.run.layout import Layout, beside, environment, new_folder, write_json, write_yaml
 from selftaught.run_settings import Settings
 
@@ -46,24 +47,26 @@ def extend(run: str | Path, *, steps: int | None = None, epochs: float | None = 
     content, state = layout.read_config(), layout.read_state()
     kind, settings = methods.get(content["method"]), Settings(**content["settings"])
     if (steps is None) == (epochs is None):
-        raise UserError(f"--extend {run}: say how long it is to be in all, with --steps or --epochs")
+        raise UserError(f"--extend {typed(run)}: say how long it is to be in all, with --steps or --epochs")
     if (layout.path / "tasks").is_dir():
         raise UserError(f"{run} is a stream of tasks; add a task with --then")
     method = build(kind, options_of(kind, content["options"], run), content["data"])
     stage = method.stages[-1]
     if stage not in state["stages"]:
-        raise UserError(f"{run}: not finished; go on with: selftaught train --resume {run}")
+        raise UserError(f"{run}: not finished; go on with: selftaught train --resume {typed(run)}")
     if {"steps", "epochs"} & set(method.stage_plan(stage).settings):
         raise UserError(f"{kind.slug} fixes the length of its last stage {stage!r}; --extend can't change it")
     checkpoint = layout.checkpoint(stage)
     if not checkpoint.exists():
-        raise UserError(f"{run}: its last checkpoint is gone; start from its weights with --init {run}")
+        raise UserError(f"{run}: its last checkpoint is gone; start from its weights with --init {typed(run)}")
     saved = read_checkpoint(checkpoint)
     if saved.get("callbacks", {}).get("Best", {}).get("stopped"):
-        raise UserError(f"{run} stopped early, since nothing was gained any more; start from it with --init {run}")
+        raise UserError(
+            f"{run} stopped early, since nothing was gained any more; start from it with --init {typed(run)}"
+        )
     done = int(saved["selftaught"]["steps"])
     settings = dataclasses.replace(settings, steps=steps, epochs=epochs)
-    wanted = stage_steps(settings, epoch_batches(settings, content["data"]))
+    wanted = stage_steps(settings, int(saved["selftaught"]["epoch_batches"]))
     if wanted <= done:
         raise UserError(f"{run} has {done} steps already: ask for more than that in all")
 

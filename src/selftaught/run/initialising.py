@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from selftaught._words import typed
 from selftaught.data import Source
 from selftaught.engine.ema import MovingAverage
 from selftaught.engine.method import Method
@@ -188,7 +189,7 @@ def start_from(method: Method, init: str) -> None:
 
 def _from_open_clip(method: Method, init: str) -> None:
     """Both towers, or the image tower alone where the method knows no words."""
-    target, what = _dual(method), f"--init {init}"
+    target, what = _dual(method), f"--init {typed(init)}"
     if target is None and not isinstance(getattr(method, "encoder", None), Encoder):
         raise UserError(f"{what}: {method.slug} has no image encoder to give weights to; use --init RUN")
     given = open_clip_dual(init)
@@ -241,23 +242,23 @@ def _part(given: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _from_run(method: Method, path: Path) -> None:
     file = Layout(path).weights
     if not file.exists():
-        raise UserError(f"--init {path}: no finished run there, and no file of weights{weights.hint(str(path))}")
+        raise UserError(f"--init {typed(path)}: no finished run there, and no file of weights{weights.hint(str(path))}")
     given: Mapping[str, Tensor] = load_file(file)
     if method.begins_from(given):
         return
     target = method.deliverable()
     spec = Layout(path).read_card().get("build", {})
     if _dual(method) is not None and spec.get("name") == "dual-encoder":
-        _take_dual(method, given, spec, f"--init {path}")
+        _take_dual(method, given, spec, f"--init {typed(path)}")
         return
     if method.output != "image" and not _fits(target, given):
         target, given = getattr(method, "encoder", target), _encoder_weights(path, given)
     if _fits(target, given):
         target.load_state_dict(given)
     elif isinstance(encoder := getattr(method, "encoder", None), Encoder) and method.output != "image":
-        encoder.model.load_state_dict(weights.fitted(given, encoder.model, f"--init {path}"))
+        encoder.model.load_state_dict(weights.fitted(given, encoder.model, f"--init {typed(path)}"))
     else:
-        raise UserError(f"--init {path}: its encoder has another shape; use the same --encoder")
+        raise UserError(f"--init {typed(path)}: its encoder has another shape; use the same --encoder")
 
 
 def _fits(target: nn.Module, given: Mapping[str, Tensor]) -> bool:

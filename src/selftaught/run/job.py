@@ -20,7 +20,7 @@ from selftaught.run.ranks import is_first
 from selftaught.run.tasks import Task
 from selftaught.run_settings import Settings
 
-__all__ = ["Job", "build", "curate", "epoch_batches", "fit_batch", "fit_to_data", "teller"]
+__all__ = ["Job", "build", "curate", "fit_batch", "fit_to_data", "teller"]
 
 
 @dataclass
@@ -71,11 +71,6 @@ def build(kind: type[Method], config: Any, facts: dict[str, Any]) -> Method:
     if facts.get("views"):
         own_views.install(method, facts["views"])
     return method
-
-
-def epoch_batches(settings: Settings, facts: dict[str, Any]) -> int:
-    """Batches per pass over a run's samples, on each of its processes."""
-    return max(1, int(facts["samples"]) // (settings.batch_size * settings.devices * settings.nodes))
 
 
 def curate(method: Method, text: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from selftaught._paths import part_of
+from selftaught._words import typed
 from selftaught.errors import UserError
 from selftaught.run import locks
 from selftaught.run.ranks import is_first, launch_id
@@ -84,7 +85,7 @@ class Layout:
         """What is done: finished stages, steps, samples skipped, seconds."""
         if not self.state.exists():
             return {"stages": {}}
-        mend = f"delete it and go on with: selftaught train --resume {self.path}"
+        mend = f"delete it and go on with: selftaught train --resume {typed(self.path)}"
         content = read_json(self.state, mend)
         stages = content.get("stages")
         if not isinstance(stages, dict) or not all(isinstance(s, dict) and s.keys() >= _DONE for s in stages.values()):
@@ -99,7 +100,7 @@ class Layout:
         """
         if not self.card.exists():
             return {}
-        return read_json(self.card, f"delete it and write it again with: selftaught train --resume {self.path}")
+        return read_json(self.card, f"delete it and write it again with: selftaught train --resume {typed(self.path)}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -226,14 +227,14 @@ def new_folder(out: str | None, method: str, data: str, fill: Callable[[Path], N
     if out is not None:
         locks.refuse_if_training(path)
         if not is_free(path):
-            more = f", or go on with --resume {out}" if (path / "config.yaml").exists() else ""
-            raise UserError(f"--out {out}: not empty; choose another{more}")
+            more = f", or go on with --resume {typed(out)}" if (path / "config.yaml").exists() else ""
+            raise UserError(f"--out {typed(out)}: not empty; choose another{more}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path = path if out is not None else _made(path)
         path.mkdir(exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {path}: can't be made ({error.strerror})") from error
+        raise UserError(f"--out {typed(path)}: can't be made ({error.strerror})") from error
     if fill is not None:
         try:
             fill(path)

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from selftaught._words import typed
 from selftaught.errors import UserError
 from selftaught.run.ranks import is_first
 
@@ -103,7 +104,7 @@ def refuse_if_training(folder: Path) -> None:
 
 def _refusal(folder: Path, out: bool) -> tuple[str, str]:
     mend = "choose another --out" if out else "stop it first"
-    return f"--out {folder}" if out else str(folder), f"is training in it; wait for it, or {mend}"
+    return f"--out {typed(folder)}" if out else str(folder), f"is training in it; wait for it, or {mend}"
 
 
 def _name() -> str:

@@ -17,8 +17,8 @@ from selftaught.engine.method import Method
 from selftaught.engine.optimisers import Optim
 from selftaught.errors import SampleError
 from selftaught.run.announcing import network_lines
-from selftaught.run.job import Job, build, epoch_batches
-from selftaught.run.stages import stage_settings
+from selftaught.run.job import Job, build
+from selftaught.run.stages import of_stage
 
 __all__ = ["activation_bytes", "lines", "sketch"]
 
@@ -38,11 +38,12 @@ def lines(job: Job) -> list[str]:
     found = [*job.plan[:-1], *_networks(method), *network_lines(method)]
     for number, stage in enumerate(method.stages):
         method.enter_stage(stage)
-        settings = stage_settings(job.settings, method.stage_plan(stage))
-        batches = epoch_batches(settings, job.facts)
+        _, settings, read, _ = of_stage(job, method, stage, job.sources)
+        processes = settings.devices * settings.nodes
+        data = DataModule(read, method, batch_size=settings.batch_size, workers=0, seed=settings.seed)
+        batches = data.epoch_batches(processes)
         total = stage_steps(settings, batches)
         method.accumulate = settings.accumulate
-        processes = settings.devices * settings.nodes
         method.plan(total, batches, settings.batch_size * settings.accumulate * processes)
         name = f"stage {number + 1}, {stage}: " if len(method.stages) > 1 else ""
         found.append(f"{name}{total} steps, {total * settings.accumulate / batches:.3g} passes over the data")

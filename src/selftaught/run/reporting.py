@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from selftaught import catalog, report
+from selftaught._words import typed
 from selftaught.data import Source, as_uint8
 from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import conform
@@ -64,7 +65,7 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
         | {"train": usable, "generated": bool(facts.get("generated"))},
         "seconds": seconds,
         "created": f"{datetime.now():%Y-%m-%d %H:%M}",
-        "command": f"selftaught train --config {layout.config}",
+        "command": f"selftaught train --config {typed(layout.config)}",
         "config": config["settings"] | config["options"],
         "environment": config.get("environment"),
         "samples": facts["samples"],

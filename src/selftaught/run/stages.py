@@ -30,7 +30,7 @@ from selftaught.run.ranks import is_first
 from selftaught.run.tasks import Task, learn
 from selftaught.run_settings import Settings
 
-__all__ = ["deliverable_problem", "save_deliverable", "save_state", "stage_settings", "train_job"]
+__all__ = ["deliverable_problem", "of_stage", "save_deliverable", "save_state", "train_job"]
 
 _KNN_BANK, _KNN_TEST = 2000, 1000
 
@@ -137,18 +137,7 @@ def _fit_stage(
     job: Job, method: Method, sources: dict[str, Source], stage: str, place: Layout, scorer: Any
 ) -> dict[str, Any]:
     """Train one stage in its folder: an ordinary run with settings of its own."""
-    plan = watching.plan_of(method.stage_plan(stage), job.settings)
-    settings = stage_settings(job.settings, plan)
-    roles = plan.roles or tuple(role for role in job.kind.roles if role in sources)
-    read, held_out = {role: sources[role] for role in roles}, None
-    if job.watched is not None:
-        held_out = job.watched
-    elif plan.watch:
-        held_out = sources.get(plan.watch)
-        plan = plan if held_out is not None else dataclasses.replace(plan, keep="last", patience=0)
-    elif plan.validation and (plan.watches or watching.share_of(settings)):
-        first = roles[0]
-        read[first], held_out = samples.hold_out(sources[first], plan.validation, settings.seed)
+    plan, settings, read, held_out = of_stage(job, method, stage, sources)
     several = len(method.stages) > 1
     if several and is_first():
         place.path.mkdir(parents=True, exist_ok=True)
@@ -163,6 +152,25 @@ def _fit_stage(
     if several and is_first():
         write_json(place.state, {"stages": {stage: done}})
     return done
+
+
+def of_stage(
+    job: Job, method: Method, stage: str, sources: dict[str, Source]
+) -> tuple[Stage, Settings, dict[str, Source], Source | None]:
+    """A stage's plan and settings, the streams that it learns from by role, and the samples that it watches if any."""
+    plan = watching.plan_of(method.stage_plan(stage), job.settings)
+    settings = stage_settings(job.settings, plan)
+    roles = plan.roles or tuple(role for role in job.kind.roles if role in sources)
+    read, held_out = {role: sources[role] for role in roles}, None
+    if job.watched is not None:
+        held_out = job.watched
+    elif plan.watch:
+        held_out = sources.get(plan.watch)
+        plan = plan if held_out is not None else dataclasses.replace(plan, keep="last", patience=0)
+    elif plan.validation and (plan.watches or watching.share_of(settings)):
+        first = roles[0]
+        read[first], held_out = samples.hold_out(sources[first], plan.validation, settings.seed)
+    return plan, settings, read, held_out
 
 
 def stage_settings(settings: Settings, plan: Stage) -> Settings:

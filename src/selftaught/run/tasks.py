@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from selftaught._words import plural
+from selftaught._words import plural, typed
 from selftaught.data import Source
 from selftaught.data.combining import Concat
 from selftaught.engine.branching import KeptOptimiser, branch_file
@@ -282,7 +282,7 @@ def numbers(layout: Layout) -> dict[str, float]:
     path = layout.path / "forgetting.json"
     if not path.exists():
         raise UserError(f"{layout.path}: no stream of tasks, or not finished: there is no forgetting.json")
-    found = read_json(path, f"delete it and write it again with: selftaught train --resume {layout.path}")
+    found = read_json(path, f"delete it and write it again with: selftaught train --resume {typed(layout.path)}")
     summary = found.get("summary", {})
     known = {key: float(summary[key]) for key in ("average", "backward_transfer") if key in summary}
     kept = {"accuracy_kept": -float(summary["forgetting"])} if summary else {}

@@ -9,14 +9,14 @@ from typing import Any
 from torch import nn
 
 from selftaught import catalog
-from selftaught._words import SEVERAL
+from selftaught._words import SEVERAL, typed
 from selftaught.data import Source
 from selftaught.data.formats.volumes import kind_by_shape
 from selftaught.engine.fit import check_trainer
 from selftaught.engine.loader import check_batch_size
 from selftaught.errors import UserError
 from selftaught.networks import name_module
-from selftaught.run import configuration, locks, own_views, samples, watching
+from selftaught.run import configuration, locks, outputs, own_views, samples, watching
 from selftaught.run.announcing import plan_lines
 from selftaught.run.initialising import encoder_options, original_facts, same_pixels, transformed
 from selftaught.run.job import Job, fit_batch, fit_to_data
@@ -59,8 +59,8 @@ def start(
     content = configuration.complete(method, job.settings, job.config, job.facts)
     with locks.training_in(job.folder, out=True):
         if is_first() and not is_free(job.folder):  # since we looked
-            raise UserError(f"--out {job.folder}: another process began a run there; choose another --out")
-        job.plan = plan_lines(method, job.source, job.settings, job.config, job.folder, chosen)
+            raise UserError(f"--out {typed(job.folder)}: another process began a run there; choose another --out")
+        job.plan = _plan(job, chosen)
         try:
             if is_first():
                 write_yaml(Layout(job.folder).config, content | {"environment": environment()})
@@ -77,8 +77,14 @@ def rehearse(
 ) -> list[str]:
     """What a run would be, a line each; nothing is trained or written. See :func:`selftaught.rehearse`."""
     job, chosen = _prepared(method, data, config, True, options)
-    job.plan = plan_lines(method, job.source, job.settings, job.config, job.folder, chosen)
+    job.plan = _plan(job, chosen)
     return lines(job)
+
+
+def _plan(job: Job, chosen: str) -> list[str]:
+    """What to say before training begins."""
+    labels = not outputs.of(job.kind.output).hint.startswith("--clean")
+    return plan_lines(job.kind.slug, job.source, job.settings, job.config, job.folder, chosen, labels)
 
 
 def _prepared(
@@ -146,7 +152,7 @@ def _named_validation(kind: type[Any], given: dict[str, Any]) -> Any:
     if "validation" not in given or hasattr(kind.config_class, "validation"):
         return None
     value = given["validation"]
-    given["validation"] = str(value) if isinstance(value, float | int) else _named(value)
+    given["validation"] = _as_text(value)
     return None if isinstance(value, float | int | str) else value
 
 
@@ -252,10 +258,17 @@ def begun(options: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
     for name, value in options.items():
         if name in _FREE | {"out"} or value is None or name not in known:
             continue
-        value = name_module(value) if isinstance(value, nn.Module) else str(value) if isinstance(value, Path) else value
+        value = _as_text(value) if isinstance(known[name], str) else value
         if known[name] != value:
             raise UserError(f"{layout.path} was begun with {name}={known[name]!r}, not {value!r}; choose another --out")
     return layout.path, {name: value for name, value in options.items() if name in _FREE | _PYTHON}
+
+
+def _as_text(value: Any) -> str:
+    """How a configuration writes an option that was given as a network, a path, a number or a source."""
+    if isinstance(value, nn.Module):
+        return name_module(value)
+    return str(value) if isinstance(value, str | Path | float | int) else _named(value)
 
 
 def branch_options(options: dict[str, Any]) -> dict[str, Any]:

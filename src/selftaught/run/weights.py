@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from selftaught._words import typed
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.networks import Encoder
@@ -60,9 +61,9 @@ def load_into(method: Method, init: str) -> None:
     """
     target = getattr(method, "encoder", None)
     if not isinstance(target, Encoder):
-        raise UserError(f"--init {init}: {method.slug} has no image encoder to give weights to; use --init RUN")
+        raise UserError(f"--init {typed(init)}: {method.slug} has no image encoder to give weights to; use --init RUN")
     given = _of_timm(init).state_dict() if init.startswith(("timm:", "hf:")) else read_weights(Path(init))
-    target.model.load_state_dict(fitted(given, target.model, f"--init {init}"))
+    target.model.load_state_dict(fitted(given, target.model, f"--init {typed(init)}"))
 
 
 def _of_timm(init: str) -> Any:
@@ -77,14 +78,14 @@ def _of_timm(init: str) -> Any:
     full = f"hf-hub:{name}" if where == "hf" else name
     if ":" not in full and not timm.is_model(full):
         near = difflib.get_close_matches(full, timm.list_models(pretrained=True), 3)
-        raise UserError(f"--init {init}: timm has no such model{f'; did you mean {near[0]}?' if near else ''}")
+        raise UserError(f"--init {typed(init)}: timm has no such model{f'; did you mean {near[0]}?' if near else ''}")
     try:
         with hub():
             return timm.create_model(full, pretrained=True, num_classes=0)
     except Exception as error:  # whatever a hub's client raises when it can't reach or read the weights
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(
-            f"--init {init}: the weights can't be had ({reason}); go online once, or give a file"
+            f"--init {typed(init)}: the weights can't be had ({reason}); go online once, or give a file"
         ) from error
 
 

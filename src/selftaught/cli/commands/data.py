@@ -29,7 +29,7 @@ def _call(options: argparse.Namespace) -> int:
         return 0
     report = data.check(options.source, modality=options.modality)
     print(report)
-    return 1 if report.problems else 0
+    return 1 if report.problems or report.mend else 0
 
 
 COMMAND = Command("data", "built-in data sets, here or missing; check a source of your own", _options, _call, order=60)

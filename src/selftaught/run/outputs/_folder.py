@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from selftaught._words import typed
 from selftaught.data import Source
 from selftaught.errors import SampleError, UserError
 from selftaught.run import applying
@@ -56,10 +57,10 @@ def write(
     if out.suffix.lower() in files and not out.is_dir():
         return _alone(job, len(paths), make)
     if out.suffix.lower() in (".parquet", ".npy", ".npz", ".csv") or out.is_file():
-        raise UserError(f"--out {out}: {job.maker} writes a file per sample; give a folder")
+        raise UserError(f"--out {typed(out)}: {job.maker} writes a file per sample; give a folder")
     applying.refuse_input(job)
     if clash := {p.resolve() for p in applying.input_paths(job.given)} & {(out / path).resolve() for path in paths}:
-        raise UserError(f"--out {out}: would overwrite the input {sorted(clash)[0]}; choose another folder")
+        raise UserError(f"--out {typed(out)}: would overwrite the input {sorted(clash)[0]}; choose another folder")
     team = crew(out, job.key)
     with applying.writing(out):
         if not team.first:
@@ -95,10 +96,10 @@ def _alone(job: Job, count: int, make: Callable[[int, Path], None]) -> Applied:
     """One sample, written to a file that the user named."""
     out, name = job.out, job.source.names[0]
     if count != 1:
-        raise UserError(f"--out {out}: {count} samples don't go into one file; give a folder")
+        raise UserError(f"--out {typed(out)}: {count} samples don't go into one file; give a folder")
     applying.refuse_input(job)
     if out.exists() and not job.overwrite:
-        raise UserError(f"--out {out}: is there already; choose another, or replace it with --overwrite")
+        raise UserError(f"--out {typed(out)}: is there already; choose another, or replace it with --overwrite")
     skipped: Skipped = []
     if crew(out, job.key).first:
         with applying.writing(out):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from selftaught._words import typed
 from selftaught.data import Source
 from selftaught.engine.embedding import none_usable
 from selftaught.errors import UserError
@@ -50,7 +51,7 @@ def write(job: Job, function: Function, *, main: str) -> Applied:
     """
     out = job.out
     if out.suffix not in _SINKS:
-        raise UserError(f"--out {out}: a table goes to a .parquet, .csv or .npy file")
+        raise UserError(f"--out {typed(out)}: a table goes to a .parquet, .csv or .npy file")
     applying.refuse_input(job)
     parts = out.with_name(out.name + ".parts")
     mark = out.with_name(out.name + ".work.json")

@@ -10,6 +10,7 @@ import numpy as np
 
 from selftaught import evaluation
 from selftaught._paths import expanded
+from selftaught._words import typed
 from selftaught.data import METADATA, Metadata, Source, open_source, read_metadata
 from selftaught.errors import UserError
 from selftaught.run.layout import read_yaml
@@ -58,7 +59,7 @@ def folder_of(reference: Any) -> Path:
     """
     path = expanded(reference) if isinstance(reference, str | Path) else None
     if path is None or not path.is_dir():
-        raise UserError(f"--reference {reference}: no such folder")
+        raise UserError(f"--reference {typed(reference)}: no such folder")
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selftaught._words import typed
 from selftaught.data import Source, open_source
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
@@ -75,10 +76,12 @@ def _others(bench: Bench) -> dict[str, Method]:
     init, reference = bench.own.init, bench.options.reference
     if reference is not None:
         if not isinstance(reference, str | Path) or not Layout(reference).config.exists():
-            raise UserError(f"--reference {reference}: no run; give the folder of one trained without these samples")
+            raise UserError(
+                f"--reference {typed(reference)}: no run; give the folder of one trained without these samples"
+            )
         found["retrained"] = load(reference).method
         if found["retrained"].classes != bench.method.classes:
-            raise UserError(f"--reference {reference}: a run of other classes")
+            raise UserError(f"--reference {typed(reference)}: a run of other classes")
     if init and bench.baselines:
         if Layout(init).weights.exists():
             found["original"] = load(init).method
