@@ -83,7 +83,8 @@ class Image(Output):
         are clean. One whose output has another size says by ``simplest(input)`` what to compare it with, and one with
         customs of its own by ``judged() -> options of evaluation.restoration``; one that ``erases_text`` is judged by
         what a text detector still finds, too. Of one with several answers, which it gives by ``candidates(images)``,
-        each is judged as well.
+        each is judged as well. What ``degraded`` makes in other ``strengths`` (name -> its options) is judged by PSNR
+        and SSIM besides: ``psnr_gain_16``.
         """
         known: tuple[str, ...] = ("restoration", "heads") if hasattr(bench.method, "candidates") else ("restoration",)
         known += ("residual-text",) if getattr(bench.method, "erases_text", False) else ()
@@ -103,6 +104,8 @@ class Image(Output):
             kind: restoration([getattr(row, kind) for row in rows], clean, data_range=1.0, names=names, **options)
             for kind in ("this", "raw")
         }
+        if getattr(method, "strengths", {}) and _made_here(bench):
+            result = _in_other_strengths(bench, rows, result, options | {"lpips": "off"})
         result = {kind: one.noted(_left_out(lost)) for kind, one in result.items()}
         found = {"restoration": result}
         several = [row.answers for row in rows if row.answers is not None]
@@ -279,6 +282,33 @@ def _residual_text(bench: Bench, rows: list[Row]) -> dict[str, dict[str, evaluat
         for kind in ("this", "raw")
     }
     return {"residual-text": result}
+
+
+def _made_here(bench: Bench) -> bool:
+    """Whether the data are clean, and the method degrades them."""
+    method: Any = bench.method
+    source = open_source(bench.data, modality="image", split="all")
+    paired = getattr(method, "pair_fields", ())
+    known = bool(bench.settings.noise) or (paired and set(paired) <= set(source.fields))
+    return bench.clean is None and not known and hasattr(method, "degraded")
+
+
+def _in_other_strengths(
+    bench: Bench, rows: list[Row], result: dict[str, evaluation.Result], options: dict[str, Any]
+) -> dict[str, evaluation.Result]:
+    """The same results with PSNR and SSIM of the same pictures, degraded less or more."""
+    method: Any = bench.method
+    for name, strength in method.strengths.items():
+        bench.say(f"restoring at {name}")
+        others = []
+        for row in rows:
+            image, target, *rest = method.degraded(row.clean, **strength)
+            others.append(restored_row(method, row.name, image, target, rest[0] if rest else {}))
+        for kind, one in result.items():
+            made = restoration([getattr(r, kind) for r in others], [r.clean for r in others], data_range=1.0, **options)
+            more = {f"{key}_{name.replace(' ', '_')}": made[key] for key in ("psnr", "ssim")}
+            result = result | {kind: dataclasses.replace(one, numbers=dict(one.numbers) | more)}
+    return result
 
 
 def _left_out(lost: Skipped) -> str:
