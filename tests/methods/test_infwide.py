@@ -77,7 +77,7 @@ def test_a_higher_gain_is_noisier_with_the_same_kernel() -> None:
     clean = np.random.default_rng(0).random((9, 10, 3)).repeat(8, 0).repeat(8, 1).astype(np.float32)
     made = [method.degraded(clean, **strength) for strength in ({"gain": 4.0}, {}, {"gain": 16.0})]
     errors = [float(np.square(one[0] - made[0][1]).mean()) for one in made]
-    assert errors[0] < 0.8 * errors[1] < 0.6 * errors[2]
+    assert 1.2 * errors[0] < errors[1] < errors[2] / 1.2
     assert all(torch.equal(one[2]["kernel"], made[0][2]["kernel"]) for one in made)
 
 
