@@ -1,12 +1,13 @@
 """Restoring large pictures in tiles: against the network on one large tensor, and the memory that an 8K picture takes.
 
-    python benchmarks/speed/tiles.py [--row speed] [--method c-bsn] [--side 1024] [--rounds 3]
+    python benchmarks/speed/tiles.py [--row speed] [--method multi-output-deblur rrformer] [--side 2048] [--rounds 3]
     python benchmarks/speed/tiles.py --row memory
 
-Thousands of pixels per second of one system's laptop form: in the tiles that ``apply`` makes, and on the whole picture
-as one tensor, for who has the memory. The tiles may be no slower than 85 % of the whole. The row of memory is a process
-of its own that applies the run to a picture of 7680 x 4320 (minutes), and one for 64 x 64: the largest size of each,
-which may be 3 GiB. A row that is not measured now is kept from an earlier run.
+Thousands of pixels per second of systems' laptop forms: in the tiles that ``apply`` makes, and on the whole picture
+as one tensor, for who has the memory. The tiles may be no slower than 85 % of the whole. Their largest side is told;
+a picture must be larger than that to be cut. The row of memory is a process of its own that applies the run to a
+picture of 7680 x 4320 (minutes), and one for 64 x 64: the largest size of each, which may be 3 GiB. Rows that are not
+measured now are kept from an earlier run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from common import compared, machine, rounds, show, store, stored
 from skimage import data as photographs
 
 import selftaught
+from selftaught.run.outputs._tiles import fitting_tile
 from selftaught.run.outputs.image import restore
+
+METHODS = ("multi-output-deblur", "c-bsn", "rrformer", "text-erasing", "srresnet")
 
 EIGHT_K = (4320, 7680)
 MEASURED = """
@@ -63,6 +67,7 @@ def speed(run: Any, side: int, count: int) -> dict[str, Any]:
     image = picture(side, side).astype(np.float32) / 255
     x = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
     network = method.deliverable()
+    tile = fitting_tile(method, network, x)
 
     def timed(work: Any) -> float:
         began = time.perf_counter()
@@ -78,8 +83,8 @@ def speed(run: Any, side: int, count: int) -> dict[str, Any]:
         "the network on one tensor": lambda: timed(whole),
     }
     found = compared(rounds(contenders, count), "tiles")
-    show("tiles", found, "kpx/s")
-    return found
+    show(f"{method.slug}, tiles of {tile} at most", found, "kpx/s")
+    return {"largest tile": tile} | found
 
 
 def memory(run: Path, root: Path) -> dict[str, float]:
@@ -98,8 +103,8 @@ def memory(run: Path, root: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--row", choices=("speed", "memory", "both"), default="both")
-    parser.add_argument("--method", default="c-bsn", help="a system of images, such as multi-output-deblur")
-    parser.add_argument("--side", type=int, default=1024, help="of the picture that is timed")
+    parser.add_argument("--method", nargs="+", default=METHODS, help="systems of images")
+    parser.add_argument("--side", type=int, default=2048, help="of the picture that is timed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--make", nargs=3, metavar=("FOLDER", "HEIGHT", "WIDTH"), help="only write such a picture")
@@ -109,18 +114,20 @@ def main() -> None:
         return
     torch.set_num_threads(options.threads)
     result: dict[str, Any] = stored("tiles") | {"machine": machine()}
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        run = selftaught.train(
-            options.method, "photos:whole", out=str(root / "run"), preset="laptop", steps=1, quiet=True, workers=0,
-            loggers=["none"], knn_every=0.0,
-        )  # fmt: skip
-        if options.row != "memory":
-            work = f"laptop network on {options.side} x {options.side}, thousands of pixels a second"
-            found = {"work": work, "machine": machine()} | speed(run, options.side, options.rounds)
-            result["speed"] = result.get("speed", {}) | {options.method: found}
-        if options.row != "speed":
-            result["peak GiB"] = {"method": options.method} | memory(root / "run", root)
+    result["speed"], result["peak GiB"] = dict(result.get("speed", {})), dict(result.get("peak GiB", {}))
+    for slug in options.method:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            run = selftaught.train(
+                slug, "photos:whole", out=str(root / "run"), preset="laptop", steps=1, quiet=True, workers=0,
+                loggers=["none"], knn_every=0.0,
+            )  # fmt: skip
+            if options.row != "memory":
+                work = f"laptop network on {options.side} x {options.side}, thousands of pixels a second"
+                found = {"work": work, "machine": machine()} | speed(run, options.side, options.rounds)
+                result["speed"][slug] = found
+            if options.row != "speed":
+                result["peak GiB"][slug] = memory(root / "run", root)
     store("tiles", result)
 
 

@@ -70,6 +70,17 @@ def test_gradients_are_clamped_and_the_denoiser_can_stop() -> None:
     optimiser.step()
 
 
+def test_a_higher_gain_is_noisier_with_the_same_kernel() -> None:
+    method = methods.InfWide(**TINY)
+    assert method.strengths == {"gain 4": {"gain": 4.0}, "gain 16": {"gain": 16.0}}
+    assert methods.InfWide(**TINY, noise_model="gaussian").strengths == {}
+    clean = np.random.default_rng(0).random((9, 10, 3)).repeat(8, 0).repeat(8, 1).astype(np.float32)
+    made = [method.degraded(clean, **strength) for strength in ({"gain": 4.0}, {}, {"gain": 16.0})]
+    errors = [float(np.square(one[0] - made[0][1]).mean()) for one in made]
+    assert 1.2 * errors[0] < errors[1] < errors[2] / 1.2
+    assert all(torch.equal(one[2]["kernel"], made[0][2]["kernel"]) for one in made)
+
+
 def test_kernels_from_files(tmp_path: Path) -> None:
     kernel = np.outer([1, 2, 1], [0, 1, 1]) / 8
     np.savetxt(tmp_path / "k.txt", 5 * kernel)
@@ -116,6 +127,7 @@ def test_a_run_applies_with_kernels_beside_for_all_or_in_pairs(tmp_path: Path) -
     assert np.array_equal(one, other)  # type: ignore[arg-type]
     found = run.evaluate(limit=1)["restoration"]
     assert found["this"]["psnr"].mean > 5
+    assert found["this"]["psnr_gain_4"].mean > found["this"]["psnr_gain_16"].mean > 5
 
 
 def test_triples_of_ones_own_train_and_a_kernel_for_all_is_kept(tmp_path: Path) -> None:

@@ -127,6 +127,15 @@ def test_the_chosen_head_or_the_mean() -> None:
     x = torch.rand(1, 1, 4, 4)
     torch.testing.assert_close(HeadChoice(Fixed(), 1)(x), x / 4)
     torch.testing.assert_close(HeadChoice(Fixed(), -1)(x), (x * 3.75 / 3).clamp(0, 1))
+    nets = NAFNet(3, width=4, encoder=(1,), decoder=(1,), heads=3), Restormer(3, width=8, blocks=(1, 1, 1, 1), heads=3)
+    image = torch.rand(1, 3, 13, 18)
+    for net in (*nets, NAFNet(3, width=4, encoder=(1,), decoder=(1,), heads=3, combine=False)):
+        with torch.no_grad():
+            every = net.eval()(image)
+            assert (every[:, 1:] - every[:, :-1]).abs().max() > 1e-4
+            for number in (0, 2, every.shape[1] - 1):
+                torch.testing.assert_close(HeadChoice(net, number)(image), every[:, number].clamp(0, 1))
+            torch.testing.assert_close(HeadChoice(net, -1)(image), every.mean(1).clamp(0, 1))
     large = torch.rand(1, 1, 40, 300)
     choice = HeadChoice(Fixed(), 2, context=4)
     torch.testing.assert_close(choice(large, tile=32), choice(large))

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from selftaught import UserError, evaluation
-from selftaught.data import open_source
+from selftaught.data import holds_videos, open_source
 from selftaught.engine.method import Method
 from selftaught.run import outputs
-from selftaught.run.applying import Job, own_options
+from selftaught.run.applying import Job, open_input, own_options
 from selftaught.run.bench import Bench, Options
 from selftaught.run.outputs.clip import restored_clip, restored_frames
 from selftaught.run_settings import Settings
@@ -142,6 +142,53 @@ def test_frames_keep_their_names_and_depth_and_videos_turn_into_frames(films: Pa
     assert len(list((tmp_path / "pictures" / "mute").glob("*.png"))) == 5
     with pytest.raises(UserError, match="video or frames"):
         own_options({"into": "gif"}, outputs.of("clip").takes, method.slug)
+
+
+class Larger(Method):
+    """A method of pictures: twice the size, darker; a film of one frame and one of many must come out alike."""
+
+    slug, output, pixels, modalities = "larger", "image", "float32", ("image",)
+
+    def deliverable(self) -> nn.Module:
+        class Twice(nn.Module):
+            scale, receptive_radius = 2, 0
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return nn.functional.interpolate(x, scale_factor=2) / 2
+
+        return Twice()
+
+
+def test_a_restorer_of_pictures_takes_a_video_frame_by_frame(films: Path, tmp_path: Path) -> None:
+    method = Larger(channels=3).eval()
+    source = open_input(str(films), method, videos=True)
+    assert source.modality == "clip"
+    assert int(outputs.of("image").apply(Job(method, source, tmp_path / "out", given=str(films)))) == 2
+    made = open_source(str(tmp_path / "out"), modality="clip", split="all")
+    for i, name in enumerate(source.names):
+        k = list(made.names).index(name)
+        before, after = source.read(i), made.read(k)
+        assert after.shape == (len(before), 2 * before.shape[1], 2 * before.shape[2], 3)
+        assert np.abs(np.subtract(made.times(k), source.times(i))).max() < 1.1e-3  # type: ignore[arg-type]
+        wanted = before.repeat(2, 1).repeat(2, 2).astype(np.float64) / 2
+        assert np.abs(after - wanted).mean() < 2
+    assert packets(tmp_path / "out" / "a" / "loud.mp4") == packets(films / "a" / "loud.mp4") != []
+    film = open_input(str(films / "mute.mkv"), method, videos=True)
+    outputs.of("image").apply(Job(method, film, tmp_path / "pictures", options={"apply into": "frames"}))
+    assert len(list((tmp_path / "pictures" / "mute").glob("*.png"))) == 5
+
+
+def test_what_is_taken_for_videos(films: Path, tmp_path: Path) -> None:
+    loud = str(films / "a" / "loud.mp4")
+    for videos in (str(films), loud, f"{loud}?fps=10", [loud, str(films / "mute.mkv")], f"{films}/*.mkv", "pans"):
+        assert holds_videos(videos), videos
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    cv2.imwrite(str(tmp_path / "cover.png"), np.zeros((8, 8, 3), np.uint8))
+    for other in (str(tmp_path), str(tmp_path / "cover.png"), f"{tmp_path}/*", "photos", [loud, "photos"], frames()):
+        assert not holds_videos(other)
+    assert holds_videos(f"frames:{tmp_path}")
+    with pytest.raises(UserError, match="holds clip samples, not image"):
+        open_input(loud, Larger(channels=3))
 
 
 def test_chunks_and_tiles_change_nothing(tmp_path: Path) -> None:

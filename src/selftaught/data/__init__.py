@@ -14,7 +14,7 @@ from selftaught.data.fields import Field
 from selftaught.data.kinds import KINDS, Camera, Kind, kind_of
 from selftaught.data.mapped import cache_folder
 from selftaught.data.metadata import LOCATIONS, METADATA, Metadata, read_metadata
-from selftaught.data.opening import open_source
+from selftaught.data.opening import holds_videos, open_source
 from selftaught.data.packed_clips import PackedClips
 from selftaught.data.pixels import Scale, ValueRange, as_uint8, from_unit, of_depth, to_unit
 from selftaught.data.source import Modality, Source, Subset, require_labels
@@ -55,6 +55,7 @@ __all__ = [
     "decode",
     "fetch",
     "from_unit",
+    "holds_videos",
     "kind_of",
     "list_embedded",
     "of_depth",

@@ -18,8 +18,9 @@ from selftaught.data.combining import Captioned, Concat, Mapped, Pairs
 from selftaught.data.combining.captioned import TEXT
 from selftaught.data.combining.mapped import Adopt
 from selftaught.data.corrections import corrected, read_corrections
+from selftaught.data.decoding import IMAGE_SUFFIXES
 from selftaught.data.embedded import EMBEDDED_NAMES, embedded_builder, embedded_modality
-from selftaught.data.files import globbed
+from selftaught.data.files import globbed, holds_any
 from selftaught.data.formats import FORMATS, Build
 from selftaught.data.imbalance import long_tail
 from selftaught.data.kinds import KINDS, kind_of
@@ -115,6 +116,32 @@ def open_source(
         chosen = chosen if imbalance is None else long_tail(chosen, imbalance, seed)
         chosen = chosen if wrong is None else mislabelled(chosen, str(wrong), seed)
     return chosen if corrections is None else _corrected(chosen, source, str(corrections))
+
+
+def holds_videos(spec: Any) -> bool:
+    """Whether a source of any kind is clips and nothing else: videos, a folder of them without pictures beside them,
+    ``frames:FOLDER``. A folder of pictures could be one of frames; it is none here.
+    """
+    if isinstance(spec, Source):
+        return spec.modality == "clip"
+    if isinstance(spec, str) and len(parts := several(spec)) > 1:
+        spec = parts
+    if isinstance(spec, list | tuple):
+        return bool(spec) and all(holds_videos(one) for one in spec)
+    if not isinstance(spec, str | Path):
+        return False
+    where = parse(str(spec))[0]
+    formats = [f for f in FORMATS if f.kind == "clip"]
+    if any(f.scheme and where.startswith(f"{f.scheme}:") for f in formats):
+        return True
+    name = where.removeprefix("embedded:")
+    if name in EMBEDDED_NAMES and (name != where or not Path(where).exists()):
+        return embedded_modality(name) == "clip"
+    path, suffixes = expanded(where), tuple(s for f in formats if f.file for s in f.suffixes)
+    if path.is_dir():
+        return holds_any(path, suffixes) and not holds_any(path, IMAGE_SUFFIXES)
+    found = globbed(str(path)) if glob.has_magic(where) and not path.exists() else [where]
+    return bool(found) and all(one.lower().endswith(suffixes) for one in found)
 
 
 def _corrected(chosen: Source, whole: Source, table: str) -> Source:

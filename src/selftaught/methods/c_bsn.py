@@ -163,9 +163,9 @@ class Denoiser(nn.Module):
             x = self.network((part - each[0]) / each[1], blind=self.blind)
             return objectives.denormalise_patch(x, *each).clamp(0, 1)
 
-        if tile and max(phases.shape[-2:]) > tile:
+        if tile and max(phases.shape[-2:]) > (side := tile // self.stride):
             radius = self.network.receptive_radius()
-            phases = networks.tiled(restored, phases, tile=max(tile, 4 * radius), overlap=radius, grid=1)
+            phases = networks.tiled(restored, phases, tile=max(side, 4 * radius), overlap=radius, grid=1)
         else:
             phases = restored(phases)
         y = phases if self.stride == 1 else objectives.b2s(phases, self.stride)

@@ -39,6 +39,8 @@ from selftaught.views import (
 __all__ = ["InfWide"]
 
 SHARP, CLEAN, BLURRED, KERNEL = "sharp", "clean", "blurred", "kernel"
+_GAINS = (4, 8, 16)
+"""Gains of the camera that the paper judges at."""
 
 
 @dataclass
@@ -274,14 +276,26 @@ class InfWide(Method):
             )
         return {}
 
-    def degraded(self, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Tensor]]:
-        """A sharp picture (H, W, C) in [0, 1] blurred and noisy, as its pixels decide by chance; itself; its kernel."""
+    @property
+    def strengths(self) -> dict[str, dict[str, Any]]:
+        """The gains that the paper reports, besides the one of the test."""
+        if self.config.noise_model == "gaussian":
+            return {}
+        return {f"gain {gain}": {"gain": float(gain)} for gain in _GAINS if gain != self.config.test_gain}
+
+    def degraded(
+        self, clean: np.ndarray, *, gain: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Tensor]]:
+        """A sharp picture (H, W, C) in [0, 1] blurred and noisy, as its pixels decide by chance; itself; its kernel.
+
+        ``gain`` takes the place of ``--test-gain``.
+        """
         c = self.config
         if min(clean.shape[:2]) <= c.kernel_size:
             raise SampleError("image", f"{clean.shape[1]} x {clean.shape[0]} pixels: smaller than the kernel")
         rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(clean.tobytes(), digest_size=6).digest(), "big"))
         kernel: np.ndarray
-        blur, camera = Pipeline((self.blur(),)), self.camera(c.test_gain)
+        blur, camera = Pipeline((self.blur(),)), self.camera(gain or c.test_gain)
         facts: dict[str, Any] = {}
         params = blur.sample(rng, *clean.shape[:2])
         clear = render(clean, blur, params, facts=facts)

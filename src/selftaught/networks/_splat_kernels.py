@@ -9,18 +9,15 @@ Numba takes a moment to be imported, and only an extra brings it: import this mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from selftaught.errors import require
+from selftaught._compiling import compiled
 from selftaught.networks._splat_tiles import HIGHEST, LOWEST
 
 __all__ = ["FIELDS", "TILE", "blended", "blended_back", "listed", "projected", "projected_back"]
-
-numba: Any = require("numba", "kernels")
 
 TILE = 8
 """Side of a tile: a few registers of pixels, so that sums over them cost little beside the pixels."""
@@ -44,18 +41,8 @@ _p0, _p1, _p2, _p3, _p4, _p5, _p6 = _fit.convert(kind=np.polynomial.Polynomial).
 Array = NDArray[Any]
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Compiled at its first call and kept beside the source or in the user's cache, if either can be written."""
-    fast = {"reassoc", "contract", "arcp", "nsz"}  # what isn't a number stays none
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:
-        return numba.njit(**options)(function)
-
-
 # ---- compiled ----------------------------------------------------------------------------------------
-@_compiled
+@compiled
 def _alphas(table: Array, g: Any, left: Any, top: Any, work: Array) -> Any:
     """Write alpha of a tile's pixels by one Gaussian; their sum."""
     x, y = table[g, 0] - left, table[g, 1] - top
@@ -77,7 +64,7 @@ def _alphas(table: Array, g: Any, left: Any, top: Any, work: Array) -> Any:
     return total
 
 
-@_compiled
+@compiled
 def blended(
     table: Array, starts: Array, listed: Array, background: Array, first: int, last: int, columns: int, image: Array
 ) -> None:
@@ -111,7 +98,7 @@ def blended(
                 image[features, top + y, left + x] = light
 
 
-@_compiled
+@compiled
 def blended_back(
     table: Array, starts: Array, listed: Array, background: Array, first: int, last: int, columns: int,
     wanted: Array, made: Array,
@@ -182,7 +169,7 @@ def blended_back(
             made[g, 5] += m0
 
 
-@_compiled
+@compiled
 def listed(spans: Array, order: Array, columns: int, tiles: int) -> tuple[Array, Array]:
     """For every tile what touches it, in this order: where its list starts (tiles + 1,), and all lists in one."""
     starts = np.zeros(tiles + 1, np.int64)
@@ -201,7 +188,7 @@ def listed(spans: Array, order: Array, columns: int, tiles: int) -> tuple[Array,
     return starts, found
 
 
-@_compiled
+@compiled
 def _turned(quaternions: Array, g: Any, turn: Array) -> Any:
     """Write the rotation (3, 3) of a quaternion of any length; its length."""
     w, x, y, z = quaternions[g, 0], quaternions[g, 1], quaternions[g, 2], quaternions[g, 3]
@@ -215,7 +202,7 @@ def _turned(quaternions: Array, g: Any, turn: Array) -> Any:
     return length
 
 
-@_compiled
+@compiled
 def _seen(means: Array, g: Any, camera: Array, pose: Array, turn: Array, jacobian: Array, half: Array) -> Any:
     """Write J W_R (2, 3) and J W_R R(q) (2, 3); the place in the camera's axes, and X / Z and Y / Z as J has them."""
     x, y, z = pose[0, 3], pose[1, 3], pose[2, 3]
@@ -233,7 +220,7 @@ def _seen(means: Array, g: Any, camera: Array, pose: Array, turn: Array, jacobia
     return x, y, z, across, down
 
 
-@_compiled
+@compiled
 def projected(
     means: Array, quaternions: Array, scales: Array, opacities: Array, colours: Array, camera: Array, pose: Array,
     first: int, last: int, grid: tuple[int, int], table: Array, spans: Array,
@@ -268,7 +255,7 @@ def projected(
                 spans[g, 2 + axis] = min(int(np.floor((middle + margin) / TILE)) + 1, most)
 
 
-@_compiled
+@compiled
 def projected_back(
     means: Array, quaternions: Array, scales: Array, opacities: Array, camera: Array, pose: Array, first: int,
     last: int, table: Array, spans: Array, of_table: Array, of_means: Array, of_quaternions: Array, of_scales: Array,

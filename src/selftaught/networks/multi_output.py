@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
 from selftaught.networks.tiling import tiled
 
-__all__ = ["HeadChoice", "add_heads", "combined_count", "combined_heads", "head_pairs"]
+__all__ = [
+    "HeadChoice",
+    "add_heads",
+    "combined_count",
+    "combined_heads",
+    "head_pairs",
+    "head_weights",
+    "mixed_heads",
+]
 
 
 def head_pairs(heads: int) -> list[tuple[int, int]]:
@@ -56,11 +66,35 @@ def add_heads(image: Tensor, residuals: Tensor, *, combine: bool = True) -> Tens
     return image[:, None] + (combined_heads(residuals) if combine else residuals)
 
 
+def head_weights(heads: int, choice: Tensor, *, combine: bool = True) -> Tensor:
+    """What each of K stored heads counts in one output, (K,): head ``choice`` of all (:func:`combined_heads` where
+    they are combined), or below 0 the mean of all.
+
+    >>> head_weights(3, torch.tensor(1)).tolist()
+    [0.5, 0.5, 0.0]
+    """
+    every = torch.eye(heads, device=choice.device)
+    every = combined_heads(every.T[None])[0] if combine else every
+    chosen = every.index_select(0, choice.clamp_min(0).reshape(1))[0]
+    return torch.where(choice < 0, every.mean(0), chosen)
+
+
+def mixed_heads(image: Tensor, residuals: Tensor, weights: Tensor) -> Tensor:
+    """One image (N, C, H, W): the mean of residual heads (N, K, C, H, W) by weights (K,), on the image itself."""
+    return image + (residuals * weights.to(residuals.dtype).reshape(-1, 1, 1, 1)).sum(1)
+
+
+@runtime_checkable
+class _Mixing(Protocol):
+    def mixed(self, image: Tensor, choice: Tensor) -> Tensor: ...
+
+
 class HeadChoice(nn.Module):
     """One image of the heads of a network, clipped to [0, 1].
 
     Args:
-        network: (N, C, H, W) to (N, heads, C, H, W).
+        network: (N, C, H, W) to (N, heads, C, H, W). One that mixes its heads by itself, ``mixed(image, choice)``, does
+            so, which saves the images of all others.
         choice: number of the head, -1 for their mean.
         context: pixels that tiles of large images overlap by.
     """
@@ -79,6 +113,8 @@ class HeadChoice(nn.Module):
         return self._one(image)
 
     def _one(self, image: Tensor) -> Tensor:
+        if isinstance(self.network, _Mixing):
+            return self.network.mixed(image, self.choice).clamp(0, 1)
         made = self.network(image)
         chosen = made.index_select(1, self.choice.clamp_min(0).reshape(1))[:, 0]
         return torch.where(self.choice < 0, made.mean(1), chosen).clamp(0, 1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught.errors import UserError
-from selftaught.networks.multi_output import add_heads
+from selftaught.networks.multi_output import add_heads, head_weights, mixed_heads
 
 __all__ = ["LocalAverage", "NAFBlock", "NAFNet", "PixelNorm", "SimpleGate"]
 
@@ -64,13 +64,17 @@ class LocalAverage(nn.Module):
         height, width = x.shape[-2:]
         if self.training or not self.window or (height <= self.window and width <= self.window):
             return x.mean((2, 3), keepdim=True)
-        tall, wide = min(self.window, height), min(self.window, width)
-        sums = F.pad(x.double().cumsum(2).cumsum(3), (1, 0, 1, 0))
-        inner = sums[:, :, tall:, wide:] - sums[:, :, :-tall, wide:] - sums[:, :, tall:, :-wide]
-        means = ((inner + sums[:, :, :-tall, :-wide]) / (tall * wide)).to(x.dtype)
+        means = _running_mean(_running_mean(x, 2, min(self.window, height)), 3, min(self.window, width))
         down, right = height - means.shape[2], width - means.shape[3]
         edges = (right // 2, right - right // 2, down // 2, down - down // 2)
         return F.pad(means, edges, mode="replicate")
+
+
+def _running_mean(x: Tensor, axis: int, window: int) -> Tensor:
+    """Means of ``window`` neighbours along an axis, (.., n - window + 1, ..)."""
+    sums = F.pad(x, (0, 0, 1, 0) if axis == 2 else (1, 0)).cumsum(axis)
+    count = x.shape[axis] - window + 1
+    return (sums.narrow(axis, window, count) - sums.narrow(axis, 0, count)) / window
 
 
 class NAFBlock(nn.Module):
@@ -184,10 +188,18 @@ class NAFNet(nn.Module):
 
     def forward(self, blurred: Tensor) -> Tensor:
         """(N, C, H, W) of any size to the images of all heads, (N, heads, C, H, W)."""
+        return add_heads(blurred, self._cropped(blurred), combine=self.combine)
+
+    def mixed(self, blurred: Tensor, choice: Tensor) -> Tensor:
+        """The image (N, C, H, W) of one head by its number, or below 0 the mean of all."""
+        weights = head_weights(self.heads, choice, combine=self.combine)
+        return mixed_heads(blurred, self._cropped(blurred), weights)
+
+    def _cropped(self, blurred: Tensor) -> Tensor:
+        """The residuals of an image of any size."""
         height, width = blurred.shape[-2:]
         padded = F.pad(blurred, (0, (-width) % self.multiple, 0, (-height) % self.multiple))
-        residuals = self.residuals(padded)[..., :height, :width]
-        return add_heads(blurred, residuals, combine=self.combine)
+        return self.residuals(padded)[..., :height, :width]
 
 
 def _set_window(blocks: Any, window: int) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught.errors import UserError
-from selftaught.networks.multi_output import add_heads
+from selftaught.networks.multi_output import add_heads, head_weights, mixed_heads
 from selftaught.networks.nafnet import PixelNorm
 
 __all__ = ["ChannelAttention", "GatedFeedForward", "Restormer", "RestormerBlock"]
@@ -156,6 +156,15 @@ class Restormer(nn.Module):
 
     def forward(self, blurred: Tensor) -> Tensor:
         """(N, C, H, W) of any size to the images of all heads, (N, heads, C, H, W)."""
+        return add_heads(blurred, self._cropped(blurred), combine=self.combine)
+
+    def mixed(self, blurred: Tensor, choice: Tensor) -> Tensor:
+        """The image (N, C, H, W) of one head by its number, or below 0 the mean of all."""
+        weights = head_weights(self.heads, choice, combine=self.combine)
+        return mixed_heads(blurred, self._cropped(blurred), weights)
+
+    def _cropped(self, blurred: Tensor) -> Tensor:
+        """The residuals of an image of any size."""
         height, width = blurred.shape[-2:]
         x = F.pad(blurred, (0, (-width) % 8, 0, (-height) % 8), mode="replicate")
-        return add_heads(blurred, self.residuals(x)[..., :height, :width], combine=self.combine)
+        return self.residuals(x)[..., :height, :width]

@@ -49,14 +49,18 @@ class TextEraser(nn.Module):
         if self.compose == "boxes" and boxes is None:
             raise UserError("compose boxes: give the boxes of the text, or use compose mask")
         height, width = image.shape[2:]
-        around = (0, -width % self.network.multiple, 0, -height % self.network.multiple)
-        x = F.pad(image, around, mode="replicate")
+        x = F.pad(image, (0, self._more(width), 0, self._more(height)), mode="replicate")
         found = tiled(self._both, x, tile=_side(tile), overlap=_OVERLAP) if _large(x, tile) else self._both(x)
         found = found[..., :height, :width]
         made, text = found[:, :-1].clamp(0, 1), found[:, -1:]
         if boxes is not None:
             return torch.where(boxes > 0, made, image)
         return made if self.compose == "none" else torch.where(text >= self.threshold, made, image)
+
+    def _more(self, side: int) -> int:
+        """Pixels up to the next multiple of the network's grid; so written that torch.export sees it is a multiple."""
+        multiple = self.network.multiple
+        return (side + multiple - 1) // multiple * multiple - side
 
     def _both(self, x: Tensor) -> Tensor:
         """The result and the probability of text, (N, C + 1, H, W)."""

@@ -397,7 +397,7 @@ class Run:
         out: str | Path,
         *,
         workers: int = -1,
-        tile: int = 512,
+        tile: int | None = None,
         overwrite: bool = False,
         adapt: bool | str = False,
         progress: Callable[[int], None] = lambda done: None,
@@ -411,7 +411,8 @@ class Run:
             data: samples; any source.
             out: file or folder to write.
             workers: loader processes; -1 chooses.
-            tile: largest side of an image that is restored in one piece.
+            tile: largest side of an image that is restored in one piece, 0 for any size; None: as memory allows, of
+                videos 512.
             overwrite: replace what another run, or this one from other data, wrote to ``out``.
             adapt: let the method adapt to the data first (test-time adaptation); "set" to all samples together, "video"
                 to each. The run itself stays as it is.
@@ -428,7 +429,7 @@ class Run:
         """
         method = self._facing(self.method, data)
         how = applying.own_options(how, {**self.output.takes, **method.applied_with}, method.slug)
-        source = applying.open_input(data, method)
+        source = applying.open_input(data, method, videos=self.output.frame_by_frame)
         key = applying.weights_digest(method)
         if adapt:
             method = self._facing(self._load(), data)

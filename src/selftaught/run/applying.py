@@ -18,7 +18,7 @@ import torch
 from selftaught._csv import csv_bytes
 from selftaught._paths import expanded
 from selftaught._words import typed
-from selftaught.data import Source, open_source
+from selftaught.data import Source, holds_videos, open_source
 from selftaught.data.spec import several
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
@@ -84,7 +84,7 @@ class Job:
         given: the input as the user named it, to keep it from being overwritten.
         overwrite: whether what another run wrote to ``out`` may be replaced.
         workers: loader processes; -1 chooses.
-        tile: largest side of an image that is restored in one piece.
+        tile: largest side of an image that is restored in one piece; 0: any; None: as memory allows.
         say: called with the number of samples done so far.
     """
 
@@ -98,7 +98,7 @@ class Job:
     given: Any = None
     overwrite: bool = False
     workers: int = -1
-    tile: int = 512
+    tile: int | None = None
     say: Progress = lambda done: None
 
     @property
@@ -119,13 +119,19 @@ class Job:
         }
 
 
-def open_input(spec: Any, method: Method) -> Source:
+def open_input(spec: Any, method: Method, *, videos: bool = False) -> Source:
     """The samples to apply a run to, checked against what it was trained on.
+
+    Args:
+        spec: any source.
+        method: of the run.
+        videos: a method of images takes clips as well, where these are all that is there.
 
     Raises:
         UserError: other channels than the run's (see `features.check_channels`).
     """
-    source = open_source(spec, modality=method.modality, split="all")
+    clips = videos and method.modality == "image" and holds_videos(spec)
+    source = open_source(spec, modality="clip" if clips else method.modality, split="all")
     check_channels(method, source)
     return source
 

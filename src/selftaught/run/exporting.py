@@ -158,6 +158,9 @@ def _onnx(module: nn.Module, card: dict[str, Any], out: Path, x: Tensor, free: d
         if not error < _TOLERANCE:
             raise UserError(f"{out}: ONNX output differs from the model's by {error:.1e}; use --format safetensors")
         part.replace(out)
+    except torch.onnx.errors.OnnxExporterError as error:
+        why = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f"--format onnx: PyTorch can't trace {card['method']} ({why}); use safetensors") from error
     except OSError as error:
         raise UserError(f"{out}: can't be written ({error.strerror or error}); make room") from error
     finally:

@@ -7,7 +7,7 @@ import os
 import sys
 
 from selftaught.catalog import applied_with
-from selftaught.catalog.rules import Count, Workers
+from selftaught.catalog.rules import Natural, Workers
 from selftaught.cli._command import Command
 from selftaught.cli.options import add_partial, checked
 
@@ -19,7 +19,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
         "--out", required=True, help="a .parquet, .csv or .npy file; for images and videos a folder, or a file for one"
     )
     checked(sub, "--workers", Workers, "loader processes; -1 chooses", default=-1)
-    checked(sub, "--tile", Count, "largest side restored in one piece (default 512)", default=512)
+    told = "largest side restored in one piece, 0 for any (default: as memory allows; videos 512)"
+    checked(sub, "--tile", Natural, told, default=None)
     sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
     for name, told in applied_with().items():
         sub.add_argument(f"--{name}", **told)

@@ -69,6 +69,7 @@ class Output:
     Attributes:
         hint: the option that an evaluation needs to say how good the model is.
         headlines: (protocol, number, its name), the first that was measured is the run's summary.
+        frame_by_frame: whether ``apply`` of a method of images takes videos, too.
         classifies: whether the prediction is logits of the classes of the training data.
         takes: options of ``apply`` that this kind has besides those of all, and for each what argparse is told of it
             (``help``, ``choices``, ``action``); a literal, so that the command line can read it without loading torch.
@@ -76,6 +77,7 @@ class Output:
 
     hint: ClassVar[str] = "--data LABELLED"
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = ()
+    frame_by_frame: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
     takes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 

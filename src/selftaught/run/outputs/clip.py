@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from selftaught import evaluation
 from selftaught._words import plural
-from selftaught.data import Source, from_unit, open_source, to_unit
+from selftaught.data import Source, open_source, to_unit
 from selftaught.data.pixels import conform
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
@@ -23,11 +22,8 @@ from selftaught.networks import tiled
 from selftaught.report import images as pictures
 from selftaught.run.applying import Applied, Job, Skipped, adapt
 from selftaught.run.features import check_channels
-from selftaught.run.layout import write_json
-from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
-from selftaught.run.outputs._pictures import write_image
-from selftaught.run.outputs._video import VIDEO_FORMS, write_video
+from selftaught.run.outputs._films import INTO, named, write_clips
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
@@ -36,7 +32,7 @@ __all__ = ["Clip", "Row", "restored_clip", "restored_frames", "restored_row"]
 
 _CHUNK, _REACH, _OVERLAP = 12, 2, 32
 _JUDGED, _SHOWN = 16, 6
-_RATE = 25.0
+_TILE = 512
 
 
 class Clip(Output):
@@ -53,33 +49,19 @@ class Clip(Output):
 
     hint: ClassVar[str] = "--clean FOLDER of videos"
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = (("restoration", "psnr", "PSNR"),)
-    takes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "into": {"choices": ("video", "frames"), "help": "clips: write videos, or a folder of frames for each"},
-    }
+    takes: ClassVar[Mapping[str, Mapping[str, Any]]] = INTO
 
     def apply(self, job: Job) -> Applied:
         """A video for every video, with its frame rate and its sound; a folder of frames for every folder of frames.
 
         The option ``into`` (video, frames) makes one of the other. A single clip may go to a video file that was named.
         """
-        into = job.options.get("apply into") or "auto"
-        if into == "auto" and job.out.suffix.lower() in VIDEO_FORMS and not job.out.is_dir():
-            into = "video"
         method: Any = job.method
         if hasattr(method, "check_applied"):
             method.check_applied(job.source, job.options)
-        found = [job.source.video_file(i) for i in range(len(job.source))]
-        wanted = [into == "video" or (into == "auto" and file is not None) for file in found]
-        names = [_named(n, video) for n, video in zip(job.source.names, wanted, strict=True)]
-        paths = _folder.places(names, lambda own: own)
-
-        def make(i: int, path: Path) -> None:
-            if wanted[i]:
-                _write_video(job, i, path, found[i])
-            else:
-                _write_frames(job, i, path)
-
-        return _folder.write(job, paths, make, tuple(VIDEO_FORMS) if all(wanted) else ())
+        return write_clips(
+            job, lambda i: restored_frames(method, job.source, i, _TILE if job.tile is None else job.tile, job.options)
+        )
 
     def evaluate(self, bench: Bench) -> Judged:
         """PSNR, SSIM, flicker and the like of every frame, against clean clips.
@@ -142,7 +124,7 @@ class Clip(Output):
 
 
 # ---- restoring ---------------------------------------------------------------------------------------------------
-def restored_clip(method: Method, frames: np.ndarray, tile: int = 512, name: str = "clip") -> np.ndarray:
+def restored_clip(method: Method, frames: np.ndarray, tile: int = _TILE, name: str = "clip") -> np.ndarray:
     """Frames (T, H, W, C) float in [0, 1] through the method at once -> (T', H', W', C), in tiles where they are large.
 
     Raises:
@@ -171,7 +153,7 @@ def _flat(network: Any, part: Tensor, frames: int) -> Tensor:
 
 
 def restored_frames(
-    method: Any, source: Source, i: int, tile: int = 512, options: dict[str, Any] | None = None
+    method: Any, source: Source, i: int, tile: int = _TILE, options: dict[str, Any] | None = None
 ) -> Iterator[np.ndarray]:
     """The restored frames (H, W, C) in [0, 1] of a clip one by one, read and restored some at a time."""
     _face(method, source, i)
@@ -193,55 +175,6 @@ def _face(method: Any, source: Any, i: int) -> None:
     """Let a method prepare itself for a clip, where it wants to."""
     if hasattr(method, "face"):
         method.face(source, i)
-
-
-# ---- apply -------------------------------------------------------------------------------------------------------
-def _named(name: str, video: bool) -> str:
-    """What a clip's result is called: "a/x.mp4@16" is a window of a file."""
-    file, at, start = name.rpartition("@")
-    if not (at and start.isdecimal()):
-        file, at, start = name, "", ""
-    path = PurePosixPath(file or "clip")
-    known = path.suffix.lower() in VIDEO_FORMS or path.suffix.lower() == ".gif"
-    stem = str(path.with_suffix("")) if known and path.stem else str(path)
-    if not video:
-        return f"{stem}{at}{start}/clip.json"
-    return f"{stem}{at}{start}" + (path.suffix if path.suffix.lower() in VIDEO_FORMS else ".mp4")
-
-
-def _times(job: Job, i: int) -> np.ndarray | None:
-    method: Any = job.method
-    if hasattr(method, "times_out"):
-        found: np.ndarray | None = method.times_out(job.source, i, job.options)
-        return found
-    return job.source.times(i)
-
-
-def _write_video(job: Job, i: int, path: Path, recording: Path | None) -> None:
-    limits = job.method.value_range
-    frames = (from_unit(f, np.uint8, limits) for f in restored_frames(job.method, job.source, i, job.tile, job.options))
-    times = _times(job, i)
-    if times is None:
-        made = list(frames)
-        write_video(path, made, np.arange(len(made)) / (job.source.rate or _RATE))
-        return
-    write_video(path, frames, times, sound=recording)
-
-
-def _write_frames(job: Job, i: int, path: Path) -> None:
-    """Pictures of the type and name that the input's frames have; clip.json, which says their times, is last."""
-    method, clips = job.method, job.source
-    source: Any = clips
-    first = source.read(i, frames=np.zeros(1, dtype=np.int64))
-    names_of = getattr(method, "frames_out", None)
-    names = names_of(clips, i, job.options) if names_of is not None else clips.frame_names(i)
-    count = 0
-    for count, frame in enumerate(restored_frames(method, clips, i, job.tile, job.options), 1):
-        name = names[count - 1] if names else f"{count - 1:06d}.png"
-        write_image(path.parent / name, from_unit(frame, first.dtype, method.value_range))
-    times = _times(job, i)
-    facts = {"frames": count, "times": None if times is None else [round(float(t), 6) for t in times]}
-    write_json(path, facts)
 
 
 # ---- evaluation --------------------------------------------------------------------------------------------------
@@ -334,8 +267,8 @@ def restored_row(method: Any, source: Any, i: int, clean: Source | None) -> Row:
 
 def _partner(clean: Any, name: str, numbers: np.ndarray) -> np.ndarray:
     """The clean frames of a clip's name, or of the same name with another suffix."""
-    at = {_named(other, video=True).rpartition(".")[0]: k for k, other in enumerate(clean.names)}.get(
-        _named(name, video=True).rpartition(".")[0]
+    at = {named(other, video=True).rpartition(".")[0]: k for k, other in enumerate(clean.names)}.get(
+        named(name, video=True).rpartition(".")[0]
     )
     if at is None:
         raise SampleError(name, "no clean clip of its name")

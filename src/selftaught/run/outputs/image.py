@@ -31,7 +31,9 @@ from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.features import check_channels
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
+from selftaught.run.outputs._films import INTO, write_clips
 from selftaught.run.outputs._pictures import PICTURE_FORMS, Beside, write_image
+from selftaught.run.outputs._tiles import fitting_tile
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
@@ -39,25 +41,31 @@ if TYPE_CHECKING:
 __all__ = ["Image", "Row", "restore", "restored_row"]
 
 _SHOWN, _SIDE = 6, 640
+_READ = 8
 
 
 class Image(Output):
     """(N, C, sH, sW) in [0, 1] from (N, C, H, W); s is the deliverable's ``scale``, 1 where it has none."""
 
     hint: ClassVar[str] = "--clean FOLDER"
+    frame_by_frame: ClassVar[bool] = True
+    takes: ClassVar[Mapping[str, Mapping[str, Any]]] = INTO
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = (("restoration", "psnr", "PSNR"),)
 
     def apply(self, job: Job) -> Applied:
-        """A folder of pictures: same names and bit depth; finished ones are kept. Or one picture, to a named file."""
+        """A folder of pictures: same names and bit depth; finished ones are kept. Or one picture, to a named file.
+
+        Videos are restored frame by frame, and written as clips are (of a method with several answers the best one).
+        """
+        if job.source.modality == "clip":
+            return write_clips(job, lambda i: _restored_frames(job, i))
 
         def make(i: int, path: Path) -> None:
             original, beside = read_picture(job.source, i, job.method.channels)
             limits = job.method.value_range
             more = _companions(job.method, job.source, i)
             given = to_unit(original, limits)
-            image = beyond(given, restore(job.method, given, job.tile, job.source.names[i], more))
-            if not np.isfinite(image).all():
-                raise UserError(f"{job.run}: NaN in the picture for {job.source.names[i]}; the model diverged")
+            image = beyond(given, _finite(job, i, restore(job.method, given, job.tile, job.source.names[i], more)))
             beside = resized(beside, image.shape[:2])
             write_image(path, from_unit(image, original.dtype, limits), beside)
             if getattr(job.method, "gives_all", False):
@@ -75,7 +83,8 @@ class Image(Output):
         are clean. One whose output has another size says by ``simplest(input)`` what to compare it with, and one with
         customs of its own by ``judged() -> options of evaluation.restoration``; one that ``erases_text`` is judged by
         what a text detector still finds, too. Of one with several answers, which it gives by ``candidates(images)``,
-        each is judged as well.
+        each is judged as well. What ``degraded`` makes in other ``strengths`` (name -> its options) is judged by PSNR
+        and SSIM besides: ``psnr_gain_16``.
         """
         known: tuple[str, ...] = ("restoration", "heads") if hasattr(bench.method, "candidates") else ("restoration",)
         known += ("residual-text",) if getattr(bench.method, "erases_text", False) else ()
@@ -95,6 +104,8 @@ class Image(Output):
             kind: restoration([getattr(row, kind) for row in rows], clean, data_range=1.0, names=names, **options)
             for kind in ("this", "raw")
         }
+        if getattr(method, "strengths", {}) and _made_here(bench):
+            result = _in_other_strengths(bench, rows, result, options | {"lpips": "off"})
         result = {kind: one.noted(_left_out(lost)) for kind, one in result.items()}
         found = {"restoration": result}
         several = [row.answers for row in rows if row.answers is not None]
@@ -126,14 +137,15 @@ class Image(Output):
 def restore(
     method: Method,
     image: np.ndarray,
-    tile: int = 512,
+    tile: int | None = None,
     name: str = "image",
     companions: Mapping[str, Tensor] | None = None,
 ) -> np.ndarray:
     """One image (H,W,C) float32 in [0, 1] through the method -> (sH,sW,C); large ones in tiles that leave no seam.
 
     A deliverable that says its ``receptive_radius`` (pixels of the input that an output pixel sees to each side) is
-    given tiles that overlap by as much; one whose ``forward`` takes ``tile`` makes them itself. Grey images go through
+    given tiles that overlap by as much; one whose ``forward`` takes ``tile`` makes them itself. ``tile`` is the largest
+    side of one; 0: the whole image at once; None: as memory allows (:func:`fitting_tile`). Grey images go through
     a model of colours three times alike, and come back grey. ``companions`` is what an image comes with (its kernel).
 
     Raises:
@@ -141,19 +153,37 @@ def restore(
     """
     seen = conform(image, method.channels, name)
     x = torch.from_numpy(seen.transpose(2, 0, 1))[None].to(method.device)
-    large = bool(tile) and max(x.shape[-2:]) > tile
-    x = x if large else x.contiguous()  # of a large one each tile is copied, never the whole
     network: Any = method.deliverable()
     radius = getattr(network, "receptive_radius", None)
+    more = {key: value.to(x.device) for key, value in (companions or {}).items()} if radius is None else {}
+    side = fitting_tile(method, lambda part: network(part, **more), x) if tile is None else tile
+    large = bool(side) and max(x.shape[-2:]) > side
+    x = x if large else x.contiguous()  # of a large one each tile is copied, never the whole
     with torch.inference_mode():
         if radius is None:
-            y = network(x, tile=tile, **{key: value.to(x.device) for key, value in (companions or {}).items()})
+            y = network(x, tile=side, **more)
         elif large:
-            y = tiled(network, x, tile=max(tile, 4 * radius), overlap=radius, grid=1)
+            y = tiled(network, x, tile=max(side, 4 * radius), overlap=radius, grid=1)
         else:
             y = network(x)
     found = y[0].float().cpu().numpy().transpose(1, 2, 0)
     return found.mean(2, keepdims=True) if image.shape[2] == 1 < found.shape[2] else found
+
+
+def _restored_frames(job: Job, i: int) -> Iterator[np.ndarray]:
+    """The frames (H, W, C) in [0, 1] of a video, each restored as a picture; a few are held at a time."""
+    clips: Any = job.source
+    more, count = _companions(job.method, clips, i), clips.frames(i)
+    for start in range(0, count, _READ):
+        numbers = np.arange(start, min(start + _READ, count))
+        for frame in to_unit(clips.read(i, frames=numbers), job.method.value_range):
+            yield _finite(job, i, restore(job.method, frame, job.tile, clips.names[i], more))
+
+
+def _finite(job: Job, i: int, made: np.ndarray) -> np.ndarray:
+    if not np.isfinite(made).all():
+        raise UserError(f"{job.run}: NaN in the picture for {job.source.names[i]}; the model diverged")
+    return made
 
 
 def beyond(given: np.ndarray, made: np.ndarray) -> np.ndarray:
@@ -252,6 +282,33 @@ def _residual_text(bench: Bench, rows: list[Row]) -> dict[str, dict[str, evaluat
         for kind in ("this", "raw")
     }
     return {"residual-text": result}
+
+
+def _made_here(bench: Bench) -> bool:
+    """Whether the data are clean, and the method degrades them."""
+    method: Any = bench.method
+    source = open_source(bench.data, modality="image", split="all")
+    paired = getattr(method, "pair_fields", ())
+    known = bool(bench.settings.noise) or (paired and set(paired) <= set(source.fields))
+    return bench.clean is None and not known and hasattr(method, "degraded")
+
+
+def _in_other_strengths(
+    bench: Bench, rows: list[Row], result: dict[str, evaluation.Result], options: dict[str, Any]
+) -> dict[str, evaluation.Result]:
+    """The same results with PSNR and SSIM of the same pictures, degraded less or more."""
+    method: Any = bench.method
+    for name, strength in method.strengths.items():
+        bench.say(f"restoring at {name}")
+        others = []
+        for row in rows:
+            image, target, *rest = method.degraded(row.clean, **strength)
+            others.append(restored_row(method, row.name, image, target, rest[0] if rest else {}))
+        for kind, one in result.items():
+            made = restoration([getattr(r, kind) for r in others], [r.clean for r in others], data_range=1.0, **options)
+            more = {f"{key}_{name.replace(' ', '_')}": made[key] for key in ("psnr", "ssim")}
+            result = result | {kind: dataclasses.replace(one, numbers=dict(one.numbers) | more)}
+    return result
 
 
 def _left_out(lost: Skipped) -> str:

@@ -140,11 +140,13 @@ def motion_kernel(size: int, length: float, rng: np.random.Generator | int, *, r
     path = path.cumsum(1)
     path *= length / _STEPS
     path += (size - 1) / 2 - path.sum(1, keepdims=True) / _STEPS
-    tents = path[:, None] - np.arange(float(size))[:, None]
-    np.abs(tents, out=tents)  # how far a point is from each row and column: bilinear weights are 1 less that
-    np.subtract(1, tents, out=tents)
-    down, right = np.maximum(tents, 0, out=tents)
-    kernel = down @ right.T
+    low = path.astype(np.int64)  # a point's bilinear weights fall on four pixels
+    share = path - low
+    corner = low[0] * (size + 1) + low[1]
+    places = np.concatenate((corner, corner + 1, corner + size + 1, corner + size + 2))
+    upper, left = 1 - share
+    weights = np.concatenate((upper * left, upper * share[1], share[0] * left, share[0] * share[1]))
+    kernel = np.bincount(places, weights, (size + 1) ** 2).reshape(size + 1, size + 1)[:size, :size]
     return (kernel / kernel.sum()).astype(np.float32)
 
 

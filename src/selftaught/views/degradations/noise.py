@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from selftaught.errors import UserError
+from selftaught.views.degradations._fast import kernels
 from selftaught.views.degradations._normals import SEEDS, normals, normals_batch
 from selftaught.views.operation import Drawn, Op, Pair, checked_range, executor, freeze
 
@@ -94,6 +95,11 @@ def _noise(x: np.ndarray, op: GaussianNoise, values: list[float]) -> tuple[np.nd
     *frames, height, width, channels = x.shape
     field = normals(seed, (*frames, height + more, width + more, channels))
     field = _spread(field, len(frames), op.reach()) if more else field
+    compiled = kernels() if x.dtype == np.uint8 else None
+    if compiled is not None:
+        made = np.empty(x.shape, np.uint8)
+        compiled.noisy(np.ascontiguousarray(x).reshape(-1), field.reshape(-1), np.float32(sigma), made.reshape(-1))
+        return made, {"sigma": np.float32(sigma)}
     noisy = np.multiply(field, np.float32(sigma), out=field)
     if x.dtype.kind == "f":
         return (x + noisy).astype(x.dtype, copy=False), {"sigma": np.float32(sigma)}

@@ -10,12 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from selftaught.errors import UserError
+from selftaught.views.degradations._fast import kernels
 from selftaught.views.operation import Drawn, Op, executor, freeze
 
 __all__ = ["Downsample", "Upsample", "bicubic"]
 
 _BLOCK = 8
 """Output rows that are made by one matrix product: wide enough for BLAS, narrow enough to touch few input rows."""
+
+_MATRIX = 1 << 22
+"""Weights of the largest resizing matrix that is made as one."""
 
 _TOGETHER = 4
 """Channels whose rows are resized by one matrix product, most of which is zeros between channels."""
@@ -121,6 +125,14 @@ def _resized(x: Any, first: int, out: tuple[int, int], scales: tuple[float, floa
 
 def _resized_array(x: np.ndarray, axes: list[int], out: tuple[int, int], scales: tuple[float, float]) -> np.ndarray:
     """Resize an image (H, W) or (H, W, C) along its axes in turn."""
+    small = axes == [0, 1] and x.dtype == np.uint8 and x[0, 0].size <= _TOGETHER
+    compiled = kernels() if small and all(map(_few_taps, x.shape, out, scales)) else None
+    if compiled is not None:
+        made = np.empty((*out, *x.shape[2:]), np.uint8)
+        size = np.uint64(x.shape[1]), np.uint64(x[0, 0].size)
+        taps = (*_taps(x.shape[0], out[0], scales[0]), *_taps(x.shape[1], out[1], scales[1]))
+        compiled.shrunk(np.ascontiguousarray(x).reshape(-1), size, *taps, made.reshape(-1))
+        return made
     whole = x.dtype.kind not in "f"
     if whole:  # 8 bits times weights that are exact in float32 at scales of a power of 2 stay exact
         work = np.dtype(np.float32 if x.dtype == np.uint8 else np.float64)
@@ -135,6 +147,29 @@ def _resized_array(x: np.ndarray, axes: list[int], out: tuple[int, int], scales:
             np.floor(made, out=made)
             np.clip(made, limits.min, limits.max, out=made)
     return made.astype(x.dtype, copy=False)
+
+
+def _few_taps(side: int, out: int, scale: float) -> bool:
+    """Whether an axis is longer than what an output reads of it, and its whole matrix takes little memory."""
+    return side >= 4 / min(1.0, scale) + 8 and side * out <= _MATRIX
+
+
+@lru_cache(maxsize=256)
+def _taps(side: int, out: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """The resizing matrix as what each output begins to read at, (out,), and its weights from there on, (out, T).
+
+    T is a multiple of 4, and no longer than the axis.
+    """
+    matrix = np.zeros((out, side), np.float32)
+    start = 0
+    for low, band in _bands(side, out, scale):
+        matrix[start : start + len(band), low : low + band.shape[1]] = band
+        start += len(band)
+    used = matrix != 0
+    first, last = used.argmax(1), side - used[:, ::-1].argmax(1)
+    most = -(-int((last - first).max()) // 4) * 4
+    first = np.minimum(first, side - most)
+    return first.astype(np.uint64), np.take_along_axis(matrix, first[:, None] + np.arange(most), 1)
 
 
 def _along_columns(x: np.ndarray, out: int, scale: float) -> np.ndarray:
