@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selftaught.data import open_source
+from selftaught.data import Mapped, open_source
 from selftaught.data.tones import Decibels, OwnRange
 from selftaught.errors import SampleError, UserError
 
@@ -44,3 +44,30 @@ def test_a_folder_of_amplitudes(tmp_path: Path) -> None:
         open_source(f"{tmp_path}?tones=log", modality="image")
     with pytest.raises(UserError, match="has series samples"):
         open_source("watch?tones=db")
+
+
+def _half(volume: np.ndarray) -> np.ndarray:
+    return volume[::2]
+
+
+def test_a_window_is_dicoms_and_leaves_volumes_where_they_lie(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    voxels = np.linspace(-1000, 2000, 60).reshape(5, 4, 3).astype(np.int16)
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])[[1, 2, 0, 3]]  # the file's axes run to the head, the right and the front
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "a.nii.gz")
+    plain, seen = (open_source(f"{tmp_path}{end}", split="all") for end in ("", "?tones=window:40:400"))
+    values, shown = plain.read(0), seen.read(0)
+    assert shown.dtype == np.uint8
+    for value, tone in zip(values.ravel().tolist(), shown.ravel().tolist(), strict=True):
+        wanted = 0 if value <= -160 else 255 if value > 240 else ((value - 40) / 400 + 0.5) * 255
+        assert abs(tone - wanted) <= 0.5
+    assert len(np.unique(shown)) > 5
+    np.testing.assert_array_equal(seen.space(0).affine, plain.space(0).affine)
+    assert seen.space(0).read_shape == shown.shape[:3] == (5, 3, 4)
+    np.testing.assert_array_equal(seen.spacing, plain.spacing)
+    assert Mapped(plain, _half).space(0) is None
+    other = open_source(f"{tmp_path}?tones=window:-600.5:1500", split="all")
+    assert len({source.fingerprint() for source in (plain, seen, other)}) == 3
+    for wrong in ("window:40:0", "window:40", "window:a:400", "window:40:-3"):
+        with pytest.raises(UserError, match="window:CENTRE:WIDTH"):
+            open_source(f"{tmp_path}?tones={wrong}")

@@ -155,3 +155,31 @@ def test_errors(images):
         finetune(encoder(), x.byte(), y, tx, ty)
     with pytest.raises(UserError, match="only class"):
         finetune(encoder(), x, 0 * y, tx, 0 * ty)
+
+
+class HalfBlind(nn.Module):
+    """Tokens of digits, of which the class token or the patch tokens tell nothing."""
+
+    def __init__(self, blind):
+        super().__init__()
+        self.blind, self.place = blind, nn.Linear(64, 64)
+
+    def tokens(self, x):
+        whole = self.place(x.flatten(1))
+        patches = torch.stack([2 * whole, torch.zeros_like(whole)], 1)
+        return (torch.zeros_like(whole), patches) if self.blind == "class" else (whole, torch.zeros_like(patches))
+
+    def forward(self, x):
+        return self.tokens(x)[0]
+
+
+@pytest.mark.parametrize("blind", ["class", "patches"])
+def test_sits_head_sees_class_token_and_patches(images, blind):
+    torch.manual_seed(0)
+    options = {"epochs": 10, "lr": 0.0, "head_lr": 1e-2, "batch": 32}
+    found = finetune(HalfBlind(blind), *images, head="sit", **options)["accuracy"].mean
+    assert found > 0.8
+    alone = finetune(HalfBlind(blind), *images, **options)["accuracy"].mean
+    assert (alone < 0.3) == (blind == "class"), "a linear head has the class token alone"
+    with pytest.raises(UserError, match="needs a class token"):
+        finetune(encoder(), *images, head="sit")

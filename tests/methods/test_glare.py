@@ -152,6 +152,15 @@ def test_a_run_goes_in_and_an_adapted_one_comes_out(
     exported = run.export(form, tmp_path / "model")
     weights = load_file(exported / "model.safetensors" if form == "timm" else exported)
     assert any(".qkv." in name for name in weights)
+    if form == "timm":
+        folder = run.export("peft")
+        assert {file.name for file in folder.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+        assert all(".lora_" in name for name in load_file(folder / "adapter_model.safetensors"))
+    else:
+        with pytest.raises(UserError, match="peft's format is for lora"):
+            run.export("peft")
+        with pytest.raises(UserError, match="has no LoRA"):
+            original.export("peft")
     if form == "timm":  # merged: a plain network under timm's names
         plain = networks.build(dict(run.method.exported()[1]))
         plain.model.load_state_dict(weights)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from selftaught import networks
@@ -81,6 +84,35 @@ def test_what_is_linear_merges_into_a_plain_network(base, kind: str, options: di
         assert not torch.allclose(plain(x), base(x), atol=1e-2)
     assert "timm_code" in plain.spec
     assert "adapter" not in plain.spec
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("targets", ["qkv", "all"])
+def test_lora_is_that_of_peft(base, targets: str, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    network = Adapted(base, "lora", rank=4, alpha=6.0, targets=targets)
+    stir(network)
+    config, tensors = network.peft()
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    save_file({name: value.contiguous() for name, value in tensors.items()}, tmp_path / "adapter_model.safetensors")
+    theirs = peft.PeftModel.from_pretrained(copy.deepcopy(base.model), tmp_path, is_trainable=True).eval()
+    x = images()
+    torch.testing.assert_close(theirs(x), network(x), atol=1e-5, rtol=1e-4)
+    theirs(x).square().mean().backward()
+    network(x).square().mean().backward()
+    wanted = {name.replace(".default", ""): p.grad for name, p in theirs.named_parameters() if p.grad is not None}
+    assert wanted.keys() == tensors.keys(), "peft would train other tensors than ours"
+    for layer, pair in network.parts.items():
+        name = "base_model.model." + layer.removesuffix("-weight").replace("-", ".")
+        for side, mine in zip("AB", pair, strict=True):
+            torch.testing.assert_close(mine.grad, wanted[f"{name}.lora_{side}.weight"], atol=1e-5, rtol=1e-3)
+    assert len(network.parts) == {"qkv": 1, "all": 4}[targets] * len(base.model.blocks)
+    merged, plain = theirs.merge_and_unload().state_dict(), network.merged().model.state_dict()
+    assert merged.keys() == plain.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(value, merged[name], atol=1e-6, rtol=1e-5)
+    with pytest.raises(UserError, match="peft's format is for lora"):
+        Adapted(base, "bitfit").peft()
 
 
 def test_what_is_not_linear_does_not_merge(base) -> None:

@@ -76,7 +76,8 @@ def open_source(
             `selftaught.data.selection.select`:
             the split then has these samples alone. ``classes``: base, new (the two halves of the list of classes) or
             names; see `selftaught.data.class_choice.of_classes`. ``tones``: db (amplitudes of radar), image (each
-            image scaled by its own percentiles) or db,image; see `selftaught.data.tones.toned`. ``targets``:
+            image scaled by its own percentiles), db,image, or window:CENTRE:WIDTH (scans in Hounsfield units); see
+            `selftaught.data.tones.toned`. ``targets``:
             FILE.csv or FILE.csv:COLUMN, numbers to predict by file name; see
             `selftaught.data.target_file.with_targets`.
 

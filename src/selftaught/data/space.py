@@ -27,6 +27,13 @@ class Space:
     turn: np.ndarray
     shape: tuple[int, ...]
 
+    @property
+    def read_shape(self) -> tuple[int, ...]:
+        """(D, H, W) of the volume as a source reads it."""
+        found = np.empty(3, dtype=int)
+        found[self.turn[:, 0].astype(int)] = self.shape
+        return tuple(found[::-1].tolist())
+
     def back(self, voxels: np.ndarray) -> np.ndarray:
         """Voxels (D, H, W), as a source reads them, along the axes of the file.
 

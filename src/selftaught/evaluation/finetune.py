@@ -18,6 +18,7 @@ from selftaught.evaluation.classification import judge
 from selftaught.evaluation.result import Result
 from selftaught.evaluation.tuning import Tuning, add_drop_path, kept_apart, layer_scales, rate_factor
 from selftaught.evaluation.tuning_images import make_mixer, mixed, other_chance, random_images
+from selftaught.networks.sit import class_and_mean, sit_classifier_head
 
 __all__ = ["finetune"]
 
@@ -63,7 +64,8 @@ def finetune(
         seed: of head, order, dropout and all chance else. The caller's random state is left alone.
         **changes: to the recipe, by the names of `Tuning`: ``epochs`` (20 unless the recipe says else), ``lr``,
             ``head_lr``, ``base_lr``, ``weight_decay`` (of matrices and kernels; biases, normalisation layers, position
-            tables and class tokens get none), ``batch``, ``optimizer`` ("adamw", or "sgd" with momentum 0.9),
+            tables and class tokens get none), ``batch``, ``optimizer`` ("adamw", or "sgd" with momentum 0.9), ``head``
+            ("linear", or "sit": two layers on class token and mean of the patch tokens),
             ``warmup_epochs``, ``layer_decay``, ``drop_path``, ``mixup``, ``cutmix``, ``smoothing``, ``ema``, ``crop``,
             ``randaug``, ``erasing``.
 
@@ -86,7 +88,7 @@ def finetune(
     with torch.random.fork_rng(devices), other_chance(seed):
         torch.manual_seed(seed)
         trial = fetch(torch.arange(2))
-        model = _Classifier(copy.deepcopy(encoder).to(where), trial, len(known), freeze_bn)
+        model = _Classifier(copy.deepcopy(encoder).to(where), trial, len(known), freeze_bn, tuning.head)
         loss = _Loss(
             augment, random_images(tuning, pixels, trial.shape[1:]), make_mixer(tuning, len(known), trial.dim()), tuning
         )
@@ -98,21 +100,26 @@ def finetune(
 
 
 class _Classifier(nn.Module):
-    """Encoder and a linear head N(0, 0.01), whose width a trial batch tells."""
+    """Encoder and a linear head N(0, 0.01), whose width a trial batch tells, or SiT's head."""
 
-    def __init__(self, encoder: nn.Module, trial: Tensor, classes: int, freeze_bn: bool) -> None:
+    def __init__(self, encoder: nn.Module, trial: Tensor, classes: int, freeze_bn: bool, head: str = "linear") -> None:
         super().__init__()
         self.encoder, self.freeze_bn = encoder.requires_grad_(True), freeze_bn
+        self.features = class_and_mean if head == "sit" else _embedding
         with torch.no_grad():
-            features = encoder.eval()(trial)
+            features = self.features(encoder.eval(), trial)
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(trial):
             shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise UserError(
                 f"encoder: gives {shape} for a batch of {len(trial)}; it must give one row (n, d) per sample"
             )
-        self.head = nn.Linear(features.shape[1], classes).to(features.device)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
+        self.head: nn.Module = nn.Linear(features.shape[1], classes)
+        if head == "sit":
+            self.head = sit_classifier_head(features.shape[1] // 2, classes)
+        else:
+            nn.init.normal_(self.head.weight, std=0.01)  # type: ignore[arg-type]
+            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.head.to(features.device)
         if freeze_bn:
             for layer in self._norms():
                 layer.requires_grad_(False)
@@ -125,7 +132,7 @@ class _Classifier(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.encoder(x).float())
+        return self.head(self.features(self.encoder, x).float())
 
     def _norms(self) -> list[nn.Module]:
         return [layer for layer in self.encoder.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
@@ -145,6 +152,10 @@ class _Classifier(nn.Module):
                 decay = tuning.weight_decay if p.ndim > 1 and not (module is self.encoder and name in bare) else 0.0
                 found.setdefault((own, decay), []).append(p)
         return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in found.items()]
+
+
+def _embedding(encoder: nn.Module, x: Tensor) -> Tensor:
+    return encoder(x)
 
 
 class _Loss:

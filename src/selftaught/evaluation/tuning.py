@@ -36,12 +36,15 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "mae-huge": _MASKED | _LARGE | {"base_lr": 1e-3, "drop_path": 0.3},
         "beit": _MASKED | {"base_lr": 1e-3, "layer_decay": 0.65, "epochs": 100, "warmup_epochs": 20.0},
         "beit-large": _MASKED | _LARGE | {"base_lr": 2.5e-4},
+        "sit": _MASKED
+        | {"base_lr": 2.5e-4, "min_lr": 1e-5, "head": "sit", "batch": 512, "epochs": 300, "warmup_epochs": 5.0},
         "barlow-twins": {"optimizer": "sgd", "lr": 0.005, "head_lr": 0.5, "weight_decay": 0.0, "batch": 256},
         "cvrl": {"optimizer": "sgd", "lr": 0.16, "head_lr": 0.16, "weight_decay": 0.0, "batch": 128},
     }
 )
 """Named defaults: "adamw" is the toolkit's, "vit" for small transformers with few labels, "mae" and "beit" those of the
 papers' own code for ViT-B (and -L, -H) on ImageNet, where averages of the weights (``ema``) are an option that is off,
+"sit" is DeiT's (Touvron et al. 2021, arXiv 2012.12877) with SiT's head on class token and mean of the patch tokens,
 "barlow-twins" the semi-supervised recipe of that sheet (20 epochs too), "cvrl" that for clips (its paper: 50 epochs).
 """
 
@@ -55,6 +58,8 @@ class Tuning:
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    head: Literal["linear", "sit"] = "linear"
+    """linear: on the embedding; sit: two layers on [class token, mean of the patch tokens] (transformers)."""
     epochs: Count = 20
     batch: Annotated[int, Range(2)] = 64
     lr: NonNegative | None = None

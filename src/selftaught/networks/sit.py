@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from selftaught.errors import UserError
 from selftaught.networks.encoders import Encoder
 
-__all__ = ["RestorationHead", "SiTClassifier", "sit_head"]
+__all__ = ["RestorationHead", "SiTClassifier", "class_and_mean", "sit_classifier_head", "sit_head"]
 
 
 def _initialise(module: nn.Module) -> None:
@@ -65,6 +66,24 @@ class RestorationHead(nn.Module):
         return self.pixels(self.layers(tokens).transpose(1, 2).unflatten(2, (rows, columns)))
 
 
+def class_and_mean(network: nn.Module, x: Tensor) -> Tensor:
+    """[class token, mean of the patch tokens] of images: (N, C, H, W) -> (N, 2 D).
+
+    Raises:
+        UserError: a network without tokens, or without a class token.
+    """
+    tokens: Any = getattr(network, "tokens", None)
+    whole, patches = tokens(x) if tokens is not None else (None, None)
+    if whole is None:
+        raise UserError("SiT's classifier needs a class token and patch tokens; take a ViT, or a linear head")
+    return torch.cat([whole, patches.mean(1)], dim=1)
+
+
+def sit_classifier_head(dim: int, classes: int) -> nn.Sequential:
+    """(N, 2 D) -> Linear D, GELU, Linear: logits (N, classes)."""
+    return nn.Sequential(nn.Linear(2 * dim, dim), nn.GELU(), nn.Linear(dim, classes)).apply(_initialise)
+
+
 class SiTClassifier(nn.Module):
     """The classifier to fine-tune: [class token, mean of the patch tokens] -> Linear GELU Linear.
 
@@ -81,11 +100,8 @@ class SiTClassifier(nn.Module):
         if getattr(network.model, "cls_token", None) is None:
             raise UserError(f"encoder={network.spec['name']}: SiT's classifier needs a class token")
         self.encoder = network
-        self.head = nn.Sequential(nn.Linear(2 * network.dim, network.dim), nn.GELU(), nn.Linear(network.dim, classes))
-        self.head.apply(_initialise)
+        self.head = sit_classifier_head(network.dim, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> logits (N, classes)."""
-        whole, patches = self.encoder.tokens(x)
-        assert whole is not None
-        return self.head(torch.cat([whole, patches.mean(1)], dim=1))
+        return self.head(class_and_mean(self.encoder, x))

@@ -250,6 +250,30 @@ class Adapted(nn.Module):
         deltas: Any = self.parts
         return {n: own[n] + deltas[_key(n)] for n in own if _key(n) in deltas}
 
+    def peft(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """LoRA as the library peft keeps it: ``adapter_config.json``, and what ``adapter_model.safetensors`` holds.
+
+        ``peft.PeftModel.from_pretrained(vit, FOLDER)`` puts it into the base's timm network.
+
+        Raises:
+            UserError: other adapters.
+        """
+        if self.kind != "lora":
+            raise UserError(f"adapter={self.kind}: peft's format is for lora; take safetensors")
+        parts: Any = self.parts
+        named = [n for n, _ in self.base.model.named_parameters() if _key(n) in parts]
+        layers = [name.removesuffix(".weight") for name in named]
+        config = {
+            "peft_type": "LORA", "r": self.rank, "lora_alpha": self.alpha, "lora_dropout": 0.0, "bias": "none",
+            "target_modules": layers, "inference_mode": True,
+        }  # fmt: skip
+        tensors = {
+            f"base_model.model.{layer}.lora_{side}.weight": parts[_key(name)][k].detach()
+            for layer, name in zip(layers, named, strict=True)
+            for k, side in enumerate("AB")
+        }
+        return config, tensors
+
     @property
     def mergeable(self) -> bool:
         """Whether it can become a plain ViT: lora, bitfit, full; uni where it is sequential, without activation and

@@ -456,14 +456,14 @@ class Run:
         """Write the encoder in a form that loads without selftaught; see :mod:`selftaught.run.exporting`.
 
         Args:
-            format: safetensors, timm or onnx; by default onnx where ``out`` ends in .onnx, else safetensors.
+            format: safetensors, timm, onnx or peft; by default onnx where ``out`` ends in .onnx, else safetensors.
             out: file or folder; by default inside the run.
         """
         method = self.method
         card = self.output.card(method, self.config["data"])
         if format is None:
             format = "onnx" if Path(out or "").suffix == ".onnx" else "safetensors"
-        default = self.path / "export" / ("timm" if format == "timm" else f"encoder.{format}")
+        default = self.path / "export" / (format if format in ("timm", "peft") else f"encoder.{format}")
         device = method.device
         try:
             return self.output.export(method, card, format, Path(out) if out is not None else default)

@@ -1,4 +1,4 @@
-"""Exports that need no selftaught: safetensors with a recipe, a timm folder, ONNX; checked against the run itself."""
+"""Exports that need no selftaught: safetensors with a recipe, a timm folder, ONNX (checked against the run), a LoRA."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from selftaught._paths import part_of
 from selftaught.engine.method import Method
 from selftaught.errors import UserError, require
+from selftaught.networks import Adapted
 from selftaught.run.layout import write_json, write_tensors, write_text
 
-FORMATS = ("safetensors", "timm", "onnx")
+FORMATS = ("safetensors", "timm", "onnx", "peft")
 _TOLERANCE = 1e-4
 
 _TIMM_EXAMPLE = '''"""Loads the exported encoder with timm alone; embeds (N, {channels}, {size}, {size}) in [0, 1]."""
@@ -61,16 +62,19 @@ def export(
     Args:
         method: the trained method.
         card: what encoder.json says of it.
-        form: safetensors, timm or onnx.
-        out: file (safetensors, onnx) or folder (timm) to write.
+        form: safetensors, timm, onnx, or peft (a LoRA by itself, to be put into the network that it was trained in).
+        out: file (safetensors, onnx) or folder (timm, peft) to write.
         example: a batch that the deliverable takes (onnx).
         free: axes besides the batch that may have any size, as axis -> (name, least, most) (onnx).
 
     Raises:
-        UserError: unknown form; timm for a network that timm does not have; an output that differs by over 1e-4.
+        UserError: unknown form; timm for a network that timm does not have; peft for one without a LoRA; an output
+            that differs by over 1e-4.
     """
     if form not in FORMATS:
         raise UserError(f"--format {form}: it may be {', '.join(FORMATS)}")
+    if form == "peft":
+        return _peft(method.deliverable(), out)
     network, spec = method.exported()
     module, card = network.eval().cpu().float(), card | {"build": spec}
     if form == "onnx":
@@ -105,6 +109,17 @@ def _timm(tensors: dict[str, Tensor], code: str, card: dict[str, Any], out: Path
     write_json(out / "config.json", card | _for_timm(card))
     text = _TIMM_EXAMPLE.format(code=code, channels=card["channels"], size=card["image_size"])
     write_text(out / "load.py", text)
+    return out
+
+
+def _peft(module: nn.Module, out: Path) -> Path:
+    """A folder that ``peft.PeftModel.from_pretrained(network, FOLDER)`` reads."""
+    if not isinstance(module, Adapted):
+        raise UserError("--format peft: this run has no LoRA; train glare with --adapter lora, or take safetensors")
+    config, tensors = module.peft()
+    out.mkdir(parents=True, exist_ok=True)
+    write_tensors(out / "adapter_model.safetensors", {k: v.cpu().contiguous() for k, v in tensors.items()})
+    write_json(out / "adapter_config.json", config)
     return out
 
 

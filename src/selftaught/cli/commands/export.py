@@ -10,7 +10,8 @@ from selftaught.cli.options import add_partial
 
 def _options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("run", help="folder of the run")
-    sub.add_argument("--format", help="safetensors, timm or onnx; default by the ending of --out, else safetensors")
+    text = "safetensors, timm, onnx or peft (a LoRA alone); default by the ending of --out, else safetensors"
+    sub.add_argument("--format", help=text)
     sub.add_argument("--out", help="file or folder; default inside the run")
     add_partial(sub)
 

@@ -88,6 +88,11 @@ class Mapped(Source):
         """Of the source's clip, where the function makes clips of clips."""
         return self.source.frames(i) if kind_of(self.modality).framed else super().frames(i)
 
+    def space(self, i: int) -> Any:
+        """The source's, where the function leaves volumes their size; else not known."""
+        found = self.source.space(i) if self.modality == self.source.modality else None
+        return found if found is not None and self.read(i).shape[:3] == found.read_shape else None
+
     def any_depth(self) -> None:
         """Of the source."""
         super().any_depth()
