@@ -7,14 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 import selftaught
 from selftaught.data import Grouped, PackedClips, open_source, pack, packed_clips
 from selftaught.data.cache import reduce_to
+from selftaught.data.pixels import as_uint8
 from selftaught.errors import SampleError, UserError
-from tests.data.helpers import damage_file, folder_of
+from tests.data.helpers import damage_file, folder_of, picture, write
 from tests.data.test_video import write_video
 
 
@@ -148,6 +150,34 @@ def test_folders_of_frames_are_packed_and_other_clips_refused(tmp_path: Path) ->
         np.testing.assert_array_equal(packed.read(i), at_size(source, i, 10))
     with pytest.raises(UserError, match="only clips of videos or of folders of frames are packed"):
         pack(Grouped(open_source(tmp_path / "f", split="all", modality="image"), "folder", "clip"), 8, tmp_path)
+
+
+def test_several_folders_are_packed_each_for_itself(tmp_path: Path) -> None:
+    """Whatever the order, with the range of all of them, broken files as broken, and one folder twice."""
+    for k, name in enumerate(["a/x", "a/y", "b/x", "b/z"]):
+        write_video(tmp_path / f"{name}.mp4", count=6 + k)
+    (tmp_path / "b" / "none.mp4").write_bytes(b"no video at all")
+    for k in range(6):
+        deep = picture(20, 24, 3, seed=k).astype(np.uint16) * (20 + k)
+        write(tmp_path / "c" / f"deep{k % 2}" / f"{k // 2}.png", cv2.imencode(".png", deep)[1].tobytes())
+    whole = open_source([str(tmp_path / name) for name in "abca"], split="all", modality="clip")
+    source = whole.subset([8, 3, 5, 0, 6, 2, 4], "some")
+    assert source.value_range is not None
+    packed = pack(source, 24, tmp_path / "packs")
+    assert (packed.names, packed.value_range) == (source.names, source.value_range)
+    np.testing.assert_array_equal(packed.given, source.given)
+    assert "packed" in packed.describe()
+    for i, name in enumerate(source.names):
+        if name.endswith("none.mp4"):
+            with pytest.raises(SampleError, match=r"none\.mp4: can't be read as a video"):
+                packed.read(i)
+            continue
+        wanted = as_uint8(source.read(i), source.value_range)
+        np.testing.assert_array_equal(packed.read(i), np.stack([reduce_to(frame, 24) for frame in wanted]))
+        assert (packed.frames(i), packed.seconds(i)) == (source.frames(i), source.seconds(i))
+    assert len({path for path in (tmp_path / "packs").iterdir() if path.is_dir()}) == 4
+    again = pack(source, 24, tmp_path / "packs", progress=lambda done, total: pytest.fail("decoded anew"))
+    np.testing.assert_array_equal(again.read(3), packed.read(3))
 
 
 def test_a_run_learns_the_same_from_the_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

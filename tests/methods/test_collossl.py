@@ -13,6 +13,7 @@ from selftaught import methods, objectives
 from selftaught.data import open_source
 from selftaught.engine.orders import OneGroup, batches_of
 from selftaught.errors import UserError
+from selftaught.evaluation.front_frozen import front_frozen
 from selftaught.methods._collossl_baselines import TRANSFORMATIONS
 
 NAMES = "wrist,forearm,thigh"
@@ -187,6 +188,21 @@ def test_it_learns_on_made_up_motion_and_the_released_sign_collapses(tmp_path: P
         gaps[similarity] = float((anchor * other).sum(1).mean() - (anchor * apart).sum(1).mean())
     assert gaps["cosine"] > 0.1
     assert gaps["keras_negative"] < gaps["cosine"] / 2
+
+
+def test_the_last_epoch_is_judged_beside_the_best_one() -> None:
+    """Where the windows that validate contradict the others, the best epoch is the first one."""
+    torch.manual_seed(0)
+    x, y = torch.randn(40, 3), np.arange(40) % 2
+    x[:, 0] = torch.from_numpy(4.0 * y - 2)
+    held = np.random.default_rng(0).permutation(40)[:8]
+    wrong = y.copy()
+    wrong[held] = 1 - y[held]
+    classifier = torch.nn.Linear(3, 2)
+    with torch.no_grad():
+        classifier.weight.copy_(torch.tensor([[2.0, 0, 0], [-2.0, 0, 0]]))  # it begins with the opposite
+    numbers = front_frozen(classifier, x, wrong, x, y, epochs=60, lr=0.1).numbers
+    assert (numbers["f1"].mean, numbers["f1_last"].mean, numbers["f1_better"].mean) == (0, 1, 1)
 
 
 @pytest.mark.slow

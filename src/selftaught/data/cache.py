@@ -23,7 +23,7 @@ from selftaught.data import _packing as packing
 from selftaught.data._packing import PIXELS, Progress, reduce_to
 from selftaught.data.fields import LABEL
 from selftaught.data.kinds import kind_of
-from selftaught.data.packed_clips import PackedClips, pack_clips
+from selftaught.data.packed_clips import PackedClips, PackedParts, pack_clips
 from selftaught.data.pixels import ValueRange, as_uint8
 from selftaught.data.source import Source, digest
 from selftaught.errors import SampleError, UserError
@@ -100,7 +100,7 @@ class PackedSource(Source):
 
 def pack(
     source: Source, max_side: int, folder: str | Path, *, workers: int | None = None, progress: Progress | None = None
-) -> PackedSource | PackedClips:
+) -> PackedSource | PackedClips | PackedParts:
     """Decode a source once into a pack, or open the pack that is there.
 
     A pack belongs to the content of the source (`Source.fingerprint`) and to `max_side`. When the source has changed a
@@ -110,7 +110,8 @@ def pack(
 
     Args:
         source: images or clips of any type; 16-bit and float ones are brought to eight bits by the source's value
-            range. Of clips whole recordings are packed, at the rate of the source (``?fps=``).
+            range. Of clips whole recordings are packed, at the rate of the source (``?fps=``); of sources that lie end
+            to end (`Concat`) each has a pack of its own.
         max_side: images whose shorter side is longer are reduced to it (area averaging).
         folder: where packs lie; it is made if need be.
         workers: threads that decode; None: one per core.

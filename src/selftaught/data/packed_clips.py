@@ -2,6 +2,7 @@
 
 A pack is a folder like that of images: ``pixels.bin`` holds the frames of one recording after the other, (T, H, W, C)
 uint8 each, ``index.npz`` where each recording begins, its size, and per frame a checksum and whether it could be read.
+Of several folders that lie end to end each has a pack of its own.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import numpy as np
 
 from selftaught.data import _packing as packing
 from selftaught.data._packing import PIXELS, Progress, reduce_to
+from selftaught.data.combining.concat import Concat
 from selftaught.data.formats._clips import Clips
 from selftaught.data.pixels import ValueRange, as_uint8
-from selftaught.data.source import PER_SAMPLE, Source, digest, whole_of
+from selftaught.data.source import PER_SAMPLE, Source, Subset, digest, whole_of
 from selftaught.errors import SampleError, UserError
 
-__all__ = ["PackedClips", "pack_clips"]
+__all__ = ["PackedClips", "PackedParts", "pack_clips"]
 
 
 class PackedClips(Clips):
@@ -131,6 +133,22 @@ class PackedClips(Clips):
         return f"{super().describe()} (packed, {self.nbytes / 1e6:,.0f} MB, shorter side at most {self.max_side})"
 
 
+class PackedParts(Subset):
+    """Clips of several packs, one for each of the sources that lay end to end; all else is the original source's."""
+
+    def __init__(
+        self, source: Source, packs: list[PackedClips | PackedParts], order: np.ndarray, value_range: ValueRange | None
+    ) -> None:
+        """Args: what was packed; the packs of its parts; which of their clips each sample is; its value range."""
+        self.max_side, self.nbytes = packs[0].max_side, sum(pack.nbytes for pack in packs)
+        joined = Concat(packs, source.name)
+        joined._range, joined._ranged = value_range, True
+        packed = f"packed, {self.nbytes / 1e6:,.0f} MB, shorter side at most {self.max_side}"
+        super().__init__(joined, order, packed)
+        for attribute in (*PER_SAMPLE, "names", "classes", "group_names", "notes", "left_out", "values", "generated"):
+            setattr(self, attribute, getattr(source, attribute))
+
+
 class _Entry(NamedTuple):
     """What is known of a recording before it is decoded: its frames, their size, and what is wrong with it."""
 
@@ -146,21 +164,44 @@ class _Entry(NamedTuple):
 
 def pack_clips(
     source: Source, max_side: int, folder: str | Path, workers: int, progress: Progress | None = None
-) -> PackedClips:
+) -> PackedClips | PackedParts:
     """Decode the recordings of a source once into a pack, or open the pack that is there; see `pack`.
 
     Of a recording that is damaged what can be decoded is packed; reading the rest raises the SampleError of the file.
     """
+    return _pack(source, max_side, folder, workers, progress, source.value_range)
+
+
+def _pack(
+    source: Source,
+    max_side: int,
+    folder: str | Path,
+    workers: int,
+    progress: Progress | None,
+    value_range: ValueRange | None,
+) -> PackedClips | PackedParts:
+    """The pack of a source whose frames are brought to eight bits by a range, which is that of all its parts."""
+    whole, rows = whole_of(source)
+    if isinstance(whole, Concat):
+        parts = whole.parts_of(rows)
+        packs = [
+            _pack(part.subset(own, f"part {n} of {len(parts)}"), max_side, folder, workers, progress, value_range)
+            for n, (part, own, _) in enumerate(parts, start=1)
+        ]
+        order = np.argsort(np.concatenate([places for _, _, places in parts]))
+        return PackedParts(source, packs, order, value_range)
     base, rows = _recordings(source)
     fingerprint = source.fingerprint()
     recordings = np.unique(base.places[rows, 0]).tolist()
     return packing.keep(
         source,
         folder,
-        ["clips", fingerprint, max_side, source.value_range],
+        ["clips", fingerprint, max_side, value_range],
         ["clips", source.origin(), max_side, base.rate, *base.cut],
         lambda target: _open_valid(target, source, fingerprint, max_side, len(recordings)),
-        lambda target, owner: _build(source, recordings, max_side, target, fingerprint, owner, workers, progress),
+        lambda target, owner: _build(
+            source, recordings, max_side, target, fingerprint, owner, workers, progress, value_range
+        ),
     )
 
 
@@ -192,11 +233,11 @@ def _build(
     owner: str,
     workers: int,
     progress: Progress | None,
+    value_range: ValueRange | None,
 ) -> None:
     base = _recordings(source)[0]
-    value_range = base.value_range  # chosen once, before the threads start
     with ThreadPoolExecutor(workers) as pool:
-        entries = list(pool.map(lambda k: _first(base, k, max_side), recordings))
+        entries = list(pool.map(lambda k: _first(base, k, max_side, value_range), recordings))
     starts = np.cumsum([0, *(entry.length * entry.frame for entry in entries)], dtype=np.int64)
     packing.check_room(source, 1.01 * int(starts[-1]), target.parent)
     offsets = np.cumsum([0, *(entry.length for entry in entries)])
@@ -209,11 +250,11 @@ def _build(
             writer = _Writer(file)
             pool = ThreadPoolExecutor(workers)
             try:
-                waiting = {
-                    pool.submit(writer.write, _reduced(base, recordings[e], max_side), entry, int(starts[e])): e
-                    for e, entry in enumerate(entries)
-                    if not entry.why
-                }
+                waiting = {}
+                for e, entry in enumerate(entries):
+                    if not entry.why:
+                        frames = _reduced(base, recordings[e], max_side, value_range)
+                        waiting[pool.submit(writer.write, frames, entry, int(starts[e]))] = e
                 for done, job in enumerate(as_completed(waiting), start=len(why) + 1):
                     e = waiting[job]
                     known, bad = job.result()
@@ -242,25 +283,25 @@ def _build(
     packing.move_in(target, fill)
 
 
-def _first(base: Clips, k: int, max_side: int) -> _Entry:
+def _first(base: Clips, k: int, max_side: int, value_range: ValueRange | None) -> _Entry:
     """How many frames a recording has and how large they are, by decoding its first one."""
     try:
         length = base._length(k)
         if not length:
             return _Entry(0, (0, 0, 0))
         frame = base._decode(k, np.zeros(1, np.int64), max_side, base.stems[k])[0]
-        return _Entry(length, reduce_to(as_uint8(frame, base.value_range), max_side).shape)
+        return _Entry(length, reduce_to(as_uint8(frame, value_range), max_side).shape)
     except SampleError as error:
         return _Entry(0, (0, 0, 0), error.reason)
 
 
-def _reduced(base: Clips, k: int, max_side: int) -> Iterator[np.ndarray | str]:
+def _reduced(base: Clips, k: int, max_side: int, value_range: ValueRange | None) -> Iterator[np.ndarray | str]:
     """Every frame, reduced; in place of one that can't be read the reason."""
     for frame in base.recording(k, max_side):
         if isinstance(frame, SampleError):
             yield frame.reason
         else:
-            yield reduce_to(as_uint8(frame, base.value_range), max_side)
+            yield reduce_to(as_uint8(frame, value_range), max_side)
 
 
 class _Writer:

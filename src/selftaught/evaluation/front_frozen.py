@@ -137,4 +137,4 @@ def _fit(model: nn.Module, x: Tensor, y: Tensor, rows: Tensor, watch: Tensor, **
             watched = float(cross_entropy(model(x[watch]), y[watch]))
         if watched < least:
             best, least = copy.deepcopy(model.state_dict()), watched
-    return best, model.state_dict()
+    return best, copy.deepcopy(model.state_dict())  # loading the best writes into the model's own tensors

@@ -84,6 +84,14 @@ class Concat(Source):
         part = int(np.searchsorted(self._starts, i, side="right")) - 1
         return self.parts[part], int(i - self._starts[part])
 
+    def parts_of(self, indices: np.ndarray) -> list[tuple[Source, np.ndarray, np.ndarray]]:
+        """The parts that hold samples ``indices``, in order: each with which of its own samples these are, and where in
+        ``indices`` they stand.
+        """
+        of = np.searchsorted(self._starts, indices, side="right") - 1
+        places = [np.flatnonzero(of == p) for p in range(len(self.parts))]
+        return [(self.parts[p], indices[at] - self._starts[p], at) for p, at in enumerate(places) if len(at)]
+
     def read(self, i: int, min_side: int | None = None, **which: Any) -> np.ndarray:
         """One sample of one of the parts; see `Source.read`."""
         part, k = self._find(i)

@@ -77,6 +77,7 @@ def _co_trained(method: Any, train: Source, test: Source, fraction: float, seed:
     rest = np.setdiff1d(np.arange(len(labels)), rows)
     predicted = en_co_training(x[rows], labels[rows], x[rest], tested, seed=seed)
     scores = activity_scores(predicted, np.asarray(test.labels), test.groups, test.group_names)
+    scores["f1_last"] = scores["f1"]  # it has no epochs to choose from
     note = f"En-Co-Training on {plural(len(rows), 'labelled window')} and {len(rest)} without labels"
     return Result(NAME, {name: Number.of(value) for name, value in scores.items()}, note=note)
 
