@@ -25,19 +25,11 @@ Array = NDArray[Any]
 
 
 class _Camera(NamedTuple):
-    """What the kernels know of it: fx fy cx cy, the limits of X / Z and Y / Z, near, blur, the first pixel's centre."""
+    """What the kernels know of it: the numbers and the pose of `projected`, the picture's height and width."""
 
     numbers: Array
     pose: Array
-    grid: tuple[int, int]
-
-
-class _Lists(NamedTuple):
-    """What tiles see: where the list of each starts, the lists, how many tiles stand beside each other."""
-
-    starts: Array
-    gaussians: Array
-    columns: int
+    size: tuple[int, int]
 
 
 def render(
@@ -50,105 +42,100 @@ def render(
     near: float,
     blur: float,
     pixel_centre: float,
-) -> Tensor:
-    """Colours, depth and the light that is left, (C + 2, H, W); all in float32 on the CPU, background (C,)."""
-    grid = -(-size[0] // kernels.TILE), -(-size[1] // kernels.TILE)
-    camera = _camera(intrinsics, world_to_camera, size, grid, (near, blur, pixel_centre))
-    table, spans = _Project.apply(*gaussians, intrinsics, world_to_camera, camera)
-    starts, numbers = kernels.listed(spans.numpy(), _nearest_first(table, spans), grid[1], grid[0] * grid[1])
-    behind = torch.cat((background, background.new_zeros(1)))
-    return _Blend.apply(table, behind, _Lists(starts, numbers, grid[1]), size)
-
-
-def _camera(
-    intrinsics: Tensor, pose: Tensor, size: tuple[int, int], grid: tuple[int, int], rest: tuple[float, float, float]
-) -> _Camera:
+) -> tuple[Tensor, Tensor]:
+    """Colours and depth (C + 1, H, W), and the light that is left (H, W); float32 on the CPU, background (C,)."""
     fx, fy, cx, cy = (float(intrinsics.detach()[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    numbers = (fx, fy, cx, cy, LIMIT * size[1] / (2 * fx), LIMIT * size[0] / (2 * fy), *rest)
-    return _Camera(np.array(numbers, np.float32), _array(pose[:3]), grid)
+    limits = LIMIT * size[1] / (2 * fx), LIMIT * size[0] / (2 * fy)
+    numbers = np.array((fx, fy, cx, cy, *limits, near, blur, pixel_centre), np.float32)
+    camera = _Camera(numbers, _array(world_to_camera[:3]), size)
+    found: tuple[Tensor, Tensor] = _Render.apply(*gaussians, intrinsics, world_to_camera, background, camera)
+    return found
 
 
-def _nearest_first(table: Tensor, spans: Tensor) -> Array:
-    """Numbers of the Gaussians that touch a tile; the sort keeps the order of equal ones, by 16 bits at a time."""
-    these = ((spans[:, 0] < spans[:, 2]) & (spans[:, 1] < spans[:, 3])).nonzero()[:, 0].numpy()
-    depths = _array(table[:, -1])[these].view(np.uint32)  # the bits of numbers above 0 are in their order
-    order = (depths & 0xFFFF).astype(np.uint16).argsort(kind="stable")
-    return these[order[(depths >> 16).astype(np.uint16)[order].argsort(kind="stable")]]
-
-
-class _Project(torch.autograd.Function):
-    """Rows of the Gaussians on the picture, and which tiles each touches."""
+class _Render(torch.autograd.Function):
+    """Projects, sorts, lists and blends; the way back is written out."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        *parts, _, _, camera = inputs
+        *parts, _, _, background, camera = inputs
         arrays = [_array(part) for part in parts]
         count, channels = arrays[4].shape
-        table, spans = torch.zeros(count, kernels.FIELDS + channels + 1), torch.zeros(count, 4, dtype=torch.int32)
+        groups = range(0, channels + 1, kernels.AT_ONCE)
+        features = len(groups) * kernels.AT_ONCE
+        table = np.empty((count, kernels.FIELDS + features), np.float32)
+        spans, keys = np.empty((count, 4), np.int32), np.empty(count, np.uint64)
 
-        def work(_: int, first: int, last: int) -> None:
-            made = table.numpy(), spans.numpy()
-            kernels.projected(*arrays, camera.numbers, camera.pose, first, last, camera.grid, *made)
+        def project(_: int, first: int, last: int) -> None:
+            made = table, spans, keys
+            kernels.projected(*arrays, camera.numbers, camera.pose, first, last, camera.size, *made)
 
-        _shared(work, _evenly(count, count))
-        ctx.save_for_backward(*parts, table, spans)
-        ctx.camera = camera
-        ctx.mark_non_differentiable(spans)
-        return table, spans
+        _shared(project, _evenly(count))
+        keys.sort()
+        columns, rows = -(-camera.size[1] // kernels.WIDE), -(-camera.size[0] // kernels.HIGH)
+        seen = keys[: np.searchsorted(keys, np.uint64(2**64 - 1))]
+        lists = kernels.listed(spans, seen, columns, columns * rows)
+        behind = np.zeros(features, np.float32)
+        behind[:channels] = _array(background)
+        picture, ends = np.empty((features, *camera.size), np.float32), np.empty((2, *camera.size), np.float32)
+
+        def blend(_: int, first: int, last: int) -> None:
+            for k in groups:
+                four = slice(k, k + kernels.AT_ONCE)
+                kernels.blended(
+                    table, lists, behind[four], kernels.FIELDS + k, first, last, columns, picture[four], ends
+                )
+
+        _shared(blend, _by_load(lists[0]))
+        ctx.save_for_backward(*parts)
+        ctx.known = camera, table, spans, lists, behind, ends, columns
+        return torch.from_numpy(picture[: channels + 1]), torch.from_numpy(ends[0])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
-        *parts, colours, table, spans = ctx.saved_tensors
-        count, channels = colours.shape
-        bounds = _evenly(count, count)
-        made = [torch.zeros_like(part, memory_format=torch.contiguous_format) for part in parts]
+        camera, table, spans, lists, behind, ends, columns = ctx.known
+        parts = ctx.saved_tensors
+        count, channels = parts[4].shape
+        of_table = _blend_back(table, lists, behind, ends, columns, *(_array(grad) for grad in grads))
+        bounds = _evenly(count)
+        made = [np.zeros(part.shape, np.float32) for part in parts[:4]]
         of_numbers, of_pose = np.zeros((len(bounds) - 1, 4)), np.zeros((len(bounds) - 1, 4, 4))
-        known = [*(_array(part) for part in parts), ctx.camera.numbers, ctx.camera.pose]
-        given = _array(table), _array(spans), _array(grads[0])
+        known = [*(_array(part) for part in parts[:4]), camera.numbers, camera.pose]
+        given = kernels.FIELDS + channels, table, spans, of_table
 
-        def work(part: int, first: int, last: int) -> None:
-            found = [tensor.numpy() for tensor in made]
-            kernels.projected_back(*known, first, last, *given, *found, of_numbers[part], of_pose[part])
+        def project(part: int, first: int, last: int) -> None:
+            kernels.projected_back(*known, first, last, *given, *made, of_numbers[part], of_pose[part])
 
-        _shared(work, bounds)
-        of_intrinsics = table.new_zeros(3, 3)
-        of_intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]] = torch.from_numpy(of_numbers.sum(0)).to(table)
-        of_colours = grads[0][:, kernels.FIELDS : kernels.FIELDS + channels]
-        return *made, of_colours, of_intrinsics, torch.from_numpy(of_pose.sum(0)).to(table), None
+        _shared(project, bounds)
+        of_intrinsics = np.zeros((3, 3), np.float32)
+        of_intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]] = of_numbers.sum(0)
+        of_colours = of_table[:, kernels.FIELDS : kernels.FIELDS + channels]
+        of_background = (grads[0][:channels] * torch.from_numpy(ends[0])).sum((1, 2))
+        found = *made, of_colours, of_intrinsics, of_pose.sum(0).astype(np.float32)
+        return *(torch.from_numpy(x) for x in found), of_background, None
 
 
-class _Blend(torch.autograd.Function):
-    """The picture of a table's rows with the light that is left behind it, (F + 1, H, W)."""
+def _blend_back(
+    table: Array, lists: Any, behind: Array, ends: Array, columns: int, wanted: Array, of_light: Array
+) -> Array:
+    """Gradient of the table."""
+    asked, bounds = wanted, _by_load(lists[0])
+    if len(wanted) < len(behind):
+        asked = np.zeros((len(behind), *wanted.shape[1:]), np.float32)
+        asked[: len(wanted)] = wanted
+    made = np.zeros((len(bounds) - 1, *table.shape), np.float32)
 
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, background: Tensor, lists: _Lists, size: tuple[int, int]) -> Tensor:
-        picture = table.new_empty(len(background) + 1, *size)
-        rows, behind = _array(table), _array(background)
+    def work(part: int, first: int, last: int) -> None:
+        for k in range(0, len(behind), kernels.AT_ONCE):
+            four = slice(k, k + kernels.AT_ONCE)
+            given = ends, asked[four], of_light if k == 0 else np.zeros_like(of_light)
+            kernels.blended_back(
+                table, lists, behind[four], kernels.FIELDS + k, first, last, columns, *given, made[part]
+            )
 
-        def work(_: int, first: int, last: int) -> None:
-            kernels.blended(rows, lists.starts, lists.gaussians, behind, first, last, lists.columns, picture.numpy())
-
-        _shared(work, _by_load(lists.starts))
-        ctx.save_for_backward(table, background, picture[-1])
-        ctx.lists = lists
-        return picture
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Any) -> Any:
-        table, background, through = ctx.saved_tensors
-        lists: _Lists = ctx.lists
-        rows, behind, wanted = _array(table), _array(background), _array(grads[0])
-        bounds = _by_load(lists.starts)
-        made = table.new_zeros(len(bounds) - 1, *table.shape)
-
-        def work(part: int, first: int, last: int) -> None:
-            known = rows, lists.starts, lists.gaussians, behind, first, last, lists.columns
-            kernels.blended_back(*known, wanted, made[part].numpy())
-
-        _shared(work, bounds)
-        return made.sum(0) if len(made) > 1 else made[0], (grads[0][:-1] * through).sum((1, 2)), None, None
+    _shared(work, bounds)
+    found: Array = made.sum(0) if len(made) > 1 else made[0]
+    return found
 
 
 def _array(tensor: Tensor) -> Array:
@@ -160,13 +147,17 @@ def _threads(load: int) -> int:
     return max(1, min(torch.get_num_threads(), load // BUSY))
 
 
-def _evenly(count: int, load: int) -> Array:
-    return np.linspace(0, count, _threads(load) + 1).astype(np.int64)
+def _evenly(count: int) -> Array:
+    return _between(count, _threads(count))
+
+
+def _between(last: int, parts: int) -> Array:
+    return np.arange(parts + 1) * last // parts
 
 
 def _by_load(starts: Array) -> Array:
     """Bounds between tiles, about as many pairs between each two."""
-    bounds = np.searchsorted(starts, np.linspace(0, starts[-1], _threads(int(starts[-1])) + 1))
+    bounds = np.searchsorted(starts, _between(int(starts[-1]), _threads(int(starts[-1]))))
     bounds[0], bounds[-1] = 0, len(starts) - 1
     return bounds
 

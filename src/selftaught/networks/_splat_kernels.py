@@ -2,7 +2,8 @@
 
 The equations are those of :mod:`selftaught.networks.gaussians` and :mod:`selftaught.networks.splatting`, each pass
 written out: what a tile's pixels need stays in the nearest cache, and nothing per Gaussian and pixel goes to memory.
-The way back computes alpha and the light once more.
+The way back computes alpha once more, from back to front, and gets the light before a Gaussian from the light behind
+it, as 3DGS does. Loops over pixels are written so that the compiler takes eight at once: one array of rows, one index.
 
 Numba takes a moment to be imported, and only an extra brings it: import this module only where a kernel runs.
 """
@@ -17,21 +18,24 @@ from numpy.typing import NDArray
 from selftaught._compiling import compiled
 from selftaught.networks._splat_tiles import HIGHEST, LOWEST
 
-__all__ = ["FIELDS", "TILE", "blended", "blended_back", "listed", "projected", "projected_back"]
+__all__ = ["AT_ONCE", "FIELDS", "HIGH", "WIDE", "blended", "blended_back", "listed", "projected", "projected_back"]
 
-TILE = 8
-"""Side of a tile: a few registers of pixels, so that sums over them cost little beside the pixels."""
-FIELDS = 6
-"""Columns of a Gaussian's row before its features: centre (x, y), conic (3), ln of its opacity."""
-_PIXELS = TILE * TILE
-_X, _Y, _ALPHA, _LIGHT, _SHARE = range(5)
-_BEHIND, _VALUE = _ALPHA, _SHARE
-"""Rows of a tile's scratch; on the way back: what comes from behind, what a Gaussian's light is worth."""
+WIDE, HIGH = 8, 16
+"""Sides of a tile: a row is a register of pixels; of a Gaussian's tile only the rows that it touches are looked at."""
+FIELDS, AT_ONCE = 6, 4
+"""Columns of a Gaussian's row before its features: centre (x, y), conic (3), ln of its opacity; and how many features
+are blended at once: colours and depth."""
+_PIXELS = WIDE * HIGH
+_X, _Y, _LIGHT, _STOP, _BEHIND = range(AT_ONCE, AT_ONCE + 5)
+"""Rows of a tile's scratch after those of the features. No light comes through from a place in the list on, `_STOP`."""
 
 _one, _none = np.float32(1), np.float32(0)
+_unseen, _number = np.uint64(2**64 - 1), np.uint64(2**32 - 1)
 _lowest, _highest, _full = np.float32(LOWEST), np.float32(HIGHEST), np.float32(HIGHEST - 1e-6)
 _dark = np.float32(1e-30)
-"""Less light than this is none: numbers too small to be normal are slow."""
+"""Where less light would be left nothing more is seen: numbers too small to be normal are slow."""
+_never = np.float32(1e9)
+_ln_lowest = np.float32(np.log(LOWEST))
 _faded, _to_2 = np.float32(-9.0), np.float32(1 / np.log(2))
 _nodes = (np.cos(np.pi * (np.arange(64) + 0.5) / 64) + 1) / 2
 _fit = np.polynomial.Chebyshev.fit(_nodes, 2**_nodes, 6, domain=[0, 1])
@@ -43,118 +47,130 @@ Array = NDArray[Any]
 
 # ---- compiled ----------------------------------------------------------------------------------------
 @compiled
-def _alphas(table: Array, g: Any, left: Any, top: Any, work: Array) -> Any:
-    """Write alpha of a tile's pixels by one Gaussian; their sum."""
-    x, y = table[g, 0] - left, table[g, 1] - top
-    a, b, c = np.float32(-0.5) * _to_2 * table[g, 2], -_to_2 * table[g, 3], np.float32(-0.5) * _to_2 * table[g, 4]
-    constant = _to_2 * table[g, 5]
-    total = _none
-    for p in range(_PIXELS):
-        dx, dy = work[_X, p] - x, work[_Y, p] - y
-        power = constant + dx * (a * dx + b * dy) + c * dy * dy
-        power = _faded if power < _faded else power
-        whole = np.floor(power)
-        f = power - whole
-        found = _p0 + f * (_p1 + f * (_p2 + f * (_p3 + f * (_p4 + f * (_p5 + f * _p6)))))
-        found *= np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)  # 2^whole by its bits
-        found = _highest if found > _highest else found
-        found = _none if found <= _lowest else found
-        work[_ALPHA, p] = found
-        total += found
-    return total
+def _exponent(table: Array, g: Any, left: int, top: int) -> Any:
+    """Where a Gaussian lies in a tile, x and y, and a, b, c, d of log2 alpha = a dx^2 + b dx dy + c dy^2 + d."""
+    half = np.float32(-0.5) * _to_2
+    x, y = table[g, 0] - np.float32(left), table[g, 1] - np.float32(top)
+    return x, y, half * table[g, 2], -_to_2 * table[g, 3], half * table[g, 4], _to_2 * table[g, 5]
+
+
+@compiled
+def _alpha(power: Any) -> Any:
+    """2^power, at most the highest, and none below the least."""
+    power = _faded if power < _faded else power
+    whole = np.floor(power)
+    f = power - whole
+    found = _p0 + f * (_p1 + f * (_p2 + f * (_p3 + f * (_p4 + f * (_p5 + f * _p6)))))
+    found *= np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)  # 2^whole by its bits
+    found = _highest if found > _highest else found
+    return _none if found <= _lowest else found
 
 
 @compiled
 def blended(
-    table: Array, starts: Array, listed: Array, background: Array, first: int, last: int, columns: int, image: Array
-) -> None:
-    """Write the tiles ``first`` to ``last`` of a picture (F + 1, H, W); its last channel is the light that is left."""
-    features, height, width = len(background), image.shape[1], image.shape[2]
-    work, sums = np.empty((5, _PIXELS), np.float32), np.empty((features, _PIXELS), np.float32)
+    table: Array, lists: Any, background: Array, feature: int, first: int, last: int, columns: int, image: Array,
+    ends: Array,
+) -> None:  # fmt: skip
+    """Write the tiles ``first`` to ``last`` of a picture (4, H, W) of four features.
+
+    Args:
+        table: rows of the Gaussians.
+        lists: from `listed`.
+        background: (4,).
+        feature: column of the first of the four.
+        first: of the tiles.
+        last: the one behind the last.
+        columns: how many tiles stand beside each other.
+        image: written.
+        ends: (2, H, W), written: the light that is left, and from which place of a tile's list on none comes through.
+    """
+    starts, gaussians, rows = lists
+    height, width = image.shape[1], image.shape[2]
+    work = np.empty((_STOP + 1, _PIXELS), np.float32)
     for p in range(_PIXELS):
-        work[_X, p], work[_Y, p] = p % TILE, p // TILE
+        work[_X, p], work[_Y, p] = p % WIDE, p // WIDE
     for tile in range(first, last):
-        top, left = tile // columns * TILE, tile % columns * TILE
+        top, left = tile // columns * HIGH, tile % columns * WIDE
+        work[:AT_ONCE] = _none
         work[_LIGHT] = _one
-        sums[:] = _none
+        work[_STOP] = _never
         for n in range(starts[tile], starts[tile + 1]):
-            g = listed[n]
-            if _alphas(table, g, np.float32(left), np.float32(top), work) == _none:
-                continue
-            for p in range(_PIXELS):
-                alpha, light = work[_ALPHA, p], work[_LIGHT, p]
-                work[_SHARE, p] = alpha * light
-                light *= _one - alpha
-                work[_LIGHT, p] = _none if light < _dark else light
-            for f in range(features):
-                feature = table[g, FIELDS + f]
-                for p in range(_PIXELS):
-                    sums[f, p] += feature * work[_SHARE, p]
-        for y in range(min(TILE, height - top)):
-            for x in range(min(TILE, width - left)):
-                light = work[_LIGHT, y * TILE + x]
-                for f in range(features):
-                    image[f, top + y, left + x] = sums[f, y * TILE + x] + light * background[f]
-                image[features, top + y, left + x] = light
+            g, place = gaussians[n], np.float32(n - starts[tile])
+            x, y, a, b, c, d = _exponent(table, g, left, top)
+            f0, f1, f2, f3 = table[g, feature], table[g, feature + 1], table[g, feature + 2], table[g, feature + 3]
+            for p in range(WIDE * (rows[n] & 15), WIDE * (rows[n] >> 4 & 15) + WIDE):
+                dx, dy = work[_X, p] - x, work[_Y, p] - y
+                alpha = _alpha(d + dx * (a * dx + b * dy) + c * dy * dy)
+                light, stop = work[_LIGHT, p], work[_STOP, p]
+                share = (_none if place >= stop else alpha) * light
+                less = light - share
+                dark = less < _dark
+                work[_LIGHT, p] = light if dark else less
+                work[_STOP, p] = place if dark else stop
+                share = _none if dark else share
+                work[0, p] += f0 * share
+                work[1, p] += f1 * share
+                work[2, p] += f2 * share
+                work[3, p] += f3 * share
+        for y in range(min(HIGH, height - top)):
+            for x in range(min(WIDE, width - left)):
+                light = work[_LIGHT, y * WIDE + x]
+                for k in range(AT_ONCE):
+                    image[k, top + y, left + x] = work[k, y * WIDE + x] + light * background[k]
+                ends[0, top + y, left + x], ends[1, top + y, left + x] = light, work[_STOP, y * WIDE + x]
 
 
 @compiled
 def blended_back(
-    table: Array, starts: Array, listed: Array, background: Array, first: int, last: int, columns: int,
-    wanted: Array, made: Array,
+    table: Array, lists: Any, background: Array, feature: int, first: int, last: int, columns: int, ends: Array,
+    wanted: Array, of_light: Array, made: Array,
 ) -> None:  # fmt: skip
-    """Add to ``made``, the table's gradient, what the tiles give whose picture's gradient is ``wanted``."""
-    features, height, width = len(background), wanted.shape[1], wanted.shape[2]
-    most = 0
-    for tile in range(first, last):
-        most = max(most, starts[tile + 1] - starts[tile])
-    work, asked = np.empty((5, _PIXELS), np.float32), np.empty((features + 1, _PIXELS), np.float32)
-    kept, those = np.empty((most, 2, _PIXELS), np.float32), np.empty(most, np.int64)
+    """Add to ``made``, the table's gradient, what tiles give whose four features' gradient is ``wanted`` (4, H, W).
+
+    ``of_light`` (H, W) is the gradient of the light that is left; the rest is that of `blended`.
+    """
+    starts, gaussians, rows = lists
+    height, width = wanted.shape[1], wanted.shape[2]
+    work = np.empty((_BEHIND + 1, _PIXELS), np.float32)
     for p in range(_PIXELS):
-        work[_X, p], work[_Y, p] = p % TILE, p // TILE
+        work[_X, p], work[_Y, p] = p % WIDE, p // WIDE
     for tile in range(first, last):
-        top, left = tile // columns * TILE, tile % columns * TILE
-        asked[:] = _none
-        for f in range(features + 1):
-            for y in range(min(TILE, height - top)):
-                for x in range(min(TILE, width - left)):
-                    asked[f, y * TILE + x] = wanted[f, top + y, left + x]
-        work[_LIGHT] = _one
-        count = 0
-        for n in range(starts[tile], starts[tile + 1]):
-            if _alphas(table, listed[n], np.float32(left), np.float32(top), work) == _none:
-                continue
-            those[count] = listed[n]
-            for p in range(_PIXELS):
-                alpha, light = work[_ALPHA, p], work[_LIGHT, p]
-                kept[count, 0, p], kept[count, 1, p] = alpha, light
-                light *= _one - alpha
-                work[_LIGHT, p] = _none if light < _dark else light
-            count += 1
-        for p in range(_PIXELS):
-            behind = asked[features, p]
-            for f in range(features):
-                behind += asked[f, p] * background[f]
-            work[_BEHIND, p] = behind * work[_LIGHT, p]
-        for before in range(count):
-            n = count - 1 - before
-            g = those[n]
-            work[_VALUE] = _none
-            for f in range(features):
-                feature, total = table[g, FIELDS + f], _none
-                for p in range(_PIXELS):
-                    work[_VALUE, p] += feature * asked[f, p]
-                    total += asked[f, p] * kept[n, 0, p] * kept[n, 1, p]
-                made[g, FIELDS + f] += total
-            at_x, at_y = table[g, 0] - np.float32(left), table[g, 1] - np.float32(top)
-            m0 = mx = my = mxx = mxy = myy = _none
-            for p in range(_PIXELS):
-                alpha, behind = kept[n, 0, p], work[_BEHIND, p]
-                added = alpha * kept[n, 1, p] * work[_VALUE, p]
-                slope = added - behind * alpha / (_one - alpha)
-                slope = _none if alpha >= _full else slope
+        top, left = tile // columns * HIGH, tile % columns * WIDE
+        work[:AT_ONCE] = _none
+        work[_LIGHT:] = _none
+        for y in range(min(HIGH, height - top)):
+            for x in range(min(WIDE, width - left)):
+                behind = of_light[top + y, left + x]
+                for k in range(AT_ONCE):
+                    asked = wanted[k, top + y, left + x]
+                    work[k, y * WIDE + x] = asked
+                    behind += asked * background[k]
+                light = ends[0, top + y, left + x]
+                work[_LIGHT, y * WIDE + x], work[_BEHIND, y * WIDE + x] = light, light * behind
+                work[_STOP, y * WIDE + x] = ends[1, top + y, left + x]
+        for before in range(starts[tile + 1] - starts[tile]):
+            n = starts[tile + 1] - 1 - before
+            g, place = gaussians[n], np.float32(n - starts[tile])
+            x, y, a, b, c, d = _exponent(table, g, left, top)
+            f0, f1, f2, f3 = table[g, feature], table[g, feature + 1], table[g, feature + 2], table[g, feature + 3]
+            t0 = t1 = t2 = t3 = m0 = mx = my = mxx = mxy = myy = _none
+            for p in range(WIDE * (rows[n] & 15), WIDE * (rows[n] >> 4 & 15) + WIDE):
+                dx, dy = work[_X, p] - x, work[_Y, p] - y
+                alpha = _alpha(d + dx * (a * dx + b * dy) + c * dy * dy)
+                alpha = _none if place >= work[_STOP, p] else alpha
+                over = _one / (_one - alpha)
+                light, behind = work[_LIGHT, p] * over, work[_BEHIND, p]
+                work[_LIGHT, p] = light
+                share = alpha * light
+                w0, w1, w2, w3 = work[0, p], work[1, p], work[2, p], work[3, p]
+                added = share * (f0 * w0 + f1 * w1 + f2 * w2 + f3 * w3)
                 work[_BEHIND, p] = behind + added
-                dx, dy = work[_X, p] - at_x, work[_Y, p] - at_y
+                slope = added - behind * (alpha * over)
+                slope = _none if alpha >= _full else slope
+                t0 += w0 * share
+                t1 += w1 * share
+                t2 += w2 * share
+                t3 += w3 * share
                 m0 += slope
                 mx += slope * dx
                 my += slope * dy
@@ -167,25 +183,44 @@ def blended_back(
             made[g, 3] -= mxy
             made[g, 4] -= np.float32(0.5) * myy
             made[g, 5] += m0
+            made[g, feature] += t0
+            made[g, feature + 1] += t1
+            made[g, feature + 2] += t2
+            made[g, feature + 3] += t3
 
 
 @compiled
-def listed(spans: Array, order: Array, columns: int, tiles: int) -> tuple[Array, Array]:
-    """For every tile what touches it, in this order: where its list starts (tiles + 1,), and all lists in one."""
+def listed(spans: Array, keys: Array, columns: int, tiles: int) -> tuple[Array, Array, Array]:
+    """For every tile what touches it, nearest first.
+
+    Args:
+        spans: (G, 4), from `projected`.
+        keys: sorted, from `projected`, without those of Gaussians that aren't seen.
+        columns: how many tiles stand beside each other.
+        tiles: how many there are.
+
+    Returns:
+        Where each tile's list starts (tiles + 1,), all lists in one, and of each entry the rows of the tile that the
+        Gaussian may touch: the first of them, and 16 times the last.
+    """
     starts = np.zeros(tiles + 1, np.int64)
-    for g in order:
-        for y in range(spans[g, 1], spans[g, 3]):
-            for x in range(spans[g, 0], spans[g, 2]):
+    for key in keys:
+        g = np.int64(key & _number)
+        for y in range(spans[g, 1] // HIGH, (spans[g, 3] + HIGH - 1) // HIGH):
+            for x in range(spans[g, 0] // WIDE, (spans[g, 2] + WIDE - 1) // WIDE):
                 starts[y * columns + x + 1] += 1
     for tile in range(tiles):
         starts[tile + 1] += starts[tile]
-    found, at = np.empty(starts[tiles], np.int64), starts.copy()
-    for g in order:
-        for y in range(spans[g, 1], spans[g, 3]):
-            for x in range(spans[g, 0], spans[g, 2]):
-                found[at[y * columns + x]] = g
-                at[y * columns + x] += 1
-    return starts, found
+    found, rows, at = np.empty(starts[tiles], np.int32), np.empty(starts[tiles], np.uint8), starts.copy()
+    for key in keys:
+        g = np.int64(key & _number)
+        for y in range(spans[g, 1] // HIGH, (spans[g, 3] + HIGH - 1) // HIGH):
+            those = max(spans[g, 1] - y * HIGH, 0) + 16 * (min(spans[g, 3] - y * HIGH, HIGH) - 1)
+            for x in range(spans[g, 0] // WIDE, (spans[g, 2] + WIDE - 1) // WIDE):
+                n = at[y * columns + x]
+                found[n], rows[n] = g, those
+                at[y * columns + x] = n + 1
+    return starts, found, rows
 
 
 @compiled
@@ -223,16 +258,33 @@ def _seen(means: Array, g: Any, camera: Array, pose: Array, turn: Array, jacobia
 @compiled
 def projected(
     means: Array, quaternions: Array, scales: Array, opacities: Array, colours: Array, camera: Array, pose: Array,
-    first: int, last: int, grid: tuple[int, int], table: Array, spans: Array,
+    first: int, last: int, size: tuple[int, int], table: Array, spans: Array, keys: Array,
 ) -> None:  # fmt: skip
-    """Write the rows of Gaussians that are seen, with Z behind the colours, and the tiles that each touches."""
+    """Write what `blended` and `listed` need of the Gaussians ``first`` to ``last``.
+
+    Args:
+        means: (G, 3), and so on: the five parts of Gaussians.
+        quaternions: (G, 4).
+        scales: (G, 3).
+        opacities: (G,).
+        colours: (G, C).
+        camera: fx, fy, cx, cy, the limits of X / Z and Y / Z, near, blur, the first pixel's centre.
+        pose: (3, 4), world to camera.
+        first: of the Gaussians.
+        last: the one behind the last.
+        size: height and width of the picture.
+        table: (G, 6 + 4k), written where a Gaussian is seen: centre, conic, ln opacity, colours, Z, and 0.
+        spans: (G, 4), written: the pixels that it may touch, from (x, y) to before (x, y); nothing is 0 to 0.
+        keys: (G,), written: the bits of Z before the Gaussian's number, which sort them; the highest for none.
+    """
     turn, jacobian = np.empty((3, 3), np.float32), np.empty((2, 3), np.float32)
     half, channels = np.empty((2, 3), np.float32), colours.shape[1]
     near, blur, centre = camera[6], camera[7], camera[8]
+    bits = np.empty(1, np.float32)
     for g in range(first, last):
+        spans[g], keys[g] = 0, _unseen
         _turned(quaternions, g, turn)
         x, y, z, _, _ = _seen(means, g, camera, pose, turn, jacobian, half)
-        table[g, FIELDS + channels] = z
         if not (z >= near and opacities[g] > _lowest):
             continue
         wide, both, high = blur, _none, blur
@@ -243,30 +295,39 @@ def projected(
         table[g, 0], table[g, 1] = camera[0] * x / z + camera[2] - centre, camera[1] * y / z + camera[3] - centre
         table[g, 2], table[g, 3], table[g, 4] = high / determinant, -both / determinant, wide / determinant
         table[g, 5] = np.log(opacities[g])
-        for c in range(channels):
-            table[g, FIELDS + c] = colours[g, c]
-        reach = np.sqrt(np.float32(2) * np.log(opacities[g] / _lowest))
+        reach, empty = np.sqrt(np.float32(2) * (table[g, 5] - _ln_lowest)), False
         for axis in range(2):
-            most, middle = grid[1 - axis], table[g, axis]
+            most, middle = size[1 - axis], table[g, axis]
             margin = reach * np.sqrt(wide if axis == 0 else high) * np.float32(1 + 1e-4) + np.float32(1e-3)
             spans[g, axis], spans[g, 2 + axis] = 0, most
             if abs(middle) + margin < np.float32(1e9):  # what isn't a number is everywhere, so that it is noticed
-                spans[g, axis] = min(max(int(np.floor((middle - margin) / TILE)), 0), most)
-                spans[g, 2 + axis] = min(int(np.floor((middle + margin) / TILE)) + 1, most)
+                spans[g, axis] = min(max(int(np.ceil(middle - margin)), 0), most)
+                spans[g, 2 + axis] = max(min(int(np.floor(middle + margin)) + 1, most), 0)
+            empty |= spans[g, axis] >= spans[g, 2 + axis]
+        if empty:
+            spans[g] = 0
+            continue
+        bits[0] = z
+        keys[g] = np.uint64(bits.view(np.uint32)[0]) << np.uint64(32) | np.uint64(g)
+        for k in range(table.shape[1] - FIELDS):
+            table[g, FIELDS + k] = colours[g, k] if k < channels else z if k == channels else _none
 
 
 @compiled
 def projected_back(
     means: Array, quaternions: Array, scales: Array, opacities: Array, camera: Array, pose: Array, first: int,
-    last: int, table: Array, spans: Array, of_table: Array, of_means: Array, of_quaternions: Array, of_scales: Array,
-    of_opacities: Array, of_camera: Array, of_pose: Array,
+    last: int, depth: int, table: Array, spans: Array, of_table: Array, of_means: Array, of_quaternions: Array,
+    of_scales: Array, of_opacities: Array, of_camera: Array, of_pose: Array,
 ) -> None:  # fmt: skip
-    """Gradients of the five parts; those of fx, fy, cx, cy and of the pose (3, 4) are added up in double precision."""
+    """Gradients of the five parts; those of fx, fy, cx, cy and of the pose (3, 4) are added up in double precision.
+
+    ``depth`` is the table's column of Z, ``of_table`` what `blended_back` made.
+    """
     turn, jacobian, half = np.empty((3, 3), np.float32), np.empty((2, 3), np.float32), np.empty((2, 3), np.float32)
     of_half, of_jacobian = np.empty((2, 3), np.float32), np.empty((2, 3), np.float32)
     of_turn, two = np.empty((3, 3), np.float32), np.float32(2)
     for g in range(first, last):
-        if spans[g, 0] >= spans[g, 2] or spans[g, 1] >= spans[g, 3]:
+        if spans[g, 2] == 0:
             continue
         length = _turned(quaternions, g, turn)
         x, y, z, across, down = _seen(means, g, camera, pose, turn, jacobian, half)
@@ -291,7 +352,7 @@ def projected_back(
             for i in range(2):
                 of_jacobian[i, k] = of_half[i, 0] * turn[k, 0] + of_half[i, 1] * turn[k, 1] + of_half[i, 2] * turn[k, 2]
         # J W_R, whose rows are f / z (R_i - X / Z R_3), and the centre
-        gx, gy, gz = _none, _none, of_table[g, -1]
+        gx, gy, gz = _none, _none, of_table[g, depth]
         for i in range(2):
             f, ratio, at, side = camera[i], (across, down)[i], (x, y)[i], of_table[g, i]
             of_scale, of_ratio = _none, _none

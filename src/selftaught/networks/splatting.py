@@ -97,8 +97,10 @@ def render_gaussians(
         if chosen == "numba":
             from selftaught.networks._splat_fast import render  # imports Numba
 
-            made = render(gaussians, camera, pose, size, behind, near=near, blur=blur, pixel_centre=pixel_centre)
-            return Rendered(made[:channels], made[channels], 1 - made[channels + 1])
+            made, through = render(
+                gaussians, camera, pose, size, behind, near=near, blur=blur, pixel_centre=pixel_centre
+            )
+            return Rendered(made[:channels], made[channels], 1 - through)
         seen = project_gaussians(gaussians, camera, pose, size, near=near, blur=blur)
         shown = torch.cat((gaussians.colours, seen.depths[:, None]), 1)
         nothing = torch.cat((behind, behind.new_zeros(1)))
