@@ -1,9 +1,11 @@
 """STORM's step against the plain step of the same learner: on texts by TF-IDF and by a small transformer, on images.
 
-    python benchmarks/speed/meta.py [--rows 32] [--steps 40] [--rounds 7] [--threads 1] [--learner tfidf] [--count]
+    python benchmarks/speed/meta.py [--rows 32] [--seconds 1] [--rounds 7] [--threads 1] [--learner tfidf] [--count]
 
-The limit is 3 times the plain step's time. Both steps are whole ones, of the method's own `step` with its optimisers;
-STORM's reads two batches of ``rows``, takes the learner's step and differentiates through it.
+The limit is 3 times the plain step's time. Every turn of a learner takes about ``--seconds``, and its row is stored as
+soon as it is measured, so that ``--learner`` renews one of them alone. Both steps are whole ones, of the method's own
+`step` with its optimisers; STORM's reads two batches of ``rows``, takes the learner's step and differentiates through
+it.
 
 The multiplications of both steps are counted as well: no implementation is faster than their ratio where they are
 what takes the time. With F for a forward pass, a plain step is about 3 F. STORM's is about 8 F: a plain step's work on
@@ -82,51 +84,55 @@ def multiplications(mode: str, learner: str, rows: int) -> int:
 
 
 def steps_per_second(mode: str, learner: str, options: argparse.Namespace) -> Callable[[], float]:
-    """Steps per second of one mode."""
+    """Steps per second of one mode; the first step of every turn is left out, and the first turn has few."""
     method = made(mode, learner)
-    given = batches(method, options.rows, options.steps)
+    given = batches(method, options.rows, 4)
+    count = 10
+
+    class Clock(L.Callback):
+        """How long each step took."""
+
+        def on_train_start(self, *_: Any) -> None:
+            self.spent: list[float] = []
+
+        def on_train_batch_start(self, *_: Any) -> None:
+            self.began = time.perf_counter()
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            self.spent.append(time.perf_counter() - self.began)
 
     def work() -> float:
-        class Clock(L.Callback):
-            seconds, began = 0.0, 0.0
-
-            def on_train_batch_start(self, *_: Any) -> None:
-                self.began = time.perf_counter()
-
-            def on_train_batch_end(self, *_: Any) -> None:
-                self.seconds += time.perf_counter() - self.began
-
+        nonlocal count
         clock = Clock()
-        trained(method, given, clock)
-        return options.steps / clock.seconds
+        trained(method, [given[k % len(given)] for k in range(count + 1)], clock)
+        rate = count / sum(clock.spent[1:])
+        count = max(10, round(options.seconds * rate))
+        return rate
 
     return work
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (("rows", 32), ("steps", 40), ("rounds", 7), ("threads", 1)):
+    for name, default in (("rows", 32), ("rounds", 7), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--learner", choices=list(LEARNERS), help="one of them alone; the result is not stored")
-    parser.add_argument(
-        "--count", action="store_true", help="count multiplications alone, which takes no quiet machine"
-    )
+    parser.add_argument("--seconds", type=float, default=1.0, help="that each of the two steps is repeated in a round")
+    parser.add_argument("--learner", choices=list(LEARNERS), help="one of them alone")
+    parser.add_argument("--count", action="store_true", help="multiplications alone, which takes no quiet machine")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    found = {}
+    work = "steps per second of plain training and of STORM; the ratio: how many times longer a step of STORM takes"
     for learner in [options.learner] if options.learner else LEARNERS:
         counts = {mode: multiplications(mode, learner, options.rows) for mode in ("plain", "storm")}
         times = counts["storm"] / counts["plain"]
         print(f"{learner}: {counts['plain']:,} multiplications in a plain step, STORM's {times:.2f} times as many")
-        if options.count:
-            found[learner] = stored("meta").get("learners", {}).get(learner, {}) | {"multiplications": counts}
-            continue
-        rates = {mode: steps_per_second(mode, learner, options) for mode in ("plain", "storm")}
-        found[learner] = compared(rounds(rates, options.rounds), "plain") | {"multiplications": counts}
-        show(f"{learner}: steps per second", found[learner], "/s")
-    if not options.learner:
-        work = "steps per second of plain training and of STORM; the ratio: how many times longer a step of STORM takes"
-        store("meta", {"work": work, "options": vars(options), "learners": found, "machine": machine()})
+        known = stored("meta").get("learners", {})
+        row = known.get(learner, {}) | {"multiplications": counts}
+        if not options.count:
+            rates = {mode: steps_per_second(mode, learner, options) for mode in ("plain", "storm")}
+            row |= compared(rounds(rates, options.rounds), "plain") | {"options": vars(options), "machine": machine()}
+            show(f"{learner}: steps per second", row, "/s")
+        store("meta", {"work": work, "learners": known | {learner: row}})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ The state is that of the torch optimiser, which takes the same step afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +18,12 @@ from torch.overrides import TorchFunctionMode
 
 from selftaught.errors import UserError
 
-__all__ = ["adam_step", "clipped", "known_gradients", "linear_in_the_loss", "lookahead", "sgd_step"]
+__all__ = ["adam_step", "known_gradients", "linear_in_the_loss", "lookahead", "sgd_step"]
 
 _KEPT = ("momentum_buffer", "exp_avg", "exp_avg_sq")
 """What SGD and Adam keep of every parameter."""
+
+_PIECE, _SMALLEST = 1 << 16, 1e-20
 
 
 def sgd_step(
@@ -94,49 +96,124 @@ def adam_step(
     return parameter - lr / (1 - betas[0] ** (step + 1)) * m / (root + eps)
 
 
-def clipped(gradients: Sequence[Tensor], limit: float) -> list[Tensor]:
-    """Gradients scaled to a common norm of at most ``limit``, as torch clips them; 0 leaves them."""
-    if limit <= 0:
-        return list(gradients)
-    norm = torch.stack([g.square().sum() for g in gradients]).sum()
-    norm = torch.where(norm > 0, norm, 1.0).sqrt() * (norm > 0)
-    factor = (limit / (norm + 1e-6)).clamp_max(1.0)
-    return [g * factor for g in gradients]
+def lookahead(
+    optimizer: torch.optim.Optimizer, gradients: Mapping[Tensor, Tensor], *, clip: float = 0.0
+) -> tuple[dict[Tensor, Tensor], Callable[[Mapping[Tensor, Tensor]], dict[Tensor, Tensor]]]:
+    """What ``optimizer.step()`` would make of the parameters, and how that depends on the gradients.
 
-
-def lookahead(optimizer: torch.optim.Optimizer, gradients: Mapping[Tensor, Tensor]) -> dict[Tensor, Tensor]:
-    """The parameters that ``optimizer.step()`` would give, as functions of the gradients; nothing is changed.
-
-    Both rules go number by number, so that all parameters of a group take their step as one long vector.
+    Nothing is changed, and nothing of autograd is built: `sgd_step` and `adam_step` go number by number, so that their
+    derivative is a number for each, taken in closed form beside the step itself.
 
     Args:
         optimizer: torch's SGD, Adam or AdamW, with its state and learning rates.
-        gradients: parameter -> gradient with its graph.
+        gradients: parameter -> gradient.
+        clip: gradients are scaled to a common norm of at most this first, as torch clips them; 0 leaves them.
 
     Returns:
-        parameter -> what it would become.
+        parameter -> what it would become; and a function that turns derivatives by these (parameter -> tensor) into
+        those by the gradients.
 
     Raises:
         UserError: another optimiser.
     """
     if not isinstance(optimizer, torch.optim.SGD | torch.optim.Adam):
         raise UserError(f"a step of {type(optimizer).__name__} can't be differentiated: use sgd, adam or adamw")
-    found: dict[Tensor, Tensor] = {}
-    for group in optimizer.param_groups:
-        alike: dict[tuple[Any, ...], list[Tensor]] = {}
-        for parameter in group["params"]:
-            if parameter in gradients:
-                state = optimizer.state.get(parameter, {})
-                known = tuple(name for name in _KEPT if state.get(name) is not None)
-                kind = (parameter.device, parameter.dtype, known, int(state.get("step", 0)))
-                alike.setdefault(kind, []).append(parameter)
-        for (_, _, known, steps), parameters in alike.items():
-            kept = {name: _joined([optimizer.state[p][name] for p in parameters]) for name in known}
-            long = _joined([gradients[p] for p in parameters])
-            after = _step(optimizer, _joined([p.detach() for p in parameters]), long, group, kept | {"step": steps})
-            parts = after.split([p.numel() for p in parameters])
-            found |= {p: part.view_as(p) for p, part in zip(parameters, parts, strict=True)}
-    return found
+    given = {p: g.detach() for p, g in gradients.items()}
+    scale, norm = 1.0, 0.0
+    if clip > 0:
+        norm = float(torch.stack(torch._foreach_norm(list(given.values()))).norm())
+        scale = min(1.0, clip / (norm + 1e-6))
+    after: dict[Tensor, Tensor] = {}
+    slope: dict[Tensor, Tensor | float] = {}
+    rule = _sgd_ahead if isinstance(optimizer, torch.optim.SGD) else _adam_ahead
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            for alike in _alike([p for p in group["params"] if p in given], optimizer):
+                rule(optimizer, group, alike, given, scale, after, slope)
+
+    def back(derivatives: Mapping[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        found = {p: d * slope[p] for p, d in derivatives.items()}
+        if scale == 1.0:
+            return found
+        along = sum(float((given[p] * f).sum()) for p, f in found.items()) / (norm * (norm + 1e-6))
+        return {p: scale * (f - along * given[p]) for p, f in found.items()}
+
+    return after, back
+
+
+def _alike(parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> list[list[Tensor]]:
+    """Parameters whose step is the same rule: of one device, one type, one count of steps."""
+    found: dict[tuple[Any, ...], list[Tensor]] = {}
+    for p in parameters:
+        state = optimizer.state.get(p, {})
+        known = tuple(state.get(name) is not None for name in _KEPT)
+        found.setdefault((p.device, p.dtype, known, int(state.get("step", 0))), []).append(p)
+    return list(found.values())
+
+
+def _pieces(*rows: Sequence[Tensor] | None) -> Iterator[list[Any]]:
+    """Lists of tensors of the same shapes, cut alike into pieces of which a few at a time stay in the cache."""
+    cut = [None if row is None else [part for x in row for part in x.reshape(-1).split(_PIECE)] for row in rows]
+    count, start, held = len(cut[0] or ()), 0, 0
+    for stop in range(1, count + 1):
+        held += len((cut[0] or ())[stop - 1])
+        if held >= _PIECE or stop == count:
+            yield [None if row is None else row[start:stop] for row in cut]
+            start, held = stop, 0
+
+
+def _sgd_ahead(
+    optimizer: Any, group: dict[str, Any], parameters: list[Tensor], given: Any, scale: float, after: Any, slope: Any
+) -> None:
+    """`sgd_step` of parameters that are alike."""
+    lr, momentum = float(group["lr"]), group["momentum"]
+    for p in parameters:
+        buffer = optimizer.state.get(p, {}).get("momentum_buffer")
+        options = {"momentum": momentum, "weight_decay": group["weight_decay"], "nesterov": group["nesterov"]}
+        after[p] = sgd_step(p.detach(), scale * given[p] if scale != 1 else given[p], lr=lr, buffer=buffer, **options)
+        slope[p] = -lr * (1 + momentum if group["nesterov"] else 1)
+
+
+def _adam_ahead(
+    optimizer: Any, group: dict[str, Any], parameters: list[Tensor], given: Any, scale: float, after: Any, slope: Any
+) -> None:
+    """`adam_step` of parameters that are alike, and its derivative
+
+    - lr / (1 - b1^t) ( (1 - b1) - (1 - b2) m' g / ((1 - b2^t) r d) ) / d,    r = sqrt(v'/(1 - b2^t)),  d = r + eps
+    """
+    state = [optimizer.state.get(p, {}) for p in parameters]
+    (b1, b2), eps, decay = group["betas"], group["eps"], group["weight_decay"]
+    decoupled = isinstance(optimizer, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
+    step = int(state[0].get("step", 0)) + 1
+    rate, root_of = float(group["lr"]) / (1 - b1**step), (1 - b2**step) ** 0.5
+    made = [torch.empty_like(p, memory_format=torch.contiguous_format) for p in parameters]
+    slopes = [torch.empty_like(x) for x in made]
+    moments = [[s[name] for s in state] if state[0].get(name) is not None else None for name in _KEPT[1:]]
+    parts = _pieces([p.detach() for p in parameters], [given[p] for p in parameters], *moments, made, slopes)
+    for p, g, first, second, new, derivative in parts:
+        if scale != 1:
+            g = torch._foreach_mul(g, scale)
+        if decay and not decoupled:
+            g = torch._foreach_add(g, p, alpha=decay)
+        m = torch._foreach_mul(g, 1 - b1) if first is None else torch._foreach_lerp(first, g, 1 - b1)
+        v = torch._foreach_mul(g, 0.0) if second is None else torch._foreach_mul(second, b2)
+        torch._foreach_addcmul_(v, g, g, 1 - b2)
+        torch._foreach_sqrt_(v)
+        torch._foreach_div_(v, root_of)
+        divisor = torch._foreach_add(v, eps)
+        torch._foreach_copy_(new, torch._foreach_mul(p, 1 - float(group["lr"]) * decay) if decay and decoupled else p)
+        torch._foreach_addcdiv_(new, m, divisor, -rate)
+        torch._foreach_clamp_min_(v, _SMALLEST)  # where g and v are 0: there the moment's part is 0
+        torch._foreach_mul_(v, divisor)
+        torch._foreach_mul_(m, g)
+        torch._foreach_div_(m, v)
+        torch._foreach_mul_(m, -(1 - b2) / root_of**2)
+        torch._foreach_add_(m, 1 - b1)
+        torch._foreach_div_(m, divisor)
+        torch._foreach_mul_(m, -rate)
+        torch._foreach_copy_(derivative, m)
+    after |= dict(zip(parameters, made, strict=True))
+    slope |= dict(zip(parameters, slopes, strict=True))
 
 
 class _Known(torch.autograd.Function):
@@ -242,19 +319,3 @@ class _ConvolutionGradients(torch.autograd.Function):
             tall = dbias.view(1, -1, *[1] * (x.dim() - 2))
             slope = tall if slope is None else slope + tall
         return slope, None, None, None, None
-
-
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([t.reshape(-1) for t in tensors])
-
-
-def _step(optimizer: Any, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: Any) -> Tensor:
-    common = {"lr": float(group["lr"]), "weight_decay": group["weight_decay"]}
-    if isinstance(optimizer, torch.optim.SGD):
-        own = {"momentum": group["momentum"], "nesterov": group["nesterov"], "buffer": state.get("momentum_buffer")}
-        return sgd_step(parameter, gradient, **common, **own)
-    decoupled = isinstance(optimizer, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
-    moments = {"first": state.get("exp_avg"), "second": state.get("exp_avg_sq"), "step": state["step"]}
-    return adam_step(
-        parameter, gradient, **common, betas=group["betas"], eps=group["eps"], decoupled=decoupled, **moments
-    )

@@ -26,13 +26,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear
 
 from selftaught import networks, objectives
 from selftaught.catalog.rules import Count, Natural, Positive, Range, Share
 from selftaught.engine.method import LearningRateScaling, Method, Optim, Optimizer, Schedule
 from selftaught.engine.orders import WithReplacement
-from selftaught.engine.unrolled import clipped, known_gradients, linear_in_the_loss, lookahead
+from selftaught.engine.unrolled import known_gradients, linear_in_the_loss, lookahead
 from selftaught.errors import UserError
 from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod, accuracy
 from selftaught.methods._noisy_labels import Weighing, one_text, read_weights, text_encoder
@@ -257,18 +257,26 @@ class MetaLossRescaling(ClassifierMethod):
             if features is None:
                 tensors |= {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
             h = self._encoded(x, tensors) if features is None else features.detach()
-            h = h if self._encoder_draws else h.repeat(count, *[1] * (h.dim() - 1))
-            logits = self._classified(h, tensors)
+            if isinstance(self.encoder, networks.TfIdf):
+                share = self.dropout.p if self.dropout.training else 0.0
+                logits = networks.dropped_linear(h, *self._linear(tensors), share, count).flatten(0, 1)
+            else:
+                h = h if self._encoder_draws else h.repeat(count, *[1] * (h.dim() - 1))
+                logits = self._classified(h, tensors)
             losses = cross_entropy(logits, labels.repeat(count), reduction="none")
         return losses.view(count, -1), logits.softmax(1).view(count, len(labels), -1)
 
     def _encoded(self, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         """The encoder's features by the learner's parameters and buffers of these names, else by its own."""
-        return functional_call(self.encoder, _of(tensors, "0."), (x,))
+        own = _of(tensors, "0.")
+        return functional_call(self.encoder, own, (x,)) if own else self.encoder(x)
 
     def _classified(self, h: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         """Logits of features, some dropped."""
-        return functional_call(self.classifier, _of(tensors, "2."), (self.dropout(h),))
+        return linear(self.dropout(h), *self._linear(tensors))
+
+    def _linear(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+        return [tensors.get(f"2.{name}", getattr(self.classifier, name)) for name in ("weight", "bias")]
 
     @functools.cached_property
     def _encoder_draws(self) -> bool:
@@ -398,12 +406,10 @@ class MetaLossRescaling(ClassifierMethod):
             its value, the part of it in which the weights of the meta batch have their graph, and by the learner's
             gradients its derivatives.
         """
-        leaves = [g.requires_grad_() for g in gradients]
         two: Any = self.optimizers(use_pl_optimizer=False)
-        scaled = dict(zip(named.values(), clipped(leaves, self.clip), strict=True))
-        ahead = lookahead(two[self._places["learner"]], scaled)
-        stepped = [ahead[p] for p in named.values()]
-        state = {name: a.detach().requires_grad_() for name, a in zip(named, stepped, strict=True)}
+        given = dict(zip(named.values(), gradients, strict=True))
+        ahead, back = lookahead(two[self._places["learner"]], given, clip=self.clip)
+        state = {name: ahead[p].requires_grad_() for name, p in named.items()}
         x, labels = self.inputs(meta), meta["label"]
         buffers = {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
         with self._aside(1):
@@ -415,9 +421,9 @@ class MetaLossRescaling(ClassifierMethod):
         weighted = self.config.meta_loss_rescaling
         outer = meta_loss_rescaling(losses, weights.detach() if weighted else None)
         slopes = torch.autograd.grad(outer, list(state.values()), materialize_grads=True)
-        back = torch.autograd.grad(stepped, leaves, slopes, materialize_grads=True)
+        reached = back(dict(zip(named.values(), slopes, strict=True)))
         direct = meta_loss_rescaling(losses.detach(), weights) if weighted else losses.new_zeros(())
-        return outer.detach(), direct, back
+        return outer.detach(), direct, [reached[p] for p in named.values()]
 
     def _kept(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """AGRA and fixed weights: a plain step on weighted losses."""

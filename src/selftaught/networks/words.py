@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from selftaught.errors import UserError
 
-__all__ = ["TfIdf", "Vocabulary", "WordPool", "WordTransformer", "words_of"]
+__all__ = ["TfIdf", "Vocabulary", "WordPool", "WordTransformer", "dropped_linear", "words_of"]
 
 _WORD = re.compile(r"(?u)\b\w\w+\b")
 PAD, UNKNOWN = 0, 1
@@ -127,6 +127,25 @@ class TfIdf(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Vectors pass as they are: (N, size)."""
         return x
+
+
+def dropped_linear(x: Tensor, weight: Tensor, bias: Tensor, share: float, count: int) -> Tensor:
+    """A linear layer over ``count`` dropouts of the same vectors, mostly 0: only their other numbers are drawn.
+
+    Args:
+        x: (N, D).
+        weight: (K, D).
+        bias: (K,).
+        share: of the numbers that is dropped; the others are divided by 1 - share.
+        count: dropouts.
+
+    Returns:
+        (count, N, K).
+    """
+    rows, columns = x.nonzero(as_tuple=True)
+    kept = torch.rand(count, len(rows), device=x.device) >= share
+    parts = (kept * (x[rows, columns] / (1 - share)))[..., None] * weight.t()[columns]
+    return bias.expand(count, len(x), -1).clone().index_add_(1, rows, parts)
 
 
 class WordTransformer(nn.Module):

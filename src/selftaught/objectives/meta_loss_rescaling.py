@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,9 +79,18 @@ def majority_agreement(probabilities: Tensor, labels: Tensor) -> Tensor:
         UserError: shapes that do not fit together, or labels outside the classes.
     """
     _check_passes(probabilities.sum(-1) if probabilities.dim() else probabilities, probabilities, labels)
+    return torch.from_numpy(_agreement(_array(probabilities), labels.cpu().numpy())).to(labels.device)
+
+
+def _agreement(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     right = probabilities.argmax(2) == labels
     count, passes = right.sum(0), len(right)
-    return torch.where(2 * count == passes, right[0], 2 * count > passes)
+    return np.where(2 * count == passes, right[0], 2 * count > passes)
+
+
+def _array(x: Tensor) -> np.ndarray:
+    """In float64 on the CPU: features are constants, a few numbers each, with which numpy is quicker than torch."""
+    return x.detach().double().cpu().numpy()
 
 
 def dropout_statistics(losses: Tensor, probabilities: Tensor, labels: Tensor) -> DropoutStatistics:
@@ -95,10 +105,14 @@ def dropout_statistics(losses: Tensor, probabilities: Tensor, labels: Tensor) ->
         UserError: shapes that do not fit together, or labels outside the classes.
     """
     _check_passes(losses, probabilities, labels)
-    losses, largest = losses.detach().double(), probabilities.detach().double().amax(2)
-    spread = (lambda x: x.std(0)) if len(losses) > 1 else (lambda x: torch.zeros_like(x[0]))
-    agree = majority_agreement(probabilities.detach(), labels)
-    return DropoutStatistics(losses.mean(0), spread(losses), largest.mean(0), spread(largest), agree, labels)
+    every = _array(probabilities)
+    both = np.stack([_array(losses), every.max(2)])
+    count, off = both.shape[1], both - both[:, :1]  # from the first pass, so that equal ones deviate by exactly 0
+    shift = off.sum(1) / count
+    mean, spread = both[:, 0] + shift, np.sqrt(((off - shift[:, None]) ** 2).sum(1) / max(count - 1, 1))
+    agree = _agreement(every, labels.cpu().numpy())
+    made = (torch.from_numpy(x).to(losses.device) for x in (mean[0], spread[0], mean[1], spread[1], agree))
+    return DropoutStatistics(*made, labels)
 
 
 def _check_passes(losses: Tensor, probabilities: Tensor, labels: Tensor) -> None:
@@ -118,42 +132,44 @@ def _check_passes(losses: Tensor, probabilities: Tensor, labels: Tensor) -> None
 
 
 def normal_kl(mean: Tensor, spread: Tensor, group_mean: Tensor, group_spread: Tensor) -> Tensor:
-    """KL(N(m, s^2) || N(mu, sg^2)), elementwise; 0 where either deviation is 0. float64."""
-    m, s, mu, sg = _alike(mean, spread, group_mean, group_spread)
+    """KL(N(m, s^2) || N(mu, sg^2)), elementwise; 0 where either deviation is 0. float64, without gradient."""
+    return torch.from_numpy(_kl(*_alike(mean, spread, group_mean, group_spread))).to(mean.device)
+
+
+def _kl(m: np.ndarray, s: np.ndarray, mu: np.ndarray, sg: np.ndarray) -> np.ndarray:
     valid = (s > 0) & (sg > 0)
-    s, sg = torch.where(valid, s, 1.0), torch.where(valid, sg, 1.0)
-    found = (sg / s).log() + (s.square() + (m - mu).square()) / (2 * sg.square()) - 0.5
-    return torch.where(valid, found, 0.0)
+    s, sg = np.where(valid, s, 1.0), np.where(valid, sg, 1.0)
+    return np.where(valid, np.log(sg / s) + (s**2 + (m - mu) ** 2) / (2 * sg**2) - 0.5, 0.0)
 
 
-def _alike(*values: Tensor) -> list[Tensor]:
+def _alike(*values: Tensor) -> list[np.ndarray]:
     """All in float64, refused where they are no floats of one shape."""
     if any(x.shape != values[0].shape or not x.is_floating_point() for x in values):
         raise UserError(f"means and deviations must be floats of one shape, got {[tuple(x.shape) for x in values]}")
-    return [x.double() for x in values]
+    return [_array(x) for x in values]
 
 
 def overlap_coefficient(mean: Tensor, spread: Tensor, other_mean: Tensor, other_spread: Tensor) -> Tensor:
-    """Area under both of two normal densities, in [0, 1], elementwise; deviations are at least 1e-8. float64.
+    """Area under two normal densities, in [0, 1], elementwise; deviations are at least 1e-8. float64, no gradient.
 
     Equal deviations: 1 - erf(|m - mu| / (2 sqrt(2) s)). Else the densities cross twice, and between the crossings the
     one of smaller deviation is above.
     """
-    m, s, mu, t = _alike(mean, spread, other_mean, other_spread)
-    s, t = s.clamp_min(_TINY), t.clamp_min(_TINY)
-    distance, difference = mu - m, t.square() - s.square()
-    scale = torch.maximum(s, t)
-    alike = difference.abs() <= 1e-9 * scale.square()
-    same = 1 - torch.erf(distance.abs() / (2**1.5 * (s + t) / 2))
-    part = torch.where(alike, 1.0, difference)
-    root = s * t * (distance.square() + part * 2 * (t / s).log()).clamp_min(0).sqrt()
-    crossings = [(-distance * s.square() + sign * root) / part for sign in (1.0, -1.0)]  # measured from m
-    between = [(_phi((x - distance) / t) - _phi(x / s)).abs() for x in crossings]
-    return torch.where(alike, same, 1 - between[0] - between[1]).clamp(0, 1)
+    return torch.from_numpy(_overlap(*_alike(mean, spread, other_mean, other_spread))).to(mean.device)
 
 
-def _phi(x: Tensor) -> Tensor:
-    return torch.special.ndtr(x)
+def _overlap(m: np.ndarray, s: np.ndarray, mu: np.ndarray, t: np.ndarray) -> np.ndarray:
+    from scipy.special import erf, ndtr  # 0.1 s that only this needs
+
+    s, t = np.maximum(s, _TINY), np.maximum(t, _TINY)
+    distance, difference = mu - m, t**2 - s**2
+    alike = abs(difference) <= 1e-9 * np.maximum(s, t) ** 2
+    same = 1 - erf(abs(distance) / (2**0.5 * (s + t)))
+    part = np.where(alike, 1.0, difference)
+    root = s * t * np.sqrt(np.maximum(distance**2 + part * 2 * np.log(t / s), 0))
+    crossings = np.stack([-distance * s**2 - root, -distance * s**2 + root]) / part  # measured from m
+    between = abs(ndtr((crossings - distance) / t) - ndtr(crossings / s))
+    return np.where(alike, same, 1 - between[0] - between[1]).clip(0, 1)
 
 
 def feature_count(feature_set: FeatureSet = "default", *, agreement: bool = True) -> int:
@@ -207,31 +223,36 @@ def features_of(
     flag = [own.agree.double()] if agreement else []
     if feature_set == "loss":
         return torch.stack([own.loss, *flag], 1)
-    pooled = [torch.cat([own[k], *(part[k] for part in earlier)]) for k in range(len(own))]
-    group = torch.zeros_like(pooled[5])
+    parts = [own, *earlier]
+    measured = np.stack([np.concatenate([_array(part[k]) for part in parts]) for k in range(4)])
+    group = np.zeros(measured.shape[1], dtype=np.int64)
     if class_separation:
-        group = group + 2 * pooled[5]
+        group += 2 * np.concatenate([part.label.cpu().numpy() for part in parts])
     if categories:
-        group = group + (~pooled[4]).to(group)
-    _, member = group.unique(return_inverse=True)
-    count = int(member.max()) + 1
-    measured = torch.stack(pooled[:4])
-    grouped = _by_group(measured, member, count)
-    means = grouped[1]
-    apart = torch.stack([f(pooled[0], pooled[1], means[0], means[1]) for f in (normal_kl, overlap_coefficient)])
-    columns = torch.cat([torch.stack(part, 1).flatten(0, 1) for part in (grouped, _by_group(apart, member, count))])
-    rows = len(own.loss)
-    return torch.stack([*columns[:, :rows], *flag], 1)
+        group += ~np.concatenate([part.agree.cpu().numpy() for part in parts])
+    _, member = np.unique(group, return_inverse=True)
+    grouped = _by_group(measured, member)
+    apart = np.stack([f(measured[0], measured[1], grouped[0, 1], grouped[1, 1]) for f in (_kl, _overlap)])
+    columns = np.concatenate([grouped, _by_group(apart, member)]).reshape(-1, len(member))[:, : len(own.loss)]
+    return torch.cat([torch.from_numpy(columns.T).to(own.loss), *(x[:, None] for x in flag)], 1)
 
 
-def _by_group(values: Tensor, member: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Values (K, n), and for each its group's mean and unbiased deviation; that of a single member is 1e-8."""
-    sizes = torch.bincount(member, minlength=count).to(values)
-    nothing = values.new_zeros(len(values), count)
-    mean = (nothing.index_add(1, member, values) / sizes)[:, member]
-    squares = nothing.index_add(1, member, (values - mean).square())
-    deviation = torch.where(sizes > 1, (squares / (sizes - 1).clamp_min(1)).sqrt(), _TINY)
-    return values, mean, deviation[:, member]
+def _by_group(values: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """Of values (K, n) each, its group's mean and unbiased deviation, (K, 3, n); that of a single member is 1e-8.
+
+    ``member`` (n,) is the number of each one's group.
+    """
+    groups = int(member.max()) + 1
+    place = (member + groups * np.arange(len(values))[:, None]).ravel()
+
+    def summed(x: np.ndarray) -> np.ndarray:
+        return np.bincount(place, weights=x.ravel(), minlength=groups * len(values)).reshape(len(values), groups)
+
+    sizes = np.bincount(member)
+    mean = (summed(values) / sizes)[:, member]
+    squares = summed((values - mean) ** 2)
+    deviation = np.where(sizes > 1, np.sqrt(squares / np.maximum(sizes - 1, 1)), _TINY)[:, member]
+    return np.stack([values, mean, deviation], 1)
 
 
 def meta_loss_rescaling(losses: Tensor, weights: Tensor | None = None) -> Tensor:
