@@ -29,7 +29,7 @@ def _start(out: Path, *more: str) -> subprocess.Popen[str]:
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
         [sys.executable, "-m", "selftaught", "train", *more, "--no-report"], env=env, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, cwd=out.parent,
+        stderr=subprocess.PIPE, cwd=out.parent, start_new_session=True,
     )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def test_sigkill_and_sigterm_then_resume_give_bit_identical_weights(tmp_path: Pa
     mark = (tmp_path / "cut/checkpoints/train.ckpt").stat().st_mtime_ns
     while again.poll() is None and (tmp_path / "cut/checkpoints/train.ckpt").stat().st_mtime_ns == mark:
         time.sleep(0.02)
-    again.send_signal(signal.SIGTERM)
+    os.killpg(again.pid, signal.SIGTERM)  # to its loader too, as timeout, systemd and scancel do
     _, err = again.communicate(timeout=200)
     assert again.returncode == 128 + signal.SIGTERM, err
     assert "selftaught train --resume cut" in err
