@@ -137,6 +137,7 @@ TINY_RUNS: dict[str, Tiny] = {
          "magnitude_widths": "4-4-4-4-4", "magnitude_fusion": 4, "magnitude_blocks": 1, "longest": 10.0,
          "blur_model": "linear", "magnitude_offset": 2.0, "adapt_patch": 32, "adapt_epochs": 2, "steps": 2,
          "batch_size": 2},
+        given=lambda folder: "pans?train=1&test=1&frames=8&side=48&direction=vertical",
         more={"into": "frames"}, outs=("found",),
     ),
     "edit": Tiny(

@@ -3,9 +3,9 @@
     python benchmarks/robustness/folders.py [--only WORDS] [--place FOLDER --minutes 14]
 
 Every file of a run, one of each kind of output, gone, turned into a folder, or damaged in ten ways; then evaluate,
-apply, export, report and resume. A command survives that ends with exit code 2 and a line, or with the result that the
-whole run gives. One that notices neither a file's absence nor noise in it does not read that file, and is not asked
-about its other damages.
+apply, export and resume, and of two kinds report. A command survives that ends with exit code 2 and a line, or with the
+result that the whole run gives. One that notices neither a file's absence nor noise in it does not read that file, and
+is not asked about its other damages. Runs that were killed half-way are resumed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kills import of_each_output, timeless, written
-from trials import Table, Trial, command, start, tiny_input, tiny_run
+from kills import killed, moments, of_each_output, timeless, written
+from trials import Table, Trial, command, load_all, name_of, start, tiny_input, tiny_run
 
-from tests.harness import DAMAGES, TINY_RUNS, damaged
+from selftaught._words import plural
+from tests.harness import DAMAGES, TINY_RUNS, damaged, train_tiny
 
 FIRST = ("gone", "noise")
 """Damages that tell whether a command reads a file at all."""
@@ -54,18 +55,27 @@ def asks(kind: str, folder: Path, given: str) -> dict[str, Ask]:
     tiny = TINY_RUNS[kind]
     out, model = folder.parent / tiny.outs[0], folder.parent / "exported"
     more = [part for k, v in tiny.more.items() for part in (f"--{k}", str(v))]
-    return {
+    found = {
         "apply": Ask(
             ["apply", folder, given, "--out", out, "--workers", 0, *more], lambda: made(out), out
         ),
         "export": Ask(["export", folder, "--format", "safetensors", "--out", model], lambda: made(model), model),
         "resume": Ask(["train", "--resume", folder, "--quiet", "--workers", 0], lambda: weights(folder)),
-        "report": Ask(["report", folder], lambda: "a page"),
-        "evaluate": Ask(["evaluate", folder, *EVALUATED.get(kind, ())], lambda: numbers(folder / "evaluation.json")),
+        "evaluate": Ask(
+            ["evaluate", folder, *EVALUATED.get(kind, ())], lambda: numbers(folder / "evaluation.json", kind)
+        ),
     }  # fmt: skip
+    return found | ({"report": Ask(["report", folder], lambda: "a page")} if kind in REPORTED else {})
 
 
-EVALUATED = {"encoder": ("--protocol", "knn")}
+REPORTED = ("encoder", "restorer")
+"""Whose page is asked for, too: it reads what the others read."""
+CUT = ("encoder", "two stages, EMA, best weights", "GAN of two stages")
+"""Runs that are damaged half-way, too, and then resumed."""
+EVALUATED = {
+    "encoder": ("--protocol", "knn"), "classifier": ("--protocol", "classify"),
+    "image and text": ("--protocol", "text-retrieval"), "points": ("--protocol", "point-knn"),
+}  # fmt: skip
 """What makes evaluating quick; the files that are read are the same."""
 
 
@@ -83,17 +93,25 @@ def made(out: Path) -> Any:
     return out.exists() and out.read_bytes()
 
 
-def numbers(path: Path) -> Any:
-    """What was measured."""
-    return timeless(json.loads(path.read_text()))
+def numbers(path: Path, kind: str) -> Any:
+    """What was measured now; what was measured before stays beside it."""
+    found = timeless(json.loads(path.read_text()))
+    return {name: found[name] for name in EVALUATED[kind][1:]} if kind in EVALUATED else found
 
 
-def attacked(table: Table, kind: str, place: Path) -> None:
-    """Every damage of every file of one kind of run."""
-    whole, folder = tiny_run("looked-at" if kind == "encoder" else kind), place / "work" / "run"
+def attacked(table: Table, what: str, whole: Path, place: Path, given: dict[str, Ask]) -> None:
+    """Every damage of every file of a run.
+
+    Args:
+        table: gets the row.
+        what: the kind of run, for the row's name.
+        whole: its folder.
+        place: where ``given`` finds the damaged one, as work/run.
+        given: what is asked.
+    """
+    folder = place / "work" / "run"
     names = [str(p.relative_to(whole)) for p in sorted(whole.rglob("*")) if p.is_file()]
-    given = asks(kind, folder, tiny_input(kind))
-    what = f"{kind} ({TINY_RUNS[kind].slug}): {len(names)} files x {len(DAMAGES)} damages, {len(given)} commands"
+    what = f"{what}: {len(names)} files x {len(DAMAGES)} damages, {plural(len(given), 'command')}"
     if not table.wanted(what):
         return
     expected: dict[str, Any] = {}
@@ -106,7 +124,7 @@ def attacked(table: Table, kind: str, place: Path) -> None:
             trial = ask.run()
             expected[which] = ask.made() if trial.code == 0 else trial.said
             if trial.fault:
-                raise RuntimeError(f"{kind}, {which} of the whole run: {trial.err[-2000:]}")
+                raise RuntimeError(f"{what}, {which} of the whole run: {trial.err[-2000:]}")
         damaged(whole, folder, name, damage)
         trial = ask.run()
         if trial.fault:
@@ -126,11 +144,29 @@ def attacked(table: Table, kind: str, place: Path) -> None:
                     row.ask(f"{name} {damage}, {which}", lambda: attack(name, damage, which))  # noqa: B023
 
 
+def half(kind: str, place: Path) -> Path:
+    """The folder of a run that was killed half-way."""
+    tiny, runs = TINY_RUNS[kind], load_all()
+    tiny.source(runs)
+    seams = moments(lambda: train_tiny(kind, place / "uncut", runs) and 0, place / "seams")
+    killed(lambda: train_tiny(kind, place / "half", runs) and 0, seams // 2)
+    shutil.rmtree(place / "uncut")
+    return place / "half"
+
+
 def main() -> int:
     """Damage and ask."""
     table, place, options = start("folders", str(__doc__).splitlines()[0])
+    folder = place / "work" / "run"
     for kind in of_each_output().values():
-        attacked(table, kind, place)
+        whole = tiny_run("looked-at" if kind == "encoder" else kind)
+        name = f"{kind} ({TINY_RUNS[kind].slug})"
+        attacked(table, name, whole, place, asks(kind, folder, tiny_input(kind)))
+    for kind in CUT:
+        name = f"{kind} ({TINY_RUNS[kind].slug}), killed half-way"
+        if options.only in name:
+            given = {"resume": asks(kind, folder, "")["resume"]}
+            attacked(table, name, half(kind, place / name_of(kind)), place, given)
     return min(table.store(bool(options.only)), 1)
 
 

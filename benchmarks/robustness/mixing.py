@@ -140,7 +140,7 @@ def read_back(table: Table, place: Path) -> None:
             from selftaught.errors import UserError
 
             try:
-                source = open_source(f"{data}&{option}={path}", split="train")
+                source = open_source(f"{data}{'&' if '?' in data else '?'}{option}={path}", split="train")
             except UserError as error:
                 print(f"selftaught: {error}", file=sys.stderr)
                 return 2
@@ -162,7 +162,7 @@ def read_back(table: Table, place: Path) -> None:
                 path.write_text(text.replace(names[0], "nobody"))
                 row.add("a name that is none", "" if forked(labels).code == 2 else "accepted")
                 path.write_text(text)
-                trial = forked(lambda: labels("wine?n=60"))
+                trial = forked(lambda: labels("basic-motions"))
                 row.add("other data", trial.fault or ("accepted" if trial.code == 0 else ""))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import datetime
 import json
 import os
@@ -82,6 +83,7 @@ def forked(work: Callable[[], Any], seconds: float = 300, place: Path | None = N
             code = 1
             try:
                 os.setsid()
+                _die_with_parent()
                 os.dup2(out.fileno(), 1)
                 os.dup2(err.fileno(), 2)
                 sys.stdout, sys.stderr = (os.fdopen(os.dup(fd), "w", errors="surrogateescape") for fd in (1, 2))
@@ -102,6 +104,12 @@ def forked(work: Callable[[], Any], seconds: float = 300, place: Path | None = N
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
     return Trial(code, *texts)
+
+
+def _die_with_parent() -> None:
+    """Let this process be killed when the one that forked it ends (on Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _awaited(pid: int, seconds: float) -> int | None:
@@ -215,7 +223,7 @@ class Table:
 
     def wanted(self, what: str) -> bool:
         """Whether a row is to be counted; one that the journal has whole is taken from there."""
-        if self.only not in what:
+        if not any(words in what for words in self.only.split("|")):
             return False
         whole = [which for which in self.journal.known.get(what, ()) if which.startswith(_WHOLE)]
         if whole:
@@ -347,7 +355,9 @@ def _fleeting(name: str, where: str | None) -> Path:
 def start(name: str, about: str, argv: Sequence[str] | None = None) -> tuple[Table, Path, argparse.Namespace]:
     """The table to fill, and an empty folder to work in that is gone at the end of the process."""
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--only", default="", help="rows whose name holds this; the others stay as they are stored")
+    parser.add_argument(
+        "--only", default="", help="rows whose name holds this, or one of A|B; others stay as they are stored"
+    )
     parser.add_argument("--place", type=Path, help="folder that keeps tiny runs and what was survived so far: with it "
                         "the same command goes on; a temporary one otherwise")  # fmt: skip
     parser.add_argument("--minutes", type=float, default=float("inf"), help="end after so many, to go on later")

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 import selftaught
 from selftaught.cli import main
-from tests.harness import Killed, killing, train_tiny
+from selftaught.errors import UserError
+from tests.harness import Killed, damaged, killing, train_tiny
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three steps with a row of its metrics at each."""
     place = tmp_path_factory.mktemp("promises")
     train_tiny("encoder", place / "run", place, log_every=1)
+    return place / "run"
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a run that was killed after its first checkpoints."""
+    place = tmp_path_factory.mktemp("cut")
+    with pytest.raises(Killed), killing(13):
+        train_tiny("encoder", place / "run", place, log_every=1)
+    assert (place / "run/checkpoints/train.ckpt").exists()
     return place / "run"
 
 
@@ -62,6 +73,13 @@ def test_killed_while_its_configuration_is_put_in_place_the_same_command_begins_
     train_tiny("encoder", tmp_path / "run", tmp_path, log_every=1)
     assert (tmp_path / "run/encoder.safetensors").read_bytes() == (run / "encoder.safetensors").read_bytes()
     assert rows(tmp_path / "run/metrics.csv") == rows(run / "metrics.csv")
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "one bit", "a list"])
+def test_a_damaged_checkpoint_is_named_when_a_killed_run_goes_on(damage: str, cut: Path, tmp_path: Path) -> None:
+    damaged(cut, tmp_path / "run", "checkpoints/train.ckpt", damage)
+    with pytest.raises(UserError, match=r"checkpoints/train\.ckpt: (damaged|can't be read|not a checkpoint)"):
+        selftaught.train("simclr", resume=tmp_path / "run", quiet=True, workers=0)
 
 
 def test_missing_weights_are_written_again_from_the_checkpoint(run: Path, tmp_path: Path) -> None:
