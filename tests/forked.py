@@ -49,6 +49,10 @@ class Forked:
     def send_signal(self, which: signal.Signals) -> None:
         os.kill(self.pid, which)
 
+    def signal_all(self, which: signal.Signals) -> None:
+        """To the process and to those that it began."""
+        os.killpg(self.pid, which)
+
     def kill(self) -> None:
         self._process.kill()
 
@@ -70,6 +74,7 @@ def run(program: Sequence[str] | str, folder: Path, **env: str) -> str:
 
 
 def _become(program: list[str] | str, folder: str, env: dict[str, str], streams: list[str]) -> None:
+    os.setsid()
     for path, number in zip(streams, (1, 2), strict=True):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)

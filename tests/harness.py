@@ -137,6 +137,7 @@ TINY_RUNS: dict[str, Tiny] = {
          "magnitude_widths": "4-4-4-4-4", "magnitude_fusion": 4, "magnitude_blocks": 1, "longest": 10.0,
          "blur_model": "linear", "magnitude_offset": 2.0, "adapt_patch": 32, "adapt_epochs": 2, "steps": 2,
          "batch_size": 2},
+        given=lambda folder: "pans?train=1&test=1&frames=8&side=48&direction=vertical",
         more={"into": "frames"}, outs=("found",),
     ),
     "edit": Tiny(
@@ -160,8 +161,14 @@ TINY_RUNS: dict[str, Tiny] = {
 }  # fmt: skip
 
 
-def train_tiny(kind: str, out: Path, place: Path) -> Any:
+def train_tiny(kind: str, out: Path, place: Path, **more: Any) -> Any:
     """Train a tiny run into ``out``, or go on where one was begun there; ``place`` holds what it is made of.
+
+    Args:
+        kind: of `TINY_RUNS`.
+        out: its folder.
+        place: of its data, and of the run that it begins with.
+        **more: further options, such as another seed.
 
     Returns:
         the run.
@@ -171,7 +178,7 @@ def train_tiny(kind: str, out: Path, place: Path) -> Any:
     tiny = TINY_RUNS[kind]
     if (out / "config.yaml").exists():
         return selftaught.train(tiny.slug, resume=out, quiet=True, workers=0)
-    options = _ALL | tiny.options
+    options = _ALL | tiny.options | more
     if tiny.begins_with:
         first = place / tiny.begins_with
         if not (first / "encoder.safetensors").exists():
@@ -263,15 +270,19 @@ DAMAGES: dict[str, Callable[[bytes], bytes] | str] = {
 }
 
 
-def damaged(whole: Path, place: Path, name: str, damage: str) -> Path:
-    """A copy of a run at ``place`` with one of its files damaged."""
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(whole, place)
-    path, way = place / name, DAMAGES[damage]
-    before = path.read_bytes()
+def harmed(path: Path, damage: str) -> None:
+    """Damage a file."""
+    before, way = path.read_bytes(), DAMAGES[damage]
     path.unlink()
     if way == "folder":
         path.mkdir()
     elif callable(way):
         path.write_bytes(way(before))
+
+
+def damaged(whole: Path, place: Path, name: str, damage: str) -> Path:
+    """A copy of a run at ``place`` with one of its files damaged."""
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(whole, place)
+    harmed(place / name, damage)
     return place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -123,6 +124,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("amcl", {"transforms": "cde"}, "a .crop. and any of"),
     ("simclr", {"stem": "big"}, "auto, small, standard"),
     ("dcl", {"momentum": 1}, "from 0 on and below 1"),
+    ("dcl", {"lr": math.nan}, "a number of at least 0"),
+    ("dcl", {"warmup_epochs": math.nan}, "a number"),
+    ("dcl", {"weight_decay": -1}, "a number of at least 0"),
+    ("dcl", {"projector": "a-b"}, "widths such as 2048-128"),
+    ("supervised", {"decay_every": math.nan}, "a number"),
+    ("c-bsn", {"patch": 0}, "a whole number"),
 ]
 
 
@@ -146,6 +153,9 @@ def test_a_method_refuses_by_name(
         ("batch_size", 0), ("ema", 1.5), ("max_skip", -1), ("clip", -1), ("accumulate", 0), ("steps", 0),
         ("epochs", -2),
         ("seed", -1), ("workers", -2), ("devices", 0), ("knn_every", 2), ("precision", "64"), ("batch_size", "many"),
+        ("epochs", math.nan), ("epochs", math.inf), ("clip", math.nan), ("seed", 2**32), ("nodes", 0),
+        ("log_every", 0), ("max_skip", math.nan), ("max_skip", 7), ("checkpoint_minutes", -1), ("knn_every", -0.5),
+        ("knn_every", math.nan), ("workers", 5_000_000),
     ],
 )  # fmt: skip
 def test_a_setting_is_refused_by_name(name: str, value: Any, capsys: pytest.CaptureFixture[str]) -> None:

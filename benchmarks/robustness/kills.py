@@ -25,10 +25,6 @@ from trials import Table, Trial, command, forked, start, tiny_input, tiny_run
 
 from tests.harness import TINY_RUNS, killing, train_tiny
 
-TRAINED = (
-    "encoder", "two stages, EMA, best weights", "state per sample", "queue", "restorer", "GAN of two stages",
-    "unlearning",
-)  # fmt: skip
 _CLOCK = {"seconds", "epoch seconds", "samples/s", "samples_per_second", "time", "date", "began", "elapsed", "version"}
 
 
@@ -42,6 +38,10 @@ def killed(work: Callable[[], Any], moment: int) -> Trial:
     return forked(dying)
 
 
+class Refused(Exception):
+    """The uncut command is refused: there is nothing to kill."""
+
+
 def moments(work: Callable[[], Any], note: Path) -> int:
     """Do it whole, and count the moments at which it could be killed."""
 
@@ -52,6 +52,8 @@ def moments(work: Callable[[], Any], note: Path) -> int:
         return code
 
     trial = forked(counting)
+    if trial.code == 2 and trial.said:
+        raise Refused(trial.said)
     if trial.code != 0:
         raise RuntimeError(f"the uncut command failed: {trial.err[-2000:]}")
     return int(note.read_text())
@@ -99,21 +101,26 @@ def differing(expected: dict[str, Any], found: dict[str, Any]) -> str:
 def training(table: Table, kind: str, place: Path) -> None:
     """Every kill of one kind of run."""
     tiny = TINY_RUNS[kind]
-    with table.row(f"train, {kind} ({tiny.slug}): same weights after --resume") as row:
+    if not table.wanted(what := f"train, {kind} ({tiny.slug}): same weights after --resume"):
+        return
+    with table.row(what) as row:
         if tiny.begins_with:
             forked(lambda: train_tiny(tiny.begins_with, place / tiny.begins_with, place) and 0)
         tiny.source(place)
         seams = moments(lambda: train_tiny(kind, place / "whole", place) and 0, place / "seams")
         expected = learnt(place / "whole")
-        for moment in range(seams):
+
+        def attack(moment: int) -> str:
             out = place / "cut"
             shutil.rmtree(out, ignore_errors=True)
-            trial = killed(lambda out=out: train_tiny(kind, out, place) and 0, moment)
-            fault = trial.fault if trial.code == -signal.SIGKILL else f"was not killed: {trial.fault or trial.code}"
-            if not fault:
-                again = forked(lambda out=out: train_tiny(kind, out, place) and 0)
-                fault = again.fault or again.said or differing(expected, learnt(out))
-            row.add(f"moment {moment} of {seams}", fault)
+            trial = killed(lambda: train_tiny(kind, out, place) and 0, moment)
+            if trial.code != -signal.SIGKILL:
+                return f"was not killed: {trial.fault or trial.code}"
+            again = forked(lambda: train_tiny(kind, out, place) and 0)
+            return again.fault or again.said or differing(expected, learnt(out))
+
+        for moment in range(seams):
+            row.ask(f"moment {moment} of {seams}", lambda moment=moment: attack(moment))
         shutil.rmtree(place / "whole")
 
 
@@ -166,6 +173,9 @@ def repeated(table: Table, what: str, place: Path, prepare: Callable[[Path], Non
     """
     from selftaught.cli import main
 
+    if not table.wanted(what):
+        return
+
     def fresh(name: str) -> Path:
         folder = place / name
         shutil.rmtree(folder, ignore_errors=True)
@@ -180,19 +190,26 @@ def repeated(table: Table, what: str, place: Path, prepare: Callable[[Path], Non
 
         return called
 
-    with table.row(what) as row:
-        whole = fresh("work")
+    whole = fresh("work")
+    try:
         seams = moments(work(whole), place / "seams")
-        expected = written(whole)
-        for moment in range(seams):
+    except Refused as said:
+        print(f"{what}: nothing to kill ({said})")
+        return
+    expected = written(whole)
+    with table.row(what) as row:
+
+        def attack(moment: int) -> str:
             folder = fresh("work")  # the same place: it is part of what some files say
             trial = killed(work(folder), moment)
-            fault = "" if trial.code == -signal.SIGKILL else f"was not killed: {trial.fault or trial.code}"
-            if not fault:
-                done = written(folder) == expected  # may then be refused, as what is there already
-                again = command(*argv, place=folder)
-                fault = again.fault or ("" if done else again.said) or differing(expected, written(folder))
-            row.add(f"moment {moment} of {seams}", fault)
+            if trial.code != -signal.SIGKILL:
+                return f"was not killed: {trial.fault or trial.code}"
+            done = written(folder) == expected  # may then be refused, as what is there already
+            again = command(*argv, place=folder)
+            return again.fault or ("" if done else again.said) or differing(expected, written(folder))
+
+        for moment in range(seams):
+            row.ask(f"moment {moment} of {seams}", lambda moment=moment: attack(moment))
 
 
 GRID = """
@@ -206,57 +223,52 @@ probe: knn
 """
 
 
-def others(table: Table, place: Path, only: str) -> None:
-    """Apply of every kind of output, evaluate, export, report, degrade, curate and a grid."""
+def of_each_output() -> dict[str, str]:
+    """Kind of output -> the first kind of tiny run that delivers it."""
+    from selftaught import methods
+
+    found: dict[str, str] = {}
+    for kind, tiny in TINY_RUNS.items():
+        found.setdefault(methods.get(tiny.slug).output, kind)
+    return found
+
+
+def others(table: Table, place: Path) -> None:
+    """Apply and evaluate of every kind of output, export, report, degrade, curate and a grid."""
 
     def with_run(kind: str) -> Callable[[Path], None]:
         return lambda folder: shutil.copytree(tiny_run(kind), folder / "run") and None
-
-    def wanted(what: str) -> bool:
-        return only in what
 
     for kind, tiny in TINY_RUNS.items():
         data = tiny_input(kind)
         more = [part for k, v in tiny.more.items() for part in (f"--{k}", str(v))]
         for out in tiny.outs:
-            what = f"apply, {kind} ({tiny.slug}), to {out}: same files"
-            if wanted(what):
-                argv = ["apply", "run", data, "--out", out, "--workers", "0", *more]
-                repeated(table, what, place, with_run(kind), argv)
-    for kind in ("encoder", "restorer", "image and text", "classifier", "two stages, EMA, best weights"):
-        if wanted(what := f"evaluate, {kind}: same numbers"):
-            repeated(table, what, place, with_run(kind), ["evaluate", "run"])
+            repeated(table, f"apply, {kind} ({tiny.slug}), to {out}: same files", place, with_run(kind),
+                     ["apply", "run", data, "--out", out, "--workers", "0", *more])  # fmt: skip
+    for kind in (*of_each_output().values(), "two stages, EMA, best weights"):
+        repeated(table, f"evaluate, {kind} ({TINY_RUNS[kind].slug}): same numbers", place, with_run(kind),
+                 ["evaluate", "run"])  # fmt: skip
     for form in ("timm", "safetensors", "onnx"):
-        if wanted(what := f"export to {form}: same files"):
-            repeated(table, what, place, with_run("encoder"),
-                     ["export", "run", "--format", form, "--out", "exported"])  # fmt: skip
-    if wanted(what := "report: a whole page"):
-        repeated(table, what, place, with_run("encoder"), ["report", "run"])
-    photos = tiny_input("restorer")
-    for recipe in ("blur?size=5&shortest=2", "text"):
-        if wanted(what := f"degrade {recipe.partition('?')[0]}: same files"):
-            repeated(table, what, place, lambda folder: None, ["degrade", recipe, photos, "out"])
-    if wanted(what := "degrade rolling-shutter: same files"):
-        walks = tiny_input("depth")
-        repeated(table, what, place, lambda folder: None, ["degrade", "rolling-shutter?readout=2", walks, "out"])
-    if wanted(what := "curate: same files"):
-        repeated(table, what, place, with_run("encoder"),
-                 ["curate", "digits?n=80", "--encoder", "run", "--keep", "20", "--out", "kept"])  # fmt: skip
-    if wanted(what := "benchmark, a grid of two cells: same table"):
-
-        def grid(folder: Path) -> None:
-            (folder / "grid.yaml").write_text(GRID)
-
-        repeated(table, what, place, grid, ["benchmark", "grid.yaml", "--out", "grid"])
+        repeated(table, f"export to {form}: same files", place, with_run("encoder"),
+                 ["export", "run", "--format", form, "--out", "exported"])  # fmt: skip
+    repeated(table, "report: a whole page", place, with_run("encoder"), ["report", "run"])
+    photos, walks = tiny_input("restorer"), tiny_input("depth")
+    for recipe, given in (("blur?size=5&shortest=2", photos), ("text", photos), ("rolling-shutter?readout=2", walks)):
+        repeated(table, f"degrade {recipe.partition('?')[0]}: same files", place, lambda folder: None,
+                 ["degrade", recipe, given, "out"])  # fmt: skip
+    repeated(table, "curate: same files", place, with_run("encoder"),
+             ["curate", "digits?n=80", "--encoder", "run", "--keep", "20", "--out", "kept"])  # fmt: skip
+    repeated(table, "benchmark, a grid of two cells: same table", place,
+             lambda folder: (folder / "grid.yaml").write_text(GRID) and None,
+             ["benchmark", "grid.yaml", "--out", "grid"])  # fmt: skip
 
 
 def main() -> int:
     """Train and attack; the number of kills that were not survived."""
     table, place, options = start("kills", str(__doc__).splitlines()[0])
-    for kind in TRAINED:
-        if options.only in f"train, {kind}":
-            training(table, kind, place)
-    others(table, place, options.only)
+    for kind in TINY_RUNS:
+        training(table, kind, place)
+    others(table, place)
     return min(table.store(bool(options.only)), 1)
 
 

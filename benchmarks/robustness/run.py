@@ -15,7 +15,7 @@ import sys
 
 from trials import load_all
 
-NAMES = ("kills", "folders", "values", "disk", "names", "signals", "cache", "hostile")
+NAMES = ("kills", "folders", "values", "disk", "names", "signals", "cache", "hostile", "mixing")
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import datetime
 import json
 import os
@@ -30,6 +31,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 sys.path.append(str(ROOT / "benchmarks" / "speed"))
 _SHOWN = 12
 """Failures of a row that are printed and stored."""
+_WHOLE = "all of "
+"""Begins the line of a journal that says that a row is whole."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def forked(work: Callable[[], Any], seconds: float = 300, place: Path | None = N
             code = 1
             try:
                 os.setsid()
+                _die_with_parent()
                 os.dup2(out.fileno(), 1)
                 os.dup2(err.fileno(), 2)
                 sys.stdout, sys.stderr = (os.fdopen(os.dup(fd), "w", errors="surrogateescape") for fd in (1, 2))
@@ -100,6 +104,12 @@ def forked(work: Callable[[], Any], seconds: float = 300, place: Path | None = N
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
     return Trial(code, *texts)
+
+
+def _die_with_parent() -> None:
+    """Let this process be killed when the one that forked it ends (on Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _awaited(pid: int, seconds: float) -> int | None:
@@ -127,14 +137,63 @@ def command(*arguments: object, seconds: float = 300, place: Path | None = None)
     return forked(work, seconds, place)
 
 
+class Journal:
+    """What a count has survived so far, in a file of its place: with the same place the next call leaves that out.
+
+    Args:
+        path: the file; None keeps nothing.
+        minutes: after which the process ends, between two attacks.
+    """
+
+    def __init__(self, path: Path | None, minutes: float = float("inf")) -> None:
+        self.path, self.end = path, time.monotonic() + 60 * minutes
+        self.known: dict[str, set[str]] = {}
+        if path is not None and path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                what, which = json.loads(line)
+                self.known.setdefault(what, set()).add(which)
+
+    def note(self, what: str, which: str) -> None:
+        """One more was survived."""
+        self.known.setdefault(what, set()).add(which)
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([what, which]) + "\n")
+
+    def pause(self) -> None:
+        """End the process where its time is over."""
+        if time.monotonic() > self.end:
+            print("the time is over; the same command goes on", flush=True)
+            sys.exit(75)
+
+
 @dataclass
 class Row:
     """A count: what was attacked, how often, how often it survived, and what went wrong."""
 
     what: str
+    journal: Journal = field(default_factory=lambda: Journal(None))
     tried: int = 0
     survived: int = 0
     failures: list[str] = field(default_factory=list)
+
+    def ask(self, which: str, attack: Callable[[], str]) -> str:
+        """Attack and count, unless the journal has it survived; ``attack`` returns "" for that, else the fault."""
+        if self.knows(which):
+            self.tried, self.survived = self.tried + 1, self.survived + 1
+            return ""
+        self.journal.pause()
+        fault = attack()
+        self.add(which, fault)
+        return fault
+
+    def knows(self, which: str) -> bool:
+        """Whether the journal has it."""
+        return which in self.journal.known.get(self.what, ())
+
+    def note(self, which: str) -> None:
+        """Put into the journal what the next call shall know."""
+        self.journal.note(self.what, which)
 
     def add(self, which: str, fault: str) -> None:
         """Count one attack; ``fault`` is "" where it was survived."""
@@ -143,21 +202,44 @@ class Row:
         if fault:
             self.failures.append(f"{which}: {fault}")
             print(f"    {self.what} | {which}: {fault}", flush=True)
+        else:
+            self.note(which)
 
 
 class Table:
-    """The rows of one kind of attack, printed as they come and stored beside the script."""
+    """The rows of one kind of attack, printed as they come and stored beside the script.
 
-    def __init__(self, name: str, about: str) -> None:
-        self.name, self.about, self.rows, self.began = name, about, [], time.monotonic()
+    Args:
+        name: of the JSON.
+        about: what is attacked, a line.
+        only: rows whose name holds this are wanted.
+        journal: of what was survived before.
+    """
+
+    def __init__(self, name: str, about: str, only: str = "", journal: Journal | None = None) -> None:
+        self.name, self.about, self.only, self.began = name, about, only, time.monotonic()
+        self.rows: list[Row] = []
+        self.journal = journal or Journal(None)
+
+    def wanted(self, what: str) -> bool:
+        """Whether a row is to be counted; one that the journal has whole is taken from there."""
+        if not any(words in what for words in self.only.split("|")):
+            return False
+        whole = [which for which in self.journal.known.get(what, ()) if which.startswith(_WHOLE)]
+        if whole:
+            count = int(whole[0].removeprefix(_WHOLE))
+            self.rows.append(Row(what, self.journal, count, count))
+        return not whole
 
     @contextlib.contextmanager
     def row(self, what: str) -> Iterator[Row]:
         """A row; its numbers are printed and stored when it is done."""
-        one = Row(what)
+        one = Row(what, self.journal)
         self.rows.append(one)
         yield one
         print(f"{what:72s} tried {one.tried:4d}  survived {one.survived:4d}", flush=True)
+        if one.tried == one.survived:
+            self.journal.note(what, f"{_WHOLE}{one.tried}")
         self._write(part=True)
 
     def store(self, part: bool = False) -> int:
@@ -199,9 +281,14 @@ _LOADED: list[Path] = []
 """Where the tiny runs lie, once everything is loaded."""
 
 
+def name_of(kind: str) -> str:
+    """What the folder of a kind of tiny run is called."""
+    return kind.replace(",", "").replace(" ", "-")
+
+
 def tiny_run(kind: str) -> Path:
     """The folder of a tiny run of that kind, which is only read: attack a copy."""
-    return load_all() / kind.replace(",", "").replace(" ", "-")
+    return load_all() / name_of(kind)
 
 
 def tiny_input(kind: str) -> str:
@@ -211,13 +298,16 @@ def tiny_input(kind: str) -> str:
     return TINY_RUNS[kind].input(load_all())
 
 
-def load_all() -> Path:
+def load_all(where: Path | None = None) -> Path:
     """Load what every command needs, once, so that a trial does not: what tiny runs loaded in a process of their own.
 
     Nothing is computed here: a process that has taken a gradient can't be forked to take others.
 
+    Args:
+        where: folder that keeps them; what is there already is not made again.
+
     Returns:
-        the folder of the tiny runs, gone at the end of the process that first called this.
+        the folder of the tiny runs; without ``where`` gone at the end of the process that first called this.
     """
     import importlib
 
@@ -228,11 +318,12 @@ def load_all() -> Path:
     if _LOADED:
         return _LOADED[0]
     torch.set_num_threads(1)
-    place = _fleeting("loaded", None)
+    place = _fleeting("loaded", None) if where is None else where / "loaded"
+    place.mkdir(parents=True, exist_ok=True)
 
     def learn() -> None:
         for kind, tiny in TINY_RUNS.items():
-            run = train_tiny(kind, place / kind.replace(",", "").replace(" ", "-"), place)
+            run = train_tiny(kind, place / name_of(kind), place)
             if kind == "encoder":
                 copied = shutil.copytree(run.path, place / "looked-at")
                 looked = type(run)(copied)
@@ -242,8 +333,7 @@ def load_all() -> Path:
                 looked.report()
         (place / "modules").write_text("\n".join(sys.modules))
 
-    trial = forked(learn, seconds=900)
-    if trial.code:
+    if not (place / "modules").is_file() and (trial := forked(learn, seconds=900)).code:
         raise RuntimeError(f"tiny runs don't train: {trial.err[-3000:]}")
     for name in (place / "modules").read_text().splitlines():
         if name not in sys.modules and not name.startswith(("__", "tests.", "torch.ops", "torch.classes")):
@@ -265,9 +355,14 @@ def _fleeting(name: str, where: str | None) -> Path:
 def start(name: str, about: str, argv: Sequence[str] | None = None) -> tuple[Table, Path, argparse.Namespace]:
     """The table to fill, and an empty folder to work in that is gone at the end of the process."""
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--only", default="", help="rows whose name holds this; the others stay as they are stored")
-    parser.add_argument("--place", default=None, help="folder to work in; a temporary one otherwise")
+    parser.add_argument(
+        "--only", default="", help="rows whose name holds this, or one of A|B; others stay as they are stored"
+    )
+    parser.add_argument("--place", type=Path, help="folder that keeps tiny runs and what was survived so far: with it "
+                        "the same command goes on; a temporary one otherwise")  # fmt: skip
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="end after so many, to go on later")
     options = parser.parse_args(argv)
-    place = _fleeting(name, options.place)
-    load_all()
-    return Table(name, about), place, options
+    place = _fleeting(name, None)
+    journal = Journal(options.place and options.place / f"{name}.jsonl", options.minutes)
+    load_all(options.place)
+    return Table(name, about, options.only, journal), place, options

@@ -97,6 +97,7 @@ def test_a_trained_start_comes_first_and_is_shown_only_where_it_is_a_cell_of_its
         ({"data": None}, "names no data"),
         ({"options": {"stepz": 3}}, "did you mean steps"),
         ({"options": {"seed": 3}}, "'seed' is no option of the runs of a grid: give seeds"),
+        ({"options": {"workers": 3}}, "give workers to the command"),
         ({"probe": "cubic"}, "linear-sgd"),
         ({"ood": ["vote"]}, "mahalanobis"),
         ({"fractions": [2]}, "share of the labels"),

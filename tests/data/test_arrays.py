@@ -9,6 +9,7 @@ import torch
 from selftaught.data import mapped, open_source
 from selftaught.errors import UserError
 from tests.data.helpers import picture
+from tests.harness import DAMAGES, harmed
 
 
 def medmnist(shape: tuple[int, ...], sizes: tuple[int, int, int] = (12, 4, 6)) -> dict[str, np.ndarray]:
@@ -168,3 +169,21 @@ def test_what_a_killed_process_left_unpacked_is_taken_away(tmp_path):
     mapped.build_once(target, lambda part: part.write_bytes(b"whole"))
     assert {p.name for p in target.parent.iterdir() if p.suffix != ".lock"} == {"x.npy", "other.npy.part12"}
     assert target.read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_kept_arrays_are_made_once_and_again_where_they_are_damaged(damage, tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"x": np.arange(500), "name": np.array(["a", ""])}
+
+    for _ in range(2):
+        np.testing.assert_array_equal(mapped.kept_arrays(tmp_path / "k.npz", make)["x"], np.arange(500))
+    assert len(made) == 1
+    harmed(tmp_path / "k.npz", damage)
+    found = mapped.kept_arrays(tmp_path / "k.npz", make)
+    np.testing.assert_array_equal(found["x"], np.arange(500))
+    assert found["name"].tolist() == ["a", ""]
+    assert len(made) == (1 if damage == "a tail" else 2)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from selftaught.data import open_source
+from selftaught.data.corrections import read_corrections
 from selftaught.errors import UserError
 
 
@@ -57,6 +58,17 @@ def test_what_can_not_be_meant_is_said(rows: list[tuple[str, str]], message: str
     table = _table(tmp_path / "c.csv", *((name if one == "NAME" else one, label) for one, label in rows))
     with pytest.raises(UserError, match=message):
         open_source(f"digits?n=5&corrections={table}", split="train")
+
+
+def test_a_table_that_was_cut_off_is_refused_and_short_rows_are_not(tmp_path: Path) -> None:
+    """Spreadsheets leave out empty cells at the end of a row; a last line without its end is half a table."""
+    names = open_source("digits?n=5", split="train").names
+    whole = f"name,corrected,note\n{names[0]},3\n{names[1]}\n{names[2]},4,sure\n"
+    (tmp_path / "c.csv").write_text(whole)
+    assert read_corrections(tmp_path / "c.csv") == {names[0]: "3", names[2]: "4"}
+    (tmp_path / "c.csv").write_text(whole[: whole.index(",4")])
+    with pytest.raises(UserError, match="its last line is cut off"):
+        open_source(f"digits?n=5&corrections={tmp_path / 'c.csv'}", split="train")
 
 
 def test_a_table_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_lettered_photographs_and_the_detector(tmp_path: Path, monkeypatch: pyte
         assert one[LETTERING][y, x] == 0
     again = Lettered(open_source([one["image"]], split="all"), "detect")
     assert np.array_equal(again.corners(0), found)
-    assert [*(tmp_path / "text-boxes").glob("*.npy")]
+    assert [*(tmp_path / "text-boxes").glob("*.npz")]
 
 
 def test_residual_text_counts_boxes() -> None:

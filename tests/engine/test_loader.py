@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from selftaught.engine.batches import Batches
 from selftaught.engine.in_order import evaluation_batches
 from selftaught.engine.loader import training_part
 from selftaught.engine.orders import Shuffled
-from selftaught.engine.streams import SkipLog, Stream, signals_held
+from selftaught.engine.streams import SkipLog, Stream, signals_held, worker_init
 from tests.conftest import write_photos
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 32, "stem": "standard", "projector": "16-8"}
@@ -231,3 +232,23 @@ def test_a_signal_while_processes_are_forked_is_acted_on_afterwards() -> None:
         assert signal.getsignal(signal.SIGTERM) is stop
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_loader_processes_leave_signals_to_the_parent() -> None:
+    """Ctrl-C and the first SIGTERM, which the whole group gets, end none of them; a second SIGTERM does."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            worker_init(0)
+            os.write(writer, b"r")
+            time.sleep(30)
+        finally:
+            os._exit(1)
+    os.read(reader, 1)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, signum)
+        time.sleep(0.05)
+        assert os.waitpid(pid, os.WNOHANG)[0] == 0, signum
+    os.kill(pid, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGTERM

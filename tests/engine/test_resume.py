@@ -57,7 +57,7 @@ def test_sigkill_and_sigterm_then_resume_give_bit_identical_weights(tmp_path: Pa
     mark = (tmp_path / "cut/checkpoints/train.ckpt").stat().st_mtime_ns
     while again.poll() is None and (tmp_path / "cut/checkpoints/train.ckpt").stat().st_mtime_ns == mark:
         time.sleep(0.02)
-    again.send_signal(signal.SIGTERM)
+    again.signal_all(signal.SIGTERM)  # to its loader too, as timeout, systemd and scancel do
     _, err = again.communicate(timeout=200)
     assert again.returncode == 128 + signal.SIGTERM, err
     assert "selftaught train --resume cut" in err

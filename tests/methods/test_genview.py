@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from selftaught.errors import UserError
 from selftaught.methods._genview_generators import AutoencoderGenerator, UnCLIPGenerator, learn_autoencoder
 from selftaught.methods._genview_variants import WithVariants
 from selftaught.networks.token_grids import TokenGrid, _TrunkMap
+from tests.harness import Killed, damaged, killing
 
 BASES = ("moco-v3", "simsiam", "byol", "swav", "moco-v2", "simclr")
 SMALL: dict[str, Any] = {
@@ -118,6 +120,34 @@ def test_variants_are_made_once_and_kept(images: Path, tmp_path: Path) -> None:
     weights, _ = again.pair_weights(x1, x2)
     assert float(weights.mean()) == pytest.approx(1, abs=1e-5)
     assert float(weights.std()) > 1e-4
+
+
+def test_variants_killed_or_damaged_are_made_again(digits: np.ndarray, tmp_path: Path) -> None:
+    """Nothing half-written stays, nothing damaged is read, and what is kept is what an uncut call keeps."""
+    np.save(tmp_path / "few.npy", digits[:6])
+    options = {"noise_mode": "constant", "noise_level": 300, "gamma": 0.0, "autoencoder_steps": 2}
+
+    def variants() -> list[np.ndarray]:
+        method = made(variants=str(tmp_path / "kept"), **options)
+        source = method.arranged({"data": open_source(tmp_path / "few.npy", split="all")}, method.config)["data"]
+        method.survey({"data": source})
+        return [source.sample(i)["generated"] for i in range(6)]
+
+    with killing(None) as passed:
+        expected = variants()
+    assert passed[0] == 16, "the generator, six variants and their index"
+    for moment in (0, 1, 6, 9, 14, 15):
+        shutil.rmtree(tmp_path / "kept")
+        with pytest.raises(Killed), killing(moment):
+            variants()
+        assert np.array_equal(variants(), expected), moment
+        assert not list((tmp_path / "kept").rglob("*part*")), moment
+    shutil.copytree(tmp_path / "kept", tmp_path / "whole")
+    picture = next((tmp_path / "whole").rglob("*.png"))
+    for path in (picture, *(tmp_path / "whole").rglob("*.npz")):
+        for damage in ("gone", "a folder", "half", "one bit", "a word"):
+            damaged(tmp_path / "whole", tmp_path / "kept", str(path.relative_to(tmp_path / "whole")), damage)
+            assert np.array_equal(variants(), expected), (path.name, damage)
 
 
 @pytest.mark.parametrize(("noise", "wanted"), [("constant", {300}), ("random", {0, 50, 100, 150, 200})])

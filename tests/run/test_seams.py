@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,27 @@ def test_going_on_refuses_another_method_and_changed_files(tmp_path: Path) -> No
     run = selftaught.train("simclr", str(photos), out=str(tmp_path / "run"), augment="grey", **TINY | {"steps": 2})
     with pytest.raises(UserError, match=r"is a run of simclr, not of dcl"):
         selftaught.train("dcl", resume=run.path)
-    first = next(photos.rglob("000.png"))
-    first.rename(first.with_name("999.png"))
-    with pytest.raises(UserError, match="not those that the run began with"):
-        selftaught.train("simclr", resume=run.path)
+    first, other = next(photos.rglob("000.png")), next(photos.rglob("001.png"))
+    changes = {
+        "a file renamed": lambda: first.rename(first.with_name("999.png")),
+        "pixels replaced": lambda: first.write_bytes(other.read_bytes()),
+        "a class renamed": lambda: first.parent.rename(first.parent.with_name("other")),
+        "a file more": lambda: (photos / "class0" / "more.png").write_bytes(other.read_bytes()),
+        "two files for one another": lambda: (
+            first.rename(photos / "x"),
+            other.rename(first),
+            (photos / "x").rename(other),
+        ),
+    }
+    shutil.copytree(photos, tmp_path / "kept")
+    for what, change in changes.items():
+        change()
+        with pytest.raises(UserError, match="can only go on with the same data"):
+            selftaught.train("simclr", resume=run.path)
+        shutil.rmtree(photos)
+        shutil.copytree(tmp_path / "kept", photos)
+        assert what
+    selftaught.train("simclr", resume=run.path, quiet=True)
 
 
 def test_a_failed_start_leaves_no_folder(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from pathlib import Path
 
@@ -29,16 +30,19 @@ def read_corrections(path: str | Path) -> dict[str, str]:
         path: .csv with the columns ``name`` and ``corrected``, in any place among others.
 
     Raises:
-        UserError: it can't be read, lacks a column, or corrects a sample in two ways.
+        UserError: it can't be read, lacks a column, is cut off, or corrects a sample in two ways.
     """
     file = Path(path).expanduser()
     try:
-        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as opened:
-            table = csv.DictReader(opened)
-            missing = [name for name in _COLUMNS if name not in (table.fieldnames or ())]
-            if missing:
-                raise UserError(f"corrections={path}: no column {missing[0]!r}; it needs name and corrected")
-            rows = [(row["name"] or "", (row["corrected"] or "").strip()) for row in table]
+        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
+        table = csv.DictReader(io.StringIO(text, newline=""))
+        missing = [name for name in _COLUMNS if name not in (table.fieldnames or ())]
+        if missing:
+            raise UserError(f"corrections={path}: no column {missing[0]!r}; it needs name and corrected")
+        cells = list(table)
+        if cells and None in cells[-1].values() and not text.endswith(("\n", "\r")):
+            raise UserError(f"corrections={path}: its last line is cut off; save the table again")
+        rows = [(row["name"] or "", (row["corrected"] or "").strip()) for row in cells]
     except (OSError, csv.Error) as error:
         raise UserError(f"corrections={path}: can't be read ({error})") from error
     found: dict[str, str] = {}

@@ -7,7 +7,8 @@ import glob
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from filelock import FileLock
 from selftaught.errors import UserError
 
 _UNPACK_ABOVE = 1 << 28
+_MEND = "set SELFTAUGHT_CACHE to another folder"
+DAMAGED = (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What reading an .npz file raises that is not what was written; those of numpy's among them."""
 
 
 def cache_folder() -> Path:
@@ -25,9 +29,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SELFTAUGHT_CACHE") or Path.home() / ".cache" / "selftaught")
 
 
-def build_once(target: Path, build: Callable[[Path], None]) -> Path:
+def build_once(target: Path, build: Callable[[Path], None], mend: str = _MEND) -> Path:
     """Make `target` with `build(temporary path)` unless it is there; two processes at a time make it once, a killed
     one leaves nothing that the next does not take away.
+
+    Args:
+        target: file or folder.
+        build: writes it to the path that it is given.
+        mend: what to do where it can't be written.
 
     Raises:
         UserError: the folder can't be written to, or the disk is full.
@@ -44,12 +53,43 @@ def build_once(target: Path, build: Callable[[Path], None]) -> Path:
                 build(temporary)
                 os.replace(temporary, target)
     except OSError as error:
-        raise UserError(
-            f"{target.parent}: can't write there ({error.strerror or error}); set SELFTAUGHT_CACHE to another folder"
-        ) from None
+        raise UserError(f"{target.parent}: can't write there ({error.strerror or error}); {mend}") from None
     finally:
         _remove(temporary)
     return target
+
+
+def kept_arrays(
+    target: Path, make: Callable[[], Mapping[str, np.ndarray]], mend: str = _MEND, *, compressed: bool = False
+) -> dict[str, np.ndarray]:
+    """Arrays that take long to make: those kept in `target` (.npz), or made now and kept there.
+
+    A file that is not what was written, as its checksums tell, is made again.
+
+    Args:
+        target: the file.
+        make: the arrays by name; none of Python objects.
+        mend: what to do where it can't be written.
+        compressed: whether the file is.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    save = np.savez_compressed if compressed else np.savez
+
+    def build(part: Path) -> None:
+        arrays = make()
+        with part.open("wb") as file:
+            save(file, **arrays)  # type: ignore[arg-type]
+
+    for _ in range(3):  # another process may take away the damaged file, too
+        build_once(target, build, mend)
+        try:
+            with np.load(target, allow_pickle=False) as kept:
+                return {name: kept[name] for name in kept.files}
+        except DAMAGED:
+            _remove(target)
+    raise UserError(f"{target}: not what was written just now; is the disk all right?")
 
 
 def _remove(path: Path) -> None:

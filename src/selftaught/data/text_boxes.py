@@ -11,7 +11,7 @@ import numpy as np
 
 from selftaught._paths import expanded
 from selftaught.data.fields import LABEL, Field
-from selftaught.data.mapped import build_once, cache_folder
+from selftaught.data.mapped import cache_folder, kept_arrays
 from selftaught.data.pixels import ValueRange, as_uint8
 from selftaught.data.source import PER_SAMPLE, Source, digest
 from selftaught.errors import SampleError, UserError, require
@@ -192,12 +192,8 @@ class Lettered(Source):
                 raise SampleError(self.names[i], str(error)) from error
         picture = as_uint8(self.source.read(i) if image is None else image, self.source.value_range)
         key = digest("text boxes 1", picture, list(map(str, picture.shape)))
-
-        def build(part: Path) -> None:
-            with part.open("wb") as file:
-                np.save(file, detect_text(picture))
-
-        return np.load(build_once(cache_folder() / "text-boxes" / f"{key}.npy", build), allow_pickle=False)
+        kept = kept_arrays(cache_folder() / "text-boxes" / f"{key}.npz", lambda: {"boxes": detect_text(picture)})
+        return kept["boxes"]
 
     def _field(self, name: str, i: int, min_side: int | None, frames: np.ndarray | None) -> Any:
         if name == LABEL and self.labels is not None:

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from selftaught import networks, objectives
 from selftaught.data import Source, cache_folder, open_source
-from selftaught.data.mapped import build_once
+from selftaught.data.mapped import kept_arrays
 from selftaught.data.source import digest
 from selftaught.errors import SampleError, UserError
 from selftaught.methods._genview_generators import (
@@ -23,7 +22,7 @@ from selftaught.methods._genview_generators import (
     learn_autoencoder,
     own_generators,
 )
-from selftaught.methods._genview_variants import INDEX, WithVariants, make_variants, squares
+from selftaught.methods._genview_variants import MEND, WithVariants, make_variants, squares
 from selftaught.objectives._foreground import TokenSums
 
 AUTOENCODER = "autoencoder"
@@ -75,7 +74,7 @@ class Preparation:
             UserError: the generator or the estimator of the foreground can't be had.
         """
         source = self.source
-        if isinstance(source, WithVariants) and source.place is not None and not (source.place / INDEX).exists():
+        if isinstance(source, WithVariants) and source.place is not None and not source.whole():
             make_variants(source, self._generator(), self._levels(), self.config.gen_seed)
 
     def judge(self) -> tuple[Any, Tensor]:
@@ -108,18 +107,18 @@ class Preparation:
             self.source.fingerprint(), side, c.autoencoder_steps, c.autoencoder_dim, c.noise_step, c.gen_seed
         )
 
-        def learn(part: Path) -> None:
+        def learn() -> dict[str, np.ndarray]:
             rows = _spread(len(self.source), _SHOWN_TO_AUTOENCODER)
             images = torch.cat([pixels for _, pixels in squares(self.source, rows, side)])
             network = learn_autoencoder(
                 images, steps=c.autoencoder_steps, dim=c.autoencoder_dim, highest=max(1, 4 * c.noise_step),
                 seed=c.gen_seed,
             )  # fmt: skip
-            save_file(network.state_dict(), part)
+            return {name: value.numpy() for name, value in network.state_dict().items()}
 
-        file = build_once(root_of(c) / f"autoencoder-{stamp[:16]}.safetensors", learn)
+        kept = kept_arrays(root_of(c) / f"autoencoder-{stamp[:16]}.npz", learn, MEND)
         network = networks.ConditionalAutoencoder(self.channels, side, dim=c.autoencoder_dim)
-        network.load_state_dict(load_file(file))
+        network.load_state_dict({name: torch.from_numpy(value) for name, value in kept.items()})
         return network.eval()
 
     def _tokens(self, name: str) -> Any:
@@ -133,13 +132,13 @@ class Preparation:
         c = self.config
         stamp = digest(self.source.fingerprint(), name, encoder.hash, c.pca_images)
 
-        def find(part: Path) -> None:
+        def find() -> dict[str, np.ndarray]:
             sums = TokenSums()
             for tokens, grid in self._token_batches(encoder):
                 sums.add(tokens, grid)
-            save_file({"direction": sums.direction().float().contiguous()}, part)
+            return {"direction": sums.direction().float().numpy()}
 
-        return load_file(build_once(root_of(c) / f"direction-{stamp[:16]}.safetensors", find))["direction"]
+        return torch.from_numpy(kept_arrays(root_of(c) / f"direction-{stamp[:16]}.npz", find, MEND)["direction"])
 
     def _token_batches(self, encoder: Any) -> Iterator[tuple[Tensor, tuple[int, int]]]:
         """The tokens of the images that directions and thresholds are found from, and their grid."""

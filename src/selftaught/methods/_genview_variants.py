@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,18 +18,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from selftaught._paths import part_of
 from selftaught.data import Source, as_uint8
 from selftaught.data.decoding import decode
 from selftaught.data.fields import Field
-from selftaught.data.mapped import build_once
+from selftaught.data.mapped import DAMAGED, kept_arrays
 from selftaught.data.source import PER_SAMPLE, digest
 from selftaught.errors import SampleError, UserError
 from selftaught.methods._genview_generators import Generator
 
 GENERATED = "generated"
 """The field of the variants."""
-INDEX = "index.json"
-_ROWS = 64
+INDEX = "index.npz"
+MEND = "choose another --variants"
+_ROWS, _SPOT_CHECKS = 64, 32
 _PATIENCE = 20.0
 """Seconds between lines that say how far generating has come, on a terminal."""
 
@@ -41,7 +44,7 @@ class WithVariants(Source):
 
         Args:
             source: the images.
-            place: folder whose ``index.json`` names a file for each image; it may be written later.
+            place: folder whose ``index.npz`` names a file for each image; it may be written later.
             ready: variants that lie ready, named as the images are but for the suffix.
 
         Raises:
@@ -96,12 +99,24 @@ class WithVariants(Source):
         if self.place is None:
             return None
         if self._files is None:
-            index = self.place / INDEX
-            if not index.exists():
+            if not (self.place / INDEX).exists():
                 return None
-            self._files = json.loads(index.read_text(encoding="utf-8"))
-        name = self._files[i]
-        return None if name is None else self.place.parent / name
+            self.hold(read_index(self.place, len(self)))
+        name = self._files[i] if self._files else ""
+        return self.place.parent / name if name else None
+
+    def hold(self, files: Sequence[str]) -> None:
+        """Take the files of the variants, below the cache's folder; "" for an image that has none."""
+        self._files = list(files)
+
+    def whole(self) -> bool:
+        """Whether every variant that the cache's index names is there, and some of them read are what they were."""
+        if self.place is None or not (self.place / INDEX).exists():
+            return False
+        self.hold(files := read_index(self.place, len(self)))
+        root, named = self.place.parent, [name for name in files if name]
+        spots = named[:: max(1, len(named) // _SPOT_CHECKS)]
+        return bool(files) and all((root / name).is_file() for name in named) and all(_sound(root / n) for n in spots)
 
     @property
     def with_variant(self) -> int:
@@ -129,6 +144,14 @@ class WithVariants(Source):
     def fingerprint(self) -> str:
         """Of the images and of the variants that lie ready."""
         return digest("variants", self.source.fingerprint(), self.ready.fingerprint() if self.ready else "")
+
+
+def read_index(place: Path, count: int) -> list[str]:
+    """The files of so many variants by the index of a folder; none where it is damaged."""
+    with contextlib.suppress(*DAMAGED), np.load(place / INDEX, allow_pickle=False) as index:
+        files = [str(name) for name in index["files"]]
+        return files if len(files) == count else []
+    return []
 
 
 def _stem(name: str) -> str:
@@ -163,7 +186,7 @@ def squares(source: Source, rows: Any, side: int) -> Iterator[tuple[list[int], T
 def make_variants(
     source: WithVariants, generator: Generator, levels: Callable[[list[int], Tensor], Tensor], seed: int
 ) -> None:
-    """Generate what is missing in the cache, then write the index; nothing happens where the index is there.
+    """Generate what is missing or damaged in the cache, and write the index anew.
 
     Args:
         source: images with a place in the cache.
@@ -174,8 +197,8 @@ def make_variants(
     place = source.place
     assert place is not None, "variants that lie ready are not made"
 
-    def make(part: Path) -> None:
-        names: list[str | None] = [None] * len(source)
+    def make() -> dict[str, np.ndarray]:
+        names = [""] * len(source)
         began = time.monotonic()
         for rows, pixels in squares(source, range(len(source)), generator.side):
             for row, file in zip(rows, _made(place.parent, rows, pixels, generator, levels, seed), strict=True):
@@ -183,9 +206,11 @@ def make_variants(
             if time.monotonic() - began > _PATIENCE and sys.stderr.isatty():
                 print(f"variants: {rows[-1] + 1:,} of {len(source):,} images", file=sys.stderr, flush=True)
                 began = time.monotonic()
-        part.write_text(json.dumps(names), encoding="utf-8")
+        return {"files": np.array(names)}
 
-    build_once(place / INDEX, make)
+    with contextlib.suppress(OSError):
+        (place / INDEX).unlink()  # it may name files that are gone
+    source.hold(kept_arrays(place / INDEX, make, MEND)["files"].tolist())
 
 
 def _made(
@@ -200,7 +225,7 @@ def _made(
     x = pixels.float() / 255
     wanted = levels(rows, x)
     files = [variant_name(p, int(level), seed, generator.stamp) for p, level in zip(pixels, wanted, strict=True)]
-    missing = [k for k, file in enumerate(files) if not (root / file).exists()]
+    missing = [k for k, file in enumerate(files) if not _sound(root / file)]
     if missing:
         made = generator.generate(x[missing], wanted[missing], seed)
         for k, image in zip(missing, made, strict=True):
@@ -212,18 +237,18 @@ def variant_name(pixels: Tensor, level: int, seed: int, stamp: str) -> str:
     """Where a variant lies below the cache's folder: by the hash of the image, the level, the seed, the generator."""
     image = hashlib.blake2b(f"{tuple(pixels.shape)}".encode() + pixels.contiguous().numpy().tobytes(), digest_size=12)
     made = hashlib.blake2b(stamp.encode(), digest_size=4).hexdigest()
-    suffix = "png" if len(pixels) in (1, 3) else "npy"
+    suffix = "png" if len(pixels) in (1, 3) else "npz"
     return f"images/{image.hexdigest()[:2]}/{image.hexdigest()}-{level}-{seed}-{made}.{suffix}"
 
 
 def save_image(path: Path, image: Tensor) -> None:
-    """Write (C, H, W) in [0, 1] as eight bits: PNG for grey and colour, .npy for other channels."""
+    """Write (C, H, W) in [0, 1] as eight bits, with checksums: PNG for grey and colour, .npz for other channels."""
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
     def write(part: Path) -> None:
-        if path.suffix == ".npy":
+        if path.suffix == ".npz":
             with part.open("wb") as file:
-                np.save(file, pixels)
+                np.savez(file, pixels=pixels)
             return
         encoded = cv2.imencode(".png", pixels[..., ::-1] if pixels.shape[2] == 3 else pixels)[1]
         part.write_bytes(encoded.tobytes())
@@ -238,21 +263,34 @@ def load_image(path: Path, name: str) -> np.ndarray:
         SampleError: it is gone or damaged.
     """
     try:
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as kept:
+                return kept["pixels"]
         return decode(path.read_bytes(), str(path))
-    except (OSError, ValueError) as error:
-        raise SampleError(name, f"its variant {path} can't be read ({error})") from None
+    except (*DAMAGED, SampleError) as error:
+        why = error.reason if isinstance(error, SampleError) else error
+        raise SampleError(name, f"its variant {path} can't be read ({why}); delete it, and it is made again") from None
+
+
+def _sound(path: Path) -> bool:
+    """Whether a variant is there and can be read."""
+    try:
+        load_image(path, path.name)
+    except SampleError:
+        return False
+    return True
 
 
 def _written(path: Path, write: Callable[[Path], Any]) -> None:
     """Write beside the place, then move there in one step."""
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
+        if path.is_dir():
+            shutil.rmtree(path)
         os.replace(part, path)
     except OSError as error:
-        raise UserError(
-            f"{path.parent}: can't write there ({error.strerror or error}); choose another --variants"
-        ) from None
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise UserError(f"{path.parent}: can't write there ({error.strerror or error}); {MEND}") from None

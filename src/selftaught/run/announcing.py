@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught._words import plural
 from selftaught.data import Source
@@ -53,9 +54,15 @@ def _watching(settings: Settings) -> list[str]:
     return [f"watching {settings.validation}"] if settings.validation not in ("", "0", "0.0") else []
 
 
-def network_lines(method: nn.Module) -> list[str]:
-    """What of a method's encoders is not as their names say, a line each."""
+def network_lines(method: nn.Module, settings: Settings) -> list[str]:
+    """What of a method's networks is not as their names say or not as on one process, a line each."""
     found = [module.changed for module in method.modules() if isinstance(module, Encoder)]
+    several = settings.devices * settings.nodes > 1 and accelerator(settings.device) == "cpu"
+    if several and any(isinstance(module, _BatchNorm) for module in method.modules()):
+        found.append(
+            "BatchNorm is not synchronised over processes of a CPU: each takes the statistics of its own part of the "
+            "batch, and the weights are not quite those of one process"
+        )
     return [line for line in dict.fromkeys(found) if line]
 
 

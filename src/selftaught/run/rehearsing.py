@@ -35,7 +35,7 @@ def lines(job: Job) -> list[str]:
     torch.manual_seed(job.settings.seed)
     method = build(job.kind, job.config, job.facts)
     method.survey(job.sources)
-    found = [*job.plan[:-1], *_networks(method), *network_lines(method)]
+    found = [*job.plan[:-1], *_networks(method), *network_lines(method, job.settings)]
     for number, stage in enumerate(method.stages):
         method.enter_stage(stage)
         _, settings, read, _ = of_stage(job, method, stage, job.sources)

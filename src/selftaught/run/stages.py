@@ -56,7 +56,7 @@ def train_job(job: Job) -> Path:
     begun = bool(state["stages"]) or layout.checkpoint(method.stages[0]).exists()
     if job.settings.init and (job.kind.transforms or not begun):  # what is begun has its weights in its checkpoint
         start_from(method, job.settings.init)
-    for line in [*job.plan, *(network_lines(method) if job.plan else [])]:
+    for line in [*job.plan, *(network_lines(method, job.settings) if job.plan else [])]:
         teller(job.quiet)(line)
     sources = _cached(job)
     scorer = None

@@ -226,11 +226,11 @@ def _taken_up(path: Path, content: dict[str, Any], data: Any, options: dict[str,
     kind = methods.get(content["method"])
     changed = {name: options[name] for name in _FREE if options.get(name) is not None}
     settings = Settings(**content["settings"] | changed)
-    data = settings.data if data is None else data
+    named, data = data is not None, settings.data if data is None else data
     config = configuration.options_of(kind, content["options"], path)
     given = samples.streams(kind, data, content["data"]["modality"], settings, dict(settings.streams))
     sources = kind.arranged(given, config)
-    _same_data(sources, content["data"], settings)
+    _same_data(sources, content["data"], settings, named=named)
     watched = watching.open_watched(kind, None, config, settings, content["data"])
     if watched is not None and watched.fingerprint() != content["data"].get("validation"):
         raise UserError(f"--validation {watched.name}: its files are not those that the run began with")
@@ -284,19 +284,27 @@ def branch_options(options: dict[str, Any]) -> dict[str, Any]:
     return {"run": given["anneal"], "steps": given.get("steps"), "out": given.get("out")}
 
 
-def _same_data(sources: dict[str, Source], facts: dict[str, Any], settings: Settings) -> None:
+def _same_data(sources: dict[str, Source], facts: dict[str, Any], settings: Settings, named: bool) -> None:
     """Refuse to go on with other data than the run began with.
+
+    Args:
+        sources: the data now, by role.
+        facts: of the data that it began with.
+        settings: that it began with.
+        named: whether ``--data`` was given to go on with.
 
     Raises:
         UserError: other samples, names, labels or content.
     """
-    mend = "a run can only go on with the same data"
-    source = next(iter(sources.values()))
-    if len(source) != facts["samples"]:
-        raise UserError(f"{settings.data} has {len(source)} samples now, {facts['samples']} when the run began: {mend}")
-    for role, known in facts.get("fingerprints", {}).items():
-        if sources[role].fingerprint() != known:
+    main = next(iter(sources))
+    for role, source in sources.items():
+        what, mend = source.name, "a run can only go on with the same data"
+        if role == main and named:
+            what, mend = f"--data {source.name}", f"leave it out, and the run goes on with {settings.data}"
+        if role == main and len(source) != facts["samples"]:
+            raise UserError(f"{what} has {len(source)} samples, {facts['samples']} when the run began: {mend}")
+        if facts.get("fingerprints", {}).get(role, "") not in ("", source.fingerprint()):
             raise UserError(
-                f"{sources[role].name}: its files, their names, order or labels are not those that the run began with; "
-                f"{mend}, or start a new one with --init"
+                f"{what}: its files, their names, order or labels are not those that the run began with; {mend}, or "
+                "start a new one with --init"
             )

@@ -23,7 +23,7 @@ import numpy as np
 from selftaught.data.builtin._entry import Entry, at_least
 from selftaught.data.fields import Field
 from selftaught.data.formats._clips import Clips, Cut
-from selftaught.data.mapped import build_once, cache_folder
+from selftaught.data.mapped import cache_folder, kept_arrays
 from selftaught.data.packages import data_file
 from selftaught.data.source import TEST, TRAIN, digest
 from selftaught.errors import UserError, require
@@ -132,16 +132,13 @@ def open_room(
 def rendered(draw: int, k: int, frames: int, width: int, height: int, moving: int) -> Clip:
     """One clip, from the cache folder or rendered now."""
     name = f"{_VERSION}-{draw}-{k}-{frames}x{width}x{height}-{moving}.npz"
-    path = build_once(
-        cache_folder() / "room" / name, lambda part: _store(part, _render(draw, k, frames, width, height, moving))
-    )
-    with np.load(path) as stored:
-        return Clip(stored["frames"], stored["depth"].astype(np.float32), stored["moving"])
 
+    def make() -> dict[str, np.ndarray]:
+        clip = _render(draw, k, frames, width, height, moving)
+        return {"frames": clip.frames, "depth": clip.depth, "moving": clip.moving}
 
-def _store(path: Path, clip: Clip) -> None:
-    with path.open("wb") as file:
-        np.savez(file, frames=clip.frames, depth=clip.depth, moving=clip.moving)
+    stored = kept_arrays(cache_folder() / "room" / name, make)
+    return Clip(stored["frames"], stored["depth"].astype(np.float32), stored["moving"])
 
 
 def _render(draw: int, k: int, frames: int, width: int, height: int, moving: int) -> Clip:

@@ -7,7 +7,6 @@ folder.
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from selftaught.data.builtin._entry import Entry, at_least
 from selftaught.data.builtin.room import FOV, Furniture, furnish, picture, silent
 from selftaught.data.kinds.camera import Camera
-from selftaught.data.mapped import build_once, cache_folder
+from selftaught.data.mapped import cache_folder, kept_arrays
 from selftaught.data.packages import data_file
 from selftaught.data.rgbd import Frame, RGBDFrames
 from selftaught.data.source import TEST, TRAIN, digest
@@ -145,16 +144,12 @@ def _intrinsics(width: int, height: int) -> np.ndarray:
 def rendered_room(draw: int, k: int, frames: int, width: int, height: int) -> Room:
     """One room's frames, from the cache folder or rendered now."""
     name = f"{_VERSION}-{draw}-{k}-{frames}x{width}x{height}.npz"
-    path = build_once(
-        cache_folder() / "room-frames" / name, lambda part: _store(part, _render(draw, k, frames, width, height))
+    stored = kept_arrays(
+        cache_folder() / "room-frames" / name,
+        lambda: _render(draw, k, frames, width, height)._asdict(),
+        compressed=True,
     )
-    with np.load(path) as stored:
-        return Room(*(stored[field] for field in Room._fields))
-
-
-def _store(path: Path, room: Room) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, **room._asdict())
+    return Room(*(stored[field] for field in Room._fields))
 
 
 def _render(draw: int, k: int, frames: int, width: int, height: int) -> Room:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from selftaught.data.mapped import build_once, cache_folder
+from selftaught.data.mapped import cache_folder, kept_arrays
 from selftaught.data.source import digest
 from selftaught.errors import SampleError, require
 
@@ -52,20 +51,21 @@ def video_index(path: str, size: int, changed: int) -> Index | str:
     if size <= _STORED_ABOVE:
         return _read_index(path) if size else "empty file"
     stored = cache_folder() / "video-index" / f"{digest(os.path.abspath(path), size, changed)}.npz"
-    if not stored.exists():
-        found = _read_index(path)
-        if isinstance(found, str):
-            return found
-        build_once(stored, lambda part: _store(part, found))
-    with np.load(stored, allow_pickle=False) as kept:
-        height, width, grey = kept["facts"].tolist()
-        return Index(kept["stamps"], kept["keys"], float(kept["tick"]), (height, width), bool(grey))
+    try:
+        kept = kept_arrays(stored, lambda: _arrays(path))
+    except SampleError as error:
+        return error.reason
+    height, width, grey = kept["facts"].tolist()
+    return Index(kept["stamps"], kept["keys"], float(kept["tick"]), (height, width), bool(grey))
 
 
-def _store(part: Path, index: Index) -> None:
+def _arrays(path: str) -> dict[str, np.ndarray]:
+    """The index of a video file as it is kept."""
+    index = _read_index(path)
+    if isinstance(index, str):
+        raise SampleError(path, index)
     facts = np.array([*index.size, index.grey], dtype=np.int64)
-    with part.open("wb") as file:
-        np.savez(file, stamps=index.stamps, keys=index.keys, tick=index.tick, facts=facts)
+    return {"stamps": index.stamps, "keys": index.keys, "tick": np.array(index.tick), "facts": facts}
 
 
 def _read_index(path: str) -> Index | str:
