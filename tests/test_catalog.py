@@ -144,7 +144,7 @@ def test_search_needs_every_word_and_filters_narrow_it() -> None:
         "barlow-twins", "mixed-barlow-twins",
     }  # fmt: skip
     assert {"isogclr", "clip-baselines"} <= {c.slug for c in catalog.search(modality="image-text")}
-    with pytest.raises(UserError, match="job=paint: no such job; there are: adapt, "):
+    with pytest.raises(UserError, match='job="paint": no such job; there are: adapt, '):
         catalog.search(job="paint")
 
 

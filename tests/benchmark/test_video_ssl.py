@@ -51,7 +51,7 @@ def test_the_whole_grid_holds_every_cell_once() -> None:
     }
     assert {c.source for c in cells if "shift" in c.factors} == {"k400", "ssv2"}
     assert {factor for cell in cells for factor in cell.factors} == set(FACTORS)
-    with pytest.raises(UserError, match="methods=moco"):
+    with pytest.raises(UserError, match='methods="moco"'):
         Plan(sources={"a": "b"}, targets={"a": "b"}, methods=("moco",))
 
 

@@ -116,9 +116,13 @@ def test_training_ends_where_nothing_is_gained(tmp_path: Path) -> None:
     [
         ("isogclr", {"validation": 0.1}, "validation: isogclr has a temperature of its own for each training sample"),
         ("simclr", {"validation": 1.5}, r"validation=1.5: a share of the training samples in \[0, 0.9\]"),
-        ("simclr", {"validation": "photos"}, "validation photos has 3 channels, the run was trained on 1"),
+        ("simclr", {"validation": "photos"}, 'validation="photos" has 3 channels, the run was trained on 1'),
         ("simclr", {"patience": 2}, "patience watches a loss: give validation=0.1"),
-        ("simclr", {"keep_weights": "best", "ema": 0.9}, "keep_weights=best: with ema the run ends with the averaged"),
+        (
+            "simclr",
+            {"keep_weights": "best", "ema": 0.9},
+            'keep_weights="best": with ema the run ends with the averaged',
+        ),
         ("simclr", {"validation": 0.1, "class_tasks": 2}, "validation watches one set"),
     ],
 )

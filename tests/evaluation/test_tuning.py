@@ -198,8 +198,8 @@ def test_options_on_the_command_line():
     }  # fmt: skip
     assert parse_tuning({"ema": 0.9}) == {"ema": 0.9}
     for text, message in (
-        ("depth=2", "tune=depth: fine-tuning has"),
-        ("epochs=0", "tune epochs=0; it may be"),
+        ("depth=2", 'tune="depth": fine-tuning has'),
+        ("epochs=0", 'tune="epochs=0"; it may be'),
         ("layer_decay=2", "at most 1"),
         ("mixup", "tune mixup=;"),
     ):

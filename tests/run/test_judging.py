@@ -81,7 +81,7 @@ def test_numbers_are_predicted_by_their_value(tmp_path: Path) -> None:
     assert set(np.ravel(found.figures["scatter"]["truth"])) == {5.0, 60.0, 72.5}
     words = colours(tmp_path / "words", {"moss": "a", "cyan": "b"})
     assert evaluating.numbers_of(open_source(str(words), split="all")) is None
-    with pytest.raises(UserError, match="regression needs a number for each sample"):
+    with pytest.raises(UserError, match='protocols="regression" needs a number for each sample'):
         run.evaluate(str(words), protocols=["regression"])
 
 

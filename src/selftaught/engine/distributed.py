@@ -25,6 +25,12 @@ def rank() -> int:
     return dist.get_rank() if is_distributed() else 0
 
 
+def wait_for_all() -> None:
+    """Until every process is here; at once where there is one."""
+    if is_distributed():
+        dist.barrier()
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from selftaught.data.cache import PACKED
 from selftaught.data.kinds import kind_of
 from selftaught.engine.callbacks import ONLINE
 from selftaught.engine.checkpoint import read_checkpoint
+from selftaught.engine.distributed import wait_for_all
 from selftaught.engine.fit import fit
 from selftaught.engine.method import Method
 from selftaught.engine.stages import Stage
@@ -94,6 +95,7 @@ def train_job(job: Job) -> Path:
             if last:
                 save_deliverable(layout, method, job.facts)
             write_json(layout.state, state)
+    wait_for_all()  # the folder is whole in every process
     return job.folder
 
 
@@ -130,6 +132,7 @@ def _learn_tasks(job: Job, layout: Layout) -> Path:
             save_deliverable(place, method, job.facts)
 
     learn(build_anew, fit_task, save, layout, job.tasks, job.settings, say)
+    wait_for_all()
     return job.folder
 
 
