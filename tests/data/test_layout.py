@@ -108,6 +108,7 @@ def test_unlabelled_beside_train_only_is_divided_by_ratio():
         (("train_images", "test_images"), (TRAIN, TEST)),
         (("training_set", "test_set"), (TRAIN, TEST)),
         (("train", "dev"), (TRAIN, VAL)),
+        (("train", "eval"), (TRAIN, TEST)),
     ],
 )
 @pytest.mark.parametrize("outer", ["", "data/", "a/b/"])
@@ -121,6 +122,15 @@ def test_doubled_folders_and_a_class_missing_from_the_test_part():
     assert meant(names) == (["x", "x", "y", "y", "y"], [TRAIN] * 4 + [TEST])
     names = [f"train/{c}/{i}.png" for c in "xy" for i in range(2)] + ["test/y/1.png", "test/y/2.png"]
     assert meant(names) == (["x", "x", "y", "y", "y", "y"], [TRAIN] * 4 + [TEST] * 2)
+
+
+def test_a_test_part_keeps_its_classes_beside_one_that_has_none():
+    """The layout of the Intel scenes: pictures to predict lie beside those to test on."""
+    names = [f"seg_{s}/seg_{s}/{c}/{i}.png" for s in ("train", "test") for c in "xy" for i in range(2)]
+    names += [f"seg_pred/seg_pred/{i}.png" for i in range(3)]
+    classes = ["x", "x", "y", "y"] * 2 + [None] * 3
+    assert meant(names) == (classes, [TRAIN] * 4 + [TEST] * 4 + [LEFT_OUT] * 3)
+    assert layout(names).notes == ["left out: 3 files beside the class folders of the test part"]
 
 
 def test_a_test_part_without_classes_is_never_trained_on():

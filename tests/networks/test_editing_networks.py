@@ -165,7 +165,7 @@ def test_a_vision_language_model_answers_with_gradient(model_folder: Path) -> No
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    with pytest.raises(UserError, match=r"judge=hf:.*judge=\"small"):
+    with pytest.raises(UserError, match=r'judge=hf:.*take judge="small"'):
         networks.VisionLanguageJudge(str(tmp_path))
 
 

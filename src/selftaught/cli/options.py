@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from selftaught.errors import UserError, has_options
 
 __all__ = ["Checked", "Parser", "add_option", "add_partial", "checked", "metavar", "names", "peek", "say"]
 
+_CHOICE = re.compile(r"(?P<name>[^:]+): invalid choice: '?(?P<value>.*?)'? \(choose from (?P<choices>.*)\)")
+"""How argparse refuses what is none of the choices."""
 _METAVARS = {"int": "N", "float": "X", "list": "A,B"}
 
 
@@ -28,7 +31,13 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: always.
         """
-        raise UserError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
+        message = message.removeprefix("argument ")
+        if wrong := _CHOICE.fullmatch(message):
+            name, choices = wrong["name"], re.findall(r"[^', ]+", wrong["choices"])
+            near = difflib.get_close_matches(wrong["value"], choices, 1)
+            said = f"no command {wrong['value']}" if name == "COMMAND" else f"{name} {wrong['value']}"
+            message = f"{said}: did you mean {near[0]}?" if near else f"{said}; it may be: {', '.join(choices)}"
+        raise UserError(f"{message} (see {self.prog} --help)")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse has it, but an unknown option is named before anything that is missing."""

@@ -16,7 +16,7 @@ _SET = r"(?:[_-]?(?:images?|imgs?|pics|photos|set|data|split|\d{2,4}))?"
 _SPLITS = (
     (re.compile(rf"(?:images?_|imgs?_|seg_)?(?:train|training){_SET}"), TRAIN),
     (re.compile(rf"(?:images?_|imgs?_|seg_)?(?:val|valid|validation|dev){_SET}"), VAL),
-    (re.compile(rf"(?:images?_|imgs?_|seg_)?(?:test|testing|pred){_SET}"), TEST),
+    (re.compile(rf"(?:images?_|imgs?_|seg_)?(?:test|testing|pred|eval|evaluation){_SET}"), TEST),
     (re.compile(rf"(?:images?_)?(?:unlabell?ed|unsup|unsupervised|extra){_SET}"), UNLABELLED),
 )
 _PARTS_OF_A_SAMPLE = {
@@ -59,6 +59,7 @@ def layout(names: Sequence[str], listed: Mapping[str, str] | None = None) -> Lay
     listed = listed or {}
     codes = _codes(parts)
     notes: list[str] = []
+    outer = [""] * len(parts)
     if codes is None:
         codes, parts = _split_inside(parts)
     else:
@@ -67,9 +68,10 @@ def layout(names: Sequence[str], listed: Mapping[str, str] | None = None) -> Lay
             f"left out: {_files(count)}{f' of {folder}' if folder else ''} beside the folders of the split"
             for folder, count in others.items()
         ]
+        outer = [p[0] for p in parts]
         parts = [p[1:] if c >= 0 else p for p, c in zip(parts, codes, strict=True)]
     chosen = np.zeros(len(parts), dtype=np.int8) if codes is None else codes
-    found, reasons = _classes_by_part(parts, chosen, [listed.get(name) for name in names])
+    found, reasons = _classes_by_part(parts, chosen, outer, [listed.get(name) for name in names])
     return _finish(chosen, found, reasons, notes)
 
 
@@ -120,7 +122,7 @@ def _split_inside(parts: list[list[str]]) -> tuple[np.ndarray | None, list[list[
 
 
 def _classes_by_part(
-    parts: list[list[str]], codes: np.ndarray, listed: list[str | None]
+    parts: list[list[str]], codes: np.ndarray, outer: list[str], listed: list[str | None]
 ) -> tuple[list[str | None], dict[int, str]]:
     """The class of each name (None: it has none), and for each part of the split why it has no classes."""
     found: list[str | None] = [None] * len(parts)
@@ -130,11 +132,14 @@ def _classes_by_part(
         at = np.flatnonzero(codes == code).tolist()
         if not at or code == UNLABELLED:
             continue
-        classes, why = _classes([parts[i] for i in at], known)
-        if why:
-            reasons[code] = why
-        for i, name in zip(at, classes, strict=True):
-            found[i] = name if name is not None else listed[i]
+        # folders of one part are read apart (seg_test/ has classes, seg_pred/ has none); those to train on are one
+        for folder in {outer[i]: None for i in at} if code != TRAIN else ("",):
+            here = [i for i in at if code == TRAIN or outer[i] == folder]
+            classes, why = _classes([parts[i] for i in here], known)
+            if why:
+                reasons[code] = why
+            for i, name in zip(here, classes, strict=True):
+                found[i] = name if name is not None else listed[i]
         if code == TRAIN:
             known = {name for name in found if name is not None} or None
     return found, reasons

@@ -117,8 +117,8 @@ class _Classifier(nn.Module):
         if head == "sit":
             self.head = sit_classifier_head(features.shape[1] // 2, classes)
         else:
-            nn.init.normal_(self.head.weight, std=0.01)  # type: ignore[arg-type]
-            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+            nn.init.normal_(self.head.weight, std=0.01)
+            nn.init.zeros_(self.head.bias)
         self.head.to(features.device)
         if freeze_bn:
             for layer in self._norms():

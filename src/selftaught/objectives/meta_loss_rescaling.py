@@ -111,8 +111,9 @@ def dropout_statistics(losses: Tensor, probabilities: Tensor, labels: Tensor) ->
     shift = off.sum(1) / count
     mean, spread = both[:, 0] + shift, np.sqrt(((off - shift[:, None]) ** 2).sum(1) / max(count - 1, 1))
     agree = _agreement(every, labels.cpu().numpy())
-    made = (torch.from_numpy(x).to(losses.device) for x in (mean[0], spread[0], mean[1], spread[1], agree))
-    return DropoutStatistics(*made, labels)
+    found = (mean[0], spread[0], mean[1], spread[1], agree)
+    made: list[Tensor] = [torch.from_numpy(x).to(losses.device) for x in found]
+    return DropoutStatistics._make([*made, labels])
 
 
 def _check_passes(losses: Tensor, probabilities: Tensor, labels: Tensor) -> None:

@@ -11,6 +11,7 @@ import torch
 from selftaught import evaluation
 from selftaught._words import plural
 from selftaught.data import Source, open_source
+from selftaught.data.spec import near
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
@@ -182,7 +183,7 @@ def _check(names: list[str], labelled: bool, numeric: bool, data: Any, classifie
     for name in names:
         fitting = [known for known, p in evaluation.PROTOCOLS.items() if p.inputs not in unfit]
         if name not in fitting:
-            raise UserError(f"--protocol {name}: it may be {', '.join(fitting)}")
+            raise UserError(f"--protocol {name}{near(name, fitting)}: it may be {', '.join(fitting)}")
         if name == "regression" and not numeric:
             raise UserError(f"--protocol regression needs a number for each sample, {data} has none")
         if not labelled and name not in (*UNLABELLED, *(NUMERIC if numeric else ())):

@@ -19,8 +19,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
         "--out", required=True, help="a .parquet, .csv or .npy file; for images and videos a folder, or a file for one"
     )
     checked(sub, "--workers", Workers, "loader processes; -1 chooses", default=-1)
-    told = "largest side restored in one piece, 0 for any (default: as memory allows; videos 512)"
-    checked(sub, "--tile", Natural, told, default=None)
+    tile = "largest side restored in one piece, 0 for any (default: as memory allows; videos 512)"
+    checked(sub, "--tile", Natural, tile, default=None)
     sub.add_argument("--overwrite", action="store_true", help="replace what another run wrote to --out")
     for name, told in applied_with().items():
         sub.add_argument(f"--{name}", **told)
