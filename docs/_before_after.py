@@ -78,8 +78,8 @@ def before_after(run: Any, slug: str) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def moves_most(source: Any) -> int:
-    """The clip whose frames, clean ones where they are known, differ most from the last ones, each of them: a cut, which
-    is between two of them, is no motion.
+    """The clip whose frames, clean ones where they are known, all differ most from the last ones; a cut, which lies
+    between two of them, is no motion.
     """
 
     def motion(i: int) -> float:

@@ -18,7 +18,7 @@ LEAST = 512
 """Side of a tile that is always allowed."""
 
 _PROBE, _GRID, _MOST = 256, 64, 8192
-_ROOM = 9 * 2**28
+_ROOM = 2 * 2**30
 """Bytes that a process may hold on a CPU besides PyTorch, to stay within 3 GiB."""
 
 _known: weakref.WeakKeyDictionary[Method, tuple[float, float]] = weakref.WeakKeyDictionary()
