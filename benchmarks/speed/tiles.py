@@ -5,8 +5,8 @@
 
 Thousands of pixels per second of systems' laptop forms: in the tiles that ``apply`` makes, and on the whole picture
 as one tensor, for who has the memory. The tiles may be no slower than 85 % of the whole. The picture is half as
-wide again as the largest tile that its network gets. The row of memory is a process of its own that applies the run to a
-picture of 7680 x 4320 (minutes), and one for 64 x 64: the largest size of each, which may be 3 GiB. Rows that are not
+wide again as the largest tile that its network gets. The row of memory is a process of its own that applies the run to
+a picture of 7680 x 4320 (minutes), and one for 64 x 64: the largest size of each, which may be 3 GiB. Rows that are not
 measured now are kept from an earlier run.
 """
 
