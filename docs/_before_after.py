@@ -78,11 +78,13 @@ def before_after(run: Any, slug: str) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def moves_most(source: Any) -> int:
-    """The clip whose frames, clean ones where they are known, differ most from the last ones; a cut is no motion."""
+    """The clip whose frames, clean ones where they are known, all differ most from the last ones; a cut, which lies
+    between two of them, is no motion.
+    """
 
     def motion(i: int) -> float:
         frames = source.sample(i, ["gs"])["gs"] if "gs" in source.fields else source.read(i)
-        return float(np.median(np.abs(np.diff(to_unit(frames, None), axis=0)).mean((1, 2, 3))))
+        return float(np.abs(np.diff(to_unit(frames, None), axis=0)).mean((1, 2, 3)).min())
 
     return max(range(len(source)), key=motion)
 
@@ -104,7 +106,7 @@ def altered_most(raw: np.ndarray, clean: np.ndarray) -> tuple[int, slice, slice]
 
 def _panel(shown: np.ndarray) -> np.ndarray:
     """The middle of an image in [0, 1], small ones enlarged, with a white margin at its right."""
-    times = max(1, SIDE // max(shown.shape[:2]))
+    times = -(-SIDE // max(shown.shape[:2]))
     shown = np.clip(shown, 0, 1).repeat(times, 0).repeat(times, 1)
     top, left = (max(0, (side - SIDE) // 2) for side in shown.shape[:2])
     cut = (shown[top : top + SIDE, left : left + SIDE] * 255 + 0.5).astype(np.uint8)

@@ -120,6 +120,7 @@ def test_all_systems_are_listed_and_unbuilt_ones_say_so(
         (["report", "no-run"], "no-run"),
         (["export", "no-run"], "no-run"),
         (["apply", "no-run", "x", "--out", "y.npy"], "no-run"),
+        (["apply", "no-run", "x", "--out", "y", "--tile", "0"], "no-run: no such run"),
         (["data", "check", "no-folder"], "no-folder"),
         (["data", "fetch", "fashon-mnist"], "fashion-mnist"),
         (["methods", "xyzzy"], "xyzzy"),

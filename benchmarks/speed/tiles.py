@@ -1,12 +1,12 @@
 """Restoring large pictures in tiles: against the network on one large tensor, and the memory that an 8K picture takes.
 
-    python benchmarks/speed/tiles.py [--row speed] [--method multi-output-deblur rrformer] [--side 2048] [--rounds 3]
+    python benchmarks/speed/tiles.py [--row speed] [--method multi-output-deblur rrformer] [--rounds 3]
     python benchmarks/speed/tiles.py --row memory
 
 Thousands of pixels per second of systems' laptop forms: in the tiles that ``apply`` makes, and on the whole picture
-as one tensor, for who has the memory. The tiles may be no slower than 85 % of the whole. Their largest side is told;
-a picture must be larger than that to be cut. The row of memory is a process of its own that applies the run to a
-picture of 7680 x 4320 (minutes), and one for 64 x 64: the largest size of each, which may be 3 GiB. Rows that are not
+as one tensor, for who has the memory. The tiles may be no slower than 85 % of the whole. The picture is half as
+wide again as the largest tile that its network gets. The row of memory is a process of its own that applies the run to
+a picture of 7680 x 4320 (minutes), and one for 64 x 64: the largest size of each, which may be 3 GiB. Rows that are not
 measured now are kept from an earlier run.
 """
 
@@ -30,7 +30,7 @@ import selftaught
 from selftaught.run.outputs._tiles import fitting_tile
 from selftaught.run.outputs.image import restore
 
-METHODS = ("multi-output-deblur", "c-bsn", "rrformer", "text-erasing", "srresnet")
+METHODS = ("multi-output-deblur", "c-bsn", "rrformer", "srresnet")
 
 EIGHT_K = (4320, 7680)
 MEASURED = """
@@ -62,11 +62,12 @@ def folder_of(path: Path, height: int, width: int) -> Path:
 
 
 def speed(run: Any, side: int, count: int) -> dict[str, Any]:
-    """Pixels per second, in turns."""
+    """Pixels per second, in turns; a side of 0 is chosen."""
     method = run.method.eval()
+    network = method.deliverable()
+    side = side or fitting_tile(method, network, torch.rand(1, 3, 1024, 1024)) * 3 // 2 // 256 * 256
     image = picture(side, side).astype(np.float32) / 255
     x = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
-    network = method.deliverable()
     tile = fitting_tile(method, network, x)
 
     def timed(work: Any) -> float:
@@ -83,8 +84,9 @@ def speed(run: Any, side: int, count: int) -> dict[str, Any]:
         "the network on one tensor": lambda: timed(whole),
     }
     found = compared(rounds(contenders, count), "tiles")
-    show(f"{method.slug}, tiles of {tile} at most", found, "kpx/s")
-    return {"largest tile": tile} | found
+    show(f"{method.slug}, {side} x {side}, tiles of {tile} at most", found, "kpx/s")
+    work = f"laptop network on {side} x {side}, thousands of pixels a second"
+    return {"work": work, "machine": machine(), "largest tile": tile} | found
 
 
 def memory(run: Path, root: Path) -> dict[str, float]:
@@ -104,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--row", choices=("speed", "memory", "both"), default="both")
     parser.add_argument("--method", nargs="+", default=METHODS, help="systems of images")
-    parser.add_argument("--side", type=int, default=2048, help="of the picture that is timed")
+    parser.add_argument("--side", type=int, default=0, help="of the picture that is timed; 0 chooses")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--make", nargs=3, metavar=("FOLDER", "HEIGHT", "WIDTH"), help="only write such a picture")
@@ -123,9 +125,7 @@ def main() -> None:
                 loggers=["none"], knn_every=0.0,
             )  # fmt: skip
             if options.row != "memory":
-                work = f"laptop network on {options.side} x {options.side}, thousands of pixels a second"
-                found = {"work": work, "machine": machine()} | speed(run, options.side, options.rounds)
-                result["speed"][slug] = found
+                result["speed"][slug] = speed(run, options.side, options.rounds)
             if options.row != "speed":
                 result["peak GiB"][slug] = memory(root / "run", root)
     store("tiles", result)

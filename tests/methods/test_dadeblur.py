@@ -215,6 +215,8 @@ def test_a_run_judges_applies_and_adapts(run: Any, tmp_path: Path) -> None:
         (tmp_path / "in" / f"v{i}").mkdir(parents=True)
         for t, frame in enumerate(blurry.read(i)):
             cv2.imwrite(str(tmp_path / "in" / f"v{i}" / f"{t:03d}.png"), frame[:, :, ::-1])
+    alike = run.evaluate(data=tmp_path / "in", clean=tmp_path / "in", limit=16)["restoration"]
+    assert alike["raw"]["psnr"].mean == 100  # blurred ones, of which the clean ones are known, are not blurred again
     for name, adapt in (("plain", False), ("adapted", True)):
         assert run.apply(tmp_path / "in", tmp_path / name, adapt=adapt) == 2
     one, other = (cv2.imread(str(tmp_path / name / "v0" / "005.png")) for name in ("plain", "adapted"))

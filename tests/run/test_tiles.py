@@ -48,10 +48,22 @@ class Heavy(Method):
         return Net()
 
 
+def test_a_picture_and_its_result_are_no_room_for_tiles() -> None:
+    small, large = (_tiles._room(torch.zeros(1, 3, 10, 1).expand(1, 3, 10, 10**n), 12.0) for n in (2, 7))
+    assert small >= large
+    assert _tiles._room(torch.zeros(1, 3, 1, 1).expand(1, 3, 10**4, 10**5), 12.0) == 0
+    thin = torch.zeros(1, 3, 1, 1).expand(1, 3, 1000, 1000)
+    ample = 64 * 2**30
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_tiles.psutil, "virtual_memory", lambda: type("Free", (), {"available": ample}))
+        assert _tiles._room(thin, 12.0) == _tiles._ROOM - 33 * 10**6
+        assert _tiles._room(thin, 192.0) == _tiles._ROOM - 303 * 10**6
+
+
 def test_tiles_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     method = Heavy(channels=1).eval()
     method.seen = []
-    monkeypatch.setattr(_tiles, "_room", lambda device: (64 + 1) * 4 * 600 * 600)
+    monkeypatch.setattr(_tiles, "_room", lambda image, result: (64 + 1) * 4 * 600 * 600)
     image = torch.zeros(1, 1, 700, 900)
     assert fitting_tile(method, method.deliverable(), image) == 576  # 600 on a grid of 64
     assert method.seen == [(256, 256)]
@@ -59,7 +71,7 @@ def test_tiles_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.shape == (700, 900, 1)
     assert len(method.seen) == 5  # nothing is measured twice
     assert max(max(shape) for shape in method.seen) <= 576
-    monkeypatch.setattr(_tiles, "_room", lambda device: 1)
+    monkeypatch.setattr(_tiles, "_room", lambda image, result: 1)
     assert fitting_tile(method, method.deliverable(), image) == _tiles.LEAST
     restore(method, image[0].permute(1, 2, 0).numpy(), tile=0)
     assert method.seen[-1] == (700, 900)

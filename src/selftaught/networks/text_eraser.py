@@ -49,23 +49,37 @@ class TextEraser(nn.Module):
         if self.compose == "boxes" and boxes is None:
             raise UserError("compose boxes: give the boxes of the text, or use compose mask")
         height, width = image.shape[2:]
-        x = F.pad(image, (0, self._more(width), 0, self._more(height)), mode="replicate")
+        x = _grown(image, self.network.multiple)
         found = tiled(self._both, x, tile=_side(tile), overlap=_OVERLAP) if _large(x, tile) else self._both(x)
-        found = found[..., :height, :width]
+        found = _cut(found, height, width)
         made, text = found[:, :-1].clamp(0, 1), found[:, -1:]
         if boxes is not None:
             return torch.where(boxes > 0, made, image)
         return made if self.compose == "none" else torch.where(text >= self.threshold, made, image)
 
-    def _more(self, side: int) -> int:
-        """Pixels up to the next multiple of the network's grid; so written that torch.export sees it is a multiple."""
-        multiple = self.network.multiple
-        return (side + multiple - 1) // multiple * multiple - side
-
     def _both(self, x: Tensor) -> Tensor:
         """The result and the probability of text, (N, C + 1, H, W)."""
         made = self.network(x)
         return torch.cat([made.image, made.mask.sigmoid().mean(1, keepdim=True)], 1)
+
+
+def _grown(image: Tensor, multiple: int) -> Tensor:
+    """An image whose last row and column are repeated up to the next multiple."""
+    height, width = image.shape[2:]
+    if not torch.compiler.is_exporting():
+        return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    for axis, side in ((2, height), (3, width)):  # so written that the tracer sees that the multiple divides the sides
+        places = torch.arange((side + multiple - 1) // multiple * multiple, device=image.device)
+        image = image.index_select(axis, places.clamp(max=side - 1))
+    return image
+
+
+def _cut(image: Tensor, height: int, width: int) -> Tensor:
+    """The first rows and columns; the tracer does not see that there are as many, and needn't."""
+    if not torch.compiler.is_exporting():
+        return image[..., :height, :width]
+    rows, columns = (torch.arange(side, device=image.device) for side in (height, width))
+    return image.index_select(2, rows).index_select(3, columns)
 
 
 def _side(tile: int) -> int:

@@ -18,17 +18,19 @@ LEAST = 512
 """Side of a tile that is always allowed."""
 
 _PROBE, _GRID, _MOST = 256, 64, 8192
-_ROOM = 2**30
-"""Bytes on a CPU: an 8K picture in and out, and PyTorch, leave so much of 3 GiB."""
+_ROOM = 2 * 2**30
+"""Bytes that a process may hold on a CPU besides PyTorch, to stay within 3 GiB."""
 
-_known: weakref.WeakKeyDictionary[Method, float] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[Method, tuple[float, float]] = weakref.WeakKeyDictionary()
+"""Bytes for each pixel: what a network holds at most, and the result."""
 
 
 def fitting_tile(method: Method, network: Callable[[Tensor], Any], image: Tensor) -> int:
     """Side of the largest square that a network may see at once, a multiple of 64.
 
     Small tiles compute much twice, where they overlap; large ones hold much at a time. On a GPU a tile takes up to half
-    of the memory that is free, on a CPU 1 GiB or a quarter of what is available, if that is less.
+    of the memory that is free, on a CPU what keeps the process within 3 GiB, or a quarter of what is available, if that
+    is less.
 
     Args:
         method: whose network it is; what is measured is kept for it.
@@ -40,16 +42,20 @@ def fitting_tile(method: Method, network: Callable[[Tensor], Any], image: Tensor
     if method not in _known:
         part = image[..., :_PROBE, :_PROBE].contiguous()
         with torch.inference_mode(), Peak() as seen:
-            network(part)
-        _known[method] = max(1.0, seen.most / (part.shape[-2] * part.shape[-1]))
-    side = int((_room(image.device) / _known[method]) ** 0.5)
+            made = network(part)
+        pixels = part.shape[-2] * part.shape[-1]
+        _known[method] = max(1.0, seen.most / pixels), made.numel() * made.element_size() / pixels
+    held, result = _known[method]
+    side = int((_room(image, result) / held) ** 0.5)
     return min(_MOST, max(LEAST, side // _GRID * _GRID))
 
 
-def _room(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0]) // 2
-    return min(_ROOM, psutil.virtual_memory().available // 4)
+def _room(image: Tensor, result: float) -> float:
+    """Bytes for a tile, beside the picture as it is read and as floats, the result, and what is written of it."""
+    if image.device.type == "cuda":
+        return int(torch.cuda.mem_get_info(image.device)[0]) // 2
+    kept = image.shape[-2] * image.shape[-1] * (5 * image.shape[1] + 1.5 * result)
+    return max(0, min(_ROOM - kept, psutil.virtual_memory().available / 4))
 
 
 class Peak(TorchDispatchMode):

@@ -68,7 +68,8 @@ class Clip(Output):
 
         These are of the same names (``--clean``), or a field of the data (the method's ``pair_fields``: input and
         clean), or the data are clean and the method makes its inputs of them by ``degraded(clip) -> (input, clip)``.
-        A method that needs the data in another form arranges them by ``to_judge(source)``; one with customs of its own
+        A method that needs the data in another form arranges them by ``to_judge(source)``, unless clean ones of the
+        same names are given: then they are taken as they are. One with customs of its own
         says them by ``judged() -> options of evaluation.restored_video``, and by ``unscored`` how many frames at each
         end aren't judged. With the option ``adapt`` it adapts to the clips first; what it forgets is told by its PSNR
         on the run's own data, ``source_psnr``, where these are others and still there.
@@ -195,7 +196,11 @@ def _rows(bench: Bench, lost: Skipped) -> Iterator[Row]:
     source = open_source(bench.data, modality="clip", split=split, by=bench.settings.by)
     clean = open_source(bench.clean, modality="clip", split="all") if bench.clean is not None else None
     check_channels(method, source)
-    source = method.to_judge(source) if hasattr(method, "to_judge") else source
+    if clean is None:
+        source = method.to_judge(source) if hasattr(method, "to_judge") else source
+    elif hasattr(method, "judged_clip"):
+        makes = "takes clean frames as a field of its pairs, gs, or makes pairs of clean videos"
+        raise UserError(f"--clean: {method.slug} {makes}; leave it out")
     if bench.options.adapt:
         bench.say(f"adapting to {source.name}")
         adapt(method, source, bench.options.adapt)
