@@ -17,6 +17,7 @@ from selftaught.engine.loader import DataModule
 from selftaught.engine.orders import Shuffled
 from selftaught.engine.reselection import Reselection, ReselectionOptions, jaccard, label_entropy
 from selftaught.errors import UserError
+from selftaught.run import reporting
 from tests.methods.resuming import cut_and_whole
 
 TINY: dict[str, Any] = {
@@ -133,6 +134,9 @@ def test_rare_kinds_come_to_their_right_and_the_kept_lists_are_sources(tmp_path:
     kept = open_source(archive(), split="all", only=str(tmp_path / "run/selections/step-00000007.txt"))
     assert list(kept.names) == names
     assert run.apply(archive(), tmp_path / "found.npy") == 170
+    (listing,) = reporting.selections(run.layout)
+    assert [row[:3] for row in listing["rows"]] == [[1, 1, 34], [3, 3, 34], [5, 5, 34], [7, 7, 34]]
+    assert "bits of the classes" in listing["columns"]
 
 
 @pytest.mark.slow

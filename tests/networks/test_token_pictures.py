@@ -60,3 +60,18 @@ def test_a_method_around_a_transformer_draws_them_and_one_around_a_resnet_nothin
     assert plain.pictures(x) == {}
     with pytest.raises(UserError, match="no tokens"):
         networks.attention_maps(plain.encoder, x)
+
+
+@pytest.mark.parametrize("adapter", ["uni", "lora", "vpt"])
+def test_an_adapted_transformer_shows_what_it_looks_at_now(adapter: str) -> None:
+    torch.manual_seed(0)
+    network = networks.Adapted(networks.encoder("vit-pico", channels=1, image_size=28), adapter, rank=4, prompts=2)
+    assert networks.has_tokens(network)
+    with torch.no_grad():
+        for part in network.parts.parameters():
+            part.normal_()
+    x = torch.randn(3, 1, 28, 28)
+    maps, colours = networks.attention_maps(network, x), networks.token_colours(network, x)
+    assert (maps.shape[2:], colours.shape) == ((28, 28), (3, 3, 28, 28))
+    assert not torch.allclose(maps, networks.attention_maps(network.base, x), atol=1e-3)
+    assert not networks.has_tokens(networks.encoder("cnn-small", channels=1, image_size=28))

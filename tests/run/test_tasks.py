@@ -174,6 +174,10 @@ def test_an_annealed_branch_leaves_its_run_as_it_was(tmp_path: Path) -> None:
     last = saved["optimizer_states"][0]["param_groups"][0]["lr"]
     assert last == pytest.approx(0.1 * options["lr"]), "eta_min at the end of the branch"
     selftaught.train("simsiam", resume=tmp_path / "cut", quiet=True)
+    late = selftaught.train("simsiam", anneal=str(tmp_path / "cut"), steps=4, quiet=True)
+    saved = torch.load(late.path / "checkpoints/train.ckpt", weights_only=True)
+    assert saved["selftaught"]["steps"] == 24, "a branch of a run that has come to its end is trained, too"
+    assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.1 * options["lr"])
     whole, cut = (
         torch.load(tmp_path / name / "checkpoints/train.ckpt", weights_only=True)["state_dict"]
         for name in ("whole", "cut")
@@ -181,6 +185,30 @@ def test_an_annealed_branch_leaves_its_run_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(torch.as_tensor(whole[name]), torch.as_tensor(cut[name])) for name in whole)
     with pytest.raises(UserError, match="leave out lr"):
         selftaught.train("simsiam", anneal=str(tmp_path / "cut"), lr=1.0)
+
+
+@pytest.mark.slow
+def test_a_run_in_stages_is_annealed_in_its_last(tmp_path: Path) -> None:
+    options = {
+        "encoder": "vit-pico", "image_size": 16, "words": 8, "tokeniser_steps": 2, "schedule": "infinite", "steps": 8,
+        "cooldown_end": 0.3, "warmup_end": 0.1, "anneal_start": 1.0, "batch_size": 16, "knn_every": 0, "workers": 0,
+        "quiet": True, "loggers": ["none"], "preset": "laptop",
+    }  # fmt: skip
+    run = selftaught.train("beit", "digits?n=100", out=str(tmp_path / "run"), **options)
+    branch = selftaught.train("beit", anneal=str(run.path), steps=3, quiet=True)
+    whole, cut = (
+        torch.load(path / "stages/train/checkpoints/train.ckpt", weights_only=True) for path in (run.path, branch.path)
+    )
+    assert (whole["selftaught"]["steps"], cut["selftaught"]["steps"]) == (8, 11)
+    rates = [saved["optimizer_states"][0]["param_groups"][0]["lr"] for saved in (whole, cut)]
+    assert rates[1] == pytest.approx(0.1 / run.method.config.constant_lr * rates[0])
+    words = [saved["state_dict"]["codebook.weight"] for saved in (whole, cut)]
+    assert torch.equal(*words), "the tokeniser is that of the run"
+    state = json.loads((run.path / "state.json").read_text())
+    del state["stages"]["words"]
+    (run.path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(UserError, match="stands in its stage 'words'"):
+        selftaught.train("beit", anneal=str(run.path), steps=3)
 
 
 def _contrastive(options: dict[str, Any]) -> dict[str, Any]:

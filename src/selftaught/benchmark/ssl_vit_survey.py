@@ -89,7 +89,7 @@ def run(
         data: source with labels (they serve the judging, and the supervised row).
         methods: slugs of any methods that learn from images with one encoder.
         encoder: the one encoder of all; default a tiny ViT, with ``full`` ViT-S/16.
-        steps: the budget: optimiser steps of each method (default 200, with ``full`` 10,000).
+        steps: the budget: optimiser steps of each method (default 250, with ``full`` 10,000).
         seconds: the budget: seconds of training of each method, turned into steps by a measured step.
         seeds: repetitions.
         full: 224 pixels and the methods' paper options, for an accelerator.

@@ -14,9 +14,10 @@ crops. arXiv 2509.17816.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -353,8 +354,19 @@ class GLARE(CosineWeightDecay, EncoderMethod):
         self.momentum.update(self.followed())
 
     # ---- what one keeps --------------------------------------------------------------------------------------
+    plain = False
+    """Whether the frozen network is delivered, without adapters: what `began_from` gives does."""
+
+    def began_from(self) -> Self:
+        """The same with the frozen network alone."""
+        found = copy.copy(self)
+        found.plain = True
+        return found
+
     def deliverable(self) -> nn.Module:
         """The network with the teacher's adapters, or the student's."""
+        if self.plain:
+            return self.encoder
         return self.teacher if self.config.keep == "teacher" else self.adapted
 
     def deliverable_spec(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def render(
     fx, fy, cx, cy = (float(intrinsics.detach()[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))
     limits = LIMIT * size[1] / (2 * fx), LIMIT * size[0] / (2 * fy)
     numbers = np.array((fx, fy, cx, cy, *limits, near, blur, pixel_centre), np.float32)
-    camera = _Camera(numbers, _array(world_to_camera[:3]), size)
+    camera = _Camera(numbers, _array(world_to_camera[:3]), (int(size[0]), int(size[1])))
     found: tuple[Tensor, Tensor] = _Render.apply(*gaussians, intrinsics, world_to_camera, background, camera)
     return found
 

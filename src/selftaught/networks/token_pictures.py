@@ -9,23 +9,25 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from selftaught.networks.encoders import Encoder
+from selftaught.networks.vit_adapters import Adapted
 
 __all__ = ["attention_maps", "has_tokens", "token_colours"]
 
 
 def has_tokens(network: nn.Module) -> bool:
-    """Whether a network is an image encoder with a class or patch tokens (a ViT of timm)."""
+    """Whether a network is an image encoder with a class or patch tokens (a ViT of timm, plain or adapted)."""
     from timm.models.vision_transformer import VisionTransformer
 
-    return isinstance(network, Encoder) and isinstance(network.model, VisionTransformer)
+    plain = network.base if isinstance(network, Adapted) else network
+    return isinstance(plain, Encoder) and isinstance(plain.model, VisionTransformer)
 
 
 @torch.no_grad()
-def attention_maps(network: Encoder, x: Tensor) -> Tensor:
+def attention_maps(network: Encoder | Adapted, x: Tensor) -> Tensor:
     """What the class token of the last block looks at (without one: the mean of the patches), head by head.
 
     Args:
-        network: a ViT.
+        network: a ViT, plain or adapted.
         x: (N, C, H, W), normalised.
 
     Returns:
@@ -40,14 +42,14 @@ def attention_maps(network: Encoder, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def token_colours(network: Encoder, x: Tensor) -> Tensor:
+def token_colours(network: Encoder | Adapted, x: Tensor) -> Tensor:
     """The three main components of all images' patch tokens as red, green and blue: like parts have like colours.
 
     The picture that DINOv2 (Oquab et al., arXiv 2304.07193) is known by. The components are those of the whole
     batch's tokens, so that colours mean the same in all images; each is spread from its 2nd to its 98th percentile.
 
     Args:
-        network: a ViT.
+        network: a ViT, plain or adapted.
         x: (N, C, H, W), normalised.
 
     Returns:
@@ -68,7 +70,7 @@ def token_colours(network: Encoder, x: Tensor) -> Tensor:
     return interpolate(grid, x.shape[2:], mode="nearest")
 
 
-def _on_grid(network: Encoder, values: Tensor, x: Tensor) -> Tensor:
+def _on_grid(network: Encoder | Adapted, values: Tensor, x: Tensor) -> Tensor:
     """(N, K, L) values of patches on their grid: (N, K, rows, columns)."""
     patch: Any = network.patch
     rows, columns = (-(-side // p) for side, p in zip(x.shape[2:], patch, strict=True))

@@ -487,7 +487,8 @@ class Run:
         lead = evaluations.leading(self.layout)
         found = reporting.sections(self.layout, lead, evaluations.all_evaluations(self.layout))
         say("drawing the report")
-        return found | self.output.draw(self._page(lead, say))
+        drawn = found | self.output.draw(self._page(lead, say))
+        return drawn | {"listings": [*(drawn.get("listings") or []), *reporting.selections(self.layout)]}
 
     def _page(self, lead: evaluations.Evaluation, say: Say) -> outputs.Page:
         """What the report's pictures are drawn from."""

@@ -7,14 +7,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from selftaught import methods
 from selftaught.engine.branching import branch_file
+from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.fit import stage_steps
 from selftaught.engine.schedules import ENDLESS, InfiniteSchedule, endless
+from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
-from selftaught.run.layout import Layout, beside, environment, new_folder, write_yaml
+from selftaught.run.extending import reopen
+from selftaught.run.job import build
+from selftaught.run.layout import Layout, beside, environment, new_folder, write_json, write_yaml
+from selftaught.run.stages import stage_settings
 from selftaught.run_settings import Settings
 
 __all__ = ["branch_off"]
@@ -35,7 +38,8 @@ def branch_off(run: str | Path, steps: int | None = None, out: str | None = None
         out: folder of the new run; None: beside the run, with "annealed" and the step.
 
     Raises:
-        UserError: another schedule, a method with stages, a state outside the constant phase.
+        UserError: another schedule, a stage before the last, or one whose length is the method's own, a state outside
+            the constant phase.
     """
     layout = Layout(run)
     content = layout.read_config()
@@ -47,16 +51,16 @@ def branch_off(run: str | Path, steps: int | None = None, out: str | None = None
         raise UserError(
             f"{run} was trained with --schedule {config.schedule}: only infinite and wsd can be annealed from"
         )
-    if len(kind.stages) > 1:
-        raise UserError(f"{kind.slug} trains in stages: --anneal goes with methods of one")
-    stage = kind.stages[-1]
+    stages = _stages(kind, config, content["data"], layout)
+    stage = list(stages)[-1]
     last = layout.checkpoint(stage)
     source = branch_file(last) if branch_file(last).exists() else last
     if not source.exists():
         raise UserError(f"{run}: no checkpoint to branch off from yet")
-    counted = torch.load(source, map_location="cpu", weights_only=True, mmap=True)["selftaught"]
+    saved = read_checkpoint(source)
+    counted = saved["selftaught"]
     done = int(counted["steps"])
-    total = stage_steps(settings, int(counted["epoch_batches"]))
+    total = stage_steps(stage_settings(settings, stages[stage]), int(counted["epoch_batches"]))
     schedule = endless(config, total, task=int(content["data"].get("task", 0)))
     if not schedule.cooldown_end <= done <= schedule.constant_end:
         raise UserError(
@@ -68,9 +72,16 @@ def branch_off(run: str | Path, steps: int | None = None, out: str | None = None
 
     def fill(folder: Path) -> None:
         new, own = Layout(folder), dataclasses.replace(settings, out=str(folder), **changed)
-        checkpoint = new.checkpoint(stage)
+        several = len(stages) > 1
+        for done_stage in list(stages)[:-1]:
+            there = new.stage(done_stage).final
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(layout.stage(done_stage).final, there)
+        checkpoint = new.stage(stage, several).path / "checkpoints" / f"{stage}.ckpt"
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, checkpoint)
+        reopen(saved, checkpoint)
+        if several:
+            write_json(new.state, {"stages": _before(layout, stage)})
         write_yaml(new.config, content | {"settings": dataclasses.asdict(own), "environment": environment()})
 
     place = out or str(beside(layout.path, f"annealed-{done}"))
@@ -80,3 +91,28 @@ def branch_off(run: str | Path, steps: int | None = None, out: str | None = None
 def _usual(schedule: InfiniteSchedule, done: int) -> int:
     own = schedule.total - schedule.constant_end
     return own if own and done == schedule.constant_end else max(1, round(_DEFAULT * done))
+
+
+def _stages(kind: Any, config: Any, facts: dict[str, Any], layout: Layout) -> dict[str, Stage]:
+    """The run's stages and their plans; where there are several, all but the last are done.
+
+    Raises:
+        UserError: it stands in an earlier one, or the last one's length is an option of the method.
+    """
+    if not (layout.path / "stages").is_dir():
+        return {kind.stages[-1]: Stage()}
+    method = build(kind, config, facts)
+    found = {stage: method.stage_plan(stage) for stage in method.stages}
+    *before, last = found
+    if missing := [stage for stage in before if stage not in _before(layout, last)]:
+        raise UserError(
+            f"{layout.path} stands in its stage {missing[0]!r}: only the last one, {last!r}, can be annealed"
+        )
+    if {"steps", "epochs"} & found[last].settings.keys():
+        raise UserError(f"{kind.slug} gives its last stage a length of its own: --anneal can't lengthen it")
+    return found
+
+
+def _before(layout: Layout, last: str) -> dict[str, Any]:
+    """What is stored of the stages before the last."""
+    return {stage: done for stage, done in layout.read_state()["stages"].items() if stage != last}

@@ -56,7 +56,8 @@ def embedding_protocols(bench: Bench, names: list[str], own: tuple[str, ...]) ->
 
     Returns:
         per protocol a dict with the Result of ``this`` encoder, a ``random`` one and the ``raw`` input (for fewlabel
-        also of the channels' ``statistics``, the simplest features); and the test features, labels and indices (into
+        also of the channels' ``statistics``, the simplest features; for a method that changes an encoder also of the
+        ``original`` one); and the test features, labels and indices (into
         `some` LIMIT_TEST of the test samples; with ``whole``, of all samples, since there are no labels).
     """
     method, settings, fraction, say = bench.method, bench.settings, bench.options.fraction, bench.say
@@ -72,6 +73,8 @@ def embedding_protocols(bench: Bench, names: list[str], own: tuple[str, ...]) ->
     if bench.baselines:
         plain = bench.untrained()
         calibrate(plain, train)
+        before = method.began_from()
+        kinds |= {} if before is None else {"original": (before, embed)}
         kinds |= {"random": (plain, embed), "raw": (method, raw), "statistics": (method, channel_statistics)}
     found: Found = {name: {} for name in names}
     kept: dict[str, np.ndarray] = {}

@@ -19,7 +19,7 @@ from selftaught.run.job import build
 from selftaught.run.layout import Layout, beside, environment, new_folder, write_json, write_yaml
 from selftaught.run_settings import Settings
 
-__all__ = ["extend"]
+__all__ = ["extend", "reopen"]
 
 _LEFT_BEHIND = (
     "encoder.*", "report.html", "evaluation.json", "evaluations", "features.npz", "sections.json", "export",
@@ -74,14 +74,14 @@ def extend(run: str | Path, *, steps: int | None = None, epochs: float | None = 
         shutil.copytree(layout.path, folder, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
         own, new = dataclasses.replace(settings, steps=wanted, epochs=None, out=str(folder)), Layout(folder)
         write_json(new.state, {"stages": {name: s for name, s in state["stages"].items() if name != stage}})
-        _reopen(saved, new.checkpoint(stage))
+        reopen(saved, new.checkpoint(stage))
         write_yaml(new.config, content | {"settings": dataclasses.asdict(own), "environment": environment()})
 
     place = out or str(beside(layout.path, "extended"))
     return new_folder(place, content["method"], content["data"]["name"], fill)
 
 
-def _reopen(saved: dict[str, Any], path: Path) -> None:
+def reopen(saved: dict[str, Any], path: Path) -> None:
     """Write a checkpoint of the end as one of the middle: its one pass over the stream of batches isn't over."""
     loop = saved["loops"]["fit_loop"]
     for place in ("current", "total"):

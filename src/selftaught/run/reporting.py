@@ -112,6 +112,31 @@ def _judged(lead: Evaluation, evaluations: Sequence[Evaluation], facts: dict[str
     return found
 
 
+def selections(layout: Layout) -> list[dict[str, Any]]:
+    """The choices that a run made of its samples as it learnt, a table; none where it made none."""
+    rows = _rows(layout.path / "selections.csv")
+    if not rows:
+        return []
+    known = [
+        ("step", "step", int), ("epoch", "epoch", int), ("kept", "kept", int), ("rule", "mode", str),
+        ("alike to the last choice (Jaccard)", "jaccard", float), ("bits of the classes", "label_entropy", float),
+        ("images learnt from", "images_trained", int), ("images embedded", "images_embedded", int),
+        ("seconds", "seconds", float), ("note", "note", str),
+    ]  # fmt: skip
+    shown = [column for column in known if any(row.get(column[1]) for row in rows)]
+    note = "What was kept lies in selections/, a list of names for each choice."
+    if any(name == "label_entropy" for _, name, _ in shown):
+        note += " Bits: the entropy of the kept samples' classes, which the choice itself does not see."
+    return [
+        {
+            "title": "Which samples were chosen to learn from",
+            "note": note,
+            "columns": [title for title, _, _ in shown],
+            "rows": [[kind(row[name]) if row.get(name) else "" for _, name, kind in shown] for row in rows],
+        }
+    ]
+
+
 def samples_and_map(page: Page) -> dict[str, Any]:
     """The sections of an encoder that need the samples: views, map, gallery, windows."""
     found: dict[str, Any] = {}

@@ -50,7 +50,7 @@ def judge(bench: Bench) -> dict[str, Result]:
             bench.say(f"{NAME}: raw")
             here, there = (_pixels(method.normalise(views), grid) for views in (first, second))
             found["raw"] = correspondence(here, there, where)
-    return {kind: found[kind] for kind in ("this", "random", "raw") if kind in found}
+    return {kind: found[kind] for kind in ("this", "original", "random", "raw") if kind in found}
 
 
 def draw_move(rng: np.random.Generator) -> np.ndarray:

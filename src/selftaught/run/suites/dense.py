@@ -63,12 +63,16 @@ def _inputs(name: str, bench: Bench) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 def mapped_models(name: str, bench: Bench) -> Iterator[tuple[str, Method]]:
-    """The trained model and, where baselines are asked for, an untrained one; both give feature maps.
+    """The trained model and, where baselines are asked for, the one it began from and an untrained one.
 
     Raises:
         UserError: they don't.
     """
-    for kind, method in ({"this": bench.method} | ({"random": bench.untrained()} if bench.baselines else {})).items():
+    kinds = {"this": bench.method}
+    if bench.baselines:
+        before = bench.method.began_from()
+        kinds |= ({} if before is None else {"original": before}) | {"random": bench.untrained()}
+    for kind, method in kinds.items():
         bench.say(f"{name}: {kind}")
         if not hasattr(method.deliverable(), "maps"):
             raise UserError(f"--protocol {name}: {method.slug} delivers no encoder with feature maps")
