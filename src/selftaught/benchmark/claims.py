@@ -119,7 +119,8 @@ def measure(
                 begin = _begin(claim, Path(starts), seed, say)
                 reference = Path(starts) / f"reference-{seed}-{condition}" if claim.reference else None
                 for arm in sorted(claim.arms, key=lambda arm: arm.name != claim.reference):
-                    scores = _cell(claim, arm, data, options | change | begin, seed, reference)
+                    own = options | change | begin
+                    scores = _cell(claim, arm, own.pop("data", data), own, seed, reference)
                     for name, value in scores.items():
                         values.setdefault(name, {}).setdefault(condition, {}).setdefault(arm.name, []).append(value)
                     main = scores[_label(claim.score)]

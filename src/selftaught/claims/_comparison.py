@@ -44,7 +44,8 @@ class Claim:
         says: the paper's claim in one sentence.
         data: source of all arms.
         common: options of all arms.
-        conditions: name -> options that vary over the comparison (batch sizes, ...).
+        conditions: name -> options that vary over the comparison (batch sizes, ...); "data" there is what the arms of
+            that condition learn from, in place of ``data``.
         score: names of a protocol and of its number that decide, the larger the better.
         also: further numbers to store; ("run", "seconds") is how long an arm learnt. "tasks" in place of a protocol:
             what a stream of tasks left (`selftaught.run.tasks.numbers`).

@@ -19,7 +19,7 @@ Extent = tuple[float, float]
 """The least and the largest value that a measure can have."""
 ANY: Extent = (-math.inf, math.inf)
 _SHARES = re.compile(
-    r"accuracy|accuracy_all_classes|pixel_accuracy|balanced|balanced_accuracy|average|top\d+|(weighted_|macro_)?f1|auc|auroc|"
+    r"accuracy|accuracy_all_classes|pixel_accuracy|balanced|balanced_accuracy|average|top\d+|(weighted_|macro_)?f1(_last|_better|_tenth)?|auc|auroc|"
     r"aupr(_in|_out)?|fpr\d+|map|ap\d+|precision|recall|hit_rate|false_positive_rate|found_in_first|m?iou|dice|nmi|"
     r"delta\d|worst_group|harmonic|chance|image_to_text_r\d+|text_to_image_r\d+|within"
 )
