@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 
 import cv2
@@ -251,3 +252,16 @@ def test_pillow_images_as_arrays(mode, channels):
 def test_png_checksums_are_really_those_of_the_standard():
     data = encode(picture(), "PNG")
     assert zlib.crc32(data[12:29]) == int.from_bytes(data[29:33], "big")
+
+
+def test_a_picture_that_claims_to_be_vast_is_named_and_takes_no_memory() -> None:
+    """60,000 x 60,000 pixels in a file of some hundred bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(60_001) * 3, 9)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    with pytest.raises(SampleError):
+        decode(data, "vast.png")

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import re
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
 import selftaught
 from selftaught.cli import main
 from selftaught.errors import UserError
-from tests.harness import Killed, damaged, killing, train_tiny
+from tests.harness import Killed, content, damaged, killing, train_tiny
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +151,72 @@ def test_advice_is_about_what_was_given(run: Path, tmp_path: Path, monkeypatch: 
         "selftaught: --data digits has 1438 samples, 60 when the run began: leave it out, and the run goes on with "
         "digits?n=60\n"
     )
+
+
+# ---- what held, and goes on holding ---------------------------------------------------------------------------------
+REPEATED = {
+    "evaluate": (["evaluate", "run", "--protocol", "knn"], "run"),
+    "export": (["export", "run", "--format", "safetensors", "--out", "model"], "."),
+    "curate": (["curate", "digits?n=30", "--keep", "0.5", "--out", "kept"], "kept"),
+}
+
+
+@pytest.mark.parametrize("command", REPEATED)
+def test_killed_while_files_are_put_in_place_the_same_command_ends_in_the_same_files(
+    command: str, run: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    argv, made = REPEATED[command]
+
+    def begin(name: str) -> None:
+        shutil.copytree(run, tmp_path / name / "run")
+        monkeypatch.chdir(tmp_path / name)
+
+    def files(name: str) -> dict[str, Any]:
+        found = content(tmp_path / name / made)
+        return {path: read(path, data) for path, data in found.items() if not path.startswith(".")}
+
+    begin("whole")
+    with killing(None) as passed:
+        assert main(argv) == 0
+    expected = files("whole")
+    assert passed[0] >= 2
+    middle = passed[0] // 2
+    for moment in sorted({0, middle, middle + 1, passed[0] - 1}):
+        begin(f"cut{moment}")
+        with pytest.raises(Killed), killing(moment):
+            main(argv)
+        if not (command == "curate" and files(f"cut{moment}")):  # then it is done, and a second call says so
+            assert main(argv) == 0
+        assert files(f"cut{moment}") == expected, moment
+
+
+def read(name: str, data: bytes) -> Any:
+    """What a file says, but for the clock."""
+    if (
+        name.endswith("metrics.csv")
+        or "events." in name
+        or name.endswith(("config.yaml", ".ckpt", ".html", "state.json"))
+    ):
+        return bool(data)
+    if name.endswith(".json"):
+        return re.sub(rb'"(embedding|choosing|seconds|time|date)": [^,}]+', b"", data)
+    if name.endswith(".npz"):
+        with np.load(io.BytesIO(data)) as kept:
+            return {key: kept[key].tobytes() for key in kept.files}
+    return data
+
+
+def test_loader_processes_change_nothing(run: Path, tmp_path: Path) -> None:
+    train_tiny("encoder", tmp_path / "run", tmp_path, log_every=1, workers=2)
+    assert (tmp_path / "run/encoder.safetensors").read_bytes() == (run / "encoder.safetensors").read_bytes()
+
+
+def test_descriptors_and_threads_stay_flat(run: Path, tmp_path: Path) -> None:
+    open_before, threads_before = 0, 0
+    for k in range(4):
+        selftaught.load(run).apply("digits?n=20", tmp_path / f"{k}.parquet", workers=0)
+        found = len(os.listdir("/proc/self/fd")), threading.active_count()
+        if k == 1:  # what is opened once is open by then
+            open_before, threads_before = found
+    assert found[0] <= open_before
+    assert found[1] <= threads_before
