@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 
 import cv2
@@ -251,3 +252,14 @@ def test_pillow_images_as_arrays(mode, channels):
 def test_png_checksums_are_really_those_of_the_standard():
     data = encode(picture(), "PNG")
     assert zlib.crc32(data[12:29]) == int.from_bytes(data[29:33], "big")
+
+
+def test_warnings_of_the_decoder_do_not_reach_the_terminal(capfd):
+    """A colour profile that libpng takes exception to is in millions of files; its words would tear a progress bar."""
+    image = picture()
+    whole = encode(image, "PNG")
+    wrong = b"sRGB\0\0" + zlib.compress(b"no profile at all")
+    chunk = struct.pack(">I", len(wrong)) + b"iCCP" + wrong + struct.pack(">I", zlib.crc32(b"iCCP" + wrong))
+    np.testing.assert_array_equal(decode(whole[:33] + chunk + whole[33:], "x.png"), image)
+    told = capfd.readouterr()
+    assert told.out + told.err == ""
