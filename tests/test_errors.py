@@ -63,3 +63,28 @@ def test_a_word_after_an_option_is_a_value_or_goes_on_with_the_sentence() -> Non
             assert not word or not word.isalpha() or f'"{word}"' in package, f"{word!r} is no value: {line.strip()}"
             seen += bool(word)
     assert seen > 30
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("form=libauc goes with host=batch; the queue", "--form libauc goes with --host batch; the queue"),
+        ("image_size=30 isn't a multiple of patch=16", "--image-size 30 isn't a multiple of --patch 16"),
+        ("encoder=hf:x: not at hand", "--encoder hf:x: not at hand"),
+        ("use pretrained=False or a ResNet", "use --no-pretrained or a ResNet"),
+        ("backend='x': choose torch", "backend='x': choose torch"),  # no option of this command
+        ("take split=train, or 'a/?patch=3&encoder=4'", "take split=train, or 'a/?patch=3&encoder=4'"),
+    ],
+)
+def test_arguments_are_named_as_options_of_the_command(written: str, said: str) -> None:
+    options = ["--form", "--host", "--image-size", "--patch", "--encoder", "--pretrained", "--no-pretrained"]
+    with errors.command_line():
+        errors.has_options(options)
+        assert str(UserError(written)) == said
+    assert str(UserError(written)) == written, "and Python is spoken to as Python again"
+
+
+def test_a_fault_of_a_network_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--data", "digits?n=60", "--image-size", "30", "--patch", "16", "--steps", "1", "--batch-size", "8"]
+    assert main(["train", "mae", *arguments, "--dry-run"]) == 2
+    assert "selftaught: --image-size 30 isn't a multiple of --patch 16" in capsys.readouterr().err

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from selftaught._words import plural
+from selftaught._words import plural, typed
 from selftaught.data import open_source
 from selftaught.engine.embedding import none_usable
+from selftaught.errors import UserError
 from selftaught.evaluation.result import ANY, extent
+from selftaught.run.layout import new_folder
 
 
 @pytest.mark.parametrize(
@@ -57,3 +60,14 @@ def test_no_sentence_is_made_with_a_bare_s() -> None:
 )  # fmt: skip
 def test_what_a_number_can_be_is_known_by_its_name(name: str, limits: tuple[float, float]) -> None:
     assert extent(name) == limits
+
+
+def test_a_hint_can_be_pasted_whatever_the_folder_is_called(tmp_path: Path) -> None:
+    assert typed("runs/a-b_1.2") == "runs/a-b_1.2"
+    folder = tmp_path / "my run & yours"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("")
+    with pytest.raises(UserError) as error:
+        new_folder(str(folder), "dcl", "photos")
+    command = str(error.value).rpartition("go on with ")[2]
+    assert shlex.split(command.partition("=")[2]) == [str(folder)]

@@ -265,3 +265,14 @@ def test_a_picture_that_claims_to_be_vast_is_named_and_takes_no_memory() -> None
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
     with pytest.raises(SampleError):
         decode(data, "vast.png")
+
+
+def test_warnings_of_the_decoder_do_not_reach_the_terminal(capfd):
+    """A colour profile that libpng takes exception to is in millions of files; its words would tear a progress bar."""
+    image = picture()
+    whole = encode(image, "PNG")
+    wrong = b"sRGB\0\0" + zlib.compress(b"no profile at all")
+    chunk = struct.pack(">I", len(wrong)) + b"iCCP" + wrong + struct.pack(">I", zlib.crc32(b"iCCP" + wrong))
+    np.testing.assert_array_equal(decode(whole[:33] + chunk + whole[33:], "x.png"), image)
+    told = capfd.readouterr()
+    assert told.out + told.err == ""

@@ -201,7 +201,7 @@ def test_options_on_the_command_line():
         ("depth=2", 'tune="depth": fine-tuning has'),
         ("epochs=0", 'tune="epochs=0"; it may be'),
         ("layer_decay=2", "at most 1"),
-        ("mixup", "tune mixup=;"),
+        ("mixup", 'tune="mixup="'),
     ):
         with pytest.raises(UserError, match=message):
             parse_tuning(text)

@@ -56,7 +56,11 @@ def test_when_a_choice_is_due_and_what_the_options_refuse() -> None:
     told = ReselectionOptions.of("rho=0.3,select_every=0,eta=1,leaf=closest,rescale_epochs=true")
     assert (told.rho, told.select_every, told.eta, told.leaf, told.rescale_epochs) == (0.3, 0, 1.0, "closest", True)
     assert ReselectionOptions.of("0.25").rho == 0.25
-    for wrong, said in (("rho=2", "rho=2; it may be"), ("rate=1", "no option 'rate'"), ("select_after=0", "untrained")):
+    for wrong, said in (
+        ("rho=2", 'curate="rho=2"; it may be'),
+        ("rate=1", "no option 'rate'"),
+        ("select_after=0", "untrained"),
+    ):
         with pytest.raises(UserError, match=said):
             ReselectionOptions.of(wrong)
 

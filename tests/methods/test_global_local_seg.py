@@ -224,7 +224,7 @@ def test_annotated_volumes_of_their_own_and_others_that_validate(scans: Path, tm
     assert list(done.layout.read_state()["stages"]) == ["finetune", "self-train"]
     with pytest.raises(UserError, match="has no masks"):
         done.evaluate()
-    with pytest.raises(UserError, match=r"labelled .* has no masks"):
+    with pytest.raises(UserError, match=r'labelled=".*" has no masks'):
         selftaught.train("global-local-seg", masked, labelled=str(scans / "scans"), **options)
 
 

@@ -258,7 +258,7 @@ def test_the_baselines_minimise_what_they_say(mode: str) -> None:
     if mode != "bad-teacher":
         for part in batch.values():
             del part["label"]
-        with pytest.raises(UserError, match=f"mode {mode} reads labels"):
+        with pytest.raises(UserError, match=f'mode="{mode}" reads labels'):
             method._baseline(batch if mode not in ("fine-tune", "retrain") else batch["remain"])
 
 
@@ -266,7 +266,7 @@ def test_the_baselines_minimise_what_they_say(mode: str) -> None:
     ("options", "said"),
     [
         ({"init": None}, "init=RUN"),
-        ({"forget": None}, "forget class=NAME"),
+        ({"forget": None}, 'forget="class=NAME"'),
         ({"remain": "class=3,4"}, "both name"),
         ({"forget": "class=twelve"}, "no such class"),
         ({"temperature": 0.0}, "temperature"),

@@ -60,7 +60,7 @@ def test_wrong_options_are_said_before_training() -> None:
         ({"patch": 8}, "smaller than the window"),
         ({"scales": 4}, "smaller than the window"),
         ({"patch": 26}, "multiple of 4"),
-        ({"model": "srcnn", "deliver": "code"}, "deliver=code"),
+        ({"model": "srcnn", "deliver": "code"}, 'deliver="code"'),
         ({"weights": "0.5,0.5", "scales": 3}, "weights"),
     ):
         with pytest.raises(UserError, match=word):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from selftaught.data.integrity import PNG, check_whole, jpeg_size
+from selftaught.data.integrity import PNG, check_whole, jpeg_size, pixels_alone
 from selftaught.data.orientation import orientation_of, upright
 from selftaught.data.pixels import as_hwc, channel_axis, inverted, not_premultiplied
 from selftaught.errors import SampleError
@@ -205,7 +205,7 @@ def _opencv(data: bytes, flags: int) -> np.ndarray | None:
 
 def _unchanged(data: bytes) -> np.ndarray | None:
     """All the channels and bits that the file has, colours in the order RGB."""
-    image = _opencv(data, cv2.IMREAD_UNCHANGED)
+    image = _opencv(pixels_alone(data), cv2.IMREAD_UNCHANGED)
     if image is None or image.ndim == 2:
         return image
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)

@@ -9,6 +9,7 @@ from selftaught.errors import SampleError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 """What PNG files begin with."""
+_NOTES = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs", b"bKGD", b"hIST", b"sPLT"}
 
 
 def jpeg_size(data: bytes) -> tuple[int, int, int] | None:
@@ -29,6 +30,21 @@ def jpeg_size(data: bytes) -> tuple[int, int, int] | None:
             return None
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None
+
+
+def pixels_alone(data: bytes) -> bytes:
+    """A PNG without the notes before its pixels (profiles, gamma, texts), which change no pixel here; any other file as
+    it is. The decoder prints what it takes exception to in them straight to the terminal.
+    """
+    at, kept = 8, [PNG]
+    while data[:8] == PNG and at + 12 <= len(data):
+        kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if kind == b"IDAT":
+            break
+        if kind not in _NOTES:
+            kept.append(data[at:end])
+        at = end
+    return b"".join([*kept, data[at:]]) if at > 8 and sum(map(len, kept)) < at else data
 
 
 def check_whole(data: bytes, name: str) -> None:
