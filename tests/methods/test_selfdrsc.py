@@ -63,7 +63,7 @@ def test_the_stages_train_evaluate_apply_and_report(run: selftaught.Run, data: P
     for wrong in ("many", "1,0", "0,1.5"):
         with pytest.raises(UserError, match="instants"):
             run.apply(spec, tmp_path / "wrong", instants=wrong)
-    with pytest.raises(UserError, match="--clean"):
+    with pytest.raises(UserError, match="takes clean frames as a field"):
         run.evaluate(data=spec, clean=str(data / "films"))
     with pytest.raises(UserError, match="opposite directions"):
         run.apply(str(data / "films"), tmp_path / "wrong")

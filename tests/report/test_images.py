@@ -166,7 +166,27 @@ def test_a_restorers_page_is_small_and_its_enlarged_parts_are_exact() -> None:
     cut = {cell["name"]: images.decode(cell["uri"]) for cell in plate["crops"][0]["cells"]}
     assert np.array_equal(cut["input"], noisy[60:124, 40:104])
     assert np.array_equal(cut["clean"], clean[60:124, 40:104])
-    assert len(report.render([{"restoration": [{"name": str(k), **files} for k in range(6)]}])) < 1_500_000
+    assert len(report.render([{"restoration": [{"name": str(k), **files} for k in range(6)]}])) < 1_600_000
+
+
+def test_errors_are_mapped_on_one_scale() -> None:
+    clean = np.full((30, 40, 3), 100, np.uint8)
+    noisy, better = clean.copy(), clean.copy()
+    noisy[:, :20] += 30
+    better[:, :20, 0] += 45  # 15 on the mean
+    assert restored.error_map(noisy, clean, 30)[0, 0].tolist() == [255, 255, 255]
+    assert restored.error_map(better, clean, 30)[0, 0].tolist() == [255, 128, 0]
+    assert restored.error_map(better, clean, 30)[0, 30].tolist() == [0, 0, 0]
+    assert restored.error_map(noisy[..., 0], clean[..., 0], 90)[0, 0].tolist() == [255, 0, 0]
+    files = {k: images.encode(v, format="png") for k, v in (("noisy", noisy), ("restored", better), ("clean", clean))}
+    errors = restored.plate(files)["errors"]
+    assert errors["most"] == 30
+    made = {cell["name"]: images.decode(cell["uri"]).astype(int) for cell in errors["cells"]}
+    assert np.abs(made["input"][15, 10] - 255).max() < 12
+    assert np.abs(made["restored"][15, 10] - [255, 128, 0]).max() < 40
+    assert "white 30 grey levels" in report.render([{"restoration": [files]}])
+    assert restored.plate(files | {"noisy": images.encode(noisy[:20], format="png")})["errors"] is None
+    assert "error map" not in report.render([{"restoration": [{k: files[k] for k in ("noisy", "restored")}]}])
 
 
 def test_a_film_is_its_frames_side_by_side() -> None:

@@ -11,6 +11,8 @@ from selftaught.report.images import crop_boxes, data_uri, decode, dimensions, e
 from selftaught.report.text import number
 
 _SIDES = (("noisy", "input"), ("restored", "restored"), ("clean", "clean"))
+_NEARLY_ALL, _MAP_SIDE = 0.995, 200
+"""Share of a map whose errors are told apart, the rest is white; its longest side."""
 
 
 def measured(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +45,40 @@ def plate(item: Mapping[str, Any]) -> dict[str, Any]:
             {"where": w, "cells": cells} for w, cells in zip(where, rows, strict=True) if all(c["uri"] for c in cells)
         ],
         "numbers": _numbers(item),
+        "errors": _errors(pixels),
     }
+
+
+def error_map(made: np.ndarray, clean: np.ndarray, most: float) -> np.ndarray:
+    """How far a picture (H, W) or (H, W, C) lies from the clean one, in colours: (h, w, 3) uint8.
+
+    The mean over the channels, and over neighbours where the picture is large; black is no error, then red, yellow, and
+    white from ``most`` grey levels on.
+    """
+    share = np.clip(_apart(made, clean) / most, 0, 1)[..., None]
+    return np.rint(255 * np.clip(3 * share - np.arange(3), 0, 1)).astype(np.uint8)
+
+
+def _apart(made: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """The mean absolute difference, in blocks that leave at most `_MAP_SIDE` of them along a side."""
+    apart = np.abs(made.astype(np.float64) - clean)
+    apart = apart.mean(2) if apart.ndim == 3 else apart
+    block = -(-max(apart.shape) // _MAP_SIDE)
+    down, right = ((-side) % block for side in apart.shape)
+    blocks = np.pad(apart, ((0, down), (0, right)), mode="edge")
+    return blocks.reshape(blocks.shape[0] // block, block, -1, block).mean((1, 3))
+
+
+def _errors(pixels: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """The error maps of input and result on one scale; None where there is no clean picture, or none of its size."""
+    clean = pixels.get("clean")
+    if clean is None or any(pixels[key].shape != clean.shape for key in ("noisy", "restored")):
+        return None
+    largest = max(float(np.quantile(_apart(pixels[key], clean), _NEARLY_ALL)) for key in ("noisy", "restored"))
+    most = max(1, round(largest))
+    maps = {name: error_map(pixels[key], clean, most) for key, name in _SIDES[:2]}
+    cells = [{"name": name, "uri": data_uri(encode(one, format="webp", quality=60))} for name, one in maps.items()]
+    return {"cells": cells, "most": most}
 
 
 def _small(picture: str) -> str:
