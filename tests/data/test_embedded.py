@@ -300,3 +300,26 @@ def test_fashion_mnist_through_apt(tmp_path):
 
 def test_embedded_rows_are_plain_data():
     assert json.dumps([row.__dict__ for row in list_embedded()])
+
+
+def test_textures_are_told_by_their_spectrum_and_not_by_grey_values():
+    source = open_source("textures?train=60&test=20", split="all")
+    samples = [source.sample(i) for i in range(80)]
+    grey = np.stack([sample["image"][..., 0] for sample in samples]).astype(float)
+    masks = np.stack([sample["mask"] for sample in samples])
+    assert grey.shape == masks.shape == (80, 32, 32)
+    assert set(np.unique(masks)) == {0, 1, 2, 3}
+    levels = [grey[masks == k].mean() for k in range(4)]
+    assert max(levels) - min(levels) < 0.25 * grey.std()
+    steep = np.abs(np.diff(grey, axis=2)), np.abs(np.diff(grey, axis=1))
+    across = [steep[0][masks[:, :, 1:] == k].mean() / steep[1][masks[:, 1:] == k].mean() for k in range(4)]
+    assert max(across) > 1.5 * min(across), "the cloths have directions"
+    again = open_source("textures?train=60&test=20", split="all").sample(5)
+    np.testing.assert_array_equal(again["image"], samples[5]["image"])
+    np.testing.assert_array_equal(again["mask"], samples[5]["mask"])
+    other = open_source("textures?train=60&test=20&world=1", split="all")
+    assert other.fingerprint() != source.fingerprint()
+    assert not np.array_equal(other.read(5), samples[5]["image"])
+    assert len(open_source("textures?train=60&test=20", split="test")) == 20
+    with pytest.raises(UserError, match="kinds=1 must be at least 2"):
+        open_source("textures?kinds=1")

@@ -117,7 +117,7 @@ def selections(layout: Layout) -> list[dict[str, Any]]:
     rows = _rows(layout.path / "selections.csv")
     if not rows:
         return []
-    known = [
+    known: list[tuple[str, str, Callable[[str], Any]]] = [
         ("step", "step", int), ("epoch", "epoch", int), ("kept", "kept", int), ("rule", "mode", str),
         ("alike to the last choice (Jaccard)", "jaccard", float), ("bits of the classes", "label_entropy", float),
         ("images learnt from", "images_trained", int), ("images embedded", "images_embedded", int),

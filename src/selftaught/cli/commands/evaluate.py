@@ -38,9 +38,9 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
     add("--fraction", "share of each class's training labels (finetune), such as 0.01", type=float, metavar="X")
     add("--recipe", "how to fine-tune (finetune): adamw (default), vit, mae, mae-large, mae-huge, beit, beit-large, "
-        "barlow-twins, cvrl", metavar="NAME")  # fmt: skip
+        "sit, barlow-twins, cvrl", metavar="NAME")  # fmt: skip
     add("--tune", "changes to the recipe (finetune), such as epochs=20,layer_decay=0.75,ema=0.99; also batch, lr, "
-        "base_lr, weight_decay, warmup_epochs, drop_path, mixup, cutmix, smoothing, crop, randaug, erasing",
+        "base_lr, weight_decay, warmup_epochs, drop_path, mixup, cutmix, smoothing, crop, randaug, erasing, head",
         metavar="A=X,B=Y")  # fmt: skip
     add("--reference", "folder to search (geolocalisation, fairness-retrieval), class folders to learn the classes "
         "from (restricted, fairness-labels, hit-rate; default the run's data), what the start learnt from "
