@@ -15,10 +15,10 @@ import torch
 from skimage import data as photographs
 
 from selftaught import DataModule, UserError, methods, views
-from selftaught.data import Scale, open_source
+from selftaught.data import Scale, Source, open_source
 from selftaught.engine.batches import Batches
 from selftaught.engine.in_order import evaluation_batches
-from selftaught.engine.loader import training_part
+from selftaught.engine.loader import check_batch_size, training_part
 from selftaught.engine.orders import Shuffled
 from selftaught.engine.streams import SkipLog, Stream, signals_held, worker_init
 from tests.conftest import write_photos
@@ -115,6 +115,16 @@ def test_a_batch_of_one_and_a_source_below_a_batch_are_refused() -> None:
         DataModule(photos(), method, batch_size=1)
     with pytest.raises(UserError, match="fewer than one batch of 64: use batch_size=20 or less"):
         DataModule(photos(), method, batch_size=64)
+    with pytest.raises(UserError, match=r"1 sample, fewer than one batch of 8: cut the videos into .*window=64"):
+        check_batch_size(open_source("motion?train=1&test=0"), 8, compares=True)
+
+
+def test_windows_of_one_recording_without_labels_are_all_trained_on() -> None:
+    def windows(recordings: list[int]) -> Source:
+        return open_source({"x": photos(6, 8), "groups": np.array(recordings)}, split="all")
+
+    assert len(training_part(windows([0] * 6))) == 6
+    assert len(training_part(windows([0, 0, 0, 1, 1, 2]))) < 6  # one of three is kept to test on
 
 
 def test_large_jpegs_are_decoded_at_the_size_that_the_views_need(tmp_path):

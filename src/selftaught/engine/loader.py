@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from selftaught._words import plural
@@ -33,7 +34,8 @@ def training_part(
     """The samples to train on: with ``auto`` all, unless labels, groups or a given test part make one to keep away."""
     if split == "auto":
         whole = open_source(spec, modality=modality, split="all", seed=seed)
-        divided = by != "auto" or any(known is not None for known in (whole.labels, whole.groups, whole.given))
+        several = whole.groups is not None and len(np.unique(whole.groups)) > 1
+        divided = by != "auto" or several or whole.labels is not None or whole.given is not None
         if not divided:
             return whole
         split = "pretrain" if whole.given is not None and (whole.given == UNLABELLED).any() else "train"
@@ -51,9 +53,12 @@ def check_batch_size(source: Source, batch_size: int, compares: bool) -> None:
     if batch_size < 2 and compares:
         raise UserError(f"--batch-size {batch_size}: an embedding is learnt by comparison, use 2 or more")
     if len(source) < batch_size and (compares or not len(source)):
+        mends = [f"use --batch-size {len(source)} or less"] if len(source) >= (2 if compares else 1) else []
+        if source.modality == "clip" and len(source):
+            mends.append("cut the videos into more samples with '?window=64' behind their name")
         raise UserError(
             f"{source.name} has {plural(len(source), 'sample')}, fewer than one batch of {batch_size}: "
-            f"use --batch-size {len(source)} or less"
+            f"{', or '.join(mends) or 'give more of them'}"
         )
 
 

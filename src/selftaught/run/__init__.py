@@ -35,7 +35,7 @@ from selftaught.run import (
 from selftaught.run.bench import Bench, Options
 from selftaught.run.evaluations import Found
 from selftaught.run.job import build
-from selftaught.run.layout import Layout
+from selftaught.run.layout import Layout, unusable
 from selftaught.run.ranks import is_first, local_rank, process_count
 from selftaught.run.suites import image_text
 from selftaught.run_settings import Settings
@@ -519,11 +519,12 @@ class Run:
         steps = sum(stage["steps"] for stage in state["stages"].values())
         seconds = sum(stage["seconds"] for stage in state["stages"].values())
         data = self.config["data"]
-        skipped = sum(stage["skipped"] for stage in state["stages"].values())
+        own, tasks = self.layout.skipped, self.layout.path / "tasks"
+        skipped = len(unusable([self.layout, *map(Layout, tasks.glob("[0-9]*"))]))
         lines = [
             f"{self.config['method']} on {data['name']} ({plural(data['samples'], 'sample')}): "
             f"{plural(steps, 'step')} in {seconds:.0f} s"
-            + (f", {plural(skipped, 'unusable sample')} listed in {self.layout.skipped}" if skipped else "")
+            + (f", {plural(skipped, 'unusable sample')} listed in {own if own.exists() else tasks}" if skipped else "")
         ]
         lines.append(
             self._headline() or f"to know how good it is: selftaught evaluate {typed(self.path)} {self.output.hint}"

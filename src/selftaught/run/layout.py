@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,26 @@ class Layout:
         if not self.card.exists():
             return {}
         return read_json(self.card, f"delete it and write it again with: selftaught train --resume {typed(self.path)}")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a csv file that may not be there.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return list(csv.DictReader(file))
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path}: damaged ({str(error)[:60]}); delete it to go on without it") from error
+
+
+def unusable(places: Iterable[Layout]) -> list[dict[str, str]]:
+    """Name and reason of the samples that the stages of a run could not use, once each."""
+    return list({row["name"]: row for place in places for row in read_rows(place.skipped)}.values())
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

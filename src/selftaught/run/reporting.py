@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +24,7 @@ from selftaught.report import images as pictures
 from selftaught.run import evaluating
 from selftaught.run.contenders import some
 from selftaught.run.evaluations import Evaluation
-from selftaught.run.layout import Layout
+from selftaught.run.layout import Layout, read_rows, unusable
 from selftaught.run.outputs._base import Page
 from selftaught.run.timeline import timeline
 from selftaught.run_settings import Settings
@@ -49,7 +48,7 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
     card, facts = catalog.card(config["method"]), config["data"]
     seconds = sum(stage.get("seconds", 0.0) for stage in state["stages"].values())
     places = [layout, *(layout.stage(name) for name in state["stages"])]
-    skipped = list({row["name"]: row for place in places for row in _rows(place.skipped)}.values())
+    skipped = unusable(places)
     usable = facts["samples"] - len(skipped)
     found: dict[str, Any] = {
         "title": f"{card.title} on {facts['name']}" + ("" if lead.own else f", judged on {lead.name}"),
@@ -114,7 +113,7 @@ def _judged(lead: Evaluation, evaluations: Sequence[Evaluation], facts: dict[str
 
 def selections(layout: Layout) -> list[dict[str, Any]]:
     """The choices that a run made of its samples as it learnt, a table; none where it made none."""
-    rows = _rows(layout.path / "selections.csv")
+    rows = read_rows(layout.path / "selections.csv")
     if not rows:
         return []
     known: list[tuple[str, str, Callable[[str], Any]]] = [
@@ -182,28 +181,13 @@ def _metrics(rows: list[dict[str, str]], facts: dict[str, Any]) -> dict[str, Any
     return {"step": steps, "stage": stages, "series": traces, "unit": unit, "chance": chance}
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a csv file that may not be there.
-
-    Raises:
-        UserError: it can't be read.
-    """
-    if not path.exists():
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return list(csv.DictReader(file))
-    except (OSError, csv.Error) as error:
-        raise UserError(f"{path}: damaged ({str(error)[:60]}); delete it to go on without it") from error
-
-
 def _curves(path: Path) -> list[dict[str, str]]:
     """The rows of a stage's metrics.csv: a stage, a whole step, and numbers or nothing.
 
     Raises:
         UserError: it is damaged.
     """
-    rows = _rows(path)
+    rows = read_rows(path)
     try:
         for row in rows:
             int(row["step"])

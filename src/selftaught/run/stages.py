@@ -23,10 +23,11 @@ from selftaught.engine.stages import Stage
 from selftaught.errors import UserError
 from selftaught.run import configuration, outputs, samples, watching
 from selftaught.run.announcing import network_lines
+from selftaught.run.applying import write_csv
 from selftaught.run.features import embed
 from selftaught.run.initialising import interpolate, start_from
 from selftaught.run.job import Job, build, curate, teller
-from selftaught.run.layout import Layout, file_digest, write_json, write_tensors, write_yaml
+from selftaught.run.layout import Layout, file_digest, unusable, write_json, write_tensors, write_yaml
 from selftaught.run.ranks import is_first
 from selftaught.run.tasks import Task, learn
 from selftaught.run_settings import Settings
@@ -92,6 +93,8 @@ def train_job(job: Job) -> Path:
         if is_first():
             if place.path != layout.path:
                 save_deliverable(place, method, job.facts)
+                if rows := unusable(layout.stage(name) for name in state["stages"]):
+                    write_csv(layout.skipped, ("name", "reason"), [(row["name"], row["reason"]) for row in rows])
             if last:
                 save_deliverable(layout, method, job.facts)
             write_json(layout.state, state)
