@@ -55,7 +55,7 @@ def packed(folder: Path, packs: Path) -> int:
     pack_ = pack(source, 24, packs)
     for i, name in enumerate(source.names):
         try:
-            whole = source.read(i)
+            whole = source.read(i, 24)
             wanted = reduce_to(whole, 24) if whole.ndim == 3 else np.stack([reduce_to(frame, 24) for frame in whole])
         except SampleError as error:
             try:

@@ -55,34 +55,36 @@ def fill(disk: Path, free: int) -> None:
 def attacked(row: Row, place: Path, which: str, argv: list[str], needs: Path | None) -> None:
     """One command on full disks and on a read-only one; its outputs are paths on the disk, its run a copy on it."""
     for how in (*FREE, "read-only"):
-        with small_disk(place) as disk:
-            if needs is not None:
-                shutil.copytree(needs, disk / "run")
-            (disk / "grid.yaml").write_text(GRID)
-            if how == "read-only":
-                subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-            else:
-                fill(disk, int(how))
-            trial = command(*argv, place=disk)
-            if how == "read-only":
-                subprocess.run(["mount", "-o", f"remount,rw,size={ROOM}", str(disk)], check=True)
-            fault = judged(trial)
-            parts = [
-                str(p.relative_to(disk))
-                for p in disk.rglob("*")
-                if p.name.endswith(".part") or p.name.startswith(".part")
-            ]
-            if not fault and parts and trial.code != 0:
-                fault = f"left behind: {parts[0]}"
-            (disk / "filler").unlink(missing_ok=True)
-            if not fault and trial.code != 0:
-                again = argv
-                if argv[0] == "train" and (disk / "out" / "config.yaml").exists():
-                    again = ["train", "--resume", "out", "--workers", "0", "--quiet"]
-                second = command(*again, place=disk)
-                fault = f"with room: {second.fault or second.said}" if second.code != 0 else ""
-            shown = how if how == "read-only" else f"{int(how) >> 10} KiB free"
-            row.add(f"{which}, {shown}", fault)
+        shown = how if how == "read-only" else f"{int(how) >> 10} KiB free"
+        row.ask(f"{which}, {shown}", lambda how=how: met(place, how, argv, needs))
+
+
+def met(place: Path, how: int | str, argv: list[str], needs: Path | None) -> str:
+    """What is wrong with how a command met a disk, and with going on when there is room."""
+    with small_disk(place) as disk:
+        if needs is not None:
+            shutil.copytree(needs, disk / "run")
+        (disk / "grid.yaml").write_text(GRID)
+        if how == "read-only":
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        else:
+            fill(disk, int(how))
+        trial = command(*argv, place=disk)
+        if how == "read-only":
+            subprocess.run(["mount", "-o", f"remount,rw,size={ROOM}", str(disk)], check=True)
+        parts = [
+            str(p.relative_to(disk)) for p in disk.rglob("*") if p.name.endswith(".part") or p.name.startswith(".part")
+        ]
+        if fault := judged(trial) or (f"left behind: {parts[0]}" if parts and trial.code != 0 else ""):
+            return fault
+        (disk / "filler").unlink(missing_ok=True)
+        if trial.code == 0:
+            return ""
+        again = argv
+        if argv[0] == "train" and (disk / "out" / "config.yaml").exists():
+            again = ["train", "--resume", "out", "--workers", "0", "--quiet"]
+        second = command(*again, place=disk)
+        return f"with room: {second.fault or second.said}" if second.code != 0 else ""
 
 
 def judged(trial: Trial) -> str:
@@ -139,8 +141,8 @@ def main() -> int:
     for which in found:
         rows.setdefault(which.partition(",")[0].split(" ")[0], []).append(which)
     for name, several in rows.items():
-        if options.only in name:
-            with table.row(f"{name}: full but for 0, 12, 150 KiB, and read-only") as row:
+        if table.wanted(what := f"{name}: full but for 0, 12, 150 KiB, and read-only"):
+            with table.row(what) as row:
                 for which in several:
                     attacked(row, place, which, *found[which])
     return min(table.store(bool(options.only)), 1)
