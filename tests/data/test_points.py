@@ -157,6 +157,21 @@ def test_options_turn_scale_and_refuse(tmp_path: Path) -> None:
         source.read(1)
 
 
+def test_columns_that_name_or_count_things_are_no_features_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+    head = "ply\nformat ascii 1.0\nelement vertex 2\n" + "".join(
+        f"property float {name}\n" for name in ("x", "y", "z", "intensity", "scan_id", "point_index", "return_number")
+    )
+    (tmp_path / "a.ply").write_text(head + "end_header\n0 0 0 1 7 8 1\n1 1 1 2 7 9 2\n")
+    source = open_source(str(tmp_path), split="all")
+    assert source.columns == (*COLUMNS, "intensity", "return_number")
+    assert any("features beside colour and normal: intensity, return_number" in note for note in source.notes)
+    assert open_source(f"{tmp_path}?features=scan_id", split="all").read(0)[:, -1].tolist() == [7, 7]
+    (tmp_path / "b.ply").write_text(head.replace("intensity", "heat") + "end_header\n0 0 0 1 7 8 1\n")
+    both = open_source(str(tmp_path), split="all")
+    assert both.columns == (*COLUMNS, "return_number")
+    assert any("left out: heat, intensity, which not every file has" in note for note in both.notes)
+
+
 def test_what_a_file_lacks_is_neutral_and_bad_points_are_left_out() -> None:
     x = np.array([0.0, 1, np.nan, 2])
     cloud = canonical({"x": x + 7.5, "y": np.zeros(4), "z": np.zeros(4), "nx": x, "ny": x, "nz": x})

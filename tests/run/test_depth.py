@@ -15,12 +15,13 @@ import selftaught
 from selftaught import methods
 from selftaught.data import open_source
 from selftaught.data.fields import Field
-from selftaught.data.intrinsics import read_intrinsics
-from selftaught.data.snippets import Snippets, _left_over
+from selftaught.data.intrinsics import doubts, read_intrinsics
+from selftaught.data.snippets import Snippets, _left_over, measured_motion
 from selftaught.errors import UserError
+from selftaught.run.applying import Job
 from selftaught.run.outputs._metric import Scale, camera_height, flicker
 from selftaught.run.outputs._points import camera_points
-from selftaught.run.outputs.depth import coloured
+from selftaught.run.outputs.depth import _why_flat, coloured
 from tests.methods.resuming import cut_and_whole
 
 TINY: dict[str, Any] = {
@@ -122,6 +123,7 @@ def test_intrinsics_of_numbers_fields_of_view_and_files(tmp_path: Path) -> None:
 def test_applied_to_videos_it_writes_colours_numbers_and_points(run: Any, videos: Path, tmp_path: Path) -> None:
     done = run.apply(str(videos / "rgb"), tmp_path / "d", scale="median=2", points=True)
     assert int(done) == 2
+    assert done.notes[0].startswith("scale median = 2 m; from frame to frame depth changes by ")
     facts = json.loads((tmp_path / "d/walk/depth.json").read_text())
     assert (facts["frames"], facts["unit"], facts["metric"]) == (FRAMES, "millimetres", True)
     maps = [cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in sorted((tmp_path / "d/walk/depth").glob("*.png"))]
@@ -135,10 +137,12 @@ def test_applied_to_videos_it_writes_colours_numbers_and_points(run: Any, videos
     assert int(run.apply(str(videos / "rgb"), tmp_path / "d", scale="median=2", points=True)) == 0
     with pytest.raises(UserError, match="other options"):
         run.apply(str(videos / "rgb"), tmp_path / "d", scale="median=3", points=True)
-    run.apply(str(videos / "rgb"), tmp_path / "plain")
+    plain = run.apply(str(videos / "rgb"), tmp_path / "plain")
     facts = json.loads((tmp_path / "plain/walk/depth.json").read_text())
     assert facts["unit"].startswith("relative")
     assert "unknown factor" in facts["scale"]
+    flat = facts["farthest"] / facts["nearest"] < 1.15
+    assert any(note.startswith("walk: depth is almost flat") for note in plain.notes) == flat
 
 
 def test_judged_against_depth_maps_of_the_same_names(run: Any, videos: Path) -> None:
@@ -292,3 +296,51 @@ def test_a_picture_that_moves_as_a_whole_has_no_parallax() -> None:
     near = turned + 2.0 * (y > 30)[..., None]
     assert _left_over(turned) * 96 < 1e-3
     assert _left_over(near) * 96 > 0.2
+
+
+def test_what_moves_with_the_camera_is_told(videos: Path, tmp_path: Path) -> None:
+    bonnet = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (13, WIDTH, 3), dtype=np.uint8), (0, 0), 1.0)
+    (tmp_path / "dash").mkdir()
+    for file in sorted((videos / "rgb/walk").iterdir()):
+        frame = cv2.imread(str(file))
+        frame[-13:] = bonnet
+        cv2.imwrite(str(tmp_path / "dash" / file.name), frame)
+    fixed = open_source(tmp_path, modality="clip", split="all")
+    assert 0.2 < measured_motion(fixed, 0).fixed < 0.45  # a third of the height
+    assert any("of the picture moves with the camera" in note for note in Snippets(fixed, gap=1).notes)
+    free = open_source(videos / "rgb", modality="clip", split="all")
+    walk = free.names.index("walk")
+    assert measured_motion(free, walk).fixed < 0.05
+    notes = Snippets(free, gap=1).notes
+    assert not any("with the camera" in note for note in notes)
+    assert any("are few" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        ((500, 500, 320, 240), []),
+        ((4000, 4000, 320, 240), ["larger"]),  # those of frames eight times as large
+        ((640, 360, 320, 240), ["turned"]),
+        ((500, 500, 100, 240), ["middle"]),
+    ],
+)
+def test_intrinsics_of_other_frames_are_doubted(pixels: tuple[float, ...], said: list[str]) -> None:
+    shares = read_intrinsics(",".join(map(str, pixels)), ["a"], [(480, 640)])[0]
+    found = doubts(shares, (480, 640))
+    assert len(found) == len(said)
+    assert all(word in line for word, line in zip(said, found, strict=True))
+
+
+def test_flat_depth_is_told_with_its_reasons(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "tripod").mkdir()
+    frame = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    for t in range(4):
+        cv2.imwrite(str(tmp_path / "tripod" / f"{t}.png"), frame)
+    job = Job(run.method, open_source(tmp_path, modality="clip", split="all"), tmp_path / "out")
+    turned = np.array([1.0, 0.6, 0.5, 0.5], dtype=np.float32)
+    words = " / ".join(_why_flat(job, 0, 1.05, turned, (HEIGHT, WIDTH)))
+    for reason in ("almost flat", "hardly moves", "turned", "more frames"):
+        assert reason in words
+    assert "isn't known" in " / ".join(_why_flat(job, 0, 1.05, None, (HEIGHT, WIDTH)))
+    assert _why_flat(job, 0, 3.0, turned, (HEIGHT, WIDTH)) == []

@@ -13,9 +13,12 @@ import numpy as np
 from selftaught._paths import expanded
 from selftaught.errors import UserError
 
-__all__ = ["camera_names", "read_intrinsics"]
+__all__ = ["camera_names", "doubts", "read_intrinsics"]
 
 LEARN, AUTO = "learn", "auto"
+_ANGLES, _SQUARE, _MIDDLE = (15, 140), 1.15, 0.3
+"""Fields of view in degrees, the most that height and width of a pixel differ by, and the axis's least share of a side
+that cameras have."""
 
 
 def read_intrinsics(text: str, names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -47,6 +50,29 @@ def read_intrinsics(text: str, names: Sequence[str], sizes: Sequence[tuple[int, 
         h, w = sizes[first]
         raise UserError(f"--intrinsics {text}: the axis lies outside frames of {w}x{h}; give pixels of these frames")
     return found.astype(np.float32)
+
+
+def doubts(shares: np.ndarray, size: tuple[int, int]) -> list[str]:
+    """What is odd about a camera, as intrinsics of other frames would be; a line each.
+
+    Args:
+        shares: (4,) from `read_intrinsics`, or as they were learnt.
+        size: height and width of its frames.
+    """
+    if not np.isfinite(shares).all():
+        return []
+    found, (fx, fy, cx, cy) = [], (float(value) for value in shares)
+    angle = 2 * math.degrees(math.atan(0.5 / fx))
+    if not _ANGLES[0] < angle < _ANGLES[1]:
+        found.append(
+            f"a field of view of {angle:.0f} degrees is odd; are the numbers those of larger or smaller frames?"
+        )
+    square = fx * size[1] / (fy * size[0])
+    if not 1 / _SQUARE < square < _SQUARE:
+        found.append(f"pixels would be {square:.2f} times as high as wide; were the frames turned or stretched?")
+    if not all(_MIDDLE < at < 1 - _MIDDLE for at in (cx, cy)):
+        found.append("the axis is far from the middle; were the frames cut or made smaller?")
+    return found
 
 
 def camera_names(source: Any) -> list[str]:

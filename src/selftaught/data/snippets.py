@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from selftaught.data.fields import Field
-from selftaught.data.intrinsics import AUTO, LEARN, camera_names, read_intrinsics
+from selftaught.data.intrinsics import AUTO, LEARN, camera_names, doubts, read_intrinsics
 from selftaught.data.source import Source, digest
 from selftaught.errors import SampleError, UserError
 
@@ -21,6 +21,11 @@ _MOST_GAP = 12
 _BORDER = 6
 FLAT_PICTURE = 0.08
 """Parallax below this share of the motion: the picture moves as a flat one does."""
+FIXED_PICTURE = 0.1
+"""More of a moving picture that stands still is no accident."""
+_FEW, _TEXTURE, _KEPT, _LONG, _WINDOW = 100, 4.0, 0.7, 8, 9
+"""Snippets that are few; grey levels from pixel to pixel that are texture; how much of it the mean of frames keeps
+where nothing moves; steps of a video from which on that can be told; side of the window that it is looked at in."""
 
 
 class Motion(NamedTuple):
@@ -30,11 +35,29 @@ class Motion(NamedTuple):
         flow: (T - 1,) median motion of the picture, as a share of its width.
         parallax: (T - 1,) what is left of it, in the median, after the best turn and zoom of a flat picture.
         contrast: (T,) mean step between neighbouring pixels, of white = 1.
+        fixed: share of the picture whose texture stands still in all frames; 0 where that can't be told.
     """
 
     flow: np.ndarray
     parallax: np.ndarray
     contrast: np.ndarray
+    fixed: float = 0.0
+
+    @property
+    def reasons(self) -> list[str]:
+        """What of this motion makes depth come out flat or wrong, a line each."""
+        found = []
+        moved = float(np.median(self.flow)) if len(self.flow) else 0.0
+        if moved < _STILL:
+            found.append("the picture hardly moves: frames further apart, or a video of a moving camera, are needed")
+        elif float(np.median(self.parallax)) < FLAT_PICTURE * moved:
+            found.append("the picture moves as a flat one: the camera turns more than it goes, or its mount shakes")
+        if self.fixed > FIXED_PICTURE:
+            found.append(
+                f"{self.fixed:.0%} of the picture moves with the camera (a bonnet, the mount, a frame, titles): "
+                "cut it off the frames"
+            )
+        return found
 
 
 def measured_motion(source: Any, i: int) -> Motion:
@@ -48,11 +71,12 @@ def measured_motion(source: Any, i: int) -> Motion:
         SampleError: the clip can't be read.
     """
     flow, parallax, contrast = [], [], []
-    last = None
+    last, total, texture = None, np.zeros(()), np.zeros(())
     for start in range(0, source.frames(i), _CHUNK):
         stop = min(start + _CHUNK, source.frames(i))
         for frame in source.read(i, _SIDE, frames=np.arange(start, stop)):
             small = _small(frame)
+            total, texture = total + small, texture + _steps(small)
             contrast.append(float(np.abs(np.diff(small.astype(np.float32), axis=1)).mean() / 255))
             if last is not None:
                 moved = cv2.calcOpticalFlowFarneback(
@@ -61,7 +85,21 @@ def measured_motion(source: Any, i: int) -> Motion:
                 flow.append(float(np.median(np.linalg.norm(moved, axis=2)) / small.shape[1]))
                 parallax.append(_left_over(moved))
             last = small
-    return Motion(np.array(flow), np.array(parallax), np.array(contrast))
+    moves = len(flow) >= _LONG and float(np.median(flow)) >= _STILL
+    fixed = _fixed(total / len(contrast), texture / len(contrast)) if moves else 0.0
+    return Motion(np.array(flow), np.array(parallax), np.array(contrast), fixed)
+
+
+def _steps(picture: np.ndarray) -> np.ndarray:
+    """From each pixel (H, W) to the next ones, right and below."""
+    grey = picture.astype(np.float64)
+    return np.abs(np.diff(grey, axis=1))[:-1] + np.abs(np.diff(grey, axis=0))[:, :-1]
+
+
+def _fixed(mean: np.ndarray, texture: np.ndarray) -> float:
+    """Share of a picture that all frames show alike: there their mean is as sharp as each is, elsewhere blurred."""
+    kept, there = (cv2.blur(x, (_WINDOW, _WINDOW)) for x in (_steps(mean), texture))
+    return float(((there > _TEXTURE) & (kept > _KEPT * there)).mean())
 
 
 def _small(frame: np.ndarray) -> np.ndarray:
@@ -161,20 +199,18 @@ class Snippets(Source):
         ]
         self.groups = self.places[:, 0].copy()
         self.given = None if source.given is None else source.given[self.places[:, 0]]
+        self.doubts: list[str] = []
         self.values = {"intrinsics": self._cameras(intrinsics)[self.places[:, 0]]}
-        self.notes = [*source.notes, *self._summary(), *notes]
+        self.notes = [*source.notes, *self._summary(), *self.doubts, *notes]
 
     def _summary(self) -> list[str]:
         gaps = np.unique(self.places[:, 2])
         words = f"{gaps[0]}" if len(gaps) == 1 else f"{gaps[0]} to {gaps[-1]}"
-        flow = np.concatenate([m.flow for m in self.motion.values()])
-        rest = np.concatenate([m.parallax for m in self.motion.values()])
-        lines = [f"{len(self)} snippets of 3 frames, {words} frames apart"]
-        if len(rest) and np.median(rest) < FLAT_PICTURE * np.median(flow):
-            lines.append(
-                "the picture moves almost as a flat one: the camera turns more than it goes; depth may come out flat"
-            )
-        return lines
+        parts = [np.concatenate([m[k] for m in self.motion.values()]) for k in range(3)]
+        whole = Motion(*parts, float(np.median([m.fixed for m in self.motion.values()])))
+        few = f"{len(self)} are few: some hundreds are needed before depth has a shape" if len(self) < _FEW else ""
+        lines = [f"{len(self)} snippets of 3 frames, {words} frames apart", few, *whole.reasons]
+        return [line for line in lines if line]
 
     def _cameras(self, text: str) -> np.ndarray:
         """Intrinsics of every clip of the source, NaN where they are learnt."""
@@ -184,7 +220,10 @@ class Snippets(Source):
         if text == AUTO:
             return np.asarray(known, dtype=np.float32)
         sizes = [self._size(i) for i in range(len(self.source))]
-        return read_intrinsics(text, camera_names(self.source), sizes)
+        found = read_intrinsics(text, camera_names(self.source), sizes)
+        said = {line for i in self.motion for line in doubts(found[i], sizes[i])}
+        self.doubts = [f"--intrinsics {text}: {line}" for line in sorted(said)]
+        return found
 
     def _size(self, i: int) -> tuple[int, int]:
         if i not in self.motion:

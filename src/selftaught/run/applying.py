@@ -42,12 +42,14 @@ class Applied(int):
         left_out: why files of the input are no samples ("beside the class folders"), with how many of them.
         skipped: name and reason of each sample that could not be used; also listed in ``listed``.
         listed: the file of that list, None where nothing was left out.
+        notes: what is worth knowing of the results, a line each.
     """
 
     out: Path
     skipped: Skipped
     kept: int
     left_out: Mapping[str, int] = MappingProxyType({})
+    notes: Sequence[str] = ()
 
     def __new__(cls, count: int, out: Path, skipped: Sequence[tuple[str, str]] = (), kept: int = 0) -> Applied:
         """Make one; the count is the number's value."""

@@ -65,6 +65,8 @@ def _call(options: argparse.Namespace) -> None:
         print(f"{count} left out: {why}")
     if written.skipped:
         print(f"{len(written.skipped)} could not be used, listed in {written.listed}")
+    for note in written.notes:
+        print(note)
 
 
 COMMAND = Command(

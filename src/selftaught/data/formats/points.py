@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +34,9 @@ _NOT_FEATURES = {
     *COLUMNS, "label", "alpha", "gps_time", "point_source_id", "user_data", "synthetic", "key_point", "withheld",
     "scan_direction_flag", "edge_of_flight_line", "overlap", "scanner_channel", "scan_angle_rank", "scan_angle",
 }  # fmt: skip
+_NUMBERS = re.compile(r"(.*[_ ])?(id|index|idx|number|instance|object|segment|time|timestamp)", re.IGNORECASE)
+_COUNTED = {"return_number"}
+"""Columns that count or name things tell nothing of a surface, but for the count of returns."""
 
 
 class PointFiles(Clouds):
@@ -51,7 +55,7 @@ class PointFiles(Clouds):
         self._how: dict[str, Any] = {"scale": scale, "up": up, "normals": normals}
         self._named = tuple(c for c in columns.replace(",", " ").split() if c)
         heads = self._heads()
-        self.columns = (*COLUMNS, *self._extra(heads, features))
+        self.columns, said = (*COLUMNS, *self._extra(heads, features)), self.notes
         self.labelled = bool(layout and layout.labels) or any("label" in head for head in heads)
         if all(n.lower().endswith(LAS) for n in names):
             self.ignored, self.known_classes = _LAS_UNKNOWN, _LAS_CLASSES
@@ -60,6 +64,7 @@ class PointFiles(Clouds):
             self.known_classes, self.ignored, self.notes = layout.classes, layout.ignored, [layout.note]
             self.labels = self.classes = self.targets = None
             self.given = layout.given
+        self.notes = [*self.notes, *said]
         lacking = [w for w, c in (("colour", "red"), ("normals", "nx")) if not any(c in head for head in heads)]
         if lacking and heads:
             more = "; normals=estimate makes some" if "normals" in lacking and normals == "file" else ""
@@ -97,7 +102,10 @@ class PointFiles(Clouds):
             dropped = set().union(*heads) - _NOT_FEATURES - common if heads else set()
             if dropped:
                 self.notes = [*self.notes, f"left out: {', '.join(sorted(dropped))}, which not every file has"]
-            return sorted(common)
+            used = sorted(name for name in common if name in _COUNTED or not _NUMBERS.fullmatch(name))
+            if used:
+                self.notes = [*self.notes, f"features beside colour and normal: {', '.join(used)}; features= chooses"]
+            return used
         wanted = [f for f in features.replace(",", " ").split() if f not in COLUMNS]
         for name in wanted:
             if name not in common:

@@ -32,6 +32,12 @@ class Points(Kind):
         if sample.shape[1] < 3:
             raise SampleError(name, f"{sample.shape[1]} columns where a point has x y z")
 
+    def misfit(self, have: int, wanted: int, bands: bool = False) -> str:
+        """As for every kind, and how to choose the columns."""
+        if not (found := super().misfit(have, wanted, bands)):
+            return ""
+        return f"{found}; choose columns beside colour and normal as at training (?features=intensity, ?features=none)"
+
     def stack(self, samples: list[Any]) -> dict[str, Any]:
         """Clouds of any sizes as one packed batch; see `pack`."""
         return pack(samples)

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from selftaught import evaluation
 from selftaught._words import plural
-from selftaught.data.intrinsics import camera_names, read_intrinsics
-from selftaught.data.snippets import FLAT_PICTURE, measured_motion
+from selftaught.data.intrinsics import camera_names, doubts, read_intrinsics
+from selftaught.data.snippets import measured_motion
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation.depth import depth as judged_depth
 from selftaught.report import images as pictures
 from selftaught.run.applying import Applied, Job, Skipped
-from selftaught.run.layout import write_json
+from selftaught.run.layout import read_json, write_json
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
 from selftaught.run.outputs._measured import MILLIMETRES, Row, frames_of, judged_frames
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Depth", "coloured", "estimated"]
 
 _CHUNK, _SHOWN, _SEEDED = 8, 6, 20230714
-_FLAT = 1.15
+_FLAT, _TOLD = 1.15, 5
 _PROTOCOLS = ("depth", "depth-weather")
 _WEATHER = (
     "rain",
@@ -72,7 +72,9 @@ class Depth(Output):
         def make(i: int, path: Path) -> None:
             _write_clip(job, i, path, scale)
 
-        return _folder.write(job, paths, make)
+        found = _folder.write(job, paths, make)
+        found.notes = _said([job.out / path for path in paths])
+        return found
 
     def evaluate(self, bench: Bench) -> Judged:
         """Errors against measured depth, of clear test frames and of the same frames altered, each in one way.
@@ -227,24 +229,35 @@ def _write_clip(job: Job, i: int, path: Path, scale: Scale) -> None:
     facts = {
         "frames": count, "unit": "millimetres" if scale.metric else f"relative: 1 unit = {unit:.6g} levels of the PNG",
         "metric": scale.metric, "factor": factor, "scale": scale.words(), "nearest": near, "farthest": far,
-        "flicker": flicker(1 / small), "notes": _why_flat(job, i, far / near, shares),
+        "flicker": flicker(1 / small), "notes": _why_flat(job, i, far / near, shares, first.shape[1:3]),
         "intrinsics": None if shares is None else [float(v) for v in shares],
     }  # fmt: skip
     write_json(path, facts)
 
 
-def _why_flat(job: Job, i: int, spread: float, shares: np.ndarray | None) -> list[str]:
+def _said(files: list[Path]) -> list[str]:
+    """What the depth.json of the videos say, shortly."""
+    all_facts = {file.parent.name: read_json(file, "apply again with --overwrite") for file in files if file.is_file()}
+    if not all_facts:
+        return []
+    scale = next(iter(all_facts.values()))["scale"]
+    changes = float(np.mean([facts["flicker"] for facts in all_facts.values()]))
+    found = [f"scale {scale}; from frame to frame depth changes by {changes:.2%}"]
+    told = [f"{name}: {'; '.join(facts['notes'])}" for name, facts in all_facts.items() if facts["notes"]]
+    more = [f"... and so in {plural(len(told) - _TOLD, 'more video')}, see depth.json"] if len(told) > _TOLD else []
+    return [*found, *told[:_TOLD], *more]
+
+
+def _why_flat(job: Job, i: int, spread: float, shares: np.ndarray | None, size: tuple[int, int]) -> list[str]:
     """Where depth came out almost alike everywhere: what of this video may be the reason."""
     if spread > _FLAT:
         return []
     notes = [f"depth is almost flat: the far end is {spread:.2f} times as far as the near one"]
-    motion = measured_motion(job.source, i)
-    if not len(motion.flow) or float(np.median(motion.flow)) < 0.002:
-        notes.append("the picture hardly moves here: frames further apart, or a video of a moving camera, are needed")
-    elif float(np.median(motion.parallax)) < FLAT_PICTURE * float(np.median(motion.flow)):
-        notes.append("the picture moves as a flat one: the camera turns more than it goes, or its mount shakes")
+    notes += measured_motion(job.source, i).reasons
     if shares is None:
         notes.append("the camera isn't known: train with --intrinsics fov=..., or learn with more videos")
+    else:
+        notes += [f"intrinsics: {line}" for line in doubts(shares, size)]
     return [*notes, "more frames and more steps of training help where none of these is the reason"]
 
 
