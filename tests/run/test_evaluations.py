@@ -48,7 +48,8 @@ def test_each_is_kept_under_its_name_and_the_page_says_which(run, folders: Path)
     page = run.report().read_text()
     title = re.search(r"<title>(.*?)</title>", page, re.DOTALL).group(1)
     assert "plain/" in title
-    assert "b/labelled" in title
+    judged = title.partition(" · ")[0].rpartition(", judged on ")[2]
+    assert judged.split(" and ") == [str(folders / "b/labelled"), "labelled/"]
     assert "knn on labelled/" in page
     assert "diagnostics on plain/" in page
     assert "class2" in page  # the map's legend has the judged source's classes

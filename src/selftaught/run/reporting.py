@@ -51,7 +51,7 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
     skipped = unusable(places)
     usable = facts["samples"] - len(skipped)
     found: dict[str, Any] = {
-        "title": f"{card.title} on {facts['name']}" + ("" if lead.own else f", judged on {lead.name}"),
+        "title": f"{card.title} on {facts['name']}" + _judged_on(lead, evaluations),
         "method": config["method"],
         "method_title": card.title,
         "paper": {
@@ -77,6 +77,14 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
     }
     found["tasks"] = _tasks(state.get("tasks") or [], facts)
     return {key: value for key, value in (found | _judged(lead, evaluations, facts)).items() if value}
+
+
+def _judged_on(lead: Evaluation, evaluations: Sequence[Evaluation]) -> str:
+    """The end of the title: what a run was judged on, that which the page is about first; "" where it is its own."""
+    if lead.own:
+        return ""
+    others = sorted({one.name for one in evaluations if not one.own} - {lead.name})
+    return f", judged on {' and '.join([lead.name, *others])}"
 
 
 def _tasks(rows: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any] | None:
