@@ -46,6 +46,12 @@ def test_it_ends_where_the_long_run_ends_to_the_bit(tmp_path: Path, capsys: pyte
         selftaught.train("byol", extend=str(longer.path))
     with pytest.raises(UserError, match="leave out lr"):
         selftaught.train("byol", extend=str(longer.path), steps=9, lr=0.1)
+    last = longer.layout.checkpoint("train")
+    saved = torch.load(last, weights_only=True)
+    del saved["selftaught"]["epoch_batches"]
+    torch.save(saved, last)
+    with pytest.raises(UserError, match="of an older version, .* give steps, or train anew"):
+        selftaught.train("byol", extend=str(longer.path), epochs=9)
 
 
 def test_an_interrupted_run_is_finished_where_it_stands(tmp_path: Path) -> None:

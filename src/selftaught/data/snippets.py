@@ -206,8 +206,9 @@ class Snippets(Source):
     def _summary(self) -> list[str]:
         gaps = np.unique(self.places[:, 2])
         words = f"{gaps[0]}" if len(gaps) == 1 else f"{gaps[0]} to {gaps[-1]}"
-        parts = [np.concatenate([m[k] for m in self.motion.values()]) for k in range(3)]
-        whole = Motion(*parts, float(np.median([m.fixed for m in self.motion.values()])))
+        found = list(self.motion.values())
+        flow, parallax, contrast = (np.concatenate(part) for part in zip(*(m[:3] for m in found), strict=True))
+        whole = Motion(flow, parallax, contrast, float(np.median([m.fixed for m in found])))
         few = f"{len(self)} are few: some hundreds are needed before depth has a shape" if len(self) < _FEW else ""
         lines = [f"{len(self)} snippets of 3 frames, {words} frames apart", few, *whole.reasons]
         return [line for line in lines if line]

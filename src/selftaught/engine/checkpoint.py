@@ -87,6 +87,18 @@ def read_checkpoint(path: Path, mend: str = "take it from a copy of the run, or 
     return content
 
 
+def epoch_batches(content: dict[str, Any], path: Path) -> int:
+    """Batches that an epoch had in the run of a checkpoint.
+
+    Raises:
+        UserError: it is of an older version, which did not write that down.
+    """
+    found = content["selftaught"].get("epoch_batches")
+    if found is None:
+        raise UserError(f"{path}: of an older version, which doesn't tell how long an epoch was; give --steps, or train anew")
+    return int(found)
+
+
 def save_atomically(trainer: L.Trainer, path: Path) -> str | None:
     """Write a checkpoint beside its place, flush it, then move it there.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from selftaught import methods
 from selftaught.engine.branching import branch_file
-from selftaught.engine.checkpoint import read_checkpoint
+from selftaught.engine.checkpoint import epoch_batches, read_checkpoint
 from selftaught.engine.fit import stage_steps
 from selftaught.engine.schedules import ENDLESS, InfiniteSchedule, endless
 from selftaught.engine.stages import Stage
@@ -58,9 +58,8 @@ def branch_off(run: str | Path, steps: int | None = None, out: str | None = None
     if not source.exists():
         raise UserError(f"{run}: no checkpoint to branch off from yet")
     saved = read_checkpoint(source)
-    counted = saved["selftaught"]
-    done = int(counted["steps"])
-    total = stage_steps(stage_settings(settings, stages[stage]), int(counted["epoch_batches"]))
+    done, plan = int(saved["selftaught"]["steps"]), stage_settings(settings, stages[stage])
+    total = stage_steps(plan, 1 if plan.steps else epoch_batches(saved, source))
     schedule = endless(config, total, task=int(content["data"].get("task", 0)))
     if not schedule.cooldown_end <= done <= schedule.constant_end:
         raise UserError(

@@ -11,7 +11,7 @@ import torch
 
 from selftaught import methods
 from selftaught._words import typed
-from selftaught.engine.checkpoint import read_checkpoint
+from selftaught.engine.checkpoint import epoch_batches, read_checkpoint
 from selftaught.engine.fit import stage_steps
 from selftaught.errors import UserError
 from selftaught.run.configuration import options_of
@@ -66,7 +66,7 @@ def extend(run: str | Path, *, steps: int | None = None, epochs: float | None = 
         )
     done = int(saved["selftaught"]["steps"])
     settings = dataclasses.replace(settings, steps=steps, epochs=epochs)
-    wanted = stage_steps(settings, int(saved["selftaught"]["epoch_batches"]))
+    wanted = stage_steps(settings, epoch_batches(saved, checkpoint) if epochs else 1)
     if wanted <= done:
         raise UserError(f"{run} has {done} steps already: ask for more than that in all")
 
