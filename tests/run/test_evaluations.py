@@ -164,3 +164,15 @@ def test_a_protocol_that_the_data_do_not_admit_takes_nothing_from_the_others(run
     assert any(line.startswith("without retrieval: query labels") for line in said)
     with pytest.raises(UserError, match="query labels"):
         run.evaluate(str(tmp_path / "few"), protocols=["retrieval"], baselines=False)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("pairs:?volume=/d/scans/&mask=/d/masks/&missing=drop", "pairs:?volume=scans/&mask=masks/&missing=drop"),
+        ("/home/me/clips?window=16", "clips?window=16"), ("motion?train=5", "motion?train=5"),
+        ("wds:https://there/x.tar?n=1", "wds:https://there/x.tar?n=1"),
+    ],
+)  # fmt: skip
+def test_a_source_with_options_is_called_by_the_ends_of_its_paths(data: str, name: str, tmp_path: Path) -> None:
+    assert evaluations.evaluation_on(Layout(tmp_path), "digits", data).name == name

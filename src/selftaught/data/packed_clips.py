@@ -136,6 +136,9 @@ class PackedClips(Clips):
 class PackedParts(Subset):
     """Clips of several packs, one for each of the sources that lay end to end; all else is the original source's."""
 
+    max_side: int
+    nbytes: int
+
     def __init__(
         self, source: Source, packs: list[PackedClips | PackedParts], order: np.ndarray, value_range: ValueRange | None
     ) -> None:

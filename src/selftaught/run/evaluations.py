@@ -149,7 +149,9 @@ def evaluation_on(layout: Layout, own: str, data: Any) -> Evaluation:
         return own_evaluation(layout)
     if isinstance(data, str | Path):
         mark = spec = _whole(data)
-        name = f"{Path(spec).name}/" if Path(spec).is_dir() else Path(spec).name if Path(spec).is_file() else str(data)
+        name = (
+            f"{Path(spec).name}/" if Path(spec).is_dir() else Path(spec).name if Path(spec).is_file() else _short(data)
+        )
     else:
         source = open_source(data, split="all")
         name, mark, spec = source.name, source.fingerprint(), None
@@ -175,6 +177,12 @@ def leading(layout: Layout) -> Evaluation:
     """The one that a report is about: the latest that holds more than numbers, else that on the run's own data."""
     drawable = [one for one in all_evaluations(layout) if one.drawable]
     return max(drawable, key=lambda one: one.written, default=own_evaluation(layout))
+
+
+def _short(data: str | Path) -> str:
+    """A source with options as a heading calls it: of each path its last part, ``pairs:?volume=scans/&mask=masks/``."""
+    spec = str(data)
+    return re.sub(r"[^=&?:+\s]*/(?=[^/=&?:+\s])", "", spec) if "?" in spec and "://" not in spec else spec
 
 
 def _whole(data: str | Path) -> str:
