@@ -50,7 +50,7 @@ def test_it_ends_where_the_long_run_ends_to_the_bit(tmp_path: Path, capsys: pyte
     saved = torch.load(last, weights_only=True)
     del saved["selftaught"]["epoch_batches"]
     torch.save(saved, last)
-    with pytest.raises(UserError, match="of an older version, .* give steps, or train anew"):
+    with pytest.raises(UserError, match=r"of an older version, .* give steps, or train anew"):
         selftaught.train("byol", extend=str(longer.path), epochs=9)
 
 

@@ -95,7 +95,7 @@ def epoch_batches(content: dict[str, Any], path: Path) -> int:
     """
     found = content["selftaught"].get("epoch_batches")
     if found is None:
-        raise UserError(f"{path}: of an older version, which doesn't tell how long an epoch was; give --steps, or train anew")
+        raise UserError(f"{path}: of an older version, which tells no epoch's length; give --steps, or train anew")
     return int(found)
 
 
