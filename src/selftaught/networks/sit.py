@@ -73,8 +73,8 @@ def class_and_mean(network: nn.Module, x: Tensor) -> Tensor:
         UserError: a network without tokens, or without a class token.
     """
     tokens: Any = getattr(network, "tokens", None)
-    whole, patches = tokens(x) if tokens is not None else (None, x)
-    if whole is None:
+    whole, patches = (None, None) if tokens is None else tokens(x)
+    if whole is None or patches is None:
         raise UserError("SiT's classifier needs a class token and patch tokens; take a ViT, or a linear head")
     return torch.cat([whole, patches.mean(1)], dim=1)
 
