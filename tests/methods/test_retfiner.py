@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import selftaught
-from selftaught import methods
+from selftaught import methods, views
 from selftaught.data import open_source
 from selftaught.engine.loader import DataModule
 from selftaught.errors import UserError
@@ -78,6 +78,48 @@ def test_options_do_what_they_say() -> None:
     width = _method().eval().encoder.dim
     shapes = {probe: _method(probe=probe).eval().features(batch).shape[1] for probe in ("concat", "cls", "mean")}
     assert shapes == {"concat": 2 * width, "cls": width, "mean": width}
+
+
+def test_objectives_are_weighed_by_learnt_uncertainty() -> None:
+    method = _method(uncertainty=True, losses="itc+itm", itm_weight=0.5)
+    with torch.no_grad():
+        method.log_variances.copy_(torch.tensor([0.3, -0.4]))
+    terms = method.loss(_batch(method))
+    s = method.log_variances.detach()
+    by_hand = (-s[0]).exp() * terms["itc"] + s[0] + (-s[1]).exp() * 0.5 * terms["itm"] + s[1]
+    torch.testing.assert_close(terms["loss"], by_hand)
+    terms["loss"].backward()
+    assert method.log_variances.grad.abs().min() > 0
+
+
+def test_a_saved_bert_brings_its_words_and_its_head(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "no", "fluid", "retina", "##l", "thick"]
+    words += [f"w{k}" for k in range(70)]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=20,
+        max_position_embeddings=32, hidden_dropout_prob=0.0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    theirs = transformers.BertForMaskedLM(config).eval()
+    torch.nn.init.normal_(theirs.cls.predictions.bias)
+    theirs.save_pretrained(tmp_path)
+    method = _method(text_encoder=f"hf:{tmp_path}").eval()
+    tokens = torch.from_numpy(views.tokeniser(method.pieces)(["No retinal fluid", "thick"], 8))
+    assert tokens.tolist()[0] == [2, 5, 1, 6, 3, 0, 0, 0]
+    with torch.no_grad():
+        expected = theirs(tokens, attention_mask=(tokens != 0).long()).logits
+        found = method.language(method.bert(tokens), method.bert)
+    torch.testing.assert_close(found[tokens != 0], expected[tokens != 0], rtol=1e-4, atol=1e-5)
+    assert method.hiding == {"mask": 4, "low": 5, "high": len(words) - 1}
+    terms = method.train().loss(_batch(method))
+    terms["loss"].backward()
+    assert torch.isfinite(terms["loss"])
+    assert method.bert.encoder.layer[0].crossattention.output.dense.weight.grad.abs().sum() > 0
+    with pytest.raises(UserError, match=r"--text-encoder hf:.*/nowhere: not at hand"):
+        _method(text_encoder=f"hf:{tmp_path}/nowhere")
 
 
 @pytest.mark.slow

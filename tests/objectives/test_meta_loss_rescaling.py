@@ -312,3 +312,23 @@ def test_dropouts_of_sparse_vectors_are_those_of_dense_ones() -> None:
     torch.testing.assert_close(many.mean(0).float(), plain[0], atol=0.1, rtol=0)
     spread = ((x[:, None] * weight).square().sum(2) * 0.3 / 0.7).double()  # var of m / (1 - p) is p / (1 - p)
     torch.testing.assert_close(many.var(0), spread, rtol=0.1, atol=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.7])
+def test_quick_dropout_drops_its_share_and_can_be_differentiated(share: float) -> None:
+    x = torch.full((50, 2001), 2.0, requires_grad=True)
+    layer = nn.Dropout(share)
+    torch.manual_seed(3)
+    with networks.quick_dropout():
+        found, other = layer(x), layer(x)
+    assert set(found.unique().tolist()) == {0.0, float(torch.tensor(2.0) * torch.tensor(1 / (1 - share)))}
+    zero = found == 0
+    assert float(zero.float().mean()) == pytest.approx(share, abs=0.01)
+    both = float((zero & (other == 0)).float().mean())
+    assert both == pytest.approx(share**2, abs=0.01)  # two draws know nothing of each other
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    torch.testing.assert_close(gradient, (~zero) / (1 - share))
+    torch.manual_seed(3)
+    with networks.quick_dropout():
+        torch.testing.assert_close(layer(x), found)
+        assert torch.equal(layer.eval()(x), x)

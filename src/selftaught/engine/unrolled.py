@@ -190,28 +190,19 @@ def _adam_ahead(
     slopes = [torch.empty_like(x) for x in made]
     moments = [[s[name] for s in state] if state[0].get(name) is not None else None for name in _KEPT[1:]]
     parts = _pieces([p.detach() for p in parameters], [given[p] for p in parameters], *moments, made, slopes)
-    for p, g, first, second, new, derivative in parts:
-        if scale != 1:
-            g = torch._foreach_mul(g, scale)
+    for old, gradient, first, second, new, derivative in parts:
+        p, g = _joined(old), scale * _joined(gradient)
         if decay and not decoupled:
-            g = torch._foreach_add(g, p, alpha=decay)
-        m = torch._foreach_mul(g, 1 - b1) if first is None else torch._foreach_lerp(first, g, 1 - b1)
-        v = torch._foreach_mul(g, 0.0) if second is None else torch._foreach_mul(second, b2)
-        torch._foreach_addcmul_(v, g, g, 1 - b2)
-        torch._foreach_sqrt_(v)
-        torch._foreach_div_(v, root_of)
-        divisor = torch._foreach_add(v, eps)
-        torch._foreach_copy_(new, torch._foreach_mul(p, 1 - float(group["lr"]) * decay) if decay and decoupled else p)
-        torch._foreach_addcdiv_(new, m, divisor, -rate)
-        torch._foreach_clamp_min_(v, _SMALLEST)  # where g and v are 0: there the moment's part is 0
-        torch._foreach_mul_(v, divisor)
-        torch._foreach_mul_(m, g)
-        torch._foreach_div_(m, v)
-        torch._foreach_mul_(m, -(1 - b2) / root_of**2)
-        torch._foreach_add_(m, 1 - b1)
-        torch._foreach_div_(m, divisor)
-        torch._foreach_mul_(m, -rate)
-        torch._foreach_copy_(derivative, m)
+            g.add_(p, alpha=decay)
+        m = g * (1 - b1) if first is None else torch.lerp(_joined(first), g, 1 - b1)
+        v = torch.zeros_like(g) if second is None else _joined(second) * b2
+        root = v.addcmul_(g, g, value=1 - b2).sqrt_().div_(root_of)
+        divisor = root + eps
+        base = p * (1 - float(group["lr"]) * decay) if decay and decoupled else p
+        torch._foreach_copy_(new, _split(torch.addcdiv(base, m, divisor, value=-rate), new))
+        root.clamp_min_(_SMALLEST).mul_(divisor)  # where g and v are 0: there the moment's part is 0
+        m.mul_(g).div_(root).mul_(-(1 - b2) / root_of**2).add_(1 - b1).div_(divisor).mul_(-rate)
+        torch._foreach_copy_(derivative, _split(m, derivative))
     after |= dict(zip(parameters, made, strict=True))
     slope |= dict(zip(parameters, slopes, strict=True))
 
@@ -319,3 +310,11 @@ class _ConvolutionGradients(torch.autograd.Function):
             tall = dbias.view(1, -1, *[1] * (x.dim() - 2))
             slope = tall if slope is None else slope + tall
         return slope, None, None, None, None
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def _split(joined: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    return list(joined.split([len(x) for x in like]))

@@ -249,7 +249,7 @@ class MetaLossRescaling(ClassifierMethod):
         """
         if not count:
             return torch.zeros(0, len(x), device=x.device), torch.zeros(0, len(x), self.classes, device=x.device)
-        with torch.no_grad():
+        with torch.no_grad(), networks.quick_dropout():
             if self._encoder_draws:
                 features = None
                 x = x.repeat(count, *[1] * (x.dim() - 1))
@@ -412,7 +412,7 @@ class MetaLossRescaling(ClassifierMethod):
         state = {name: ahead[p].requires_grad_() for name, p in named.items()}
         x, labels = self.inputs(meta), meta["label"]
         buffers = {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
-        with self._aside(1):
+        with self._aside(1), networks.quick_dropout():
             h = self._encoded(x, state | buffers)
             logits = self._classified(h, state | buffers)
         losses = cross_entropy(logits, labels, reduction="none")

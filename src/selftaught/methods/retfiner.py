@@ -29,6 +29,8 @@ from selftaught.views import Pipeline, Recipe, View
 __all__ = ["RetFiner"]
 
 _LOWEST = 0.01
+_BERT_MASK, _BERT_LOW = 103, 106
+"""In BERT's own vocabulary: [MASK], and the first number that may stand in for a hidden word."""
 
 
 @dataclass
@@ -65,8 +67,12 @@ class Config(MethodConfig):
     """Label smoothing of the contrast."""
     equal_reports: Literal["negatives", "left-out"] = "negatives"
     """Whether equal reports of other images count as negatives, as in the paper, or are left out."""
+    uncertainty: bool = False
+    """Weigh the objectives by uncertainties that are learnt, beside the weights above (Kendall et al. 2018)."""
+    text_encoder: Annotated[str, Form(r"scratch|hf:.+", "scratch, or hf:NAME of a BERT")] = "scratch"
+    """BERT from scratch, or with its weights and word pieces (hf:bert-base-uncased, hf:FOLDER; extra text)."""
     vocabulary: Annotated[int, Range(64)] = 30522
-    """Numbers that words are hashed into."""
+    """Numbers that words are hashed into; this, width, heads and layers are of a BERT from scratch."""
     text_length: Annotated[int, Range(3)] = 30
     """Longest report in tokens; longer ones are cut."""
     text_width: Count = 768
@@ -94,8 +100,10 @@ class Config(MethodConfig):
 
 
 PRESETS = {
-    "retfound": {"epochs": 20, "batch_size": 128},
-    "vit-b16": {"encoder": "vit_base_patch16_224", "epochs": 20, "batch_size": 128},
+    "retfound": {"text_encoder": "hf:bert-base-uncased", "epochs": 20, "batch_size": 128},
+    "vit-b16": {
+        "encoder": "vit_base_patch16_224", "text_encoder": "hf:bert-base-uncased", "epochs": 20, "batch_size": 128,
+    },
     "laptop": {
         "encoder": "cnn-small", "image_size": 0, "vocabulary": 512, "text_length": 16, "text_width": 96,
         "text_heads": 4, "text_layers": 2, "dim": 64, "lr": 5e-4, "patience": 0, "steps": 200, "batch_size": 32,
@@ -134,18 +142,38 @@ class RetFiner(Method):
         with torch.no_grad():
             _, places = self.eval().tokens(torch.zeros(1, self.channels, size, size))
         self.train()
-        self.wide = nn.Linear(places.shape[2], c.text_width) if places.shape[2] != c.text_width else nn.Identity()
-        self.bert = CrossBERT(
-            c.vocabulary, width=c.text_width, heads=c.text_heads, layers=c.text_layers, image=c.text_width,
-            context=max(c.text_length, 64), dropout=c.dropout,
-        )  # fmt: skip
+        name = c.text_encoder.removeprefix("hf:") if c.text_encoder != "scratch" else ""
+        known = networks.pretrained_bert(name) if name else None
+        width = known[0].width if known else c.text_width
+        self.wide = nn.Linear(places.shape[2], width) if places.shape[2] != width else nn.Identity()
+        self.bert, self.language = known or self._from_scratch()
         self.bert.copy_to_cross()
-        self.language, self.matching = LanguageHead(self.bert), matching_head(c.text_width)
-        self.of_image = nn.Linear(c.text_width, c.dim, bias=False)
-        self.of_text = nn.Linear(c.text_width, c.dim, bias=False)
+        self.pieces, self.hiding = self._words(name)
+        self.matching = matching_head(width)
+        self.of_image, self.of_text = (nn.Linear(width, c.dim, bias=False) for _ in range(2))
+        if c.uncertainty:
+            self.log_variances = nn.Parameter(torch.zeros(len(c.losses.split("+"))))
         if c.learn_temperature:
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / c.temperature)))
         self._freeze(c.frozen_blocks)
+
+    def _from_scratch(self) -> tuple[CrossBERT, LanguageHead]:
+        c = self.config
+        bert = CrossBERT(
+            c.vocabulary, width=c.text_width, heads=c.text_heads, layers=c.text_layers, image=c.text_width,
+            context=max(c.text_length, 64), dropout=c.dropout,
+        )  # fmt: skip
+        return bert, LanguageHead(bert)
+
+    def _words(self, name: str) -> tuple[str, dict[str, int]]:
+        """The tokeniser of a pretrained BERT or of hashed words, and what hides words or stands in for them."""
+        size = self.bert.vocabulary
+        if not name:
+            return f"words-{size}", {"mask": size - 3, "low": 1, "high": size - 4}
+        pieces = f"hf:{networks.model_place(name, '--text-encoder')}"
+        known: Any = views.tokeniser(pieces)
+        low = _BERT_LOW if known.mask == _BERT_MASK else 1 + max(known.special)
+        return pieces, {"mask": known.mask, "low": low, "high": size - 1}
 
     def _freeze(self, count: int) -> None:
         """Leave the first blocks, and what lies before them, as they are."""
@@ -170,7 +198,7 @@ class RetFiner(Method):
     def recipe(self) -> Recipe:
         """The whole image, and its report as tokens."""
         c = self.config
-        report = Pipeline((views.PickText(), views.Tokenise(f"words-{c.vocabulary}", c.text_length)))
+        report = Pipeline((views.PickText(), views.Tokenise(self.pieces, c.text_length)))
         return Recipe((View("scan", "image", self.evaluation_view()), View("report", "text", report)))
 
     def evaluation_view(self) -> Pipeline:
@@ -208,16 +236,17 @@ class RetFiner(Method):
                 terms["itc"] = objectives.contrast_texts(v, t, temperature=self.tau, smoothing=c.smoothing, same=same)
             if "itm" in wanted:
                 terms["itm"] = self._matching(report, image, self._similarity(v, t), same)
-        total = sum((getattr(c, f"{name}_weight") * term for name, term in terms.items()), image.new_zeros(()))
-        return terms | {"loss": total}
+        parts = torch.stack([getattr(c, f"{name}_weight") * term for name, term in terms.items()])
+        if not c.uncertainty:
+            return terms | {"loss": parts.sum()}
+        return terms | {"loss": objectives.uncertainty_weighted(list(parts), self.log_variances)}
 
     def _similarity(self, v: Tensor, t: Tensor) -> Tensor:
         with torch.no_grad():
             return nn.functional.normalize(v.float(), dim=1) @ nn.functional.normalize(t.float(), dim=1).T / self.tau
 
     def _language(self, report: Tensor, image: Tensor, share: float, *, causal: bool) -> Tensor:
-        size = self.config.vocabulary
-        hidden, labels = objectives.mask_tokens(report, share, mask=size - 3, low=1, high=size - 4)
+        hidden, labels = objectives.mask_tokens(report, share, **self.hiding)
         logits = self.language(self.bert(hidden, image, causal=causal, keep=report != 0), self.bert)
         return objectives.masked_language(logits, labels)
 

