@@ -15,7 +15,7 @@ __all__ = ["claim", "fact"]
 def claim() -> Claim:
     """What the paper says, and the smallest fair comparison that could show it: the image toy of 16 pixels a side."""
     data = "shapes?side=16"
-    prepared = {"steps": 1, "teacher_steps": 220, "judge_steps": 90, "warmup_steps": 30, "batch_size": 24}
+    prepared = {"steps": 1, "teacher_steps": 500, "judge_steps": 350, "warmup_steps": 100, "batch_size": 32}
     begun = {"teacher_steps": 0, "judge_steps": 0, "warmup_steps": 0}
     return Claim(
         method="np-edit",
@@ -27,7 +27,7 @@ def claim() -> Claim:
             Arm("judge alone", "np-edit", {"use_dmd": False}),
             Arm("matching alone", "np-edit", {"use_vlm": False}),
         ),
-        common={"steps": 45, "batch_size": 16} | begun,
+        common={"steps": 160, "batch_size": 32} | begun,
         score=("editing", "right"),
         also=(
             ("editing", "overall"),
