@@ -73,7 +73,7 @@ class Depth(Output):
             _write_clip(job, i, path, scale)
 
         found = _folder.write(job, paths, make)
-        found.notes = _said([job.out / path for path in paths])
+        found.notes = _said(job.out, paths)
         return found
 
     def evaluate(self, bench: Bench) -> Judged:
@@ -235,9 +235,10 @@ def _write_clip(job: Job, i: int, path: Path, scale: Scale) -> None:
     write_json(path, facts)
 
 
-def _said(files: list[Path]) -> list[str]:
+def _said(out: Path, paths: list[Path]) -> list[str]:
     """What the depth.json of the videos say, shortly."""
-    all_facts = {file.parent.name: read_json(file, "apply again with --overwrite") for file in files if file.is_file()}
+    files = {path.parent.as_posix(): out / path for path in paths if (out / path).is_file()}
+    all_facts = {name: read_json(file, "apply again with --overwrite") for name, file in files.items()}
     if not all_facts:
         return []
     scale = next(iter(all_facts.values()))["scale"]
