@@ -13,12 +13,17 @@ __all__ = ["claim", "fact"]
 LEARNT = "motion?train=200&test=100&side=16"
 """Clips that all move at one speed, in four directions."""
 
+STILL = f"{LEARNT}&speed=0"
+"""The control: the same shapes and colours, standing still, in which there is nothing to learn of speed."""
+
 SPEED = "motion?label=speed&train=200&test=200&side=16"
 """Clips that move slowly or four times as fast."""
 
 
 def claim() -> Claim:
-    """What the paper says of the pretexts, and the smallest fair comparison that could show it, on generated motion."""
+    """What the paper says of the pretexts, and the smallest fair comparison that could show it, on generated motion and
+    on clips in which nothing moves.
+    """
     return Claim(
         method="video-ssl-benchmark",
         says="A pretext that asks for speed knows more of it than those that ask for order, rotation or time, and than "
@@ -33,6 +38,7 @@ def claim() -> Claim:
             Arm("student of rspnet and rotnet", "video-distillation", {"steps": 200}),
             Arm("untrained", "video-rotnet", {"steps": 1}, kind="random"),
         ),
+        conditions={"": {}, "learnt from still clips": {"data": STILL}},
         common={"batch_size": 8, "image_size": 16, "augment": "none"},
         score=("linear", "accuracy"),
         also=(("knn", "accuracy"),),
