@@ -21,7 +21,8 @@ from selftaught.engine.in_order import evaluation_batches
 from selftaught.engine.loader import check_batch_size, training_part
 from selftaught.engine.orders import Shuffled
 from selftaught.engine.streams import SkipLog, Stream, signals_held, worker_init
-from tests.conftest import write_photos
+from tests.conftest import TINY, write_photos
+from tests.forked import run
 
 SMALL = {"encoder": "resnet10-narrow", "image_size": 32, "stem": "standard", "projector": "16-8"}
 
@@ -262,3 +263,20 @@ def test_loader_processes_leave_signals_to_the_parent() -> None:
         assert os.waitpid(pid, os.WNOHANG)[0] == 0, signum
     os.kill(pid, signal.SIGTERM)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGTERM
+
+
+@pytest.mark.slow
+def test_where_there_is_no_fork_loaders_are_spawned(tmp_path: Path) -> None:
+    """As on Windows: a system that can only start processes anew trains with loader processes, too."""
+    said = run(
+        "import multiprocessing\n"
+        "multiprocessing.get_all_start_methods = lambda: ['spawn']\n"
+        "import selftaught\n"
+        "from selftaught.engine import streams\n"
+        f"options = {TINY | {'steps': 3, 'workers': 1, 'augment': 'grey', 'loggers': ['none']}!r}\n"
+        "selftaught.train('simclr', 'digits?n=64', out='run', **options)\n"
+        "print(streams._START_METHOD)\n",
+        tmp_path,
+    )
+    assert said.strip().endswith("spawn")
+    assert (tmp_path / "run/encoder.safetensors").exists()

@@ -146,7 +146,9 @@ class RetFiner(Method):
         known = networks.pretrained_bert(name) if name else None
         width = known[0].width if known else c.text_width
         self.wide = nn.Linear(places.shape[2], width) if places.shape[2] != width else nn.Identity()
-        self.bert, self.language = known or self._from_scratch()
+        language: nn.Module
+        bert, language = known or self._from_scratch()
+        self.bert, self.language = bert, language
         self.bert.copy_to_cross()
         self.pieces, self.hiding = self._words(name)
         self.matching = matching_head(width)

@@ -24,7 +24,7 @@ class quick_dropout(TorchFunctionMode):
     def __enter__(self) -> Self:
         """Draw the seed."""
         self._bits = np.random.SFC64(int(torch.randint(1 << 62, ())))
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
