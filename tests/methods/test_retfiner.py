@@ -118,7 +118,7 @@ def test_a_saved_bert_brings_its_words_and_its_head(tmp_path: Path) -> None:
     terms["loss"].backward()
     assert torch.isfinite(terms["loss"])
     assert method.bert.encoder.layer[0].crossattention.output.dense.weight.grad.abs().sum() > 0
-    with pytest.raises(UserError, match=r"--text-encoder hf:.*/nowhere: not at hand"):
+    with pytest.raises(UserError, match=r'text_encoder="hf:.*/nowhere": not at hand'):
         _method(text_encoder=f"hf:{tmp_path}/nowhere")
 
 
