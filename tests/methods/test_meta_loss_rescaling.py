@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import re
 from pathlib import Path
 
 import lightning as L
@@ -202,11 +203,17 @@ def test_a_users_table_from_training_to_the_list_of_suspects(reviews: Path, tmp_
         rows = list(csv.DictReader(file))
     assert {"name", "class", "label", "weight", "rank", "confidence", "agrees", "probabilities_1"} <= set(rows[0])
     assert sorted(int(row["rank"]) for row in rows) == list(range(1, 161))
-    lightest = min(rows, key=lambda row: int(row["rank"]))
-    assert float(lightest["weight"]) == min(float(row["weight"]) for row in rows)
+    rows.sort(key=lambda row: int(row["rank"]))
+    weights = [float(row["weight"]) for row in rows]
+    assert weights == sorted(weights)
     page = run.report().read_text(encoding="utf-8")
     assert "Labels to look at" in page
-    assert lightest["name"] in page
+    named = set(re.findall(r"\br\d+\b", page))
+    assert named <= set(selftaught.data.open_source(data, split="train").names)
+    listed = [row for row in rows if row["name"] in named]
+    assert len(listed) >= 100  # and some that other sections show
+    lightest = listed[0]
+    assert int(lightest["rank"]) <= 5, "some of all samples are judged only"
     assert "rank by cleanlab" in page
     with (tmp_path / "corrected.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
