@@ -176,3 +176,15 @@ def test_a_protocol_that_the_data_do_not_admit_takes_nothing_from_the_others(run
 )  # fmt: skip
 def test_a_source_with_options_is_called_by_the_ends_of_its_paths(data: str, name: str, tmp_path: Path) -> None:
     assert evaluations.evaluation_on(Layout(tmp_path), "digits", data).name == name
+
+
+@pytest.mark.parametrize("place", ["evaluation.project", "run.reporting.thumbnail"])
+def test_a_bug_of_the_report_is_not_swallowed(run, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TypeError of our own ends the report as what it is; no section is left out without a word."""
+
+    def wrong(*_: object, **__: object) -> None:
+        raise TypeError("a bug of ours")
+
+    monkeypatch.setattr(f"selftaught.{place}", wrong)
+    with pytest.raises(TypeError, match="a bug of ours"):
+        run.report()
