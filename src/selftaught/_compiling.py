@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from selftaught.errors import require
 
-__all__ = ["compiled", "numba"]
+__all__ = ["compiled", "fitted", "numba"]
 
 numba: Any = require("numba", "kernels")
 
@@ -21,3 +23,10 @@ def compiled(function: Callable[..., Any]) -> Any:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:
         return numba.njit(**options)(function)
+
+
+def fitted(function: Callable[[Any], Any], low: float, high: float, degree: int) -> tuple[np.float32, ...]:
+    """A polynomial through a function's values at Chebyshev's nodes, its lowest coefficient first."""
+    nodes = (np.cos(np.pi * (np.arange(64) + 0.5) / 64) + 1) / 2 * (high - low) + low
+    fit = np.polynomial.Chebyshev.fit(nodes, function(nodes), degree, domain=[low, high])
+    return tuple(fit.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32))

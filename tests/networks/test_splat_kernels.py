@@ -39,7 +39,7 @@ def both_ways(
     return [x.detach().double() for x in found] + [x.grad.double() for x in given]
 
 
-def close(parts: Gaussians, centre: float = 0.5) -> None:
+def assert_close_to_plain(parts: Gaussians, centre: float = 0.5) -> None:
     found = both_ways(parts, "numba", torch.float32, centre=centre)
     wanted = both_ways(parts, "torch", torch.float64, centre=centre)
     for a, b in zip(found[:3], wanted[:3], strict=True):
@@ -52,7 +52,9 @@ def close(parts: Gaussians, centre: float = 0.5) -> None:
 @pytest.mark.parametrize(("centre", "colours"), [(0.5, 2), (0.0, 3), (0.5, 6)])
 def test_pictures_and_gradients_are_those_of_the_plain_form_in_double_precision(centre: float, colours: int) -> None:
     g = scene(150)
-    close(g._replace(colours=torch.rand(150, colours, generator=torch.Generator().manual_seed(4))), centre)
+    assert_close_to_plain(
+        g._replace(colours=torch.rand(150, colours, generator=torch.Generator().manual_seed(4))), centre
+    )
 
 
 def test_the_kernels_are_the_choice_for_float32_on_a_cpu() -> None:
@@ -99,7 +101,7 @@ def test_hundreds_of_opaque_ones_leave_no_light_and_no_wrong_number() -> None:
     g = scene(400)
     near = g._replace(means=g.means * 0.02 + torch.tensor([0.0, 0, 2]), opacities=torch.full((400,), 1.0))
     assert both_ways(near, "numba", torch.float32)[2].max() == 1
-    close(near)  # what lies before the place where the light ends has its gradient
+    assert_close_to_plain(near)  # what lies before the place where the light ends has its gradient
 
 
 @pytest.mark.parametrize("part", [1, 2, 4])

@@ -143,8 +143,8 @@ class PackedParts(Subset):
         self, source: Source, packs: list[PackedClips | PackedParts], order: np.ndarray, value_range: ValueRange | None
     ) -> None:
         """Args: what was packed; the packs of its parts; which of their clips each sample is; its value range."""
-        self.max_side: int = packs[0].max_side
-        self.nbytes: int = sum(pack.nbytes for pack in packs)
+        self.max_side = packs[0].max_side
+        self.nbytes = sum(pack.nbytes for pack in packs)
         joined = Concat(packs, source.name)
         joined._range, joined._ranged = value_range, True
         packed = f"packed, {self.nbytes / 1e6:,.0f} MB, shorter side at most {self.max_side}"

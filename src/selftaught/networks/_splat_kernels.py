@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selftaught._compiling import compiled
+from selftaught._compiling import compiled, fitted
 from selftaught.networks._splat_tiles import HIGHEST, LOWEST
 
 __all__ = ["AT_ONCE", "FIELDS", "HIGH", "WIDE", "blended", "blended_back", "listed", "projected", "projected_back"]
@@ -37,9 +37,7 @@ _dark = np.float32(1e-30)
 _never = np.float32(1e9)
 _ln_lowest = np.float32(np.log(LOWEST))
 _faded, _to_2 = np.float32(-9.0), np.float32(1 / np.log(2))
-_nodes = (np.cos(np.pi * (np.arange(64) + 0.5) / 64) + 1) / 2
-_fit = np.polynomial.Chebyshev.fit(_nodes, 2**_nodes, 6, domain=[0, 1])
-_p0, _p1, _p2, _p3, _p4, _p5, _p6 = _fit.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32)
+_p0, _p1, _p2, _p3, _p4, _p5, _p6 = fitted(lambda f: 2**f, 0, 1, 6)
 """2^f of f in [0, 1) within 2e-8."""
 
 Array = NDArray[Any]

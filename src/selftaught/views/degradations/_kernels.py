@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selftaught._compiling import compiled
+from selftaught._compiling import compiled, fitted
 
 __all__ = ["noisy", "normals", "shrunk"]
 
@@ -20,17 +20,10 @@ _BLOCK = 2048
 """Numbers that are worked on at a time: they stay in the nearest cache."""
 
 
-def _fitted(function: Any, low: float, high: float, degree: int) -> tuple[np.float32, ...]:
-    """A polynomial through a function's values at Chebyshev's nodes, its lowest coefficient first."""
-    nodes = (np.cos(np.pi * (np.arange(64) + 0.5) / 64) + 1) / 2 * (high - low) + low
-    fit = np.polynomial.Chebyshev.fit(nodes, function(nodes), degree, domain=[low, high])
-    return tuple(fit.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32))
-
-
 _quarter = np.pi / 2
-_l0, _l1, _l2, _l3, _l4, _l5, _l6, _l7, _l8 = _fitted(lambda f: np.log1p(f) / f, 0.5**0.5 - 1, 2**0.5 - 1, 8)
-_s0, _s1, _s2, _s3, _s4, _s5 = _fitted(lambda x: np.sin(np.sqrt(x)) / np.sqrt(x), 0, _quarter**2, 5)
-_c0, _c1, _c2, _c3, _c4, _c5 = _fitted(lambda x: np.cos(np.sqrt(x)), 0, _quarter**2, 5)
+_l0, _l1, _l2, _l3, _l4, _l5, _l6, _l7, _l8 = fitted(lambda f: np.log1p(f) / f, 0.5**0.5 - 1, 2**0.5 - 1, 8)
+_s0, _s1, _s2, _s3, _s4, _s5 = fitted(lambda x: np.sin(np.sqrt(x)) / np.sqrt(x), 0, _quarter**2, 5)
+_c0, _c1, _c2, _c3, _c4, _c5 = fitted(lambda x: np.cos(np.sqrt(x)), 0, _quarter**2, 5)
 """ln(1 + f) / f; sin(x) / x and cos(x) of x^2 up to a quarter turn."""
 _one, _half, _none, _most = np.float32(1), np.float32(0.5), np.float32(0), np.float32(255)
 _ln2, _root2, _unit, _turn = (np.float32(n) for n in (np.log(2), 2**0.5, 2**-24, _quarter * 2**-22))
