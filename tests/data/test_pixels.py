@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from selftaught.data import as_uint8, open_source
-from selftaught.data.pixels import as_hwc, channel_axis, choose_channels, conform, on_white
+from selftaught.data.pixels import as_hwc, channel_axis, choose_channels, conform, on_white, to_unit
 from selftaught.errors import SampleError
 
 
@@ -126,3 +126,12 @@ def test_colour_becomes_grey_only_when_asked():
 )
 def test_the_channels_of_a_source(counts, chosen):
     assert choose_channels(counts) == chosen
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 1), (7, 5, 3), (2, 7, 5, 13), (0, 5, 3)])
+def test_eight_bits_are_brought_to_their_unit_as_by_division(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    for seen in (image, image[::-1], image.swapaxes(0, 1)):
+        found = to_unit(seen)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, (seen.astype(np.float64) / 255).astype(np.float32))

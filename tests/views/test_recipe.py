@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from selftaught import views
+from selftaught.data import to_unit
 from selftaught.errors import UserError
 from selftaught.views import Dihedral, HorizontalFlip, Pipeline, RandomCrop, RandomResizedCrop, Recipe, View
 from selftaught.views.clips.temporal import TemporalCrop
@@ -251,3 +252,35 @@ def test_recipes_that_make_no_sense_say_so(make, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("first", [(RandomCrop(24), Dihedral()), (), (views.Resize(40), RandomCrop(24))])
+@pytest.mark.parametrize("kind", ["image", "clip"])
+def test_pixels_made_ready_late_are_those_made_ready_before(first: tuple, kind: str) -> None:
+    taken = []
+
+    def ready(x: np.ndarray) -> np.ndarray:
+        taken.append(x.size)
+        return to_unit(x, [[100.0, 900.0]])
+
+    shape = (50, 60, 3) if kind == "image" else (4, 50, 60, 3)
+    value = RNG(0).integers(0, 1000, shape).astype(np.uint16)
+    noisy = (*first, views.GaussianNoise((5.0, 25.0)))
+    recipe = Recipe((View("clean", "x", first), View("noisy", "x", noisy), View("again", "clean", noisy[-1:])))
+    recipe = recipe.with_kinds({"x": kind})
+    params = recipe.sample(RNG(1), {"x": shape})
+    before = recipe.render({"x": to_unit(value, [[100.0, 900.0]])}, params)
+    late = recipe.render({"x": value}, params, {"x": ready})
+    assert before.keys() == late.keys()
+    for name, made in before.items():
+        assert made.dtype == late[name].dtype == np.float32
+        np.testing.assert_array_equal(made, late[name])
+    crop = 24 * 24 * 3 * (1 if kind == "image" else 4)
+    assert taken == ([crop, crop] if first and isinstance(first[0], RandomCrop) else [value.size])
+
+
+def test_pixels_made_ready_to_what_an_operation_refuses_are_refused() -> None:
+    recipe = Recipe((View("seen", "x", (RandomCrop(8), views.ColorJitter(0.4, 0.4, 0.4, 0.1))),))
+    image = photo(20, 20)
+    with pytest.raises(UserError, match="ColorJitter: works on uint8 images, got float32"):
+        recipe.render({"x": image}, recipe.sample(RNG(0), {"x": image.shape}), {"x": to_unit})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol
 
+import cv2
 import numpy as np
 
 from selftaught._words import plural
@@ -37,6 +38,7 @@ _SAMPLED_FILES, _SAMPLED_PIXELS = 32, 40_000
 _TOP = {"uint8": 255.0, "uint16": 65535.0}
 _ROUNDING = 1e-3
 _BAND = 1 << 20
+_UNIT_OF_BYTE = (np.arange(256) / 255.0).astype(np.float32)
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -100,6 +102,8 @@ def to_unit(image: np.ndarray, value_range: Sequence[Sequence[float]] | None = N
     if depth is not None and depth != str(image.dtype):
         of_depth(image, depth, "this image")
     low, span = _low_and_span(image.dtype, value_range, image.shape)
+    if image.dtype == np.uint8 and image.size:
+        return cv2.LUT(np.ascontiguousarray(image).reshape(len(image), -1), _UNIT_OF_BYTE).reshape(image.shape)
     found = np.empty(image.shape, np.float32)
     for rows in _bands(image):
         found[rows] = (image[rows].astype(np.float64) - low) / span

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,6 @@ from selftaught.data.kinds import kind_of
 from selftaught.data.kinds.camera import Camera
 from selftaught.errors import SampleError, UserError
 from selftaught.views import Pipeline, Recipe, render, stack_params
-
-if TYPE_CHECKING:
-    pass
 
 _TRIES = 64
 
@@ -190,12 +188,20 @@ def render_sample(
     given = {source.main: value_range}
     if pixels == "float32":  # an input and its target share one scale
         given = dict.fromkeys(values, source.unit_scale() if value_range is None else value_range)
-    values = {key: _pixels(source, key, value, pixels, given.get(key)) for key, value in values.items()}
+    ready = {}
+    for key, value in values.items():
+        change = _change(source, key, pixels, given.get(key))
+        if change is not None and _one_by_one(value, change.keywords["value_range"]):
+            ready[key] = change
+        elif change is not None:
+            values[key] = change(value)
+        elif source.fields[key].kind == "depth":
+            values[key] = value[..., 0]  # views know a map without channels
     try:
         params = recipe.sample(rng, {key: _shape(value) for key, value in values.items()}, frames)
     except UserError as error:
         raise SampleError(source.names[index], str(error)) from error
-    return recipe.render(values, params)
+    return recipe.render(values, params, ready)
 
 
 def _shape(value: Any) -> tuple[int, ...]:
@@ -203,19 +209,21 @@ def _shape(value: Any) -> tuple[int, ...]:
     return () if isinstance(value, Camera) else np.shape(value)
 
 
-def _pixels(source: Source, field: str, value: Any, pixels: str, value_range: Any) -> Any:
-    """A field's values as views take them: brightnesses as uint8 or unit floats, anything else as it is.
+def _change(source: Source, field: str, pixels: str, value_range: Any) -> partial[np.ndarray] | None:
+    """What brings a field's brightnesses to what views take, uint8 or unit floats; None for other values.
 
     They are scaled by ``value_range``; None takes the source's own.
     """
-    kind = source.fields[field].kind
-    if kind == "depth":
-        return value[..., 0]  # views know a map without channels
-    if not kind_of(kind).pixels:
-        return value
+    if not kind_of(source.fields[field].kind).pixels:
+        return None
     if pixels == "float32":
-        return to_unit(value, value_range)
-    return as_uint8(value, source.range_of(field) if value_range is None else value_range)
+        return partial(to_unit, value_range=value_range)
+    return partial(as_uint8, value_range=source.range_of(field) if value_range is None else value_range)
+
+
+def _one_by_one(value: np.ndarray, value_range: Any) -> bool:
+    """Whether each pixel alone decides what it becomes: an image of another type than its run's is judged whole."""
+    return value.dtype == np.uint8 or getattr(value_range, "depth", None) in (None, str(value.dtype))
 
 
 def stack_views(rows: list[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:

@@ -6,6 +6,7 @@ clip or volume and the same for all its frames, unless the pipeline says ``per_f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "render_into",
 ]
 
+Ready = Callable[[np.ndarray], np.ndarray]
 _AXES = {"mask": (2,), "depth": (2,), "clip": (4,), "volume": (4,), "image": (2, 3)}
 _SHAPES = {"image": "(height, width, channels)", "mask": "(height, width)", "depth": "(height, width)"}
 
@@ -34,6 +36,7 @@ def render(
     *,
     kind: str = "image",
     facts: dict[str, Any] | None = None,
+    ready: Ready | None = None,
 ) -> Any:
     """Make one view of one sample.
 
@@ -45,6 +48,8 @@ def render(
         kind: "image" (default), "mask", "depth", "clip", "volume"; or "text", of a string or several; or "points",
             of a cloud (P, 9+F).
         facts: a dict that takes up what operations report besides the pixels (a kernel, a mask).
+        ready: changes the pixels one by one, into the units that the view is made in. It is called after the operations
+            at the start that only move pixels, so that a crop is converted and not the whole image. None: nothing is.
 
     Returns:
         (h, w, C) or the kind's layout, a new contiguous array of the image's dtype; of a text or a cloud what its
@@ -56,7 +61,7 @@ def render(
     """
     if kind in ("text", "points"):
         return _without_pixels(image, pipeline, params, kind)
-    view = _run(image, pipeline, params, kind, facts)
+    view = _run(image, pipeline, params, kind, facts, ready)
     return view.copy() if np.shares_memory(view, image) else np.ascontiguousarray(view)
 
 
@@ -85,7 +90,14 @@ def render_into(
         out[...] = view.transpose(2, 0, 1) if channels_first else view
 
 
-def _run(image: np.ndarray, pipeline: Pipeline, params: Params, kind: str, facts: dict[str, Any] | None) -> np.ndarray:
+def _run(
+    image: np.ndarray,
+    pipeline: Pipeline,
+    params: Params,
+    kind: str,
+    facts: dict[str, Any] | None,
+    ready: Ready | None = None,
+) -> np.ndarray:
     if kind not in HEIGHT_AXIS:
         raise UserError(f"views: no pixels in a field of kind {kind!r}; there are {', '.join(HEIGHT_AXIS)}")
     if image.ndim not in _AXES[kind] or not image.size:
@@ -94,17 +106,20 @@ def _run(image: np.ndarray, pipeline: Pipeline, params: Params, kind: str, facts
         raise UserError(f"views: {article} is {layout}, got an array of shape {image.shape}")
     x = image[:, :, None] if kind == "image" and image.ndim == 2 else image
     check_params(pipeline, params, frames=len(x) if x.ndim == 4 else None)
-    numbers, rows, ndim, uint8 = params.tolist(), params.ndim == 2, x.ndim, x.dtype == np.uint8
+    numbers, rows, ndim = params.tolist(), params.ndim == 2, x.ndim
     steps = chain(pipeline, kind, False, _WRAPPERS)
-    if not uint8:
+    if ready is None:
         _check_dtype(steps, x.dtype, kind)
-    for function, op, start, stop in steps:
+    for at, (function, op, start, stop) in enumerate(steps):
+        if ready is not None and not op.takes_any(kind):
+            x, ready = ready(x), None
+            _check_dtype(steps[at:], x.dtype, kind)
         made = function(x, op, [row[start:stop] for row in numbers] if rows else numbers[start:stop])
         if type(made) is tuple:
             made, told = made
             add_facts(facts, told, op)
         x = made if made.ndim == ndim else made[..., None]  # OpenCV drops a last axis of 1
-    return x
+    return x if ready is None else ready(x)
 
 
 def _without_pixels(sample: Any, pipeline: Pipeline, params: Params, kind: str) -> Any:
@@ -116,6 +131,8 @@ def _without_pixels(sample: Any, pipeline: Pipeline, params: Params, kind: str) 
 
 
 def _check_dtype(steps: tuple[Step, ...], dtype: np.dtype, kind: str) -> None:
+    if dtype == np.uint8:
+        return
     for _, op, _, _ in steps:
         if not (op.takes_any(kind) or (op.floats and dtype in (np.float32, np.float64))):
             takes = "uint8 and float32" if op.floats else "uint8"

@@ -18,7 +18,7 @@ NumPy) and :meth:`Recipe.render_batch` (a batch, torch) make the same pixels of 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,15 @@ class Recipe:
         return roots
 
     @cached_property
+    def _moved_first(self) -> set[str]:
+        """The fields of which every view begins with an operation that only moves pixels."""
+        first: dict[str, list[bool]] = {}
+        for view in self.views:
+            if self._parent(view) is None:
+                first.setdefault(view.of, []).append(bool(view.pipeline.ops) and view.pipeline.ops[0].any_dtype)
+        return {field for field, moves in first.items() if all(moves)}
+
+    @cached_property
     def _spaces(self) -> dict[str, Space]:
         return spaces_of(self.views)
 
@@ -131,7 +140,7 @@ class Recipe:
         """The fields that it needs, in order of first use."""
         return tuple(dict.fromkeys(self._roots.values()))
 
-    @property
+    @cached_property
     def enough(self) -> dict[str, int | None]:
         """Per field: the shorter side at which a decoder may deliver it without a loss to any view, or None.
 
@@ -218,19 +227,32 @@ class Recipe:
             params[view.name], shapes[view.name] = view.pipeline.sample_shape(rng, shape, kind, given)
         return params
 
-    def render(self, sample: Mapping[str, Any], params: Mapping[str, Params]) -> dict[str, Any]:
+    def render(
+        self,
+        sample: Mapping[str, Any],
+        params: Mapping[str, Params],
+        ready: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+    ) -> dict[str, Any]:
         """Make every view of one sample on the CPU.
 
         Args:
             sample: field -> (H, W, C), (H, W), (T, H, W, C)... array.
             params: from :meth:`sample`.
+            ready: field -> function of an array that changes its pixels one by one, into the units that views are made
+                in; see :func:`selftaught.views.render`. A field that isn't named is in them (default: all are).
 
         Returns:
             View -> array in the same layout, and ``"<view>.<fact>"`` -> what its operations report.
         """
         from selftaught.views.cpu import render
 
-        return self._made(sample, params, lambda value: np.ndim(value), render)
+        late, values = {}, dict(sample)
+        for field, change in (ready or {}).items():
+            if field in self._moved_first:
+                late[field] = {"ready": change}
+            else:
+                values[field] = change(values[field])
+        return self._made(values, params, lambda value: np.ndim(value), render, late)
 
     def render_batch(self, batch: Mapping[str, Tensor], params: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tensor]:
         """Make every view of a batch on its device.
@@ -253,7 +275,15 @@ class Recipe:
             raise UserError("Recipe.stack_params: no parameters given")
         return {name: np.stack([one[name] for one in params]) for name in params[0]}
 
-    def _made(self, values: Mapping[str, Any], params: Mapping[str, Any], axes: Any, render: Any) -> dict[str, Any]:
+    def _made(
+        self,
+        values: Mapping[str, Any],
+        params: Mapping[str, Any],
+        axes: Any,
+        render: Any,
+        late: Mapping[str, dict[str, Any]] | None = None,
+    ) -> dict[str, Any]:
+        """All views; ``late``: field -> what `render` is told besides for the views of that field."""
         made: dict[str, Any] = {}
         batch: dict[str, Any] = {}
         for view in self.views:
@@ -265,7 +295,8 @@ class Recipe:
                     raise UserError(f"Recipe: no parameters for view {view.name!r}; sample them from this recipe")
                 kind = self._kind(self._roots[view.name], axes(value))
                 facts: dict[str, Any] = {}
-                value = render(value, view.pipeline, params[view.name], kind=kind, facts=facts)
+                more = (late or {}).get(view.of, {}) if view.of not in made else {}
+                value = render(value, view.pipeline, params[view.name], kind=kind, facts=facts, **more)
             else:
                 facts = {}
             made[view.name] = value
