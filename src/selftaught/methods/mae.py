@@ -9,6 +9,7 @@ best fine-tuned.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -145,15 +146,24 @@ class MAE(EncoderMethod):
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The error of the hidden patches."""
         x = batch["views"][0]
-        prediction, hidden = self.restore(x, self.visible(len(x), x.device))
-        return {"loss": objectives.mae(prediction, self.cut(x), hidden, norm_pix=self.config.norm_pix)}
+        keep = self.visible(len(x), x.device)
+        whole, seen = self.encoder_network.tokens(x, keep)
+        mask = self.hidden(keep)
+        hidden = mask.nonzero()[:, 1].view(len(x), mask.shape[1] - keep.shape[1])
+        prediction, patches = self.decoder(seen, keep, whole, hidden), self.cut(x)
+        patches = patches.gather(1, hidden[:, :, None].expand(-1, -1, patches.shape[2]))
+        asked = torch.ones_like(hidden, dtype=torch.bool)
+        return {"loss": objectives.mae(prediction, patches, asked, norm_pix=self.config.norm_pix)}
+
+    def hidden(self, keep: Tensor) -> Tensor:
+        """(N, L) bool, True where a patch is not among those in ``keep``."""
+        count = math.prod(self.encoder_network.grid)
+        return torch.ones(len(keep), count, dtype=torch.bool, device=keep.device).scatter_(1, keep, False)
 
     def restore(self, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Prediction (N, L, P) of all patches from those in ``keep``, and the mask (N, L) of the hidden ones."""
         whole, seen = self.encoder_network.tokens(x, keep)
-        prediction = self.decoder(seen, keep, whole)
-        hidden = torch.ones(prediction.shape[:2], dtype=torch.bool, device=x.device).scatter_(1, keep, False)
-        return prediction, hidden
+        return self.decoder(seen, keep, whole), self.hidden(keep)
 
     def cut(self, x: Tensor) -> Tensor:
         """Patches (N, L, P) of images, pixel after pixel with its channels."""

@@ -250,16 +250,19 @@ class MaskedDecoder(nn.Module):
         place = nn.init.trunc_normal_(torch.empty(1, dim), std=0.02) if class_position else None
         self.class_pos = None if place is None else nn.Parameter(place)
 
-    def forward(self, visible: Tensor, keep: Tensor, class_token: Tensor | None = None) -> Tensor:
-        """All tokens, visible and hidden.
+    def forward(
+        self, visible: Tensor, keep: Tensor, class_token: Tensor | None = None, answer: Tensor | None = None
+    ) -> Tensor:
+        """All tokens, visible and hidden, or those that are asked for.
 
         Args:
             visible: (N, L', dim_in) tokens of the encoder.
             keep: (N, L') int64, where they are.
             class_token: (N, dim_in), takes part in the attention and is left out of the answer; None: nothing does.
+            answer: (N, M) int64, the tokens to answer for, so that the last layers are spared the others; None: all.
 
         Returns:
-            (N, L, dim_out) in raster order.
+            (N, L, dim_out) in raster order, or (N, M, dim_out) in the order of ``answer``.
 
         Raises:
             UserError: ``keep`` doesn't fit ``visible``.
@@ -274,4 +277,7 @@ class MaskedDecoder(nn.Module):
             h = torch.cat([(whole if self.class_pos is None else whole + self.class_pos)[:, None], h], dim=1)
         for block in self.blocks:
             h = block(h)
-        return self.head(self.norm(h if class_token is None else h[:, 1:]))
+        h = h if class_token is None else h[:, 1:]
+        if answer is not None:
+            h = h.gather(1, answer[:, :, None].expand(-1, -1, h.shape[2]))
+        return self.head(self.norm(h))
