@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from selftaught.errors import UserError
 from selftaught.networks.tiling import tiled
 
 __all__ = [
     "HeadChoice",
+    "ResidualHeads",
     "add_heads",
     "combined_count",
     "combined_heads",
@@ -82,6 +84,47 @@ def head_weights(heads: int, choice: Tensor, *, combine: bool = True) -> Tensor:
 def mixed_heads(image: Tensor, residuals: Tensor, weights: Tensor) -> Tensor:
     """One image (N, C, H, W): the mean of residual heads (N, K, C, H, W) by weights (K,), on the image itself."""
     return image + (residuals * weights.to(residuals.dtype).reshape(-1, 1, 1, 1)).sum(1)
+
+
+class ResidualHeads(nn.Module):
+    """A network whose one pass gives the residual images of K heads, for images of any size.
+
+    What is built on it defines :meth:`residuals` and says what follows.
+
+    Attributes:
+        heads: K.
+        combine: whether the output has all pairwise means of the heads (:func:`combined_heads`).
+        multiple: what the sides that :meth:`residuals` takes are multiples of.
+        padding: how images are brought to such sides, at the bottom and on the right; what is added is cut off again.
+    """
+
+    heads: int
+    combine: bool
+    multiple: int
+    padding: Literal["constant", "replicate"] = "constant"
+
+    def residuals(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), sides that fit, to (N, heads, C, H, W)."""
+        raise NotImplementedError
+
+    def stages(self, blurred: Tensor) -> list[Tensor]:
+        """All outputs that a loss looks at, each (N, heads, C, H, W): here one."""
+        return [self(blurred)]
+
+    def forward(self, blurred: Tensor) -> Tensor:
+        """(N, C, H, W) of any size to the images of all heads, (N, heads, C, H, W)."""
+        return add_heads(blurred, self._cropped(blurred), combine=self.combine)
+
+    def mixed(self, blurred: Tensor, choice: Tensor) -> Tensor:
+        """The image (N, C, H, W) of one head by its number, or below 0 the mean of all."""
+        weights = head_weights(self.heads, choice, combine=self.combine)
+        return mixed_heads(blurred, self._cropped(blurred), weights)
+
+    def _cropped(self, blurred: Tensor) -> Tensor:
+        """The residuals of an image of any size."""
+        height, width = blurred.shape[-2:]
+        more = (0, (-width) % self.multiple, 0, (-height) % self.multiple)
+        return self.residuals(F.pad(blurred, more, mode=self.padding))[..., :height, :width]
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught.errors import UserError
-from selftaught.networks.multi_output import add_heads, head_weights, mixed_heads
+from selftaught.networks.multi_output import ResidualHeads
 
 __all__ = ["LocalAverage", "NAFBlock", "NAFNet", "PixelNorm", "SimpleGate"]
 
@@ -108,7 +108,7 @@ class NAFBlock(nn.Module):
         return y + self.gamma * self.feed(self.norm2(y))
 
 
-class NAFNet(nn.Module):
+class NAFNet(ResidualHeads):
     """The U-net of :class:`NAFBlock`, whose last convolution gives K residual images.
 
     17,111,907 weights with width 32 and one head, 17,114,508 with four; 67,888,835 and 67,894,028 with width 64.
@@ -181,25 +181,6 @@ class NAFNet(nn.Module):
         for up, blocks, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
             x = blocks(up(x) + skip)
         return self.ending(x).unflatten(1, (self.heads, self.channels))
-
-    def stages(self, blurred: Tensor) -> list[Tensor]:
-        """All outputs that a loss looks at, each (N, heads, C, H, W): here one."""
-        return [self(blurred)]
-
-    def forward(self, blurred: Tensor) -> Tensor:
-        """(N, C, H, W) of any size to the images of all heads, (N, heads, C, H, W)."""
-        return add_heads(blurred, self._cropped(blurred), combine=self.combine)
-
-    def mixed(self, blurred: Tensor, choice: Tensor) -> Tensor:
-        """The image (N, C, H, W) of one head by its number, or below 0 the mean of all."""
-        weights = head_weights(self.heads, choice, combine=self.combine)
-        return mixed_heads(blurred, self._cropped(blurred), weights)
-
-    def _cropped(self, blurred: Tensor) -> Tensor:
-        """The residuals of an image of any size."""
-        height, width = blurred.shape[-2:]
-        padded = F.pad(blurred, (0, (-width) % self.multiple, 0, (-height) % self.multiple))
-        return self.residuals(padded)[..., :height, :width]
 
 
 def _set_window(blocks: Any, window: int) -> None:

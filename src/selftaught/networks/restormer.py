@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftaught.errors import UserError
-from selftaught.networks.multi_output import add_heads, head_weights, mixed_heads
+from selftaught.networks.multi_output import ResidualHeads
 from selftaught.networks.nafnet import PixelNorm
 
 __all__ = ["ChannelAttention", "GatedFeedForward", "Restormer", "RestormerBlock"]
@@ -90,7 +90,7 @@ def _up(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(channels, 2 * channels, 3, padding=1, bias=False), nn.PixelShuffle(2))
 
 
-class Restormer(nn.Module):
+class Restormer(ResidualHeads):
     """U-net of four levels of :class:`RestormerBlock`; the last convolution gives K residual images.
 
     Args:
@@ -104,7 +104,7 @@ class Restormer(nn.Module):
         combine: whether the output has all pairwise means of the heads.
     """
 
-    multiple = 8
+    multiple, padding = 8, "replicate"
 
     def __init__(
         self,
@@ -149,22 +149,3 @@ class Restormer(nn.Module):
         for k in (2, 1, 0):
             x = self.decoders[k](self.reduce[k](torch.cat([self.ups[k](x), skips[k]], 1)))
         return self.ending(self.refinement(x)).unflatten(1, (self.heads, self.channels))
-
-    def stages(self, blurred: Tensor) -> list[Tensor]:
-        """All outputs that a loss looks at, each (N, heads, C, H, W): here one."""
-        return [self(blurred)]
-
-    def forward(self, blurred: Tensor) -> Tensor:
-        """(N, C, H, W) of any size to the images of all heads, (N, heads, C, H, W)."""
-        return add_heads(blurred, self._cropped(blurred), combine=self.combine)
-
-    def mixed(self, blurred: Tensor, choice: Tensor) -> Tensor:
-        """The image (N, C, H, W) of one head by its number, or below 0 the mean of all."""
-        weights = head_weights(self.heads, choice, combine=self.combine)
-        return mixed_heads(blurred, self._cropped(blurred), weights)
-
-    def _cropped(self, blurred: Tensor) -> Tensor:
-        """The residuals of an image of any size."""
-        height, width = blurred.shape[-2:]
-        x = F.pad(blurred, (0, (-width) % 8, 0, (-height) % 8), mode="replicate")
-        return self.residuals(x)[..., :height, :width]
