@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from selftaught import networks
 from selftaught.engine.checkpointing import recompute_activations
 from selftaught.errors import UserError
-from selftaught.networks import hunet, sparse
+from selftaught.networks import sparse, sparse_blocks
 from selftaught.networks.curves import CURVES, curve_code, hilbert_code, z_order_code
-from selftaught.networks.hunet import HUNet, RMSNorm, window_attention
+from selftaught.networks.hunet import HUNet
 from selftaught.networks.point_features import hierarchical_features, nested_masks
 from selftaught.networks.sparse import (
     InverseConv,
@@ -22,6 +22,7 @@ from selftaught.networks.sparse import (
     restricted,
     voxelise,
 )
+from selftaught.networks.sparse_blocks import RMSNorm, window_attention
 
 G = torch.Generator().manual_seed(0)
 SIDE = 8
@@ -156,7 +157,7 @@ def test_dropped_weights_are_the_bands_others_are_scaled_and_gradients_know_whic
     torch.testing.assert_close(weights[kept], wanted[kept])
     assert not kept[:, ~near].any()
     assert kept[:, near].double().mean().item() == pytest.approx(1 - p, abs=0.02)
-    monkeypatch.setattr(hunet, "_ENTRIES", 2 * 7 * 3)  # three rows at a time
+    monkeypatch.setattr(sparse_blocks, "_ENTRIES", 2 * 7 * 3)  # three rows at a time
     parts = [t[:, :9].clone().requires_grad_() for t in (q, k, k + 1)]
 
     def seeded(*parts: torch.Tensor) -> torch.Tensor:
@@ -167,10 +168,10 @@ def test_dropped_weights_are_the_bands_others_are_scaled_and_gradients_know_whic
 
 
 def test_what_is_computed_again_has_the_gradients_of_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hunet, "_ROWS", 3)
+    monkeypatch.setattr(sparse_blocks, "_ROWS", 3)
     monkeypatch.setattr(sparse, "_SPAN", 5)  # offsets with more pairs than that are several spans
     x = torch.randn(7, 2, generator=G, dtype=torch.float64, requires_grad=True)
-    mlp, norm = hunet.GEGLU(2).double(), RMSNorm(2).double()
+    mlp, norm = sparse_blocks.GEGLU(2).double(), RMSNorm(2).double()
     a, b = mlp.up(x).chunk(2, -1)
     torch.testing.assert_close(mlp(x), mlp.down(F.gelu(a) * b))
     gain = torch.tensor([0.3, -2.0], dtype=torch.float64, requires_grad=True)

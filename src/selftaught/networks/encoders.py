@@ -6,23 +6,25 @@ with timm alone, so that exported weights never depend on this package.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import json
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
-from selftaught.networks.alexnet import ABOUT as ABOUT_ALEXNET
-from selftaught.networks.alexnet import SMALL_ALEXNET, small_alexnet
-from selftaught.networks.hub import hub
+from selftaught.networks._models import (
+    PLAIN,
+    check_json,
+    from_timm,
+    own_encoders,
+    own_network,
+    own_patch,
+    provenance,
+    timm_options,
+)
 from selftaught.networks.own import PREFIX, own_model
 from selftaught.networks.series import SERIES_ENCODERS, SeriesEncoder, build_series
-from selftaught.networks.small_cnn import ABOUT as ABOUT_CNN
-from selftaught.networks.small_cnn import SMALL_CNN, small_cnn
-from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, keywords, own_resnet, small_stem
+from selftaught.networks.stems import OWN, SMALL_IMAGE, has_small_stem, small_stem
 from selftaught.networks.tokens import LEAST_SIDE, check_keep, largest_patch
 from selftaught.networks.video import ClipEncoder, FramewiseEncoder
 from selftaught.networks.video_choice import VIDEO_NETWORKS, build_video
@@ -32,8 +34,6 @@ from selftaught.networks.vits import SMALL_VITS, named_vit
 __all__ = ["Encoder", "build", "encoder", "own_encoders"]
 
 Stem = Literal["auto", "small", "standard"]
-_PLAIN = {SMALL_ALEXNET: (small_alexnet, ABOUT_ALEXNET), SMALL_CNN: (small_cnn, ABOUT_CNN)}
-"""Networks of torch's own layers, for small images."""
 
 
 class Encoder(nn.Module):
@@ -176,7 +176,7 @@ class Encoder(nn.Module):
         ``vit_tiny_patch16_224`` at 64 pixels has patches of 8: 16 would leave 4 x 4 tokens.
         """
         name, side, options = str(self.spec["name"]), self.spec["image_size"], self.spec["kwargs"]
-        own, named = options.get("patch_size"), _own_patch(name)
+        own, named = options.get("patch_size"), own_patch(name)
         if "patch" not in name or "embed_dim" in options or own is None or side is None or own == named:
             return ""  # named by their width, the small ones take the patch that fits
         if own != largest_patch(name, side, named):
@@ -279,7 +279,7 @@ def encoder(
         raise UserError(f"image_size={image_size}: give the side of the images in pixels, or leave it out")
     if stem not in ("auto", "small", "standard"):
         raise UserError(f"stem={stem}: choose auto, small or standard")
-    _check_json(timm_kwargs)
+    check_json(timm_kwargs)
     if name.startswith(PREFIX):
         return Encoder(*own_model(name, channels, image_size))
     small = stem == "small" or (stem == "auto" and not pretrained and (image_size or SMALL_IMAGE + 1) <= SMALL_IMAGE)
@@ -287,17 +287,17 @@ def encoder(
         raise UserError(f"encoder={name}: has no pretrained weights; use pretrained=False or a timm name")
     name, own = named_vit(name)
     timm_kwargs = own | timm_kwargs
-    if name in _PLAIN:
+    if name in PLAIN:
         if timm_kwargs:
             raise UserError(f"encoder={name}: has no option {next(iter(timm_kwargs))!r}; leave it out")
         options, small = timm_kwargs, True
-        model, lines = _PLAIN[name][0](channels, image_size)
+        model, lines = PLAIN[name][0](channels, image_size)
     elif name in OWN:
         options = timm_kwargs
-        model, lines = _own(name, channels, small, zero_init_last, options)
+        model, lines = own_network(name, channels, small, zero_init_last, options)
     else:
-        options = _timm_options(name, image_size, pretrained, timm_kwargs)
-        model, lines = _from_timm(name, channels, pretrained, zero_init_last, options)
+        options = timm_options(name, image_size, pretrained, timm_kwargs)
+        model, lines = from_timm(name, channels, pretrained, zero_init_last, options)
         small = small and (stem == "small" or has_small_stem(model))
         if small:
             lines += small_stem(model, keep_weights=pretrained)
@@ -310,7 +310,7 @@ def encoder(
         "zero_init_last": zero_init_last,
         "kwargs": options,
     }
-    return Encoder(model, spec | _provenance(model, lines))
+    return Encoder(model, spec | provenance(model, lines))
 
 
 def _check_room(name: str, model: nn.Module, image_size: int | None, small: bool) -> None:
@@ -363,108 +363,3 @@ def build(spec: dict[str, Any]) -> Encoder | SeriesEncoder | ClipEncoder | Frame
         zero_init_last=spec.get("zero_init_last", True),
         **spec.get("kwargs", {}),
     )
-
-
-def own_encoders() -> dict[str, str]:
-    """This toolkit's own small encoders: name to a line about each. They need nothing but timm to load."""
-    return {name: recipe.about for name, recipe in OWN.items()} | {name: about for name, (_, about) in _PLAIN.items()}
-
-
-# ---- building -----------------------------------------------------------------------------------------------------
-def _own(
-    name: str, channels: int, small: bool, zero_init_last: bool, options: dict[str, Any]
-) -> tuple[nn.Module, list[str]]:
-    try:
-        return own_resnet(name, channels, small, zero_init_last, options)
-    except TypeError as error:
-        raise _refused(name, error) from error
-
-
-def _from_timm(
-    name: str, channels: int, pretrained: bool, zero_init_last: bool, options: dict[str, Any]
-) -> tuple[nn.Module, list[str]]:
-    import timm
-
-    arguments = {"in_chans": channels, "num_classes": 0, **options}
-    knows_zero_init = timm.model_entrypoint(name).__module__ == "timm.models.resnet"
-    start: dict[str, Any] = {"zero_init_last": zero_init_last} if knows_zero_init or not zero_init_last else {}
-    try:
-        with hub() if pretrained else contextlib.nullcontext():
-            model = timm.create_model(name, pretrained=pretrained, **arguments, **start)
-    except TypeError as error:
-        raise _refused(name, error) from error
-    except (AssertionError, ValueError) as error:
-        with_options = keywords(options) or "these options"
-        raise UserError(f"encoder={name}: can't be built with {with_options}: {error}") from error
-    except Exception as error:
-        if not pretrained:
-            raise
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(
-            f"encoder={name}: its pretrained weights can't be had ({reason}); go online once, or use pretrained=False"
-        ) from error
-    return model, [f"model = timm.create_model({name!r}, {keywords(arguments)})"]
-
-
-def _timm_options(name: str, image_size: int | None, pretrained: bool, given: dict[str, Any]) -> dict[str, Any]:
-    """What goes to ``timm.create_model``: the user's options, and those that follow from the image size."""
-    import timm
-
-    if not timm.is_model(name):
-        raise UserError(_unknown(name))
-    try:
-        options, config = dict(given), timm.get_pretrained_cfg(name)
-    except RuntimeError as error:
-        bare = name.partition(".")[0]
-        tags = ", ".join(timm.list_pretrained(f"{bare}.*")[:5]) or bare
-        raise UserError(f"encoder={name}: timm has no weights of that tag; there are {tags}") from error
-    if image_size is None or config is None or not config.fixed_input_size or "img_size" in options:
-        return options
-    options["img_size"] = image_size
-    plain_vit = timm.model_entrypoint(name).__module__ in _PLAIN_VITS
-    if plain_vit and not pretrained and "patch_size" not in options:
-        options["patch_size"] = largest_patch(name, image_size, _own_patch(name))
-    return options
-
-
-_PLAIN_VITS = ("timm.models.vision_transformer", "timm.models.deit")
-
-
-def _own_patch(name: str) -> int:
-    digits = name.partition("patch")[2].partition("_")[0]
-    return int(digits) if digits.isdigit() else 16
-
-
-# ---- describing ---------------------------------------------------------------------------------------------------
-def _provenance(model: nn.Module, lines: list[str]) -> dict[str, Any]:
-    import timm
-
-    uses_torch = any("torch." in line for line in lines)
-    imports = ["import torch"] if uses_torch else []
-    imports += ["import timm"] if any("timm.create_model" in line for line in lines) else []
-    width: Any = getattr(model, "head_hidden_size", None) or model.num_features
-    return {"timm": timm.__version__, "dim": int(width), "timm_code": "\n".join(imports + lines)}
-
-
-def _check_json(options: dict[str, Any]) -> None:
-    for key, value in options.items():
-        try:
-            json.dumps(value)
-        except TypeError as error:
-            raise UserError(
-                f"encoder option {key}={value!r}: only numbers, strings and lists can be written to the run; name it"
-            ) from error
-
-
-def _refused(name: str, error: TypeError) -> UserError:
-    reason = str(error).split(".__init__() ")[-1]
-    return UserError(f"encoder={name}: {reason}; drop that option or choose another model")
-
-
-def _unknown(name: str) -> str:
-    import timm
-
-    known = [*own_encoders(), *SMALL_VITS, *timm.list_models()]
-    near = difflib.get_close_matches(name, known, n=5, cutoff=0.6) or timm.list_models(f"*{name}*")[:5]
-    hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names them all"
-    return f"encoder={name}: no such encoder; {hint}"
