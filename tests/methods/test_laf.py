@@ -52,6 +52,9 @@ def test_it_forgets_the_class_keeps_the_others_and_is_judged_beside_the_original
     assert this["test_remain"].mean > before["test_remain"].mean - 0.06
     assert this["balance"].mean > 0.85 > 0.5 > before["balance"].mean
     assert 0 <= this["attack"].mean <= 1
+    page = edited.report().read_text()
+    assert "Forgotten, and what was to stay is still known." in page
+    assert ">original model<" in page
 
 
 @pytest.mark.slow

@@ -264,3 +264,49 @@ def test_equal_seeds_are_no_certainty() -> None:
     assert found.tone == "unknown"
     assert "repeat with more seeds" in found.judgement
     assert "0.810–0.810" not in report.render([labels(0.81, 0.46, 0.39, half=0.0)])
+
+
+def unlearnt(this: dict[str, float], before: dict[str, float] | None, **more: dict[str, float]) -> report.Verdict:
+    """Of a run judged by "unlearning", every accuracy known to 0.03."""
+    models = {"this": this, "original": before} | more
+    numbers = {
+        role: {"numbers": {name: {"mean": v, "low": v - 0.03, "high": v + 0.03} for name, v in found.items()}}
+        for role, found in models.items()
+        if found is not None
+    }
+    return verdict(labels(0.81, 0.46, 0.39) | {"protocols": [{"name": "unlearning"} | numbers]})
+
+
+def test_a_model_that_was_to_forget_is_judged_by_what_it_forgot() -> None:
+    before = {"remain": 0.92, "forget": 0.9, "test": 0.88, "test_forget": 0.87}
+    found = unlearnt(before | {"remain": 0.91, "forget": 0.1}, before, retrained=before | {"forget": 0.0})
+    told = "0.10 (0.90 before, 0.00 retrained) on the samples to forget, 0.91 (0.92 before, 0.92 retrained) on those"
+    assert found.sentence == f"Accuracy {told} to keep."
+    assert (found.judgement, found.tone) == ("Forgotten, and what was to stay is still known.", "gain")
+    assert unlearnt(before | {"remain": 0.6, "forget": 0.1}, before).tone == "mixed"
+    known = unlearnt(before | {"forget": 0.85}, before)
+    assert known.judgement.startswith("Not forgotten: the class is recognised as before.")
+    assert known.tone == "none"
+    assert unlearnt(before, None).tone == "unknown"
+
+
+def test_samples_of_a_class_that_stays_are_forgotten_where_they_are_like_unseen_ones() -> None:
+    before = {"remain": 0.98, "forget": 0.98, "test": 0.88}
+    assert unlearnt(before | {"forget": 0.9}, before).tone == "gain"
+    assert unlearnt(before | {"forget": 0.95}, before).judgement.startswith(
+        "Not forgotten: they are recognised better than unseen samples."
+    )
+
+
+def test_what_an_adapted_model_began_from_is_a_baseline_of_the_page() -> None:
+    run = labels(0.81, 0.46, 0.39)
+    curve = {"name": "original model", "role": "original", "mean": [0.8], "low": [0.79], "high": [0.83]}
+    run["label_efficiency"]["curves"].insert(0, curve)
+    found = verdict(run)
+    assert found.sentence.startswith("At 10 labels per class: accuracy 0.81, against 0.80 for the original model, 0.46")
+    assert found.judgement.endswith("no better than the original model (the intervals overlap).")
+    numbers = {"accuracy": {"mean": 0.7, "low": 0.69, "high": 0.71}}
+    better = {"accuracy": {"mean": 0.75, "low": 0.74, "high": 0.76}}
+    rows = [{"name": "knn", "this": {"numbers": numbers}, "original": {"numbers": better}}]
+    lost = verdict(labels(0.81, 0.46, 0.39) | {"protocols": rows})
+    assert "beaten: knn, accuracy: the original model 0.750 against 0.700" in lost.judgement

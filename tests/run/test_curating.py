@@ -117,6 +117,7 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         (["--eps", "0.1"], "is for --selection semdedup"),
         (["--keep", "0.5", "--levels", "a"], "--levels a; it may be"),
         (["--keep", "0.5", "--encoder", "nowhere"], "nowhere: no such run folder"),
+        (["--keep", "0.5", "--encoder", "resnet18"], "did you mean --encoder timm:resnet18?"),
         (["--keep", "0.5", "--encoder", "timm:nothing"], "no such encoder"),
     ):
         assert cli.main(["curate", str(folder), "--out", str(tmp_path / "other"), "--quiet", *wrong]) == 2

@@ -124,3 +124,10 @@ def test_a_run_of_other_channels_and_size_gives_its_encoder(tmp_path: Path) -> N
     torch.testing.assert_close(own["layer4.0.conv1.weight"], given["layer4.0.conv1.weight"])
     with pytest.raises(UserError, match="use the same encoder"):
         start_from(method(encoder="resnet18"), str(tmp_path / "run"))
+
+
+def test_a_model_of_timms_is_suggested_where_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='no such run folder; did you mean init="timm:resnet18"'):
+        selftaught.train("glare", "digits", init="resnet18", out=str(tmp_path / "run"), steps=1)
+    with pytest.raises(UserError, match=r"give it with init=RUN \(an encoder may also be timm:NAME"):
+        selftaught.train("glare", "digits", out=str(tmp_path / "run"), steps=1)

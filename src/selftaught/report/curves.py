@@ -10,9 +10,12 @@ from selftaught.report.lines import Chart, Line, thin
 from selftaught.report.svg import kind
 from selftaught.report.text import known
 
-_ORDER = {"raw": 0, "random": 1, "other": 2, "this": 3}
-#: Names of the three things every number is shown for.
-ROLE_NAMES = {"this": "this encoder", "random": "untrained encoder", "raw": "raw input"}
+_ORDER = {"raw": 0, "random": 1, "other": 2, "original": 3, "this": 4}
+#: Names of what numbers are shown for.
+ROLE_NAMES = {
+    "this": "this encoder", "original": "original model", "retrained": "retrained model",
+    "random": "untrained encoder", "raw": "raw input",
+}  # fmt: skip
 
 
 SCORES = {"knn": "k-NN", "probe": "linear probe"}
@@ -151,7 +154,7 @@ def label_chart(section: Mapping[str, Any], lines: Sequence[Line] | None = None)
 def spectrum_chart(section: Mapping[str, Any]) -> Chart | None:
     """Singular values over the largest one, log y, against their rank."""
     lines = []
-    for role in ("raw", "random", "this"):
+    for role in ("raw", "random", "original", "this"):
         values = known(section.get(role))
         largest = max(values, default=0.0)
         if largest > 0:

@@ -80,7 +80,9 @@ class Metrics(TypedDict, total=False):
 
 
 class Curve(TypedDict, total=False):
-    """One label-efficiency curve. ``role`` is "this", "random" (untrained) or "raw"; without it the name decides."""
+    """One label-efficiency curve. ``role`` is "this", "original", "random" (untrained) or "raw"; without it the name
+    decides.
+    """
 
     name: str
     role: str
@@ -119,7 +121,9 @@ class ResultDict(TypedDict, total=False):
 
 
 class Protocol(TypedDict, total=False):
-    """One protocol for up to three inputs. Either ``this``/``random``/``raw``, or ``numbers`` alone for this encoder.
+    """One protocol for several models. Either ``this``, ``original``, ``retrained``, ``random`` and ``raw``, or
+    ``numbers`` alone for this encoder; ``original`` is the model that it began from, ``retrained`` one that learnt
+    anew.
 
     ``better`` says per metric whether "high" or "low" is better, or "none"; the default goes by the metric's name.
     A metric ``NAME_input`` of this encoder (restoration's) is shown as the raw input's NAME.
@@ -128,6 +132,8 @@ class Protocol(TypedDict, total=False):
     name: str
     note: str | None
     this: ResultDict | None
+    original: ResultDict | None
+    retrained: ResultDict | None
     random: ResultDict | None
     raw: ResultDict | None
     numbers: dict[str, Number]
@@ -219,6 +225,7 @@ class Spectrum(TypedDict, total=False):
     """Singular values of the centred embeddings, largest first."""
 
     this: list[Real]
+    original: list[Real] | None
     random: list[Real] | None
     raw: list[Real] | None
 

@@ -12,7 +12,7 @@ from selftaught.report import curves, plates, restored
 from selftaught.report.clouds import CLASS_COLOURS, packed_cloud
 from selftaught.report.images import data_uri, dimensions
 from selftaught.report.lines import both_widths, legend
-from selftaught.report.tables import best_of, protocol_rows
+from selftaught.report.tables import ROLES, best_of, protocol_rows, roles_of
 from selftaught.report.text import (
     NOTHING,
     decimals,
@@ -90,6 +90,13 @@ def label_efficiency(run: Mapping[str, Any]) -> Section:
     }
 
 
+_SIGNS = {"this": "●", "original": "◆", "retrained": "✚", "random": "■", "raw": "▲"}
+_CALLED = {
+    "this": "this encoder", "original": "the original model", "retrained": "the retrained one",
+    "random": "the untrained one", "raw": "raw input",
+}  # fmt: skip
+
+
 def protocols(run: Mapping[str, Any]) -> Section:
     """The protocol table, grouped by protocol."""
     rows = protocol_rows(run.get("protocols") or [])
@@ -97,11 +104,23 @@ def protocols(run: Mapping[str, Any]) -> Section:
         return None
     notes = {p.get("name") or "protocol": _note(p) for p in run.get("protocols") or []}
     groups: dict[str, list[dict[str, Any]]] = {}
+    roles = roles_of(rows)
     for row in rows:
-        strip = plates.strip([(role, row.cells[role]) for role in ("raw", "random", "this")])
+        strip = plates.strip([(role, row.cells[role]) for role in roles])
         groups.setdefault(row.protocol, []).append({"row": row, "strip": strip})
-    alone = not any(row.cells["random"] or row.cells["raw"] for row in rows)
-    return {"groups": [{"name": n, "note": notes.get(n, ""), "rows": r} for n, r in groups.items()], "alone": alone}
+    alone = not any(cell for row in rows for role, cell in row.cells.items() if role != "this")
+    heads = [(role, curves.ROLE_NAMES[role]) for role in roles]
+    shown = [{"name": n, "note": notes.get(n, ""), "rows": r} for n, r in groups.items()]
+    told = [f"{_SIGNS[role]} {'is ' if role == 'this' else ''}{_CALLED[role]}" for role in reversed(roles)]
+    lead = (
+        "Each protocol on three inputs. Only the distance from the untrained encoder and from raw input says what was "
+    )
+    lead += "learnt."
+    if "original" in roles:
+        lead = "Only the distance from the untrained encoder and from raw input says what was learnt."
+    if "original" in roles:
+        lead = "The distance from the original model, which this one began from, says what was changed."
+    return {"groups": shown, "alone": alone, "roles": heads, "lead": lead, "signs": ", ".join(told)}
 
 
 def _note(protocol: Mapping[str, Any]) -> str:
@@ -250,7 +269,7 @@ def spectrum(run: Mapping[str, Any]) -> Section:
     if chart is None:
         return None
     ranks = []
-    for role in ("this", "random", "raw"):
+    for role in reversed(ROLES):
         rank = curves.effective_rank(section.get(role))
         if rank is not None:
             of = len(known(section.get(role)))

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 SHAPES = ("circle", "square", "triangle", "diamond", "cross")
 COLOURS = 7
 
-_ROLE_SHAPE = {"this": "circle", "random": "square", "raw": "triangle"}
+_ROLE_SHAPE = {"this": "circle", "original": "diamond", "retrained": "cross", "random": "square", "raw": "triangle"}
 
 
 def tag(name: str, *children: Any, **attributes: Any) -> Markup:

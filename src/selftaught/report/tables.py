@@ -1,4 +1,4 @@
-"""Numbers by protocol: this encoder always beside an untrained one and raw input."""
+"""Numbers by protocol: this encoder beside an untrained one, raw input, and the model that it began from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from selftaught.report.text import decimals, direction, interval, known, number
 
-ROLES = ("raw", "random", "this")
+ROLES = ("raw", "random", "original", "retrained", "this")
+"""What is judged: "original" is the model that a changed one began from, "retrained" one that learnt anew."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Row:
     Attributes:
         protocol: name of the protocol.
         metric: name of the metric.
-        cells: role ("raw", "random", "this") to its number, ``None`` where it was not measured.
+        cells: role (one of `ROLES`) to its number, ``None`` where it was not measured.
         better: "high", "low" or "none".
         places: decimals that the row is shown with.
     """
@@ -65,7 +66,7 @@ def protocol_rows(protocols: Sequence[Mapping[str, Any]]) -> list[Row]:
     rows = []
     for protocol in protocols:
         columns = {role: _numbers(protocol, role) for role in ROLES}
-        metrics = list(dict.fromkeys(key for role in ("this", "random", "raw") for key in columns[role]))
+        metrics = list(dict.fromkeys(key for role in reversed(ROLES) for key in columns[role]))
         for metric in metrics:
             cells = {role: _cell(columns[role].get(metric)) for role in ROLES}
             if any(cells.values()):
@@ -75,6 +76,14 @@ def protocol_rows(protocols: Sequence[Mapping[str, Any]]) -> list[Row]:
                 )
                 rows.append(Row(protocol.get("name") or "protocol", metric, cells, better, places))
     return rows
+
+
+def roles_of(rows: Sequence[Row]) -> list[str]:
+    """The columns that a table of these rows has: what was measured, and always the usual baselines where nothing else
+    is beside this encoder.
+    """
+    measured = [role for role in ROLES if any(row.cells[role] for row in rows)]
+    return measured if len(measured) > 1 else ["raw", "random", "this"]
 
 
 def _numbers(protocol: Mapping[str, Any], role: str) -> dict[str, Any]:

@@ -154,8 +154,8 @@ def _labels(run: dict[str, Any]) -> None:
         path = f"label_efficiency.curves[{i}]"
         if "mean" not in curve:
             raise _fail(path, "has no 'mean'")
-        if curve.get("role", "this") not in ("this", "random", "raw", "other"):
-            raise _fail(f"{path}.role", f"is {curve['role']!r}; known: this, random, raw, other")
+        if curve.get("role", "this") not in ("this", "original", "random", "raw", "other"):
+            raise _fail(f"{path}.role", f"is {curve['role']!r}; known: this, original, random, raw, other")
         for name in ("mean", "low", "high"):
             _same_length(curve.get(name), f"{path}.{name}", count, "label_efficiency.x")
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from selftaught._words import plural
 from selftaught.report import health
 from selftaught.report.curves import ROLE_NAMES, by_stage, role_of
+from selftaught.report.forgetting import from_unlearning
 from selftaught.report.tables import protocol_rows
 from selftaught.report.text import direction, interval, known, number
 
@@ -51,13 +52,20 @@ class Score:
 
 
 def verdict(run: Mapping[str, Any]) -> Verdict:
-    """The verdict on a validated run: from label efficiency, restoration, protocols, collapse or loss.
+    """The verdict on a validated run: from what it forgot, label efficiency, restoration, protocols, collapse or loss.
 
     It is never "gain" where any baseline of the page is better than the model at anything.
     """
     if run.get("verdict"):
         return Verdict(str(run["verdict"]), "", "unknown")
-    for source in (_from_labels, _from_restoration, _from_protocols, health.from_diagnostics, _from_loss):
+    for source in (
+        from_unlearning,
+        _from_labels,
+        _from_restoration,
+        _from_protocols,
+        health.from_diagnostics,
+        _from_loss,
+    ):
         found = source(run)
         if isinstance(found, tuple):
             return Verdict(*found)
@@ -124,6 +132,8 @@ def _and(names: Sequence[str]) -> str:
 def with_article(name: str, role: str) -> str:
     """``an untrained encoder``, ``raw pixels``, ``the supervised encoder``: how a contender is called in a sentence."""
     words = name[:1].lower() + name[1:] if name[1:2].islower() else name
+    if role == "original" and not words.startswith("the "):
+        return f"the {words}"
     if role != "random" or words.startswith(("a ", "an ", "the ")):
         return words
     return f"{'an' if words[:1].lower() in 'aeiou' else 'a'} {words}"
@@ -139,7 +149,7 @@ def label_scores(section: Mapping[str, Any]) -> tuple[float, Score | None, list[
         return None
     i = min(at, key=lambda k: (abs(x[k] - _WANTED_LABELS), x[k]))
     this: Score | None = None
-    rivals: dict[str, list[Score]] = {"random": [], "raw": [], "other": []}
+    rivals: dict[str, list[Score]] = {"original": [], "random": [], "raw": [], "other": []}
     for curve in curves:
         score, role = _score_at(curve, i), role_of(curve)
         if score is None:
@@ -149,7 +159,7 @@ def label_scores(section: Mapping[str, Any]) -> tuple[float, Score | None, list[
             this = score
         elif role in rivals:
             rivals[role].append(score)
-    return x[i], this, rivals["random"] + rivals["raw"] + rivals["other"]
+    return x[i], this, [score for scores in rivals.values() for score in scores]
 
 
 def _from_labels(run: Mapping[str, Any]) -> Verdict | None:
@@ -229,7 +239,7 @@ def _from_protocols(run: Mapping[str, Any]) -> Verdict | None:
         for role, cell in row.cells.items()
         if cell is not None
     }
-    rivals = [scores[role] for role in ("random", "raw") if role in scores]
+    rivals = [scores[role] for role in ("original", "random", "raw") if role in scores]
     this = scores["this"]
     sentence = f"{row.protocol}: {row.label} {number(this.mean, row.places)}"
     if this.low is not None and this.high is not None:
@@ -267,7 +277,7 @@ def _defeats(run: Mapping[str, Any]) -> list[str]:
         cells = {
             role: Score(ROLE_NAMES[role], c["mean"], c.get("low"), c.get("high")) for role, c in row.cells.items() if c
         }
-        for role in ("random", "raw"):
+        for role in ("original", "random", "raw"):
             if row.better != "none" and {"this", role} <= cells.keys():
                 this, other = cells["this"], cells[role]
                 if compare(this, other, row.better) == "below":

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught._words import plural
+from selftaught._words import plural, typed
 from selftaught.data import Source, open_source
 from selftaught.data.curation.clusters import Backend
 from selftaught.data.curation.selection import Selection, SelectionOptions, choose
@@ -29,6 +29,7 @@ from selftaught.run.applying import write_csv, writing
 from selftaught.run.backbones import pixel_method, timm_method
 from selftaught.run.layout import new_folder, write_json, write_text
 from selftaught.run.reasons import REASONS, Why, reasons
+from selftaught.run.weights import hint
 
 __all__ = ["Curated", "curate"]
 
@@ -160,6 +161,8 @@ def _seen_by(encoder: str | Path | Method, archive: Source) -> Method:
         return timm_method(str(encoder), archive)
     from selftaught.run import load
 
+    if not Path(encoder).exists():
+        raise UserError(f"--encoder {typed(encoder)}: no such run folder{hint(str(encoder), '--encoder')}")
     return load(encoder).method
 
 

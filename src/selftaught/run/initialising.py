@@ -113,10 +113,15 @@ def transformed(kind: type[Method], init: str | Path | None) -> dict[str, Any] |
     if not kind.transforms:
         return None
     if not init:
-        raise UserError(f"{kind.slug} changes a trained model: give it with --init RUN")
+        more = "" if kind.output == "classes" else " (an encoder may also be timm:NAME, hf:REPO or a .safetensors file)"
+        raise UserError(f"{kind.slug} changes a trained model: give it with --init RUN{more}")
     if str(init).startswith(OPEN_CLIP):
         return _of_open_clip(str(init), kind)
-    return None if weights.foreign(str(init)) else Layout(init).read_config()
+    if weights.foreign(str(init)):
+        return None
+    if not Path(init).exists():
+        raise UserError(f"--init {typed(init)}: no such run folder{weights.hint(str(init))}")
+    return Layout(init).read_config()
 
 
 def _of_open_clip(init: str, kind: type[Method]) -> dict[str, Any]:

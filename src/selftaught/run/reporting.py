@@ -97,6 +97,10 @@ def _tasks(rows: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any] 
     return {"names": names, "metric": metric, "rows": [row[key] for row in rows]}
 
 
+_JUDGED = ("this", "original", "retrained", "random", "raw")
+"""What the page's table has a column for, where it was measured."""
+
+
 def _judged(lead: Evaluation, evaluations: Sequence[Evaluation], facts: dict[str, Any]) -> dict[str, Any]:
     """What the evaluations say in numbers."""
     stored, classes = lead.numbers(), lead.features().get("classes")
@@ -114,7 +118,7 @@ def _judged(lead: Evaluation, evaluations: Sequence[Evaluation], facts: dict[str
                 continue
             shown = name if leads else f"{name} on {one.name or facts['name']}"
             better = (kinds["this"]["figures"] or {}).get("better") or {}
-            columns = {kind: kinds[kind] for kind in ("this", "random", "raw") if kind in kinds}
+            columns = {kind: kinds[kind] for kind in _JUDGED if kind in kinds}
             found["protocols"].append({"name": shown, "better": better} | columns)
     return found
 
@@ -212,7 +216,7 @@ def _curves(path: Path) -> list[dict[str, str]]:
 def _label_efficiency(stored: dict[str, Any] | None, classes: list[str] | None) -> dict[str, Any] | None:
     if not stored:
         return None
-    names = {"this": "this encoder", "random": "untrained encoder", "raw": "raw input"}
+    names = {"this": "this encoder", "original": "original model", "random": "untrained encoder", "raw": "raw input"}
     names |= {"statistics": "channel means and deviations"}
     curves: list[dict[str, Any]] = []
     x: list[float] = []

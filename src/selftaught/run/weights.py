@@ -32,11 +32,11 @@ def foreign(init: str) -> bool:
     return init.startswith(("timm:", "hf:")) or (Path(init).suffix in _FILES and Path(init).is_file())
 
 
-def hint(init: str) -> str:
-    """What else ``--init`` takes, where it looks like a model's name."""
+def hint(init: str, option: str = "--init") -> str:
+    """What else the option takes, where this looks like a model's name."""
     import timm
 
-    return f"; did you mean --init timm:{init}?" if timm.is_model(init) else ""
+    return f"; did you mean {option} timm:{init}?" if timm.is_model(init) else ""
 
 
 def encoder_options(init: str) -> dict[str, Any]:
