@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import selftaught
-from selftaught import UserError, evaluation
+from selftaught import UserError, evaluation, methods
 from selftaught.cli import main
+from selftaught.data import open_source
 from selftaught.run import evaluations
+from selftaught.run.evaluating import _second_view
 from selftaught.run.layout import Layout
 from tests.conftest import TINY, write_photos
 
@@ -188,3 +190,11 @@ def test_a_bug_of_the_report_is_not_swallowed(run, place: str, monkeypatch: pyte
     monkeypatch.setattr(f"selftaught.{place}", wrong)
     with pytest.raises(TypeError, match="a bug of ours"):
         run.report()
+
+
+def test_a_view_that_draws_nothing_says_nothing_about_stability() -> None:
+    source = open_source("digits?n=40")
+    options = {"channels": 1, "encoder": "vit-nano", "image_size": 16, "decoder": "24-1-3"}
+    still, drawn = (methods.get("mae")(augment=augment, **options).eval() for augment in ("none", "grey"))
+    assert _second_view(still, source) is None
+    assert len(_second_view(drawn, source)) == 40

@@ -252,11 +252,15 @@ def _of_known_classes(name: str, part: Source, bench: Bench) -> tuple[_Known, st
 
 
 def _second_view(model: Method, source: Source) -> np.ndarray | None:
-    """Embeddings of the test images as a training view shows them, for the alignment; None where there is none."""
+    """Embeddings of the test images as a training view shows them, for the alignment.
+
+    None where there is none, or none that draws anything: the same view twice would be called stable.
+    """
     shown = model.views_of(model.roles[0], source)
-    if not isinstance(shown, list) or not shown:  # a recipe, or samples that are learnt from whole: series, texts
+    if not isinstance(shown, list):  # a recipe, or samples that are learnt from whole: series, texts
         return None
-    return embed(model, source, pipeline=shown[0])[0]
+    drawn = next((pipeline for pipeline in shown if pipeline.draws), None)
+    return None if drawn is None else embed(model, source, pipeline=drawn)[0]
 
 
 def _finetune(model: Method, parts: tuple[Source, Source], options: Options) -> Result:
