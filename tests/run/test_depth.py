@@ -22,6 +22,8 @@ from selftaught.run.applying import Job
 from selftaught.run.outputs._metric import Scale, camera_height, flicker
 from selftaught.run.outputs._points import camera_points
 from selftaught.run.outputs.depth import _why_flat, coloured
+from selftaught.run.samples import facts
+from tests.data.test_video import write_video
 from tests.methods.resuming import cut_and_whole
 
 TINY: dict[str, Any] = {
@@ -124,8 +126,8 @@ def test_applied_to_videos_it_writes_colours_numbers_and_points(run: Any, videos
     done = run.apply(str(videos / "rgb"), tmp_path / "d", scale="median=2", points=True)
     assert int(done) == 2
     assert done.notes[0].startswith("scale median = 2 m; from frame to frame depth changes by ")
-    facts = json.loads((tmp_path / "d/walk/depth.json").read_text())
-    assert (facts["frames"], facts["unit"], facts["metric"]) == (FRAMES, "millimetres", True)
+    told = json.loads((tmp_path / "d/walk/depth.json").read_text())
+    assert (told["frames"], told["unit"], told["metric"]) == (FRAMES, "millimetres", True)
     maps = [cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in sorted((tmp_path / "d/walk/depth").glob("*.png"))]
     assert len(maps) == FRAMES
     assert (maps[0].shape, maps[0].dtype) == ((HEIGHT, WIDTH), np.uint16)
@@ -137,12 +139,33 @@ def test_applied_to_videos_it_writes_colours_numbers_and_points(run: Any, videos
     assert int(run.apply(str(videos / "rgb"), tmp_path / "d", scale="median=2", points=True)) == 0
     with pytest.raises(UserError, match="other options"):
         run.apply(str(videos / "rgb"), tmp_path / "d", scale="median=3", points=True)
+    far = run.apply(str(videos / "rgb"), tmp_path / "far", scale="median=100")
+    told = json.loads((tmp_path / "far/walk/depth.json").read_text())
+    assert told["notes"][0] == "100.0% of its pixels lie beyond 65.5 m and are written as that"
+    assert any("beyond 65.5 m" in note for note in far.notes)
     plain = run.apply(str(videos / "rgb"), tmp_path / "plain")
-    facts = json.loads((tmp_path / "plain/walk/depth.json").read_text())
-    assert facts["unit"].startswith("relative")
-    assert "unknown factor" in facts["scale"]
-    flat = facts["farthest"] / facts["nearest"] < 1.15
+    told = json.loads((tmp_path / "plain/walk/depth.json").read_text())
+    assert told["unit"].startswith("relative")
+    assert "unknown factor" in told["scale"]
+    flat = told["farthest"] / told["nearest"] < 1.15
     assert any(note.startswith("walk: depth is almost flat") for note in plain.notes) == flat
+
+
+def test_depth_of_a_video_plays_as_the_video_does(run: Any, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    stamps = [0, 40, 80, 200, 240, 300]
+    (tmp_path / "in").mkdir()
+    for name in ("uneven.mkv", "uneven.mp4"):
+        write_video(tmp_path / "in" / name, count=6, stamps=stamps)
+    done = run.apply(str(tmp_path / "in"), tmp_path / "d")
+    assert int(done) == 2
+    for name in ("uneven.mkv", "uneven.mp4"):  # of one name, a folder each
+        found = open_source(str(tmp_path / "d" / name / "colour.mp4"), modality="clip", split="all")
+        np.testing.assert_allclose(found.times(0), np.array(stamps) / 1000, atol=2e-3)
+        first = cv2.imread(str(tmp_path / "d" / name / "colour/000000.png")).astype(int)
+        assert np.abs(found.read(0)[0][:, :, ::-1].astype(int) - first).mean() < 12
+    run.apply(str(tmp_path / "in" / "uneven.mkv?window=3"), tmp_path / "cut")
+    assert sorted(p.name for p in (tmp_path / "cut").iterdir() if p.is_dir()) == ["uneven@0", "uneven@3"]
 
 
 def test_judged_against_depth_maps_of_the_same_names(run: Any, videos: Path) -> None:
@@ -191,7 +214,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_wrong_options_are_one_line(videos: Path, run: Any, tmp_path: Path) -> None:
-    for text in ("height", "width=2", "median=-1", "baseline=x"):
+    for text in ("height", "width=2", "median=-1", "baseline=x", "median=nan", "height=inf"):
         with pytest.raises(UserError, match="scale"):
             run.apply(str(videos / "rgb"), tmp_path / "x", scale=text)
     with pytest.raises(UserError, match="multiples of 16"):
@@ -201,6 +224,14 @@ def test_wrong_options_are_one_line(videos: Path, run: Any, tmp_path: Path) -> N
 
 
 # ---- metres ------------------------------------------------------------------------------------------------------
+def test_a_run_says_which_measured_depth_it_is_judged_by(run: Any, videos: Path) -> None:
+    assert run.output.needed(run.settings, run.config["data"]) == "--clean FOLDER of depth maps"
+    known = Snippets(open_source("room", modality="clip", split="all").subset([0]), gap=1)
+    assert facts(known)["measured"]
+    assert "measured" not in facts(Snippets(open_source(videos / "rgb", modality="clip", split="all"), gap=1))
+    assert run.output.needed(run.settings, {"measured": True}) == ""
+
+
 def test_scales_make_the_known_length_true() -> None:
     shares = np.array([0.8, 1.0, 0.5, 0.5])
     height, width = 40, 60
@@ -344,3 +375,10 @@ def test_flat_depth_is_told_with_its_reasons(run: Any, tmp_path: Path) -> None:
         assert reason in words
     assert "isn't known" in " / ".join(_why_flat(job, 0, 1.05, None, (HEIGHT, WIDTH)))
     assert _why_flat(job, 0, 3.0, turned, (HEIGHT, WIDTH)) == []
+    wall = cv2.GaussianBlur(frame.repeat(2, 0).repeat(2, 1), (0, 0), 1.5)
+    clip = np.stack([np.concatenate((np.roll(wall[:40], t, 1), np.roll(wall[40:], 5 * t, 1))) for t in range(6)])
+    near = Job(run.method, _Clips(clip[None]), tmp_path / "out")
+    sane = np.array([0.714, 0.857, 0.5, 0.5], dtype=np.float32)
+    assert _why_flat(near, 0, 1.05, sane, (2 * HEIGHT, 2 * WIDTH))[1:] == [
+        "no reason is seen in it; more frames and more steps of training help"
+    ]

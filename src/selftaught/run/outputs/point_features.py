@@ -57,7 +57,7 @@ class PointFeatures(Output):
         wanted = str(job.options.get("apply components") or _COMPONENTS)
         if wanted != "all" and not (wanted.isdigit() and int(wanted)):
             raise UserError(f"--components {wanted}: a number from 1 on, or all")
-        paths = [_as_written(path) for path in _folder.places(list(source.scans), lambda own: own or ".ply")]
+        paths = _folder.places(list(source.scans), lambda own: own if own.lower() in LAS else ".ply")
         reduce: list[Any] = []
 
         def make(i: int, path: Path) -> None:
@@ -148,10 +148,6 @@ def _replaced(job: Job, source: Source) -> Job:
     import dataclasses
 
     return dataclasses.replace(job, source=source)
-
-
-def _as_written(path: Path) -> Path:
-    return path if path.suffix.lower() in LAS else path.with_suffix(".ply")
 
 
 def _parts(bench: Bench) -> tuple[Source, Source, bool]:
