@@ -227,9 +227,9 @@ def test_wrong_options_are_one_line(videos: Path, run: Any, tmp_path: Path) -> N
 def test_a_run_says_which_measured_depth_it_is_judged_by(run: Any, videos: Path) -> None:
     assert run.output.needed(run.settings, run.config["data"]) == "--clean FOLDER of depth maps"
     known = Snippets(open_source("room", modality="clip", split="all").subset([0]), gap=1)
-    assert facts(known)["measured"]
-    assert "measured" not in facts(Snippets(open_source(videos / "rgb", modality="clip", split="all"), gap=1))
-    assert run.output.needed(run.settings, {"measured": True}) == ""
+    assert facts(known)["truth"]
+    assert "truth" not in facts(Snippets(open_source(videos / "rgb", modality="clip", split="all"), gap=1))
+    assert run.output.needed(run.settings, {"truth": True}) == ""
 
 
 def test_scales_make_the_known_length_true() -> None:

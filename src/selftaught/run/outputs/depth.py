@@ -68,7 +68,7 @@ class Depth(Output):
 
     def needed(self, settings: Settings, data: Mapping[str, Any]) -> str:
         """None where the run's own data bring measured depth."""
-        return "" if data.get("measured") else self.hint
+        return "" if data.get("truth") else self.hint
 
     def apply(self, job: Job) -> Applied:
         """A folder for every video: colour/ and depth/ with a picture a frame, points/ where asked for, depth.json."""

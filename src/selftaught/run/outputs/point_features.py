@@ -22,6 +22,7 @@ from selftaught.evaluation.points import principal_directions
 from selftaught.run.applying import Applied, Job
 from selftaught.run.outputs import _clouds, _folder
 from selftaught.run.outputs._base import Judged, Output, Page
+from selftaught.run_settings import Settings
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
@@ -46,6 +47,10 @@ class PointFeatures(Output):
     takes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "components": {"help": "points: principal components of the features to write (16), or all"},
     }
+
+    def needed(self, settings: Settings, data: Mapping[str, Any]) -> str:
+        """None where the points of the run's own data have classes."""
+        return "" if data.get("truth") else self.hint
 
     def apply(self, job: Job) -> Applied:
         """A file for every scan: .las and .laz stay what they are, anything else becomes .ply.

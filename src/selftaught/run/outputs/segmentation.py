@@ -48,7 +48,7 @@ class Segmentation(Output):
     def needed(self, settings: Settings, data: Mapping[str, Any]) -> str:
         """The annotated volumes, of which those that weren't learnt from are judged, where they lie apart."""
         apart = settings.streams.get("labelled")
-        return f"--data {typed(apart)}" if apart else self.hint
+        return f"--data {typed(apart)}" if apart else "" if data.get("truth") else self.hint
 
     def apply(self, job: Job) -> Applied:
         """A folder of .nii.gz files, one for each volume, voxel for voxel where the volume's are."""
