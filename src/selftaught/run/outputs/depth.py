@@ -111,7 +111,9 @@ class Depth(Output):
                 maps = [_flat(row) if method is None else _estimate_row(method, row, altered) for row in rows]
                 crop = bench.method.config.crop
                 made = judged_depth(maps, truths, masks=_whole(masks, truths), names=names, crop=crop)
-                found[protocol][kind] = made.noted(f"{plural(len(lost), 'clip')} left out" if lost else "")
+                told = [f"{plural(len(lost), 'clip')} left out"] if lost else []
+                told += ["raw input: one depth everywhere"] if kind == "this" and bench.baselines else []
+                found[protocol][kind] = made.noted("; ".join(told))
                 if kind == "this" and (not shown or not altered):
                     shown = maps
         picked = np.linspace(0, len(rows) - 1, min(_SHOWN, len(rows))).astype(int)

@@ -215,7 +215,7 @@ def _dice(method: Any, source: Source) -> tuple[Result, list[list[str]]]:
         truths.append(truth)
         names.append(source.names[i])
         if len(rows) < _SHOWN:
-            rows.append(_row(volume, truth, classes))
+            rows.append(_row(volume, truth, classes, _spacing(source, i)))
     if not made:
         first = f" ({lost[0][0]}: {lost[0][1]})" if lost else ""
         raise UserError(f"{source.name}: no volume can be judged{first}")
@@ -255,11 +255,13 @@ def _drawn(method: Method, source: Source) -> Iterator[list[str]]:
         except SampleError:
             continue
         count += 1
-        yield _row(volume, classes, classes)
+        yield _row(volume, classes, classes, _spacing(source, i))
 
 
-def _row(volume: np.ndarray, truth: np.ndarray, classes: np.ndarray) -> list[str]:
-    """The slice with most of the mask in it: as it is, with its mask, with what was found."""
+def _row(volume: np.ndarray, truth: np.ndarray, classes: np.ndarray, spacing: np.ndarray | None) -> list[str]:
+    """The slice with most of the mask in it, as wide and high as it is in millimetres: as it is, with its mask, with
+    what was found.
+    """
     k = int((truth > 0).sum((1, 2)).argmax()) if truth.any() else len(volume) // 2
     picture = volume[k].mean(2).astype(np.float32)
     low, high = (float(np.percentile(volume, p)) for p in (1, 99))
@@ -267,5 +269,12 @@ def _row(volume: np.ndarray, truth: np.ndarray, classes: np.ndarray) -> list[str
     shown = [coloured_classes(picture, np.zeros_like(truth[k]))] + [
         coloured_classes(picture, m[k]) for m in (truth, classes)
     ]
-    times = max(1, _SIDE // max(picture.shape))
-    return [pictures.encode(np.repeat(np.repeat(one, times, 0), times, 1), format="png") for one in shown]
+    size = _shown_size(picture.shape, spacing)
+    return [pictures.encode(cv2.resize(one, size, interpolation=cv2.INTER_NEAREST), format="png") for one in shown]
+
+
+def _shown_size(shape: tuple[int, ...], spacing: np.ndarray | None) -> tuple[int, int]:
+    """Width and height in pixels of a slice (H, W) whose longer side is shown with ``_SIDE`` or as many as it has."""
+    sides = np.asarray(shape[:2]) * (np.ones(2) if spacing is None else np.asarray(spacing, dtype=np.float64)[1:])
+    height, width = np.maximum(1, np.rint(sides / sides.max() * max(_SIDE, *shape[:2]))).astype(int).tolist()
+    return width, height
