@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from selftaught.errors import UserError
 from selftaught.run.applying import Job
 from selftaught.run.outputs._metric import Scale, camera_height, flicker
 from selftaught.run.outputs._points import camera_points
-from selftaught.run.outputs.depth import _why_flat, coloured
+from selftaught.run.outputs.depth import _learns_camera, _why_flat, coloured
 from selftaught.run.samples import facts
 from tests.data.test_video import write_video
 from tests.methods.resuming import cut_and_whole
@@ -364,6 +365,7 @@ def test_intrinsics_of_other_frames_are_doubted(pixels: tuple[float, ...], said:
 
 
 def test_flat_depth_is_told_with_its_reasons(run: Any, tmp_path: Path) -> None:
+    assert not _learns_camera(Job(run.method, open_source("room", modality="clip", split="all"), tmp_path / "out"))
     (tmp_path / "tripod").mkdir()
     frame = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     for t in range(4):
@@ -371,6 +373,9 @@ def test_flat_depth_is_told_with_its_reasons(run: Any, tmp_path: Path) -> None:
     job = Job(run.method, open_source(tmp_path, modality="clip", split="all"), tmp_path / "out")
     turned = np.array([1.0, 0.6, 0.5, 0.5], dtype=np.float32)
     words = " / ".join(_why_flat(job, 0, 1.05, turned, (HEIGHT, WIDTH)))
+    assert "/ learnt intrinsics: " in words
+    given = dataclasses.replace(job, options={"intrinsics": "fov=70"})
+    assert "/ intrinsics: " in " / ".join(_why_flat(given, 0, 1.05, turned, (HEIGHT, WIDTH)))
     for reason in ("almost flat", "hardly moves", "turned", "more frames"):
         assert reason in words
     assert "isn't known" in " / ".join(_why_flat(job, 0, 1.05, None, (HEIGHT, WIDTH)))

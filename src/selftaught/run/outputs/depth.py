@@ -272,7 +272,8 @@ def _why_flat(job: Job, i: int, spread: float, shares: np.ndarray | None, size: 
     if shares is None:
         notes.append("the camera isn't known: train with --intrinsics fov=..., or learn with more videos")
     else:
-        notes += [f"intrinsics: {line}" for line in doubts(shares, size)]
+        told = "learnt intrinsics" if _learns_camera(job) else "intrinsics"
+        notes += [f"{told}: {line}" for line in doubts(shares, size)]
     more = "more frames and more steps of training help"
     return [*notes, f"{more} where none of these is the reason" if notes[1:] else f"no reason is seen in it; {more}"]
 
@@ -299,6 +300,12 @@ def _ways(method: Any, before: np.ndarray, now: np.ndarray) -> np.ndarray:
     a, b = (_tensor(_resized(x, size), method) for x in (before, now))
     with torch.inference_mode():
         return method.pose_net(a, b)[1][:, 0].norm(dim=1).cpu().numpy()
+
+
+def _learns_camera(job: Job) -> bool:
+    """Whether nothing but the network says what the camera is."""
+    text = str(job.options.get("apply intrinsics") or job.options.get("intrinsics") or "auto")
+    return text in ("auto", "learn") and "intrinsics" not in job.source.values
 
 
 def _camera_of(job: Job, i: int, size: tuple[int, int]) -> np.ndarray | None:
