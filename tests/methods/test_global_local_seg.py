@@ -177,6 +177,11 @@ def test_it_segments_a_users_scans_in_their_own_space(run: selftaught.Run, scans
         found = np.asarray(after.dataobj)
         assert (found == back).all() or (found == back[:, ::-1]).all() or (found == back[::-1]).all()
     assert run.apply(scans / "scans", tmp_path / "found").kept == 8
+    assert int(run.apply(scans / "scans" / "patient1.nii.gz", tmp_path / "one.nii.gz")) == 1
+    one = nibabel.load(tmp_path / "one.nii.gz")
+    np.testing.assert_array_equal(np.asarray(one.dataobj), found)
+    with pytest.raises(UserError, match="give a folder"):
+        run.apply(scans / "scans" / "patient1.nii.gz", tmp_path / "one.nii")
 
 
 def test_it_is_judged_on_volumes_that_it_did_not_learn_from(run: selftaught.Run, scans: Path) -> None:

@@ -165,6 +165,8 @@ def test_depth_of_a_video_plays_as_the_video_does(run: Any, tmp_path: Path) -> N
         np.testing.assert_allclose(found.times(0), np.array(stamps) / 1000, atol=2e-3)
         first = cv2.imread(str(tmp_path / "d" / name / "colour/000000.png")).astype(int)
         assert np.abs(found.read(0)[0][:, :, ::-1].astype(int) - first).mean() < 12
+    with pytest.raises(UserError, match="writes several files; give a folder"):
+        run.apply(str(tmp_path / "in" / "uneven.mkv"), tmp_path / "depth.mp4")
     run.apply(str(tmp_path / "in" / "uneven.mkv?window=3"), tmp_path / "cut")
     assert sorted(p.name for p in (tmp_path / "cut").iterdir() if p.is_dir()) == ["uneven@0", "uneven@3"]
 

@@ -72,6 +72,12 @@ def test_nothing_of_a_file_is_lost_and_no_scan_overwrites_another(run, tmp_path:
     np.savetxt(scans / "room.xyz", XYZ[:40], fmt="%.4f")
     done = run.apply(f"{scans}?features=none", tmp_path / "out", components="2")
     assert int(done) == 3
+    assert int(run.apply(f"{scans / 'mesh.ply'}?features=none", tmp_path / "one.ply")) == 1
+    assert len(plyfile.PlyData.read(str(tmp_path / "one.ply"))["face"]) == 2
+    with pytest.raises(UserError, match="3 samples don't go into one file"):
+        run.apply(f"{scans}?features=none", tmp_path / "all.ply")
+    with pytest.raises(UserError, match="give a folder"):
+        run.apply(f"{scans / 'mesh.ply'}?features=none", tmp_path / "one.las")
     found = plyfile.PlyData.read(str(tmp_path / "out/mesh.ply"))
     assert [row.tolist() for row in found["face"]["vertex_indices"]] == [[0, 1, 2], [3, 1, 2]]
     assert found.comments == ["of the living room"]

@@ -19,6 +19,10 @@ from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.outputs._pictures import is_part, spare
 from selftaught.run.sharing import Crew, crew
 
+_FILES = {".parquet", ".npy", ".npz", ".csv", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".gz", ".ply", ".pcd",
+          ".las", ".laz", ".xyz", ".pts", *VIDEO_SUFFIXES}  # fmt: skip
+"""Suffixes that no folder of results is meant to have."""
+
 MARK, LOCK, DONE = "work.json", ".lock", ".done"
 _MOVING = re.compile(rf"(?<=[^/])({'|'.join(re.escape(end) for end in VIDEO_SUFFIXES)})(?=@\d+$|$)", re.IGNORECASE)
 _OWN = {MARK, LOCK, DONE, "skipped.csv"}
@@ -60,8 +64,9 @@ def write(
     out = job.out
     if out.suffix.lower() in files and not out.is_dir():
         return _alone(job, len(paths), make)
-    if out.suffix.lower() in (".parquet", ".npy", ".npz", ".csv") or out.is_file():
-        raise UserError(f"--out {typed(out)}: {job.maker} writes a file per sample; give a folder")
+    if (out.suffix.lower() in _FILES and not out.is_dir()) or out.is_file():
+        what = "a file per sample" if all(path.parent == Path() for path in paths) else "several files"
+        raise UserError(f"--out {typed(out)}: {job.maker} writes {what}; give a folder")
     applying.refuse_input(job)
     if clash := {p.resolve() for p in applying.input_paths(job.given)} & {(out / path).resolve() for path in paths}:
         raise UserError(f"--out {typed(out)}: would overwrite the input {sorted(clash)[0]}; choose another folder")

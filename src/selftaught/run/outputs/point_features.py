@@ -53,7 +53,8 @@ class PointFeatures(Output):
         return "" if data.get("truth") else self.hint
 
     def apply(self, job: Job) -> Applied:
-        """A file for every scan: .las and .laz stay what they are, anything else becomes .ply.
+        """A file for every scan: .las and .laz stay what they are, anything else becomes .ply; one scan may go to a
+        file that was named.
 
         Columns ``f0``, ``f1`` ... are principal components of the features (``--components 16``, or ``all`` for the
         features themselves), ``pca_red`` ... colours of the first three. Original attributes stay.
@@ -78,7 +79,7 @@ class PointFeatures(Output):
             _clouds.written(path, source, i, _clouds.attributes(kept, shown))
 
         whole = _Scans(source)
-        return _folder.write(_replaced(job, whole), paths, make)
+        return _folder.write(_replaced(job, whole), paths, make, {path.suffix.lower() for path in paths})
 
     def evaluate(self, bench: Bench) -> Judged:
         """Linear probe and neighbours on labelled points; components without labels."""

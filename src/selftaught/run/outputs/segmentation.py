@@ -51,7 +51,9 @@ class Segmentation(Output):
         return f"--data {typed(apart)}" if apart else "" if data.get("truth") else self.hint
 
     def apply(self, job: Job) -> Applied:
-        """A folder of .nii.gz files, one for each volume, voxel for voxel where the volume's are."""
+        """A folder of .nii.gz files, one for each volume, voxel for voxel where the volume's are; that of one volume may
+        go to a file that was named.
+        """
         method: Any = job.method
         values = np.asarray(method.mask_values)
 
@@ -64,7 +66,8 @@ class Segmentation(Output):
             replaced(path, lambda part: part.write_bytes(written))
 
         bare = [_ENDS.sub("", name) for name in job.source.names]
-        return _folder.write(job, _folder.places(bare, lambda own: f"{own}.nii.gz"), make)
+        alone = {".gz"} if job.out.name.lower().endswith(".nii.gz") else set()
+        return _folder.write(job, _folder.places(bare, lambda own: f"{own}.nii.gz"), make, alone)
 
     def evaluate(self, bench: Bench) -> Judged:
         """3-D Dice of every structure in every volume that wasn't learnt from, beside an untrained network's.
