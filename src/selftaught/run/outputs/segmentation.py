@@ -51,7 +51,7 @@ class Segmentation(Output):
         return f"--data {typed(apart)}" if apart else "" if data.get("truth") else self.hint
 
     def apply(self, job: Job) -> Applied:
-        """A folder of .nii.gz files, one for each volume, voxel for voxel where the volume's are; that of one volume may
+        """A folder of .nii.gz files, one for each volume, voxel for voxel where the volume is; that of one volume may
         go to a file that was named.
         """
         method: Any = job.method
