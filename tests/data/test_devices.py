@@ -96,6 +96,13 @@ def test_one_file_of_arrays(tmp_path: Path) -> None:
         (np.arange(10) // 5).tolist(),
         (np.arange(10) % 2).tolist(),
     )
+    np.savez(tmp_path / "u.npz", x=x, labels=np.arange(10) % 2, user=np.arange(10) // 5, height=np.arange(10))
+    named = open_source(f"devices:{tmp_path}/u.npz", split="all")
+    assert (named.groups.tolist(), named.labels.tolist()) == (source.groups.tolist(), source.labels.tolist())
+    assert named.notes[-1].startswith("left out: height; labels are called labels or label or y")
+    np.savez(tmp_path / "short.npz", x=x, user=np.arange(9))
+    with pytest.raises(UserError, match=r"user is \(9,\) for 10 windows"):
+        open_source(f"devices:{tmp_path}/short.npz")
     np.savez(tmp_path / "v.npz", y=np.arange(10))
     with pytest.raises(UserError, match="holds no x"):
         open_source(f"devices:{tmp_path}/v.npz")

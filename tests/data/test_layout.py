@@ -180,6 +180,12 @@ def test_pictures_that_cannot_be_read_are_counted(tmp_path):
     assert source.left_out == {".heic": 3, ".gif": 3}
     assert "not read: 3 .heic and 3 .gif" in source.describe()
     assert source.notes == ["3 .heic, 3 .gif can't be read and are left out; convert them to .png or .jpg"]
+    (tmp_path / "walk.mp4").write_bytes(b"x")
+    assert open_source(tmp_path, split="all").notes == [
+        "3 .heic can't be read and are left out; convert them to .png or .jpg",
+        "1 video and 3 .gif here: methods for clips take them (--modality clip)",
+    ]
+    (tmp_path / "walk.mp4").unlink()
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "1.gif").write_bytes(b"x")
     with pytest.raises(UserError, match=r"no image in this folder or below.*; there are 1 \.gif, which can't be read"):

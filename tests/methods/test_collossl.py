@@ -153,10 +153,22 @@ def test_devices_are_worn_the_same_way_round_by_all_only_where_it_is_asked_for()
 def test_wrong_devices_are_refused_by_name() -> None:
     for options, said in (
         ({"worn": ""}, 'give data="devices:FOLDER'), ({"anchor": "knee"}, 'anchor=.?knee.?: no such device'),
-        ({"worn": "a,b"}, "18 channels for 2 devices"), ({"positives": "knee"}, "positives=.?knee"),
+        ({"worn": "a,b", "per_device": 6}, "18 channels for 2 devices of 6"),
+        ({"worn": "a,b,c,d"}, "18 channels for 4"), ({"positives": "knee"}, "positives=.?knee"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=said):
             methods.ColloSSL({"worn": NAMES} | options, channels=18, length=50)
+
+
+def test_a_users_devices_of_three_axes_need_no_option(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((12, 3, 3, 60)).astype(np.float32)
+    np.savez(tmp_path / "worn.npz", x=x, y=np.arange(12) % 2, group=np.arange(12) // 6)
+    run = selftaught.train("collossl", f"devices:{tmp_path / 'worn.npz'}", out=str(tmp_path / "run"), steps=1,
+                           batch_size=4, report=False, quiet=True, loggers=["none"], workers=0)  # fmt: skip
+    assert run.method.per_device == 3
+    assert run.apply(f"devices:{tmp_path / 'worn.npz'}", tmp_path / "e.npy") == 12
+    with pytest.raises(UserError, match=r"windows of several devices .* devices:FILE\.npz"):
+        open_source(tmp_path / "worn.npz", modality="series")
 
 
 def test_a_batch_is_of_one_user() -> None:

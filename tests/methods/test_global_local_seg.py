@@ -177,6 +177,11 @@ def test_it_segments_a_users_scans_in_their_own_space(run: selftaught.Run, scans
         found = np.asarray(after.dataobj)
         assert (found == back).all() or (found == back[:, ::-1]).all() or (found == back[::-1]).all()
     assert run.apply(scans / "scans", tmp_path / "found").kept == 8
+    assert int(run.apply(scans / "scans" / "patient1.nii.gz", tmp_path / "one.nii.gz")) == 1
+    one = nibabel.load(tmp_path / "one.nii.gz")
+    np.testing.assert_array_equal(np.asarray(one.dataobj), found)
+    with pytest.raises(UserError, match="give a folder"):
+        run.apply(scans / "scans" / "patient1.nii.gz", tmp_path / "one.nii")
 
 
 def test_it_is_judged_on_volumes_that_it_did_not_learn_from(run: selftaught.Run, scans: Path) -> None:
@@ -186,7 +191,8 @@ def test_it_is_judged_on_volumes_that_it_did_not_learn_from(run: selftaught.Run,
     judged = [row["name"] for row in found["dice"]["this"].figures["worst_first"]]
     assert len(judged) == 6
     other = run.evaluate(f"pairs:{scans}?volume=scans&mask=masks&missing=drop", protocols=["dice"], baselines=False)
-    assert len(other["dice"]["this"].figures["worst_first"]) == 8
+    assert [row["name"] for row in other["dice"]["this"].figures["worst_first"]] == judged  # by voxels, not by its name
+    assert "2 volumes left out that it learnt from" in other["dice"]["this"].note
     place = run.evaluate(protocols=["slice-position"], baselines=False)["slice-position"]["this"]["accuracy"]
     assert 0 <= place.mean <= 1
     assert "data:image" in run.report().read_text(encoding="utf-8")
@@ -222,8 +228,11 @@ def test_annotated_volumes_of_their_own_and_others_that_validate(scans: Path, tm
         out=str(tmp_path / "run"), **options | {"labelled_volumes": 3},
     )  # fmt: skip
     assert list(done.layout.read_state()["stages"]) == ["finetune", "self-train"]
-    with pytest.raises(UserError, match="has no masks"):
+    with pytest.raises(UserError, match=rf"has no masks; judge it on annotated ones, such as data='pairs:{scans}"):
         done.evaluate()
+    assert f"selftaught evaluate {tmp_path / 'run'} --data '{masked}'" in done.summary()[1]
+    with pytest.raises(UserError, match="learnt from all 8 masks"):
+        done.evaluate(masked)
     with pytest.raises(UserError, match=r'labelled=".*" has no masks'):
         selftaught.train("global-local-seg", masked, labelled=str(scans / "scans"), **options)
 

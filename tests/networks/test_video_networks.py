@@ -139,3 +139,16 @@ def test_the_completion_has_twice_the_frames() -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(UserError, match="no such encoder of clips; choose r3d-nano"):
         networks.video_network("resnet18")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("vit-nano-video", {"frames": 4, "image_size": 32}), ("resnet3d-10", {})]
+)
+def test_an_exported_encoder_takes_batches_of_any_size(name: str, options: dict[str, int]) -> None:
+    """A number of samples taken by ``len`` would be written into the graph."""
+    encoder = networks.video_network(name, **options).eval()
+    free = {"x": {0: torch.export.Dim("batch", min=1, max=64)}}
+    program = torch.export.export(encoder, (torch.rand(2, 3, 4, 32, 32),), dynamic_shapes=free, strict=False)
+    x = torch.rand(3, 3, 4, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(program.module()(x), encoder(x), atol=1e-5, rtol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from selftaught.engine.method import Method
 from selftaught.run import outputs
 from selftaught.run.applying import Job, open_input, own_options
 from selftaught.run.bench import Bench, Options
+from selftaught.run.outputs._folder import folders
 from selftaught.run.outputs.clip import restored_clip, restored_frames
 from selftaught.run_settings import Settings
 
@@ -142,6 +144,23 @@ def test_frames_keep_their_names_and_depth_and_videos_turn_into_frames(films: Pa
     assert len(list((tmp_path / "pictures" / "mute").glob("*.png"))) == 5
     with pytest.raises(UserError, match="video or frames"):
         own_options({"into": "gif"}, outputs.of("clip").takes, method.slug)
+
+
+def test_no_two_clips_share_a_folder(films: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for suffix in (".mkv", ".MP4"):
+        shutil.copy(films / "mute.mkv", tmp_path / "in" / f"mute{suffix}")
+    both = open_source(str(tmp_path / "in"), modality="clip", split="all")
+    assert list(map(str, folders(both))) == ["mute.MP4", "mute.mkv"]
+    cut = open_source(str(films), modality="clip", split="all", window=2)
+    assert list(map(str, folders(cut)))[-2:] == ["mute@0", "mute@2"]
+    job = Job(Smoother(channels=3).eval(), both, tmp_path / "out", options={"apply into": "frames"})
+    assert int(outputs.of("clip").apply(job)) == 2
+    assert [len(list((tmp_path / "out" / name).glob("*.png"))) for name in ("mute.MP4", "mute.mkv")] == [5, 5]
+    (tmp_path / "walk.1").mkdir()
+    cv2.imwrite(str(tmp_path / "walk.1" / "0.png"), frames(1)[0])
+    alone = open_source(str(tmp_path / "walk.1"), modality="clip", split="all")
+    assert list(map(str, folders(alone))) == ["walk.1"]
 
 
 class Larger(Method):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from selftaught.errors import UserError
 from selftaught.run.applying import Job
 from selftaught.run.outputs._metric import Scale, camera_height, flicker
 from selftaught.run.outputs._points import camera_points
-from selftaught.run.outputs.depth import _why_flat, coloured
+from selftaught.run.outputs.depth import _learns_camera, _why_flat, coloured
+from selftaught.run.samples import facts
+from tests.data.test_video import write_video
 from tests.methods.resuming import cut_and_whole
 
 TINY: dict[str, Any] = {
@@ -124,8 +127,8 @@ def test_applied_to_videos_it_writes_colours_numbers_and_points(run: Any, videos
     done = run.apply(str(videos / "rgb"), tmp_path / "d", scale="median=2", points=True)
     assert int(done) == 2
     assert done.notes[0].startswith("scale median = 2 m; from frame to frame depth changes by ")
-    facts = json.loads((tmp_path / "d/walk/depth.json").read_text())
-    assert (facts["frames"], facts["unit"], facts["metric"]) == (FRAMES, "millimetres", True)
+    told = json.loads((tmp_path / "d/walk/depth.json").read_text())
+    assert (told["frames"], told["unit"], told["metric"]) == (FRAMES, "millimetres", True)
     maps = [cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in sorted((tmp_path / "d/walk/depth").glob("*.png"))]
     assert len(maps) == FRAMES
     assert (maps[0].shape, maps[0].dtype) == ((HEIGHT, WIDTH), np.uint16)
@@ -137,12 +140,35 @@ def test_applied_to_videos_it_writes_colours_numbers_and_points(run: Any, videos
     assert int(run.apply(str(videos / "rgb"), tmp_path / "d", scale="median=2", points=True)) == 0
     with pytest.raises(UserError, match="other options"):
         run.apply(str(videos / "rgb"), tmp_path / "d", scale="median=3", points=True)
+    far = run.apply(str(videos / "rgb"), tmp_path / "far", scale="median=100")
+    told = json.loads((tmp_path / "far/walk/depth.json").read_text())
+    assert told["notes"][0] == "100.0% of its pixels lie beyond 65.5 m and are written as that"
+    assert any("beyond 65.5 m" in note for note in far.notes)
     plain = run.apply(str(videos / "rgb"), tmp_path / "plain")
-    facts = json.loads((tmp_path / "plain/walk/depth.json").read_text())
-    assert facts["unit"].startswith("relative")
-    assert "unknown factor" in facts["scale"]
-    flat = facts["farthest"] / facts["nearest"] < 1.15
+    told = json.loads((tmp_path / "plain/walk/depth.json").read_text())
+    assert told["unit"].startswith("relative")
+    assert "unknown factor" in told["scale"]
+    flat = told["farthest"] / told["nearest"] < 1.15
     assert any(note.startswith("walk: depth is almost flat") for note in plain.notes) == flat
+
+
+def test_depth_of_a_video_plays_as_the_video_does(run: Any, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    stamps = [0, 40, 80, 200, 240, 300]
+    (tmp_path / "in").mkdir()
+    for name in ("uneven.mkv", "uneven.mp4"):
+        write_video(tmp_path / "in" / name, count=6, stamps=stamps)
+    done = run.apply(str(tmp_path / "in"), tmp_path / "d")
+    assert int(done) == 2
+    for name in ("uneven.mkv", "uneven.mp4"):  # of one name, a folder each
+        found = open_source(str(tmp_path / "d" / name / "colour.mp4"), modality="clip", split="all")
+        np.testing.assert_allclose(found.times(0), np.array(stamps) / 1000, atol=2e-3)
+        first = cv2.imread(str(tmp_path / "d" / name / "colour/000000.png")).astype(int)
+        assert np.abs(found.read(0)[0][:, :, ::-1].astype(int) - first).mean() < 12
+    with pytest.raises(UserError, match="writes several files; give a folder"):
+        run.apply(str(tmp_path / "in" / "uneven.mkv"), tmp_path / "depth.mp4")
+    run.apply(str(tmp_path / "in" / "uneven.mkv?window=3"), tmp_path / "cut")
+    assert sorted(p.name for p in (tmp_path / "cut").iterdir() if p.is_dir()) == ["uneven@0", "uneven@3"]
 
 
 def test_judged_against_depth_maps_of_the_same_names(run: Any, videos: Path) -> None:
@@ -174,7 +200,9 @@ def test_two_frames_through_both_stages_and_copies_from_a_folder(videos: Path, t
     with torch.inference_mode():
         assert not torch.equal(pro.method.eval().disparity(pair, known), pro.method.disparity(other, known))
     assert int(pro.apply(rgb, tmp_path / "d", scale="baseline=0.1")) == 2
-    assert pro.export("onnx", tmp_path / "two.onnx").exists()
+    path = pro.export("onnx", tmp_path / "two.onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    assert isinstance(runtime.InferenceSession(str(path)).get_inputs()[0].shape[0], str)  # batches of any size
     robust = selftaught.train(
         "robust-depth", rgb, out=str(tmp_path / "robust"), altered=str(videos / "copies"), by="ratio:0.5", **TINY
     )
@@ -191,7 +219,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_wrong_options_are_one_line(videos: Path, run: Any, tmp_path: Path) -> None:
-    for text in ("height", "width=2", "median=-1", "baseline=x"):
+    for text in ("height", "width=2", "median=-1", "baseline=x", "median=nan", "height=inf"):
         with pytest.raises(UserError, match="scale"):
             run.apply(str(videos / "rgb"), tmp_path / "x", scale=text)
     with pytest.raises(UserError, match="multiples of 16"):
@@ -201,6 +229,14 @@ def test_wrong_options_are_one_line(videos: Path, run: Any, tmp_path: Path) -> N
 
 
 # ---- metres ------------------------------------------------------------------------------------------------------
+def test_a_run_says_which_measured_depth_it_is_judged_by(run: Any, videos: Path) -> None:
+    assert run.output.needed(run.settings, run.config["data"]) == "--clean FOLDER of depth maps"
+    known = Snippets(open_source("room", modality="clip", split="all").subset([0]), gap=1)
+    assert facts(known)["truth"]
+    assert "truth" not in facts(Snippets(open_source(videos / "rgb", modality="clip", split="all"), gap=1))
+    assert run.output.needed(run.settings, {"truth": True}) == ""
+
+
 def test_scales_make_the_known_length_true() -> None:
     shares = np.array([0.8, 1.0, 0.5, 0.5])
     height, width = 40, 60
@@ -333,6 +369,7 @@ def test_intrinsics_of_other_frames_are_doubted(pixels: tuple[float, ...], said:
 
 
 def test_flat_depth_is_told_with_its_reasons(run: Any, tmp_path: Path) -> None:
+    assert not _learns_camera(Job(run.method, open_source("room", modality="clip", split="all"), tmp_path / "out"))
     (tmp_path / "tripod").mkdir()
     frame = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     for t in range(4):
@@ -340,7 +377,17 @@ def test_flat_depth_is_told_with_its_reasons(run: Any, tmp_path: Path) -> None:
     job = Job(run.method, open_source(tmp_path, modality="clip", split="all"), tmp_path / "out")
     turned = np.array([1.0, 0.6, 0.5, 0.5], dtype=np.float32)
     words = " / ".join(_why_flat(job, 0, 1.05, turned, (HEIGHT, WIDTH)))
+    assert "/ learnt intrinsics: " in words
+    given = dataclasses.replace(job, options={"intrinsics": "fov=70"})
+    assert "/ intrinsics: " in " / ".join(_why_flat(given, 0, 1.05, turned, (HEIGHT, WIDTH)))
     for reason in ("almost flat", "hardly moves", "turned", "more frames"):
         assert reason in words
     assert "isn't known" in " / ".join(_why_flat(job, 0, 1.05, None, (HEIGHT, WIDTH)))
     assert _why_flat(job, 0, 3.0, turned, (HEIGHT, WIDTH)) == []
+    wall = cv2.GaussianBlur(frame.repeat(2, 0).repeat(2, 1), (0, 0), 1.5)
+    clip = np.stack([np.concatenate((np.roll(wall[:40], t, 1), np.roll(wall[40:], 5 * t, 1))) for t in range(6)])
+    near = Job(run.method, _Clips(clip[None]), tmp_path / "out")
+    sane = np.array([0.714, 0.857, 0.5, 0.5], dtype=np.float32)
+    assert _why_flat(near, 0, 1.05, sane, (2 * HEIGHT, 2 * WIDTH))[1:] == [
+        "no reason is seen in it; more frames and more steps of training help"
+    ]

@@ -57,6 +57,39 @@ def test_features_are_written_beside_what_a_file_has(run, tmp_path: Path) -> Non
         run.apply(str(scans / "a.ply"), tmp_path / "bad")
 
 
+def test_nothing_of_a_file_is_lost_and_no_scan_overwrites_another(run, tmp_path: Path) -> None:
+    plyfile = pytest.importorskip("plyfile")
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    write_ply(scans / "mesh.ply")
+    plain = plyfile.PlyData.read(str(scans / "mesh.ply"))
+    faces = np.array([([0, 1, 2],), ([3, 1, 2],)], dtype=[("vertex_indices", "i4", (3,))])
+    mesh = [plain["vertex"], plyfile.PlyElement.describe(faces, "face")]
+    plyfile.PlyData(mesh, comments=["of the living room"]).write(str(scans / "mesh.ply"))
+    tracks = np.concatenate((XYZ, np.arange(50.0)[:, None] + 1_600_000_000, np.arange(50.0)[:, None]), 1)
+    tracks[7, 0] = np.nan
+    np.savetxt(scans / "room.pts", tracks, header="x y z gps_time point_id", fmt="%.4f")
+    np.savetxt(scans / "room.xyz", XYZ[:40], fmt="%.4f")
+    done = run.apply(f"{scans}?features=none", tmp_path / "out", components="2")
+    assert int(done) == 3
+    assert int(run.apply(f"{scans / 'mesh.ply'}?features=none", tmp_path / "one.ply")) == 1
+    assert len(plyfile.PlyData.read(str(tmp_path / "one.ply"))["face"]) == 2
+    with pytest.raises(UserError, match="3 samples don't go into one file"):
+        run.apply(f"{scans}?features=none", tmp_path / "all.ply")
+    with pytest.raises(UserError, match="give a folder"):
+        run.apply(f"{scans / 'mesh.ply'}?features=none", tmp_path / "one.las")
+    found = plyfile.PlyData.read(str(tmp_path / "out/mesh.ply"))
+    assert [row.tolist() for row in found["face"]["vertex_indices"]] == [[0, 1, 2], [3, 1, 2]]
+    assert found.comments == ["of the living room"]
+    rows = {p.name: plyfile.PlyData.read(str(p))["vertex"].data for p in (tmp_path / "out").glob("room*.ply")}
+    assert sorted((name, len(own)) for name, own in rows.items()) == [("room.ply", 50), ("room~2.ply", 40)]
+    kept = rows["room.ply"]
+    assert kept.dtype.names == ("x", "y", "z", "gps_time", "point_id", "f0", "f1", "pca_red", "pca_green", "pca_blue")
+    np.testing.assert_allclose(kept["gps_time"], tracks[:, 3])
+    np.testing.assert_allclose(kept["x"], tracks[:, 0], atol=6e-5)
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(kept["f0"])), [7])
+
+
 def test_blocks_of_a_large_scan_have_the_features_of_the_whole(run) -> None:
     cloud = clouds_of(open_source(ROOMS))[0].cloud(0)
     whole, parts = features_of(run.method, cloud), features_of(run.method, cloud, block=1.5)

@@ -18,7 +18,7 @@ from selftaught.errors import UserError
 IMAGE_KEYS = ("images", "image", "x", "X", "data", "arr_0")
 SERIES_KEYS = ("series", "x", "X", "data", "arr_0")
 LABEL_KEYS = ("labels", "label", "y", "Y", "targets", "target")
-GROUP_KEYS = ("subject", "subjects", "group", "groups")
+GROUP_KEYS = ("subject", "subjects", "group", "groups", "user", "users")
 _SPLITS = {"train": TRAIN, "val": VAL, "test": TEST}
 
 

@@ -91,8 +91,10 @@ def open_folder(folder: Path, name: str, *, channels: int | None = None) -> Imag
     """
     passed: Counter[str] = Counter()
     names = walk(folder, IMAGE_SUFFIXES, passed)
-    said = ", ".join(f"{count:,} {kind}" for kind, count in passed.items() if kind != MOVING)
-    moving = f"{plural(passed[MOVING], 'video')} here: methods for clips take them (--modality clip)"
+    films = {MOVING, ".gif"} if passed[MOVING] else set()
+    said = ", ".join(f"{count:,} {kind}" for kind, count in passed.items() if kind not in films)
+    beside = f" and {passed['.gif']:,} .gif" if films and passed[".gif"] else ""
+    moving = f"{plural(passed[MOVING], 'video')}{beside} here: methods for clips take them (--modality clip)"
     if not names:
         there = f"; there are {said}, which can't be read" if said else ""
         there += f"; {moving}" if passed[MOVING] else ""

@@ -164,6 +164,7 @@ def open_series_arrays(
         if array.ndim not in (2, 3) or array.dtype.kind not in "uifb":
             raise UserError(
                 f"{name}: series must be (N, T), (N, C, T) or (N, T, C) numbers; these are {array.shape} {array.dtype}"
+                + ("; windows of several devices (N, D, C, T) are devices:FILE.npz" if array.ndim == 4 else "")
             )
     axes: Any = layout
     source = SeriesArrays(pieces, name, axes, rate)

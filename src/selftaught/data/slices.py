@@ -205,6 +205,7 @@ class Slices(Source):
     Attributes:
         volume_of: (n,) number of the volume, in the source, that a slice comes from.
         part_of: (n,) its partition; -1 where the slice is in none.
+        brings_truth: whether the volumes have masks.
     """
 
     modality = "volume"
@@ -226,6 +227,7 @@ class Slices(Source):
         self.source, self.preparation, self.parts = source, preparation, parts
         self.values_of_masks = None if values is None else list(values)
         self.name, self.channels, self.generated = source.name, source.channels, source.generated
+        self.brings_truth = "mask" in source.fields
         self._kept: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
         self._bytes = 0
         rows, notes = [], []

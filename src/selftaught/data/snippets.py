@@ -135,7 +135,8 @@ class Snippets(Source):
     """Three frames each of the clips of a source: (before, frame, after), ``gap`` frames apart.
 
     Fields: ``clip`` (3, H, W, C) in the order before, frame, after; ``altered`` of the same shape where altered copies
-    were given; value ``intrinsics`` (4,): fx / W, fy / H, cx / W, cy / H, NaN where they are to be learnt.
+    were given. Value ``intrinsics`` (4,): fx / W, fy / H, cx / W, cy / H, NaN where they are to be learnt.
+    ``brings_truth`` tells whether the depth of the frames is known.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class Snippets(Source):
             source.rate,
             source.depth,
         )
+        self.brings_truth = "depth" in source.fields
         self.kinds = sorted(altered or {})
         self.altered: dict[str, tuple[Any, np.ndarray]] = {
             kind: _partners(source, other, kind) for kind, other in (altered or {}).items()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.engine.config import configure
+from selftaught.engine.convolutions import mend_convolutions
 from selftaught.engine.definition import Definition, Terms
 from selftaught.engine.distributed import average_gradients, is_distributed
 from selftaught.engine.method_config import LearningRateScaling, MethodConfig, Optimizer, Schedule
@@ -100,11 +101,13 @@ class Method(Definition):
         self.build()
 
     def configure_model(self) -> None:
-        """Where the strategy asks for it, spread the transformer's blocks over the processes.
+        """Make convolutions safe in bf16 on a CPU; where the strategy asks for it, spread the transformer's blocks over
+        the processes.
 
         Raises:
             UserError: no such blocks, or several optimisers.
         """
+        mend_convolutions(self)
         if self.device_mesh is None or self.sharded:
             return
         own = self.optimisers()

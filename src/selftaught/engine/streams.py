@@ -112,6 +112,11 @@ class Together(Dataset[Any]):
         return {role: part[keys[role]] for role, part in self.parts.items()}
 
 
+def _next_share(share: float) -> float:
+    """A round share with room above one that was found."""
+    return next((most for most in (0.1, 0.2, 0.5) if most >= 1.5 * share), 1)
+
+
 class SkipLog:
     """The samples that could not be used: counted, written to ``skipped.csv``, and too many of them stop the run."""
 
@@ -134,7 +139,8 @@ class SkipLog:
             index, reason = next(iter(self.reasons.items()))
             raise UserError(
                 f"{self.source.name}: {len(self.reasons)} of {len(self.source)} samples can't be used, more than "
-                f"{self.max_skip:.0%} (such as {self.source.names[index]}: {reason}); mend them or raise --max-skip"
+                f"{self.max_skip:.0%} (such as {self.source.names[index]}: {reason}); mend them, or allow more with "
+                f"--max-skip {_next_share(len(self.reasons) / len(self.source))}"
             )
 
     def write(self) -> None:

@@ -73,8 +73,8 @@ class Config(MethodConfig):
     """Turn each sensor's axes at random, or add noise (0.05) and scale (0.1); simclr rotates where it is none."""
     dropout: Share = 0.1
     """After every convolution."""
-    per_device: Count = 6
-    """Channels of a device: three of acceleration first, then three of rotation."""
+    per_device: Natural = 0
+    """Channels of a device, three of acceleration first, then three of rotation; 0: as many as the data have."""
     patience: Natural = 20
     """Epochs without a lower mean loss after which training ends; 0 never."""
 
@@ -106,15 +106,19 @@ class ColloSSL(Method):
                 "collossl learns from several devices worn at once: give --data devices:FOLDER (a table per device), "
                 "or name the devices of the channels with --worn wrist,thigh"
             )
-        if self.channels != len(self.names) * c.per_device:
+        self.per_device = c.per_device or self.channels // len(self.names)
+        if self.channels != len(self.names) * self.per_device:
+            of_each = f" of {c.per_device}" if c.per_device else ""
             raise UserError(
-                f"{self.channels} channels for {len(self.names)} devices of {c.per_device}: say --per-device N, the "
-                "channels of one"
+                f"{self.channels} channels for {len(self.names)} devices{of_each}: all need as many; --per-device N "
+                "and --worn A,B say how many, and whose they are"
             )
-        if c.per_device < 3 and c.mode == "collossl":
-            raise UserError(f"--per-device {c.per_device}: the distance wants three axes of acceleration, first of all")
+        if self.per_device < 3 and c.mode == "collossl":
+            raise UserError(
+                f"--per-device {self.per_device}: the distance wants three axes of acceleration, first of all"
+            )
         self.place = 0 if c.anchor in ("", "random") else self._find(c.anchor, "anchor")[0]
-        self.encoder = networks.TPN(c.per_device, c.dropout)
+        self.encoder = networks.TPN(self.per_device, c.dropout)
         self.account = DeviceAccount(len(self.names))
         self._manual = self._find(c.positives, "positives"), self._find(c.negatives, "negatives")
         if c.mode == "simclr":
@@ -124,7 +128,7 @@ class ColloSSL(Method):
         if c.mode == "autoencoder":
             if not self.length:
                 raise UserError("mode=autoencoder rebuilds windows of one length: say how long they are (length=150)")
-            self.head = Reconstruction(self.encoder.dim, c.per_device, self.length)
+            self.head = Reconstruction(self.encoder.dim, self.per_device, self.length)
         if c.mode.startswith("supervised"):
             if self.classes < 2:
                 raise UserError("mode=supervised learns from labels: give data with two classes or more")
@@ -140,7 +144,7 @@ class ColloSSL(Method):
     @property
     def also_channels(self) -> tuple[int, ...]:
         """Windows of the anchor alone can be embedded, too."""
-        return (self.config.per_device,)
+        return (self.per_device,)
 
     def order(self, source: Any, role: str) -> Any:
         """Batches of one user each; without users any windows."""
@@ -170,7 +174,7 @@ class ColloSSL(Method):
     # ---- learning --------------------------------------------------------------------------------------------
     def split(self, x: Tensor) -> Tensor:
         """Windows (B, D C, T) as devices (D, B, C, T)."""
-        return x.float().unflatten(1, (len(self.names), self.config.per_device)).transpose(0, 1)
+        return x.float().unflatten(1, (len(self.names), self.per_device)).transpose(0, 1)
 
     def augmented(self, x: Tensor) -> Tensor:
         """Windows (N, C, T), changed as ``augment`` says."""
@@ -257,7 +261,7 @@ class ColloSSL(Method):
 
     def deliverable(self) -> nn.Module:
         """The anchor's encoder: windows of all devices, or of the anchor alone."""
-        return AnchorEncoder(self.encoder, self.account, self.place, self.config.per_device)
+        return AnchorEncoder(self.encoder, self.account, self.place, self.per_device)
 
     def deliverable_spec(self) -> dict[str, Any]:
         """The network, and which of the channels are the anchor's."""

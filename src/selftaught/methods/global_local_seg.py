@@ -213,6 +213,19 @@ class GlobalLocalSeg(Method):
                 raise UserError(f"--{role} {found[role].name} has no masks; {_MEND.replace('labelled', role)}")
         return found
 
+    @staticmethod
+    def annotated(sources: dict[str, Any], config: Any) -> dict[str, Any]:
+        """The volumes whose masks are learnt from, and those that say when to stop: drawn, or a stream."""
+        whole = sources["labelled"]
+        held = 0 if "validation" in sources else config.validation_volumes
+        rows, rest = volume_sets(len(whole), config.labelled_volumes, held, config.subset)
+        found = {"labelled": whole.subset(rows, "annotated")}
+        if "validation" in sources:
+            found["validation"] = sources["validation"]
+        elif len(rest):
+            found["validation"] = whole.subset(rest, "to validate")
+        return found
+
     @classmethod
     def arranged(cls, sources: dict[str, Any], config: Any) -> dict[str, Any]:
         """Volumes as slices; of those with masks the chosen ones."""
@@ -220,14 +233,7 @@ class GlobalLocalSeg(Method):
         found: dict[str, Any] = {"data": Slices(sources["data"], preparation, parts=config.n_parts)}
         if "labelled" not in sources:
             return found
-        masked = {"labelled": sources["labelled"]}
-        held = 0 if "validation" in sources else config.validation_volumes
-        rows, rest = volume_sets(len(masked["labelled"]), config.labelled_volumes, held, config.subset)
-        if "validation" in sources:
-            masked["validation"] = sources["validation"]
-        elif len(rest):
-            masked["validation"] = masked["labelled"].subset(rest, "to validate")
-        masked["labelled"] = masked["labelled"].subset(rows, "annotated")
+        masked = cls.annotated(sources, config)
         if not config.structures:
             config.structures = ",".join(_structures(list(masked.values())))
         for role, source in masked.items():

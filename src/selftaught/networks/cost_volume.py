@@ -107,22 +107,31 @@ def cost_volume(
     inside[margin : height - margin, margin : width - margin] = 1
     total = features.new_zeros(n, len(bins), height, width)
     counts = torch.zeros_like(total)
+    together = len(bins) if torch.compiler.is_exporting() else 1  # a graph of all bins at once, not of each
     with torch.no_grad():
         for frame, transform in zip(lookup, transforms, strict=True):
             there = (transform.abs().sum((1, 2)) > 0).to(features.dtype)[:, None, None]
             usable = torch.where(
                 there[:, :, :1] > 0, transform, torch.eye(4, device=transform.device, dtype=transform.dtype)
             )
-            for k, depth in enumerate(bins.unbind()):
-                grid = sampling_grid(depth.expand(n, 1, height, width), camera, usable)
-                seen = F.grid_sample(frame, grid, padding_mode="zeros", mode="bilinear", align_corners=True)
+            for start in range(0, len(bins), together):
+                some = bins[start : start + together]
+                depth = some.repeat(n)[:, None, None, None].expand(n * len(some), 1, height, width)
+                own = [_each(x, len(some)) for x in (frame, features, camera, usable)]
+                grid = sampling_grid(depth, own[2], own[3])
+                seen = F.grid_sample(own[0], grid, padding_mode="zeros", mode="bilinear", align_corners=True)
                 x = (grid[..., 0] / 2 + 0.5) * (width - 1)
                 y = (grid[..., 1] / 2 + 0.5) * (height - 1)
                 valid = (x >= margin) & (x <= width - margin) & (y >= margin) & (y <= height - margin)
-                cost = (seen - features).abs().mean(1) * valid * inside * there
-                total[:, k] += cost
-                counts[:, k] += cost > 0
+                cost = ((seen - own[1]).abs().mean(1) * valid * inside).unflatten(0, (n, len(some))) * there[:, None]
+                total[:, start : start + together] += cost
+                counts[:, start : start + together] += cost > 0
     return total / (counts + _TINY)
+
+
+def _each(x: Tensor, times: int) -> Tensor:
+    """Every row that many times, one after the other."""
+    return x if times == 1 else x.repeat_interleave(times, 0)
 
 
 def fill_missing(volume: Tensor) -> Tensor:
@@ -202,7 +211,7 @@ def modulate_cost_volume(
     Raises:
         UserError: shapes that don't fit, an unknown modulation.
     """
-    if volume.shape != single.shape or weight.shape != (len(volume), 1, *volume.shape[2:]):
+    if volume.shape != single.shape or weight.shape != (volume.shape[0], 1, *volume.shape[2:]):
         shapes = f"{tuple(volume.shape)}, {tuple(single.shape)}, {tuple(weight.shape)}"
         raise UserError(f"volume, single and weight: shapes {shapes}; pass (N, D, h, w) twice, then (N, 1, h, w)")
     if modulation not in ("none", "hard", "full"):

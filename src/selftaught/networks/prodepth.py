@@ -212,7 +212,7 @@ class MultiFrameNet(nn.Module):
         before, target = pair.chunk(2, 1)
         angle, shift = self.pose(before, target)
         transform = pose_matrix(angle[:, 0], shift[:, 0], invert=True) * (0.0 if alone else 1.0)
-        known = self.shares.expand(len(pair), 4) if shares is None else shares
+        known = self.shares.expand(pair.shape[0], 4) if shares is None else shares
         single, sigma = self.teacher(target)
         found = self.match(target, before[None], transform[None], known, single, sigma)
         return disparity_to_depth(found.disparities[0], *self.depths)[0]

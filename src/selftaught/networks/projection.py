@@ -117,13 +117,13 @@ def pose_matrix(axis_angle: Tensor, translation: Tensor, invert: bool = False) -
         UserError: other shapes.
     """
     rotation, shift = axis_angle_rotation(axis_angle), _rows(translation, 3, "translation")
-    if len(shift) != len(rotation):
+    if shift.shape[0] != rotation.shape[0]:
         raise UserError(f"translation: {len(shift)} rows for {len(rotation)} of axis_angle")
     if invert:
         rotation = rotation.transpose(1, 2)
         shift = -(rotation @ shift[:, :, None])[:, :, 0]
     top = torch.cat((rotation, shift[:, :, None]), 2)
-    last = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(top), 1, 4)
+    last = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(top.shape[0], 1, 4)
     return torch.cat((top, last), 1)
 
 
@@ -326,7 +326,7 @@ def warp(
     Raises:
         UserError: shapes that don't fit.
     """
-    if image.dim() != 4 or len(image) != len(depth) or image.shape[2:] != depth.shape[2:]:
+    if image.dim() != 4 or image.shape[0] != depth.shape[0] or image.shape[2:] != depth.shape[2:]:
         raise UserError(f"image {tuple(image.shape)} and depth {tuple(depth.shape)}: give both at one size")
     grid = sampling_grid(depth, intrinsics, transform, offset)
     return F.grid_sample(image, grid, mode="bilinear", padding_mode=padding, align_corners=align_corners)

@@ -140,7 +140,7 @@ class PromptContext(nn.Module):
         embedded = towers.token_embedding(tokens)
         context = self.vectors if shift is None else self.vectors + shift.unsqueeze(1)
         context = context.reshape(-1, 1, self.count, self.vectors.shape[1]).expand(-1, len(tokens), -1, -1)
-        around = embedded.unsqueeze(0).expand(len(context), -1, -1, -1)
+        around = embedded.unsqueeze(0).expand(context.shape[0], -1, -1, -1)
         whole = torch.cat([around[:, :, :1], context, around[:, :, 1 + self.count :]], dim=2)
         found = towers.text(whole.flatten(0, 1), end.repeat(len(context)))
         return found.unflatten(0, (len(context), len(tokens)))

@@ -282,7 +282,7 @@ class SceneAutoencoder(nn.Module):
             masks.append(hidden.points)
         if self.image_encoder is not None and image is not None:
             visible.append(self.image_encoder.tokens(image, _kept(hidden.image))[1])
-            places.append(self.positions[None].expand(len(image), -1, -1))
+            places.append(self.positions[None].expand(image.shape[0], -1, -1))
             modality.append(1)
             masks.append(hidden.image)
         h = _through(self.joint, torch.cat([v + self.modality[m] for v, m in zip(visible, modality, strict=True)], 1))

@@ -184,7 +184,7 @@ class VisionTransformer(nn.Module):
             rows = torch.arange(len(keep), device=x.device)[:, None] % len(x)
             patches, where = patches[rows, keep], where[keep]
         h = self.patch_embed(patches) + where
-        return h if self.cls_token is None else torch.cat([self.cls_token.expand(len(h), -1, -1), h], dim=1)
+        return h if self.cls_token is None else torch.cat([self.cls_token.expand(h.shape[0], -1, -1), h], dim=1)
 
     def _part(self, h: Tensor) -> tuple[Tensor | None, Tensor]:
         return (None, h) if self.cls_token is None else (h[:, 0], h[:, 1:])
@@ -270,7 +270,7 @@ class MaskedDecoder(nn.Module):
         if keep.shape != visible.shape[:2]:
             raise UserError(f"keep {tuple(keep.shape)} doesn't fit visible tokens {tuple(visible.shape)}")
         seen = self.embed(visible)
-        hidden = self.mask_token.to(seen.dtype).expand(len(seen), self.count, -1)
+        hidden = self.mask_token.to(seen.dtype).expand(seen.shape[0], self.count, -1)
         h = hidden.scatter(1, keep[:, :, None].expand_as(seen), seen) + self.pos_embed
         if class_token is not None:
             whole = self.embed(class_token)

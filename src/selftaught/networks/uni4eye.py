@@ -165,7 +165,7 @@ class RankEncoder(nn.Module):
             rows = torch.arange(len(keep), device=x.device)[:, None] % len(x)
             patches, where = patches[rows, keep], where[keep]
         h = (self.embed.proj2 if rank == 2 else self.embed.proj3)(patches) + where
-        h = torch.cat([self.cls_token.expand(len(h), -1, -1).to(h.dtype), h], dim=1)
+        h = torch.cat([self.cls_token.expand(h.shape[0], -1, -1).to(h.dtype), h], dim=1)
         for block in self.blocks:
             h = block(h)
         h = self.norm(h)
@@ -273,7 +273,7 @@ class DualDecoder(nn.Module):
 
     def _filled(self, token: Tensor, first: Tensor, seen: Tensor, keep: Tensor, rank: int) -> Tensor:
         """Visible tokens at their places, mask tokens elsewhere, positions added; class token in front."""
-        hidden = token.to(seen.dtype).expand(len(seen), math.prod(self.grids[rank]), -1)
+        hidden = token.to(seen.dtype).expand(seen.shape[0], math.prod(self.grids[rank]), -1)
         h = hidden.scatter(1, keep[:, :, None].expand_as(seen), seen) + getattr(self, f"pos{rank}")
         return torch.cat([first.to(h.dtype), h], dim=1)
 

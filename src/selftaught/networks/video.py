@@ -69,12 +69,12 @@ class FramewiseEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, T, H, W), any T -> (N, D)."""
-        return self.network(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(x), -1)).mean(1)
+        return self.network(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (x.shape[0], -1)).mean(1)
 
     def maps(self, x: Tensor) -> Tensor:
         """(N, D, T, h, w): the patch tokens of every frame."""
         found = self.network.maps(x.transpose(1, 2).flatten(0, 1))
-        return found.unflatten(0, (len(x), -1)).transpose(1, 2)
+        return found.unflatten(0, (x.shape[0], -1)).transpose(1, 2)
 
 
 def clip_encoder(

@@ -197,7 +197,7 @@ class Adapted(nn.Module):
     def maps(self, x: Tensor) -> Tensor:
         """(N, D, h, w): the patch tokens on their grid."""
         rows, columns = self.base._grid(x)
-        return self.tokens(x)[1].transpose(1, 2).reshape(len(x), -1, rows, columns)
+        return self.tokens(x)[1].transpose(1, 2).reshape(x.shape[0], -1, rows, columns)
 
     def attention(self, x: Tensor) -> Tensor:
         """(N, heads, L): what the class token looks at in the last block (prompts take no part in it)."""
@@ -225,7 +225,7 @@ class Adapted(nn.Module):
         """One block with its adapters or prompts."""
         if self.kind == "vpt":
             prompt: Tensor = self.parts[number]  # type: ignore[index]
-            added = prompt.expand(len(h), -1, -1).to(h.dtype)
+            added = prompt.expand(h.shape[0], -1, -1).to(h.dtype)
             h = block(torch.cat([h[:, :prefix], added, h[:, prefix:]], 1))
             return torch.cat([h[:, :prefix], h[:, prefix + len(prompt) :]], 1)
         if self.kind != "uni":

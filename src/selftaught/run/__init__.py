@@ -526,9 +526,8 @@ class Run:
             f"{plural(steps, 'step')} in {seconds:.0f} s"
             + (f", {plural(skipped, 'unusable sample')} listed in {own if own.exists() else tasks}" if skipped else "")
         ]
-        lines.append(
-            self._headline() or f"to know how good it is: selftaught evaluate {typed(self.path)} {self.output.hint}"
-        )
+        more = f"selftaught evaluate {typed(self.path)} {self.output.needed(self.settings, data)}".rstrip()
+        lines.append(self._headline() or f"to know how good it is: {more}")
         lines.append(f"report: {self.layout.report}" if self.layout.report.exists() else f"run: {self.path}")
         return lines
 

@@ -77,9 +77,7 @@ def degrade_clips(
     arrange = call(CLIP_RECIPES[recipe][1], recipe, options)
     source = open_source(data, modality="clip", split="all")
     pairs: Any = arrange(source)
-    folders = [path.with_suffix("") for path in _folder.places(source.names, lambda own: own)]
-    if len(set(folders)) < len(folders):
-        folders = _folder.places(source.names, lambda own: own)
+    folders = _folder.folders(source)
     drawn = {name: getattr(pairs, name) for name in ("readout", "between", "side")}
     job = Copies.of(recipe, drawn, pairs, out, given=data, overwrite=overwrite, say=say)
     clips = pairs.places[:, 0]

@@ -181,6 +181,9 @@ def _fewer_labels(source: Source, fraction: float, seed: int) -> Source:
     return source.subset(evaluation.subset(np.asarray(source.labels), fraction=fraction, seed=seed))
 
 
+_TARGETS = "folders called by numbers, or --data 'FOLDER/?targets=TABLE.csv:COLUMN'"
+
+
 def _check(names: list[str], labelled: bool, numeric: bool, data: Any, classifies: bool) -> None:
     unfit = {"images", "depths", "volumes", "slices"} | (set() if classifies else {"scores", "classifier"})
     for name in names:
@@ -188,7 +191,7 @@ def _check(names: list[str], labelled: bool, numeric: bool, data: Any, classifie
         if name not in fitting:
             raise UserError(f"--protocol {name}{near(name, fitting)}: it may be {', '.join(fitting)}")
         if name == "regression" and not numeric:
-            raise UserError(f"--protocol regression needs a number for each sample, {data} has none")
+            raise UserError(f"--protocol regression needs a number for each sample, {data} has none: {_TARGETS}")
         if not labelled and name not in (*UNLABELLED, *(NUMERIC if numeric else ())):
             raise UserError(f"--protocol {name} needs labels, {data} has none: give --data with class folders")
 

@@ -140,6 +140,8 @@ def facts(source: Source, pixels: str = "uint8") -> dict[str, Any]:
     known: dict[str, Any] = {"name": source.name, "samples": len(source), "modality": source.modality}
     known |= {"classes": source.classes, "generated": source.generated}
     known |= {"devices": source.devices} if source.devices else {}
+    truth = getattr(source, "brings_truth", "point_label" in source.fields)
+    known |= {"truth": True} if truth else {}
     if source.labels is not None:
         known["class_count"] = len(source.classes) if source.classes else int(np.max(source.labels, initial=-1)) + 1
     channels = kind.channels(looked[0])

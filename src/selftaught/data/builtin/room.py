@@ -277,18 +277,22 @@ def picture(
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """pybullet writes to the process's standard output by itself; that is shut meanwhile."""
-    sys.stdout.flush()
-    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    """pybullet writes to the process's standard output and error by itself; both are shut meanwhile."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    kept, nothing = [os.dup(number) for number in (1, 2)], os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nothing, 1)
+        for number in (1, 2):
+            os.dup2(nothing, number)
         yield
     finally:
-        sys.stdout.flush()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
         with contextlib.suppress(OSError, TypeError):  # what C still holds back would come out later
             ctypes.CDLL(None).fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
+        for number, own in zip((1, 2), kept, strict=True):
+            os.dup2(own, number)
+            os.close(own)
         os.close(nothing)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from selftaught._paths import expanded
 from selftaught._words import plural
+from selftaught.data.arrays import GROUP_KEYS, LABEL_KEYS
 from selftaught.data.combining.devices import Devices, align, windows_of_arrays
 from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
@@ -49,7 +50,7 @@ def open_devices(
     In a folder every table is one device's recording and is called like the device; the folders above say whose:
     ``anna/walking/wrist.csv``, ``anna/walking/ankle.csv``. The first folder is the user, whose windows stay in one
     split; the last one, where there are two or more, the class. ``anna_walking_wrist.csv`` means the same. A .npz file
-    holds ``x`` (N, D, C, T), and may hold ``y``, ``subject`` and ``devices``.
+    holds ``x`` (N, D, C, T), and may hold ``y``, ``subject`` (or ``group``, ``user``) and ``devices``.
 
     Args:
         address: folder or file.
@@ -272,12 +273,20 @@ def _of_arrays(path: Path, asked: list[str] | None, scale: float) -> Devices:
     source = Devices(recordings, stems, path.name, window=x.shape[2], devices=asked or called)
     if len(source) != len(x):
         raise UserError(f"devices:{path}: {len(x) - len(source)} windows hold NaN; leave them out of the file")
-    if "y" in table:
-        found = labelling(table["y"])
+    labels, users = (next((key for key in keys if key in table), "") for keys in (LABEL_KEYS, GROUP_KEYS))
+    for key in filter(None, (labels, users)):
+        if table[key].shape != (len(x),):
+            raise UserError(f"devices:{path}: {key} is {table[key].shape} for {len(x)} windows")
+    if labels:
+        found = labelling(table[labels])
         source.labels, source.classes, source.given = found.labels, found.classes, found.given
-    if "subject" in table:
-        users, codes = np.unique(table["subject"], return_inverse=True)
-        source.groups, source.group_names = codes.astype(np.int64), [str(user) for user in users]
+    if users:
+        names, codes = np.unique(table[users], return_inverse=True)
+        source.groups, source.group_names = codes.astype(np.int64), [str(name) for name in names]
+    unread = [key for key in table if key not in ("x", "devices", labels, users)]
+    if unread:
+        known = f"labels are called {' or '.join(LABEL_KEYS)}, users {' or '.join(GROUP_KEYS)}"
+        source.notes = [*source.notes, f"left out: {', '.join(unread)}; {known}"]
     return source
 
 

@@ -129,6 +129,10 @@ class PointFiles(Clouds):
         label = class_of_points(str(self.root), name, files, count, stamps)
         return cloud._replace(label=label[cloud.row])
 
+    def file_columns(self, k: int) -> dict[str, np.ndarray]:
+        """All that the file of scan k says of its points, (P,) each, as it stands there: no scale, nothing left out."""
+        return read_columns(self.root / self.scans[k], self.scans[k], self._named)
+
     def origin(self) -> str:
         """The folder, and the name of the source."""
         return f"{os.path.abspath(self.root)} {self.name}"

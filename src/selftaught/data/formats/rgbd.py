@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from selftaught._paths import expanded
+from selftaught._words import plural
 from selftaught.data.decoding import decode, read_bytes
 from selftaught.data.files import file_stamps
 from selftaught.data.formats._format import Format
@@ -51,7 +52,8 @@ class RGBDFiles(RGBDFrames):
         self._arrange_frames(names, np.repeat(np.arange(len(scenes)), counts), sizes)
         kinds = ", ".join(sorted({layout for _, layout in scenes}))
         self.notes = [
-            f"{len(names):,} RGB-D frames of {len(scenes)} scenes ({kinds}), {self.gap} frames to a neighbour"
+            f"{plural(len(names), 'RGB-D frame')} of {plural(len(scenes), 'scene')} ({kinds}), "
+            f"{plural(self.gap, 'frame')} to a neighbour"
         ]
 
     def _size(self, scene: Scene, layout: str) -> tuple[int, int]:

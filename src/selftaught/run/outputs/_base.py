@@ -81,6 +81,15 @@ class Output:
     classifies: ClassVar[bool] = False
     takes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
+    def needed(self, settings: Settings, data: Mapping[str, Any]) -> str:
+        """The option that an evaluation of just this run needs; none where its own data have classes to judge by.
+
+        Args:
+            settings: of the run.
+            data: what is known of its training data.
+        """
+        return "" if self.hint == Output.hint and data.get("classes") else self.hint
+
     def apply(self, job: Job) -> Applied:
         """Write the method's result for every sample of a source; called again it goes on where it was cut off.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from selftaught.data.clouds import Cloud, Clouds
 from selftaught.data.formats._clouds import LAS
+from selftaught.data.formats.points import PointFiles
 from selftaught.data.kinds.points import pack
 from selftaught.errors import UserError, require
 from selftaught.run.outputs._pictures import replaced
@@ -83,7 +84,14 @@ def written(path: Path, source: Clouds, k: int, added: dict[str, np.ndarray]) ->
         if original is not None and original.suffix.lower() in LAS:
             _las(original, part, cloud, added)
         elif original is not None and original.suffix.lower() == ".ply":
-            _ply(_vertices(original), part, cloud, added)
+            plyfile: Any = require("plyfile", "points")
+            scan = plyfile.PlyData.read(str(original))
+            _ply(np.asarray(scan["vertex"].data), part, cloud, added, scan)
+        elif isinstance(source, PointFiles):
+            columns = source.file_columns(k)
+            if cloud.label is not None and "label" not in columns:  # those of a layout lie in files of their own
+                columns = columns | {"label": _spread(cloud.label, cloud.row, len(columns["x"]))}
+            _ply(_as_rows(columns), part, cloud, added)
         else:
             _ply(_table(source, cloud), part, cloud, added)
 
@@ -97,13 +105,29 @@ def _spread(values: np.ndarray, row: np.ndarray, count: int) -> np.ndarray:
     return whole
 
 
-def _vertices(path: Path) -> Any:
-    plyfile: Any = require("plyfile", "points")
-    return np.asarray(plyfile.PlyData.read(str(path))["vertex"].data)
+def _as_rows(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Vertices of a file that is no .ply: all its columns by name, of types that a .ply has."""
+    kept = {"_".join(name.split()): _storable(values) for name, values in columns.items()}
+    rows = np.empty(len(kept["x"]), dtype=[(name, values.dtype) for name, values in kept.items()])
+    for name, values in kept.items():
+        rows[name] = values
+    return rows
+
+
+def _storable(values: np.ndarray) -> np.ndarray:
+    """Numbers as a .ply can hold them without loss, else as float64."""
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "b":
+        return values.astype(np.uint8)
+    if (kind in "iu" and size <= 4) or (kind == "f" and size in (4, 8)):
+        return values
+    if kind in "iu" and len(values) and values.min() >= -(2**31) and values.max() < 2**31:
+        return values.astype(np.int32)
+    return values.astype(np.float64)
 
 
 def _table(source: Clouds, cloud: Cloud) -> np.ndarray:
-    """Vertices of a scan that has no .ply: all its columns, and its labels."""
+    """Vertices of a scan that has no file: all its columns, and its labels."""
     columns = {"x": "f8", "y": "f8", "z": "f8", "red": "u1", "green": "u1", "blue": "u1"}
     kinds = [(name, columns.get(name, "f4")) for name in source.columns]
     rows = np.zeros(
@@ -117,7 +141,8 @@ def _table(source: Clouds, cloud: Cloud) -> np.ndarray:
     return rows
 
 
-def _ply(rows: Any, path: Path, cloud: Cloud, added: dict[str, np.ndarray]) -> None:
+def _ply(rows: Any, path: Path, cloud: Cloud, added: dict[str, np.ndarray], scan: Any = None) -> None:
+    """Vertices with columns added; the other elements of ``scan`` (faces of a mesh) and its comments stay."""
     plyfile: Any = require("plyfile", "points")
     new = {name: values for name, values in added.items() if name not in rows.dtype.names}
     renamed = {f"{name}_new": values for name, values in added.items() if name in rows.dtype.names}
@@ -128,8 +153,10 @@ def _ply(rows: Any, path: Path, cloud: Cloud, added: dict[str, np.ndarray]) -> N
         out[name] = rows[name]
     for name, values in new.items():
         out[name] = _spread(values, cloud.row, len(rows))
-    element = plyfile.PlyElement.describe(out, "vertex")
-    plyfile.PlyData([element], text=False, byte_order="<").write(str(path))
+    vertices = plyfile.PlyElement.describe(out, "vertex")
+    elements = [vertices if old.name == "vertex" else old for old in (scan.elements if scan is not None else [])]
+    said = {} if scan is None else {"comments": scan.comments, "obj_info": scan.obj_info}
+    plyfile.PlyData(elements or [vertices], text=False, byte_order="<", **said).write(str(path))
 
 
 def _las(original: Path, path: Path, cloud: Cloud, added: dict[str, np.ndarray]) -> None:

@@ -39,8 +39,9 @@ def write_clips(job: Job, frames: Callable[[int], Iterator[np.ndarray]]) -> Appl
         into = "video"
     found = [job.source.video_file(i) for i in range(len(job.source))]
     wanted = [into == "video" or (into == "auto" and file is not None) for file in found]
-    names = [named(n, video) for n, video in zip(job.source.names, wanted, strict=True)]
-    paths = _folder.places(names, lambda own: own)
+    films = _folder.places([named(name) for name in job.source.names], lambda own: own)
+    folders = [folder / "clip.json" for folder in _folder.folders(job.source)]
+    paths = [film if video else other for film, other, video in zip(films, folders, wanted, strict=True)]
 
     def make(i: int, path: Path) -> None:
         if wanted[i]:
@@ -51,16 +52,14 @@ def write_clips(job: Job, frames: Callable[[int], Iterator[np.ndarray]]) -> Appl
     return _folder.write(job, paths, make, tuple(VIDEO_FORMS) if all(wanted) else ())
 
 
-def named(name: str, video: bool) -> str:
-    """What a clip's result is called: "a/x.mp4@16" is a window of a file."""
+def named(name: str) -> str:
+    """What the video of a clip is called: "a/x.mp4@16" is a window of a file."""
     file, at, start = name.rpartition("@")
     if not (at and start.isdecimal()):
         file, at, start = name, "", ""
     path = PurePosixPath(file or "clip")
     known = path.suffix.lower() in VIDEO_FORMS or path.suffix.lower() == ".gif"
     stem = str(path.with_suffix("")) if known and path.stem else str(path)
-    if not video:
-        return f"{stem}{at}{start}/clip.json"
     return f"{stem}{at}{start}" + (path.suffix if path.suffix.lower() in VIDEO_FORMS else ".mp4")
 
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from selftaught._words import typed
 from selftaught.data import Source
+from selftaught.data.formats.video import VIDEO_SUFFIXES
 from selftaught.errors import SampleError, UserError
 from selftaught.run import applying
 from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.outputs._pictures import is_part, spare
 from selftaught.run.sharing import Crew, crew
 
+_FILES = {".parquet", ".npy", ".npz", ".csv", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".gz", ".ply", ".pcd",
+          ".las", ".laz", ".xyz", ".pts", *VIDEO_SUFFIXES}  # fmt: skip
+"""Suffixes that no folder of results is meant to have."""
+
 MARK, LOCK, DONE = "work.json", ".lock", ".done"
+_MOVING = re.compile(rf"(?<=[^/])({'|'.join(re.escape(end) for end in VIDEO_SUFFIXES)})(?=@\d+$|$)", re.IGNORECASE)
 _OWN = {MARK, LOCK, DONE, "skipped.csv"}
 _LONGEST = 251  # bytes of a file's name: the 255 that file systems take, less those of `spare`
 
@@ -56,8 +64,9 @@ def write(
     out = job.out
     if out.suffix.lower() in files and not out.is_dir():
         return _alone(job, len(paths), make)
-    if out.suffix.lower() in (".parquet", ".npy", ".npz", ".csv") or out.is_file():
-        raise UserError(f"--out {typed(out)}: {job.maker} writes a file per sample; give a folder")
+    if (out.suffix.lower() in _FILES and not out.is_dir()) or out.is_file():
+        what = "a file per sample" if all(path.parent == Path() for path in paths) else "several files"
+        raise UserError(f"--out {typed(out)}: {job.maker} writes {what}; give a folder")
     applying.refuse_input(job)
     if clash := {p.resolve() for p in applying.input_paths(job.given)} & {(out / path).resolve() for path in paths}:
         raise UserError(f"--out {typed(out)}: would overwrite the input {sorted(clash)[0]}; choose another folder")
@@ -242,6 +251,17 @@ def places(names: Sequence[str], suffix: Callable[[str], str]) -> list[Path]:
         taken.add(str(path))
         found.append(path)
     return found
+
+
+def folders(source: Source) -> list[Path]:
+    """A relative folder for every clip of a source, no two alike: "a/x.mp4" becomes "a/x", its window "a/x.mp4@16"
+    "a/x@16"; where two names then meet, both keep their suffix. A folder of frames alone is called as it is.
+    """
+    alone = PurePosixPath(source.name).name or "clip"
+    names = [re.sub(r"^\.(?=@|$)", lambda _: alone, name) for name in source.names]
+    bare = [_MOVING.sub("", name) for name in names]
+    often = Counter(bare)
+    return places([b if often[b] == 1 else n for b, n in zip(bare, names, strict=True)], lambda own: own)
 
 
 def _short(stem: str, end: str) -> str:

@@ -272,9 +272,7 @@ def restored_row(method: Any, source: Any, i: int, clean: Source | None) -> Row:
 
 def _partner(clean: Any, name: str, numbers: np.ndarray) -> np.ndarray:
     """The clean frames of a clip's name, or of the same name with another suffix."""
-    at = {named(other, video=True).rpartition(".")[0]: k for k, other in enumerate(clean.names)}.get(
-        named(name, video=True).rpartition(".")[0]
-    )
+    at = {named(other).rpartition(".")[0]: k for k, other in enumerate(clean.names)}.get(named(name).rpartition(".")[0])
     if at is None:
         raise SampleError(name, "no clean clip of its name")
     if clean.frames(at) <= numbers.max():

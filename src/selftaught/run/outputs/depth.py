@@ -27,6 +27,8 @@ from selftaught.run.outputs._measured import MILLIMETRES, Row, frames_of, judged
 from selftaught.run.outputs._metric import Scale, flicker
 from selftaught.run.outputs._pictures import replaced, write_image
 from selftaught.run.outputs._points import camera_points, write_ply
+from selftaught.run.outputs._video import write_video
+from selftaught.run_settings import Settings
 from selftaught.views import alter
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Depth", "coloured", "estimated"]
 
 _CHUNK, _SHOWN, _SEEDED = 8, 6, 20230714
-_FLAT, _TOLD = 1.15, 5
+_FLAT, _TOLD, _DEEPEST = 1.15, 5, 65535
 _PROTOCOLS = ("depth", "depth-weather")
 _WEATHER = (
     "rain",
@@ -64,9 +66,13 @@ class Depth(Output):
         "intrinsics": {"help": "depth: the camera of these videos, as at training"},
     }
 
+    def needed(self, settings: Settings, data: Mapping[str, Any]) -> str:
+        """None where the run's own data bring measured depth."""
+        return "" if data.get("truth") else self.hint
+
     def apply(self, job: Job) -> Applied:
         """A folder for every video: colour/ and depth/ with a picture a frame, points/ where asked for, depth.json."""
-        paths = [path.with_suffix("") / "depth.json" for path in _folder.places(job.source.names, lambda own: own)]
+        paths = [folder / "depth.json" for folder in _folder.folders(job.source)]
         scale = Scale.parse(str(job.options.get("apply scale") or ""))
 
         def make(i: int, path: Path) -> None:
@@ -105,7 +111,9 @@ class Depth(Output):
                 maps = [_flat(row) if method is None else _estimate_row(method, row, altered) for row in rows]
                 crop = bench.method.config.crop
                 made = judged_depth(maps, truths, masks=_whole(masks, truths), names=names, crop=crop)
-                found[protocol][kind] = made.noted(f"{plural(len(lost), 'clip')} left out" if lost else "")
+                told = [f"{plural(len(lost), 'clip')} left out"] if lost else []
+                told += ["raw input: one depth everywhere"] if kind == "this" and bench.baselines else []
+                found[protocol][kind] = made.noted("; ".join(told))
                 if kind == "this" and (not shown or not altered):
                     shown = maps
         picked = np.linspace(0, len(rows) - 1, min(_SHOWN, len(rows))).astype(int)
@@ -135,7 +143,8 @@ class Depth(Output):
         """A batch in [0, 1] of the networks' size."""
         build = card["build"]
         channels = build.get("channels", card["channels"])
-        return torch.rand(1, channels, build["height"], build["width"], generator=torch.Generator().manual_seed(0))
+        size = (2, channels, build["height"], build["width"])  # of one alone a trace makes a constant
+        return torch.rand(size, generator=torch.Generator().manual_seed(0))
 
 
 def evaluation_name(kind: str) -> str:
@@ -209,27 +218,27 @@ def _write_clip(job: Job, i: int, path: Path, scale: Scale) -> None:
         raise UserError("--points needs the camera: give --intrinsics fov=70, fx,fy,cx,cy or a FILE")
     for part in ("colour", "depth", *(["points"] if points else [])):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    writer = _Video(folder / "colour.mp4", job.source.rate or 10.0)
-    unit = MILLIMETRES if scale.metric else 65535 * 0.9 / float((factor / small).max())
+    beyond = 0.0
+    unit = MILLIMETRES if scale.metric else _DEEPEST * 0.9 / float((factor / small).max())
     for t in range(count):
         frame = frames_of(job.source, i, np.array([t]), method)[0]
         depth = _to_size(small[t], frame.shape[:2], factor)
         name = f"{t:06d}"
-        shown = coloured(depth, near, far)
-        write_image(folder / "colour" / f"{name}.png", shown)
-        writer.add(shown)
-        levels = np.clip(np.rint(depth * unit), 0, 65535).astype(np.uint16)
+        write_image(folder / "colour" / f"{name}.png", coloured(depth, near, far))
+        beyond += float((depth * unit > _DEEPEST).mean()) / count
+        levels = np.clip(np.rint(depth * unit), 0, _DEEPEST).astype(np.uint16)
         write_image(folder / "depth" / f"{name}.png", levels[..., None])
         if points:
             assert shares is not None
             xyz = camera_points(depth, shares)
             colours = frame.reshape(-1, frame.shape[2])
             replaced(folder / "points" / f"{name}.ply", partial(write_ply, points=xyz, colours=colours))
-    writer.close()
+    _write_film(folder, count, job.source.times(i), job.source.rate)
     facts = {
         "frames": count, "unit": "millimetres" if scale.metric else f"relative: 1 unit = {unit:.6g} levels of the PNG",
         "metric": scale.metric, "factor": factor, "scale": scale.words(), "nearest": near, "farthest": far,
-        "flicker": flicker(1 / small), "notes": _why_flat(job, i, far / near, shares, first.shape[1:3]),
+        "flicker": flicker(1 / small),
+        "notes": _too_deep(beyond) + _why_flat(job, i, far / near, shares, first.shape[1:3]),
         "intrinsics": None if shares is None else [float(v) for v in shares],
     }  # fmt: skip
     write_json(path, facts)
@@ -249,6 +258,12 @@ def _said(out: Path, paths: list[Path]) -> list[str]:
     return [*found, *told[:_TOLD], *more]
 
 
+def _too_deep(share: float) -> list[str]:
+    """What is said of depth that 16 bits of millimetres can't hold."""
+    most = _DEEPEST / MILLIMETRES
+    return [f"{share:.1%} of its pixels lie beyond {most:.1f} m and are written as that"] if share else []
+
+
 def _why_flat(job: Job, i: int, spread: float, shares: np.ndarray | None, size: tuple[int, int]) -> list[str]:
     """Where depth came out almost alike everywhere: what of this video may be the reason."""
     if spread > _FLAT:
@@ -258,8 +273,10 @@ def _why_flat(job: Job, i: int, spread: float, shares: np.ndarray | None, size: 
     if shares is None:
         notes.append("the camera isn't known: train with --intrinsics fov=..., or learn with more videos")
     else:
-        notes += [f"intrinsics: {line}" for line in doubts(shares, size)]
-    return [*notes, "more frames and more steps of training help where none of these is the reason"]
+        told = "learnt intrinsics" if _learns_camera(job) else "intrinsics"
+        notes += [f"{told}: {line}" for line in doubts(shares, size)]
+    more = "more frames and more steps of training help"
+    return [*notes, f"{more} where none of these is the reason" if notes[1:] else f"no reason is seen in it; {more}"]
 
 
 def _scaled_maps(job: Job, i: int, count: int, shares: np.ndarray | None, scale: Scale) -> tuple[np.ndarray, float]:
@@ -284,6 +301,12 @@ def _ways(method: Any, before: np.ndarray, now: np.ndarray) -> np.ndarray:
     a, b = (_tensor(_resized(x, size), method) for x in (before, now))
     with torch.inference_mode():
         return method.pose_net(a, b)[1][:, 0].norm(dim=1).cpu().numpy()
+
+
+def _learns_camera(job: Job) -> bool:
+    """Whether nothing but the network says what the camera is."""
+    text = str(job.options.get("apply intrinsics") or job.options.get("intrinsics") or "auto")
+    return text in ("auto", "learn") and "intrinsics" not in job.source.values
 
 
 def _camera_of(job: Job, i: int, size: tuple[int, int]) -> np.ndarray | None:
@@ -311,29 +334,29 @@ def _to_size(disparity: np.ndarray, size: tuple[int, ...], factor: float) -> np.
     return factor / full
 
 
-class _Video:
-    """An .mp4 of coloured depth; where OpenCV can't write one, the pictures are all there is."""
+def _write_film(folder: Path, count: int, times: np.ndarray | None, rate: float | None) -> None:
+    """An .mp4 of the pictures in ``colour``, shown when the video's frames are; without its clock at ``rate``, else 10
+    frames a second. Where OpenCV can't write one, the pictures are all there is.
+    """
+    import cv2
 
-    def __init__(self, path: Path, rate: float) -> None:
-        self.path, self.rate = path, rate
-        self.writer: Any = None
-
-    def add(self, picture: np.ndarray) -> None:
-        """One frame (H, W, 3) uint8."""
-        import cv2
-
-        if self.writer is None:
+    names = [str(folder / "colour" / f"{t:06d}.png") for t in range(count)]
+    pictures = (np.asarray(cv2.imread(name)) for name in names)
+    path = folder / "colour.mp4"
+    if times is not None:  # of a video, so PyAV is there
+        write_video(path, (np.ascontiguousarray(picture[:, :, ::-1]) for picture in pictures), times)
+        return
+    writer: Any = None
+    for picture in pictures:
+        if writer is None:
             code = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]
-            self.writer = cv2.VideoWriter(str(self.path), code, self.rate, picture.shape[1::-1])
-        if self.writer.isOpened():
-            self.writer.write(np.ascontiguousarray(picture[:, :, ::-1]))
-
-    def close(self) -> None:
-        """Finish the file; a path that holds nothing is taken away."""
-        if self.writer is not None:
-            self.writer.release()
-        if self.path.exists() and not self.path.stat().st_size:
-            self.path.unlink()
+            writer = cv2.VideoWriter(str(path), code, rate or 10.0, picture.shape[1::-1])
+        if writer.isOpened():
+            writer.write(picture)
+    if writer is not None:
+        writer.release()
+    if path.exists() and not path.stat().st_size:
+        path.unlink()
 
 
 # ---- evaluation --------------------------------------------------------------------------------------------------

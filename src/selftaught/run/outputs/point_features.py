@@ -22,6 +22,7 @@ from selftaught.evaluation.points import principal_directions
 from selftaught.run.applying import Applied, Job
 from selftaught.run.outputs import _clouds, _folder
 from selftaught.run.outputs._base import Judged, Output, Page
+from selftaught.run_settings import Settings
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
@@ -47,8 +48,13 @@ class PointFeatures(Output):
         "components": {"help": "points: principal components of the features to write (16), or all"},
     }
 
+    def needed(self, settings: Settings, data: Mapping[str, Any]) -> str:
+        """None where the points of the run's own data have classes."""
+        return "" if data.get("truth") else self.hint
+
     def apply(self, job: Job) -> Applied:
-        """A file for every scan: .las and .laz stay what they are, anything else becomes .ply.
+        """A file for every scan: .las and .laz stay what they are, anything else becomes .ply; one scan may go to a
+        file that was named.
 
         Columns ``f0``, ``f1`` ... are principal components of the features (``--components 16``, or ``all`` for the
         features themselves), ``pca_red`` ... colours of the first three. Original attributes stay.
@@ -57,7 +63,7 @@ class PointFeatures(Output):
         wanted = str(job.options.get("apply components") or _COMPONENTS)
         if wanted != "all" and not (wanted.isdigit() and int(wanted)):
             raise UserError(f"--components {wanted}: a number from 1 on, or all")
-        paths = [_as_written(path) for path in _folder.places(list(source.scans), lambda own: own or ".ply")]
+        paths = _folder.places(list(source.scans), lambda own: own if own.lower() in LAS else ".ply")
         reduce: list[Any] = []
 
         def make(i: int, path: Path) -> None:
@@ -73,7 +79,7 @@ class PointFeatures(Output):
             _clouds.written(path, source, i, _clouds.attributes(kept, shown))
 
         whole = _Scans(source)
-        return _folder.write(_replaced(job, whole), paths, make)
+        return _folder.write(_replaced(job, whole), paths, make, {path.suffix.lower() for path in paths})
 
     def evaluate(self, bench: Bench) -> Judged:
         """Linear probe and neighbours on labelled points; components without labels."""
@@ -148,10 +154,6 @@ def _replaced(job: Job, source: Source) -> Job:
     import dataclasses
 
     return dataclasses.replace(job, source=source)
-
-
-def _as_written(path: Path) -> Path:
-    return path if path.suffix.lower() in LAS else path.with_suffix(".ply")
 
 
 def _parts(bench: Bench) -> tuple[Source, Source, bool]:

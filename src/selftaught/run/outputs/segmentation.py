@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 
 from selftaught import evaluation
-from selftaught._words import plural
+from selftaught._words import plural, typed
 from selftaught.data import Source, open_source
 from selftaught.data.slices import partition_of, volume_sets
 from selftaught.data.source import TEST
@@ -21,10 +22,12 @@ from selftaught.errors import SampleError, UserError
 from selftaught.evaluation import Result
 from selftaught.evaluation.volume_dice import volume_dice
 from selftaught.report import images as pictures
+from selftaught.run import samples
 from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
 from selftaught.run.outputs._pictures import replaced
+from selftaught.run_settings import Settings
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
@@ -42,8 +45,15 @@ class Segmentation(Output):
     hint: ClassVar[str] = "--data 'pairs:?volume=SCANS/&mask=MASKS/'"
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = (("dice", "dice", "Dice"),)
 
+    def needed(self, settings: Settings, data: Mapping[str, Any]) -> str:
+        """The annotated volumes, of which those that weren't learnt from are judged, where they lie apart."""
+        apart = settings.streams.get("labelled")
+        return f"--data {typed(apart)}" if apart else "" if data.get("truth") else self.hint
+
     def apply(self, job: Job) -> Applied:
-        """A folder of .nii.gz files, one for each volume, voxel for voxel where the volume's are."""
+        """A folder of .nii.gz files, one for each volume, voxel for voxel where the volume is; that of one volume may
+        go to a file that was named.
+        """
         method: Any = job.method
         values = np.asarray(method.mask_values)
 
@@ -56,7 +66,8 @@ class Segmentation(Output):
             replaced(path, lambda part: part.write_bytes(written))
 
         bare = [_ENDS.sub("", name) for name in job.source.names]
-        return _folder.write(job, _folder.places(bare, lambda own: f"{own}.nii.gz"), make)
+        alone = {".gz"} if job.out.name.lower().endswith(".nii.gz") else set()
+        return _folder.write(job, _folder.places(bare, lambda own: f"{own}.nii.gz"), make, alone)
 
     def evaluate(self, bench: Bench) -> Judged:
         """3-D Dice of every structure in every volume that wasn't learnt from, beside an untrained network's.
@@ -68,7 +79,7 @@ class Segmentation(Output):
         for name in wanted:
             if name not in _PROTOCOLS:
                 raise UserError(f"--protocol {name}: {bench.method.slug} segments; it may be {' or '.join(_PROTOCOLS)}")
-        source = judged_volumes(bench)
+        source, left_out = judged_volumes(bench)
         kinds: dict[str, Any] = {"this": bench.method}
         if bench.baselines:
             kinds["random"] = bench.untrained()
@@ -77,7 +88,8 @@ class Segmentation(Output):
         for kind, method in kinds.items():
             bench.say(f"{', '.join(wanted)}: {'untrained' if kind == 'random' else kind}")
             if "dice" in wanted:
-                found["dice"][kind], drawn = _dice(method, source)
+                made, drawn = _dice(method, source)
+                found["dice"][kind] = made.noted(left_out)
                 shown = shown or drawn
             if "slice-position" in wanted:
                 found["slice-position"][kind] = _position(method, source)
@@ -94,17 +106,58 @@ class Segmentation(Output):
         return {"pictures": {"columns": ["slice", "found"], "rows": rows}} if rows else {}
 
 
-def judged_volumes(bench: Bench) -> Source:
-    """Volumes with masks that nothing was learnt from: a given test part; of the run's own data without one those that
-    were neither annotated nor validated; of other data all.
+def judged_volumes(bench: Bench) -> tuple[Source, str]:
+    """Volumes with masks that nothing was learnt from, and a note of those that are left out for it: a given test part;
+    of the run's own data without one those that were neither annotated nor validated; of other data all but such.
 
     Raises:
         UserError: there is none, or no masks.
     """
+    source = _masked(bench)
+    if "labelled" not in bench.own.streams and str(bench.data) == str(bench.own.data):
+        return source, ""
+    learnt = _learnt(bench)
+    if learnt is None:
+        return source, "what it learnt from is gone: some of these may be among it"
+    fresh = [i for i in range(len(source)) if _voxels(source, i) not in learnt]
+    if not fresh:
+        raise UserError(
+            f"{bench.data}: the network learnt from all {len(source)} masks; judge it on others with --data"
+        )
+    if len(fresh) == len(source):
+        return source, ""
+    left = plural(len(source) - len(fresh), "volume")
+    return source.subset(np.array(fresh), "not learnt from"), f"{left} left out that it learnt from or was chosen by"
+
+
+def _learnt(bench: Bench) -> set[str] | None:
+    """`_voxels` of the volumes that were annotated or validated; None where they are no longer there."""
+    own, kind = bench.own, type(bench.method)
+    try:
+        given = samples.streams(kind, own.data, "volume", own, dict(own.streams))
+    except UserError:
+        return None
+    used: dict[str, Source] = kind.annotated(given, bench.method.config)  # type: ignore[attr-defined]
+    return {one for part in used.values() for i in range(len(part)) if (one := _voxels(part, i))}
+
+
+def _voxels(source: Source, i: int) -> str:
+    """What tells a volume from others, wherever its file lies; "" where it can't be read."""
+    try:
+        volume = source.read(i)
+    except SampleError:
+        return ""
+    return hashlib.sha256(repr(volume.shape).encode() + np.ascontiguousarray(volume).tobytes()).hexdigest()
+
+
+def _masked(bench: Bench) -> Source:
+    """`judged_volumes` as far as names and parts of the data tell."""
     own, method = bench.own, bench.method
     whole = open_source(bench.data, modality="volume", split="all", seed=bench.settings.seed)
     if "mask" not in whole.fields:
-        raise UserError(f"{bench.data} has no masks; give --data 'pairs:?volume=SCANS/&mask=MASKS/'")
+        apart = own.streams.get("labelled") if str(bench.data) == str(own.data) else None
+        mend = f"judge it on annotated ones, such as --data {typed(apart)}" if apart else f"give {Segmentation.hint}"
+        raise UserError(f"{bench.data} has no masks; {mend}")
     if whole.given is not None and (whole.given == TEST).any():
         return whole.subset(np.flatnonzero(whole.given == TEST), "test")
     if str(bench.data) != str(own.data):
@@ -165,7 +218,7 @@ def _dice(method: Any, source: Source) -> tuple[Result, list[list[str]]]:
         truths.append(truth)
         names.append(source.names[i])
         if len(rows) < _SHOWN:
-            rows.append(_row(volume, truth, classes))
+            rows.append(_row(volume, truth, classes, _spacing(source, i)))
     if not made:
         first = f" ({lost[0][0]}: {lost[0][1]})" if lost else ""
         raise UserError(f"{source.name}: no volume can be judged{first}")
@@ -205,11 +258,13 @@ def _drawn(method: Method, source: Source) -> Iterator[list[str]]:
         except SampleError:
             continue
         count += 1
-        yield _row(volume, classes, classes)
+        yield _row(volume, classes, classes, _spacing(source, i))
 
 
-def _row(volume: np.ndarray, truth: np.ndarray, classes: np.ndarray) -> list[str]:
-    """The slice with most of the mask in it: as it is, with its mask, with what was found."""
+def _row(volume: np.ndarray, truth: np.ndarray, classes: np.ndarray, spacing: np.ndarray | None) -> list[str]:
+    """The slice with most of the mask in it, as wide and high as it is in millimetres: as it is, with its mask, with
+    what was found.
+    """
     k = int((truth > 0).sum((1, 2)).argmax()) if truth.any() else len(volume) // 2
     picture = volume[k].mean(2).astype(np.float32)
     low, high = (float(np.percentile(volume, p)) for p in (1, 99))
@@ -217,5 +272,12 @@ def _row(volume: np.ndarray, truth: np.ndarray, classes: np.ndarray) -> list[str
     shown = [coloured_classes(picture, np.zeros_like(truth[k]))] + [
         coloured_classes(picture, m[k]) for m in (truth, classes)
     ]
-    times = max(1, _SIDE // max(picture.shape))
-    return [pictures.encode(np.repeat(np.repeat(one, times, 0), times, 1), format="png") for one in shown]
+    size = _shown_size(picture.shape, spacing)
+    return [pictures.encode(cv2.resize(one, size, interpolation=cv2.INTER_NEAREST), format="png") for one in shown]
+
+
+def _shown_size(shape: tuple[int, ...], spacing: np.ndarray | None) -> tuple[int, int]:
+    """Width and height in pixels of a slice (H, W) whose longer side is shown with ``_SIDE`` or as many as it has."""
+    sides = np.asarray(shape[:2]) * (np.ones(2) if spacing is None else np.asarray(spacing, dtype=np.float64)[1:])
+    height, width = np.maximum(1, np.rint(sides / sides.max() * max(_SIDE, *shape[:2]))).astype(int).tolist()
+    return width, height

@@ -107,4 +107,4 @@ def _finetuned(model: Any, train: Source, test: Source, fraction: float, seed: i
 def _windows(method: Any, source: Source) -> torch.Tensor:
     """The anchor's windows (n, C, T), on the method's device."""
     x = torch.stack([torch.from_numpy(source.read(i)) for i in range(len(source))]).to(method.device)
-    return x if x.shape[1] == method.config.per_device else method.split(x)[method.place]
+    return x if x.shape[1] == method.per_device else method.split(x)[method.place]

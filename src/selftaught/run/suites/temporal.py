@@ -42,7 +42,8 @@ def judge(bench: Bench) -> dict[str, Result]:
     kept = [part.subset(np.flatnonzero(n >= max(least, 1))) for part, n in zip(parts, counts, strict=True)]
     if min(len(part) for part in kept) < 2:
         raise UserError(
-            f"--protocol {NAME}: {bench.data} needs two videos of {needed} frames to learn from and to test"
+            f"--protocol {NAME}: {bench.data} needs two videos of {needed} frames to learn from and two to test; long "
+            f"ones can be cut, as in 'FOLDER/?window={4 * needed}'"
         )
     found = {}
     for contender in bench.each(NAME, kept[0]):
