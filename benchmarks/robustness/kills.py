@@ -131,7 +131,7 @@ def written(folder: Path) -> dict[str, Any]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = str(path.relative_to(folder))
         if path.suffix == ".json":
-            found[name] = timeless(json.loads(path.read_text()))
+            found[name] = said(path)
         elif path.suffix == ".npz":
             found[name] = arrays(path)
         elif path.name == "metrics.csv":
@@ -145,6 +145,14 @@ def written(folder: Path) -> dict[str, Any]:
         else:
             found[name] = path.read_bytes()
     return found
+
+
+def said(path: Path) -> Any:
+    """What a JSON file says, without clocks; the bytes of one that is none."""
+    try:
+        return timeless(json.loads(path.read_text()))
+    except ValueError:
+        return path.read_bytes()
 
 
 def arrays(path: Path) -> dict[str, bytes]:

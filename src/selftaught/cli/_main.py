@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from selftaught import __version__
-from selftaught._words import typed
+from selftaught._words import one_line, typed
 from selftaught.cli.commands import COMMANDS
 from selftaught.cli.options import Parser
 from selftaught.errors import UserError, command_line
@@ -69,7 +69,7 @@ def _ended(error: BaseException, arguments: Sequence[str], debug: bool, told: li
     if debug:
         raise error
     if isinstance(error, UserError):
-        print(f"selftaught: {error}", file=sys.stderr)
+        print(f"selftaught: {one_line(str(error))}", file=sys.stderr)
     elif isinstance(error, OSError) and error.errno in _DISK:
         where = f"{error.filename}: " if error.filename else ""
         print(f"selftaught: {where}{error.strerror}; make room, or write to another place", file=sys.stderr)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from selftaught._paths import expanded
+from selftaught._reading import names_of
 from selftaught.data.label_noise import WRONG
 from selftaught.data.source import Source
 from selftaught.data.spec import near
@@ -72,14 +73,14 @@ def _by_text(source: Source, spec: str, option: str) -> np.ndarray:
         names = [name for name in files if not any(part.startswith(".") for part in name.split("/"))]
         return _named(source, names, spec, option, within=path.resolve().name)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
+        names = names_of(path)
+    except FileNotFoundError:
         raise UserError(
             f"{option} {spec}: no such file or folder; it may be class=NAME, random:0.1, a text file of names, a folder"
         ) from None
-    except UnicodeDecodeError:
+    except (OSError, ValueError):
         raise UserError(f"{option} {spec}: not a text file; write a sample's name a line") from None
-    return _named(source, [line.strip() for line in lines if line.strip()], spec, option)
+    return _named(source, names, spec, option)
 
 
 def _of_classes(source: Source, value: str, option: str) -> np.ndarray:

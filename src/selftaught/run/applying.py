@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from selftaught._csv import csv_bytes
-from selftaught._paths import expanded
+from selftaught._paths import expanded, part_of
+from selftaught._reading import kept_json
 from selftaught._words import typed
 from selftaught.data import Source, holds_videos, open_source
 from selftaught.data.spec import several
 from selftaught.engine.method import Method
-from selftaught.errors import UserError
+from selftaught.errors import UserError, unwritten
 from selftaught.run import locks
 from selftaught.run.features import check_channels
 from selftaught.run.layout import write_json
@@ -250,11 +251,7 @@ def finish(mark: Path, written: int, skipped: Skipped) -> None:
 
 def _read_mark(mark: Path) -> dict[str, Any] | None:
     """The content of a mark; None where there is none, or what lies there is none (a full disk leaves it empty)."""
-    try:
-        found = json.loads(mark.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+    return kept_json(mark) or None
 
 
 def _refusal(out: Path, key: dict[str, Any], known: dict[str, Any] | None) -> str:
@@ -287,8 +284,7 @@ def writing(path: Path) -> Iterator[None]:
         for part in (*begun, *path.with_name(f"{path.name}.parts").glob("*.part")):
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
-        reason = error.strerror or str(error).splitlines()[0]
-        raise UserError(f"{path}: can't be written ({reason}); make room, and the same command goes on") from error
+        raise unwritten(path, error, go_on=", and the same command goes on") from error
 
 
 # ---- lists -------------------------------------------------------------------------------------------------------
@@ -312,10 +308,14 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]])
     Raises:
         UserError: it can't be written.
     """
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)  # of this process: two may write the same file at once
     with writing(path):
-        part.write_bytes(csv_bytes(columns, rows))
-        part.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(csv_bytes(columns, rows))
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 # ---- the input stays as it is ------------------------------------------------------------------------------------

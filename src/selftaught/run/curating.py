@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._reading import name_lines
 from selftaught._words import plural
 from selftaught.data import Source, open_source
 from selftaught.data.curation.clusters import Backend
@@ -184,7 +185,7 @@ def _in_place(found: Curated) -> None:
 def _write(found: Curated, path: Path) -> None:
     """The list, the table, a JSON that says how, and the page."""
     archive, why = found.archive, found.why
-    write_text(path / "kept.txt", "\n".join(found.kept) + "\n")
+    write_text(path / "kept.txt", name_lines(found.kept))
     times = np.bincount(found.indices, minlength=len(archive))
     tree = found.selection.tree
     rows = []

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from selftaught._paths import part_of
 from selftaught.engine.method import Method
-from selftaught.errors import UserError, require
+from selftaught.errors import UserError, require, unwritten
 from selftaught.networks import Adapted
 from selftaught.run.layout import write_json, write_tensors, write_text
 
@@ -177,7 +177,7 @@ def _onnx(module: nn.Module, card: dict[str, Any], out: Path, x: Tensor, free: d
         why = str(error.__cause__ or error).strip().splitlines()[0]
         raise UserError(f"--format onnx: PyTorch can't trace {card['method']} ({why}); use safetensors") from error
     except OSError as error:
-        raise UserError(f"{out}: can't be written ({error.strerror or error}); make room") from error
+        raise unwritten(out, error) from error
     finally:
         part.unlink(missing_ok=True)
     return out

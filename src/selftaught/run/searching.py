@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._paths import part_of
 from selftaught.data import Source
 from selftaught.data.files import file_stamps
 from selftaught.engine.embedding import none_usable
@@ -130,7 +131,7 @@ def _load(path: Path) -> Index | None:
 def _save(path: Path, index: Index) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
+        part = part_of(path)  # of this process: two may search at once
         try:
             with part.open("wb") as file:
                 np.savez(file, names=np.array(index.names), stamps=index.stamps, vectors=index.vectors)

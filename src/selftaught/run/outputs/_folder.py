@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from selftaught._words import typed
 from selftaught.data import Source
@@ -140,8 +141,7 @@ def _make(job: Job, paths: Sequence[Path], make: Callable[[int, Path], Any], tea
     for i in team.share(len(paths)):
         path = paths[i]
         try:
-            there = (out / path).exists() or spare(out / path).exists()
-            if not there or not done.holds(path, stamp(i)):
+            if not done.holds(path, stamp(i)):
                 (out / path).parent.mkdir(parents=True, exist_ok=True)
                 done.add(path, stamp(i), make(i, out / path))
                 written += 1
@@ -154,46 +154,73 @@ def _make(job: Job, paths: Sequence[Path], make: Callable[[int, Path], Any], tea
 
 
 class _Done:
-    """Which files are finished and from which state of the input: a file that only grows, a line for each.
+    """Which files are finished, from which state of the input, and as what: a file that only grows, a line for each.
 
     Each process of a launch has its own, and reads the first's as well.
     """
 
     def __init__(self, out: Path, team: Crew) -> None:
-        self.path = out / (DONE if team.first else f"{DONE}.{team.rank}")
-        self._stamps = {note[0]: note[1] for note in _notes(out / DONE)}
+        self.out, self.path = out, out / (DONE if team.first else f"{DONE}.{team.rank}")
+        self._noted = {note.path: note for note in _notes(out / DONE)}
 
     def holds(self, path: Path, stamp: str) -> bool:
-        """Whether a file was finished from just this state of the input."""
-        return self._stamps.get(str(path)) == stamp
+        """Whether a file was finished from just this state of the input, and is still what was written."""
+        note = self._noted.get(str(path))
+        return note is not None and note.stamp == stamp and note.content == _content(self.out / path)
 
     def add(self, path: Path, stamp: str, row: Any = None) -> None:
         """Note a finished file, and its row of a table where there is one."""
+        text = json.dumps([str(path), stamp, _content(self.out / path), *([] if row is None else [row])])
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([str(path), stamp, *([] if row is None else [row])]) + "\n")
+            file.write(f"{zlib.crc32(text.encode()):08x} {text}\n")
 
 
-def _rows(out: Path) -> dict[str, list[Any]]:
+def _content(path: Path) -> str:
+    """Length and checksum of a finished file, or of the one in its place; "" where there is none."""
+    for one in (path, spare(path)):
+        if one.is_file():
+            checksum = length = 0
+            with one.open("rb") as file:
+                while part := file.read(1 << 20):
+                    checksum, length = zlib.crc32(part, checksum), length + len(part)
+            return f"{length} {checksum:08x}"
+    return ""
+
+
+class _Note(NamedTuple):
+    """A line of a file of finished files.
+
+    Attributes:
+        path: of the finished file.
+        stamp: the state of the input.
+        content: of the file, see `_content`.
+        row: of a table, empty without one.
+    """
+
+    path: str
+    stamp: str
+    content: str
+    row: Sequence[Any] = ()
+
+
+def _rows(out: Path) -> dict[str, Sequence[Any]]:
     """The rows that all processes noted with their files."""
     notes = [note for path in (out / DONE, *sorted(out.glob(DONE + ".*"))) for note in _notes(path)]
-    return {note[0]: note[2] for note in notes if len(note) > 2}
+    return {note.path: note.row for note in notes if note.row}
 
 
-def _notes(path: Path) -> list[list[Any]]:
-    """The lines of a file of finished files; what was cut off while it was written is none: that file is made again."""
+def _notes(path: Path) -> list[_Note]:
+    """The lines of a file of finished files; what was cut off or has rotted is none: that file is made again."""
     found = []
     for line in _lines(path):
-        try:
-            note = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(note, list) and len(note) > 1:
-            found.append(note)
+        checksum, _, text = line.partition(" ")
+        if checksum == f"{zlib.crc32(text.encode()):08x}":
+            found.append(_Note(*json.loads(text)))
     return found
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
 def _stamps(source: Source) -> Callable[[int], str]:
