@@ -141,7 +141,7 @@ def written(folder: Path) -> dict[str, Any]:
         elif path.suffix in (".html", ".svg"):
             found[name] = len(path.read_bytes()) > 1000
         elif path.name == ".done":  # a line for each file, in the order in which they were made
-            found[name] = sorted(set(path.read_text().splitlines()))
+            found[name] = sorted(set(path.read_text(errors="replace").splitlines()))
         else:
             found[name] = path.read_bytes()
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -247,6 +248,8 @@ def _decode_tiff(data: bytes, name: str) -> np.ndarray:
         array = None
     if array is None:
         return _tiff_elsewhere(data, name, tuple(shape), facts)
+    if array.size != math.prod(shape):
+        raise SampleError(name, f"broken TIFF ({array.size} values where its tags say {math.prod(shape)})")
     squeezed = [(axis, n) for axis, n in zip(axes, shape, strict=True) if n != 1 or axis in "YX"]
     array, axes = array.reshape([n for _, n in squeezed]), "".join(axis for axis, _ in squeezed)
     if array.ndim == 3 and axes not in ("YXS", "YXC"):

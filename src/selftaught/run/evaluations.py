@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 
 from selftaught._paths import expanded
 from selftaught.data import open_source
+from selftaught.data.mapped import DAMAGED
 from selftaught.errors import UserError
 from selftaught.evaluation import Result, table
 from selftaught.run.applying import write_csv
@@ -98,7 +97,7 @@ class Evaluation:
         try:
             with np.load(self._features) as kept:
                 return {name: kept[name] for name in kept.files}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except DAMAGED as error:
             raise UserError(f"{self._features}: damaged; delete it and evaluate again") from error
 
     def add(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from selftaught._paths import part_of
 from selftaught.data import Source
 from selftaught.data.files import file_stamps
+from selftaught.data.mapped import DAMAGED
 from selftaught.engine.embedding import none_usable
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
@@ -123,7 +123,7 @@ def _load(path: Path) -> Index | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             names, stamps, vectors = file["names"].tolist(), file["stamps"], file["vectors"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except DAMAGED:
         return None
     return Index(names, stamps, vectors) if len(names) == len(stamps) == len(vectors) else None
 

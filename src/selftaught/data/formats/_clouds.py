@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from selftaught.data.formats._pcd import pcd_columns, pcd_names
+from selftaught.data.mapped import NO_ARCHIVE
 from selftaught.errors import SampleError, require
 
 __all__ = ["LAS", "TEXT", "column_names", "read_columns"]
@@ -74,7 +75,7 @@ def read_columns(path: Path, name: str, columns: tuple[str, ...] = ()) -> Column
         raise
     except OSError as error:
         raise SampleError(name, f"can't be opened: {error.strerror or 'damaged'}") from None
-    except (ValueError, EOFError, KeyError, IndexError) as error:
+    except (*NO_ARCHIVE, IndexError) as error:
         raise SampleError(name, f"not a readable cloud of points: {str(error)[:80]}") from None
     if not {"x", "y", "z"} <= set(found):
         raise SampleError(name, f"no x y z among its columns {', '.join(found)}")

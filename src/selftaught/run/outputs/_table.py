@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from selftaught._words import typed
 from selftaught.data import Source
+from selftaught.data.mapped import DAMAGED
 from selftaught.engine.embedding import none_usable
 from selftaught.errors import UserError
 from selftaught.run import applying
@@ -170,7 +169,7 @@ def _load(path: Path, first: int, last: int) -> tuple[Columns, np.ndarray, list[
         with np.load(path) as part:
             index, skipped = part["index"], json.loads(str(part["skipped"]))
             columns = {name.removeprefix("column "): part[name] for name in part.files if name.startswith("column ")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except DAMAGED:
         return None
     covered = sorted([*index.tolist(), *(i for i, _ in skipped)])
     if covered != list(range(first, last)) or any(len(column) != len(index) for column in columns.values()):
