@@ -103,19 +103,30 @@ def _quoted(name: str) -> str:
     return name if plain else '"' + name.replace('"', '""') + '"'
 
 
-def names_of(path: str | Path) -> list[str]:
+def names_of(path: str | Path, known: Iterable[str] = ()) -> list[str]:
     """The names in a file as `name_lines` writes them, or as somebody typed them; empty lines are left out.
+
+    Args:
+        path: the file.
+        known: names that may be meant. Where the last line has no end and what stands there begins several of them,
+            nobody knows whether it was cut off.
 
     Raises:
         OSError: it can't be read; a pipe or a device.
-        ValueError: it is no text.
+        ValueError: it is no text, or may have been cut off.
     """
     text = regular(path).read_bytes().decode("utf-8-sig", "surrogateescape")
     if "\0" in text:
-        raise ValueError("no text")
+        raise ValueError("not a text file; write a sample's name a line")
     found = []
     for match in _NAME.finditer(text):
         quoted, plain = match.groups()
         name = plain.strip() if quoted is None else quoted.replace('""', '"')
         found += [name] if name else []
+    if found and not text.endswith(("\n", "\r", '"')):
+        other = next((name for name in known if name != found[-1] and name.startswith(found[-1])), None)
+        if other is not None:
+            raise ValueError(
+                f"its last line may be cut off: {found[-1]!r} also begins {other!r}; end it with a new line"
+            )
     return found

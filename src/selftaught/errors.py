@@ -127,7 +127,8 @@ def require(module: str, extra: str) -> object:
 
 _MENDS = {
     ("ENOSPC", "EDQUOT", "EFBIG"): "make room",
-    ("EROFS", "EACCES", "EPERM"): "choose a place that may be written to",
+    ("EROFS",): "choose a place that may be written to",
+    ("EACCES", "EPERM"): "allow it, or choose another place",
     ("EISDIR",): "a folder of that name is in the way: move it, or choose another name",
     ("ENOTDIR", "EEXIST", "ENOTEMPTY"): "a file is in the way: move it, or choose another place",
     ("ENAMETOOLONG",): "choose a shorter name",
@@ -144,7 +145,11 @@ def unwritten(path: object, error: OSError, mend: str = "", go_on: str = "") -> 
         mend: in place of the usual one for such an error.
         go_on: what to do when it is mended.
     """
-    codes = {getattr(errno, name): told for names, told in _MENDS.items() for name in names if hasattr(errno, name)}
     reason = error.strerror or (str(error).splitlines() or ["unknown"])[0][:100]
-    mend = mend or codes.get(error.errno, "choose another place")
-    return UserError(f"{path}: can't be written ({reason}); {mend}{go_on}")
+    return UserError(f"{path}: can't be written ({reason}); {mend or mend_of(error)}{go_on}")
+
+
+def mend_of(error: OSError) -> str:
+    """What mends an error of the system, in a few words."""
+    codes = {getattr(errno, name): told for names, told in _MENDS.items() for name in names if hasattr(errno, name)}
+    return codes.get(error.errno or 0, "choose another place")

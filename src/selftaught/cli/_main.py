@@ -17,7 +17,7 @@ from selftaught import __version__
 from selftaught._words import one_line, typed
 from selftaught.cli.commands import COMMANDS
 from selftaught.cli.options import Parser
-from selftaught.errors import UserError, command_line
+from selftaught.errors import UserError, command_line, mend_of
 
 _EXAMPLES = """examples:
   selftaught demo                                     train, evaluate and report on the built-in photographs
@@ -72,7 +72,7 @@ def _ended(error: BaseException, arguments: Sequence[str], debug: bool, told: li
         print(f"selftaught: {one_line(str(error))}", file=sys.stderr)
     elif isinstance(error, OSError) and error.errno in _DISK:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"selftaught: {where}{error.strerror}; make room, or write to another place", file=sys.stderr)
+        print(f"selftaught: {where}{error.strerror}; {mend_of(error)}", file=sys.stderr)
     elif _out_of_memory(error):
         print(f"selftaught: {_LESS_MEMORY}", file=sys.stderr)
     else:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from selftaught._reading import regular
 from selftaught.data.integrity import PNG, check_whole, jpeg_size, pixels_alone
 from selftaught.data.orientation import orientation_of, upright
 from selftaught.data.pixels import as_hwc, channel_axis, inverted, not_premultiplied
@@ -52,7 +53,7 @@ class Header(NamedTuple):
 def read_bytes(path: str | Path, name: str) -> bytes:
     """The content of a file, or a SampleError that says why there is none."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(regular(path), "rb", buffering=0) as file:
             data = file.readall()
     except FileNotFoundError:
         raise SampleError(name, "missing") from None

@@ -154,11 +154,13 @@ def _share(by: str, value: str) -> float:
 
 def _listed(source: Source, file: str) -> np.ndarray:
     try:
-        wanted = names_of(expanded(file))
-    except (OSError, ValueError):
+        wanted = names_of(expanded(file), source.names)
+    except OSError:
         raise UserError(
             f"by=list:{file}: no such readable text file; give the test samples' names, one a line"
         ) from None
+    except ValueError as error:
+        raise UserError(f"by=list:{file}: {error}") from None
     position = {name: i for i, name in enumerate(source.names)}
     codes = np.full(len(source), TRAIN, dtype=np.int8)
     for name in wanted:

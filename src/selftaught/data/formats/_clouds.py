@@ -75,7 +75,7 @@ def read_columns(path: Path, name: str, columns: tuple[str, ...] = ()) -> Column
         raise
     except OSError as error:
         raise SampleError(name, f"can't be opened: {error.strerror or 'damaged'}") from None
-    except (*NO_ARCHIVE, IndexError) as error:
+    except (*NO_ARCHIVE, IndexError, MemoryError) as error:
         raise SampleError(name, f"not a readable cloud of points: {str(error)[:80]}") from None
     if not {"x", "y", "z"} <= set(found):
         raise SampleError(name, f"no x y z among its columns {', '.join(found)}")
