@@ -42,13 +42,18 @@ def test_what_is_no_yaml_is_a_yaml_error(text: str) -> None:
 
 NAMES = [
     "plain.png", "new\nline.png", "a return\r.png", " blank", "blank ", '"quoted"', "café.png", "caf\udce9.png", "",
-    "\x85nel", "a\u2028line", "=cmd", "-",
+    "\x85nel", "a\u2028line", "=cmd", "-", "# 3 names", "#x",
 ]  # fmt: skip
 
 
 def test_a_list_of_names_is_read_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_bytes(os.fsencode(name_lines(NAMES)))
-    assert names_of(tmp_path / "names.txt") == [name for name in NAMES if name]
+    assert names_of(tmp_path / "names.txt") == NAMES
+    lines = name_lines(NAMES).splitlines(keepends=True)
+    for cut in ("".join(lines[:5]), "".join(lines[:1]), "".join([*lines, "one more"])):
+        (tmp_path / "names.txt").write_bytes(os.fsencode(cut))
+        with pytest.raises(ValueError, match="holds"):
+            names_of(tmp_path / "names.txt")
     (tmp_path / "typed.txt").write_bytes(b'\xef\xbb\xbf a.png \r\n\r\n"b.png\n c d.png')
     assert names_of(tmp_path / "typed.txt") == ["a.png", '"b.png', "c d.png"]
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from selftaught._paths import ON_DISK
+
 _NUMBER = re.compile(r"[+-]?(\d+([.]\d*)?|[.]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -21,7 +23,7 @@ def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([_inert(column) for column in columns])
     writer.writerows([_inert(cell) for cell in row] for row in rows)
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    return text.getvalue().encode("utf-8", ON_DISK)
 
 
 def _inert(cell: Any) -> Any:

@@ -11,10 +11,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from selftaught._words import plural
+
 __all__ = ["json_of", "json_text", "kept_json", "name_lines", "names_of", "regular", "text_of", "yaml_text"]
 
 _NAME = re.compile(r'"((?:[^"]|"")*)"[ \t]*(?:[\r\n]|\Z)|([^\r\n]*)(?:[\r\n]|\Z)')
 """A line of a list of names, or several where a name in quotes has more."""
+
+_COUNT = re.compile(r"# ([\d,]+) names?[ \t]*(?:\r?\n|\Z)")
 
 
 def regular(path: str | Path) -> Path:
@@ -93,13 +97,14 @@ def yaml_text(text: str) -> Any:
 # ---- lists of names --------------------------------------------------------------------------------------------------
 def name_lines(names: Iterable[str]) -> str:
     """A list of names, one a line; those that a line would change (with a line's end, blanks at their ends) in quotes,
-    as in CSV.
+    as in CSV. Its first line says how many there are, so that a list which was cut off is told.
     """
-    return "".join(f"{_quoted(name)}\n" for name in names)
+    lines = [_quoted(name) for name in names]
+    return "".join(f"{line}\n" for line in (f"# {plural(len(lines), 'name')}", *lines))
 
 
 def _quoted(name: str) -> str:
-    plain = name and name == name.strip() and not name.startswith('"') and "\n" not in name and "\r" not in name
+    plain = name and name == name.strip() and not name.startswith(('"', "# ")) and "\n" not in name and "\r" not in name
     return name if plain else '"' + name.replace('"', '""') + '"'
 
 
@@ -118,11 +123,15 @@ def names_of(path: str | Path, known: Iterable[str] = ()) -> list[str]:
     text = regular(path).read_bytes().decode("utf-8-sig", "surrogateescape")
     if "\0" in text:
         raise ValueError("not a text file; write a sample's name a line")
-    found = []
-    for match in _NAME.finditer(text):
+    found: list[str] = []
+    head = _COUNT.match(text)
+    for match in _NAME.finditer(text, head.end() if head else 0):
         quoted, plain = match.groups()
         name = plain.strip() if quoted is None else quoted.replace('""', '"')
-        found += [name] if name else []
+        found += [name] if name or quoted is not None else []
+    if head and len(found) != int(head[1].replace(",", "")):
+        said = f"it says {head[1]} and holds {len(found):,}"
+        raise ValueError(f"{said}; where that is meant, take away its first line")
     if found and not text.endswith(("\n", "\r", '"')):
         other = next((name for name in known if name != found[-1] and name.startswith(found[-1])), None)
         if other is not None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from selftaught import __version__
+from selftaught._paths import ON_DISK
 from selftaught._words import one_line, typed
 from selftaught.cli.commands import COMMANDS
 from selftaught.cli.options import Parser
@@ -29,8 +30,12 @@ _EXAMPLES = """examples:
 """
 
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
-"""Errors of the disk, wherever they come from; all other ones may be faults of the program and show a traceback."""
+_DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+}  # fmt: skip
+"""Errors of the disk, and of names on it, wherever they come from; all other ones may be faults of the program and show
+a traceback."""
 
 
 _LESS_MEMORY = "there is not enough memory; a smaller --batch-size, smaller samples or a smaller network need less"
@@ -42,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8 are printed as they are
+        sys.stdout.reconfigure(errors=ON_DISK)  # names of files that are not UTF-8 are printed as they are
     with command_line(), _signals_raise() as told:
         try:
             return _dispatch(arguments)

@@ -92,8 +92,15 @@ def export(
 
 def _with_suffix(out: Path, suffix: str) -> Path:
     out = out if out.suffix == suffix else out.with_name(out.name + suffix)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    _folder(out.parent)
     return out
+
+
+def _folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritten(out, error) from error
 
 
 def _bare(module: nn.Module, card: dict[str, Any]) -> tuple[dict[str, Tensor], str | None]:
@@ -104,7 +111,7 @@ def _bare(module: nn.Module, card: dict[str, Any]) -> tuple[dict[str, Tensor], s
 
 
 def _timm(tensors: dict[str, Tensor], code: str, card: dict[str, Any], out: Path) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
+    _folder(out)
     write_tensors(out / "model.safetensors", tensors)
     write_json(out / "config.json", card | _for_timm(card))
     text = _TIMM_EXAMPLE.format(code=code, channels=card["channels"], size=card["image_size"])
@@ -117,7 +124,7 @@ def _peft(module: nn.Module, out: Path) -> Path:
     if not isinstance(module, Adapted):
         raise UserError("--format peft: this run has no LoRA; train glare with --adapter lora, or take safetensors")
     config, tensors = module.peft()
-    out.mkdir(parents=True, exist_ok=True)
+    _folder(out)
     write_tensors(out / "adapter_model.safetensors", {k: v.cpu().contiguous() for k, v in tensors.items()})
     write_json(out / "adapter_config.json", config)
     return out

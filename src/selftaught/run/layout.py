@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from selftaught._paths import part_of
+from selftaught._paths import ON_DISK, part_of
 from selftaught._reading import json_of, text_of, yaml_text
 from selftaught._words import typed
 from selftaught.errors import UserError, unwritten
@@ -172,7 +172,7 @@ def write_text(path: Path, text: str) -> None:
     part = part_of(path)  # of this process: two may write the same file at once
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", errors="surrogateescape") as file:  # names as they are on disk
+        with part.open("w", encoding="utf-8", errors=ON_DISK) as file:  # names as they are on disk
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from selftaught._paths import no_name
 from selftaught._words import typed
 from selftaught.data import Source
 from selftaught.errors import SampleError, UserError
@@ -249,8 +250,8 @@ def _clear(out: Path, paths: Sequence[Path]) -> None:
 def places(names: Sequence[str], suffix: Callable[[str], str]) -> list[Path]:
     """A relative path for every sample's file: its name, kept inside the folder, no two alike.
 
-    ``..`` and a leading ``/`` are left out; where two names then meet, the later one gets ``~2``; a name that the file
-    system would refuse for its length loses the end of its stem.
+    ``..`` and a leading ``/`` are left out, what no file's name holds is replaced; where two names then meet, the later
+    one gets ``~2``; a name that the file system would refuse for its length loses the end of its stem.
 
     Args:
         names: of the samples.
@@ -259,7 +260,7 @@ def places(names: Sequence[str], suffix: Callable[[str], str]) -> list[Path]:
     found: list[Path] = []
     taken: set[str] = set(_OWN)
     for name in names:
-        parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..", ".")] or ["sample"]
+        parts = [part for part in PurePosixPath(no_name(name)).parts if part not in ("/", "..", ".")] or ["sample"]
         last = PurePosixPath(parts[-1])
         stem, end = (last.stem, last.suffix) if last.suffix else (last.name, "")
         path, number = Path(*parts[:-1], _short(stem, suffix(end))), 1

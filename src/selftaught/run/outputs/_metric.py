@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,7 +42,7 @@ class Scale:
             metres = float(value) if value else None
         except ValueError:
             metres = -1.0
-        wrong = name not in ("median", "height", "baseline") or (metres is not None and metres <= 0)
+        wrong = name not in ("median", "height", "baseline") or (metres is not None and not 0 < metres < math.inf)
         if wrong or (metres is None and name != "median"):
             raise UserError(f"--scale {text}: write median, median=4.2, height=1.65 or baseline=0.1 (metres)")
         return cls(name, metres)  # type: ignore[arg-type]

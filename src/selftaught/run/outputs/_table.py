@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from selftaught._paths import ON_DISK
 from selftaught._words import typed
 from selftaught.data import Source
 from selftaught.data.mapped import DAMAGED
@@ -247,7 +248,7 @@ def _arrow(columns: Columns) -> dict[str, Any]:
 
 def _utf8(name: str) -> str:
     r"""A name as Parquet can hold it: bytes that are not UTF-8 as \xff."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return name.encode("utf-8", ON_DISK).decode("utf-8", "backslashreplace")
 
 
 class _Npy(_Sink):
