@@ -177,15 +177,8 @@ class _Done:
 
 
 def _content(path: Path) -> str:
-    """Length and checksum of a finished file, or of the one in its place; "" where there is none."""
-    for one in (path, spare(path)):
-        if one.is_file():
-            checksum = length = 0
-            with one.open("rb") as file:
-                while part := file.read(1 << 20):
-                    checksum, length = zlib.crc32(part, checksum), length + len(part)
-            return f"{length} {checksum:08x}"
-    return ""
+    """Of a finished file, or of the one in its place."""
+    return applying.content_of(path) or applying.content_of(spare(path))
 
 
 class _Note(NamedTuple):

@@ -62,19 +62,19 @@ def write(job: Job, function: Function, *, main: str) -> Applied:
                 return _help(job, parts, function, team)
         with team.leading(), applying.held(out.with_name(out.name + ".lock"), out):
             known = applying.begin(job, mark, taken=out.exists() or parts.exists(), clear=lambda: _clear(parts))
-            if known is not None and "written" in known and out.exists():
+            if (done := applying.finished(known, out)) is not None:
                 job.say(len(job.source))
                 _clear(parts)
                 team.open()
                 team.gather()
-                return Applied(known["written"], out, [(name, reason) for name, reason in known["skipped"]])
+                return done
             parts.mkdir(parents=True, exist_ok=True)
             team.open()
             _make_parts(job, parts, function, team)
             team.gather()
             written, skipped = _join(job, parts, _SINKS[out.suffix](out, main, job.source))
             applying.list_skipped(out, skipped)
-            applying.finish(mark, written, skipped)
+            applying.finish(mark, written, skipped, out)
             _clear(parts)
     return Applied(written, out, skipped)
 
