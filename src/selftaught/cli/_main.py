@@ -86,10 +86,12 @@ def _ended(error: BaseException, arguments: Sequence[str], debug: bool, told: li
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """Whether the system, NumPy or torch had no memory to give."""
+    """Whether the system, NumPy, OpenCV or torch had no memory to give."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:  # a file that could not be mapped
+        return True
+    if type(error).__module__ == "cv2" and "Insufficient memory" in str(error):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 

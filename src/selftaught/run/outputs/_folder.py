@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 from selftaught._paths import no_name
 from selftaught._words import typed
 from selftaught.data import Source
+from selftaught.engine.embedding import none_usable
 from selftaught.errors import SampleError, UserError
 from selftaught.run import applying
 from selftaught.run.applying import Applied, Job, Skipped
@@ -52,8 +54,8 @@ def write(
         how many files were written now, how many were kept, and which samples have none.
 
     Raises:
-        UserError: a file in the folder's place; the input's folder, or one inside it; another run's results; another
-            process at work there.
+        UserError: no sample that can be used; a file in the folder's place; the input's folder, or one inside it;
+            another run's results; another process at work there.
     """
     out = job.out
     if out.suffix.lower() in files and not out.is_dir():
@@ -86,12 +88,24 @@ def write(
             for other in team.gather():
                 written, kept = written + other["written"], kept + other["kept"]
                 skipped += [(name, reason) for name, reason in other["skipped"]]
+            applying.list_skipped(out, skipped)
+            if skipped and not written + kept:
+                _give_back(out)
+                raise none_usable(job.source, skipped)
             if table is not None:
                 rows = _rows(out)
                 table([rows[path] for path in map(str, paths) if path in rows])
-            applying.list_skipped(out, skipped)
             applying.finish(out / MARK, written + kept, skipped)
     return Applied(written, out, skipped, kept)
+
+
+def _give_back(out: Path) -> None:
+    """Leave a folder without results to whoever writes there next."""
+    for name in (MARK, DONE):
+        (out / name).unlink(missing_ok=True)
+    for folder in sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True):
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
 
 
 def _alone(job: Job, count: int, make: Callable[[int, Path], None]) -> Applied:
