@@ -437,7 +437,8 @@ def robustness_tables(folder: Path = ROBUSTNESS) -> str:
     for file in sorted(folder.glob("*.json")):
         entry = json.loads(file.read_text(encoding="utf-8"))
         rows = [
-            f"| {_cell(row['what'])} | {row['tried']} | {row['survived']} | {row['date']} |" for row in entry["rows"]
+            f"| {_cell(row['what'])} | {row['tried']} | {row['survived']} | {row['date']} {row.get('commit', '')}|"
+            for row in entry["rows"]
         ]
         sums = [sum(row[part] for row in entry["rows"]) for part in ("tried", "survived")]
         rows += [f"| **all** | **{sums[0]}** | **{sums[1]}** | |"]

@@ -131,7 +131,7 @@ def written(folder: Path) -> dict[str, Any]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = str(path.relative_to(folder))
         if path.suffix == ".json":
-            found[name] = timeless(json.loads(path.read_text()))
+            found[name] = said(path)
         elif path.suffix == ".npz":
             found[name] = arrays(path)
         elif path.name == "metrics.csv":
@@ -141,10 +141,18 @@ def written(folder: Path) -> dict[str, Any]:
         elif path.suffix in (".html", ".svg"):
             found[name] = len(path.read_bytes()) > 1000
         elif path.name == ".done":  # a line for each file, in the order in which they were made
-            found[name] = sorted(set(path.read_text().splitlines()))
+            found[name] = sorted(set(path.read_text(errors="replace").splitlines()))
         else:
             found[name] = path.read_bytes()
     return found
+
+
+def said(path: Path) -> Any:
+    """What a JSON file says, without clocks; the bytes of one that is none."""
+    try:
+        return timeless(json.loads(path.read_text()))
+    except ValueError:
+        return path.read_bytes()
 
 
 def arrays(path: Path) -> dict[str, bytes]:

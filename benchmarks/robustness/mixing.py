@@ -125,13 +125,14 @@ def placed(table: Table, kind: str, place: Path) -> None:
 
 def read_back(table: Table, place: Path) -> None:
     """Tables of corrected labels and lists of curated samples, damaged, and of other data."""
+    from selftaught._reading import name_lines
     from selftaught.data import open_source
 
     names = open_source("digits?n=60", split="train").names
     texts = {
         "corrections": "rank,name,label,corrected\n"
         + "".join(f"{i},{name},x,{i % 10 if i % 2 else '-'}\n" for i, name in enumerate(names[:20])),
-        "only": "\n".join(names[:20]) + "\n",
+        "only": name_lines(names[:20]),
     }
     for option, text in texts.items():
         path = place / f"{option}.txt"

@@ -15,7 +15,7 @@ import sys
 
 from trials import load_all
 
-NAMES = ("kills", "folders", "values", "disk", "names", "signals", "cache", "hostile", "mixing")
+NAMES = ("kills", "folders", "values", "disk", "names", "signals", "cache", "hostile", "mixing", "rot")
 
 
 def main() -> int:

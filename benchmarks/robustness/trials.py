@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -169,13 +170,14 @@ class Journal:
 
 @dataclass
 class Row:
-    """A count: what was attacked, how often, how often it survived, and what went wrong."""
+    """A count: what was attacked, how often, how often it survived, and what went wrong; on which commit."""
 
     what: str
     journal: Journal = field(default_factory=lambda: Journal(None))
     tried: int = 0
     survived: int = 0
     failures: list[str] = field(default_factory=list)
+    commit: str = field(default_factory=lambda: commit())
 
     def ask(self, which: str, attack: Callable[[], str]) -> str:
         """Attack and count, unless the journal has it survived; ``attack`` returns "" for that, else the fault."""
@@ -227,8 +229,8 @@ class Table:
             return False
         whole = [which for which in self.journal.known.get(what, ()) if which.startswith(_WHOLE)]
         if whole:
-            count = int(whole[0].removeprefix(_WHOLE))
-            self.rows.append(Row(what, self.journal, count, count))
+            count, _, on = whole[0].removeprefix(_WHOLE).partition(" on ")
+            self.rows.append(Row(what, self.journal, int(count), int(count), commit=on))
         return not whole
 
     @contextlib.contextmanager
@@ -239,7 +241,7 @@ class Table:
         yield one
         print(f"{what:72s} tried {one.tried:4d}  survived {one.survived:4d}", flush=True)
         if one.tried == one.survived:
-            self.journal.note(what, f"{_WHOLE}{one.tried}")
+            self.journal.note(what, f"{_WHOLE}{one.tried} on {one.commit}")
         self._write(part=True)
 
     def store(self, part: bool = False) -> int:
@@ -263,7 +265,7 @@ class Table:
 
         path, today = HERE / f"{self.name}.json", datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
         rows: list[dict[str, Any]] = [
-            {"what": r.what, "tried": r.tried, "survived": r.survived, "date": today}
+            {"what": r.what, "tried": r.tried, "survived": r.survived, "date": today, "commit": r.commit}
             | ({"failures": [f[:300] for f in r.failures[:_SHOWN]]} if r.failures else {})
             for r in self.rows
         ]
@@ -275,6 +277,12 @@ class Table:
         found = {"about": self.about, "date": today, "seconds": seconds, "machine": machine(), "rows": rows}
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return seconds
+
+
+def commit() -> str:
+    """The commit that is counted; empty where that can't be told."""
+    told = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return told.stdout.strip()
 
 
 _LOADED: list[Path] = []

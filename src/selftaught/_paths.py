@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import re
@@ -9,7 +10,27 @@ import socket
 import threading
 from pathlib import Path
 
-__all__ = ["expanded", "part_of"]
+__all__ = ["ON_DISK", "expanded", "no_name", "part_of"]
+
+ON_DISK = "selftaught.on_disk"
+"""How names are written: bytes that are no UTF-8 as they are on disk; what no file's name can hold becomes U+FFFD."""
+
+
+def _on_disk(error: UnicodeError) -> tuple[bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    code = ord(error.object[error.start])
+    escaped = 0xDC80 <= code <= 0xDCFF  # as `os.fsdecode` has a byte that is no UTF-8
+    return bytes([code - 0xDC00]) if escaped else "\ufffd".encode(), error.start + 1
+
+
+codecs.register_error(ON_DISK, _on_disk)  # type: ignore[arg-type]
+_NO_NAME = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
+
+
+def no_name(text: str) -> str:
+    """A name out of an archive or a table as a file can bear it."""
+    return _NO_NAME.sub("\ufffd", text)
 
 
 def expanded(path: str | Path) -> Path:

@@ -33,6 +33,12 @@ def lacking(count: int, noun: str, what: str) -> str:
     return f"{plural(count, noun)} {'has' if count == 1 else 'have'} no {what}"
 
 
+def one_line(text: str, most: int = 1000) -> str:
+    """A text on one line: ends of lines as they are escaped, the middle left out of one that is longer."""
+    line = text.replace("\r", "\\r").replace("\n", "\\n")
+    return line if len(line) <= most else f"{line[: most * 2 // 3]} ... {line[-most // 3 :]}"
+
+
 def typed(word: object) -> str:
     """A path or name as it is typed into a shell: in quotes where it has blanks or ``?`` and ``&``."""
     return shlex.quote(str(word))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -122,3 +123,33 @@ def require(module: str, extra: str) -> object:
         return import_module(module)
     except ImportError as error:
         raise UserError(f"{module} is not installed; run: pip install 'selftaught[{extra}]'") from error
+
+
+_MENDS = {
+    ("ENOSPC", "EDQUOT", "EFBIG"): "make room",
+    ("EROFS",): "choose a place that may be written to",
+    ("EACCES", "EPERM"): "allow it, or choose another place",
+    ("EISDIR",): "a folder of that name is in the way: move it, or choose another name",
+    ("ENOTDIR", "EEXIST", "ENOTEMPTY"): "a file is in the way: move it, or choose another place",
+    ("ENAMETOOLONG",): "choose a shorter name",
+    ("ENOENT",): "make its folder first, or choose another place",
+}
+
+
+def unwritten(path: object, error: OSError, mend: str = "", go_on: str = "") -> UserError:
+    """The line of a file that can't be written: why, and what mends it.
+
+    Args:
+        path: of the file.
+        error: what the system said.
+        mend: in place of the usual one for such an error.
+        go_on: what to do when it is mended.
+    """
+    reason = error.strerror or (str(error).splitlines() or ["unknown"])[0][:100]
+    return UserError(f"{path}: can't be written ({reason}); {mend or mend_of(error)}{go_on}")
+
+
+def mend_of(error: OSError) -> str:
+    """What mends an error of the system, in a few words."""
+    codes = {getattr(errno, name): told for names, told in _MENDS.items() for name in names if hasattr(errno, name)}
+    return codes.get(error.errno or 0, "choose another place")

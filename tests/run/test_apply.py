@@ -157,6 +157,36 @@ def test_a_part_that_is_missing_or_damaged_is_made_again(tiny_run, images: Path,
     assert np.isfinite(np.load(out)).all()
 
 
+@pytest.mark.parametrize("harm", ["cut", "gone", "a folder", "flipped"])
+def test_a_finished_table_that_is_no_longer_what_was_written_is_made_again(
+    tiny_run, few: Path, tmp_path: Path, harm: str
+) -> None:
+    out = tmp_path / "e.npy"
+    tiny_run.apply(few, out, workers=0)
+    whole = out.read_bytes()
+    harms = {"cut": whole[:100], "flipped": whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:]}
+    out.unlink()
+    if harm == "a folder":
+        out.mkdir()
+        with pytest.raises(UserError, match="a folder of that name is in the way"):
+            tiny_run.apply(few, out, workers=0)
+        return
+    if harm in harms:
+        out.write_bytes(harms[harm])
+    assert tiny_run.apply(few, out, workers=0) == 9
+    assert out.read_bytes() == whole
+
+
+def test_what_is_noted_of_finished_work_is_not_believed_when_it_has_rotted(tiny_run, few: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.npy"
+    tiny_run.apply(few, out, workers=0)
+    mark = tmp_path / "e.npy.work.json"
+    mark.write_text(mark.read_text().replace('"written": 9', '"written": 8'))
+    with pytest.raises(UserError, match="overwrite"):
+        tiny_run.apply(few, out, workers=0)
+    assert tiny_run.apply(few, out, workers=0, overwrite=True) == 9
+
+
 def test_an_empty_mark_does_not_block_the_next_try(tiny_run, few: Path, tmp_path: Path) -> None:
     (tmp_path / "e.npy.work.json").write_text("")
     assert tiny_run.apply(few, tmp_path / "e.npy", workers=0) == 9
@@ -277,7 +307,8 @@ def test_pictures_of_another_run_are_refused_and_replaced_on_request(denoiser, f
     denoiser.apply(few, out)
     mark = json.loads((out / "work.json").read_text())
     mark["key"]["weights"] = "0" * 32
-    (out / "work.json").write_text(json.dumps(mark))
+    del mark["sum"]
+    applying._seal(out / "work.json", mark)
     stale = np.zeros((48, 48), np.uint8)
     cv2.imwrite(str(out / "000.png"), stale)
     with pytest.raises(UserError, match="holds results of another run"):

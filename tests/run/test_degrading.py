@@ -92,9 +92,8 @@ def test_a_damaged_picture_costs_no_other_its_reflection(folder: Path, tmp_path:
     assert grey is not None
     assert grey.shape == (20, 24)
     (other / "lamp.png").unlink()
-    nothing = degrade(f"reflection?of={other}", folder, tmp_path / "none")
-    assert nothing == 0
-    assert {reason for _, reason in nothing.skipped} == {"no other picture of lamps/ that could be mirrored"}
+    with pytest.raises(UserError, match="no other picture of lamps/ that could be mirrored"):
+        degrade(f"reflection?of={other}", folder, tmp_path / "none")
 
 
 def test_chance_is_of_the_seed_and_the_name(folder: Path, tmp_path: Path) -> None:
@@ -158,6 +157,12 @@ def test_killed_at_every_seam_it_goes_on_to_the_same(recipe: str, folder: Path, 
         assert {n: c for n, c in content(out).items() if n != "work.json"} == {
             n: c for n, c in expected.items() if n != "work.json"
         }
+
+
+def test_where_no_picture_can_be_degraded_it_is_said_why(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none of its \d+ samples can be used, the first because"):
+        degrade("text?fonts=nowhere", folder, tmp_path / "out")
+    assert degrade("noise", folder, tmp_path / "out") > 0
 
 
 def test_it_goes_on_keeps_what_is_whole_and_makes_again_what_changed(folder: Path, tmp_path: Path) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import selftaught
 from selftaught.errors import UserError
+from selftaught.evaluation import Number, Result
 from selftaught.run import layout, locks, ranks, training
+from selftaught.run.evaluations import Evaluation
 from tests.conftest import TINY
 
 
@@ -130,3 +134,37 @@ def test_two_launches_of_torchrun_have_different_names() -> None:
     again = ranks.launch_id(one | {"TORCHELASTIC_RESTART_COUNT": "1"})
     assert again == f"torchrun-none-29500-1-{os.getppid()}"
     assert ranks.launch_id(one | {"WORLD_SIZE": "4"}) == "torchrun-none-29500-0"  # two machines: two parents
+
+
+def test_two_that_evaluate_one_run_at_once_lose_nothing(tmp_path: Path) -> None:
+    kept = Evaluation(tmp_path / "run")
+    errors: list[BaseException] = []
+
+    def judged(number: int) -> None:
+        try:
+            found = {f"protocol{number}": {"this": Result("knn", {"accuracy": Number(0.1 * number)})}}
+            kept.add(found, {"features": np.full((64, 64), number)}, {})
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=judged, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert sorted(kept.numbers()) == [f"protocol{number}" for number in range(6)]
+    assert len(np.unique(kept.features()["features"])) == 1
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_two_that_curate_into_one_folder_are_told_of_each_other(tmp_path: Path) -> None:
+    out = tmp_path / "kept"
+    with (
+        locks.held(tmp_path / "kept.lock", "x", "y"),
+        pytest.raises(UserError, match=r"kept.*process \d+ on .* is writing to it"),
+    ):
+        selftaught.curate("digits?n=40", keep=0.5, out=out)
+    assert not any(out.iterdir())
+    assert len(selftaught.curate("digits?n=40", keep=0.5, out=out).kept) == 20
+    assert not (tmp_path / "kept.lock").exists()

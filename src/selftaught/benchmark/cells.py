@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from selftaught._paths import part_of
+from selftaught._reading import kept_json
 from selftaught.benchmark._cell import HOST, UNTRAINED, Cell
 from selftaught.data.source import digest
 from selftaught.errors import UserError
@@ -65,7 +66,7 @@ class Place:
     def state(self, cell: Mapping[str, Any]) -> str:
         """done, failed, begun or new; done only where it was judged as the cell asks."""
         if self.result.exists():
-            stored = _read(self.result)
+            stored = kept_json(self.result)
             return "done" if stored.get("judge") == cell["judge"] else "begun"
         if self.error.exists():
             return "failed"
@@ -73,11 +74,11 @@ class Place:
 
     def records(self) -> list[dict[str, Any]]:
         """What was measured; empty where it is not done."""
-        return list(_read(self.result).get("records", [])) if self.result.exists() else []
+        return list(kept_json(self.result).get("records", [])) if self.result.exists() else []
 
     def failure(self) -> str:
         """The error in one line."""
-        return str(_read(self.error).get("error", "")) if self.error.exists() else ""
+        return str(kept_json(self.error).get("error", "")) if self.error.exists() else ""
 
     def steps(self) -> int:
         """Optimiser steps written to metrics.csv so far."""
@@ -88,14 +89,6 @@ class Place:
             return int(last.split(",")[1])
         except (OSError, ValueError, IndexError):
             return 0
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def execute(cell: Cell, folder: str) -> str:

@@ -16,7 +16,7 @@ from selftaught.errors import UserError
 from selftaught.evaluation import Number, paired_difference
 from selftaught.evaluation.result import extent
 from selftaught.run import train
-from selftaught.run.layout import environment, write_json
+from selftaught.run.layout import environment, read_json, write_json
 from selftaught.run.tasks import numbers as forgetting
 
 SECONDS = ("run", "seconds")
@@ -88,11 +88,11 @@ def _stored(path: Path, claim: Claim, full: bool) -> dict[str, Any]:
     """What was measured before, of the same definition."""
     if not path.exists():
         raise UserError(f"--add: {path} is not there; measure the claim without --add first")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, "measure the claim without --add")
     wanted = json.loads(json.dumps(_defined(claim, full)))
     changed = [name for name, value in wanted.items() if found.get(name) != value and (value or found.get(name))]
     labels = [_label(pair) for pair in (claim.score, *claim.also)]
-    changed += [label for label in labels if label not in found["values"]]
+    changed += [label for label in labels if label not in found.get("values", {})]
     if changed:
         raise UserError(f"--add: {path} was measured with another {changed[0]}; measure all of it again, without --add")
     return found

@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "features": False,
 }
 """What a grid, or a block of it, may set."""
+_MOST_SEEDS = 10_000
 _OF_THE_GRID = ("name", "blocks", "cluster", "title")
 
 
@@ -222,6 +223,8 @@ def _list(value: Any) -> list[Any]:
 
 
 def _seeds(grid: str, value: Any) -> list[int]:
+    if isinstance(value, int) and value > _MOST_SEEDS:
+        raise UserError(f"{grid}: seeds {value}: more than {_MOST_SEEDS:,} seeds of every cell; give fewer")
     found = list(range(value)) if isinstance(value, int) else value
     if not isinstance(found, list) or not found or not all(isinstance(seed, int) for seed in found):
         raise UserError(f"{grid}: seeds {value!r}; give how many (3) or which ([0, 1, 2])")

@@ -8,13 +8,13 @@ frozen, masked ones catch up or win when fine-tuned, hybrids have both, pretext 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selftaught import catalog
+from selftaught._reading import kept_json
 from selftaught.benchmark import grid
 from selftaught.benchmark._cell import UNTRAINED
 from selftaught.benchmark.survey_table import Row, branch_differences, markdown, rows_of, write_csv_table
@@ -170,7 +170,7 @@ def _costs(
     from selftaught.benchmark.costs import measure
 
     path = folder / "costs.json"
-    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    kept: dict[str, Any] = kept_json(path)
     for slug, given in options.items():
         asked = {"data": data} | dict(given)
         if kept.get(slug, {}).get("options") == asked:

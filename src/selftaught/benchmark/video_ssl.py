@@ -8,7 +8,6 @@ are. ``--quick`` does so in half an hour on two cores, on motion that the progra
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from selftaught import evaluation
+from selftaught._reading import kept_json
 from selftaught.benchmark import video_judging as judging
 from selftaught.benchmark.video_cells import (
     COMPLEXITY,
@@ -194,10 +194,9 @@ def _cell(wanted: Plan, cell: VideoCell, folder: Path, brief: bool) -> list[Row]
     place = folder / cell.name
     stored = place / "result.json"
     asked = {"factors": sorted(cell.factors), "targets": wanted.targets, "protocols": list(wanted.protocols)}
-    if stored.exists():
-        known = json.loads(stored.read_text())
-        if known["asked"] == asked:
-            return list(known["rows"])
+    known = kept_json(stored)
+    if known.get("asked") == asked and isinstance(known.get("rows"), list):
+        return list(known["rows"])
     done = _trained(wanted, cell, place)
     facts: Row = {"method": cell.method, "encoder": cell.encoder, "source": cell.source, "size": cell.size}
     facts |= {"seed": cell.seed, "task": _task(cell)}

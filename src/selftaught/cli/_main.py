@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from selftaught import __version__
-from selftaught._words import typed
+from selftaught._paths import ON_DISK
+from selftaught._words import one_line, typed
 from selftaught.cli.commands import COMMANDS
 from selftaught.cli.options import Parser
-from selftaught.errors import UserError, command_line
+from selftaught.errors import UserError, command_line, mend_of
 
 _EXAMPLES = """examples:
   selftaught demo                                     train, evaluate and report on the built-in photographs
@@ -29,8 +30,12 @@ _EXAMPLES = """examples:
 """
 
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
-"""Errors of the disk, wherever they come from; all other ones may be faults of the program and show a traceback."""
+_DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+}  # fmt: skip
+"""Errors of the disk, and of names on it, wherever they come from; all other ones may be faults of the program and show
+a traceback."""
 
 
 _LESS_MEMORY = "there is not enough memory; a smaller --batch-size, smaller samples or a smaller network need less"
@@ -42,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8 are printed as they are
+        sys.stdout.reconfigure(errors=ON_DISK)  # names of files that are not UTF-8 are printed as they are
     with command_line(), _signals_raise() as told:
         try:
             return _dispatch(arguments)
@@ -69,10 +74,10 @@ def _ended(error: BaseException, arguments: Sequence[str], debug: bool, told: li
     if debug:
         raise error
     if isinstance(error, UserError):
-        print(f"selftaught: {error}", file=sys.stderr)
+        print(f"selftaught: {one_line(str(error))}", file=sys.stderr)
     elif isinstance(error, OSError) and error.errno in _DISK:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"selftaught: {where}{error.strerror}; make room, or write to another place", file=sys.stderr)
+        print(f"selftaught: {where}{error.strerror}; {mend_of(error)}", file=sys.stderr)
     elif _out_of_memory(error):
         print(f"selftaught: {_LESS_MEMORY}", file=sys.stderr)
     else:
@@ -81,10 +86,12 @@ def _ended(error: BaseException, arguments: Sequence[str], debug: bool, told: li
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """Whether the system, NumPy or torch had no memory to give."""
+    """Whether the system, NumPy, OpenCV or torch had no memory to give."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:  # a file that could not be mapped
+        return True
+    if type(error).__module__ == "cv2" and "Insufficient memory" in str(error):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from filelock import FileLock
 
+from selftaught._reading import json_of
 from selftaught.data.source import Source, digest
 from selftaught.errors import UserError
 
@@ -77,7 +78,7 @@ def keep(
 def read_head(target: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
     """What pack.json says, where it says what is wanted and the files beside it are whole; else None."""
     try:
-        head: dict[str, Any] = json.loads((target / _HEAD).read_text())
+        head: dict[str, Any] = json_of(target / _HEAD)
         same = all(head[name] == value for name, value in {"format": FORMAT, **wanted}.items())
         whole = (
             head["index"] == zlib.crc32((target / _INDEX).read_bytes())
@@ -145,7 +146,7 @@ def check_room(source: Source, wanted: float, folder: Path) -> None:
 def _remove_outdated(folder: Path, target: Path, owner: str) -> None:
     for other in folder.glob(f"*/{_HEAD}"):
         try:
-            same = json.loads(other.read_text()).get("owner") == owner
+            same = json_of(other).get("owner") == owner
         except (OSError, ValueError):
             continue
         if same and other.parent != target:

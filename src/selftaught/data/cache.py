@@ -8,7 +8,6 @@ be seen is whole. Clips are packed as whole recordings (`packed_clips`).
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from collections import deque
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._reading import json_of
 from selftaught.data import _packing as packing
 from selftaught.data._packing import PIXELS, Progress, reduce_to
 from selftaught.data.fields import LABEL
@@ -44,8 +44,8 @@ class PackedSource(Source):
         self.given, self.generated, self.channels = source.given, source.generated, source.channels
         self.targets, self.notes, self.depth, self.values = source.targets, source.notes, "uint8", source.values
         self.bands = source.bands
-        head = json.loads((folder / "pack.json").read_text())
-        samples = json.loads((folder / "samples.json").read_text())
+        head = json_of(folder / "pack.json")
+        samples = json_of(folder / "samples.json")
         self.names = samples["names"]
         self._bad: dict[int, str] = {int(i): reason for i, reason in samples["bad"].items()}
         self._range: ValueRange | None = head["value_range"]

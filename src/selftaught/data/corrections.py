@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from selftaught._reading import regular
 from selftaught._words import plural
 from selftaught.data.label_noise import WRONG, Mislabelled, Relabelled
 from selftaught.data.source import Source, require_labels
@@ -34,7 +35,7 @@ def read_corrections(path: str | Path) -> dict[str, str]:
     """
     file = Path(path).expanduser()
     try:
-        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
+        text = regular(file).read_bytes().decode("utf-8-sig", "surrogateescape")
         table = csv.DictReader(io.StringIO(text, newline=""))
         missing = [name for name in _COLUMNS if name not in (table.fieldnames or ())]
         if missing:

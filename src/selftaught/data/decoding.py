@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from selftaught._reading import regular
 from selftaught.data.integrity import PNG, check_whole, jpeg_size, pixels_alone
 from selftaught.data.orientation import orientation_of, upright
 from selftaught.data.pixels import as_hwc, channel_axis, inverted, not_premultiplied
@@ -51,7 +53,7 @@ class Header(NamedTuple):
 def read_bytes(path: str | Path, name: str) -> bytes:
     """The content of a file, or a SampleError that says why there is none."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(regular(path), "rb", buffering=0) as file:
             data = file.readall()
     except FileNotFoundError:
         raise SampleError(name, "missing") from None
@@ -247,6 +249,8 @@ def _decode_tiff(data: bytes, name: str) -> np.ndarray:
         array = None
     if array is None:
         return _tiff_elsewhere(data, name, tuple(shape), facts)
+    if array.size != math.prod(shape):
+        raise SampleError(name, f"broken TIFF ({array.size} values where its tags say {math.prod(shape)})")
     squeezed = [(axis, n) for axis, n in zip(axes, shape, strict=True) if n != 1 or axis in "YX"]
     array, axes = array.reshape([n for _, n in squeezed]), "".join(axis for axis, _ in squeezed)
     if array.ndim == 3 and axes not in ("YXS", "YXC"):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from selftaught._reading import text_of
 from selftaught._words import plural
 from selftaught.data.decoding import IMAGE_SUFFIXES, fourth_is_alpha, header, needs_all, read_bytes
 from selftaught.data.layout import understand
@@ -201,10 +202,14 @@ def walk(folder: Path, suffixes: tuple[str, ...], passed: Counter[str] | None = 
         for entry in sorted(entries, key=lambda e: e.name):
             if entry.name.startswith((".", "__MACOSX")):
                 continue
-            if entry.is_dir():
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link to itself
+                is_folder = is_file = False
+            if is_folder:
                 enter(entry.path, f"{prefix}{entry.name}/")
             elif entry.name.lower().endswith(suffixes):
-                if entry.is_file() or not os.path.exists(entry.path):  # a link that leads nowhere says so when read
+                if is_file or not os.path.exists(entry.path):  # a link that leads nowhere says so when read
                     found.append(prefix + entry.name)
                 else:
                     passed["pipes and devices"] += 1
@@ -237,7 +242,7 @@ def _annotated(root: Path, names: Sequence[str]) -> dict[str, str]:
     for folder in {name.rpartition("/")[0] for name in names}:
         for place in (folder, folder.rpartition("/")[0]):
             try:
-                lines = (root / place / _ANNOTATIONS).read_text().splitlines()
+                lines = text_of(root / place / _ANNOTATIONS).splitlines()
             except (OSError, UnicodeDecodeError):
                 continue
             rows = [line.split("\t") for line in lines]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from selftaught._paths import expanded
+from selftaught._reading import text_of
 from selftaught.errors import UserError
 
 __all__ = ["camera_names", "doubts", "read_intrinsics"]
@@ -105,7 +106,7 @@ def _from_file(text: str, names: Sequence[str]) -> np.ndarray:
     path = expanded(text)
     if not path.is_file():
         raise UserError(f"--intrinsics {text}: no such file; or give fx,fy,cx,cy, fov=70 or learn")
-    lines = [line.split("#")[0].strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    lines = [line.split("#")[0].strip() for line in text_of(path, "replace").splitlines()]
     lines = [line for line in lines if line]
     one = _one_camera(lines)
     if one is not None:

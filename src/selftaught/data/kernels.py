@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from selftaught._paths import expanded
+from selftaught._reading import regular, text_of
 from selftaught.data.decoding import decode, read_bytes
 from selftaught.errors import SampleError, UserError
 
@@ -39,13 +40,13 @@ def read_kernel(path: str | Path) -> np.ndarray:
     path = expanded(path)
     try:
         if path.suffix.lower() in TEXT:
-            text = path.read_text(encoding="utf-8").replace(";", ",").replace(",", " ")
+            text = text_of(path).replace(";", ",").replace(",", " ")
             values = np.array([[float(word) for word in line.split()] for line in text.splitlines() if line.strip()])
         elif path.suffix.lower() == ".npy":
-            values = np.load(path, allow_pickle=False)
+            values = np.load(regular(path), allow_pickle=False)
         else:
             values = decode(read_bytes(path, str(path)), str(path))
-    except (OSError, ValueError, SampleError) as error:
+    except (OSError, ValueError, EOFError, SampleError) as error:
         raise UserError(
             f"{path}: no kernel can be read from it ({error}); give a picture, .npy, .txt or .csv"
         ) from None

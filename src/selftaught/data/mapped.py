@@ -6,6 +6,8 @@ import functools
 import glob
 import os
 import shutil
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -18,7 +20,13 @@ from selftaught.errors import UserError
 
 _UNPACK_ABOVE = 1 << 28
 _MEND = "set SELFTAUGHT_CACHE to another folder"
-DAMAGED = (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
+NO_ARCHIVE = (
+    ValueError, KeyError, EOFError, OverflowError, NotImplementedError, RuntimeError, SyntaxError, tokenize.TokenError,
+    struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What NumPy and zipfile raise for a damaged array or archive: beside bytes that are wrong a compression that nobody
+knows, or a password."""
+DAMAGED = (OSError, MemoryError, *NO_ARCHIVE)
 """What reading an .npz file raises that is not what was written; those of numpy's among them."""
 
 
@@ -108,7 +116,7 @@ def members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
-    except (zipfile.BadZipFile, OSError) as error:
+    except (*NO_ARCHIVE, OSError) as error:
         raise UserError(f"{path}: not a readable .npz file ({error})") from None
 
 
@@ -142,7 +150,7 @@ def _open(path: str, member: str | None, size: int, changed: int) -> np.ndarray:
             target = cache_folder() / "unpacked" / f"{Path(path).stem}-{member}-{size}-{changed}.npy"
             build_once(target, lambda part: _extract(path, info, part))
             return np.load(target, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except NO_ARCHIVE as error:
         if isinstance(error, UserError):
             raise
         objects = "pickle" in str(error) or "Python objects" in str(error)

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from selftaught._reading import regular
 from selftaught.data.source import Source
 from selftaught.errors import UserError
 
@@ -92,7 +93,7 @@ def read_metadata(path: Path, source: Source, needed: Sequence[str] = ()) -> Met
     if not path.is_file():
         raise UserError(f"{path}: no such file; write one with the columns {', '.join(['name', *needed])}")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with regular(path).open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             lines = [{(k or "").strip().lower(): (v or "").strip() for k, v in line.items() if k} for line in reader]
             names = [name.strip().lower() for name in reader.fieldnames or []]

@@ -7,7 +7,6 @@ Of several folders that lie end to end each has a pack of its own.
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from selftaught._reading import json_of
 from selftaught.data import _packing as packing
 from selftaught.data._packing import PIXELS, Progress, reduce_to
 from selftaught.data.combining.concat import Concat
@@ -45,8 +45,8 @@ class PackedClips(Clips):
             setattr(self, attribute, getattr(source, attribute))
         self.cut, self.places = self.base.cut, self.base.places[self._rows]
         self.stems = self.base.stems
-        head = json.loads((folder / "pack.json").read_text())
-        samples = json.loads((folder / "samples.json").read_text())
+        head = json_of(folder / "pack.json")
+        samples = json_of(folder / "samples.json")
         self._why: dict[int, list[tuple[int, str]]] = {int(e): runs for e, runs in samples["bad"].items()}
         self._range: ValueRange | None = head["value_range"]
         self._fingerprint, self.max_side, self.nbytes = str(head["fingerprint"]), int(head["max_side"]), head["bytes"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from selftaught._paths import expanded
+from selftaught._reading import names_of
 from selftaught.data.label_noise import WRONG
 from selftaught.data.source import Source
 from selftaught.data.spec import near
@@ -66,20 +67,22 @@ def _by_text(source: Source, spec: str, option: str) -> np.ndarray:
         count = max(1, round(_share(value, spec, option) * len(source)))
         return np.sort(rng.permutation(len(source))[:count])
     path = expanded(spec)
-    if path.is_dir():
+    if spec and path.is_dir():
         # Sorted, so that an error names the same file at every call.
         files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
         names = [name for name in files if not any(part.startswith(".") for part in name.split("/"))]
         return _named(source, names, spec, option, within=path.resolve().name)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
+        names = names_of(path, _origin(source).names)
+    except FileNotFoundError:
         raise UserError(
             f"{option} {spec}: no such file or folder; it may be class=NAME, random:0.1, a text file of names, a folder"
         ) from None
-    except UnicodeDecodeError:
-        raise UserError(f"{option} {spec}: not a text file; write a sample's name a line") from None
-    return _named(source, [line.strip() for line in lines if line.strip()], spec, option)
+    except OSError as error:
+        raise UserError(f"{option} {spec}: can't be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise UserError(f"{option} {spec}: {error}") from None
+    return _named(source, names, spec, option)
 
 
 def _of_classes(source: Source, value: str, option: str) -> np.ndarray:

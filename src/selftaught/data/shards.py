@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import itertools
-import json
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._reading import json_text
 from selftaught.data.combining.captioned import Captioned, captions_in
 from selftaught.data.decoding import IMAGE_SUFFIXES, fourth_is_alpha, header
 from selftaught.data.files import globbed
@@ -215,8 +215,8 @@ def _note(found: dict[str, dict[str, Any]], member: tarfile.TarInfo, tar: tarfil
 
 def _of_json(text: str) -> dict[str, Any]:
     try:
-        row = json.loads(text)
-    except json.JSONDecodeError:
+        row = json_text(text)
+    except ValueError:
         return {}
     return row if isinstance(row, dict) else {}
 

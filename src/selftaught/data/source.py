@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._paths import ON_DISK
 from selftaught._words import lacking, plural
 from selftaught.data.decoding import decode, fourth_is_alpha
 from selftaught.data.fields import LABEL, Field, wanted_fields
@@ -462,9 +463,9 @@ def digest(*parts: Any) -> str:
             h.update(np.ascontiguousarray(part).view(np.uint8).reshape(-1).data if part.size else b"")
         elif isinstance(part, list):
             h.update(f"l{len(part)}".encode())
-            h.update("\0".join(map(str, part)).encode(errors="surrogateescape"))
+            h.update("\0".join(map(str, part)).encode(errors=ON_DISK))
         else:
-            h.update(f"s{part!r}".encode(errors="surrogateescape"))
+            h.update(f"s{part!r}".encode(errors=ON_DISK))
         h.update(b"\1")
     return h.hexdigest()
 

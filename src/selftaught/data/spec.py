@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -81,6 +82,18 @@ def literal(value: Any) -> Any:
         return value
 
 
+def _finite(text: str) -> float:
+    """A number that counts: nan and inf spoil whatever is computed with them.
+
+    Raises:
+        ValueError: it is none.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number to count with")
+    return number
+
+
 def _typed(where: str, name: str, value: Any, parameter: inspect.Parameter) -> Any:
     if not isinstance(value, str):
         return value
@@ -89,7 +102,7 @@ def _typed(where: str, name: str, value: Any, parameter: inspect.Parameter) -> A
         if "int" in wanted:
             return int(value)
         if "float" in wanted:
-            return float(value)
+            return _finite(value)
         if "bool" in wanted:
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
     except (ValueError, KeyError):

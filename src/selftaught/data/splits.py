@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
+from selftaught._paths import expanded
+from selftaught._reading import names_of
 from selftaught._words import plural
 from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, Source
 from selftaught.data.spec import near
@@ -154,12 +154,13 @@ def _share(by: str, value: str) -> float:
 
 def _listed(source: Source, file: str) -> np.ndarray:
     try:
-        lines = Path(file).read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
+        wanted = names_of(expanded(file), source.names)
+    except OSError:
         raise UserError(
             f"by=list:{file}: no such readable text file; give the test samples' names, one a line"
         ) from None
-    wanted = [line.strip() for line in lines if line.strip()]
+    except ValueError as error:
+        raise UserError(f"by=list:{file}: {error}") from None
     position = {name: i for i, name in enumerate(source.names)}
     codes = np.full(len(source), TRAIN, dtype=np.int8)
     for name in wanted:

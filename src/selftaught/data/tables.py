@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from selftaught._reading import regular
 from selftaught.data.clocks import like_time, seconds_of_text
 from selftaught.errors import SampleError
 
@@ -100,7 +101,7 @@ def read_table(path: Path, name: str) -> Table:
 def _lines(path: Path, name: str) -> tuple[list[str], str | None]:
     """The lines that count, and the last comment line before the first of them (``# x y z`` may be a header)."""
     try:
-        data = path.read_bytes()
+        data = regular(path).read_bytes()
     except FileNotFoundError:
         raise SampleError(name, "missing") from None
     except OSError as error:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from selftaught._reading import regular
 from selftaught.data.source import TEST, TRAIN, VAL, Source
 from selftaught.data.spec import near
 from selftaught.errors import UserError
@@ -72,7 +73,7 @@ def _place(given: str) -> tuple[Path, str]:
 def _read(path: Path) -> dict[str, list[str]]:
     """Columns of text by their names."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with regular(path).open(newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: can't be read as CSV ({error})") from error

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from selftaught._paths import expanded
+from selftaught._reading import text_of
 from selftaught.data.fields import LABEL, Field
 from selftaught.data.mapped import cache_folder, kept_arrays
 from selftaught.data.pixels import ValueRange, as_uint8
@@ -36,7 +37,7 @@ def read_boxes(path: str | Path) -> np.ndarray:
         UserError: it can't be read; a line with neither four nor eight numbers.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = text_of(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: no boxes can be read from it ({error})") from None
     found = []

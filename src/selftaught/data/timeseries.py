@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from selftaught._reading import text_of
 from selftaught.data.series import RaggedSeries
 from selftaught.data.source import TEST, TRAIN, class_values
 from selftaught.errors import UserError
@@ -35,7 +36,7 @@ def read_ts(path: Path) -> TsFile:
         UserError: it can't be read, or a line doesn't hold what the header says (the line's number is named).
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = text_of(path, "replace").splitlines()
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from None
     labelled, stamped, regression, start = False, False, False, None

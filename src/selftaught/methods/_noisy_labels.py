@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from selftaught import networks
+from selftaught._reading import regular
 from selftaught.errors import UserError
 
 
@@ -53,9 +54,9 @@ def read_weights(path: Path, names: list[str], source: str) -> list[float]:
         UserError: it can't be read, or a sample is not in it.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with regular(path).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             known = {row["name"]: float(row["weight"]) for row in csv.DictReader(file)}
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(f"--weights {path}: no table with the columns name and weight ({error})") from None
     missing = next((name for name in names if name not in known), None)
     if missing is not None:

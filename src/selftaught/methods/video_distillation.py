@@ -9,7 +9,6 @@ each in a stage of its own, and the student after them.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught import networks, objectives
+from selftaught._reading import json_of
 from selftaught.catalog.rules import Form, Natural, Positive
 from selftaught.engine.method import LearningRateScaling, Stage
 from selftaught.errors import UserError
@@ -113,16 +113,21 @@ class VideoDistillation(ClipMethod):
 
     def _finished(self, path: Path) -> nn.Module | None:
         """The encoder of a finished run; None where it is gone, which only matters while the student learns."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         card, weights = path / "encoder.json", path / "encoder.safetensors"
         if not card.exists() or not weights.exists():
             self.missing = f"teachers={path}: no finished run there"
             return None
-        encoder = networks.build(json.loads(card.read_text())["build"])
+        try:
+            build, learnt = json_of(card)["build"], load_file(weights)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(f"teachers={path}: damaged ({error}); train it again, or name another run") from None
+        encoder = networks.build(build)
         if getattr(encoder, "spec", {}).get("channels") != self.channels:
             raise UserError(f"teachers={path}: it sees {encoder.spec.get('channels')} channels, not {self.channels}")
-        encoder.load_state_dict(load_file(weights))
+        encoder.load_state_dict(learnt)
         return encoder.requires_grad_(False)
 
     # ---- stages ----------------------------------------------------------------------------------------------

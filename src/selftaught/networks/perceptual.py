@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from selftaught._reading import json_of
 from selftaught.errors import UserError
 from selftaught.networks.encoders import build
 from selftaught.networks.frozen import Frozen
@@ -77,10 +78,12 @@ def run_features(path: str | Path, channels: int = 3) -> Frozen:
     """
     folder = Path(path)
     try:
-        card = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+        card = json_of(folder / "encoder.json")
         weights = load_file(folder / "encoder.safetensors")
     except FileNotFoundError:
         raise UserError(f"{folder}: no finished run there to take features from") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder}: damaged ({error}); train again, or name another run") from None
     if card.get("output") != "embedding" or card.get("modality") != "image":
         raise UserError(f"{folder}: a run of {card.get('method')} has no image encoder to take features from")
     if card["channels"] != channels:

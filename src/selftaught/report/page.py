@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from selftaught._paths import part_of
+from selftaught._paths import ON_DISK, part_of
 from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.report import compare, curves, restored, sections
@@ -59,7 +59,7 @@ def save(path: str | os.PathLike[str], page: str) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(target)  # opened the plain way: its mode follows the umask
     try:
-        part.write_text(page.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), encoding="utf-8")
+        part.write_text(page.encode("utf-8", ON_DISK).decode("utf-8", "replace"), encoding="utf-8")
         part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -370,12 +370,14 @@ class Run:
         Raises:
             UserError: a run that knows no words, pictures of other channels, fewer than two classes.
         """
+        if out is not None and Path(out).suffix.lower() != ".csv":
+            raise UserError(f"--out {typed(out)}: the table is a .csv file")
         source = applying.open_input(data, self.method)
         found = image_text.classify(self.method, source, list(classes), templates=templates, workers=workers)
         if out is not None:
             rows = [
-                (name, best, *(f"{p:.6f}" for p in shares))
-                for (name, (best, _)), shares in zip(found.items(), found.probabilities, strict=True)
+                (name, found.classes[int(shares.argmax())], *(f"{p:.6f}" for p in shares))
+                for name, shares in zip(found.names, found.probabilities, strict=True)
             ]
             applying.write_csv(Path(out), ("name", "class", *found.classes), rows)
         return found

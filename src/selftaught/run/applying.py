@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,13 @@ from typing import Any
 import torch
 
 from selftaught._csv import csv_bytes
-from selftaught._paths import expanded
+from selftaught._paths import expanded, part_of
+from selftaught._reading import kept_json
 from selftaught._words import typed
 from selftaught.data import Source, holds_videos, open_source
 from selftaught.data.spec import several
 from selftaught.engine.method import Method
-from selftaught.errors import UserError
+from selftaught.errors import UserError, unwritten
 from selftaught.run import locks
 from selftaught.run.features import check_channels
 from selftaught.run.layout import write_json
@@ -223,13 +225,13 @@ def begin(
     key, known = job.key(), _read_mark(mark)
     if known is not None and _same(key, known.get("key", {}), growing):
         if known["key"] != key:
-            write_json(mark, {"key": key, "run": job.run, "input": job.source.name})
+            _seal(mark, {"key": key, "run": job.run, "input": job.source.name})
         return known
     if known is not None or taken:
         if not job.overwrite:
             raise UserError(_refusal(job.out, key, known))
         clear()
-    write_json(mark, {"key": key, "run": job.run, "input": job.source.name})
+    _seal(mark, {"key": key, "run": job.run, "input": job.source.name})
     return None
 
 
@@ -243,18 +245,44 @@ def _same(key: dict[str, Any], other: dict[str, Any], growing: bool) -> bool:
     return key["input"] == other.get("input") or (growing and named and key["origin"] == other.get("origin"))
 
 
-def finish(mark: Path, written: int, skipped: Skipped) -> None:
-    """Note in ``mark`` that the work is done."""
-    write_json(mark, (_read_mark(mark) or {}) | {"written": written, "skipped": skipped})
+def finish(mark: Path, written: int, skipped: Skipped, out: Path | None = None) -> None:
+    """Note in ``mark`` that the work is done, and what the file ``out`` then holds."""
+    content = {} if out is None else {"content": content_of(out)}
+    _seal(mark, (_read_mark(mark) or {}) | {"written": written, "skipped": skipped} | content)
+
+
+def finished(known: Mapping[str, Any] | None, out: Path) -> Applied | None:
+    """The work that a mark says is done, where ``out`` is what was written; None where it is to be made."""
+    if known is None or not known.get("content") or known["content"] != content_of(out):
+        return None
+    return Applied(known["written"], out, [(name, reason) for name, reason in known["skipped"]])
+
+
+def content_of(path: Path) -> str:
+    """Length and checksum of a file, to know it again; "" where there is none."""
+    if not path.is_file():
+        return ""
+    checksum = length = 0
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            checksum, length = zlib.crc32(part, checksum), length + len(part)
+    return f"{length} {checksum:08x}"
+
+
+def _seal(mark: Path, content: dict[str, Any]) -> None:
+    write_json(mark, content | {"sum": _sum(content)})
+
+
+def _sum(content: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 def _read_mark(mark: Path) -> dict[str, Any] | None:
-    """The content of a mark; None where there is none, or what lies there is none (a full disk leaves it empty)."""
-    try:
-        found = json.loads(mark.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+    """The content of a mark; None where there is none, or what lies there is none (a full disk leaves it empty), or
+    has rotted.
+    """
+    found = kept_json(mark)
+    return found if found.pop("sum", None) == _sum(found) else None
 
 
 def _refusal(out: Path, key: dict[str, Any], known: dict[str, Any] | None) -> str:
@@ -287,8 +315,7 @@ def writing(path: Path) -> Iterator[None]:
         for part in (*begun, *path.with_name(f"{path.name}.parts").glob("*.part")):
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
-        reason = error.strerror or str(error).splitlines()[0]
-        raise UserError(f"{path}: can't be written ({reason}); make room, and the same command goes on") from error
+        raise unwritten(path, error, go_on=", and the same command goes on") from error
 
 
 # ---- lists -------------------------------------------------------------------------------------------------------
@@ -312,10 +339,14 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]])
     Raises:
         UserError: it can't be written.
     """
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)  # of this process: two may write the same file at once
     with writing(path):
-        part.write_bytes(csv_bytes(columns, rows))
-        part.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(csv_bytes(columns, rows))
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 # ---- the input stays as it is ------------------------------------------------------------------------------------

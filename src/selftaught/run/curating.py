@@ -16,22 +16,28 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._reading import name_lines
 from selftaught._words import plural, typed
 from selftaught.data import Source, open_source
 from selftaught.data.curation.clusters import Backend
 from selftaught.data.curation.selection import Selection, SelectionOptions, choose
+from selftaught.data.kinds import kind_of
 from selftaught.engine.embedding import feature_table
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.report.curated import write_selection
-from selftaught.run import curating_page
+from selftaught.run import applying, curating_page
 from selftaught.run.applying import write_csv, writing
 from selftaught.run.backbones import pixel_method, timm_method
+from selftaught.run.features import check_channels
 from selftaught.run.layout import new_folder, write_json, write_text
 from selftaught.run.reasons import REASONS, Why, reasons
 from selftaught.run.weights import hint
 
 __all__ = ["Curated", "curate"]
+
+_EMBEDDING = ("embedding", "classes", "image-text", "weights")
+"""Kinds of output whose methods tell samples apart by one vector each."""
 
 
 @dataclass(frozen=True)
@@ -107,28 +113,30 @@ def curate(
         **options: of `selftaught.data.curation.SelectionOptions` (``selection``, ``levels``, ``eta`` ...).
 
     Raises:
-        UserError: neither or both of keep and eps, an unknown option, a run that is none, other channels.
+        UserError: neither or both of keep and eps, an unknown option, a run that is none, other channels; another
+            process writes to ``out``.
     """
     rule = _rule(options)
     archive = open_source(source, split=split)
     target = _target(keep, eps, rule, len(archive))
     method = _seen_by(encoder, archive)
-    folder = new_folder(None if out is None else str(out), "curate", archive.name)
-    began = time.monotonic()
-    say(f"embedding {plural(len(archive), 'sample')}")
-    x = feature_table(method, archive, method.features)
-    if encoder == "pixels":
-        x -= np.nanmean(x, axis=0)
-    embedded = time.monotonic() - began
-    say(f"choosing {f'{target} of them' if target else f'by eps {eps}'}: {rule.selection}")
-    selection = choose(x, target, rule, eps=eps, seed=seed, backend=backend)
-    why = reasons(x, selection)
     asked = {"source": str(archive.name), "keep": keep, "eps": eps, "encoder": str(encoder), "seed": seed}
     asked |= {"split": split} | dataclasses.asdict(rule)
-    found = Curated(archive, selection, why, folder, asked, (embedded, time.monotonic() - began - embedded))
-    say("writing list, reasons and report")
-    _in_place(found)
-    return found
+    folder = new_folder(None if out is None else str(out), "curate", archive.name)
+    with applying.held(folder.with_name(f"{folder.name}.lock"), folder):
+        began = time.monotonic()
+        say(f"embedding {plural(len(archive), 'sample')}")
+        x = feature_table(method, archive, method.features)
+        if encoder == "pixels":
+            x -= np.nanmean(x, axis=0)
+        embedded = time.monotonic() - began
+        say(f"choosing {f'{target} of them' if target else f'by eps {eps}'}: {rule.selection}")
+        selection = choose(x, target, rule, eps=eps, seed=seed, backend=backend)
+        why = reasons(x, selection)
+        found = Curated(archive, selection, why, folder, asked, (embedded, time.monotonic() - began - embedded))
+        say("writing list, reasons and report")
+        _in_place(found)
+        return found
 
 
 def _rule(options: dict[str, Any]) -> SelectionOptions:
@@ -163,7 +171,14 @@ def _seen_by(encoder: str | Path | Method, archive: Source) -> Method:
 
     if not Path(encoder).exists():
         raise UserError(f"--encoder {typed(encoder)}: no such run folder{hint(str(encoder), '--encoder')}")
-    return load(encoder).method
+    method = load(encoder).method
+    if method.output not in _EMBEDDING:
+        raise UserError(f"--encoder {typed(encoder)}: {method.slug} gives no embedding; name a run of an encoder")
+    if method.modality != archive.modality:
+        learnt, held = (kind_of(one).plural for one in (method.modality, archive.modality))
+        raise UserError(f"--encoder {typed(encoder)}: a run on {learnt}, and {archive.name} holds {held}")
+    check_channels(method, archive)
+    return method
 
 
 def _in_place(found: Curated) -> None:
@@ -187,7 +202,7 @@ def _in_place(found: Curated) -> None:
 def _write(found: Curated, path: Path) -> None:
     """The list, the table, a JSON that says how, and the page."""
     archive, why = found.archive, found.why
-    write_text(path / "kept.txt", "\n".join(found.kept) + "\n")
+    write_text(path / "kept.txt", name_lines(found.kept))
     times = np.bincount(found.indices, minlength=len(archive))
     tree = found.selection.tree
     rows = []

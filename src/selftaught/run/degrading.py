@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from selftaught import views
+from selftaught._paths import ON_DISK
 from selftaught.data import from_unit, open_source, to_unit
 from selftaught.data.pixels import conform
 from selftaught.data.spec import call, near, parse
@@ -201,7 +202,7 @@ def _one(source: Any, i: int, pipeline: Pipeline, path: Path, seed: int, mirrore
     """Write one picture; the row of the table: its name, the seed, and what was drawn."""
     name = source.names[i]
     image, beside = read_picture(source, i, source.channels or 3)
-    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=6).digest()
+    digest = hashlib.blake2b(name.encode("utf-8", ON_DISK), digest_size=6).digest()
     rng = np.random.default_rng([seed, int.from_bytes(digest, "big")])
     limits = source.value_range
     unit = np.ascontiguousarray(to_unit(image, limits), np.float32)

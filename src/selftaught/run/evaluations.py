@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from selftaught._paths import expanded
+from selftaught._paths import expanded, part_of
 from selftaught.data import open_source
-from selftaught.errors import UserError
+from selftaught.data.mapped import DAMAGED
+from selftaught.errors import UserError, unwritten
 from selftaught.evaluation import Result, table
+from selftaught.run import locks
 from selftaught.run.applying import write_csv
 from selftaught.run.layout import Layout, read_json, write_json
 
@@ -98,7 +99,7 @@ class Evaluation:
         try:
             with np.load(self._features) as kept:
                 return {name: kept[name] for name in kept.files}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except DAMAGED as error:
             raise UserError(f"{self._features}: damaged; delete it and evaluate again") from error
 
     def add(
@@ -110,19 +111,32 @@ class Evaluation:
         """Keep what was found; protocols that were not run now stay as they are.
 
         Raises:
-            UserError: the disk is full, or can't be written to.
+            UserError: the disk is full, or can't be written to; another process holds it for a minute.
         """
+        try:
+            with locks.in_turn(self.folder / ".evaluation.lock", str(self.folder)):  # others may judge it as well
+                self._add(found, features, sections)
+        except OSError as error:
+            raise unwritten(self.folder, error) from error
+
+    def _add(
+        self,
+        found: Mapping[str, Mapping[str, Result]],
+        features: Mapping[str, np.ndarray],
+        sections: Mapping[str, Any],
+    ) -> None:
         stored = self.numbers() | {n: {k: r.to_dict() for k, r in kinds.items()} for n, kinds in found.items()}
         if not self.own:
             write_json(self._about, {"name": self.name, "data": self.data})
         if features:
-            part = self._features.with_name("features.part.npz")
+            part = part_of(self._features)
             try:
-                np.savez_compressed(part, **features)  # type: ignore[arg-type]
+                with part.open("wb") as file:
+                    np.savez_compressed(file, **features)  # type: ignore[arg-type]
                 part.replace(self._features)
             except OSError as error:
                 part.unlink(missing_ok=True)
-                raise UserError(f"{self._features}: can't be written ({error.strerror})") from error
+                raise unwritten(self._features, error) from error
         if sections:
             write_json(self._sections, sections)
         for protocol, kinds in found.items():
@@ -156,7 +170,7 @@ def evaluation_on(layout: Layout, own: str, data: Any) -> Evaluation:
         source = open_source(data, split="all")
         name, mark, spec = source.name, source.fingerprint(), None
     plain = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:40] or "data"
-    folder = layout.path / "evaluations" / f"{plain}-{hashlib.blake2b(mark.encode(), digest_size=4).hexdigest()}"
+    folder = layout.path / "evaluations" / f"{plain}-{hashlib.blake2b(os.fsencode(mark), digest_size=4).hexdigest()}"
     if any(one.name == name and one.folder != folder for one in all_evaluations(layout)):
         name = str(data) if isinstance(data, str | Path) else f"{name} {mark[:6]}"
     return Evaluation(folder, name, spec)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from selftaught._paths import part_of
 from selftaught.engine.method import Method
-from selftaught.errors import UserError, require
+from selftaught.errors import UserError, require, unwritten
 from selftaught.networks import Adapted
 from selftaught.run.layout import write_json, write_tensors, write_text
 
@@ -93,8 +93,15 @@ def export(
 
 def _with_suffix(out: Path, suffix: str) -> Path:
     out = out if out.suffix == suffix else out.with_name(out.name + suffix)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    _folder(out.parent)
     return out
+
+
+def _folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritten(out, error) from error
 
 
 def _bare(module: nn.Module, card: dict[str, Any]) -> tuple[dict[str, Tensor], str | None]:
@@ -105,7 +112,7 @@ def _bare(module: nn.Module, card: dict[str, Any]) -> tuple[dict[str, Tensor], s
 
 
 def _timm(tensors: dict[str, Tensor], code: str, card: dict[str, Any], out: Path) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
+    _folder(out)
     write_tensors(out / "model.safetensors", tensors)
     write_json(out / "config.json", card | _for_timm(card))
     text = _TIMM_EXAMPLE.format(code=code, channels=card["channels"], size=card["image_size"])
@@ -118,7 +125,7 @@ def _peft(module: nn.Module, out: Path) -> Path:
     if not isinstance(module, Adapted):
         raise UserError("--format peft: this run has no LoRA; train glare with --adapter lora, or take safetensors")
     config, tensors = module.peft()
-    out.mkdir(parents=True, exist_ok=True)
+    _folder(out)
     write_tensors(out / "adapter_model.safetensors", {k: v.cpu().contiguous() for k, v in tensors.items()})
     write_json(out / "adapter_config.json", config)
     return out
@@ -178,7 +185,7 @@ def _onnx(module: nn.Module, card: dict[str, Any], out: Path, x: Tensor, free: d
         why = str(error.__cause__ or error).strip().splitlines()[0]
         raise UserError(f"--format onnx: PyTorch can't trace {card['method']} ({why}); use safetensors") from error
     except OSError as error:
-        raise UserError(f"{out}: can't be written ({error.strerror or error}); make room") from error
+        raise unwritten(out, error) from error
     finally:
         part.unlink(missing_ok=True)
     return out

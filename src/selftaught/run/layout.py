@@ -18,9 +18,10 @@ from typing import Any
 
 import yaml
 
-from selftaught._paths import part_of
+from selftaught._paths import ON_DISK, part_of
+from selftaught._reading import json_of, text_of, yaml_text
 from selftaught._words import typed
-from selftaught.errors import UserError
+from selftaught.errors import UserError, unwritten
 from selftaught.run import locks
 from selftaught.run.ranks import is_first, launch_id
 from selftaught.run_settings import Settings
@@ -131,9 +132,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: missing file, broken YAML, or not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml_text(text_of(path))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+        raise UserError(f"{path}: can't be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
@@ -152,7 +153,7 @@ def read_json(path: Path, mend: str) -> dict[str, Any]:
         UserError: it can't be read, or is no mapping.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_of(path)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); {mend}") from error
     except ValueError as error:
@@ -171,7 +172,7 @@ def write_text(path: Path, text: str) -> None:
     part = part_of(path)  # of this process: two may write the same file at once
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", errors="surrogateescape") as file:  # names as they are on disk
+        with part.open("w", encoding="utf-8", errors=ON_DISK) as file:  # names as they are on disk
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -179,7 +180,7 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        raise UserError(f"{path}: can't be written ({error.strerror}); make room") from error
+        raise unwritten(path, error) from error
 
 
 def write_yaml(path: Path, content: dict[str, Any]) -> None:
@@ -216,7 +217,8 @@ def write_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str] 
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        raise UserError(f"{path}: can't be written ({str(error).splitlines()[0][:100]}); make room") from error
+        told = error if isinstance(error, OSError) else OSError(str(error))
+        raise unwritten(path, told, "" if told.errno else "make room") from error
     return sealed
 
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from selftaught._words import typed
 from selftaught.errors import UserError
 from selftaught.run.ranks import is_first
 
-__all__ = ["LOCK", "held", "holder", "refuse_if_training", "training_in"]
+__all__ = ["LOCK", "held", "holder", "in_turn", "refuse_if_training", "training_in"]
 
 LOCK = ".lock"
 """Of a run's folder, while it is trained in."""
@@ -56,6 +57,27 @@ def held(path: Path, what: str, doing: str) -> Iterator[None]:
             os.close(handle)
     finally:
         _OURS.pop(key, None)
+
+
+@contextlib.contextmanager
+def in_turn(path: Path, what: str, seconds: float = 60) -> Iterator[None]:
+    """Hold the file ``path`` as a lock, after those who hold it now: for what takes an instant.
+
+    Raises:
+        UserError: another one holds it for so long.
+        OSError: the file can't be made.
+    """
+    end = time.monotonic() + seconds
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(held(path, what, "is writing there; wait for it"))
+                break
+            except UserError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+        yield
 
 
 def holder(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._paths import part_of
 from selftaught.data import Source
 from selftaught.data.files import file_stamps
+from selftaught.data.mapped import DAMAGED
 from selftaught.engine.embedding import none_usable
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
@@ -122,7 +123,7 @@ def _load(path: Path) -> Index | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             names, stamps, vectors = file["names"].tolist(), file["stamps"], file["vectors"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except DAMAGED:
         return None
     return Index(names, stamps, vectors) if len(names) == len(stamps) == len(vectors) else None
 
@@ -130,7 +131,7 @@ def _load(path: Path) -> Index | None:
 def _save(path: Path, index: Index) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
+        part = part_of(path)  # of this process: two may search at once
         try:
             with part.open("wb") as file:
                 np.savez(file, names=np.array(index.names), stamps=index.stamps, vectors=index.vectors)

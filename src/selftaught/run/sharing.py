@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from selftaught._reading import json_of
 from selftaught.errors import UserError
 from selftaught.run.layout import write_json
 from selftaught.run.ranks import launch_id, process_count, process_rank
@@ -129,7 +130,7 @@ class Crew:
     def _read(self, name: str) -> dict[str, Any]:
         """What a file of this launch says; nothing where there is none yet."""
         try:
-            found = json.loads((self.meeting / name).read_text(encoding="utf-8"))
+            found = json_of(self.meeting / name)
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) and found.get("launch") == self.launch else {}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from selftaught._reading import text_of, yaml_text
 from selftaught.errors import UserError
 from selftaught.views.recipe import Recipe
 from selftaught.views.viewset import ViewSet
@@ -43,7 +44,7 @@ def load(path: str | Path, seed: int | None = None) -> ViewSet | Recipe:
     import yaml
 
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = yaml_text(text_of(path))
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error}); give a YAML file with views") from error
     except UnicodeDecodeError as error:

@@ -27,10 +27,10 @@ def _call(options: argparse.Namespace) -> None:
     given = {"templates": options.templates, "out": options.out, "workers": options.workers}
     table = selftaught.load(options.run).classify(options.input, options.classes, **given)
     if options.out:
-        print(f"{len(table)} written to {options.out}")
+        print(f"{len(table.names)} written to {options.out}")
     else:
-        for name, (likeliest, share) in table.items():
-            print(f"{share:.3f}  {likeliest}  {name}")
+        for name, shares in zip(table.names, table.probabilities, strict=True):
+            print(f"{shares.max():.3f}  {table.classes[int(shares.argmax())]}  {name}")
     if table.skipped:
         print(f"{len(table.skipped)} could not be used", file=sys.stderr)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import struct
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from selftaught.data.formats._pcd import pcd_columns, pcd_names
+from selftaught.data.mapped import NO_ARCHIVE
 from selftaught.errors import SampleError, require
 
 __all__ = ["LAS", "TEXT", "column_names", "read_columns"]
@@ -44,7 +49,7 @@ def column_names(path: Path, name: str) -> list[str]:
         if suffix == ".pcd":
             return [_plain(found) for found in pcd_names(path, name)]
         if suffix in LAS:
-            with _laspy().open(path) as file:
+            with _laspy_errors(), _laspy().open(path) as file:
                 return [_plain(str(found)) for found in file.header.point_format.dimension_names]
     except (OSError, ValueError) as error:
         raise SampleError(name, f"not readable: {str(error)[:80]}") from None
@@ -70,7 +75,7 @@ def read_columns(path: Path, name: str, columns: tuple[str, ...] = ()) -> Column
         raise
     except OSError as error:
         raise SampleError(name, f"can't be opened: {error.strerror or 'damaged'}") from None
-    except (ValueError, EOFError, KeyError, IndexError) as error:
+    except (*NO_ARCHIVE, IndexError, MemoryError) as error:
         raise SampleError(name, f"not a readable cloud of points: {str(error)[:80]}") from None
     if not {"x", "y", "z"} <= set(found):
         raise SampleError(name, f"no x y z among its columns {', '.join(found)}")
@@ -86,7 +91,8 @@ def _read(path: Path, name: str, columns: tuple[str, ...]) -> Columns:
     if suffix == ".pcd":
         return {_plain(key): value for key, value in pcd_columns(path, name).items()}
     if suffix in LAS:
-        las = _laspy().read(path)
+        with _laspy_errors():
+            las = _laspy().read(path)
         found = {_plain(d): np.asarray(las[d]) for d in las.point_format.dimension_names if d.lower() not in _LAS_LEFT}
         return {axis: np.asarray(getattr(las, axis), dtype=np.float64) for axis in "xyz"} | found
     if suffix == ".npz":
@@ -163,7 +169,9 @@ def _text(path: Path, name: str, columns: tuple[str, ...]) -> Columns:
     named = not _number(words[0]) if words[0] else False
     count_line = path.suffix.lower() == ".pts" and len(words) == 1 and len(lines[1].split()) > 1
     separator = "," if "," in lines[1] or "," in lines[0] else ";" if ";" in lines[1] else None
-    table = np.loadtxt(path, delimiter=separator, skiprows=int(named or count_line), ndmin=2, comments=["#", "//"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a file without rows, which is said by `of_table`
+        table = np.loadtxt(path, delimiter=separator, skiprows=int(named or count_line), ndmin=2, comments=["#", "//"])
     wanted = columns or (tuple(words) if named and len(words) == table.shape[1] else ())
     return of_table(table, name, wanted)
 
@@ -189,6 +197,15 @@ def _plain(name: str) -> str:
 
 def _laspy() -> Any:
     return require("laspy", "points")
+
+
+@contextlib.contextmanager
+def _laspy_errors() -> Iterator[None]:
+    """What laspy says of a damaged file, as a ValueError."""
+    try:
+        yield
+    except (_laspy().errors.LaspyException, struct.error, OverflowError, TypeError) as error:
+        raise ValueError(str(error)) from None
 
 
 def _ply_properties(path: Path, name: str) -> list[str]:

@@ -16,6 +16,8 @@ from selftaught.errors import SampleError, require
 __all__ = ["Index", "decoded_frames", "reduced_size", "video_index"]
 
 _STORED_ABOVE = 1 << 23
+_DAMAGED = (ValueError, OverflowError, MemoryError)
+"""What PyAV raises of damaged files beside FFmpeg's own errors: of words that are no text, of sizes that can't be."""
 
 
 class Index(NamedTuple):
@@ -75,13 +77,15 @@ def _read_index(path: str) -> Index | str:
             if not container.streams.video:
                 return "no picture in it, only sound" if container.streams.audio else "no picture in it"
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                return "can't be read as a video: nothing here decodes its pictures"
             packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
             stamps = np.array([p.pts for p in packets if p.pts is not None], dtype=np.int64)
             keys = np.array([p.pts for p in packets if p.pts is not None and p.is_keyframe], dtype=np.int64)
             context, tick = stream.codec_context, float(stream.time_base)
             grey = str(context.pix_fmt).startswith("gray")
             shape = (int(context.height), int(context.width))
-    except av.error.FFmpegError as error:
+    except (av.error.FFmpegError, *_DAMAGED) as error:
         return f"can't be read as a video: {_reason(error)}"
     if not len(packets):
         return "no frame in it"
@@ -115,7 +119,7 @@ def decoded_frames(
                 pixels = frame.to_ndarray(format=form, threads=1)
                 turned = np.rot90(pixels, round(frame.rotation / 90))
                 yield np.ascontiguousarray(turned.reshape(*turned.shape[:2], channels))
-    except av.error.FFmpegError as error:
+    except (av.error.FFmpegError, *_DAMAGED) as error:
         raise SampleError(name, f"can't be decoded: {_reason(error)}") from None
 
 
@@ -136,7 +140,7 @@ class _Reader:
         if self.now is None or np.searchsorted(stamps, key) > np.searchsorted(stamps, self.now.pts, side="right"):
             self._go(key, stamp)
         while self.now.pts < stamp:
-            frame = self.pending or next(self.decoded, None)
+            frame = self.pending or self._next()
             self.pending = None
             if frame is None:
                 raise SampleError(self.name, f"ends at {(self.now.pts - stamps[0]) * self.index.tick:.2f} s, cut short")
@@ -146,12 +150,19 @@ class _Reader:
             self.now = frame
         return self.now
 
+    def _next(self) -> Any:
+        """The next frame in the order of decoding; None at the end."""
+        frame = next(self.decoded, None)
+        if frame is not None and frame.pts is None:
+            raise SampleError(self.name, "damaged: a frame without a time stamp")
+        return frame
+
     def _go(self, key: int, stamp: int) -> None:
         """To a key frame, or to the start where the file can't be entered there."""
         for place in (key, int(self.index.stamps[0])):
             self.container.seek(place, stream=self.stream)
             self.decoded, self.pending = self.container.decode(self.stream), None
-            self.now = next(self.decoded, None)
+            self.now = self._next()
             if self.now is not None and self.now.pts <= stamp:
                 return
         if self.now is None:
@@ -159,4 +170,4 @@ class _Reader:
 
 
 def _reason(error: Any) -> str:
-    return str(error.strerror or error).split(":")[0].lower()
+    return str(getattr(error, "strerror", None) or error).split(":")[0].lower()

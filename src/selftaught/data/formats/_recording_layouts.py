@@ -5,7 +5,6 @@ KITTI (raw and odometry), Cityscapes' sequences, TUM RGB-D, ScanNet's export, an
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from selftaught._reading import json_of, text_of
 from selftaught.data.decoding import decode, read_bytes
 from selftaught.data.files import walk
 from selftaught.data.formats._rgbd_layouts import PICTURES, file_matrix, scene_kind, tum_camera
@@ -102,7 +102,7 @@ def _calibration(folder: Path, drive: str) -> dict[str, list[float]]:
 
 
 def _numbered(file: Path) -> Iterator[tuple[str, list[float]]]:
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in text_of(file, "replace").splitlines():
         key, _, rest = line.partition(":")
         try:
             yield key.strip(), [float(word) for word in rest.split()]
@@ -162,7 +162,7 @@ def _city_cameras(folder: Path) -> dict[tuple[str, str], list[tuple[int, Path]]]
 
 def _city_camera(file: Path) -> tuple[float, ...]:
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))["intrinsic"]
+        told = json_of(file)["intrinsic"]
         fx, fy, cx, cy = (float(told[key]) for key in ("fx", "fy", "u0", "v0"))
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{file}: no intrinsic fx, fy, u0, v0 in it; take it from Cityscapes' camera package") from None

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from selftaught._reading import text_of
 from selftaught.data.decoding import decode, read_bytes
 from selftaught.data.files import natural
 from selftaught.data.intrinsics import read_intrinsics
@@ -104,7 +105,7 @@ def _numbers(path: Path) -> np.ndarray:
         UserError: it can't be read, or holds something else.
     """
     try:
-        text = re.sub(r"#.*", "", path.read_text(encoding="utf-8-sig"))
+        text = re.sub(r"#.*", "", text_of(path))
         return np.array([float(word) for word in text.replace(",", " ").split()])
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path}: no plain numbers ({error})") from None
@@ -209,7 +210,7 @@ def _poses(scene: Path) -> dict[str, np.ndarray | None]:
     if folder is not None:
         return {stem: _as_pose(_numbers(p), str(p)) for stem, p in _files(folder, (".txt",)).items()}
     found: dict[str, np.ndarray | None] = {}
-    for number, line in enumerate((scene / "poses.txt").read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(_text(scene / "poses.txt").splitlines(), 1):
         words = re.sub(r"#.*", "", line).replace(",", " ").split()
         if words:
             where = f"{scene / 'poses.txt'}, line {number}"
@@ -271,8 +272,15 @@ def tum_camera(scene: Path) -> tuple[float, float, float, float]:
     return next((_TUM_CAMERAS[k] for k in _TUM_CAMERAS if k and k in str(scene)), _TUM_CAMERAS[""])
 
 
+def _text(path: Path) -> str:
+    try:
+        return text_of(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read as text ({error})") from None
+
+
 def _lines(path: Path) -> Iterator[list[str]]:
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
+    for line in _text(path).splitlines():
         words = re.sub(r"#.*", "", line).split()
         if words:
             yield words

@@ -60,7 +60,10 @@ def scan_layout(names: Sequence[str], folder: str) -> ScanLayout | None:
 def holds_annotated_rooms(folder: Path) -> bool:
     """Whether a folder, or one at most two folders below it, is a room of S3DIS."""
     found = (room for depth in ("", "*/", "*/*/") for room in folder.glob(f"{depth}Annotations"))
-    return any(next(room.glob("*.txt"), None) is not None for room in found)
+    try:
+        return any(next(room.glob("*.txt"), None) is not None for room in found)
+    except OSError:  # a folder that may not be entered, or that has gone meanwhile
+        return False
 
 
 def _labels_beside(names: Sequence[str]) -> ScanLayout | None:

@@ -7,6 +7,7 @@ other side of the first two (left, back, head), unless an NRRD file says otherwi
 from __future__ import annotations
 
 import math
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._reading import regular
 from selftaught.errors import SampleError, require
 
 __all__ = ["NIFTI", "SCANS", "Scan", "affine_of", "needed_by", "read_scan"]
@@ -22,7 +24,11 @@ __all__ = ["NIFTI", "SCANS", "Scan", "affine_of", "needed_by", "read_scan"]
 NIFTI = (".nii", ".nii.gz")
 _NRRD, _META = (".nrrd", ".nhdr"), (".mha", ".mhd")
 SCANS = (*NIFTI, *_NRRD, *_META)
-_DAMAGED = (OSError, EOFError, zlib.error, ValueError, KeyError, IndexError)
+_DAMAGED = (
+    OSError, EOFError, zlib.error, struct.error, ValueError, KeyError, IndexError, OverflowError, MemoryError,
+)  # fmt: skip
+_THEIRS = ("ImageFileError", "NRRDError", "HeaderDataError", "HeaderTypeError", "ImageDataError", "WrapStructError")
+"""Errors of nibabel's and nrrd's own of a damaged file."""
 _LPS = np.diag([-1.0, -1.0, 1.0])
 _MOST_CHANNELS = 4
 
@@ -76,7 +82,7 @@ def read_scan(path: Path, name: str) -> Scan:
     except FileNotFoundError as error:
         raise SampleError(name, f"can't be opened: {error.strerror or 'damaged'}") from None
     except Exception as error:
-        if isinstance(error, _DAMAGED) or type(error).__name__ in ("ImageFileError", "NRRDError"):
+        if isinstance(error, _DAMAGED) or type(error).__name__ in _THEIRS:
             reason = getattr(error, "strerror", None)
             said = f"can't be opened: {reason}" if reason else f"not a readable {kind} file: {str(error)[:80]}"
             raise SampleError(name, said) from None
@@ -102,7 +108,7 @@ def _whole(read: Callable[[], np.ndarray], name: str) -> Callable[[], np.ndarray
         except SampleError:
             raise
         except Exception as error:
-            if isinstance(error, _DAMAGED) or type(error).__name__ == "NRRDError":
+            if isinstance(error, _DAMAGED) or type(error).__name__ in _THEIRS:
                 raise SampleError(name, f"damaged: {str(error)[:80]}") from None
             raise
 
@@ -250,7 +256,7 @@ def _meta_header(path: Path, name: str) -> tuple[dict[str, str], int]:
 def _meta_bytes(path: Path, header: dict[str, str], start: int) -> bytes:
     where = header["elementdatafile"]
     if where.upper() == "LOCAL":
-        data = path.read_bytes()[start:]
+        data = regular(path).read_bytes()[start:]
     else:
-        data = (path.parent / Path(where).name).read_bytes()
+        data = regular(path.parent / Path(where).name).read_bytes()
     return zlib.decompress(data) if header.get("compresseddata", "false").lower() == "true" else data

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from selftaught._reading import text_of
 from selftaught.data.combining.captioned import Captioned
 from selftaught.data.decoding import IMAGE_SUFFIXES
 from selftaught.data.files import open_folder
@@ -98,7 +99,7 @@ def _beside(folder: Path, names: Sequence[str]) -> list[list[str]]:
     for name in names:
         path = (folder / name).with_suffix(".txt")
         try:
-            found.append(path.read_text(encoding="utf-8-sig").splitlines())
+            found.append(text_of(path).splitlines())
         except (OSError, UnicodeDecodeError):
             found.append([])
     return found
@@ -121,7 +122,7 @@ def _rows(table: Path, column: str | None) -> list[tuple[str, str]]:
     """(name, text) of each line; a .txt has "name, tab, text" lines, or is a .csv by another name."""
     if table.suffix.lower() == ".txt":
         try:
-            lines = table.read_text(encoding="utf-8-sig").splitlines()
+            lines = text_of(table).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{table}: can't be read ({error})") from None
         if lines and "\t" in lines[0]:

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from selftaught._paths import expanded
+from selftaught._reading import regular
 from selftaught._words import plural
 from selftaught.data.arrays import GROUP_KEYS, LABEL_KEYS
 from selftaught.data.combining.devices import Devices, align, windows_of_arrays
 from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
 from selftaught.data.labelling import labelling
+from selftaught.data.mapped import NO_ARCHIVE
 from selftaught.data.recordings import Wanted, plan, roles_of
 from selftaught.data.series import TABLE_SUFFIXES
 from selftaught.data.source import Source
@@ -261,8 +263,8 @@ def _most(values: list[str]) -> str:
 
 def _of_arrays(path: Path, asked: list[str] | None, scale: float) -> Devices:
     try:
-        table = dict(np.load(path, allow_pickle=False))
-    except (OSError, ValueError) as error:
+        table = dict(np.load(regular(path), allow_pickle=False))
+    except (OSError, *NO_ARCHIVE) as error:
         raise UserError(f"devices:{path}: can't be read ({error})") from None
     if "x" not in table:
         raise UserError(f"devices:{path}: holds no x (N, D, C, T); it has {', '.join(table)}")

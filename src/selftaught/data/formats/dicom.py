@@ -8,7 +8,6 @@ units). A series whose slices don't make a volume - other sizes, other direction
 from __future__ import annotations
 
 import os
-import struct
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._reading import regular
 from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
 from selftaught.data.formats._scans import affine_of
@@ -87,10 +87,11 @@ class DicomSeries(ImageSource):
     def _spacing(self, i: int) -> tuple[float, ...]:
         try:
             affine, _ = self._placed(i)
+            turn = turn_of(affine, self.names[i])
         except SampleError:
             return (np.nan,) * 3
         steps = np.empty(3)
-        steps[turn_of(affine)[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)
+        steps[turn[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)
         return tuple(steps[::-1].tolist())
 
     def _placed(self, i: int) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -129,7 +130,7 @@ class DicomSeries(ImageSource):
             SampleError: it makes no volume.
         """
         affine, shape = self._placed(i)
-        return Space(affine, turn_of(affine), shape)
+        return Space(affine, turn_of(affine, self.names[i]), shape)
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
         affine, shape = self._placed(i)
@@ -139,7 +140,7 @@ class DicomSeries(ImageSource):
         if stack.shape[:3] != shape[::-1]:
             raise SampleError(name, f"pixels {stack.shape} where the headers say {shape[::-1]}")
         order = (2, 1, 0, 3) if stack.ndim == 4 else (2, 1, 0)
-        return turned(stack.transpose(order), turn_of(affine), name)
+        return turned(stack.transpose(order), turn_of(affine, name), name)
 
     def fingerprint(self) -> str:
         """Of the files' names, sizes and times of change."""
@@ -153,14 +154,13 @@ def _series(root: Path, files: list[str], passed: Counter[str]) -> dict[str, lis
     """Name of each series -> its slices, sorted by their place; single slices are counted in ``passed``."""
     groups: dict[tuple[str, str, str], list[_Slice]] = {}
     for file in files:
-        header = _header(root / file)
-        if header is None:
+        found_here = _header(root / file, file)
+        if found_here is None:
             passed["files that are no DICOM pictures"] += 1
             continue
-        folder = file.rpartition("/")[0]
-        key = (folder, str(getattr(header, "SeriesInstanceUID", "")), str(getattr(header, "SeriesNumber", "") or ""))
-        one = _slice(header, file)
-        groups.setdefault((*key[:2], key[2] if one.frames == 1 else file), []).append(one)
+        one, uid, number = found_here
+        key = (file.rpartition("/")[0], uid, number if one.frames == 1 else file)
+        groups.setdefault(key, []).append(one)
     kept = {key: found for key, found in groups.items() if len(found) > 1 or found[0].frames > 1}
     passed["single slices"] += sum(len(found) for key, found in groups.items() if key not in kept)
     passed += Counter()
@@ -175,14 +175,17 @@ def _series(root: Path, files: list[str], passed: Counter[str]) -> dict[str, lis
     return named
 
 
-def _header(path: Path) -> Any:
-    """A file's header without pixels; None where it is no DICOM picture."""
+def _header(path: Path, file: str) -> tuple[_Slice, str, str] | None:
+    """A file's slice, without pixels, and its series (UID, number); None where it is no DICOM picture."""
     pydicom: Any = require("pydicom", "volumes")
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-    except (pydicom.errors.InvalidDicomError, OSError, EOFError, ValueError, struct.error):
+        if not hasattr(header, "Rows") or not hasattr(header, "Columns"):
+            return None
+        series = [str(getattr(header, tag, "") or "") for tag in ("SeriesInstanceUID", "SeriesNumber")]
+        return _slice(header, file), series[0], series[1]
+    except Exception:  # a damaged value is read when it is asked for; pydicom raises errors of many kinds
         return None
-    return header if hasattr(header, "Rows") and hasattr(header, "Columns") else None
 
 
 def _slice(header: Any, file: str) -> _Slice:
@@ -240,9 +243,8 @@ def open_dicom(folder: Path, name: str, *, channels: int | None = None) -> Dicom
 def open_dicom_file(path: Path, name: str, *, channels: int | None = None) -> DicomSeries:
     """A file of many frames as a volume; a file of one is a slice of the series in its folder, which is opened."""
     file = path.name
-    header = _header(path)
-    several = header is not None and int(getattr(header, "NumberOfFrames", 1) or 1) > 1
-    if several:
+    header = _header(path, file)
+    if header is not None and header[0].frames > 1:
         return DicomSeries(path.parent, [file], name, channels)
     beside = [other.name for other in sorted(path.parent.iterdir()) if other.name.lower().endswith(_SUFFIXES)]
     return DicomSeries(path.parent, beside, name, channels)
@@ -260,7 +262,7 @@ def _bare(name: str) -> bool:
 
 def _begins(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False

@@ -17,6 +17,7 @@ from selftaught.data.formats._clouds import LAS, column_names, of_table, read_co
 from selftaught.data.formats._format import Format
 from selftaught.data.formats._scan_layouts import ScanLayout, class_of_points, holds_annotated_rooms, scan_layout
 from selftaught.data.layout import understand
+from selftaught.data.mapped import open_array
 from selftaught.data.source import PER_SAMPLE, digest
 from selftaught.errors import SampleError, UserError
 
@@ -238,7 +239,7 @@ def open_point_file(
 ) -> Clouds:
     """One scan, or a .npy of many clouds (N, P, C); options as `open_point_folder`."""
     if path.suffix.lower() == ".npy":
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        stored = open_array(path)
         if stored.ndim == 3:
             return open_point_arrays(np.array(stored), name, block=block)
     how: dict[str, Any] = {"scale": scale, "up": up, "normals": normals}

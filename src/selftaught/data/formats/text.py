@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught._reading import json_of, json_text, regular, text_of
 from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
 from selftaught.data.layout import understand
@@ -37,7 +37,7 @@ class TextFiles(Source):
     def read(self, i: int, min_side: int | None = None) -> Any:
         """One text, without blanks around it; see `Source.read`."""
         try:
-            text = (self.root / self.names[i]).read_text(encoding="utf-8-sig").strip()
+            text = text_of(self.root / self.names[i]).strip()
         except OSError as error:
             raise SampleError(self.names[i], f"can't be opened: {error.strerror}") from None
         except UnicodeDecodeError:
@@ -139,7 +139,7 @@ def _pairs(row: dict[str, Any], names: str, texts: str) -> Iterable[tuple[str, s
 
 def _csv_lines(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with regular(path).open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
             return list(islice(rows, limit))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -149,18 +149,18 @@ def _csv_lines(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
 def _json_lines(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with regular(path).open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if len(rows) == limit:
                     break
                 if line.strip():
-                    rows.append(json.loads(line))
+                    rows.append(json_text(line))
                     if not isinstance(rows[-1], dict):
                         raise UserError(f"{path}: line {number} is no object with named values")
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: line {number} is no JSON ({error.msg})") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: line {number} is no JSON ({getattr(error, 'msg', error)})") from None
     return rows
 
 
@@ -177,11 +177,11 @@ def _column(path: Path, row: dict[str, Any], asked: str | None, usual: Sequence[
 def _coco(path: Path) -> list[dict[str, Any]]:
     """The captions of a file like COCO's: ``images`` (id, file_name) and ``annotations`` (image_id, caption)."""
     try:
-        whole = json.loads(path.read_text(encoding="utf-8-sig"))
+        whole = json_of(path)
         files = {image["id"]: image["file_name"] for image in whole["images"]}
         notes = whole["annotations"]
         return [{"file_name": files[note["image_id"]], "caption": note["caption"]} for note in notes]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read as JSON ({error})") from None
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: has no images and annotations with captions as COCO has them ({error})") from None

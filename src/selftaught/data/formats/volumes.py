@@ -38,11 +38,18 @@ _AXES = ("L", "P", "S")
 """What the axes W, H and D of a scan run towards: the patient's left, back and head, as DICOM has it."""
 
 
-def turn_of(affine: np.ndarray) -> np.ndarray:
-    """nibabel's transform (3, 2) of a scan's axes to `_AXES`."""
+def turn_of(affine: np.ndarray, name: str) -> np.ndarray:
+    """nibabel's transform (3, 2) of a scan's axes to `_AXES`.
+
+    Raises:
+        SampleError: axes that run nowhere, or two of them the same way.
+    """
     nib: Any = require("nibabel", "volumes")
     directions = nib.orientations
-    found: np.ndarray = directions.ornt_transform(directions.io_orientation(affine), directions.axcodes2ornt(_AXES))
+    try:
+        found: np.ndarray = directions.ornt_transform(directions.io_orientation(affine), directions.axcodes2ornt(_AXES))
+    except ValueError:
+        raise SampleError(name, "its header doesn't say which way its axes run") from None
     return found
 
 
@@ -102,7 +109,7 @@ class VolumeFiles(ImageSource):
     def _scan(self, i: int) -> tuple[Scan, np.ndarray]:
         """The scan, its voxels not read yet, and how nibabel turns its axes to `_AXES`."""
         scan = read_scan(self.root / self.names[i], self.names[i])
-        return scan, turn_of(scan.affine)
+        return scan, turn_of(scan.affine, self.names[i])
 
     def space(self, i: int) -> Space | None:
         """Where the file's voxels lie; None for .npy files, which don't say.

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
+from selftaught._paths import no_name
 from selftaught._words import typed
 from selftaught.data import Source
 from selftaught.data.formats.video import VIDEO_SUFFIXES
+from selftaught.engine.embedding import none_usable
 from selftaught.errors import SampleError, UserError
 from selftaught.run import applying
 from selftaught.run.applying import Applied, Job, Skipped
@@ -58,8 +62,8 @@ def write(
         how many files were written now, how many were kept, and which samples have none.
 
     Raises:
-        UserError: a file in the folder's place; the input's folder, or one inside it; another run's results; another
-            process at work there.
+        UserError: no sample that can be used; a file in the folder's place; the input's folder, or one inside it;
+            another run's results; another process at work there.
     """
     out = job.out
     if out.suffix.lower() in files and not out.is_dir():
@@ -93,12 +97,24 @@ def write(
             for other in team.gather():
                 written, kept = written + other["written"], kept + other["kept"]
                 skipped += [(name, reason) for name, reason in other["skipped"]]
+            applying.list_skipped(out, skipped)
+            if skipped and not written + kept:
+                _give_back(out)
+                raise none_usable(job.source, skipped)
             if table is not None:
                 rows = _rows(out)
                 table([rows[path] for path in map(str, paths) if path in rows])
-            applying.list_skipped(out, skipped)
             applying.finish(out / MARK, written + kept, skipped)
     return Applied(written, out, skipped, kept)
+
+
+def _give_back(out: Path) -> None:
+    """Leave a folder without results to whoever writes there next."""
+    for name in (MARK, DONE):
+        (out / name).unlink(missing_ok=True)
+    for folder in sorted((path for path in out.rglob("*") if path.is_dir()), reverse=True):
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
 
 
 def _alone(job: Job, count: int, make: Callable[[int, Path], None]) -> Applied:
@@ -149,8 +165,7 @@ def _make(job: Job, paths: Sequence[Path], make: Callable[[int, Path], Any], tea
     for i in team.share(len(paths)):
         path = paths[i]
         try:
-            there = (out / path).exists() or spare(out / path).exists()
-            if not there or not done.holds(path, stamp(i)):
+            if not done.holds(path, stamp(i)):
                 (out / path).parent.mkdir(parents=True, exist_ok=True)
                 done.add(path, stamp(i), make(i, out / path))
                 written += 1
@@ -163,46 +178,66 @@ def _make(job: Job, paths: Sequence[Path], make: Callable[[int, Path], Any], tea
 
 
 class _Done:
-    """Which files are finished and from which state of the input: a file that only grows, a line for each.
+    """Which files are finished, from which state of the input, and as what: a file that only grows, a line for each.
 
     Each process of a launch has its own, and reads the first's as well.
     """
 
     def __init__(self, out: Path, team: Crew) -> None:
-        self.path = out / (DONE if team.first else f"{DONE}.{team.rank}")
-        self._stamps = {note[0]: note[1] for note in _notes(out / DONE)}
+        self.out, self.path = out, out / (DONE if team.first else f"{DONE}.{team.rank}")
+        self._noted = {note.path: note for note in _notes(out / DONE)}
 
     def holds(self, path: Path, stamp: str) -> bool:
-        """Whether a file was finished from just this state of the input."""
-        return self._stamps.get(str(path)) == stamp
+        """Whether a file was finished from just this state of the input, and is still what was written."""
+        note = self._noted.get(str(path))
+        return note is not None and note.stamp == stamp and note.content == _content(self.out / path)
 
     def add(self, path: Path, stamp: str, row: Any = None) -> None:
         """Note a finished file, and its row of a table where there is one."""
+        text = json.dumps([str(path), stamp, _content(self.out / path), *([] if row is None else [row])])
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([str(path), stamp, *([] if row is None else [row])]) + "\n")
+            file.write(f"{zlib.crc32(text.encode()):08x} {text}\n")
 
 
-def _rows(out: Path) -> dict[str, list[Any]]:
+def _content(path: Path) -> str:
+    """Of a finished file, or of the one in its place."""
+    return applying.content_of(path) or applying.content_of(spare(path))
+
+
+class _Note(NamedTuple):
+    """A line of a file of finished files.
+
+    Attributes:
+        path: of the finished file.
+        stamp: the state of the input.
+        content: of the file, see `_content`.
+        row: of a table, empty without one.
+    """
+
+    path: str
+    stamp: str
+    content: str
+    row: Sequence[Any] = ()
+
+
+def _rows(out: Path) -> dict[str, Sequence[Any]]:
     """The rows that all processes noted with their files."""
     notes = [note for path in (out / DONE, *sorted(out.glob(DONE + ".*"))) for note in _notes(path)]
-    return {note[0]: note[2] for note in notes if len(note) > 2}
+    return {note.path: note.row for note in notes if note.row}
 
 
-def _notes(path: Path) -> list[list[Any]]:
-    """The lines of a file of finished files; what was cut off while it was written is none: that file is made again."""
+def _notes(path: Path) -> list[_Note]:
+    """The lines of a file of finished files; what was cut off or has rotted is none: that file is made again."""
     found = []
     for line in _lines(path):
-        try:
-            note = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(note, list) and len(note) > 1:
-            found.append(note)
+        checksum, _, text = line.partition(" ")
+        if checksum == f"{zlib.crc32(text.encode()):08x}":
+            found.append(_Note(*json.loads(text)))
     return found
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
 def _stamps(source: Source) -> Callable[[int], str]:
@@ -231,8 +266,8 @@ def _clear(out: Path, paths: Sequence[Path]) -> None:
 def places(names: Sequence[str], suffix: Callable[[str], str]) -> list[Path]:
     """A relative path for every sample's file: its name, kept inside the folder, no two alike.
 
-    ``..`` and a leading ``/`` are left out; where two names then meet, the later one gets ``~2``; a name that the file
-    system would refuse for its length loses the end of its stem.
+    ``..`` and a leading ``/`` are left out, what no file's name holds is replaced; where two names then meet, the later
+    one gets ``~2``; a name that the file system would refuse for its length loses the end of its stem.
 
     Args:
         names: of the samples.
@@ -241,7 +276,7 @@ def places(names: Sequence[str], suffix: Callable[[str], str]) -> list[Path]:
     found: list[Path] = []
     taken: set[str] = set(_OWN)
     for name in names:
-        parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..", ".")] or ["sample"]
+        parts = [part for part in PurePosixPath(no_name(name)).parts if part not in ("/", "..", ".")] or ["sample"]
         last = PurePosixPath(parts[-1])
         stem, end = (last.stem, last.suffix) if last.suffix else (last.name, "")
         path, number = Path(*parts[:-1], _short(stem, suffix(end))), 1

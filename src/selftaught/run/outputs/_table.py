@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from selftaught._paths import ON_DISK
 from selftaught._words import typed
 from selftaught.data import Source
+from selftaught.data.mapped import DAMAGED
 from selftaught.engine.embedding import none_usable
 from selftaught.errors import UserError
 from selftaught.run import applying
@@ -62,19 +62,19 @@ def write(job: Job, function: Function, *, main: str) -> Applied:
                 return _help(job, parts, function, team)
         with team.leading(), applying.held(out.with_name(out.name + ".lock"), out):
             known = applying.begin(job, mark, taken=out.exists() or parts.exists(), clear=lambda: _clear(parts))
-            if known is not None and "written" in known and out.exists():
+            if (done := applying.finished(known, out)) is not None:
                 job.say(len(job.source))
                 _clear(parts)
                 team.open()
                 team.gather()
-                return Applied(known["written"], out, [(name, reason) for name, reason in known["skipped"]])
+                return done
             parts.mkdir(parents=True, exist_ok=True)
             team.open()
             _make_parts(job, parts, function, team)
             team.gather()
             written, skipped = _join(job, parts, _SINKS[out.suffix](out, main, job.source))
             applying.list_skipped(out, skipped)
-            applying.finish(mark, written, skipped)
+            applying.finish(mark, written, skipped, out)
             _clear(parts)
     return Applied(written, out, skipped)
 
@@ -170,7 +170,7 @@ def _load(path: Path, first: int, last: int) -> tuple[Columns, np.ndarray, list[
         with np.load(path) as part:
             index, skipped = part["index"], json.loads(str(part["skipped"]))
             columns = {name.removeprefix("column "): part[name] for name in part.files if name.startswith("column ")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except DAMAGED:
         return None
     covered = sorted([*index.tolist(), *(i for i, _ in skipped)])
     if covered != list(range(first, last)) or any(len(column) != len(index) for column in columns.values()):
@@ -248,7 +248,7 @@ def _arrow(columns: Columns) -> dict[str, Any]:
 
 def _utf8(name: str) -> str:
     r"""A name as Parquet can hold it: bytes that are not UTF-8 as \xff."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return name.encode("utf-8", ON_DISK).decode("utf-8", "backslashreplace")
 
 
 class _Npy(_Sink):

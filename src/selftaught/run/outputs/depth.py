@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -365,7 +366,7 @@ def _estimate_row(method: Any, row: Row, altered: bool) -> np.ndarray:
     size = (method.config.height, method.config.width)
     frame, before = _resized(np.stack((row.frame, row.before)), size)
     if altered:
-        seed = [_SEEDED, *row.name.encode()]
+        seed = [_SEEDED, *os.fsencode(row.name)]
         kind = _WEATHER[int(np.random.default_rng(seed).integers(len(_WEATHER)))]
         frame, before = (alter(x, kind, 0.6, rng=np.random.default_rng(seed)) for x in (frame, before))
     found: np.ndarray = estimated(method, frame[None], before[None], row.shares)[0]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from selftaught import evaluation
 from selftaught._paths import expanded
+from selftaught._reading import text_of
 from selftaught._words import plural
 from selftaught.data import Source, open_source
 from selftaught.engine.embedding import none_usable
@@ -44,7 +45,10 @@ def prompts(name: str) -> tuple[str, ...]:
     path = expanded(name)
     if not path.is_file():
         raise UserError(f"--templates {name}: no such file; or one of {', '.join(evaluation.TEMPLATES)}, clip")
-    lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    try:
+        lines = tuple(line.strip() for line in text_of(path).splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--templates {name}: can't be read ({error}); write a prompt a line, in UTF-8") from None
     for line in lines or ("",):
         if "{}" not in line:
             raise UserError(f"{path}: {line!r} has no {{}} where the class goes")
@@ -199,11 +203,13 @@ class Classified(dict[str, tuple[str, float]]):
     """Name of each image -> its likeliest class and how likely that is.
 
     Attributes:
+        names: of the n images that could be read; two images may be called alike.
         classes: the K classes in words.
         probabilities: (n, K) float32, in the order of the images.
         skipped: name and reason of what could not be read.
     """
 
+    names: list[str]
     classes: list[str]
     probabilities: np.ndarray
     skipped: list[tuple[str, str]]
@@ -237,5 +243,5 @@ def classify(
     shares = np.concatenate(found)
     best = shares.argmax(1)
     table = Classified({name: (words[k], float(row[k])) for name, k, row in zip(names, best, shares, strict=True)})
-    table.classes, table.probabilities, table.skipped = words, shares, skipped
+    table.names, table.classes, table.probabilities, table.skipped = names, words, shares, skipped
     return table

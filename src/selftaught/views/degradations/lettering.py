@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 
+from selftaught._reading import text_of
 from selftaught.errors import UserError
 from selftaught.views.degradations import _glyphs
 from selftaught.views.degradations._glyphs import font_files
@@ -342,7 +342,7 @@ def words_of(file: str) -> tuple[str, ...]:
     if not file:
         return ()
     try:
-        found = tuple(line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip())
+        found = tuple(line.strip() for line in text_of(file).splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"words {file}: can't be read ({error}); give a text file, a word a line") from None
     if not found:

@@ -73,9 +73,14 @@ class _Padded(ABC):
         for row, text in zip(found, several, strict=True):
             if not isinstance(text, str):
                 raise UserError(f"a text is a string, got {type(text).__name__}")
-            tokens = [start, *self.encode(text)[: length - 2], end]
+            tokens = [start, *self.encode(_written(text))[: length - 2], end]
             row[: len(tokens)] = tokens
         return found
+
+
+def _written(text: str) -> str:
+    """A text without what no writing has: names of files that aren't UTF-8 bring it."""
+    return text.encode("utf-8", "replace").decode()
 
 
 class HashedWords(_Padded):

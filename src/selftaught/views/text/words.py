@@ -9,11 +9,11 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from selftaught._reading import text_of
 from selftaught.errors import UserError
 from selftaught.views.operation import Op, checked_probability, executor, freeze
 from selftaught.views.text._of_texts import SEEDS, OfTexts
@@ -111,7 +111,7 @@ def synonym_table(path: str) -> Synonyms:
         UserError: it can't be read.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines() if path else GROUPS
+        lines = text_of(path).splitlines() if path else GROUPS
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: no table of synonyms ({error})") from None
     found: dict[str, dict[str, None]] = {}
