@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selftaught.views import GaussianNoise, Pipeline, bicubic, render
+from selftaught.views import CorrelatedNoise, GaussianNoise, Pipeline, bicubic, render
 from selftaught.views.degradations import _fast, _normals, noise, resampling
 
 pytest.importorskip("numba")
@@ -45,6 +45,15 @@ def test_resizing(scale: float, channels: int, monkeypatch: pytest.MonkeyPatch) 
     assert (apart > 0).mean() < 1e-3
 
 
+@pytest.mark.parametrize("scales", [(0.5, 0.25), (0.25, 0.5), (1.0, 0.25), (0.25, 1.0), (2.0, 0.25)])
+def test_axes_of_their_own_scale(scales: tuple[float, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The axis that shrinks more goes first; what is seen mirrored and as every second row is the same to both."""
+    image = np.random.default_rng(1).integers(0, 256, (130, 61, 3), dtype=np.uint8)[::-2, ::-1]
+    image[:9], image[9:18] = 0, 255
+    plain, fast = both(monkeypatch, resampling, lambda: np.asarray(bicubic(image, scales)))
+    np.testing.assert_array_equal(plain, fast)
+
+
 def test_normal_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed, count in ((0.0, 40_000), (2.0**53 - 1, 7), (123456789012345.0, 1)):
         plain, fast = both(monkeypatch, _normals, lambda: _normals.normals(seed, (count, 1)))  # noqa: B023
@@ -61,3 +70,14 @@ def test_noise_is_rounded_and_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (plain == fast).mean() > 0.999
     assert {0, 255} <= set(fast.ravel().tolist())
     assert np.abs(plain.astype(int) - fast).max() <= 1
+
+
+def test_noise_that_neighbours_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.full((40, 41, 3), 128, np.uint8)
+    pipeline = Pipeline((CorrelatedNoise(30.0),))
+    params = pipeline.sample(np.random.default_rng(3), 40, 41)
+    plain, fast = both(monkeypatch, noise, lambda: render(image, pipeline, params))
+    assert (plain == fast).mean() > 0.999
+    assert np.abs(plain.astype(int) - fast).max() <= 1
+    rows = fast[:-1].astype(float) - 128, fast[1:].astype(float) - 128
+    assert np.corrcoef(rows[0].ravel(), rows[1].ravel())[0, 1] == pytest.approx(2 / 3, abs=0.08)

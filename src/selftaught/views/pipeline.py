@@ -149,15 +149,16 @@ class Pipeline:
         self, rng: np.random.Generator, shape: tuple[int, ...], kind: str, given: Mapping[int, tuple[Any, ...]]
     ) -> tuple[Params, tuple[int, ...]]:
         values: list[Any] = []
-        u = rng.random(sum(op.draws for place, op in enumerate(self.ops) if place not in given)).tolist()
+        draws = sum(op.draws for place, op in enumerate(self.ops) if place not in given) if given else self.draws
+        u, used = rng.random(draws).tolist(), 0
         for place, op in enumerate(self.ops):
             if place in given:  # what it draws is not asked for, only the shape that it makes
                 shape = op.draw_shape([0.5] * op.draws, shape, kind)[1]
                 values.extend(given[place])
             else:
-                drawn, shape = op.draw_shape(u[: op.draws], shape, kind)
+                drawn, shape = op.draw_shape(u[used : used + op.draws], shape, kind)
                 values.extend(drawn)
-                del u[: op.draws]
+                used += op.draws
         return np.array(values, np.float64), shape
 
     def sample_batch(

@@ -96,9 +96,23 @@ class Recipe:
         """The fields of which every view begins with an operation that only moves pixels."""
         first: dict[str, list[bool]] = {}
         for view in self.views:
-            if self._parent(view) is None:
+            if self._parents[view.name] is None:
                 first.setdefault(view.of, []).append(bool(view.pipeline.ops) and view.pipeline.ops[0].any_dtype)
         return {field for field, moves in first.items() if all(moves)}
+
+    @cached_property
+    def _parents(self) -> dict[str, View | None]:
+        """View -> the view that it is made of, if that is not a field."""
+        parents: dict[str, View | None] = {}
+        for at, view in enumerate(self.views):
+            parents[view.name] = next((other for other in self.views[:at] if other.name == view.of), None)
+        return parents
+
+    @cached_property
+    def _pickers(self) -> dict[str, Any]:
+        """View -> the operation that picks frames, of those that begin with one."""
+        first = ((view.name, view.pipeline.ops[:1]) for view in self.views)
+        return {name: ops[0] for name, ops in first if ops and ops[0].temporal}
 
     @cached_property
     def _spaces(self) -> dict[str, Space]:
@@ -135,7 +149,7 @@ class Recipe:
         """The same recipe for a source that names its fields' kinds."""
         return dataclasses.replace(self, kinds=dict(kinds))
 
-    @property
+    @cached_property
     def fields(self) -> tuple[str, ...]:
         """The fields that it needs, in order of first use."""
         return tuple(dict.fromkeys(self._roots.values()))
@@ -149,7 +163,7 @@ class Recipe:
         """
         enough: dict[str, int | None] = {}
         for field in self.fields:
-            views = [view for view in self.views if self._parent(view) is None and view.of == field]
+            views = [view for view in self.views if self._parents[view.name] is None and view.of == field]
             enough[field] = _largest([self._enough(view) for view in views])
         return enough
 
@@ -158,7 +172,7 @@ class Recipe:
             return None
         if not view.name.startswith("_") or any(not op.temporal for op in view.pipeline.ops):
             return view.pipeline.enough
-        return _largest([self._enough(other) for other in self.views if self._parent(other) is view])
+        return _largest([self._enough(other) for other in self.views if self._parents[other.name] is view])
 
     def frames(self, rng: np.random.Generator, counts: Mapping[str, int]) -> ChosenFrames:
         """Draw which frames of each clip are needed, before it is decoded.
@@ -175,9 +189,9 @@ class Recipe:
         read: dict[str, list[np.ndarray]] = {}
         whole = set()
         for view in self.views:
-            if self._parent(view) is not None:
+            if self._parents[view.name] is not None:
                 continue
-            picker = _picker(view)
+            picker = self._pickers.get(view.name)
             if picker is None:
                 whole.add(view.of)
                 continue
@@ -208,12 +222,13 @@ class Recipe:
         Raises:
             UserError: a missing field, a sample smaller than a crop, grids of a space that don't fit.
         """
-        if missing := [field for field in self.fields if field not in sizes]:
-            raise UserError(f"Recipe: no field {missing[0]!r} in the sample; it has {', '.join(sizes) or 'none'}")
-        if frames is None:
+        for field in self.fields:
+            if field not in sizes:
+                raise UserError(f"Recipe: no field {field!r} in the sample; it has {', '.join(sizes) or 'none'}")
+        if frames is None and self._pickers:
             counts = {field: shape[0] for field, shape in sizes.items() if self._kind(field, len(shape)) in FRAMED}
             frames = dataclasses.replace(self.frames(rng, counts), read={})
-        picked, drawn = self._picked(frames), {}
+        picked, drawn = self._picked(frames) if frames is not None else {}, {}
         shapes: dict[str, Shape] = {}
         params: dict[str, Params] = {}
         for view in self.views:
@@ -318,15 +333,6 @@ class Recipe:
     def _kind(self, field: str, axes: int) -> str:
         return self.kinds.get(field) or _BY_AXES.get(axes, "value")
 
-    def _parent(self, view: View) -> View | None:
-        """The view that this one is made of, if it is not a field."""
-        for other in self.views:
-            if other is view:
-                return None
-            if other.name == view.of:
-                return other
-        return None
-
     def _space(self, view: View) -> Space | None:
         return self._spaces.get(view.space)
 
@@ -337,7 +343,7 @@ class Recipe:
 
     def _before(self, view: View, shapes: Mapping[str, Shape], sizes: Mapping[str, Shape]) -> tuple[Shape, str]:
         """The shape and kind of what a view is made of; ``shapes`` are those of the views so far."""
-        shape = shapes[view.of] if self._parent(view) is not None else tuple(sizes[view.of])
+        shape = shapes[view.of] if self._parents[view.name] is not None else tuple(sizes[view.of])
         return shape, self._kind(self._roots[view.name], len(shape))
 
     def _geometry(
@@ -346,7 +352,7 @@ class Recipe:
         """Draw what a space shares, at its first view."""
         grids, frames = {}, 0
         for view in space.views:
-            parent = self._parent(view)
+            parent = self._parents[view.name]
             if parent is not None and parent.name not in shapes:
                 raise UserError(
                     f"Recipe: view {view.name!r} shares space {space.name!r}; put {parent.name!r} before it"
@@ -362,9 +368,8 @@ class Recipe:
     def _picked(self, frames: ChosenFrames) -> dict[str, np.ndarray]:
         """Each view's frames as places among those that were read."""
         places = {}
-        pickers = {view.name: _picker(view) for view in self.views}
         for name, columns in frames.params.items():
-            read, picker = frames.read.get(self._roots[name]), pickers[name]
+            read, picker = frames.read.get(self._roots[name]), self._pickers.get(name)
             places[name] = columns
             if read is not None and picker is not None:
                 numbers, more = np.split(columns, [picker.shown])
@@ -376,12 +381,6 @@ def _largest(sides: list[int | None]) -> int | None:
     """The largest of the sides; None where one of them is not known, or there is none."""
     known = [side for side in sides if side is not None]
     return max(known) if known and len(known) == len(sides) else None
-
-
-def _picker(view: View) -> Any:
-    """The operation that picks frames, where a view begins with one, else None."""
-    ops = view.pipeline.ops
-    return ops[0] if ops and ops[0].temporal else None
 
 
 def _check_facts(view: View) -> None:

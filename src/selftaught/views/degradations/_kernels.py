@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from selftaught._compiling import compiled, fitted
 
-__all__ = ["noisy", "normals", "shrunk"]
+__all__ = ["noised", "noisy", "normals", "resized"]
 
 Array = NDArray[Any]
 _BLOCK = 2048
@@ -86,6 +86,14 @@ def noisy(x: Array, field: Array, sigma: Any, out: Array) -> None:
         out[k] = np.uint8(level if level < _most else _most)
 
 
+@compiled
+def noised(x: Array, low: Any, high: Any, sigma: Any, out: Array) -> None:
+    """8-bit levels and white noise, rounded and clipped: the numbers of :func:`normals`."""
+    field = np.empty(x.shape[0] + x.shape[0] % 2, np.float32)
+    normals(low, high, field)
+    noisy(x, field, sigma, out)
+
+
 # ---- filters ---------------------------------------------------------------------------------------------------------
 @compiled
 def _level(x: Any) -> Any:
@@ -96,49 +104,54 @@ def _level(x: Any) -> Any:
 
 
 @compiled
-def shrunk(
-    x: Array, size: Any, rows: Array, row_weights: Array, columns: Array, column_weights: Array, out: Array
-) -> None:
-    """A picture of 8-bit levels resized to (h, w), rows first; rounded and clipped after each axis.
+def _sum(a: Any, b: Any) -> Any:
+    """The sum of two levels as a float; it fits into 16 bits."""
+    return np.float32(np.uint16(np.uint16(a) + np.uint16(b)))
 
-    Sides and places are unsigned, so that no index is looked at for its sign.
+
+@compiled
+def _even(weights: Array) -> bool:
+    """Whether weights are the same read from either end; eight of them, or 16..."""
+    taps = weights.shape[0]
+    for t in range(taps // 2):
+        if weights[t] != weights[taps - 1 - t]:
+            return False
+    return taps % 8 == 0
+
+
+@compiled
+def resized(x: Array, count: Any, first: Array, weights: Array, out: Array) -> None:
+    """Rows of 8-bit levels resized along the first axis, then rounded and clipped.
+
+    Rows of equal weight are added as whole numbers first, which halves what becomes a float. Sides and places are
+    unsigned, so that no index is looked at for its sign.
 
     Args:
-        x: its levels (H, W, C) in one row.
-        size: W and C, uint64.
-        rows: (h,) uint64, the first row that an output reads.
-        row_weights: (h, T), those of T rows; T is a multiple of 4.
-        columns: (w,) likewise.
-        column_weights: likewise.
-        out: (h, w, C) in one row.
+        x: (H, count) levels in one row.
+        count: levels of a row, uint64.
+        first: (h,) uint64, the first row that an output reads.
+        weights: (h, T) float32, those of T rows from there on; T is a multiple of 4.
+        out: (h, count) in one row.
     """
-    width, channels = size
-    lines, places = np.uint64(rows.shape[0]), np.uint64(columns.shape[0])
-    count = width * channels
+    lines, taps = np.uint64(first.shape[0]), np.uint64(weights.shape[1])
+    one, four, two = np.uint64(1), np.uint64(4), count + count
     total = np.empty(count, np.float32)
-    turned = np.empty(count * lines, np.float32)
     for i in range(lines):
+        even = _even(weights[i])
         total[:] = _none
-        for t in range(0, row_weights.shape[1], 4):
-            a, b, c, d = row_weights[i, t], row_weights[i, t + 1], row_weights[i, t + 2], row_weights[i, t + 3]
-            one = (rows[i] + np.uint64(t)) * count
-            two, three, four = one + count, one + count + count, one + count + count + count
-            for k in range(count):
-                near = a * np.float32(x[one + k]) + b * np.float32(x[two + k])
-                total[k] += near + (c * np.float32(x[three + k]) + d * np.float32(x[four + k]))
+        for t in range(np.uint64(0), taps // np.uint64(2) if even else taps, four):
+            a, b, c, d = weights[i, t], weights[i, t + one], weights[i, t + one + one], weights[i, t + four - one]
+            x0 = (first[i] + t) * count
+            x1, x2, x3 = x0 + count, x0 + two, x0 + two + count
+            if even:
+                y0 = (first[i] + taps - one - t) * count
+                y1, y2, y3 = y0 - count, y0 - two, y0 - two - count
+                for k in range(count):
+                    near = a * _sum(x[x0 + k], x[y0 + k]) + b * _sum(x[x1 + k], x[y1 + k])
+                    total[k] += near + (c * _sum(x[x2 + k], x[y2 + k]) + d * _sum(x[x3 + k], x[y3 + k]))
+            else:
+                for k in range(count):
+                    near = a * np.float32(x[x0 + k]) + b * np.float32(x[x1 + k])
+                    total[k] += near + (c * np.float32(x[x2 + k]) + d * np.float32(x[x3 + k]))
         for k in range(count):
-            total[k] = _level(total[k])
-        for k in range(count):
-            turned[k * lines + i] = total[k]
-    line = np.empty(lines, np.float32)
-    for j in range(places):
-        for c in range(channels):
-            line[:] = _none
-            start = (columns[j] * channels + c) * lines
-            for t in range(column_weights.shape[1]):
-                weight = column_weights[j, t]
-                for i in range(lines):
-                    line[i] += weight * turned[start + i]
-                start += channels * lines
-            for i in range(lines):
-                out[(i * places + j) * channels + c] = np.uint8(_level(line[i]))
+            out[i * count + k] = np.uint8(_level(total[k]))

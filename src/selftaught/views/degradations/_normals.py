@@ -22,8 +22,9 @@ SEEDS = 2.0**53
 _ONE, _TWO, _WORD = 0x85EBCA6B, 0xC2B2AE35, 0xFFFFFFFF
 
 
-def _words(seed: float) -> tuple[int, int]:
-    return int(seed) & _WORD, int(seed) >> 32
+def words(seed: float) -> tuple[np.uint32, np.uint32]:
+    """The lower and the upper 32 bits of a seed."""
+    return np.uint32(int(seed) & _WORD), np.uint32(int(seed) >> 32)
 
 
 def _mixed(x: np.ndarray, spare: np.ndarray) -> np.ndarray:
@@ -46,22 +47,22 @@ def normals(seed: float, shape: tuple[int, ...]) -> np.ndarray:
     Returns:
         ``shape`` float32.
     """
-    low, high = _words(seed)
+    low, high = words(seed)
     count = math.prod(shape)
     half = (count + 1) // 2
     compiled = kernels()
     if compiled is not None:
         made = np.empty(2 * half, np.float32)
-        compiled.normals(np.uint32(low), np.uint32(high), made)
+        compiled.normals(low, high, made)
         return made[:count].reshape(shape)
-    words = np.arange(2 * half, dtype=np.uint32)
-    words ^= low
-    spare = np.empty_like(words)
-    _mixed(words, spare)
-    words += high
-    _mixed(words, spare)
-    words >>= 8
-    unit = words.astype(np.float32)
+    hashed = np.arange(2 * half, dtype=np.uint32)
+    hashed ^= low
+    spare = np.empty_like(hashed)
+    _mixed(hashed, spare)
+    hashed += high
+    _mixed(hashed, spare)
+    hashed >>= 8
+    unit = hashed.astype(np.float32)
     radius, angle = unit[:half], unit[half:]
     radius += 1
     radius *= 2**-24
@@ -81,9 +82,9 @@ def normals_batch(seeds: np.ndarray, shape: tuple[int, ...], like: Tensor) -> Te
 
     count = math.prod(shape)
     half = (count + 1) // 2
-    words = torch.tensor([_words(seed) for seed in seeds.tolist()], dtype=torch.int64).to(like.device)
+    halves = torch.tensor([list(map(int, words(seed))) for seed in seeds.tolist()]).to(like.device)
     counter = torch.arange(2 * half, device=like.device)
-    hashed = _mixed_tensor(_mixed_tensor(counter ^ words[:, :1]) + words[:, 1:])
+    hashed = _mixed_tensor(_mixed_tensor(counter ^ halves[:, :1]) + halves[:, 1:])
     unit = (hashed >> 8).to(torch.float32)
     radius = (-2 * torch.log((unit[:, :half] + 1) * 2**-24)).sqrt()
     angle = unit[:, half:] * (2 * math.pi * 2**-24)

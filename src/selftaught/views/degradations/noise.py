@@ -9,7 +9,7 @@ import numpy as np
 
 from selftaught.errors import UserError
 from selftaught.views.degradations._fast import kernels
-from selftaught.views.degradations._normals import SEEDS, normals, normals_batch
+from selftaught.views.degradations._normals import SEEDS, normals, normals_batch, words
 from selftaught.views.operation import Drawn, Op, Pair, checked_range, executor, freeze
 
 __all__ = ["CorrelatedNoise", "GaussianNoise"]
@@ -92,10 +92,14 @@ def _spread(field: Any, first: int, reach: int) -> Any:
 def _noise(x: np.ndarray, op: GaussianNoise, values: list[float]) -> tuple[np.ndarray, dict[str, Any]]:
     sigma, seed = values
     more = op.reach() - 1
+    compiled = kernels() if x.dtype == np.uint8 else None
+    if compiled is not None and not more:
+        made = np.empty(x.shape, np.uint8)
+        compiled.noised(np.ascontiguousarray(x).reshape(-1), *words(seed), np.float32(sigma), made.reshape(-1))
+        return made, {"sigma": np.float32(sigma)}
     *frames, height, width, channels = x.shape
     field = normals(seed, (*frames, height + more, width + more, channels))
     field = _spread(field, len(frames), op.reach()) if more else field
-    compiled = kernels() if x.dtype == np.uint8 else None
     if compiled is not None:
         made = np.empty(x.shape, np.uint8)
         compiled.noisy(np.ascontiguousarray(x).reshape(-1), field.reshape(-1), np.float32(sigma), made.reshape(-1))

@@ -7,6 +7,7 @@ import math
 from functools import lru_cache
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 
 from selftaught.errors import UserError
@@ -72,6 +73,12 @@ def _target(
     return out, scales
 
 
+@lru_cache(maxsize=256)
+def _scaled(sides: tuple[int, int], scale: float) -> tuple[tuple[int, int], tuple[float, float]]:
+    """:func:`_target` of one scale, remembered."""
+    return _target(sides, scale, None)
+
+
 def _length(side: int, scale: float) -> int:
     return max(1, math.ceil(side * scale - 1e-9))
 
@@ -107,13 +114,16 @@ def _bands(side: int, out: int, scale: float) -> tuple[tuple[int, np.ndarray], .
     return tuple(bands)
 
 
+@lru_cache(maxsize=256)
+def _axes(sides: tuple[int, int], out: tuple[int, int], scales: tuple[float, float]) -> tuple[int, ...]:
+    """The axes that are resized, in their order."""
+    order = sorted((0, 1), key=lambda axis: scales[axis])
+    return tuple(axis for axis in order if scales[axis] != 1 or out[axis] != sides[axis])
+
+
 def _resized(x: Any, first: int, out: tuple[int, int], scales: tuple[float, float]) -> Any:
     """Resize axes ``first`` and ``first + 1`` of an array or a tensor."""
-    axes = [
-        axis
-        for axis in sorted((0, 1), key=lambda axis: scales[axis])
-        if scales[axis] != 1 or out[axis] != x.shape[first + axis]
-    ]
+    axes = _axes((x.shape[first], x.shape[first + 1]), out, scales)
     if not isinstance(x, np.ndarray):
         for axis in axes:
             x = _along_tensor(x, first + axis, out[axis], scales[axis])
@@ -123,16 +133,13 @@ def _resized(x: Any, first: int, out: tuple[int, int], scales: tuple[float, floa
     return _resized_array(x, axes, out, scales) if axes else x
 
 
-def _resized_array(x: np.ndarray, axes: list[int], out: tuple[int, int], scales: tuple[float, float]) -> np.ndarray:
+def _resized_array(
+    x: np.ndarray, axes: tuple[int, ...], out: tuple[int, int], scales: tuple[float, float]
+) -> np.ndarray:
     """Resize an image (H, W) or (H, W, C) along its axes in turn."""
-    small = axes == [0, 1] and x.dtype == np.uint8 and x[0, 0].size <= _TOGETHER
-    compiled = kernels() if small and all(map(_few_taps, x.shape, out, scales)) else None
-    if compiled is not None:
-        made = np.empty((*out, *x.shape[2:]), np.uint8)
-        size = np.uint64(x.shape[1]), np.uint64(x[0, 0].size)
-        taps = (*_taps(x.shape[0], out[0], scales[0]), *_taps(x.shape[1], out[1], scales[1]))
-        compiled.shrunk(np.ascontiguousarray(x).reshape(-1), size, *taps, made.reshape(-1))
-        return made
+    levels = x.dtype == np.uint8 and math.prod(x.shape[2:]) <= _TOGETHER and kernels() is not None
+    if levels and all(_few_taps(x.shape[axis], out[axis], scales[axis]) for axis in axes):
+        return _resized_levels(x, axes, out, scales)
     whole = x.dtype.kind not in "f"
     if whole:  # 8 bits times weights that are exact in float32 at scales of a power of 2 stay exact
         work = np.dtype(np.float32 if x.dtype == np.uint8 else np.float64)
@@ -147,6 +154,21 @@ def _resized_array(x: np.ndarray, axes: list[int], out: tuple[int, int], scales:
             np.floor(made, out=made)
             np.clip(made, limits.min, limits.max, out=made)
     return made.astype(x.dtype, copy=False)
+
+
+def _resized_levels(
+    x: np.ndarray, axes: tuple[int, ...], out: tuple[int, int], scales: tuple[float, float]
+) -> np.ndarray:
+    """The same of 8-bit levels, compiled: rows come first in memory, so that columns are turned into rows."""
+    done = np.ascontiguousarray(x if x.shape[2:] != (1,) else x[:, :, 0])
+    for axis in axes:
+        lines: Any = done if axis == 0 else cv2.transpose(done)
+        made = np.empty((out[axis], *lines.shape[1:]), np.uint8)
+        count = np.uint64(lines.strides[0])
+        taps = _taps(len(lines), out[axis], scales[axis])
+        kernels().resized(lines.reshape(-1), count, *taps, made.reshape(-1))
+        done = made if axis == 0 else cv2.transpose(made)
+    return done.reshape(*out, *x.shape[2:])
 
 
 def _few_taps(side: int, out: int, scale: float) -> bool:
@@ -306,4 +328,4 @@ def _resample(x: Any, op: Downsample | Upsample, values: Any) -> Any:
         for axis in (first, first + 1):
             x = x.repeat(int(op.scale), axis) if isinstance(x, np.ndarray) else x.repeat_interleave(int(op.scale), axis)
         return x
-    return _resized(x, first, *_target((x.shape[first], x.shape[first + 1]), scale, None))
+    return _resized(x, first, *_scaled((x.shape[first], x.shape[first + 1]), scale))
