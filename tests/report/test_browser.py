@@ -356,6 +356,18 @@ def suspects() -> dict[str, Any]:
     }
 
 
+def test_a_sentence_in_a_table_has_room(visit: Any, tmp_path: Path) -> None:
+    """Names and labels leave a text the width that it needs to be read."""
+    said = "an awful film, and yet one that I would see again on a rainy day"
+    rows = [[f"{k:05d}", "negative", 0.01 * k, said] for k in range(3)]
+    listing = {"title": "Labels", "columns": ["name", "label", "weight", "text"], "rows": rows}
+    listing["classes"] = ["negative", "positive"]
+    with visit(report.write(tmp_path / "page.html", [{"title": "x", "listings": [listing]}]), 1200) as seen:
+        row = seen.page.locator(".sortable tbody tr").first
+        assert row.locator("td").last.evaluate("e => e.getBoundingClientRect().width") > 300
+        assert seen.overflow() == 0
+
+
 def test_labels_are_corrected_in_the_page_and_read_back(visit: Any, tmp_path: Path) -> None:
     listing = suspects()
     names = [row[0] for row in listing["rows"]]
