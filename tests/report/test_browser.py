@@ -13,6 +13,7 @@ import pytest
 from selftaught import report
 from selftaught.data.corrections import read_corrections
 from selftaught.report import images
+from selftaught.report.curated import write_selection
 from tests.report import samples
 
 
@@ -340,6 +341,32 @@ def test_neighbour_tiles_fill_their_rows_on_narrow_screens(visit: Any, tmp_path:
         counts = [tops.count(top) for top in sorted(set(tops))]
         assert len(tops) == 8
         assert len(set(counts)) == 1
+        assert seen.overflow() == 0
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_pictures_of_clusters_stand_below_their_titles(visit: Any, tmp_path: Path, width: int) -> None:
+    """In rows of their own, that cover nothing else."""
+    picture = images.encode(samples.photo("cat")[:48, :48])
+    thumbs = [{"name": f"{k}.png", "picture": picture} for k in range(4)]
+    row = {"title": "Cluster", "size": 30, "count": 4, "kept": thumbs, "dropped": thumbs}
+    page: Any = {
+        "title": "Kept", "sentence": "Some.", "note": "", "generated": False, "facts": [], "tiles": [], "reasons": [],
+        "duplicates": [], "crowded": [row, row], "rare": [row], "command": "selftaught train dino",
+    }  # fmt: skip
+    with visit(write_selection(tmp_path / "page.html", page), width) as seen:
+        places = seen.page.locator(".clusters li").evaluate_all(
+            """all => all.map(li => {
+                const parts = [...li.querySelectorAll("p, figure, img")].map(e => e.getBoundingClientRect());
+                const inner = li.getBoundingClientRect();
+                return [inner.top, inner.bottom, Math.max(...parts.map(p => p.bottom)), inner.left, parts[1].left];
+            })"""
+        )
+        assert len(places) == 3
+        for (top, _, _, left, first), before in zip(places, [None, *places], strict=False):
+            assert first - left < 5
+            assert before is None or top >= before[2]
+        assert all(lowest <= bottom + 1 for _, bottom, lowest, _, _ in places)
         assert seen.overflow() == 0
 
 
