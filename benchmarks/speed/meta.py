@@ -10,7 +10,8 @@ it.
 The multiplications of both steps are counted as well: no implementation is faster than their ratio where they are
 what takes the time. With F for a forward pass, a plain step is about 3 F. STORM's is about 8 F: a plain step's work on
 either batch, and 2 F from the learner's gradient to the weights alone; where the encoder has dropout of its own, the
-further passes add 2 G F, 4 F for the G = 2 of the paper. Little learners' time is not in their multiplications.
+further passes add 2 G F, 4 F for the G = 2 of the paper: with 12 F in all, four times the plain step's, such an
+encoder can't keep the limit at the paper's G. Little learners' time is not in their multiplications.
 """
 
 from __future__ import annotations

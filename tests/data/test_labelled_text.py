@@ -60,6 +60,16 @@ def _archive(files: dict[str, bytes]) -> bytes:
     return data.getvalue()
 
 
+def test_a_folder_of_one_table_of_texts_is_that_table(tmp_path: Path) -> None:
+    (tmp_path / "mails").mkdir()
+    (tmp_path / "mails" / "mails.csv").write_text("message,class\nhello there,ham\nbuy now,spam\nsee you,ham\n")
+    source = open_source(tmp_path / "mails", split="all")
+    assert (source.modality, source.classes, source.read(1)) == ("text", ["ham", "spam"], "buy now")
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "steps" / "walk.csv").write_text("x,y,label\n" + "1,2,a\n" * 40)
+    assert open_source(tmp_path / "steps", split="all").modality == "series"
+
+
 def test_sentiment_is_read_from_the_source_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = b"1\t2.5\tlovely\n2\t0.1\tso so\n3\t-1\tawful\tindeed\n"
     inner = {f"hutto_ICWSM_2014/{name}_GroundTruth.txt": lines for name in sentiment.CORPORA.values()}

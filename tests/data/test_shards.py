@@ -177,3 +177,31 @@ def test_captions_out_of_text_files_and_json(tmp_path):
     assert source.read(1).shape == open_source(f"wds:{tmp_path}/pairs.tar", split="all").read(3).shape
     one = tmp_path / "pairs.tar"
     assert open_source(one, split="all").fingerprint() != ""
+
+
+@pytest.mark.parametrize("spec", ["", "/set-*.tar", "/"])
+def test_shards_need_no_scheme(shards, spec):
+    """A folder of shards, or a pattern of them, is read as what it is."""
+    source = open_source(f"{shards}{spec}", split="all")
+    assert (len(source), source.labels.tolist()[:3]) == (12, [0, 1, 2])
+    np.testing.assert_array_equal(source.read(5), picture(seed=11))
+
+
+def test_a_folder_of_shards_has_its_splits_and_names(tmp_path):
+    """``train/`` and ``val/`` are a given split; shards called alike keep names of their own, in any folder's name."""
+    for number, part in enumerate(("train", "val")):
+        shard(tmp_path / "my [1] {a,b}" / part / "000.tar", numbered(10 * number, 4))
+    folder = tmp_path / "my [1] {a,b}"
+    train, test = open_source(folder), open_source(folder, split="test")
+    assert (len(train), len(test)) == (4, 4)
+    assert not set(train.names) & set(test.names)
+    np.testing.assert_array_equal(test.read(0), picture(seed=10))
+    alone = open_source(folder / "train" / "000.tar", split="all")
+    np.testing.assert_array_equal(alone.read(1), picture(seed=1))
+
+
+def test_images_beside_a_shard_are_what_a_folder_holds(tmp_path):
+    shard(tmp_path / "set.tar", numbered(0, 3))
+    for k in range(2):
+        (tmp_path / f"{k}.png").write_bytes(encode(picture(seed=k), "PNG"))
+    assert open_source(tmp_path, split="all").names == ["0.png", "1.png"]

@@ -13,6 +13,7 @@ import pytest
 from selftaught import report
 from selftaught.data.corrections import read_corrections
 from selftaught.report import images
+from selftaught.report.curated import write_selection
 from tests.report import samples
 
 
@@ -343,6 +344,32 @@ def test_neighbour_tiles_fill_their_rows_on_narrow_screens(visit: Any, tmp_path:
         assert seen.overflow() == 0
 
 
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_pictures_of_clusters_stand_below_their_titles(visit: Any, tmp_path: Path, width: int) -> None:
+    """In rows of their own, that cover nothing else."""
+    picture = images.encode(samples.photo("cat")[:48, :48])
+    thumbs = [{"name": f"{k}.png", "picture": picture} for k in range(4)]
+    row = {"title": "Cluster", "size": 30, "count": 4, "kept": thumbs, "dropped": thumbs}
+    page: Any = {
+        "title": "Kept", "sentence": "Some.", "note": "", "generated": False, "facts": [], "tiles": [], "reasons": [],
+        "duplicates": [], "crowded": [row, row], "rare": [row], "command": "selftaught train dino",
+    }  # fmt: skip
+    with visit(write_selection(tmp_path / "page.html", page), width) as seen:
+        places = seen.page.locator(".clusters li").evaluate_all(
+            """all => all.map(li => {
+                const parts = [...li.querySelectorAll("p, figure, img")].map(e => e.getBoundingClientRect());
+                const inner = li.getBoundingClientRect();
+                return [inner.top, inner.bottom, Math.max(...parts.map(p => p.bottom)), inner.left, parts[1].left];
+            })"""
+        )
+        assert len(places) == 3
+        for (top, _, _, left, first), before in zip(places, [None, *places], strict=False):
+            assert first - left < 5
+            assert before is None or top >= before[2]
+        assert all(lowest <= bottom + 1 for _, bottom, lowest, _, _ in places)
+        assert seen.overflow() == 0
+
+
 def suspects() -> dict[str, Any]:
     """Names that a table has to quote, that a spreadsheet would run, that are no UTF-8 or no text of one line."""
     names = ['a,"b".png', "=1+1", "-5", "bad\udcff\udc80.png", "zwei\nZeilen", "plain ❄.png"]
@@ -354,6 +381,18 @@ def suspects() -> dict[str, Any]:
         "pictures": [picture] * len(names),
         "classes": ["cat", "dog, small", "Käfer"],
     }
+
+
+def test_a_sentence_in_a_table_has_room(visit: Any, tmp_path: Path) -> None:
+    """Names and labels leave a text the width that it needs to be read."""
+    said = "an awful film, and yet one that I would see again on a rainy day"
+    rows = [[f"{k:05d}", "negative", 0.01 * k, said] for k in range(3)]
+    listing = {"title": "Labels", "columns": ["name", "label", "weight", "text"], "rows": rows}
+    listing["classes"] = ["negative", "positive"]
+    with visit(report.write(tmp_path / "page.html", [{"title": "x", "listings": [listing]}]), 1200) as seen:
+        row = seen.page.locator(".sortable tbody tr").first
+        assert row.locator("td").last.evaluate("e => e.getBoundingClientRect().width") > 300
+        assert seen.overflow() == 0
 
 
 def test_labels_are_corrected_in_the_page_and_read_back(visit: Any, tmp_path: Path) -> None:

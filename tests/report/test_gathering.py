@@ -35,6 +35,7 @@ def test_a_runs_folder_is_told_as_it_is(tmp_path: Path) -> None:
     layout = folder(tmp_path / "run")
     found = reporting.sections(layout, Evaluation(layout.path), [])
     assert found["source"]["train"] == 432
+    assert not found.get("labels_seen")
     assert sorted(row["name"] for row in found["skipped"]) == ["a.png", "b.png"]
     assert found["metrics"]["step"] == [1, 2, 3, 4]
     assert found["metrics"]["stage"] == ["pretrain", "pretrain", "gan", "gan"]
@@ -44,3 +45,11 @@ def test_a_runs_folder_is_told_as_it_is(tmp_path: Path) -> None:
     assert "432 to train" in page
     assert page.count('class="item-name stage-name"') == 2
     assert "in its last stage, gan" in page
+
+
+def test_a_run_says_that_it_learnt_from_labels(tmp_path: Path) -> None:
+    layout = folder(tmp_path / "run")
+    config = layout.config.read_text()
+    for method in ("gopro", "supcon", "supervised", "meta-loss-rescaling"):
+        layout.config.write_text(config.replace("method: dcl", f"method: {method}"))
+        assert reporting.sections(layout, Evaluation(layout.path), [])["labels_seen"] is True

@@ -87,6 +87,17 @@ def test_a_class_named_like_a_script_is_only_text() -> None:
     assert scripts == read(report.render([samples.image_run()])).scripts == 2
 
 
+def test_a_page_says_whether_training_had_labels() -> None:
+    """What is true of learning without labels isn't said of a run that had them."""
+    run = samples.image_run()
+    without, having = report.render([run]), report.render([run | {"labels_seen": True}])
+    for said in ("Training saw no label", "what training without labels was worth"):
+        assert said in without
+        assert said not in having
+    assert "what training with labels was worth" in having
+    assert "Training learnt from labels" in having
+
+
 def test_a_minimal_page_says_that_nothing_was_measured() -> None:
     page = report.render([{}])
     assert "Nothing was measured in this run." in page

@@ -17,11 +17,12 @@ import numpy as np
 from selftaught._reading import json_text
 from selftaught.data.combining.captioned import Captioned, captions_in
 from selftaught.data.decoding import IMAGE_SUFFIXES, fourth_is_alpha, header
-from selftaught.data.files import globbed
+from selftaught.data.files import globbed, walk
 from selftaught.data.labelling import labelling
+from selftaught.data.layout import layout
 from selftaught.data.mapped import build_once, cache_folder
 from selftaught.data.pixels import choose_channels, common_depth
-from selftaught.data.source import TEST, TRAIN, ImageSource, digest
+from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, digest
 from selftaught.errors import SampleError, UserError, require
 
 _IMAGES = tuple(s[1:] for s in IMAGE_SUFFIXES)
@@ -46,11 +47,10 @@ class ShardSource(ImageSource):
                 labels.append(label)
         if not names:
             raise UserError(f"{name}: no image in these shards; looked for members .{' .'.join(_IMAGES)}")
-        self.names = (
-            names
-            if len(set(names)) == len(names)
-            else [f"{self.shards[p[0]].stem}/{n}" for n, p in zip(names, places, strict=True)]
-        )
+        if len(set(names)) < len(names):
+            of = _prefixes(self.shards)
+            names = [f"{of[place[0]]}/{name}" for name, place in zip(names, places, strict=True)]
+        self.names = names
         self._places = np.array(places, dtype=np.int64)
         if test:
             self.given = np.where(self._places[:, 0] < len(train), TRAIN, TEST).astype(np.int8)
@@ -119,7 +119,29 @@ def open_shards(pattern: str, *, test: str | None = None, channels: int | None =
     Raises:
         UserError: no such shard, no image in them, a compressed tar, or a shard can't be fetched.
     """
-    source = ShardSource(locate(pattern), locate(test) if test else [], f"wds:{pattern}", channels)
+    return _opened(locate(pattern), locate(test) if test else [], f"wds:{pattern}", channels)
+
+
+def open_shard_file(
+    path: Path, name: str, *, test: str | None = None, channels: int | None = None
+) -> ShardSource | Captioned:
+    """One shard, its path taken as it is written; else as `open_shards`."""
+    return _opened([path], locate(test) if test else [], name, channels)
+
+
+def open_shard_folder(folder: Path, name: str, *, channels: int | None = None) -> ShardSource | Captioned:
+    """All shards under a folder; ``train/`` beside ``test/`` (or ``val/``) is a given split; else as `open_shards`."""
+    names = walk(folder, (".tar",))
+    given = layout(names).given
+    parts = [TRAIN] * len(names) if given is None else given.tolist()
+    train, test = ([folder / n for n, p in zip(names, parts, strict=True) if p in ok] for ok in ((TRAIN,), (TEST, VAL)))
+    if not train:
+        raise UserError(f"{name}: no shard to learn from in this folder or below")
+    return _opened(train, test, name, channels)
+
+
+def _opened(train: list[Path], test: list[Path], name: str, channels: int | None) -> ShardSource | Captioned:
+    source = ShardSource(train, test, name, channels)
     return Captioned(source, source.captions) if any(source.captions) else source
 
 
@@ -187,6 +209,15 @@ def index(shard: Path) -> list[tuple[str, int, int, Any, list[str]]]:
         for e in found.values()
         if "name" in e
     ]
+
+
+def _prefixes(shards: list[Path]) -> list[str]:
+    """What tells shards apart: their names without the suffix, with their folders where two are called alike."""
+    stems = [shard.stem for shard in shards]
+    if len(set(stems)) == len(stems):
+        return stems
+    shared = os.path.commonpath([shard.parent for shard in shards])
+    return [shard.relative_to(shared).with_suffix("").as_posix() for shard in shards]
 
 
 def _note(found: dict[str, dict[str, Any]], member: tarfile.TarInfo, tar: tarfile.TarFile) -> None:

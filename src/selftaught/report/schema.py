@@ -340,6 +340,7 @@ class Run(TypedDict, total=False):
     paper: Paper | None
     source: Source | None
     created: str
+    labels_seen: bool | None
     seconds: Real
     command: str
     verdict: str | None

@@ -33,7 +33,7 @@ _MOST_SKIPPED = 200
 
 def training(run: Mapping[str, Any]) -> Section:
     """Per stage loss and online scores, then small charts of every term, the learning rate and the throughput."""
-    shown = []
+    shown, seen = [], run.get("labels_seen")
     for name, metrics in curves.by_stage(run.get("metrics") or {}):
         large = []
         loss = curves.loss_chart(metrics)
@@ -44,9 +44,8 @@ def training(run: Mapping[str, Any]) -> Section:
         for score, title in curves.SCORES.items():
             chart = curves.score_chart(metrics, score)
             if chart is not None:
-                said = (
-                    f"Accuracy of a {title} on embeddings of held-out samples, during training. Training saw no label."
-                )
+                said = f"Accuracy of a {title} on embeddings of held-out samples, during training."
+                said += " Training learnt from labels, of other samples." if seen else " Training saw no label."
                 large.append({"svg": both_widths(chart, (560, 300)), "caption": said})
         small = [
             {"svg": both_widths(chart, (352, 190), (262, 170), "fits tiny"), "caption": chart.y_label}
@@ -87,6 +86,7 @@ def label_efficiency(run: Mapping[str, Any]) -> Section:
         "metric": section.get("metric") or "accuracy",
         "intervals": any(line.low for line in chart.lines),
         "chance": number(section["chance"]) if section.get("chance") is not None else "",
+        "seen": bool(run.get("labels_seen")),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from selftaught import catalog, report
+from selftaught import catalog, methods, report
 from selftaught._words import typed
 from selftaught.data import Source, as_uint8
 from selftaught.data.kinds import kind_of
@@ -54,6 +54,7 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
         "title": f"{card.title} on {facts['name']}" + _judged_on(lead, evaluations),
         "method": config["method"],
         "method_title": card.title,
+        "labels_seen": methods.get(config["method"]).needs_labels,
         "paper": {
             "title": card.paper,
             "year": card.year,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from selftaught.data.files import holds_any, walk
 from selftaught.data.formats._format import Format
 from selftaught.data.formats.text import TEXT_COLUMNS, read_rows
 from selftaught.data.labelling import labelling
@@ -160,4 +161,23 @@ def _holds_labels(path: Path, options: Mapping[str, Any]) -> bool:
     return has_text and bool(called & set(LABEL_COLUMNS))
 
 
-FORMATS = (Format("text", 4, (".csv", ".tsv", ".jsonl"), file=open_labelled_texts, reads=_holds_labels),)
+def open_labelled_folder(
+    folder: Path, name: str, *, label: str | None = None, column: str | None = None, key: str | None = None,
+    group: str | None = None, part: str | None = None,
+) -> LabelledTexts:  # fmt: skip
+    """The one table of texts in a folder; see `open_labelled_texts`."""
+    told = {"label": label, "column": column, "key": key, "group": group, "part": part}
+    return open_labelled_texts(folder / walk(folder, _SUFFIXES)[0], name, **told)
+
+
+def _holds_one_table(folder: Path) -> bool:
+    """Whether a folder holds a single table, and that one of texts with classes."""
+    tables = walk(folder, _SUFFIXES) if holds_any(folder, _SUFFIXES) else []
+    return len(tables) == 1 and _holds_labels(folder / tables[0], {})
+
+
+_SUFFIXES = (".csv", ".tsv", ".jsonl")
+FORMATS = (
+    Format("text", 4, _SUFFIXES, file=open_labelled_texts, reads=_holds_labels),
+    Format("text", 4, folder=open_labelled_folder, holds=_holds_one_table),
+)
