@@ -71,6 +71,17 @@ def test_commands_of_the_readme_and_the_choice_are_of_systems_that_are_ready() -
         assert catalog.card(slug).built
 
 
+def test_the_readme_is_short_and_counts_what_the_catalogue_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    from _generate import with_generated
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_generated(text) == text, "write it anew: python docs/_generate.py README.md"
+    assert len(text.splitlines()) <= 160
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (ROOT / target).exists(), target
+
+
 def functions(code: str) -> dict[str, str]:
     """Every function by name, its statements without the docstring."""
     found = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef)]
@@ -102,7 +113,7 @@ def test_the_page_of_several_optimisers_runs(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_page_of_own_code_runs(photos: Path) -> None:
     code = blocks("docs/own-code.md")
-    assert len(code) == 8
+    assert len(code) == 9
     run("\n".join(code), photos)
 
 

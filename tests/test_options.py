@@ -186,6 +186,8 @@ MISTAKES = [
     (["evaluate", "run", "--protocl", "knn"], "no option --protocl: did you mean --protocol?"),
     (["train", "dcl", "--zzzzzz"], "no option --zzzzzz (see selftaught train dcl --help)"),
     (["methods", "--jbo", "restore"], "no option --jbo: did you mean --job?"),
+    (["benchmark", "claim", "--method", "dcl"], "no benchmark claim: did you mean claims?"),
+    (["benchmark", "zzzzz"], "no benchmark zzzzz: there are claims"),
     (["trian", "dcl"], "no command trian: did you mean train?"),
     (["evaluate", "run", "--head", "linaer"], "--head linaer: did you mean linear?"),
     (["evaluate", "run", "--head", "zzz"], "--head zzz; it may be: linear, upernet"),

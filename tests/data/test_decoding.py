@@ -65,6 +65,15 @@ def test_cmyk_jpeg_becomes_rgb():
     assert np.abs(got.astype(int) - image).mean() < 3
 
 
+def test_a_tiff_of_inks_becomes_rgb_and_lab_is_refused():
+    """As four bands, or three read as red, green and blue, they would be learnt from without a word."""
+    image = picture()
+    data = encode(image, "TIFF", mode="CMYK")
+    np.testing.assert_allclose(decode(data, "x"), image, atol=2)
+    assert header(data, "x").channels == 3
+    assert "TIFF in CIELAB colours; convert it to RGB" in reason(tiff(image, photometric="cielab"))
+
+
 @pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (6, 3), (3, 2), (8, 1)])
 def test_exif_orientation_turns_a_jpeg_upright(orientation, turn):
     image, exif = picture(), Image.Exif()

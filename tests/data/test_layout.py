@@ -109,6 +109,7 @@ def test_unlabelled_beside_train_only_is_divided_by_ratio():
         (("training_set", "test_set"), (TRAIN, TEST)),
         (("train", "dev"), (TRAIN, VAL)),
         (("train", "eval"), (TRAIN, TEST)),
+        (("train", "holdout"), (TRAIN, TEST)),
     ],
 )
 @pytest.mark.parametrize("outer", ["", "data/", "a/b/"])
@@ -122,6 +123,18 @@ def test_doubled_folders_and_a_class_missing_from_the_test_part():
     assert meant(names) == (["x", "x", "y", "y", "y"], [TRAIN] * 4 + [TEST])
     names = [f"train/{c}/{i}.png" for c in "xy" for i in range(2)] + ["test/y/1.png", "test/y/2.png"]
     assert meant(names) == (["x", "x", "y", "y", "y", "y"], [TRAIN] * 4 + [TEST] * 2)
+
+
+def test_classes_of_a_test_part_are_spelt_as_in_training_and_new_ones_are_said():
+    """As two classes Cat and cat would each be learnt from nothing, or tested on nothing."""
+    names = [f"{p}/1.png" for p in ("train/Cat", "train/Dog", "test/cat", "test/DOG", "test/owl")]
+    assert meant(names) == (["Cat", "Dog", "Cat", "Dog", "owl"], [TRAIN] * 2 + [TEST] * 3)
+    assert layout(names).notes == [
+        "2 classes taken as spelt in the training part: DOG as Dog, cat as Cat",
+        "1 class without a training sample: owl",
+    ]
+    names = [f"{p}/1.png" for p in ("train/a", "train/A", "train/b", "test/a", "test/B")]
+    assert meant(names)[0] == ["a", "A", "b", "a", "b"]
 
 
 def test_a_test_part_keeps_its_classes_beside_one_that_has_none():

@@ -407,6 +407,13 @@ def test_what_is_constant_in_every_file_but_differs_between_them_is_no_channel(t
     assert opened(tmp_path / "flat").read(1).tolist() == [[1.0] * 9] * 2
 
 
+@pytest.mark.parametrize("counter", ["PacketCounter", "sample_counter", "Frame", "#", ""])
+def test_what_counts_the_rows_is_no_channel(tmp_path, counter):
+    """It would tell the recording, and where in it a window lies."""
+    write(tmp_path / "a.csv", f"{counter},x,y", [[k, x, y] for k, (x, y, _) in enumerate(XYZ)])
+    assert opened(tmp_path / "a.csv").channels == 2
+
+
 def test_a_header_alone_has_no_rows(tmp_path):
     (tmp_path / "a.csv").write_text("x,y\n")
     write(tmp_path / "b.csv", "x,y", XYZ[:, :2])

@@ -93,6 +93,37 @@ def test_trainer_options_that_a_run_has_itself_are_refused(options: dict[str, An
         selftaught.train("simclr", "digits", trainer=options)
 
 
+DIGITS = {"data": "digits", "steps": 1, "quiet": True}
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: selftaught.train(None, "digits"), "None is no method's name"),  # type: ignore[arg-type]
+        (lambda: selftaught.methods.get(3), "3 is no method's name"),  # type: ignore[arg-type]
+        (lambda: selftaught.train("dcl", resume=True), "True is no run: give the path"),  # type: ignore[arg-type]
+        (lambda: selftaught.load(None), "None is no run: give the path"),  # type: ignore[arg-type]
+        (lambda: selftaught.train("dcl", init=3, **DIGITS), "3 is no run"),
+        (lambda: selftaught.train("dcl", callbacks=3, **DIGITS), "callbacks: give a list of lightning.Callback"),
+        (lambda: selftaught.train("dcl", callbacks=["x"], **DIGITS), "callbacks: give a list of lightning.Callback"),
+        (lambda: selftaught.train("dcl", trainer=3, **DIGITS), "trainer=3: give a dict"),
+        (lambda: selftaught.networks.encoder(3), "encoder=3: give the name"),  # type: ignore[arg-type]
+        (lambda: selftaught.DataModule("digits", 3), "the method must be one of selftaught.methods, got int"),
+        (
+            lambda: selftaught.DataModule("digits", selftaught.methods.DCL(encoder="cnn-small"), batch_size="8"),  # type: ignore[arg-type]
+            "batch_size='8'; it may be: a whole number above 0",
+        ),
+    ],
+)
+def test_a_wrong_type_is_named_and_nothing_is_left_behind(
+    call: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=said):
+        call()
+    assert not list(tmp_path.iterdir())
+
+
 def test_several_folders_on_the_command_line(folders, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     words = [f"--{k.replace('_', '-')}={v}" for k, v in OPTIONS.items() if k != "quiet"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,26 @@ def test_going_on_refuses_another_method_and_changed_files(tmp_path: Path) -> No
     selftaught.train("simclr", resume=run.path, quiet=True)
 
 
-def test_a_failed_start_leaves_no_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"encoder": "nosuchnet"}, "nosuchnet"),
+        ({"loggers": ["mlflow"]}, "mlflow is not installed"),
+        ({"init": "nosuch.pth"}, "nosuch.pth"),
+        ({"views": "nosuch.yaml"}, "nosuch.yaml"),
+        ({"image_size": 3}, "image_size=3 is too small"),
+    ],
+    ids=str,
+)
+def test_a_failed_start_leaves_no_folder(
+    option: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that did would stand in the way of the corrected command."""
     from tests.conftest import TINY
 
-    with pytest.raises(UserError, match="nosuchnet"):
-        selftaught.train("simclr", "digits", out=str(tmp_path / "run"), **TINY | {"encoder": "nosuchnet"})
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(UserError, match=said):
+        selftaught.train("simclr", "digits?n=60", out=str(tmp_path / "run"), augment="grey", **TINY | option)
     assert not (tmp_path / "run").exists()
 
 

@@ -95,6 +95,8 @@ def card(slug: str) -> Card:
     Raises:
         UserError: no such method; names the nearest ones.
     """
+    if not isinstance(slug, str):
+        raise UserError(f"{slug!r} is no method's name; give one such as 'dcl'")
     cards, wanted = _cards(), slug.strip().lower().replace("_", "-").replace(" ", "-")
     if wanted in cards:
         return cards[wanted]

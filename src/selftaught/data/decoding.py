@@ -247,6 +247,10 @@ def _decode_tiff(data: bytes, name: str) -> np.ndarray:
         if "imagecodecs" not in str(error):
             raise SampleError(name, f"broken TIFF ({_short(error)})") from None
         array = None
+    if facts.colours in ("CIELAB", "ICCLAB", "ITULAB"):
+        raise SampleError(name, f"TIFF in {facts.colours} colours; convert it to RGB")
+    if facts.colours == "SEPARATED" and 4 in shape:  # inks: Pillow makes red, green and blue of them
+        return as_hwc(_pillow(data, name), name, "hwc")
     if array is None:
         return _tiff_elsewhere(data, name, tuple(shape), facts)
     if array.size != math.prod(shape):
@@ -266,6 +270,7 @@ class _TiffFacts(NamedTuple):
     """What the tags of a TIFF say of its values."""
 
     compression: str
+    colours: str
     plain: bool
     white_is_zero: bool
     premultiplied: bool
@@ -280,6 +285,7 @@ class _TiffFacts(NamedTuple):
         tag = page.tags.get(_ORIENTATION)
         return cls(
             getattr(page.compression, "name", str(page.compression)),
+            getattr(page.photometric, "name", ""),
             page.photometric in (light.MINISBLACK, light.MINISWHITE, light.RGB),
             page.photometric == light.MINISWHITE,
             tuple(page.extrasamples) == (tifffile.EXTRASAMPLE.ASSOCALPHA,),

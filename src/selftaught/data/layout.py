@@ -16,7 +16,7 @@ _SET = r"(?:[_-]?(?:images?|imgs?|pics|photos|set|data|split|\d{2,4}))?"
 _SPLITS = (
     (re.compile(rf"(?:images?_|imgs?_|seg_)?(?:train|training){_SET}"), TRAIN),
     (re.compile(rf"(?:images?_|imgs?_|seg_)?(?:val|valid|validation|dev){_SET}"), VAL),
-    (re.compile(rf"(?:images?_|imgs?_|seg_)?(?:test|testing|pred|eval|evaluation){_SET}"), TEST),
+    (re.compile(rf"(?:images?_|imgs?_|seg_)?(?:test|testing|pred|eval|evaluation|hold_?out){_SET}"), TEST),
     (re.compile(rf"(?:images?_)?(?:unlabell?ed|unsup|unsupervised|extra){_SET}"), UNLABELLED),
 )
 _PARTS_OF_A_SAMPLE = {
@@ -193,10 +193,28 @@ def _finish(codes: np.ndarray, found: list[str | None], reasons: dict[int, str],
     if (codes == UNLABELLED).any():
         count = _files(int((codes == UNLABELLED).sum()))
         notes.append(f"{count} without label: split=pretrain takes them too, split=train leaves them out")
+    found = _as_in_training(codes, found, notes)
     classes = sorted({name for name in found if name is not None})
     code_of = {name: k for k, name in enumerate(classes)}
     labels = np.array([-1 if name is None else code_of[name] for name in found], dtype=np.int64)
     return Layout(labels, classes, _several(codes), notes)
+
+
+def _as_in_training(codes: np.ndarray, found: list[str | None], notes: list[str]) -> list[str | None]:
+    """The classes of each name, those of the other parts spelt as the training part spells them; and what differs."""
+    trained = {name for name, code in zip(found, codes, strict=True) if code == TRAIN and name is not None}
+    alike = Counter(name.casefold() for name in trained)
+    spelt = {name.casefold(): name for name in trained if alike[name.casefold()] == 1}
+    others = {name for name, code in zip(found, codes, strict=True) if name is not None and code in (VAL, TEST)}
+    renamed = {name: spelt[name.casefold()] for name in others - trained if name.casefold() in spelt}
+    if renamed:
+        pairs = ", ".join(f"{name} as {renamed[name]}" for name in sorted(renamed)[:3])
+        notes.append(f"{plural(len(renamed), 'class')} taken as spelt in the training part: {pairs}")
+    unknown = sorted(others - trained - renamed.keys())
+    if unknown:
+        named = ", ".join(unknown[:3]) + (" ..." if len(unknown) > 3 else "")
+        notes.append(f"{plural(len(unknown), 'class')} without a training sample: {named}")
+    return [renamed.get(name, name) if name is not None else None for name in found]
 
 
 def _several(codes: np.ndarray) -> np.ndarray | None:

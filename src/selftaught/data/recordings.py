@@ -113,7 +113,7 @@ def _role(column: Column, c: int, table: Table, guess: bool) -> str:
         return "time"
     called = column.name.strip().casefold().rstrip("#. ") or column.name.strip()
     if table.header:
-        if called in _COUNTERS and len(table.columns) > 1 and rising(column.values):
+        if (called in _COUNTERS or called.endswith("counter")) and len(table.columns) > 1 and rising(column.values):
             return "counter"
         if called in _TAGS and len(table.columns) > 1:
             return "tag"

@@ -100,12 +100,17 @@ _FIXED = (
 )  # fmt: skip
 
 
-def check_trainer(options: dict[str, Any] | None) -> None:
+def check_trainer(options: dict[str, Any] | None, callbacks: Any = None) -> None:
     """Refuse options of a Lightning trainer that a run has under another name, or that would break its order.
 
     Raises:
-        UserError: it names the option, and what to use.
+        UserError: it names the option, and what to use; callbacks that are no list of Lightning's.
     """
+    given = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+    if callbacks is not None and not all(isinstance(one, L.Callback) for one in given):
+        raise UserError("callbacks: give a list of lightning.Callback")
+    if options is not None and not isinstance(options, dict):
+        raise UserError(f"trainer={options!r}: give a dict of options of Lightning's Trainer")
     known = inspect.signature(L.Trainer.__init__).parameters
     for name in options or {}:
         if name in _INSTEAD:

@@ -10,6 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from selftaught._words import plural
+from selftaught.catalog.rules import Count, Rule
 from selftaught.data import Modality, Source, open_source
 from selftaught.data.kinds import kind_of
 from selftaught.data.source import UNLABELLED
@@ -100,6 +101,12 @@ class DataModule(L.LightningDataModule):
         value_range: Any = None,
     ) -> None:
         super().__init__()
+        if not hasattr(method, "roles"):
+            raise UserError(f"DataModule: the method must be one of selftaught.methods, got {type(method).__name__}")
+        try:
+            batch_size = Rule.of(Count).check(batch_size)
+        except ValueError as error:
+            raise UserError(f"batch_size={batch_size!r}; it may be: {error}") from None
         by_role = source if isinstance(source, dict) and set(source) <= set(method.roles) else {method.roles[0]: source}
         self.sources = {
             role: s if isinstance(s, Source) else training_part(s, method.modality) for role, s in by_role.items()

@@ -280,6 +280,8 @@ def encoder(
     if stem not in ("auto", "small", "standard"):
         raise UserError(f"stem={stem}: choose auto, small or standard")
     check_json(timm_kwargs)
+    if not isinstance(name, str):
+        raise UserError(f"encoder={name!r}: give the name of a network, such as resnet18")
     if name.startswith(PREFIX):
         return Encoder(*own_model(name, channels, image_size))
     small = stem == "small" or (stem == "auto" and not pretrained and (image_size or SMALL_IMAGE + 1) <= SMALL_IMAGE)

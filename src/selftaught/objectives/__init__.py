@@ -30,6 +30,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from selftaught._rooms import fill_room
+from selftaught.objectives._common import check_types_of
 
 if TYPE_CHECKING:
     from typing import Any
@@ -38,3 +39,4 @@ if TYPE_CHECKING:
 
 
 __all__ = fill_room(__name__, __path__, globals())
+check_types_of(__all__, globals())

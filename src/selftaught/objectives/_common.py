@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce, wraps
+from inspect import isfunction, signature
+from numbers import Real
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -19,6 +22,9 @@ SHORTEST = 1e-8
 
 NO_NEGATIVES = " (one sample has no negatives); raise the batch size"
 """Why a batch of one is too small."""
+
+CHECKED: set[Any] = set()
+"""The functions that check the types of their arguments while they bring them to float32."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,15 +42,30 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
 
     Half-precision inputs are raised to float32 and float64 inputs keep float64; mixed inputs are raised to the widest.
     Tensors without dimension (a learnt temperature) follow the others. Gradients come back in each input's own type.
-    An argument that is declared a number takes a tensor of one number, too.
+    An argument that is declared a number takes a tensor of one number, too; one that waits for a gradient and would
+    get none is refused.
     """
     declared = function.__annotations__
     numbers = {name for name, hint in declared.items() if hint in ("float", "int", "float | None")}
+    learnable = numbers | {name for name, hint in declared.items() if hint in _NUMBER_OR_TENSOR}
+    named = _named(function)
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = named(args, kwargs)
+        for name, value in given:
+            _check_type(name, value, declared.get(name))
         for name in numbers & kwargs.keys():
             kwargs[name] = _number(kwargs[name])
+        waiting = {n: v for n, v in given if n in learnable and isinstance(v, Tensor) and v.requires_grad}
+        result = computed(args, kwargs)
+        if waiting and torch.is_grad_enabled():
+            _check_reached(result, waiting)
+        return result
+
+    CHECKED.add(wrapped)
+
+    def computed(args: Any, kwargs: Any) -> R:
         floating = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.is_floating_point()]
         if not floating:
             return function(*args, **kwargs)
@@ -58,6 +79,81 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
             return function(*map(raised, args), **{k: raised(v) for k, v in kwargs.items()})
 
     return wrapped
+
+
+def of_declared_types(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function so that it refuses arguments that aren't the tensors or numbers they are declared to be."""
+    declared = function.__annotations__
+    named = _named(function)
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, value in named(args, kwargs):
+            _check_type(name, value, declared.get(name))
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+def check_types_of(names: Sequence[str], room: MutableMapping[str, Any]) -> None:
+    """Decorate the functions of a room, and of its modules, by :func:`of_declared_types` where nothing did it yet."""
+    for name in names:
+        function = room[name]
+        if isfunction(function) and function not in CHECKED:
+            room[name] = of_declared_types(function)
+            setattr(sys.modules[function.__module__], name, room[name])
+
+
+def _named(function: Callable[..., Any]) -> Callable[[tuple[Any, ...], dict[str, Any]], list[tuple[str, Any]]]:
+    """What gives the arguments of a call their names."""
+    parameters = signature(function).parameters.values()
+    places = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+    others = next((one.name for one in parameters if one.kind is one.VAR_POSITIONAL), "")
+
+    def named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+        names = [*places[: len(args)], *[others] * (len(args) - len(places))]
+        return [*zip(names, args, strict=True), *kwargs.items()]
+
+    return named
+
+
+_NUMBER_OR_TENSOR = ("float | Tensor", "Tensor | float", "float | Tensor | None", "Tensor | float | None")
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """Refuse what is neither the tensor nor the number that an argument is declared to be."""
+    if isinstance(value, Tensor) or (value is None and "None" in str(hint)):
+        return
+    if hint in ("Tensor", "Tensor | None"):
+        raise UserError(f"{name} must be a tensor, got {type(value).__name__}; give torch.as_tensor(...)")
+    if (hint in ("float", "float | None") or hint in _NUMBER_OR_TENSOR) and (
+        isinstance(value, bool) or not isinstance(value, Real)
+    ):
+        raise UserError(f"{name} must be a number, got {value!r:.40}")
+
+
+def _check_reached(result: Any, waiting: dict[str, Tensor]) -> None:
+    """Refuse numbers that wait for a gradient where the result does not depend on them differentiably."""
+    nodes = [tensor.grad_fn for tensor in _tensors(result) if tensor.grad_fn is not None]
+    ends = {id(tensor) for tensor in _tensors(result)}  # a number that is handed back as it came
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        ends.add(id(getattr(node, "variable", node)))
+        fresh = {parent for parent, _ in node.next_functions if parent is not None} - seen
+        seen |= fresh
+        nodes.extend(fresh)
+    for name, value in waiting.items():
+        if id(value if value.grad_fn is None else value.grad_fn) not in ends:
+            check_numbers(**{name: value})
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    """The tensors in a result, also within dicts, lists and tuples."""
+    if isinstance(result, Tensor):
+        return [result]
+    inside = result.values() if isinstance(result, dict) else result if isinstance(result, list | tuple) else ()
+    return [tensor for one in inside for tensor in _tensors(one)]
 
 
 def _number(value: Any) -> Any:

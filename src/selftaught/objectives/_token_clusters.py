@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, check_floats, check_positive, in_float32
+from selftaught.objectives._common import check_choice, check_floats, check_positive, in_float32, unit
 from selftaught.objectives.swav import Join, sinkhorn
 
 
@@ -65,23 +65,23 @@ def cluster_distillation_terms(
 ) -> dict[str, Tensor]:
     """:func:`cluster_distillation` with its two terms and what shows a collapse, the latter without gradient.
 
-    ``loss``; ``image_term`` = CE(S_i, Q_v), constant; ``video_term`` = CE(S_v, Q_i); ``agreement``, the share of tokens
-    whose best prototype is that of their partner's code; ``used_prototypes``, the share of prototypes that are the
-    largest entry of some image token's code.
+    ``loss``; ``image_term`` = CE(S_i, Q_v), a constant but for the temperature; ``video_term`` = CE(S_v, Q_i);
+    ``agreement``, the share of tokens whose best prototype is that of their partner's code; ``used_prototypes``, the
+    share of prototypes that are the largest entry of some image token's code.
     """
     check_floats(video=video, image=image, prototypes=prototypes)
     _check_pair(video, image, prototypes)
     check_choice("targets", targets, ("hard", "soft"))
     check_positive(temperature=temperature, eps=eps)
-    rows = F.normalize(prototypes, dim=1)
-    s_v = F.normalize(video, dim=2).flatten(0, 1) @ rows.T
+    rows = unit(prototypes)
+    s_v = unit(video).flatten(0, 1) @ rows.T
     with torch.no_grad():
-        s_i = F.normalize(image, dim=2).flatten(0, 1) @ rows.T
+        s_i = unit(image).flatten(0, 1) @ rows.T
         q_v, q_i = (sinkhorn(s, eps=eps, iters=iters, join=join) for s in (s_v, s_i))
-        image_term = _cross_entropy(s_i / temperature, q_v, targets)
         best = q_i.argmax(1)
         agreement = (s_v.argmax(1) == best).to(s_v.dtype).mean()
         used = s_v.new_tensor(len(best.unique()) / len(rows))
+    image_term = _cross_entropy(s_i / temperature, q_v, targets)
     video_term = _cross_entropy(s_v / temperature, q_i, targets)
     return {
         "loss": image_term + video_term,
@@ -144,8 +144,8 @@ def sigma_terms(
     _check_pair(prediction, target, prototypes)
     check_choice("targets", targets, ("hard", "soft"))
     check_positive(temperature=temperature, eps=eps)
-    rows = F.normalize(prototypes, dim=1)
-    s_x, s_y = (F.normalize(z, dim=2).flatten(0, 1) @ rows.T for z in (prediction, target))
+    rows = unit(prototypes)
+    s_x, s_y = (unit(z).flatten(0, 1) @ rows.T for z in (prediction, target))
     q_x, q_y = (sinkhorn(s.detach(), eps=eps, iters=iters, join=join) for s in (s_x, s_y))
     loss = _cross_entropy(s_x / temperature, q_y, targets) + _cross_entropy(s_y / temperature, q_x, targets)
     return {"loss": loss, "used_prototypes": s_x.new_tensor(len(q_y.argmax(1).unique()) / len(rows))}

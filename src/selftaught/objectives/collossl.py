@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
+from selftaught.objectives._common import unit
 
 __all__ = [
     "SIGMAS",
@@ -89,7 +90,7 @@ def signal_norm(x: Tensor) -> Tensor:
     """sqrt(ax^2 + ay^2 + az^2) of the first three channels: (N, C, L) to (N, L)."""
     if x.dim() != 3 or x.shape[1] < 3 or not x.is_floating_point():
         raise UserError(f"windows must be floats (N, C, L) with three axes or more, got {tuple(x.shape)}")
-    return x[:, :3].square().sum(1).sqrt()
+    return torch.linalg.vector_norm(x[:, :3], dim=1)
 
 
 def device_distance(
@@ -284,11 +285,11 @@ def collossl_terms(
         raise UserError(f"temperature={temperature} must be positive")
     if similarity not in ("cosine", "keras_negative"):
         raise UserError(f"similarity={similarity!r}: it may be cosine or keras_negative")
-    z = F.normalize(anchor.float() if anchor.dtype != torch.float64 else anchor, dim=1)
+    z = unit(anchor.float() if anchor.dtype != torch.float64 else anchor)
     sign = 1.0 if similarity == "cosine" else -1.0
     cosines, sums = [], []
     for part, weights in ((positives, positive_weights), (negatives, negative_weights)):
-        cosine = (F.normalize(part.to(z), dim=2) * z).sum(2)
+        cosine = (unit(part.to(z)) * z).sum(2)
         logarithm = _logarithm(weights, len(part), z)
         cosines.append(cosine.detach().mean())
         sums.append((sign * cosine / temperature + logarithm[:, None]).logsumexp(0))

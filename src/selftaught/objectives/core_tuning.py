@@ -356,7 +356,10 @@ def _codes(labels: Tensor, rows: int) -> Tensor:
         return labels
     if labels.shape[1] == 1:
         raise UserError(f"labels {_shape(labels)} are a column; give ({rows},), or one-hot rows of 2 classes or more")
-    return labels.to(torch.float32).argmax(1)
+    hot = labels.to(torch.float32)
+    if labels.device.type == "cpu" and not (bool((hot >= 0).all()) and bool((hot.sum(1) - 1).abs().max() < 1e-3)):
+        raise UserError(f"labels {_shape(labels)} are no one-hot rows: each must hold shares that sum to 1")
+    return hot.argmax(1)
 
 
 def _one_hot(labels: Tensor, rows: int, classes: int | None, like: Tensor) -> Tensor:

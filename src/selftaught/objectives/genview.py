@@ -13,10 +13,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_floats, check_positive, check_views, expect_unit, in_float32
+from selftaught.objectives._common import check_floats, check_positive, check_views, expect_unit, in_float32, unit
 from selftaught.objectives._foreground import TokenSums
 from selftaught.objectives._queue import check_queue
 
@@ -159,7 +159,7 @@ def perturb_embedding(
     bar = table.to(embedding)[level.to(table.device)].to(embedding)[:, None]
     eps = torch.randn_like(embedding) if noise is None else noise.to(embedding)
     shift, scale = (0.0 if mean is None else mean), (1.0 if std is None else std)
-    return (bar.sqrt() * ((embedding - shift) / scale) + (1 - bar).sqrt() * eps) * scale + shift
+    return bar.sqrt() * (embedding - shift) + (1 - bar).sqrt() * eps * scale + shift  # no division: std may be 0
 
 
 # ---- weights ---------------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def genview_quality(
     for a, b in zip(foreground_maps(one, direction), foreground_maps(two, direction), strict=True):
         za, zb = ((weights[..., None] * t).sum(1) for weights, t in ((a, one), (b, two)))
         if similarity == "cosine":
-            za, zb = normalize(za, dim=1), normalize(zb, dim=1)
+            za, zb = unit(za), unit(zb)
         sides.append((za * zb).sum(1))
     fore, back = sides
     return {"both": fore - back, "foreground": fore, "background": -back}[parts].detach()
@@ -267,7 +267,7 @@ def genview_moco_v3(
     own = torch.arange(len(q1), device=q1.device)
 
     def one(q: Tensor, k: Tensor) -> Tensor:
-        logits = normalize(q, dim=1) @ normalize(k.detach(), dim=1).T / temperature
+        logits = unit(q) @ unit(k.detach()).T / temperature
         return genview(2 * temperature * cross_entropy(logits, own, reduction="none"), weights)
 
     return one(q1, k2) + one(q2, k1)
@@ -288,7 +288,7 @@ def genview_simsiam(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, weights: Ten
     check_views(p1, p2, z1, z2)
 
     def one(p: Tensor, z: Tensor) -> Tensor:
-        return genview(-(normalize(p, dim=1) * normalize(z.detach(), dim=1)).sum(1), weights)
+        return genview(-(unit(p) * unit(z.detach())).sum(1), weights)
 
     return (one(p1, z2) + one(p2, z1)) / 2
 
@@ -339,7 +339,7 @@ def genview_simclr(z1: Tensor, z2: Tensor, weights: Tensor, *, temperature: floa
     """
     rows, _ = check_views(z1, z2)
     check_positive(temperature=temperature)
-    z = normalize(torch.cat([z1, z2]), dim=1)
+    z = unit(torch.cat([z1, z2]))
     itself = torch.eye(2 * rows, dtype=torch.bool, device=z.device)
     logits = (z @ z.T / temperature).masked_fill(itself, -math.inf)
     other = torch.arange(2 * rows, device=z.device).roll(rows)

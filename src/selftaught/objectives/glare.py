@@ -10,10 +10,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_floats, check_positive, in_float32
+from selftaught.objectives._common import check_floats, check_positive, in_float32, unit
 from selftaught.objectives.dino import Crops, dino_terms
 from selftaught.objectives.ibot import ibot_patches
 
@@ -86,6 +85,7 @@ def region_windows(anchors: Tensor, grid: Sequence[int], size: int = 3) -> Tenso
     return inside / inside.sum(2, keepdim=True)
 
 
+@in_float32
 def region_means(tokens: Tensor, windows: Tensor) -> Tensor:
     """Mean token of every region: (N, L, D) tokens and (N, R, L) windows -> (N, R, D)."""
     check_floats(tokens=tokens, windows=windows)
@@ -117,7 +117,7 @@ def counterparts(queries: Tensor, tokens: Tensor, *, temperature: float = 0.1) -
     fits = queries.dim() == tokens.dim() == 3 and len(queries) == len(tokens) and queries.shape[2] == tokens.shape[2]
     if not fits or 0 in queries.shape or 0 in tokens.shape:
         raise UserError(f"queries (N, R, D), tokens (N, L, D) don't fit: {tuple(queries.shape)}, {tuple(tokens.shape)}")
-    alike = normalize(queries, dim=2) @ normalize(tokens, dim=2).transpose(1, 2)
+    alike = unit(queries) @ unit(tokens).transpose(1, 2)
     alpha = (alike / temperature).softmax(2)
     return alpha @ tokens, alpha.amax(2)
 

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_choice, check_floats, check_positive, check_views, in_float32
+from selftaught.objectives._common import check_choice, check_floats, check_positive, check_views, in_float32, unit
 from selftaught.objectives.swav import sinkhorn
 
 __all__ = [
@@ -167,7 +167,7 @@ def masked_scene_cosine(prediction: Tensor, target: Tensor) -> Tensor:
         UserError: shapes that differ, no rows.
     """
     check_views(prediction, target)
-    return 2 - 2 * (normalize(prediction, dim=1) * normalize(target.detach(), dim=1)).sum(1).mean()
+    return 2 - 2 * (unit(prediction) * unit(target.detach())).sum(1).mean()
 
 
 @in_float32
@@ -193,7 +193,7 @@ def masked_scene_contrast(prediction: Tensor, target: Tensor, *, temperature: fl
     """
     check_views(prediction, target, minimum=2, why=" (one voxel has no negatives)")
     check_positive(temperature=temperature)
-    p, t = normalize(prediction, dim=1), normalize(target.detach(), dim=1)
+    p, t = unit(prediction), unit(target.detach())
     return cross_entropy(p @ t.T / temperature, torch.arange(len(p), device=p.device))
 
 
@@ -212,7 +212,7 @@ def masked_scene_input(prediction: Tensor, features: Tensor) -> Tensor:
         raise UserError(f"colour and normal are 6 columns, got {prediction.shape[1]}")
     colour = (prediction[:, :3] - features[:, :3]).square().mean()
     known = features[:, 3:].norm(dim=1) > 0.5
-    cosine = (normalize(prediction[:, 3:], dim=1) * features[:, 3:]).sum(1)
+    cosine = (unit(prediction[:, 3:]) * features[:, 3:]).sum(1)
     return colour + ((1 - cosine) * known).sum() / known.sum().clamp(min=1)
 
 

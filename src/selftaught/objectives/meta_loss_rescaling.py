@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
+from selftaught.objectives._common import check_numbers
 
 __all__ = [
     "FEATURES",
@@ -296,6 +297,7 @@ def binary_weights(weights: Tensor, threshold: float = 0.5) -> Tensor:
     """
     if not weights.is_floating_point():
         raise UserError("weights must be floating point")
+    check_numbers(threshold=threshold)
     through: Callable[..., Tensor] = _Straight.apply
     return through(weights, threshold)
 

@@ -50,6 +50,7 @@ def rgb_to_y(x: Tensor) -> Tensor:
     return ((x * x.new_tensor(_LUMA).view(3, 1, 1)).sum(-3, keepdim=True) + 16) / 255
 
 
+@in_float32
 def laplacian(x: Tensor) -> Tensor:
     """What a smooth pyramid loses of an image: L(x) = x - G(up(down(G x))).
 

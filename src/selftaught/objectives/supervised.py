@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.objectives._common import check_floats, check_labels, in_float32
+from selftaught.objectives._common import check_floats, check_labels, check_numbers, in_float32
 
 __all__ = ["supervised"]
 
@@ -31,6 +31,7 @@ def supervised(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Ten
         raise UserError(f"need logits (N, K) and labels (N,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
     check_floats(logits=logits)
     check_labels(labels, *logits.shape)
+    check_numbers(smoothing=smoothing)
     if not 0 <= smoothing < 1:
         raise UserError(f"smoothing must lie in [0, 1), got {smoothing}")
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)

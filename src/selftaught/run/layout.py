@@ -37,6 +37,8 @@ class Layout:
     """Paths of a run's folder."""
 
     def __init__(self, path: str | Path) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise UserError(f"{path!r} is no run: give the path of its folder")
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.weights = self.path / "encoder.safetensors"

@@ -51,7 +51,7 @@ def start(
     **options: Any,
 ) -> Path:
     """Begin a new run and train it to its end; returns its folder. See :func:`selftaught.train`."""
-    check_trainer(trainer)
+    check_trainer(trainer, callbacks)
     job, chosen = _prepared(method, data, config, quiet, options)
     job.trainer = trainer
     job.callbacks, job.folder = callbacks, new_folder(options.get("out"), method, job.source.name)
@@ -204,7 +204,7 @@ def go_on(
         UserError: not a run folder, or another method's; another process trains in it; data that changed; options
             other than ``workers`` and the like, which may differ.
     """
-    check_trainer(trainer)
+    check_trainer(trainer, callbacks)
     content = Layout(path).read_config()
     if method is not None and catalog.card(method).slug != content["method"]:
         raise UserError(f"{path} is a run of {content['method']}, not of {method}; leave the method out to go on")

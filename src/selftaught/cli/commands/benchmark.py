@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
 
 from selftaught.catalog.rules import Count
 from selftaught.cli._command import Command
 from selftaught.cli.benchmarks import BENCHMARKS
 from selftaught.cli.options import Parser, checked
 from selftaught.cli.options import say as teller
+from selftaught.errors import UserError
 
 
 def add_grid_options(sub: argparse.ArgumentParser) -> None:
@@ -24,12 +27,22 @@ def _call(arguments: Sequence[str]) -> int:
     word = next((a for a in arguments if not a.startswith("-")), None)
     known = BENCHMARKS.get(word or "")
     if known is None:
+        if word is not None and word == arguments[0]:
+            _check_there(word)
         return _grid(arguments)
     parser = Parser(prog=f"selftaught benchmark {known.name}", description=known.help)
     known.add_options(parser)
     rest = list(arguments)
     rest.remove(known.name)
     return int(known.call(parser.parse_args(rest)) or 0)
+
+
+def _check_there(word: str) -> None:
+    """Refuse a word that is neither a file nor what a grid's file could be called."""
+    if not Path(word).exists() and not Path(word).suffix:
+        near = get_close_matches(word, BENCHMARKS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(BENCHMARKS)}; or give a grid's YAML file"
+        raise UserError(f"no benchmark {word}: {hint}")
 
 
 def _grid(arguments: Sequence[str]) -> int:

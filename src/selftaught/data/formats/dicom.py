@@ -166,11 +166,11 @@ def _series(root: Path, files: list[str], passed: Counter[str]) -> dict[str, lis
     passed += Counter()
     each = Counter(folder for folder, _, _ in kept)
     named: dict[str, list[_Slice]] = {}
-    for number, ((folder, _, series), found) in enumerate(kept.items()):
+    for at, ((folder, _, series), found) in enumerate(kept.items()):
         plain = folder or root.resolve().name
-        last = Path(series).name or str(number)
+        last = Path(series).name or str(at)
         name = plain if each[folder] == 1 else f"{folder}/series-{last}" if folder else f"series-{last}"
-        name = name if name not in named else f"{name}-{number}"
+        name = name if name not in named else f"{name}-{at}"
         named[name] = sorted(found, key=lambda s: s.along)
     return named
 

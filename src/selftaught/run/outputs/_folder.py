@@ -103,7 +103,7 @@ def write(
                 raise none_usable(job.source, skipped)
             if table is not None:
                 rows = _rows(out)
-                table([rows[path] for path in map(str, paths) if path in rows])
+                table([list(rows[path]) for path in map(str, paths) if path in rows])
             applying.finish(out / MARK, written + kept, skipped)
     return Applied(written, out, skipped, kept)
 
