@@ -59,7 +59,7 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
             kwargs[name] = _number(kwargs[name])
         waiting = {n: v for n, v in given if n in learnable and isinstance(v, Tensor) and v.requires_grad}
         result = computed(args, kwargs)
-        if waiting and torch.is_grad_enabled():
+        if waiting and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             _check_reached(result, waiting)
         return result
 
@@ -134,18 +134,19 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
 
 def _check_reached(result: Any, waiting: dict[str, Tensor]) -> None:
     """Refuse numbers that wait for a gradient where the result does not depend on them differentiably."""
-    nodes = [tensor.grad_fn for tensor in _tensors(result) if tensor.grad_fn is not None]
-    ends = {id(tensor) for tensor in _tensors(result)}  # a number that is handed back as it came
-    seen = set(nodes)
-    while nodes:
-        node = nodes.pop()
-        ends.add(id(getattr(node, "variable", node)))
-        fresh = {parent for parent, _ in node.next_functions if parent is not None} - seen
-        seen |= fresh
-        nodes.extend(fresh)
-    for name, value in waiting.items():
-        if id(value if value.grad_fn is None else value.grad_fn) not in ends:
-            check_numbers(**{name: value})
+    ends = {name: value if value.grad_fn is None else value.grad_fn for name, value in waiting.items()}
+    missing = {id(end): name for name, end in ends.items()}
+    for tensor in _tensors(result):  # a number may be handed back as it came
+        missing.pop(id(tensor), None)
+    level = {tensor.grad_fn for tensor in _tensors(result) if tensor.grad_fn is not None}
+    seen = set(level)
+    while level and missing:  # nearest first: a number lies close to the result, the networks behind it
+        for node in level:
+            missing.pop(id(getattr(node, "variable", node)), None)
+        level = {parent for node in level for parent, _ in node.next_functions if parent is not None} - seen
+        seen |= level
+    for name in missing.values():
+        check_numbers(**{name: waiting[name]})
 
 
 def _tensors(result: Any) -> list[Tensor]:
