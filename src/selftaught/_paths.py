@@ -24,7 +24,7 @@ def _on_disk(error: UnicodeError) -> tuple[bytes, int]:
     return bytes([code - 0xDC00]) if escaped else "\ufffd".encode(), error.start + 1
 
 
-codecs.register_error(ON_DISK, _on_disk)  # type: ignore[arg-type]
+codecs.register_error(ON_DISK, _on_disk)
 _NO_NAME = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 
 
