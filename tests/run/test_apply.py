@@ -302,6 +302,30 @@ def test_a_single_picture_goes_to_the_file_that_was_named(denoiser, few: Path, t
     assert narrow.out.exists()
 
 
+def test_pictures_and_notes_that_were_damaged_since_are_made_again(denoiser, few: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert denoiser.apply(few, out) == 9
+    first = next(out.glob("*.png"))
+    whole = first.read_bytes()
+    first.write_bytes(whole[: len(whole) // 2])
+    again = denoiser.apply(few, out)
+    assert (again, again.kept) == (1, 8)
+    assert first.read_bytes() == whole
+    (out / ".done").write_bytes(b"\xff\xfe\xe9\n[[1], 2]\nnull\n")
+    assert denoiser.apply(few, out) == 9
+    lines = (out / ".done").read_text(errors="replace").splitlines(keepends=True)
+    (out / ".done").write_text("".join([*lines[:-1], lines[-1].replace("0", "1")]))
+    assert denoiser.apply(few, out) == 1
+
+
+def test_where_no_picture_can_be_used_it_is_said_and_the_place_stays_free(denoiser, few: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/a.png").write_bytes(next(few.glob("*.png")).read_bytes()[:60])
+    with pytest.raises(UserError, match="its only sample can't be used"):
+        denoiser.apply(tmp_path / "bad", tmp_path / "out")
+    assert denoiser.apply(few, tmp_path / "out") == 9
+
+
 def test_pictures_of_another_run_are_refused_and_replaced_on_request(denoiser, few: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     denoiser.apply(few, out)

@@ -168,3 +168,13 @@ def test_two_that_curate_into_one_folder_are_told_of_each_other(tmp_path: Path) 
     assert not any(out.iterdir())
     assert len(selftaught.curate("digits?n=40", keep=0.5, out=out).kept) == 20
     assert not (tmp_path / "kept.lock").exists()
+
+
+def test_a_lock_that_nobody_holds_is_swept_away_and_one_that_is_held_stays(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("process 1 on nowhere")
+    locks.sweep(tmp_path / ".lock")
+    assert not (tmp_path / ".lock").exists()
+    locks.sweep(tmp_path / ".lock")
+    with another_process(tmp_path):
+        locks.sweep(tmp_path / locks.LOCK)
+        assert (tmp_path / locks.LOCK).exists()

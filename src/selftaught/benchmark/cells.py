@@ -146,12 +146,13 @@ def _done(cell: Cell, place: Place) -> list[dict[str, Any]]:
 def trained(cell: Cell, place: Place) -> Any:
     """The cell's run: as it is, gone on with, or begun."""
     from selftaught.benchmark.mixture import training_data
-    from selftaught.run import load
+    from selftaught.run import load, locks
     from selftaught.run.training import go_on, start
 
     layout = Layout(place.run)
     data = training_data(cell["sources"], cell["data"], fraction=cell["fraction"], seed=cell["seed"])
     if layout.config.exists() and layout.weights.exists() and _finished(layout):
+        locks.sweep(place.run / locks.LOCK)
         return load(place.run)
     loaders = cell.get("loaders")
     if layout.config.exists():

@@ -14,7 +14,7 @@ from selftaught._words import typed
 from selftaught.errors import UserError
 from selftaught.run.ranks import is_first
 
-__all__ = ["LOCK", "held", "holder", "in_turn", "refuse_if_training", "training_in"]
+__all__ = ["LOCK", "held", "holder", "in_turn", "refuse_if_training", "sweep", "training_in"]
 
 LOCK = ".lock"
 """Of a run's folder, while it is trained in."""
@@ -78,6 +78,13 @@ def in_turn(path: Path, what: str, seconds: float = 60) -> Iterator[None]:
                     raise
                 time.sleep(0.05)
         yield
+
+
+def sweep(path: Path) -> None:
+    """Take away the lock of a process that was killed, where nobody will hold it again."""
+    if path.exists():
+        with contextlib.suppress(UserError, OSError), held(path, str(path), "is at work"):
+            pass
 
 
 def holder(path: Path) -> str:

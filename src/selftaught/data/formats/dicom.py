@@ -158,8 +158,8 @@ def _series(root: Path, files: list[str], passed: Counter[str]) -> dict[str, lis
         if found_here is None:
             passed["files that are no DICOM pictures"] += 1
             continue
-        one, uid, number = found_here
-        key = (file.rpartition("/")[0], uid, number if one.frames == 1 else file)
+        one, uid, series_number = found_here
+        key = (file.rpartition("/")[0], uid, series_number if one.frames == 1 else file)
         groups.setdefault(key, []).append(one)
     kept = {key: found for key, found in groups.items() if len(found) > 1 or found[0].frames > 1}
     passed["single slices"] += sum(len(found) for key, found in groups.items() if key not in kept)

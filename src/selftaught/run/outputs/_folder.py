@@ -217,10 +217,10 @@ class _Note(NamedTuple):
     path: str
     stamp: str
     content: str
-    row: Sequence[Any] = ()
+    row: list[Any] = []
 
 
-def _rows(out: Path) -> dict[str, Sequence[Any]]:
+def _rows(out: Path) -> dict[str, list[Any]]:
     """The rows that all processes noted with their files."""
     notes = [note for path in (out / DONE, *sorted(out.glob(DONE + ".*"))) for note in _notes(path)]
     return {note.path: note.row for note in notes if note.row}
