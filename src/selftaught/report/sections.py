@@ -101,7 +101,8 @@ def protocols(run: Mapping[str, Any]) -> Section:
         strip = plates.strip([(role, row.cells[role]) for role in ("raw", "random", "this")])
         groups.setdefault(row.protocol, []).append({"row": row, "strip": strip})
     alone = not any(row.cells["random"] or row.cells["raw"] for row in rows)
-    return {"groups": [{"name": n, "note": notes.get(n, ""), "rows": r} for n, r in groups.items()], "alone": alone}
+    found = [{"name": n, "note": notes.get(n, ""), "rows": r} for n, r in groups.items()]
+    return {"groups": found, "alone": alone, "restores": bool(run.get("restoration") or run.get("frames"))}
 
 
 def _note(protocol: Mapping[str, Any]) -> str:
