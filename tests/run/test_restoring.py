@@ -178,7 +178,7 @@ def test_videos_are_refused_with_what_to_do(denoiser, pairs: Path, tmp_path: Pat
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     for data, clean in ((tmp_path, tmp_path), (pairs / "noisy", tmp_path)):
-        with pytest.raises(UserError, match="into=.frames"):
+        with pytest.raises(UserError, match=r"into=.frames"):
             denoiser.evaluate(str(data), clean=str(clean))
 
 

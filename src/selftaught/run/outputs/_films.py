@@ -37,8 +37,8 @@ def open_pictures(data: Any, **options: Any) -> Source:
             raise
         raise UserError(
             f"{data}: videos, and a system of pictures is judged on pictures; apply it to the videos with --into "
-            "frames, write the clean ones as frames of the same names (ffmpeg -i VIDEO -start_number 0 FOLDER/%06d.png), and compare "
-            "the folders"
+            "frames, write the clean ones as frames of the same names (ffmpeg -i VIDEO -start_number 0 "
+            "FOLDER/%06d.png), and compare the folders"
         ) from None
 
 
