@@ -166,6 +166,15 @@ def test_protocols_stand_beside_their_baselines() -> None:
     assert "Here neither was measured." in page
 
 
+def test_what_restores_is_no_encoder() -> None:
+    score = {"psnr": {"mean": 30.0, "low": 29.0, "high": 31.0}}
+    protocols = [{"name": "restoration", "this": {"numbers": score}, "raw": {"numbers": score}}]
+    page = report.render([samples.restoration_run() | {"protocols": protocols}])
+    part = page[page.index("What was restored, and its input as it was.") :]
+    assert '<th scope="col" class="key k-this">restored</th>' in part
+    assert "encoder" not in part[: part.index("</section")]
+
+
 def test_a_mean_is_taken_from_its_values_when_missing() -> None:
     rows = protocol_rows([{"name": "p", "numbers": {"a": {"values": [0.25, 0.75, None]}, "b": {"values": []}}}])
     assert [(row.metric, row.text("this")) for row in rows] == [("a", "0.500")]

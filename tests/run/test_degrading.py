@@ -51,6 +51,17 @@ def test_every_recipe_keeps_names_depth_and_alpha(recipe: str, folder: Path, tmp
     assert set(rows[0]) == {"name", "seed"} | expected | ({"mirrored"} if recipe == "reflection" else set())
 
 
+def test_the_table_is_enough_to_do_it_again(folder: Path, tmp_path: Path) -> None:
+    degrade("noise?sigma=20", folder, tmp_path / "out")
+    (row,) = (row for row in csv.DictReader((tmp_path / "out" / TABLE).open()) if row["name"] == "a.png")
+    params = np.array([float(row[f"GaussianNoise.{column}"]) for column in views.GaussianNoise.columns])
+    before, after = (cv2.imread(str(root / "a.png")) for root in (folder, tmp_path / "out"))
+    assert before is not None
+    unit = (before[..., ::-1] / 255).astype(np.float32)
+    again = views.render(unit, views.Pipeline((views.GaussianNoise(20 / 255),)), params)
+    assert np.abs(np.clip(again, 0, 1)[..., ::-1] * 255 - after).max() < 0.51
+
+
 def test_the_kernel_beside_a_picture_is_what_blurred_it(folder: Path, tmp_path: Path) -> None:
     degrade("blur?size=5&shortest=2", folder, tmp_path / "out")
     kernel = kernel_beside(tmp_path / "out", "sub/b.png")

@@ -168,6 +168,20 @@ def test_what_has_no_reference_is_left_out_and_listed(denoiser, pairs: Path) -> 
         denoiser.evaluate(str(pairs / "noisy"), clean=str(pairs / "none"))
 
 
+def test_videos_are_refused_with_what_to_do(denoiser, pairs: Path, tmp_path: Path) -> None:
+    av: Any = pytest.importorskip("av")
+    with av.open(str(tmp_path / "a.mp4"), "w") as file:
+        stream = file.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 48
+        for level in (0, 90):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 48, 3), level, np.uint8), format="rgb24")
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    for data, clean in ((tmp_path, tmp_path), (pairs / "noisy", tmp_path)):
+        with pytest.raises(UserError, match=r"into=.frames"):
+            denoiser.evaluate(str(data), clean=str(clean))
+
+
 def test_bands_are_no_colours_with_transparency(denoiser, pairs: Path, tmp_path: Path) -> None:
     """A network of three channels never sees red, green and blue mixed with white by near infrared."""
     for folder in ("noisy", "clean"):

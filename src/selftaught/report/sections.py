@@ -91,10 +91,7 @@ def label_efficiency(run: Mapping[str, Any]) -> Section:
 
 
 _SIGNS = {"this": "●", "original": "◆", "retrained": "✚", "random": "■", "raw": "▲"}
-_CALLED = {
-    "this": "this encoder", "original": "the original model", "retrained": "the retrained one",
-    "random": "the untrained one", "raw": "raw input",
-}  # fmt: skip
+_RESTORERS = {"this": "restored", "random": "untrained model", "raw": "input"}
 
 
 def protocols(run: Mapping[str, Any]) -> Section:
@@ -108,19 +105,24 @@ def protocols(run: Mapping[str, Any]) -> Section:
     for row in rows:
         strip = plates.strip([(role, row.cells[role]) for role in roles])
         groups.setdefault(row.protocol, []).append({"row": row, "strip": strip})
-    alone = not any(cell for row in rows for role, cell in row.cells.items() if role != "this")
-    heads = [(role, curves.ROLE_NAMES[role]) for role in roles]
-    shown = [{"name": n, "note": notes.get(n, ""), "rows": r} for n, r in groups.items()]
-    told = [f"{_SIGNS[role]} {'is ' if role == 'this' else ''}{_CALLED[role]}" for role in reversed(roles)]
-    lead = (
-        "Each protocol on three inputs. Only the distance from the untrained encoder and from raw input says what was "
-    )
-    lead += "learnt."
-    if "original" in roles:
-        lead = "Only the distance from the untrained encoder and from raw input says what was learnt."
-    if "original" in roles:
+    restores = bool(run.get("restoration") or run.get("frames"))
+    called = curves.ROLE_NAMES | (_RESTORERS if restores else {})
+    lead, missing = "Only the distance from the untrained encoder and from raw input says what was learnt.", "neither"
+    if restores:
+        lead = "What was restored, and its input as it was. Only the distance between the two says what was learnt."
+        missing = "the input"
+    elif "original" in roles:
         lead = "The distance from the original model, which this one began from, says what was changed."
-    return {"groups": shown, "alone": alone, "roles": heads, "lead": lead, "signs": ", ".join(told)}
+        missing = "no other model"
+    if any(cell for row in rows for role, cell in row.cells.items() if role != "this"):
+        missing = ""
+    return {
+        "groups": [{"name": n, "note": notes.get(n, ""), "rows": r} for n, r in groups.items()],
+        "roles": [(role, called[role]) for role in roles],
+        "lead": lead,
+        "missing": f"Here {missing} was{' not' if restores else ''} measured." if missing else "",
+        "signs": ", ".join(f"{_SIGNS[role]} is {called[role]}" for role in reversed(roles)),
+    }
 
 
 def _note(protocol: Mapping[str, Any]) -> str:

@@ -228,7 +228,12 @@ def _one(source: Any, i: int, pipeline: Pipeline, path: Path, seed: int, mirrore
         _write_numbers(kernel, facts["kernel"], "%.8g")
     if drawn:
         _write_numbers(boxes, views.mask_boxes(facts["mask"]), "%d")
-    return [name, seed, *(f"{value:.10g}" for value in np.ravel(params).tolist()), *other]
+    return [name, seed, *map(_written, np.ravel(params).tolist()), *other]
+
+
+def _written(value: float) -> str:
+    """Ten digits, or all of a whole number: what is drawn of a seed is drawn again from these alone."""
+    return str(int(value)) if value.is_integer() else f"{value:.10g}"
 
 
 def _write_numbers(path: Path, numbers: np.ndarray, form: str) -> None:

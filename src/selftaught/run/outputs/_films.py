@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data import from_unit
+from selftaught.data import Source, from_unit, holds_videos, open_source
+from selftaught.errors import UserError
 from selftaught.run.applying import Applied, Job
 from selftaught.run.layout import write_json
 from selftaught.run.outputs import _folder
@@ -21,6 +22,24 @@ INTO: Mapping[str, Mapping[str, Any]] = {
 """The option of ``apply`` that makes videos of frames, or frames of videos."""
 
 _RATE = 25.0
+
+
+def open_pictures(data: Any, **options: Any) -> Source:
+    """A source of pictures to judge on, opened with the options of ``open_source``.
+
+    Raises:
+        UserError: it has none; of videos, which ``apply`` takes, the error says how they can be judged.
+    """
+    try:
+        return open_source(data, modality="image", **options)
+    except UserError:
+        if not isinstance(data, str | Path) or not holds_videos(data):
+            raise
+        raise UserError(
+            f"{data}: videos, and a system of pictures is judged on pictures; apply it to the videos with --into "
+            "frames, write the clean ones as frames of the same names (ffmpeg -i VIDEO -start_number 0 "
+            "FOLDER/%06d.png), and compare the folders"
+        ) from None
 
 
 def write_clips(job: Job, frames: Callable[[int], Iterator[np.ndarray]]) -> Applied:

@@ -31,7 +31,7 @@ from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.features import check_channels
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
-from selftaught.run.outputs._films import INTO, write_clips
+from selftaught.run.outputs._films import INTO, open_pictures, write_clips
 from selftaught.run.outputs._pictures import PICTURE_FORMS, Beside, write_image
 from selftaught.run.outputs._tiles import fitting_tile
 
@@ -338,12 +338,10 @@ def restored_row(method: Any, name: str, image: np.ndarray, target: np.ndarray, 
 def _pairs(bench: Bench, lost: Skipped) -> Iterator[tuple[str, np.ndarray, np.ndarray, dict[str, Tensor]]]:
     """Names, inputs and clean images, as float32 in [0, 1], and what an input comes with."""
     method: Any = bench.method
-    source = open_source(
-        bench.data, modality="image", split="test" if bench.clean is None else "all", by=bench.settings.by
-    )
+    source = open_pictures(bench.data, split="test" if bench.clean is None else "all", by=bench.settings.by)
     check_channels(method, source)
     noisy = samples.degraded(source, bench.settings.noise)
-    reference = open_source(bench.clean, modality="image", split="all") if bench.clean is not None else None
+    reference = open_pictures(bench.clean, split="all") if bench.clean is not None else None
     paired = getattr(method, "pair_fields", ())
     known = isinstance(noisy, samples.Degraded) or (paired and set(paired) <= set(source.fields))
     if reference is None and not known and not hasattr(method, "degraded"):
