@@ -264,3 +264,8 @@ def test_equal_seeds_are_no_certainty() -> None:
     assert found.tone == "unknown"
     assert "repeat with more seeds" in found.judgement
     assert "0.810–0.810" not in report.render([labels(0.81, 0.46, 0.39, half=0.0)])
+
+
+def test_a_loss_that_was_noted_once_went_nowhere() -> None:
+    said = verdict({"metrics": {"step": [6], "series": {"loss": [0.957]}}})
+    assert "The loss was 0.957 in 6 steps." in said.sentence
