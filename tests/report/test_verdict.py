@@ -310,3 +310,8 @@ def test_what_an_adapted_model_began_from_is_a_baseline_of_the_page() -> None:
     rows = [{"name": "knn", "this": {"numbers": numbers}, "original": {"numbers": better}}]
     lost = verdict(labels(0.81, 0.46, 0.39) | {"protocols": rows})
     assert "beaten: knn, accuracy: the original model 0.750 against 0.700" in lost.judgement
+
+
+def test_a_loss_that_was_noted_once_went_nowhere() -> None:
+    said = verdict({"metrics": {"step": [6], "series": {"loss": [0.957]}}})
+    assert "The loss was 0.957 in 6 steps." in said.sentence

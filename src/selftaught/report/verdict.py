@@ -311,7 +311,8 @@ def _from_loss(run: Mapping[str, Any]) -> Verdict | None:
         if stage
         else ""
     )
-    sentence = f"The loss went from {number(loss[0])} to {number(loss[-1])}{taken}."
+    went = f"went from {number(loss[0])} to {number(loss[-1])}" if len(loss) > 1 else f"was {number(loss[0])}"
+    sentence = f"The loss {went}{taken}."
     return Verdict(sentence, "Nothing was evaluated, so this says nothing yet about what was learnt.", "unknown")
 
 
