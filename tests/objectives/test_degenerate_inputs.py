@@ -145,3 +145,20 @@ def test_arrays_lists_and_text_are_refused_by_name(name: str) -> None:
         for value in (arguments[0].detach().numpy(), arguments[0].tolist()):
             with pytest.raises(UserError, match="must be a tensor"):
                 function(value, *arguments[1:], **options)
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "mas_output"])  # a mean over the first axis alone
+def test_a_further_dimension_is_refused_or_changes_no_loss(name: str) -> None:
+    """A column of labels or weights, or one more axis in front, never makes a table of what is compared row by row."""
+    function, call = getattr(objectives, name), CALLS[name]
+    plain = computed(function, call)
+    if [one.shape for one in plain] != [()]:
+        return
+    for place in places(call):
+        tensor = given(call, place)
+        for changed in (tensor.unsqueeze(-1), tensor.unsqueeze(0)) if tensor.dim() else ():
+            try:
+                found = computed(function, with_new(call, place, changed))
+            except UserError:
+                continue
+            torch.testing.assert_close(found[0], plain[0], msg=str(place))

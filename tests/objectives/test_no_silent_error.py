@@ -209,6 +209,10 @@ REFUSED: dict[str, tuple[str, Callable[[], object]]] = {
     "float labels in core-tuning": ("labels must be int64", lambda: objectives.core_tuning_pool(H, LABELS.float())),
     "labels above classes": ("labels must lie in 0 .. 1", lambda: objectives.core_tuning_pool(H, LABELS, classes=2)),
     "negative labels": ("labels must lie in 0", lambda: objectives.core_tuning_pool(H, LABELS - 1)),
+    "two columns of class numbers": ("no one-hot rows", lambda: objectives.core_tuning_pool(
+        H, torch.stack([LABELS, LABELS + 1], 1))),
+    "two columns of class numbers to mine": ("no one-hot rows", lambda: objectives.hard_pairs(
+        H, torch.stack([LABELS, LABELS + 1], 1))),
     "one-hot of other classes": ("one-hot labels of 3", lambda: objectives.core_tuning_pool(
         H, F.one_hot(LABELS), classes=4)),
     "targets out of range": ("labels must lie in 0 .. 1", lambda: objectives.core_tuning(H[:, :2], H, LABELS)),
