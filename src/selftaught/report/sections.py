@@ -33,7 +33,8 @@ _MOST_SKIPPED = 200
 
 def training(run: Mapping[str, Any]) -> Section:
     """Per stage loss and online scores, then small charts of every term, the learning rate and the throughput."""
-    shown, seen = [], run.get("labels_seen")
+    shown = []
+    seen = run.get("labels_seen")
     for name, metrics in curves.by_stage(run.get("metrics") or {}):
         large = []
         loss = curves.loss_chart(metrics)
