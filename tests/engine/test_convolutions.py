@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from selftaught import methods, networks
-from selftaught.engine.convolutions import mend_convolutions
+from selftaught.engine.convolutions import _Padding, mend_convolutions
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +66,8 @@ def test_the_gradient_is_that_of_float32(kind: Any, kernel: Any, stride: int, si
 
 def test_other_modules_and_padding_of_other_kinds_are_left_alone() -> None:
     class Own(nn.Conv3d):
-        pass
+        def _conv_forward(self, x: torch.Tensor, weight: Any, bias: Any) -> torch.Tensor:
+            return 2 * super()._conv_forward(x, weight, bias)
 
     network = nn.Sequential(Own(3, 3, 3), nn.Conv3d(3, 3, 3, padding_mode="replicate", padding=1), nn.Conv3d(3, 3, 1))
     kinds = [type(module) for module in network]
@@ -88,15 +90,28 @@ def test_heads_of_two_frames_learn_in_bf16() -> None:
 
 
 def test_a_resnet3d_18_learns_in_bf16() -> None:
-    """At eight frames its third stage sees two."""
+    """At eight frames its third stage sees two. Its convolutions are of classes of torchvision's own."""
     torch.manual_seed(0)
     encoder = networks.video_network("resnet3d-18", channels=3).train()
     mend_convolutions(encoder)
+    small = [m for m in encoder.modules() if isinstance(m, nn.Conv3d) and m.kernel_size == (3, 3, 3)]
+    assert len(small) == 16
+    assert all(isinstance(conv, _Padding) for conv in small)
     with torch.autocast("cpu", torch.bfloat16):
         loss = encoder(torch.randn(2, 3, 8, 32, 32)).float().square().mean()
     found = gradients(encoder, loss)
     assert len(found) > 50
     assert all(torch.isfinite(grad).all() for grad in found.values())
+
+
+def test_a_mended_network_is_copied_and_pickled() -> None:
+    network = networks.video_network("resnet3d-18", channels=3).eval()
+    mend_convolutions(network)
+    x = torch.randn(1, 3, 8, 16, 16)
+    for again in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert sum(isinstance(module, _Padding) for module in again.modules()) == 17
+        with torch.no_grad():
+            assert torch.equal(again(x), network(x))
 
 
 def gradients(network: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,15 +19,18 @@ def mend_convolutions(network: nn.Module) -> None:
     or the process ends, where a 3-D kernel is longer in time than a map of two frames or more (a ResNet3D-18 whose
     last stage sees two), and where a stride is taken on a map of one pixel. Padded before, the same sums are right.
 
-    Weights, names and results stay; modules that other code has derived from these classes are left alone.
+    Weights, names and results stay. Classes that others derived from torch's count, too (torchvision's video networks
+    have such); those that compute in a way of their own are left alone.
     """
     module: Any
     for module in network.modules():
-        mended = _MENDED.get(type(module))
-        if mended is None or module.padding_mode != "zeros" or max(module.kernel_size) == 1:
+        kind = next((kind for kind in _CONVOLVE if isinstance(module, kind)), None)
+        if kind is None or module.padding_mode != "zeros" or max(module.kernel_size) == 1:
             continue
-        if max(module.stride) > 1 or len(module.kernel_size) == 3:
-            module.__class__ = mended
+        found: Any = type(module)
+        own = found.forward is not kind.forward or found._conv_forward is not kind._conv_forward
+        if not own and (max(module.stride) > 1 or len(module.kernel_size) == 3):
+            module.__class__ = _padding(found)
 
 
 def _mishandled(conv: Any, x: Tensor) -> bool:
@@ -43,29 +47,39 @@ def _mishandled(conv: Any, x: Tensor) -> bool:
     return len(size) == 3 and 1 < size[0] < reach
 
 
+_CONVOLVE: dict[Any, Any] = {
+    nn.Conv1d: nn.functional.conv1d,
+    nn.Conv2d: nn.functional.conv2d,
+    nn.Conv3d: nn.functional.conv3d,
+}
+
+
 class _Padding:
     """Pads by itself where oneDNN must not."""
+
+    _kind: type
+    """The class that it was."""
 
     def _conv_forward(self: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not _mishandled(self, x):
             found: Tensor = super()._conv_forward(x, weight, bias)  # type: ignore[misc]
             return found
-        made: Tensor = self._convolve(
-            pad(x, self._reversed_padding_repeated_twice), weight, bias, self.stride, 0, self.dilation, self.groups
-        )
+        convolve = next(function for kind, function in _CONVOLVE.items() if isinstance(self, kind))
+        padded = pad(x, self._reversed_padding_repeated_twice)
+        made: Tensor = convolve(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
         return made
 
-
-class _Conv1d(_Padding, nn.Conv1d):
-    _convolve = staticmethod(nn.functional.conv1d)
-
-
-class _Conv2d(_Padding, nn.Conv2d):
-    _convolve = staticmethod(nn.functional.conv2d)
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _empty, (self._kind,), self.__dict__
 
 
-class _Conv3d(_Padding, nn.Conv3d):
-    _convolve = staticmethod(nn.functional.conv3d)
+@cache
+def _padding(kind: Any) -> Any:
+    """A class of convolutions that pads by itself, under the same name."""
+    return type(kind.__name__, (_Padding, kind), {"_kind": kind, "__module__": kind.__module__})
 
 
-_MENDED: dict[type, type] = {nn.Conv1d: _Conv1d, nn.Conv2d: _Conv2d, nn.Conv3d: _Conv3d}
+def _empty(kind: Any) -> Any:
+    """One of them without its state, for copies and pickles."""
+    made = _padding(kind)
+    return made.__new__(made)
