@@ -18,7 +18,6 @@ from torch.nn.functional import cross_entropy
 from selftaught import methods, networks, objectives
 from selftaught.data import open_source
 from selftaught.errors import UserError
-from selftaught.evaluation import knn
 from selftaught.methods._genview_generators import AutoencoderGenerator, UnCLIPGenerator, learn_autoencoder
 from selftaught.methods._genview_variants import WithVariants
 from selftaught.networks.token_grids import TokenGrid, _TrunkMap
@@ -274,7 +273,7 @@ def fitted(network: nn.Module, head: nn.Module, steps: int, lr: float, loss: Any
 
 
 @pytest.mark.slow
-def test_pairs_of_different_things_weigh_less_and_features_are_the_better_for_it() -> None:
+def test_pairs_of_different_things_weigh_less() -> None:
     torch.manual_seed(0)
     seen, rng = Pasted(0), np.random.default_rng(1)
 
@@ -291,22 +290,3 @@ def test_pairs_of_different_things_weigh_less_and_features_are_the_better_for_it
     assert float(shown[2:-2, 2:-2].mean()) > 2 * float(shown.mean()), "the digits lie in the middle"
     weights = objectives.genview_weights(objectives.genview_quality(t1, t2, v))
     assert float(weights[wrong].mean()) < 0.9 * float(weights[~wrong].mean())
-
-    def learnt(gamma: float) -> float:
-        torch.manual_seed(0)
-        drawn = np.random.default_rng(2)
-
-        def contrast(out: Any) -> Tensor:
-            x1, x2, _ = seen.pairs(96, drawn)
-            w = objectives.genview_weights(objectives.genview_quality(judge(x1)[0], judge(x2)[0], v), gamma=gamma)
-            return objectives.genview_simclr(out(x1), out(x2), w, temperature=0.2)
-
-        head = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32))
-        found = fitted(small_network(), head, 50, 3e-3, contrast)
-        with torch.no_grad():
-            h = found(seen.pictures[::2]).mean((2, 3))
-        y = np.repeat(seen.labels, 2)
-        return knn(h[:1000], y[:1000], h[1000:], y[1000:])["accuracy"].mean
-
-    plain, weighed = learnt(0.0), learnt(1.0)
-    assert weighed > plain - 0.01

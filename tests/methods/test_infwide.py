@@ -156,11 +156,12 @@ def test_it_learns() -> None:
     y, k, x, _ = method.quadruple(batch)
     optimiser = torch.optim.Adam(method.parameters(), lr=4e-3)
     errors = []
-    for _ in range(40):
+    for _ in range(80):
         optimiser.zero_grad()
         method.loss(batch)["loss"].backward()
         optimiser.step()
         with torch.no_grad():
             errors.append((method.net(y, k) - x).square().mean().item())
     assert errors[-1] < 0.3 * errors[0]
-    assert errors[-1] < (methods.InfWide(**options, network="wiener").net(y, k) - x).square().mean()
+    classical = methods.InfWide(**options, network="wiener").net(y, k)
+    assert errors[-1] < 0.7 * (classical - x).square().mean()
