@@ -150,13 +150,13 @@ def test_a_run_goes_in_and_an_adapted_one_comes_out(
         assert not torch.allclose(run.encoder(x), original.encoder(x), atol=1e-5)
     assert run.apply("digits?n=40", tmp_path / "found.npy") == 40
     judged, alone = (
-        run.evaluate("digits?n=200", protocols=["knn", "fewlabel", "diagnostics"]),
+        run.evaluate("digits?n=200", protocols=["knn", "diagnostics"]),
         original.evaluate("digits?n=200", protocols=["knn"]),
     )
     assert list(judged["knn"]) == ["this", "original", "random", "raw"]
     assert judged["knn"]["original"]["accuracy"].mean == alone["knn"]["this"]["accuracy"].mean
     page = run.report().read_text()
-    assert page.count(">original model<") > 3, "in the table, in the curves of labels, in the spectrum"
+    assert page.count(">original model<") > 2, "in the table and in the spectrum"
     assert run.method.deliverable() is not run.method.encoder
     exported = run.export(form, tmp_path / "model")
     weights = load_file(exported / "model.safetensors" if form == "timm" else exported)
