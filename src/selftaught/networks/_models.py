@@ -32,6 +32,11 @@ def own_encoders() -> dict[str, str]:
 def own_network(
     name: str, channels: int, small: bool, zero_init_last: bool, options: dict[str, Any]
 ) -> tuple[nn.Module, list[str]]:
+    """One of this toolkit's own networks, and the lines of code that build it again.
+
+    Raises:
+        UserError: an option that it does not know.
+    """
     try:
         return own_resnet(name, channels, small, zero_init_last, options)
     except TypeError as error:
@@ -41,6 +46,11 @@ def own_network(
 def from_timm(
     name: str, channels: int, pretrained: bool, zero_init_last: bool, options: dict[str, Any]
 ) -> tuple[nn.Module, list[str]]:
+    """One of timm's models without its classifier, and the lines of code that build it again.
+
+    Raises:
+        UserError: options that it does not take; pretrained weights that can't be had.
+    """
     import timm
 
     arguments = {"in_chans": channels, "num_classes": 0, **options}
@@ -65,7 +75,11 @@ def from_timm(
 
 
 def timm_options(name: str, image_size: int | None, pretrained: bool, given: dict[str, Any]) -> dict[str, Any]:
-    """What goes to ``timm.create_model``: the user's options, and those that follow from the image size."""
+    """What goes to ``timm.create_model``: the user's options, and those that follow from the image size.
+
+    Raises:
+        UserError: no such model, or no weights of that tag.
+    """
     import timm
 
     if not timm.is_model(name):
@@ -89,12 +103,14 @@ _PLAIN_VITS = ("timm.models.vision_transformer", "timm.models.deit")
 
 
 def own_patch(name: str) -> int:
+    """The side of a patch that a model's name says, 16 where it says none."""
     digits = name.partition("patch")[2].partition("_")[0]
     return int(digits) if digits.isdigit() else 16
 
 
 # ---- describing ---------------------------------------------------------------------------------------------------
 def provenance(model: nn.Module, lines: list[str]) -> dict[str, Any]:
+    """What an encoder's description says of its model: timm's version, the features' width, the code that builds it."""
     import timm
 
     uses_torch = any("torch." in line for line in lines)
@@ -105,6 +121,11 @@ def provenance(model: nn.Module, lines: list[str]) -> dict[str, Any]:
 
 
 def check_json(options: dict[str, Any]) -> None:
+    """Refuse options that a run can't write down.
+
+    Raises:
+        UserError: it names the option.
+    """
     for key, value in options.items():
         try:
             json.dumps(value)

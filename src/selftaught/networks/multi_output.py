@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -86,7 +87,7 @@ def mixed_heads(image: Tensor, residuals: Tensor, weights: Tensor) -> Tensor:
     return image + (residuals * weights.to(residuals.dtype).reshape(-1, 1, 1, 1)).sum(1)
 
 
-class ResidualHeads(nn.Module):
+class ResidualHeads(nn.Module, ABC):
     """A network whose one pass gives the residual images of K heads, for images of any size.
 
     What is built on it defines :meth:`residuals` and says what follows.
@@ -103,9 +104,9 @@ class ResidualHeads(nn.Module):
     multiple: int
     padding: Literal["constant", "replicate"] = "constant"
 
+    @abstractmethod
     def residuals(self, x: Tensor) -> Tensor:
         """(N, C, H, W), sides that fit, to (N, heads, C, H, W)."""
-        raise NotImplementedError
 
     def stages(self, blurred: Tensor) -> list[Tensor]:
         """All outputs that a loss looks at, each (N, heads, C, H, W): here one."""
