@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from selftaught import networks, objectives
 from selftaught.engine import unrolled
-from selftaught.engine.unrolled import adam_step, known_gradients, linear_in_the_loss, lookahead, sgd_step
+from selftaught.engine.linear_gradients import linear_in_the_loss
+from selftaught.engine.unrolled import adam_step, known_gradients, lookahead, sgd_step
 from selftaught.errors import UserError
 from selftaught.objectives.meta_loss_rescaling import FEATURES
 
@@ -250,6 +251,65 @@ def test_a_second_backward_pass_to_the_losses_weights_costs_two_forward_passes(a
     assert ours[3] < torchs[3]
     if padding == 1:
         assert ours[3] < 2 * forward.get_total_flops() < torchs[3]
+
+
+@pytest.mark.parametrize("frozen", [None, "0.weight", "2.weight", "2.bias"])
+@pytest.mark.parametrize("kind", ["features", "maps", "tokens", "volumes"])
+def test_second_backward_passes_through_normalisations(kind: str, frozen: str | None) -> None:
+    """Against torch's own, in slope and running statistics; what is frozen has no gradient, and none is missed."""
+
+    def made() -> nn.Sequential:
+        torch.manual_seed(0)
+        norm = {"features": nn.BatchNorm1d, "maps": nn.BatchNorm2d, "volumes": nn.BatchNorm3d}.get(kind)
+        layer = norm(4, eps=0.3) if norm else nn.LayerNorm(4, eps=0.3)
+        first = nn.Linear(3, 4) if norm is None or kind == "features" else _Moved(nn.Linear(3, 4))
+        last = nn.Linear(4, 2) if norm is None or kind == "features" else _Moved(nn.Linear(4, 2))
+        net = nn.Sequential(first, nn.Tanh(), layer, nn.Tanh(), last).double()
+        for p in layer.parameters():
+            nn.init.normal_(p)
+        for name, p in net.named_parameters():
+            p.requires_grad_(name != frozen)
+        return net
+
+    shape = {"features": (3,), "tokens": (5, 3), "maps": (3, 2, 4), "volumes": (3, 2, 2, 2)}[kind]
+    x = torch.randn(6, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def slopes(context: Any) -> Any:
+        net = made()
+        with context as rules:
+            losses = net(x).flatten(1).square().mean(1)
+        assert ("NormalisationBackward" in graph_of(losses)) == (rules is not None)
+        parameters = [p for p in net.parameters() if p.requires_grad]
+        w = torch.linspace(0.5, 1.5, 6, dtype=torch.float64).requires_grad_()
+        gradients = torch.autograd.grad((w * losses).sum(), parameters, create_graph=True)
+        along = [torch.sin(torch.arange(p.numel()).double() + k).view_as(p) for k, p in enumerate(parameters)]
+        return losses, gradients, torch.autograd.grad(gradients, [w], along), dict(net.named_buffers())
+
+    for ours, torchs in zip(slopes(linear_in_the_loss()), slopes(contextlib.nullcontext()), strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-9, atol=1e-12)
+
+
+def graph_of(x: torch.Tensor) -> str:
+    """The names of all functions that made it."""
+    seen: dict[Any, str] = {}
+    todo = [x.grad_fn]
+    while todo:
+        one = todo.pop()
+        if one is not None and one not in seen:
+            seen[one] = one.name()
+            todo += [before for before, _ in one.next_functions]
+    return " ".join(seen.values())
+
+
+class _Moved(nn.Module):
+    """A layer of the last axis on the axis of the channels."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x.movedim(1, -1), self.weight, self.bias).movedim(-1, 1)
 
 
 def test_steps_are_differentiated_through_their_moments() -> None:

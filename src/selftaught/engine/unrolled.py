@@ -13,12 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from selftaught.errors import UserError
 
-__all__ = ["adam_step", "known_gradients", "linear_in_the_loss", "lookahead", "sgd_step"]
+__all__ = ["adam_step", "known_gradients", "lookahead", "sgd_step"]
 
 _KEPT = ("momentum_buffer", "exp_avg", "exp_avg_sq")
 """What SGD and Adam keep of every parameter."""
@@ -196,13 +194,14 @@ def _adam_ahead(
             g.add_(p, alpha=decay)
         m = g * (1 - b1) if first is None else torch.lerp(_joined(first), g, 1 - b1)
         v = torch.zeros_like(g) if second is None else _joined(second) * b2
-        root = v.addcmul_(g, g, value=1 - b2).sqrt_().div_(root_of)
-        divisor = root + eps
+        root = v.addcmul_(g, g, value=1 - b2).sqrt_()
+        divisor = torch.add(root.new_tensor(eps), root, alpha=1 / root_of)
         base = p * (1 - float(group["lr"]) * decay) if decay and decoupled else p
         torch._foreach_copy_(new, _split(torch.addcdiv(base, m, divisor, value=-rate), new))
         root.clamp_min_(_SMALLEST).mul_(divisor)  # where g and v are 0: there the moment's part is 0
-        m.mul_(g).div_(root).mul_(-(1 - b2) / root_of**2).add_(1 - b1).div_(divisor).mul_(-rate)
-        torch._foreach_copy_(derivative, _split(m, derivative))
+        whole = root.new_tensor(-rate * (1 - b1))
+        found = torch.addcdiv(whole, m.mul_(g), root, value=rate * (1 - b2) / root_of, out=m).div_(divisor)
+        torch._foreach_copy_(derivative, _split(found, derivative))
     after |= dict(zip(parameters, made, strict=True))
     slope |= dict(zip(parameters, slopes, strict=True))
 
@@ -235,81 +234,6 @@ def known_gradients(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -
         raise UserError("a gradient of its own shape is needed for each of one or more parameters")
     found: Tensor = _Known.apply(len(parameters), *parameters, *(g.detach() for g in gradients))
     return found
-
-
-class linear_in_the_loss(TorchFunctionMode):
-    """Within it convolutions are built so that a second backward pass, to weights on the losses, costs two of them.
-
-    A gradient is linear in what comes from above, g: that is all that weights on the losses change, and its slope is
-    conv(x', W) + conv(x, W') for directions x', W' of the gradients of input and kernel. torch's own second backward
-    pass also makes the derivatives by input and kernel, which nobody asks for here, by two more convolutions of
-    unusual shapes. Whoever asks for them after this gets none.
-    """
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Convolutions of batches by the rule above; all else, and paddings by name, as torch does it."""
-        found = _convolved(*args, **(kwargs or {})) if function in _CONVOLUTIONS else None
-        return function(*args, **(kwargs or {})) if found is None else found
-
-
-_CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
-
-
-def _convolved(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor | None:
-    axes = weight.dim() - 2
-    if isinstance(padding, str) or input.dim() != weight.dim():
-        return None
-    how = [[x] * axes if isinstance(x, int) else list(x) for x in (stride, padding, dilation)]
-    found: Tensor = _Convolution.apply(input, weight, bias, (*how, False, [0] * axes, groups))
-    return found
-
-
-class _Convolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: Any) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.how, ctx.biased = how, bias is not None
-        return torch.convolution(x, weight, bias, *how)
-
-    @staticmethod
-    def backward(ctx: Any, *above: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        asked = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.biased and ctx.needs_input_grad[2]]
-        made = iter(_ConvolutionGradients.apply(above[0], x, weight, ctx.how, asked))
-        return *[next(made) if one else None for one in asked], None
-
-
-class _ConvolutionGradients(torch.autograd.Function):
-    """The gradients that are asked for, of input, kernel and bias."""
-
-    @staticmethod
-    def forward(ctx: Any, above: Tensor, x: Tensor, weight: Tensor, how: Any, asked: list[bool]) -> Any:
-        ctx.save_for_backward(x, weight)
-        ctx.how, ctx.asked = how, asked
-        ctx.set_materialize_grads(False)
-        made = torch.ops.aten.convolution_backward(above, x, weight, [weight.shape[0]], *how, asked)
-        return tuple(gradient for gradient, one in zip(made, asked, strict=True) if one)
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor | None) -> Any:
-        x, weight = ctx.saved_tensors
-        directions = iter(given)
-        dx, dweight, dbias = (next(directions) if one else None for one in ctx.asked)
-        parts = [] if dx is None else [torch.convolution(dx, weight, None, *ctx.how)]
-        parts += [] if dweight is None else [torch.convolution(x, dweight, None, *ctx.how)]
-        slope: Tensor | None = parts[0] + parts[1] if len(parts) == 2 else parts[0] if parts else None
-        if dbias is not None:
-            tall = dbias.view(1, -1, *[1] * (x.dim() - 2))
-            slope = tall if slope is None else slope + tall
-        return slope, None, None, None, None
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
