@@ -111,6 +111,25 @@ def test_only_the_winner_learns_and_a_pair_by_halves() -> None:
     assert heads.grad.abs().sum() > 0  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("loss", ["psnr", "mse", "l1"])
+def test_distances_that_are_known_change_nothing(loss: str) -> None:
+    g = torch.Generator().manual_seed(3)
+    stages = [torch.rand(3, 4, 3, 5, 6, generator=g).requires_grad_() for _ in range(2)]
+    target = torch.rand(3, 3, 5, 6, generator=g)
+    known = objectives.head_distances(stages[-1].detach(), target, distance="l1" if loss == "l1" else "mse")
+
+    def found(**more: object) -> tuple[torch.Tensor, ...]:
+        value = objectives.multi_output_deblur(stages, target, loss=loss, **more)
+        return value, *torch.autograd.grad(value, stages)
+
+    for ours, anew in zip(found(last=known), found(), strict=True):
+        torch.testing.assert_close(ours, anew, rtol=0, atol=0)
+    with pytest.raises(UserError, match="not those of"):
+        found(last=known[:2])
+    with pytest.raises(UserError, match="charbonnier_edge"):
+        objectives.multi_output_deblur(stages, target, loss="charbonnier_edge", last=known)
+
+
 def test_the_choices_that_are_not_the_papers() -> None:
     made, sharp = draw()
     errors = (made - sharp[:, None]).square().mean(2)

@@ -173,8 +173,7 @@ def multi_head_psnr(
     _check(output, target)
     if to_y:
         output, target = rgb_to_y(output), rgb_to_y(target)
-    least = _least(output, target, "mse", select, soft)
-    return 10 / math.log(10) * (least + eps).log().mean()
+    return _decibels(_least(output, target, "mse", select, soft), eps)
 
 
 @in_float32
@@ -228,6 +227,7 @@ def multi_output_deblur(
     to_y: bool = False,
     select: Select = "image",
     soft: float = 0.0,
+    last: Tensor | None = None,
 ) -> Tensor:
     """The loss of all stages of a network: their sum, each stage with a best head of its own.
 
@@ -239,6 +239,8 @@ def multi_output_deblur(
         to_y: as of :func:`multi_head_psnr`.
         select: as there.
         soft: as of :func:`multi_head`.
+        last: :func:`head_distances` of the last stage in the loss's own distance ("mse" for "psnr"), (B, heads), where
+            they are known already, of lumas with ``to_y``; None (default) takes them anew.
 
     Raises:
         UserError: (a ``ValueError``) no output, shapes that don't fit, another loss.
@@ -248,22 +250,42 @@ def multi_output_deblur(
     stages = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     if not stages:
         raise UserError("outputs: give the images of one stage or more")
+    if last is not None and loss == "charbonnier_edge":
+        raise UserError("last: the distances of charbonnier_edge are differentiated; leave them out")
     if to_y and loss != "psnr":
         raise UserError(f"to_y goes with loss='psnr', not {loss!r}")
-    if loss == "psnr":
-        found = [multi_head_psnr(one, target, to_y=to_y, select=select, soft=soft) for one in stages]
-    elif loss == "charbonnier_edge":
+    if loss == "charbonnier_edge":
         found = [multi_head(one, target, select=select, soft=soft) for one in stages]
     else:
-        function = multi_head_mse if loss == "mse" else multi_head_l1
-        found = [function(one, target, select=select, soft=soft) for one in stages]
+        kind: Distance = "l1" if loss == "l1" else "mse"
+        wanted = rgb_to_y(target) if to_y else target
+        known = [None] * (len(stages) - 1) + [last]
+        least = [
+            _least(rgb_to_y(one) if to_y else one, wanted, kind, select, soft, distances)
+            for one, distances in zip(stages, known, strict=True)
+        ]
+        found = [_decibels(one, 1e-8) if loss == "psnr" else one.mean() for one in least]
     return weight * torch.stack(found).sum()
 
 
-def _least(output: Tensor, target: Tensor, kind: str, select: str, soft: float) -> Tensor:
-    """(B,) error of the best head."""
+def _decibels(least: Tensor, eps: float) -> Tensor:
+    return 10 / math.log(10) * (least + eps).log().mean()
+
+
+def _least(
+    output: Tensor, target: Tensor, kind: Distance, select: str, soft: float, distances: Tensor | None = None
+) -> Tensor:
+    """(B,) error of the best head; that head alone is differentiated, where nothing else counts."""
     _check(output, target)
     check_choice("select", select, ("image", "pixel"))
+    if select == "image" and not soft:
+        with torch.no_grad():
+            known = _errors(output, target, kind).mean((2, 3, 4)) if distances is None else distances
+        _check_distances(known)
+        if known.shape != output.shape[:2]:
+            raise UserError(f"distances {tuple(known.shape)} are not those of {tuple(output.shape[:2])} images")
+        best = output[torch.arange(len(output), device=output.device), known.argmin(1)]
+        return _errors(best[:, None], target, kind).mean((1, 2, 3, 4))
     errors = _errors(output, target, kind)
     if select == "image":
         return _relaxed(errors.mean((2, 3, 4)), soft)
