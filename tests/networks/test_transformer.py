@@ -287,6 +287,24 @@ def test_the_decoder_answers_in_raster_order_from_visible_tokens() -> None:
         decoder(visible, keep[:, :1])
 
 
+@pytest.mark.parametrize("with_class", [False, True])
+def test_the_decoder_s_answers_are_those_of_all_tokens(with_class: bool) -> None:
+    """In values and in gradients, in the order that is asked for."""
+    torch.manual_seed(0)
+    decoder = stirred(MaskedDecoder((2, 3), 8, 5, dim=12, depth=2, heads=3, embed_bias=True)).double()
+    keep, answer = torch.tensor([[4, 1], [0, 5]]), torch.tensor([[3, 0, 2, 5], [4, 1, 3, 2]])
+    visible = torch.randn(2, 2, 8, dtype=torch.float64, requires_grad=True)
+    token = torch.randn(2, 8, dtype=torch.float64) if with_class else None
+    some, all_ = decoder(visible, keep, token, answer), decoder(visible, keep, token)
+    wanted = torch.stack([all_[n, answer[n]] for n in range(2)])
+    torch.testing.assert_close(some, wanted)
+    leaves = [visible, *decoder.parameters()]
+    grads = [
+        torch.autograd.grad(x.sin().sum(), leaves, allow_unused=True, materialize_grads=True) for x in (some, wanted)
+    ]
+    torch.testing.assert_close(*grads)
+
+
 @pytest.mark.slow
 def test_a_masked_autoencoder_learns_to_fill_in() -> None:
     """Plane waves: what is hidden follows from what is seen. A mean would leave the error at 1."""

@@ -147,9 +147,7 @@ class InfiniteLR(MAE):
         x, c = batch["views"][0], self.config
         keep = self.visible(len(x), x.device)
         whole, seen = self.encoder_network.tokens(x, keep)
-        prediction = self.decoder(seen, keep, whole)
-        hidden = torch.ones(prediction.shape[:2], dtype=torch.bool, device=x.device).scatter_(1, keep, False)
-        terms = {"mae": objectives.mae(prediction, self.cut(x), hidden, norm_pix=c.norm_pix)}
+        terms = {"mae": self.error(x, keep, whole, seen)}
         if self.task and c.regulariser == "mas":
             terms["mas"] = objectives.mas_penalty(
                 self._weights(), list(self.anchor), list(self.omega), weight=c.mas_weight

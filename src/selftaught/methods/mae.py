@@ -147,13 +147,16 @@ class MAE(EncoderMethod):
         """The error of the hidden patches."""
         x = batch["views"][0]
         keep = self.visible(len(x), x.device)
-        whole, seen = self.encoder_network.tokens(x, keep)
+        return {"loss": self.error(x, keep, *self.encoder_network.tokens(x, keep))}
+
+    def error(self, x: Tensor, keep: Tensor, whole: Tensor | None, seen: Tensor) -> Tensor:
+        """Of the patches that are not in ``keep``, restored from the class token and those that are."""
         mask = self.hidden(keep)
         hidden = mask.nonzero()[:, 1].view(len(x), mask.shape[1] - keep.shape[1])
         prediction, patches = self.decoder(seen, keep, whole, hidden), self.cut(x)
         patches = patches.gather(1, hidden[:, :, None].expand(-1, -1, patches.shape[2]))
         asked = torch.ones_like(hidden, dtype=torch.bool)
-        return {"loss": objectives.mae(prediction, patches, asked, norm_pix=self.config.norm_pix)}
+        return objectives.mae(prediction, patches, asked, norm_pix=self.config.norm_pix)
 
     def hidden(self, keep: Tensor) -> Tensor:
         """(N, L) bool, True where a patch is not among those in ``keep``."""

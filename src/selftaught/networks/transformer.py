@@ -47,6 +47,15 @@ class Attention(nn.Module):
         """softmax(q k^T / sqrt(d)) v of every head, then a linear layer."""
         return self.proj(F.scaled_dot_product_attention(*self._split(x)).transpose(1, 2).flatten(2))
 
+    def of_some(self, x: Tensor, at: Tensor) -> Tensor:
+        """The same for the tokens ``at`` (N, M, 1) alone, which look at all of them: (N, M, D)."""
+        dim, bias = x.shape[2], self.qkv.bias
+        asked = F.linear(_at(x, at), self.qkv.weight[:dim], bias[:dim])
+        both = F.linear(x, self.qkv.weight[dim:], bias[dim:])
+        k, v = both.unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q = asked.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
     def weights(self, x: Tensor) -> Tensor:
         """softmax(q k^T / sqrt(d)): (N, heads, L, L)."""
         q, k, _ = self._split(x)
@@ -73,10 +82,19 @@ class Block(nn.Module):
         self.mlp.add_module("fc2", nn.Linear(hidden, dim))
         self.drop_path1, self.drop_path2 = nn.Identity(), nn.Identity()  # fine-tuning puts stochastic depth there
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, L, D) -> (N, L, D)."""
-        x = x + self.drop_path1(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """(N, L, D) -> (N, L, D), or (N, M, D) of the tokens ``at`` (N, M): the others are only looked at."""
+        if at is None:
+            x = x + self.drop_path1(self.attn(self.norm1(x)))
+        else:
+            at = at[:, :, None]
+            x = _at(x, at) + self.drop_path1(self.attn.of_some(self.norm1(x), at))
         return x + self.drop_path2(self.mlp(self.norm2(x)))
+
+
+def _at(x: Tensor, at: Tensor) -> Tensor:
+    """Tokens (N, L, D) at places (N, M, 1): (N, M, D)."""
+    return x.gather(1, at.expand(-1, -1, x.shape[2]))
 
 
 def _initialise(module: nn.Module) -> None:
@@ -216,7 +234,8 @@ class MaskedDecoder(nn.Module):
         class_position: the class token has a learnt position, too.
 
     Raises:
-        UserError: a width that isn't a multiple of the heads, unknown positions, another width without ``project``.
+        UserError: a width that isn't a multiple of the heads, no block, unknown positions, another width without
+            ``project``.
     """
 
     pos_embed: Tensor
@@ -239,6 +258,8 @@ class MaskedDecoder(nn.Module):
         super().__init__()
         if not project and dim != dim_in:
             raise UserError(f"a decoder without a first layer has the encoder's width {dim_in}, not {dim}")
+        if depth < 1:
+            raise UserError(f"a decoder has 1 block or more, not {depth}")
         self.count = math.prod(grid)
         self.embed: nn.Module = nn.Linear(dim_in, dim, bias=embed_bias) if project else nn.Identity()
         self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
@@ -275,9 +296,11 @@ class MaskedDecoder(nn.Module):
         if class_token is not None:
             whole = self.embed(class_token)
             h = torch.cat([(whole if self.class_pos is None else whole + self.class_pos)[:, None], h], dim=1)
-        for block in self.blocks:
+        *before, last = self.blocks
+        for block in before:
             h = block(h)
-        h = h if class_token is None else h[:, 1:]
-        if answer is not None:
-            h = h.gather(1, answer[:, :, None].expand(-1, -1, h.shape[2]))
+        if answer is not None:  # in the last block the others are looked at and not made
+            h = last(h, answer if class_token is None else answer + 1)
+        else:
+            h = last(h) if class_token is None else last(h)[:, 1:]
         return self.head(self.norm(h))
