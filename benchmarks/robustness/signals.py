@@ -3,7 +3,7 @@
     python benchmarks/robustness/signals.py [--only WORDS] [--place FOLDER --minutes 14]
 
 As GNU timeout, systemd, scancel and a terminal send them: every process of the group gets the signal. Each command is
-signalled at several moments; one that had ended by then is not counted. What was trained is resumed once at the end.
+signalled at several moments; one that had ended by then is not counted. A training that was stopped is then finished.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from trials import Row, Trial, forked, start, tiny_run
+from trials import Row, Trial, command, forked, start, tiny_run
 
 MOMENTS = (0.02, 0.1, 0.3, 0.8, 1.6, 3.0)
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -126,6 +126,17 @@ def attacked(row: Row, argv: list[str], place: Path, fresh: Callable[[], None]) 
                 if trial is not None:
                     leader = int((place / "leader").read_text())
                     row.add(name, judged(trial, signum, leader))
+    if argv[0] == "train":
+        row.ask("finished afterwards", lambda: finished(argv, place, fresh))
+
+
+def finished(argv: list[str], place: Path, fresh: Callable[[], None]) -> str:
+    """What is wrong with how a training that was stopped is finished."""
+    fresh()
+    if signalled(argv, place, signal.SIGTERM, 4.0) is None:
+        return "was not stopped"
+    trial = command("train", "--resume", "out", "--finish-now", "--quiet", "--workers", "0", place=place)
+    return trial.fault or trial.said or ("" if (place / "out" / "encoder.safetensors").exists() else "no weights")
 
 
 def main() -> int:
