@@ -60,7 +60,7 @@ def asks(kind: str, folder: Path, given: str) -> dict[str, Ask]:
             ["apply", folder, given, "--out", out, "--workers", 0, *more], lambda: made(out), out
         ),
         "export": Ask(["export", folder, "--format", "safetensors", "--out", model], lambda: made(model), model),
-        "resume": Ask(["train", "--resume", folder, "--quiet", "--workers", 0], lambda: weights(folder)),
+        "resume": Ask(["train", "--resume", folder, "--quiet", "--workers", 0, "--no-report"], lambda: weights(folder)),
         "evaluate": Ask(
             ["evaluate", folder, *EVALUATED.get(kind, ())], lambda: numbers(folder / "evaluation.json", kind)
         ),

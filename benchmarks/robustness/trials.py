@@ -347,6 +347,9 @@ def load_all(where: Path | None = None) -> Path:
         if name not in sys.modules and not name.startswith(("__", "tests.", "torch.ops", "torch.classes")):
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
+    from selftaught.catalog import cards
+
+    cards.all_cards(), cards.applied_with()  # what every command would read in its own source
     _LOADED.append(place)
     return place
 
