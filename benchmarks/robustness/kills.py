@@ -231,6 +231,14 @@ probe: knn
 """
 
 
+QUICKLY = {
+    "encoder": ("--protocol", "knn"), "two stages, EMA, best weights": ("--protocol", "knn"),
+    "classifier": ("--protocol", "classify"), "image and text": ("--protocol", "text-retrieval"),
+    "points": ("--protocol", "point-knn"),
+}  # fmt: skip
+"""What makes evaluating quick; the files that are read and written are the same."""
+
+
 def of_each_output() -> dict[str, str]:
     """Kind of output -> the first kind of tiny run that delivers it."""
     from selftaught import methods
@@ -255,7 +263,7 @@ def others(table: Table, place: Path) -> None:
                      ["apply", "run", data, "--out", out, "--workers", "0", *more])  # fmt: skip
     for kind in (*of_each_output().values(), "two stages, EMA, best weights"):
         repeated(table, f"evaluate, {kind} ({TINY_RUNS[kind].slug}): same numbers", place, with_run(kind),
-                 ["evaluate", "run"])  # fmt: skip
+                 ["evaluate", "run", *QUICKLY.get(kind, ())])  # fmt: skip
     for form in ("timm", "safetensors", "onnx"):
         repeated(table, f"export to {form}: same files", place, with_run("encoder"),
                  ["export", "run", "--format", form, "--out", "exported"])  # fmt: skip
