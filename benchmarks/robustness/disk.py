@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from kills import GRID, QUICKLY
+from kills import GRID, judging
 from trials import Row, Table, Trial, command, start, tiny_input, tiny_run
 
 from tests.harness import TINY_RUNS
@@ -115,7 +115,7 @@ def commands() -> dict[str, tuple[list[str], Path | None]]:
         ["apply", "run", "digits?n=60", "--out", "e.csv", "--workers", "0"], tiny_run("encoder"),
     )  # fmt: skip
     for kind in ("encoder", "classifier", "image and text"):
-        found[f"evaluate, {kind}"] = (["evaluate", "run", *QUICKLY[kind]], tiny_run(kind))
+        found[f"evaluate, {kind}"] = (["evaluate", "run", *judging(kind)], tiny_run(kind))
     for form in ("timm", "safetensors", "onnx"):
         found[f"export to {form}"] = (
             ["export", "run", "--format", form, "--out", "exported"],

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kills import QUICKLY, killed, moments, of_each_output, timeless, written
+from kills import judging, killed, moments, of_each_output, timeless, written
 from trials import Table, Trial, command, load_all, name_of, start, tiny_input, tiny_run
 
 from selftaught._words import plural
@@ -62,7 +62,7 @@ def asks(kind: str, folder: Path, given: str) -> dict[str, Ask]:
         "export": Ask(["export", folder, "--format", "safetensors", "--out", model], lambda: made(model), model),
         "resume": Ask(["train", "--resume", folder, "--quiet", "--workers", 0, "--no-report"], lambda: weights(folder)),
         "evaluate": Ask(
-            ["evaluate", folder, *QUICKLY.get(kind, ())], lambda: numbers(folder / "evaluation.json", kind)
+            ["evaluate", folder, *judging(kind)], lambda: numbers(folder / "evaluation.json", kind)
         ),
     }  # fmt: skip
     return found | ({"report": Ask(["report", folder], lambda: "a page")} if kind in REPORTED else {})
@@ -90,8 +90,8 @@ def made(out: Path) -> Any:
 
 def numbers(path: Path, kind: str) -> Any:
     """What was measured now; what was measured before stays beside it."""
-    found = timeless(json.loads(path.read_text()))
-    return {name: found[name] for name in QUICKLY[kind][1:]} if kind in QUICKLY else found
+    found, (option, *asked) = timeless(json.loads(path.read_text())), judging(kind) or [""]
+    return {name: found[name] for name in asked} if option == "--protocol" else found
 
 
 def attacked(table: Table, what: str, whole: Path, place: Path, given: dict[str, Ask]) -> None:
