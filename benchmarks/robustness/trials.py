@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import ctypes
 import datetime
+import gc
 import json
 import os
 import shutil
@@ -350,6 +351,8 @@ def load_all(where: Path | None = None) -> Path:
     from selftaught.catalog import cards
 
     cards.all_cards(), cards.applied_with()  # what every command would read in its own source
+    gc.collect()
+    gc.freeze()  # a fork that looked through all of this for rubbish would copy it
     _LOADED.append(place)
     return place
 
