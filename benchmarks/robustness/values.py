@@ -97,7 +97,7 @@ def of_other_commands(row: Row, place: Path, run: Path, words: Path) -> None:
         ["train", "supervised", "--data", "digits?n=60", "--decay-every", -1, "--steps", 1, "--out", out],
         ["train", "moco-v2", "--data", "digits?n=60", *TINY, "--queue", 8, "--out", out],
         ["train", "swav", "--data", "digits?n=60", *TINY, "--prototypes", "0", "--out", out],
-        ["train", "swav", "--data", "digits?n=60", *TINY, "--iters", 0, "--out", out],
+        ["train", "swav", "--data", "digits?n=60", *TINY, "--iters", -1, "--out", out],
         ["apply", run, "digits?n=9", "--out", out, "--tile", -5],
         ["apply", run, "digits?n=9", "--out", out / "x.npy", "--workers", -7],
         ["apply", run, "digits?n=9", "--out", out / "x.exe"],
