@@ -130,6 +130,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("dcl", {"projector": "a-b"}, "widths such as 2048-128"),
     ("supervised", {"decay_every": math.nan}, "a number"),
     ("c-bsn", {"patch": 0}, "a whole number"),
+    ("swav", {"iters": -1}, "a whole number of at least 0"),
 ]
 
 
@@ -182,6 +183,10 @@ MISTAKES = [
     (["train", "dcl", "--lr", "fast"], "--lr fast; it may be: a number"),
     (["train", "dcl", "--batch-size", "0"], "--batch-size 0; it may be: a whole number above 0"),
     (["train", "simclrr", "--data", "x"], "no method 'simclrr'; nearest: simclr"),
+    (["train", "dcl", "--data", "x", "--workres", "2"], "no option --workres: did you mean --workers?"),
+    (["train", "dcl", "--data", "x", "--workers", "-7"], "--workers -7; it may be: a whole number"),
+    (["apply", "run", "x", "--out", "y", "--tile", "-5"], "--tile -5; it may be: a whole number of at least 0"),
+    (["curate", "x", "--keep", "0.5", "--iterations", "0"], "--iterations 0; it may be: a whole number above 0"),
     (["apply", "run", "x", "--ouT", "y"], "no option --ouT: did you mean --out?"),
     (["evaluate", "run", "--protocl", "knn"], "no option --protocl: did you mean --protocol?"),
     (["train", "dcl", "--zzzzzz"], "no option --zzzzzz (see selftaught train dcl --help)"),

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from kills import GRID
+from kills import GRID, judging
 from trials import Row, Table, Trial, command, start, tiny_input, tiny_run
 
 from tests.harness import TINY_RUNS
@@ -28,7 +28,7 @@ TRAIN = {
     "encoder": ["--encoder", "cnn-small", "--image-size", "16", "--projector", "16-8", "--augment", "grey",
                 "--batch-size", "16", "--steps", "3", "--checkpoint-steps", "1"],
     "two stages, EMA, best weights": ["--scales", "4", "--max-scale", "16", "--batch-size", "16", "--epochs", "1",
-                                      "--ema", "0.9"],
+                                      "--ema", "0.9", "--no-report"],
     "restorer": ["--patch", "24", "--width", "16", "--modules", "1", "--steps", "2", "--batch-size", "4"],
 }  # fmt: skip
 
@@ -115,7 +115,7 @@ def commands() -> dict[str, tuple[list[str], Path | None]]:
         ["apply", "run", "digits?n=60", "--out", "e.csv", "--workers", "0"], tiny_run("encoder"),
     )  # fmt: skip
     for kind in ("encoder", "classifier", "image and text"):
-        found[f"evaluate, {kind}"] = (["evaluate", "run"], tiny_run(kind))
+        found[f"evaluate, {kind}"] = (["evaluate", "run", *judging(kind)], tiny_run(kind))
     for form in ("timm", "safetensors", "onnx"):
         found[f"export to {form}"] = (
             ["export", "run", "--format", form, "--out", "exported"],

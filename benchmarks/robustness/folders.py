@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kills import killed, moments, of_each_output, timeless, written
+from kills import judging, killed, moments, of_each_output, timeless, written
 from trials import Table, Trial, command, load_all, name_of, start, tiny_input, tiny_run
 
 from selftaught._words import plural
@@ -60,9 +60,9 @@ def asks(kind: str, folder: Path, given: str) -> dict[str, Ask]:
             ["apply", folder, given, "--out", out, "--workers", 0, *more], lambda: made(out), out
         ),
         "export": Ask(["export", folder, "--format", "safetensors", "--out", model], lambda: made(model), model),
-        "resume": Ask(["train", "--resume", folder, "--quiet", "--workers", 0], lambda: weights(folder)),
+        "resume": Ask(["train", "--resume", folder, "--quiet", "--workers", 0, "--no-report"], lambda: weights(folder)),
         "evaluate": Ask(
-            ["evaluate", folder, *EVALUATED.get(kind, ())], lambda: numbers(folder / "evaluation.json", kind)
+            ["evaluate", folder, *judging(kind)], lambda: numbers(folder / "evaluation.json", kind)
         ),
     }  # fmt: skip
     return found | ({"report": Ask(["report", folder], lambda: "a page")} if kind in REPORTED else {})
@@ -72,11 +72,6 @@ REPORTED = ("encoder", "restorer")
 """Whose page is asked for, too: it reads what the others read."""
 CUT = ("encoder", "two stages, EMA, best weights", "GAN of two stages")
 """Runs that are damaged half-way, too, and then resumed."""
-EVALUATED = {
-    "encoder": ("--protocol", "knn"), "classifier": ("--protocol", "classify"),
-    "image and text": ("--protocol", "text-retrieval"), "points": ("--protocol", "point-knn"),
-}  # fmt: skip
-"""What makes evaluating quick; the files that are read are the same."""
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -95,8 +90,8 @@ def made(out: Path) -> Any:
 
 def numbers(path: Path, kind: str) -> Any:
     """What was measured now; what was measured before stays beside it."""
-    found = timeless(json.loads(path.read_text()))
-    return {name: found[name] for name in EVALUATED[kind][1:]} if kind in EVALUATED else found
+    found, (option, *asked) = timeless(json.loads(path.read_text())), judging(kind) or [""]
+    return {name: found[name] for name in asked} if option == "--protocol" else found
 
 
 def attacked(table: Table, what: str, whole: Path, place: Path, given: dict[str, Ask]) -> None:

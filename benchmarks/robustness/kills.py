@@ -231,6 +231,33 @@ probe: knn
 """
 
 
+def judging(kind: str) -> list[str]:
+    """Options of ``evaluate`` for a tiny run: one protocol, which is quick, and what it is judged by."""
+    protocols = {
+        "encoder": "knn", "two stages, EMA, best weights": "knn", "classifier": "classify",
+        "image and text": "text-retrieval", "points": "point-knn",
+    }  # fmt: skip
+    if kind in protocols:
+        return ["--protocol", protocols[kind]]
+    return ["--clean", tiny_input(kind) if kind == "restorer" else depths()] if kind in ("restorer", "depth") else []
+
+
+def depths() -> str:
+    """Depth maps of the frames that the tiny run of depth learns from."""
+    import cv2
+    import numpy as np
+
+    frames = Path(tiny_input("depth"))
+    for frame in sorted(frames.rglob("*.png")):
+        path = frames.with_name("depths") / frame.relative_to(frames)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            height, width = cv2.imread(str(frame)).shape[:2]
+            far = np.linspace(1500, 4000, height).astype(np.uint16)
+            cv2.imwrite(str(path), np.ascontiguousarray(far[:, None].repeat(width, 1)))
+    return str(frames.with_name("depths"))
+
+
 def of_each_output() -> dict[str, str]:
     """Kind of output -> the first kind of tiny run that delivers it."""
     from selftaught import methods
@@ -255,7 +282,7 @@ def others(table: Table, place: Path) -> None:
                      ["apply", "run", data, "--out", out, "--workers", "0", *more])  # fmt: skip
     for kind in (*of_each_output().values(), "two stages, EMA, best weights"):
         repeated(table, f"evaluate, {kind} ({TINY_RUNS[kind].slug}): same numbers", place, with_run(kind),
-                 ["evaluate", "run"])  # fmt: skip
+                 ["evaluate", "run", *judging(kind)])  # fmt: skip
     for form in ("timm", "safetensors", "onnx"):
         repeated(table, f"export to {form}: same files", place, with_run("encoder"),
                  ["export", "run", "--format", form, "--out", "exported"])  # fmt: skip

@@ -1,6 +1,6 @@
 """File names of every kind: read, learnt from, listed, written under their names, and shown without running anything.
 
-    python benchmarks/robustness/names.py
+    python benchmarks/robustness/names.py [--only WORDS] [--place FOLDER --minutes 14]
 
 Each of the names holds a picture in a folder of its own. A name survives a command that ends well and whose output says
 the name, to the byte where a file system can hold it.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from trials import command, start, tiny_run
+from trials import Row, command, start, tiny_run
 
 NAMES: dict[str, bytes] = {
     "plain": b"plain.png",
@@ -76,7 +76,11 @@ def main() -> int:
     table, place, options = start("names", str(__doc__).splitlines()[0])
     encoder, restorer = tiny_run("encoder"), tiny_run("restorer")
     for what, name in NAMES.items():
-        with table.row(f"{what}: check, tables, restored, degraded, trained on, broken, curated, reported") as row:
+        title = f"{what}: check, tables, restored, degraded, trained on, broken, curated, reported"
+        if not table.wanted(title):
+            continue
+        table.journal.pause()
+        with table.row(title) as row:
             folder, out = picture(place / "in", name), place / "out"
 
             def fresh(out: Path = out) -> Path:
@@ -128,34 +132,34 @@ def main() -> int:
             fresh()
             trial = command("curate", picture(folder, name), "--keep", "0.99", "--out", out)
             row.add("curate", trial.fault or trial.said)
-    _ = options
-    meeting(table, place, restorer)
-    return min(table.store(), 1)
+    if table.wanted(what := "names that meet (x/../a, y/../a), results inside the input, a name twice"):
+        with table.row(what) as row:
+            meeting(row, place, restorer)
+    return min(table.store(bool(options.only)), 1)
 
 
-def meeting(table: object, place: Path, restorer: Path) -> None:
+def meeting(row: Row, place: Path, restorer: Path) -> None:
     """Names that would meet in one place, and a folder of results inside the input."""
-    with table.row("names that meet (x/../a, y/../a), results inside the input, a name twice") as row:  # type: ignore[attr-defined]
-        rng = np.random.default_rng(0)
-        out = place / "met"
-        for part in ("x", "y"):
-            (place / "meet" / part).mkdir(parents=True)
-            cv2.imwrite(str(place / "meet" / part / "a.png"), rng.integers(0, 256, (32, 32), dtype=np.uint8))
-        names = place / "meet.npz"
-        pictures = rng.integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
-        np.savez(names, images=pictures, names=np.array(["x/../a.png", "y/../a.png", "/a.png", "a.png"]))
-        for label, given in (("a folder", place / "meet"), ("an archive", names)):
-            shutil.rmtree(out, ignore_errors=True)
-            trial = command("apply", restorer, given, "--out", out, "--workers", 0)
-            count = len([p for p in out.rglob("*") if p.suffix in (".png", ".npy", ".tif") and p.is_file()])
-            wanted = 2 if label == "a folder" else 4
-            outside = [p for p in (place / "a.png", place.parent / "a.png", Path("/a.png")) if p.exists()]
-            fault = trial.fault or trial.said or ("" if count == wanted else f"{count} of {wanted} files")
-            row.add(label, fault or ("written outside" if outside else ""))
-        inside = command("apply", restorer, place / "meet", "--out", place / "meet" / "out", "--workers", 0)
-        row.add("results inside the input", inside.fault or ("accepted" if inside.code == 0 else ""))
-        inside = command("degrade", "noise", place / "meet", place / "meet" / "out")
-        row.add("copies inside the input", inside.fault or ("accepted" if inside.code == 0 else ""))
+    rng = np.random.default_rng(0)
+    out = place / "met"
+    for part in ("x", "y"):
+        (place / "meet" / part).mkdir(parents=True)
+        cv2.imwrite(str(place / "meet" / part / "a.png"), rng.integers(0, 256, (32, 32), dtype=np.uint8))
+    names = place / "meet.npz"
+    pictures = rng.integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
+    np.savez(names, images=pictures, names=np.array(["x/../a.png", "y/../a.png", "/a.png", "a.png"]))
+    for label, given in (("a folder", place / "meet"), ("an archive", names)):
+        shutil.rmtree(out, ignore_errors=True)
+        trial = command("apply", restorer, given, "--out", out, "--workers", 0)
+        count = len([p for p in out.rglob("*") if p.suffix in (".png", ".npy", ".tif") and p.is_file()])
+        wanted = 2 if label == "a folder" else 4
+        outside = [p for p in (place / "a.png", place.parent / "a.png", Path("/a.png")) if p.exists()]
+        fault = trial.fault or trial.said or ("" if count == wanted else f"{count} of {wanted} files")
+        row.add(label, fault or ("written outside" if outside else ""))
+    inside = command("apply", restorer, place / "meet", "--out", place / "meet" / "out", "--workers", 0)
+    row.add("results inside the input", inside.fault or ("accepted" if inside.code == 0 else ""))
+    inside = command("degrade", "noise", place / "meet", place / "meet" / "out")
+    row.add("copies inside the input", inside.fault or ("accepted" if inside.code == 0 else ""))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """SIGTERM and Ctrl-C to the whole group, with loader processes: one line, 143 or 130, no child left, how to go on.
 
-    python benchmarks/robustness/signals.py [--only WORDS]
+    python benchmarks/robustness/signals.py [--only WORDS] [--place FOLDER --minutes 14]
 
 As GNU timeout, systemd, scancel and a terminal send them: every process of the group gets the signal. Each command is
-signalled at several moments; one that had ended by then is not counted. What was trained is resumed once at the end.
+signalled at several moments; one that had ended by then is not counted. A training that was stopped is then finished.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from trials import Row, Trial, forked, start, tiny_run
+from trials import Row, Trial, command, forked, start, tiny_run
 
 MOMENTS = (0.02, 0.1, 0.3, 0.8, 1.6, 3.0)
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -116,12 +116,27 @@ def attacked(row: Row, argv: list[str], place: Path, fresh: Callable[[], None]) 
     for signum in CODES:
         for after in MOMENTS:
             for twice in (False, True) if signum == signal.SIGINT and after in MOMENTS[2:4] else (False,):
+                name = f"{signum.name} after {after} s" + (", twice" if twice else "")
+                if row.knows(name):
+                    row.ask(name, str)
+                    continue
+                row.journal.pause()
                 fresh()
                 trial = signalled(argv, place, signum, after, twice)
                 if trial is not None:
                     leader = int((place / "leader").read_text())
-                    name = f"{signum.name} after {after} s" + (", twice" if twice else "")
                     row.add(name, judged(trial, signum, leader))
+    if argv[0] == "train":
+        row.ask("finished afterwards", lambda: finished(argv, place, fresh))
+
+
+def finished(argv: list[str], place: Path, fresh: Callable[[], None]) -> str:
+    """What is wrong with how a training that was stopped is finished."""
+    fresh()
+    if signalled(argv, place, signal.SIGTERM, 4.0) is None:
+        return "was not stopped"
+    trial = command("train", "--resume", "out", "--finish-now", "--quiet", "--workers", "0", place=place)
+    return trial.fault or trial.said or ("" if (place / "out" / "encoder.safetensors").exists() else "no weights")
 
 
 def main() -> int:
@@ -154,8 +169,8 @@ def main() -> int:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
     for what, argv in commands.items():
-        if options.only in what:
-            with table.row(f"{what}: no traceback, 143 or 130, no process left, how to go on") as row:
+        if table.wanted(name := f"{what}: no traceback, 143 or 130, no process left, how to go on"):
+            with table.row(name) as row:
                 attacked(row, argv, place, fresh)
     return min(table.store(bool(options.only)), 1)
 

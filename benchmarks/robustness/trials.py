@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import ctypes
 import datetime
+import gc
 import json
 import os
 import shutil
@@ -347,6 +348,11 @@ def load_all(where: Path | None = None) -> Path:
         if name not in sys.modules and not name.startswith(("__", "tests.", "torch.ops", "torch.classes")):
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
+    from selftaught.catalog import cards
+
+    cards.all_cards(), cards.applied_with()  # what every command would read in its own source
+    gc.collect()
+    gc.freeze()  # a fork that looked through all of this for rubbish would copy it
     _LOADED.append(place)
     return place
 

@@ -97,7 +97,7 @@ def of_other_commands(row: Row, place: Path, run: Path, words: Path) -> None:
         ["train", "supervised", "--data", "digits?n=60", "--decay-every", -1, "--steps", 1, "--out", out],
         ["train", "moco-v2", "--data", "digits?n=60", *TINY, "--queue", 8, "--out", out],
         ["train", "swav", "--data", "digits?n=60", *TINY, "--prototypes", "0", "--out", out],
-        ["train", "swav", "--data", "digits?n=60", *TINY, "--iterations", 0, "--out", out],
+        ["train", "swav", "--data", "digits?n=60", *TINY, "--iters", -1, "--out", out],
         ["apply", run, "digits?n=9", "--out", out, "--tile", -5],
         ["apply", run, "digits?n=9", "--out", out / "x.npy", "--workers", -7],
         ["apply", run, "digits?n=9", "--out", out / "x.exe"],
@@ -208,22 +208,22 @@ def main() -> int:
     for kind in ("encoder", "image and text"):
         shutil.copytree(tiny_run(kind), place / kind)
     run, words = place / "encoder", place / "image and text"
-    if options.only in "train, values that the issue names":
+    if table.wanted("train, values that the issue names"):
         training(table, place, "train, values that the issue names", NAMED)
-    if options.only in "train, more values":
+    if table.wanted("train, more values"):
         training(table, place, "train, more values", MORE)
-    if options.only in "train, sources":
-        with table.row("train, sources that are none") as row:
+    if table.wanted(what := "train, sources that are none"):
+        with table.row(what) as row:
             for source in SOURCES:
                 trial = command("train", "simclr", "--data", source, "--out", place / "run", *TINY, place=place)
                 row.add(f"--data {source!r}", refused(trial, place / "run"))
-    if options.only in "other methods and commands":
-        with table.row("other methods and commands") as row:
+    if table.wanted(what := "other methods and commands"):
+        with table.row(what) as row:
             of_other_commands(row, place, run, words)
-    if options.only in "config.yaml":
+    if table.wanted("config.yaml"):
         configurations(table, place, run)
-    if options.only in "running away":
-        with table.row("what would run away: bounded, refused or passed over within a minute") as row:
+    if table.wanted(what := "what would run away: bounded, refused or passed over within a minute"):
+        with table.row(what) as row:
             running_away(row, place, run)
     return min(table.store(bool(options.only)), 1)
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
 import pickle
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -159,6 +162,22 @@ def test_broken_and_pickled_files(tmp_path):
     (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:5000])
     with pytest.raises(UserError, match="broken or cut short"):
         open_source(tmp_path / "cut.npy")
+
+
+def test_an_array_that_claims_27_tib_is_named_and_takes_no_memory(tmp_path):
+    header = io.BytesIO()
+    claim = {"descr": "|u1", "fortran_order": False, "shape": (10_000_000, 1000, 1000, 3)}
+    np.lib.format.write_array_header_1_0(header, claim)
+    (tmp_path / "x.npy").write_bytes(header.getvalue() + bytes(100))
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
+        file.writestr("images.npy", header.getvalue() + bytes(100))
+    for name in ("x.npy", "x.npz"):
+        before = tracemalloc.start() or tracemalloc.get_traced_memory()[0]
+        with pytest.raises(UserError, match=name) as error:
+            open_source(tmp_path / name, split="all")
+        assert "\n" not in str(error.value)
+        assert tracemalloc.get_traced_memory()[1] - before < 2**26
+        tracemalloc.stop()
 
 
 def test_what_a_killed_process_left_unpacked_is_taken_away(tmp_path):

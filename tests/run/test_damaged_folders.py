@@ -94,14 +94,22 @@ KINDS = {methods.get(tiny.slug).output: kind for kind, tiny in reversed(TINY_RUN
 """One tiny run of every kind of output."""
 
 
+MOMENTS: dict[str, int] = {}
+"""At how many moments a tiny run can be killed."""
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
     """The folder of a tiny run, and where its data lie; trained once."""
     place = tmp_path_factory.mktemp("tiny")
 
     def find(kind: str) -> tuple[Path, Path]:
-        if not (place / kind / "state.json").exists():
-            train_tiny(kind, place / kind, place)
+        if kind not in MOMENTS:
+            if TINY_RUNS[kind].begins_with:
+                find(TINY_RUNS[kind].begins_with)
+            with killing(None) as passed:
+                train_tiny(kind, place / kind, place)
+            MOMENTS[kind] = passed[0]
         return place / kind, place
 
     return find
@@ -118,6 +126,30 @@ def test_files_of_every_kind_of_run_damaged(kind: str, made: Any, tmp_path: Path
                 lambda folder: weights_of(selftaught.load(folder).method), damaged(whole, tmp_path / "r", name, damage)
             )
             assert said or found == expected, (name, damage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TINY_RUNS)
+def test_training_of_every_kind_killed_and_resumed(kind: str, made: Any, tmp_path: Path) -> None:
+    """In its middle; benchmarks/robustness counts every moment. A stage that is new has moments of its own."""
+    whole, place = made(kind)
+    with pytest.raises(Killed), killing(MOMENTS[kind] // 2):
+        train_tiny(kind, tmp_path / "cut", place)
+    train_tiny(kind, tmp_path / "cut", place)
+    one, two = content(whole), content(tmp_path / "cut")
+    assert one.keys() == two.keys()
+    weights = [name for name in one if name.endswith(".safetensors")]
+    assert weights
+    assert all(one[name] == two[name] for name in weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_loader_processes_change_nothing_in_any_kind(kind: str, made: Any, tmp_path: Path) -> None:
+    whole, place = made(kind)
+    run = train_tiny(kind, tmp_path / "run", place, workers=2)
+    assert run.settings.workers == 2
+    assert (run.path / "encoder.safetensors").read_bytes() == (whole / "encoder.safetensors").read_bytes()
 
 
 @pytest.mark.slow

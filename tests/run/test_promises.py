@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 import selftaught
 from selftaught.cli import main
 from selftaught.errors import UserError
+from tests import forked
 from tests.harness import Killed, content, damaged, killing, train_tiny
 
 
@@ -220,3 +221,25 @@ def test_descriptors_and_threads_stay_flat(run: Path, tmp_path: Path) -> None:
             open_before, threads_before = found
     assert found[0] <= open_before
     assert found[1] <= threads_before
+
+
+@pytest.mark.slow
+def test_memory_descriptors_and_threads_stay_flat_over_many_steps(tmp_path: Path) -> None:
+    """Of a training with a loader process: nothing grows from step to step."""
+    said = forked.run(
+        "import os, resource, threading, selftaught\n"
+        "from lightning.pytorch.callbacks import Callback\n"
+        "class Watch(Callback):\n"
+        "    def on_train_batch_end(self, trainer, module, *_):\n"
+        "        if module.steps in (100, 500):\n"
+        "            pages = int(open('/proc/self/statm').read().split()[1])\n"
+        "            used = pages * resource.getpagesize() / 2**20\n"
+        "            print('seen', used, len(os.listdir('/proc/self/fd')), threading.active_count())\n"
+        "selftaught.train('simclr', 'digits?n=60', out='run', callbacks=[Watch()], encoder='cnn-small', image_size=16,\n"
+        "    projector='16-8', augment='grey', batch_size=16, steps=500, workers=1, quiet=True, knn_every=0,\n"
+        "    loggers=['none'], precision='32', log_every=50)\n",
+        tmp_path,
+    )
+    early, late = ([float(word) for word in line.split()[1:]] for line in said.splitlines() if line[:4] == "seen")
+    assert late[0] - early[0] < 24, "400 steps of one leaked graph each take more"
+    assert late[1:] == early[1:]
