@@ -108,6 +108,37 @@ def test_nifti_is_turned_and_keeps_its_spacing(tmp_path: Path) -> None:
     np.testing.assert_allclose(pairs.spacing, one.spacing)
 
 
+def test_the_spacing_of_arrays_is_stated(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    for name in "ab":
+        np.save(tmp_path / "x" / f"{name}.npy", voxels(4, 5, 6))
+    steps = [[2.5, 1, 0.5]] * 2
+    told, silent = (open_source(f"volumes:{tmp_path}/x{how}", split="all") for how in ("?spacing=2.5:1:0.5", ""))
+    np.testing.assert_allclose(told.spacing, steps)
+    assert silent.spacing is None
+    assert told.fingerprint() != silent.fingerprint()  # slices of it are others
+    np.save(tmp_path / "stack.npy", voxels(2, 4, 5, 6))
+    stack = open_source(tmp_path / "stack.npy", modality="volume", split="all", spacing=(2.5, 1, 0.5))
+    np.testing.assert_allclose(stack.spacing, steps)
+    np.testing.assert_allclose(stack.subset([1]).spacing, steps[:1])
+    np.testing.assert_allclose(
+        open_source(voxels(2, 4, 5, 6), modality="volume", split="all", spacing=3).spacing, [[3] * 3] * 2
+    )
+    for wrong in ("2:1", "0:1:1", "nan:1:1", "thick"):
+        with pytest.raises(UserError, match="millimetres along depth, height and width"):
+            open_source(f"volumes:{tmp_path}/x?spacing={wrong}", split="all")
+
+
+def test_scans_say_their_own_spacing(tmp_path: Path) -> None:
+    nib = pytest.importorskip("nibabel")
+    nib.save(nib.Nifti1Image(voxels(3, 4, 5), np.diag([2, 2, 4, 1.0])), tmp_path / "a.nii")
+    with pytest.raises(UserError, match="these files say their own"):
+        open_source(f"{tmp_path}?spacing=1:1:1", split="all")
+    np.save(tmp_path / "b.npy", voxels(3, 4, 5))
+    both = open_source(f"volumes:{tmp_path}?spacing=1:1:1", split="all")
+    np.testing.assert_allclose(both.spacing, [[4, 2, 2], [1, 1, 1]])
+
+
 @pytest.mark.parametrize(
     ("shape", "kind", "told"),
     [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from selftaught import methods, networks, objectives
+from selftaught import methods, networks, objectives, views
 from selftaught.engine.optim import clip_each
 from selftaught.errors import UserError
 from tests.methods.resuming import cut_and_whole
@@ -144,3 +144,13 @@ def test_restoring_learns_stripes() -> None:
         optimizer.step()
         losses.append(found.item() / level.abs().mean().item())
     assert np.mean(losses[-5:]) < 0.5
+
+
+def test_upright_views_are_never_mirrored() -> None:
+    ramp = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1))[..., None]
+    rng = np.random.default_rng(0)
+    for augment, mirrored in (("upright", False), ("grey", True)):
+        pipeline = made(augment=augment, crop=0.5).views()[0]
+        rows = [views.render(ramp, pipeline, pipeline.sample(rng, 32, 32))[..., 0].astype(int) for _ in range(40)]
+        assert any(row[:, 0].sum() > row[:, -1].sum() for row in rows) == mirrored
+        assert len({row.tobytes() for row in rows}) > 30

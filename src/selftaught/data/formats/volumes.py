@@ -83,21 +83,26 @@ class VolumeFiles(ImageSource):
 
     modality = "volume"
 
-    def __init__(self, root: Path, names: list[str], name: str, channels: int | None = None) -> None:
-        """Args: the folder that `names` start from; the files; what to call the source; channels, None: the first's."""
-        self.root, self.name = root, name
+    def __init__(
+        self, root: Path, names: list[str], name: str, channels: int | None = None, spacing: Any = None
+    ) -> None:
+        """Args: the folder that `names` start from; the files; what to call the source; channels, None: the first's;
+        spacing of .npy files, see `stated_spacing`."""
+        self.root, self.name, self.stated = root, name, stated_spacing(spacing)
         understand(self, names)
         scans = [n for n in self.names if n.lower().endswith(SCANS)]
         for suffix in {n.lower().rpartition(".")[2] for n in scans}:
             needed_by(f".{suffix}")
-        if scans:
+        if self.stated is not None and len(scans) == len(self.names):
+            raise UserError(f"{name}: spacing= is for .npy files; these files say their own")
+        if scans or self.stated is not None:
             self.spacing = np.array([self._spacing(i) for i in range(len(self))], dtype=np.float32)
         self.channels = channels or channels_of(self)
 
     def _spacing(self, i: int) -> tuple[float, ...]:
-        """Millimetres between voxels along D, H and W; NaN where the file can't be read or doesn't say."""
+        """Millimetres between voxels along D, H and W; NaN where the file can't be read or nothing says it."""
         if not self.names[i].lower().endswith(SCANS):
-            return (np.nan,) * 3
+            return self.stated or (np.nan,) * 3
         try:
             scan, turn = self._scan(i)
         except SampleError:
@@ -133,7 +138,8 @@ class VolumeFiles(ImageSource):
         """Of the files' names, sizes and times of change."""
         stats = [os.stat(self.root / name) for name in self.names]
         sizes = np.array([(s.st_size, s.st_mtime_ns) for s in stats], dtype=np.int64)
-        return digest("volumes", list(self.names), sizes, self.channels)
+        stated = [] if self.stated is None else [list(self.stated)]
+        return digest("volumes", list(self.names), sizes, self.channels, *stated)
 
 
 class VolumeArrays(ImageSource):
@@ -141,14 +147,17 @@ class VolumeArrays(ImageSource):
 
     modality = "volume"
 
-    def __init__(self, pieces: Pieces, name: str) -> None:
-        """Args: the arrays; what to call them."""
+    def __init__(self, pieces: Pieces, name: str, spacing: Any = None) -> None:
+        """Args: the arrays; what to call them; their spacing, see `stated_spacing`."""
         self.name, self.names, self.given = name, pieces.names(), pieces.given()
         self.labels, self.classes, self.groups = pieces.labels, pieces.classes, pieces.groups
         self._parts = pieces.parts
         self._starts = np.cumsum([0] + [len(p.open()) for p in pieces.parts])
         shape = pieces.parts[0].open().shape
         self.channels = 1 if len(shape) == 4 else shape[4]
+        self.stated = stated_spacing(spacing)
+        if self.stated is not None:
+            self.spacing = np.tile(np.array(self.stated, dtype=np.float32), (int(self._starts[-1]), 1))
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
         part = int(np.searchsorted(self._starts, i, side="right")) - 1
@@ -159,7 +168,8 @@ class VolumeArrays(ImageSource):
 
     def fingerprint(self) -> str:
         """Of the content in memory, or of the files' sizes and times of change."""
-        return digest("volume arrays", [p.stamp() for p in self._parts], self.labels, len(self))
+        stated = [] if self.stated is None else [list(self.stated)]
+        return digest("volume arrays", [p.stamp() for p in self._parts], self.labels, len(self), *stated)
 
 
 def one_volume(voxels: np.ndarray, name: str, order: Sequence[int] = (0, 1, 2, 3)) -> np.ndarray:
@@ -176,7 +186,26 @@ def one_volume(voxels: np.ndarray, name: str, order: Sequence[int] = (0, 1, 2, 3
     return finite(native(voxels.transpose(order), name), name)
 
 
-def open_volumes(folder: Path, name: str, *, channels: int | None = None) -> VolumeFiles:
+def stated_spacing(given: Any) -> tuple[float, float, float] | None:
+    """Millimetres between voxels along D, H and W as a user states them: ``2.5:1:1``, one number for all, or a tuple.
+
+    Raises:
+        UserError: something else, or a length that isn't above 0.
+    """
+    if given is None:
+        return None
+    parts = given.split(":") if isinstance(given, str) else np.atleast_1d(given).tolist()
+    try:
+        found = [float(part) for part in parts]
+    except (TypeError, ValueError):
+        found = []
+    found = found * 3 if len(found) == 1 else found
+    if len(found) != 3 or not all(0 < length < np.inf for length in found):
+        raise UserError(f"spacing={given}: millimetres along depth, height and width, each above 0, such as 2.5:1:1")
+    return found[0], found[1], found[2]
+
+
+def open_volumes(folder: Path, name: str, *, channels: int | None = None, spacing: Any = None) -> VolumeFiles:
     """All NIfTI, NRRD, MetaImage and .npy volumes under a folder; one level of sub-folders is read as classes,
     ``train/`` beside ``test/`` as a given split.
 
@@ -184,18 +213,21 @@ def open_volumes(folder: Path, name: str, *, channels: int | None = None) -> Vol
         folder: where to look.
         name: what to call the source.
         channels: channels that every volume must have; None: those of the first.
+        spacing: of .npy files, millimetres along D, H and W such as ``2.5:1:1``; scans say their own.
 
     Raises:
-        UserError: there is none, or nibabel is missing.
+        UserError: there is none, nibabel is missing, or a spacing is stated where every file says its own.
     """
     names = walk(folder, _SUFFIXES)
     if not names:
         raise UserError(f"{name}: no volume in this folder or below; looked for {' '.join(_SUFFIXES)}")
-    return VolumeFiles(folder, names, name, channels)
+    return VolumeFiles(folder, names, name, channels, spacing)
 
 
-def open_volume_files(paths: Sequence[str | Path], name: str, *, channels: int | None = None) -> VolumeFiles:
-    """Single volumes, in the order given; named relative to the folder they share.
+def open_volume_files(
+    paths: Sequence[str | Path], name: str, *, channels: int | None = None, spacing: Any = None
+) -> VolumeFiles:
+    """Single volumes, in the order given; named relative to the folder they share; options as `open_volumes`.
 
     Raises:
         UserError: one of them is not there.
@@ -205,19 +237,24 @@ def open_volume_files(paths: Sequence[str | Path], name: str, *, channels: int |
             raise UserError(f"{path}: no such file")
     resolved = [Path(os.path.abspath(p)) for p in paths]
     root = Path(os.path.commonpath([p.parent for p in resolved]))
-    return VolumeFiles(root, [p.relative_to(root).as_posix() for p in resolved], name, channels)
+    return VolumeFiles(root, [p.relative_to(root).as_posix() for p in resolved], name, channels, spacing)
 
 
-def open_volume(path: Path, name: str, *, channels: int | None = None) -> VolumeFiles | VolumeArrays:
-    """A file: a scan, a .npy volume (D, H, W) or (D, H, W, C) of 4 channels or less, or a .npy stack of them."""
+def open_volume(
+    path: Path, name: str, *, channels: int | None = None, spacing: Any = None
+) -> VolumeFiles | VolumeArrays:
+    """A file: a scan, a .npy volume (D, H, W) or (D, H, W, C) of 4 channels or less, or a .npy stack of them.
+
+    Args: as `open_volumes`.
+    """
     if path.suffix.lower() == ".npy":
         shape = open_array(path).shape
         if len(shape) == 5 or (len(shape) == 4 and shape[3] > _MOST_CHANNELS):
-            return open_volume_arrays(path, name)
-    return open_volume_files([path], name, channels=channels)
+            return open_volume_arrays(path, name, spacing=spacing)
+    return open_volume_files([path], name, channels=channels, spacing=spacing)
 
 
-def open_volume_arrays(data: Any, name: str, *, labels: Any = None) -> VolumeArrays:
+def open_volume_arrays(data: Any, name: str, *, labels: Any = None, spacing: Any = None) -> VolumeArrays:
     """Volumes of an array, a tensor, a dict of arrays, a .npy or an .npz file (MedMNIST's layout, or images and
     labels).
 
@@ -225,9 +262,10 @@ def open_volume_arrays(data: Any, name: str, *, labels: Any = None) -> VolumeArr
         data: (N, D, H, W) or (N, D, H, W, C), alone, in a dict or in a file.
         name: what to call the source.
         labels: (N,) for a plain array.
+        spacing: of all of them, millimetres along D, H and W such as ``2.5:1:1``; None: not known.
 
     Raises:
-        UserError: no volumes in it, or labels of another length.
+        UserError: no volumes in it, labels of another length, or lengths that can't be.
     """
     pieces = collect(data, name, "images", ("volumes", *IMAGE_KEYS), labels)
     for piece in pieces.parts:
@@ -237,26 +275,27 @@ def open_volume_arrays(data: Any, name: str, *, labels: Any = None) -> VolumeArr
                 f"{name}: volumes must be numbers (N, D, H, W) or (N, D, H, W, C); these are {array.dtype} "
                 f"{array.shape}"
             )
-    return VolumeArrays(pieces, name)
+    return VolumeArrays(pieces, name, spacing)
 
 
-def open_named_volumes(address: str, *, channels: int | None = None) -> Source:
+def open_named_volumes(address: str, *, channels: int | None = None, spacing: Any = None) -> Source:
     """``volumes:PATH``: a folder or a file read as volumes, whatever the shapes of its arrays suggest.
 
     Args:
         address: the folder or file.
         channels: that every volume must have; None: those of the first.
+        spacing: see `open_volumes`.
 
     Raises:
         UserError: there is no such path, or no volume in it.
     """
     path = expanded(address)
     if path.is_dir():
-        return open_volumes(path, f"{path.resolve().name}/", channels=channels)
+        return open_volumes(path, f"{path.resolve().name}/", channels=channels, spacing=spacing)
     if path.suffix.lower() == ".npz":
-        return open_volume_arrays(path, path.name)
+        return open_volume_arrays(path, path.name, spacing=spacing)
     if path.is_file():
-        return open_volume(path, path.name, channels=channels)
+        return open_volume(path, path.name, channels=channels, spacing=spacing)
     raise UserError(f"volumes:{address}: no such file or folder")
 
 
