@@ -63,6 +63,28 @@ def test_a_table_in_or_beside_the_folder(tmp_path: Path, name: str, content: str
     assert open_source(folder, split="all").fingerprint() != changed
 
 
+def test_a_table_in_each_part_of_a_split(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "photos", ["train/a.png", "train/b.png", "test/a.png"])
+    (folder / "train" / "captions.csv").write_text("name,text\na,one\nb,two\nb,two more\n")
+    (folder / "test" / "captions.jsonl").write_text('{"file_name": "a.png", "caption": "three"}\n')
+    train, test = (open_source(folder, split=split) for split in ("train", "test"))
+    assert [train.sample(i, ["text"])["text"] for i in range(2)] == ["one", ("two", "two more")]
+    assert test.sample(0, ["text"])["text"] == "three"  # not "one": that a.png is another
+    (folder / "test" / "captions.jsonl").unlink()
+    assert "1 without" in open_source(folder, split="all").describe()
+
+
+def test_metadata_of_the_datasets_library_hold_captions_where_they_hold_texts(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "photos", ["train/a.png", "test/b.png"])
+    for part, name in (("train", "a"), ("test", "b")):
+        (folder / part / "metadata.jsonl").write_text(f'{{"file_name": "{name}.png", "text": "of {name}"}}\n')
+    source = open_source(folder, split="all")
+    assert [source.sample(i, ["text"])["text"] for i in range(2)] == ["of b", "of a"]
+    other = _folder(tmp_path / "boxes", ["a.png"])
+    (other / "metadata.csv").write_text("file_name,boxes\na.png,3\n")
+    assert list(open_source(other, split="all").fields) == ["image"]
+
+
 def test_a_table_of_another_folder_is_passed_over_and_a_wrong_one_refused(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "photos", ["a.jpg"])
     (tmp_path / "captions.csv").write_text("name,text\nx,one\n")

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +69,76 @@ def test_a_folder_of_one_table_of_texts_is_that_table(tmp_path: Path) -> None:
     (tmp_path / "steps").mkdir()
     (tmp_path / "steps" / "walk.csv").write_text("x,y,label\n" + "1,2,a\n" * 40)
     assert open_source(tmp_path / "steps", split="all").modality == "series"
+
+
+def _split(folder: Path, files: dict[str, str]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["{}.csv", "{}/mails.csv", "{}_data.csv", "corpus/{}.csv"])
+def test_a_folder_of_train_and_test_tables_is_a_given_split(tmp_path: Path, layout: str) -> None:
+    parts = {
+        "train": "id,message,class\n1,hello there,ham\n2,buy now,spam\n",
+        "test": "id,class,message\n1,spam,cheap pills\n2,ham,see you\n",
+        "val": "id,message,class\n1,good night,ham\n",
+    }
+    folder = _split(tmp_path / "mails", {layout.format(name): text for name, text in parts.items()})
+    train, test, val = (open_source(folder, split=split) for split in ("train", "test", "val"))
+    assert (train.modality, train.classes) == ("text", ["ham", "spam"])
+    assert [[part.read(i) for i in range(len(part))] for part in (train, test, val)] == [
+        ["hello there", "buy now"], ["cheap pills", "see you"], ["good night"],
+    ]  # fmt: skip
+    assert [part.labels.tolist() for part in (train, test, val)] == [[0, 1], [1, 0], [0]]
+    assert len(set(open_source(folder, split="all").names)) == 5, "ids that occur in each table stay apart"
+
+
+def test_tables_of_a_split_without_labels(tmp_path: Path) -> None:
+    lines = "".join(f'{{"text": "words {k}", "label": "{"ab"[k % 2]}"}}\n' for k in range(4))
+    folder = _split(
+        tmp_path / "s",
+        {
+            "train.jsonl": lines,
+            "val.jsonl": '{"text": "one"}\n',
+            "test.jsonl": '{"text": "two", "label": "b"}\n',
+            "unlabeled.jsonl": '{"text": "x", "label": "a"}\n' * 3,
+        },
+    )
+    assert [len(open_source(folder, split=split)) for split in ("train", "pretrain", "test")] == [4, 7, 1]
+    source = open_source(folder, split="all")
+    assert source.classes == ["a", "b"]
+    assert source.labels[source.given > 2].tolist() == [-1] * 4, "all of unlabeled.jsonl, and what can't be judged"
+    assert any("1 sample of the test part" in note for note in source.notes)
+    bare = _split(tmp_path / "t", {"train.csv": "text\na\n", "test.csv": "text,label\na,b\n"})
+    with pytest.raises(UserError, match=r"train.csv: label=kind: no such column"):
+        open_source(f"{bare}?label=kind", modality="text")
+
+
+def test_options_name_the_columns_of_every_table(tmp_path: Path) -> None:
+    folder = _split(tmp_path / "o", {"train.csv": "words,kind\na b,x\nc d,y\n", "test.csv": "words,kind\ne f,y\n"})
+    source = open_source(f"{folder}?column=words&label=kind", split="test")
+    assert (source.read(0), source.labels.tolist(), source.classes) == ("e f", [1], ["x", "y"])
+    two = _split(tmp_path / "two", {"a.csv": "text,label\na,b\n", "b.csv": "text,label\na,b\n"})
+    with pytest.raises(UserError, match="which of its tables of texts is meant"):
+        open_source(two)
+
+
+def test_labels_that_are_numbers(tmp_path: Path) -> None:
+    def labels_of(*cells: str) -> Any:
+        (tmp_path / "n.csv").write_text("text,label\n" + "".join(f"words {i},{c}\n" for i, c in enumerate(cells)))
+        return open_source(tmp_path / "n.csv", split="all")
+
+    stars = labels_of("5", "1", "3", "")
+    assert (stars.classes, stars.labels.tolist()) == (["1", "3", "5"], [2, 0, 1, -1])
+    hidden = labels_of("0", "1", "-1", "nan")
+    assert (hidden.classes, hidden.labels.tolist()) == (["0", "1"], [0, 1, -1, -1])
+    signs = labels_of("-1", "1", "1")
+    assert (signs.classes, signs.labels.tolist()) == (["-1", "1"], [0, 1, 1])
+    scores = labels_of("0.25", "0.5", "", "1")
+    assert scores.labels is None
+    assert scores.targets[[0, 1, 3]].tolist() == [0.25, 0.5, 1.0]
 
 
 def test_sentiment_is_read_from_the_source_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +161,12 @@ def test_a_folder_of_one_s_own_from_training_to_search(tmp_path: Path, capsys: p
     said.clear()
     assert len(run.search(folder, "anything", count=99, say=said.append)) == 48
     assert not said  # all is known
+    before = {one.name: one.score for one in run.search(folder, "anything", count=99)}
+    Image.fromarray(255 - scenes.read(0)).save(folder / "new.png")  # another picture by the same name
+    after = {one.name: one.score for one in run.search(folder, "anything", count=99, say=said.append)}
+    assert [name for name in after if after[name] != pytest.approx(before[name], abs=1e-6)] == ["new.png"]
+    assert said == ["1 new or changed of 48 pictures: embedding them"]
+    said.clear()
     for file in (tmp_path / "run" / "index").glob("*.npz"):
         file.write_bytes(file.read_bytes()[:200])  # damaged: made anew
     assert len(run.search(folder, "anything", count=99, say=said.append)) == 48
@@ -227,6 +235,21 @@ def test_a_run_is_fine_tuned_safely(tmp_path: Path) -> None:
     assert "kept_loss" in (tmp_path / "1.0" / "state.json").read_text()
     with pytest.raises(UserError, match="held-out"):
         methods.get("clip")(**TINY, patience=2)
+
+
+def test_fine_tuning_ends_when_retrieval_gets_no_better_and_keeps_the_best(tmp_path: Path) -> None:
+    data, tiny = "scenes?train=60&test=8&side=20", {"quiet": True, "batch_size": 16} | TINY
+    start = selftaught.train("clip", data, out=tmp_path / "start", preset="laptop", steps=30, **tiny)
+    run = selftaught.train(
+        "clip", data, out=tmp_path / "run", init=str(start.path), preset="fine-tune", epochs=40, batch_size=16,
+        lr=3e-2, patience=2, held_out=0.4, interpolate=1.0, quiet=True, log_every=1,
+    )  # fmt: skip
+    with run.layout.metrics.open(newline="") as file:
+        seen = [float(row["val_loss"]) for row in csv.DictReader(file) if row.get("val_loss")]
+    assert 2 < len(seen) < 40
+    assert len(seen) - 1 - seen.index(min(seen)) == 2, "two epochs without better retrieval end it"
+    kept = json.loads((tmp_path / "run" / "state.json").read_text())["stages"]["train"]["kept_loss"]
+    assert kept == pytest.approx(min(seen), abs=1e-6)
 
 
 def test_held_out_pairs_are_judged_by_retrieval() -> None:

@@ -202,6 +202,9 @@ def test_a_users_table_from_training_to_the_list_of_suspects(reviews: Path, tmp_
     with (tmp_path / "weights.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {"name", "class", "label", "weight", "rank", "confidence", "agrees", "probabilities_1"} <= set(rows[0])
+    whole = selftaught.data.open_source(data, split="all")
+    said = {name: whole.read(i) for i, name in enumerate(whole.names)}
+    assert all(row["text"] == said[row["name"]] for row in rows), "one can't correct labels of texts unseen"
     assert sorted(int(row["rank"]) for row in rows) == list(range(1, 161))
     rows.sort(key=lambda row: int(row["rank"]))
     weights = [float(row["weight"]) for row in rows]
@@ -224,6 +227,8 @@ def test_a_users_table_from_training_to_the_list_of_suspects(reviews: Path, tmp_
     assert changed == [lightest["class"]]
     exported = run.export("safetensors", tmp_path / "exported")
     assert exported.exists()
+    with pytest.raises(UserError, match="takes what its vocabulary makes of texts"):
+        run.export("onnx")
     static = {"mode": "static", "weights": str(tmp_path / "weights.csv"), "steps": 3}
     again = selftaught.train("meta-loss-rescaling", data, out=str(tmp_path / "static"), **TEXT | static)
     assert torch.equal(again.method.bag.vocabulary.spelt, run.method.bag.vocabulary.spelt)

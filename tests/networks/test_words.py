@@ -61,7 +61,12 @@ def test_a_saved_model_of_transformers_is_taken_from_its_folder(tmp_path: Path) 
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     transformers.BertModel(transformers.BertConfig(vocab_size=8, **sizes)).save_pretrained(tmp_path)
     encoder = networks.PretrainedText(str(tmp_path), 6).eval()
-    found = encoder(encoder.vectorise(["the cat", "the dog the cat the dog the cat"]))
+    texts = ["the cat", "the dog the cat the dog the cat"]
+    plain = encoder.tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=6)["input_ids"]
+    assert torch.equal(encoder.vectorise(texts), plain)
+    assert torch.equal(encoder.vectorise([*texts[::-1], "the", texts[0]])[[1, 0]], plain)  # some are known already
+    assert torch.equal(encoder.vectorise(texts[:1]), plain[:1, :4])
+    found = encoder(encoder.vectorise(texts))
     assert found.shape == (2, 8)
     torch.testing.assert_close(encoder(encoder.vectorise(["the cat"]))[0], found[0], atol=1e-5, rtol=1e-5)
     (first,) = torch.autograd.grad(found.sum(), [encoder.model.embeddings.word_embeddings.weight], create_graph=True)

@@ -11,6 +11,7 @@ import pytest
 from selftaught import views
 from selftaught.errors import UserError
 from selftaught.views import Pipeline, Recipe, View
+from selftaught.views.text.tokens import HashedWords
 from selftaught.views.text.words import (
     STOP_WORDS,
     augment_text,
@@ -46,6 +47,22 @@ def test_hashed_words_are_the_same_everywhere_and_the_end_is_the_highest() -> No
         views.tokeniser("bert")
     with pytest.raises(UserError, match="3 or more"):
         words("a", 2)
+
+
+def test_a_text_that_comes_again_is_numbered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["make it red, once", "make it blue", "make it red, once"]
+    plain = views.tokeniser("words-77")(texts, 6)
+    np.testing.assert_array_equal(views.token_rows("words-77", texts, 6), plain)
+    asked: list[str] = []
+    encode = HashedWords.encode
+    monkeypatch.setattr(HashedWords, "encode", lambda self, text: [asked.append(text), *encode(self, text)][1:])
+    np.testing.assert_array_equal(views.token_rows("words-77", texts, 6), plain)
+    assert not asked
+    views.token_rows("words-77", [*texts, "make it green", "make it green"], 6)
+    assert asked == ["make it green"]
+    assert views.token_rows("words-77", [], 6).shape == (0, 6)
+    with pytest.raises(UserError, match="no tokeniser 'bert'"):
+        views.token_rows("bert", texts, 6)
 
 
 def test_clip_s_byte_pairs_are_open_clip_s() -> None:

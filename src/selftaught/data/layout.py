@@ -55,7 +55,7 @@ def layout(names: Sequence[str], listed: Mapping[str, str] | None = None) -> Lay
         names: relative paths with "/" between folders.
         listed: classes that a file of annotations gives to names.
     """
-    parts = _unwrapped([name.split("/") for name in names])
+    parts = unwrapped([name.split("/") for name in names])
     listed = listed or {}
     codes = _codes(parts)
     notes: list[str] = []
@@ -91,20 +91,21 @@ def understand(source: Source, names: list[str], listed: Mapping[str, str] | Non
     source.targets = class_values(meant.labels, meant.classes)
 
 
-def _unwrapped(parts: list[list[str]], known: set[str] | None = None) -> list[list[str]]:
+def unwrapped(parts: list[list[str]], known: set[str] | None = None) -> list[list[str]]:
     """Without the folders that all share, down to the first that is a known class."""
     while parts and parts[0][0] not in (known or ()) and all(len(p) > 1 and p[0] == parts[0][0] for p in parts):
         parts = [p[1:] for p in parts]
     return parts
 
 
-def _code(folder: str) -> int:
+def split_code(folder: str) -> int:
+    """The part of a split that a folder or file is called after: TRAIN ("train2017"), VAL, TEST, UNLABELLED; or -1."""
     return next((code for pattern, code in _SPLITS if pattern.fullmatch(folder.lower())), -1)
 
 
 def _codes(parts: list[list[str]]) -> np.ndarray | None:
     """The split of each name by its first folder, -1 where that is none; None where the folders are no split."""
-    by_folder = {folder: _code(folder) for folder in {p[0] for p in parts if len(p) > 1}}
+    by_folder = {folder: split_code(folder) for folder in {p[0] for p in parts if len(p) > 1}}
     found = set(by_folder.values())
     if TRAIN not in found or len(found - {-1}) < 2:
         return None
@@ -115,7 +116,7 @@ def _split_inside(parts: list[list[str]]) -> tuple[np.ndarray | None, list[list[
     """``CLASS/train/x.png``: the split inside every class, and the names without it."""
     if not all(len(p) == 3 for p in parts) or not parts:
         return None, parts
-    codes = [_code(p[1]) for p in parts]
+    codes = [split_code(p[1]) for p in parts]
     if min(codes) < 0 or TRAIN not in codes or len(set(codes)) < 2:
         return None, parts
     return np.array(codes, dtype=np.int8), [[p[0], p[2]] for p in parts]
@@ -148,7 +149,7 @@ def _classes_by_part(
 def _classes(parts: list[list[str]], known: set[str] | None) -> tuple[list[str | None], str]:
     """The class of each name of one part, and why there are none although folders are there."""
     none: list[str | None] = [None] * len(parts)
-    parts = _unwrapped(parts, known)
+    parts = unwrapped(parts, known)
     deep = [p for p in parts if len(p) > 1]
     if not deep:
         return none, ""

@@ -196,7 +196,7 @@ def _open_text(spec: str, modality: Modality | None, options: dict[str, Any]) ->
 def _open_folder(path: Path, spec: str, modality: Modality | None, options: dict[str, Any]) -> Source:
     """The first format of the wanted kind that finds its files there; where none does, the last one says so."""
     fitting = [f for f in FORMATS if f.folder and f.fits(modality)]
-    found = next((f for f in fitting if f.is_folder(path)), None)
+    found = next((f for f in fitting if f.is_folder(path, options)), None)
     found = found or next((f for f in reversed(fitting) if f.kind == (modality or "image")), None)
     if found is None:
         raise UserError(f"{spec}: no folder holds {kind_of(modality or 'image').plural} that can be read")

@@ -13,7 +13,7 @@ from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.methods._editor import Editor, repeated
 from selftaught.methods._judging import Judges
-from selftaught.views import tokeniser
+from selftaught.views import token_rows
 
 __all__ = ["CONTEXT", "FlowEditor"]
 
@@ -47,7 +47,7 @@ class FlowEditor(Method):
         """Texts as the flow models take them: tokens of the small ones, strings of a pretrained one."""
         if not self.small:
             return list(texts)
-        return torch.from_numpy(tokeniser("words-1024")(list(texts), CONTEXT)).to(self.pixel_mean.device)
+        return torch.from_numpy(token_rows("words-1024", texts, CONTEXT)).to(self.pixel_mean.device)
 
     # ---- what prepares, and supervised pairs ----------------------------------------------------------------
     def _latents(self, batch: dict[str, Any], name: str = "image") -> Tensor:

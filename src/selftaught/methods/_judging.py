@@ -14,7 +14,7 @@ from selftaught.errors import UserError
 from selftaught.networks.frozen import Frozen
 from selftaught.networks.judges import ConvJudge, PatchJudge, mixed_colours, shifted
 from selftaught.networks.vision_language import VisionLanguageJudge
-from selftaught.views import tokeniser
+from selftaught.views import token_rows
 
 __all__ = ["Judges"]
 
@@ -51,7 +51,7 @@ class Judges(nn.Module):
         self.large: Any = nn.ModuleList(Frozen(model, name=name) for name, model in models.items())
 
     def _tokens(self, texts: list[str], device: torch.device) -> Tensor:
-        return torch.from_numpy(tokeniser(_WORDS)(texts, self.context)).to(device)
+        return torch.from_numpy(token_rows(_WORDS, texts, self.context)).to(device)
 
     def answers(self, batch: dict[str, Any], edited: Tensor, name: str, which: tuple[int, ...] = (0, 1)) -> Tensor:
         """Logits (N, Q, 2) of yes and no of one small judge on edits of a batch.

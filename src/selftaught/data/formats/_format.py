@@ -37,7 +37,8 @@ class Format:
         scheme: what stands before the colon of ``scheme:ADDRESS``.
         address: build(address): what stands behind it.
         arrays: build(data, name): an array, a tensor or a dict of arrays.
-        reads: of a path and the options: whether a file of its suffixes is one of this format; None: all are.
+        reads: of a path and the options: whether a file of its suffixes, or a folder where `holds` is None, is one of
+            this format; None: all are.
     """
 
     kind: str
@@ -57,9 +58,11 @@ class Format:
         """Whether it can give samples of this kind; None: whichever."""
         return kind is None or self.kind in (ANY, kind)
 
-    def is_folder(self, path: Path) -> bool:
-        """Whether a folder holds what this format reads."""
-        return holds_any(path, self.suffixes) if self.holds is None else self.holds(path)
+    def is_folder(self, path: Path, options: Mapping[str, Any]) -> bool:
+        """Whether a folder, opened with these options, holds what this format reads."""
+        if self.holds is not None:
+            return self.holds(path)
+        return holds_any(path, self.suffixes) if self.reads is None else self.reads(path, options)
 
     def more(self, kind: str | None) -> tuple[Any, ...]:
         """What its builders get behind their other positional arguments."""

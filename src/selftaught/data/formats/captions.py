@@ -1,4 +1,8 @@
-"""Folders of images with captions: ``NAME.txt`` beside ``NAME.jpg``, or a table ``captions.csv`` in or beside them."""
+"""Folders of images with captions: ``NAME.txt`` beside ``NAME.jpg``, or a table ``captions.csv`` in or beside them.
+
+The table may also lie in each of their sub-folders (``train/captions.csv``, ``test/captions.csv``), and be called
+``metadata.csv`` or ``metadata.jsonl`` as the datasets library has it.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +16,21 @@ from selftaught.data.combining.captioned import Captioned
 from selftaught.data.decoding import IMAGE_SUFFIXES
 from selftaught.data.files import open_folder
 from selftaught.data.formats._format import Format
-from selftaught.data.formats.text import open_text_table
+from selftaught.data.formats.text import NAME_COLUMNS, TEXT_COLUMNS, open_text_table, read_rows
 from selftaught.data.source import Source
 from selftaught.errors import UserError
 
-__all__ = ["FORMATS", "captions_table", "has_captions", "open_captioned"]
+__all__ = ["FORMATS", "captions_tables", "has_captions", "open_captioned"]
 
 _TABLES = tuple(f"captions{suffix}" for suffix in (".csv", ".tsv", ".jsonl", ".json", ".txt"))
+_METADATA = ("metadata.csv", "metadata.jsonl")
 _LOOKED_AT = 10_000
 _FLICKR = re.compile(r"#\d+$")
 
 
 def has_captions(folder: Path) -> bool:
     """Whether a folder holds a table of captions, or texts beside images (among its first 10,000 files)."""
-    if captions_table(folder) is not None:
+    if captions_tables(folder):
         return True
     seen = 0
     for _, folders, files in os.walk(folder):
@@ -39,10 +44,37 @@ def has_captions(folder: Path) -> bool:
     return False
 
 
-def captions_table(folder: Path) -> Path | None:
-    """``captions.csv``, .tsv, .jsonl, .json (COCO's) or .txt in a folder of images or right beside it, or None."""
-    places = (folder, folder.resolve().parent)
-    return next((place / name for place in places for name in _TABLES if (place / name).is_file()), None)
+def captions_tables(folder: Path) -> list[Path]:
+    """The tables of captions of a folder of images: ``captions.csv``, .tsv, .jsonl, .json (COCO's) or .txt in it or
+    right beside it, else one in each sub-folder that has one, else ``metadata.csv`` or .jsonl with a column of texts,
+    in the folder or its sub-folders.
+    """
+    beside = _first((folder, folder.resolve().parent), _TABLES)
+    if beside is not None:
+        return [beside]
+    try:
+        inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
+    except OSError:
+        inner = []
+    for places, names in (((), _TABLES), ((folder,), _METADATA)):
+        found = [table for place in (*places, *inner) if (table := _first((place,), names)) is not None]
+        if found:
+            return found
+    return []
+
+
+def _first(places: Sequence[Path], names: Sequence[str]) -> Path | None:
+    """The first file of these names; of metadata one that has texts."""
+    files = (place / name for place in places for name in names)
+    return next((file for file in files if file.is_file() and (names is not _METADATA or _has_texts(file))), None)
+
+
+def _has_texts(table: Path) -> bool:
+    try:
+        rows = read_rows(table, limit=1)
+    except UserError:
+        return False
+    return bool(rows) and any(c in rows[0] for c in TEXT_COLUMNS) and any(c in rows[0] for c in NAME_COLUMNS)
 
 
 def open_captioned(
@@ -71,12 +103,13 @@ def open_captioned(
     if missing not in ("keep", "drop"):
         raise UserError(f"{name}: missing={missing!r} may be keep or drop")
     images = open_folder(folder, name, channels=channels)
-    table = _asked(folder, name, captions) if captions else captions_table(folder)
-    texts = _beside(folder, images.names) if table is None else _of_table(table, images.names, column)
+    tables = [_asked(folder, name, captions)] if captions else captions_tables(folder)
+    texts = _of_tables(folder, tables, images.names, column) if tables else _beside(folder, images.names)
     if not any(texts):
-        if captions or table is None or table.parent == folder:
-            raise UserError(f"{table or name}: no caption for any of the images in {name}; call them as the files are")
-        return images  # the table beside the folder is another folder's
+        if captions or not tables or tables[0].parent == folder:
+            where = tables[0] if tables else name
+            raise UserError(f"{where}: no caption for any of the images in {name}; call them as the files are")
+        return images  # the table beside the folder is another folder's, those in it are of other files
     source = Captioned(images, texts)
     if source.missing:
         kept = "left out" if missing == "drop" else "kept for what needs none; ?missing=drop leaves them out"
@@ -102,6 +135,17 @@ def _beside(folder: Path, names: Sequence[str]) -> list[list[str]]:
             found.append(text_of(path).splitlines())
         except (OSError, UnicodeDecodeError):
             found.append([])
+    return found
+
+
+def _of_tables(folder: Path, tables: Sequence[Path], names: Sequence[str], column: str | None) -> list[list[str]]:
+    """The captions of each image; a table in a sub-folder is of the images in there alone, by names from there on."""
+    found: list[list[str]] = [[] for _ in names]
+    for table in tables:
+        prefix = f"{table.parent.name}/" if table.parent.parent == folder else ""
+        here = [i for i, name in enumerate(names) if name.startswith(prefix)]
+        for i, texts in zip(here, _of_table(table, [names[i].removeprefix(prefix) for i in here], column), strict=True):
+            found[i] = texts
     return found
 
 

@@ -1,10 +1,13 @@
-"""Texts with a class each in tables: reviews.csv with the columns text and label, or the same as .jsonl."""
+"""Texts with a class each in tables: reviews.csv with the columns text and label, or the same as .jsonl.
+
+A folder is one such table, or a split of them: train.csv beside test.csv, or each in a folder train/ and test/.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +15,8 @@ from selftaught.data.files import holds_any, walk
 from selftaught.data.formats._format import Format
 from selftaught.data.formats.text import TEXT_COLUMNS, read_rows
 from selftaught.data.labelling import labelling
-from selftaught.data.source import TEST, TRAIN, VAL, Source, digest
+from selftaught.data.layout import split_code, unwrapped
+from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, Source, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError
 
@@ -31,12 +35,14 @@ class LabelledTexts(Source):
 
     def __init__(
         self, texts: Sequence[str], labels: Any, name: str, *, names: Sequence[str] | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str] | None = None, given: np.ndarray | None = None,
     ) -> None:  # fmt: skip
-        """Args: n texts; their labels (see `labelling`); what to call the source; name of each; names of classes."""
+        """Args: n texts; their labels (see `labelling`); what to call the source; name of each; names of classes; the
+        given split, as `Source.given`.
+        """
         self.name, self._texts = name, [text.strip() for text in texts]
         self.names = list(names) if names is not None else [f"{i:05d}" for i in range(len(texts))]
-        found = labelling(labels, classes)
+        found = labelling(labels, classes, given)
         self.labels, self.classes, self.targets, self.given = found.labels, found.classes, found.targets, found.given
         self.notes = found.notes
 
@@ -78,29 +84,113 @@ def open_labelled_texts(
     Raises:
         UserError: it can't be read, has no such columns, or names that occur twice.
     """
+    return _joined([_Part(path)], name, label=label, column=column, key=key, group=group, part=part)
+
+
+class _Part(NamedTuple):
+    """A table, and which part of a split its folder or name makes it; None: its own columns say."""
+
+    path: Path
+    code: int | None = None
+    called: str = ""
+
+
+class _Rows(NamedTuple):
+    """What is read of a table, one entry for each row; None: it has no such column."""
+
+    texts: list[str]
+    labels: list[str]
+    names: list[str] | None
+    groups: list[str] | None
+    parts: list[str] | None
+
+
+def _joined(
+    tables: Sequence[_Part], name: str, *, label: str | None, column: str | None, key: str | None, group: str | None,
+    part: str | None,
+) -> LabelledTexts:  # fmt: skip
+    """The rows of tables as one source; names of several begin with that of the table ("train/0")."""
+    found = [_read(table, label=label, column=column, key=key, group=group, part=part) for table in tables]
+    texts = [text for rows in found for text in rows.texts]
+    given = _given(tables, found)
+    source = LabelledTexts(
+        texts, _values([cell for rows in found for cell in rows.labels]), name, names=_names_of(tables, found),
+        given=given,
+    )  # fmt: skip
+    if all(rows.groups is not None for rows in found):
+        owners = [owner for rows in found for owner in rows.groups or ()]
+        source.groups = np.unique(owners, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return source
+
+
+def _read(
+    table: _Part, *, label: str | None, column: str | None, key: str | None, group: str | None, part: str | None
+) -> _Rows:
+    """The columns of one table; one to test or without labels may lack those, one to learn from mayn't."""
+    path = table.path
     rows = read_rows(path)
     if not rows:
         raise UserError(f"{path}: there is no line in it")
-    columns = {
-        "column": _column(path, rows[0], column, _MORE_TEXT, "column"),
-        "label": _column(path, rows[0], label, LABEL_COLUMNS, "label"),
-    }
-    for what in columns:
-        if columns[what] is None:
-            has = ", ".join(map(str, rows[0]))
-            held = "texts" if what == "column" else "classes"
-            raise UserError(f"{path}: which column holds the {held}? say {what}=NAME; it has {has}")
-    texts = [_text(row.get(str(columns["column"]))) for row in rows]
-    source = LabelledTexts(
-        texts, [_cell(row.get(str(columns["label"]))) for row in rows], name, names=_names(path, rows, key)
+    first = rows[0]
+    texts = _column(path, first, column, _MORE_TEXT, "column")
+    labels = _label_column(table, first, label)
+    for what, option, chosen in (("texts", "column", texts), ("classes", "label", labels)):
+        if chosen is None and (option == "column" or table.code in (None, TRAIN)):
+            raise UserError(
+                f"{path}: which column holds the {what}? say {option}=NAME; it has {', '.join(map(str, first))}"
+            )
+    groups = _column(path, first, group, _GROUPS, "group")
+    parts = _column(path, first, part, _PARTS, "part") if table.code is None else None
+    return _Rows(
+        [_text(row.get(str(texts))) for row in rows],
+        [_cell(row.get(labels)) if labels is not None else "" for row in rows],
+        _names(path, rows, key),
+        None if groups is None else [str(row.get(groups)) for row in rows],
+        None if parts is None else [str(row.get(parts, "")).strip().lower() for row in rows],
     )
-    groups = _column(path, rows[0], group, _GROUPS, "group")
-    if groups is not None:
-        source.groups = np.unique([str(row.get(groups)) for row in rows], return_inverse=True)[1].astype(np.int64)
-    parts = _column(path, rows[0], part, _PARTS, "part")
-    if parts is not None:
-        _divide(source, [str(row.get(parts, "")).strip().lower() for row in rows])
-    return source
+
+
+def _label_column(table: _Part, row: Mapping[str, Any], asked: str | None) -> str | None:
+    """The column of the classes; None where a table is there to be learnt from without, or a part to test has none."""
+    if table.code == UNLABELLED or (table.code in (VAL, TEST) and asked is not None and asked not in row):
+        return None
+    return _column(table.path, row, asked, LABEL_COLUMNS, "label")
+
+
+def _values(cells: list[str]) -> Any:
+    """The cells of a column of labels as `labelling` takes them: numbers that aren't whole are numbers to predict, -1
+    where it is the only negative number means no label, as does "nan"; other cells are names of classes.
+    """
+    cells = ["" if cell.lower() == "nan" else cell for cell in cells]
+    try:
+        numbers = np.array([float(cell) for cell in cells if cell], dtype=np.float64)
+    except ValueError:
+        return cells
+    if not np.array_equal(numbers, np.round(numbers)):
+        return np.array([float(cell) if cell else np.nan for cell in cells], dtype=np.float64)
+    hidden = len(numbers) > 0 and numbers.min() == -1 and set(numbers.tolist()) != {-1.0, 1.0}
+    return ["" if hidden and cell and float(cell) == -1 else cell for cell in cells]
+
+
+def _given(tables: Sequence[_Part], found: Sequence[_Rows]) -> np.ndarray | None:
+    """The split (n,) int8: the part that each table is, or that its column says, if its words are those of one."""
+    if tables[0].code is not None:
+        codes = [TRAIN if code == UNLABELLED else code for _, code, _ in tables]  # `labelling` sees that labels lack
+        return np.repeat(np.array(codes, dtype=np.int8), [len(rows.texts) for rows in found])
+    words = found[0].parts
+    if words is None or not set(words) <= set(_SPLITS) or len(set(words)) < 2:
+        return None
+    return np.array([_SPLITS[word] for word in words], dtype=np.int8)
+
+
+def _names_of(tables: Sequence[_Part], found: Sequence[_Rows]) -> list[str] | None:
+    if len(tables) == 1:
+        return found[0].names
+    return [
+        f"{table.called}/{own}"
+        for table, rows in zip(tables, found, strict=True)
+        for own in (rows.names or [f"{i:05d}" for i in range(len(rows.texts))])
+    ]
 
 
 def _column(path: Path, row: Mapping[str, Any], asked: str | None, usual: Sequence[str], option: str) -> str | None:
@@ -136,17 +226,6 @@ def _names(path: Path, rows: list[dict[str, Any]], key: str | None) -> list[str]
     return None
 
 
-def _divide(source: LabelledTexts, parts: list[str]) -> None:
-    """Take a column of parts as the given split, if its words are those of one."""
-    if not set(parts) <= set(_SPLITS) or len(set(parts)) < 2:
-        return
-    given = np.array([_SPLITS[part] for part in parts], dtype=np.int8)
-    if source.given is not None:
-        unlabelled = source.given != TRAIN
-        given[unlabelled] = source.given[unlabelled]
-    source.given = given
-
-
 def _holds_labels(path: Path, options: Mapping[str, Any]) -> bool:
     """Whether a table's columns are texts and classes: by their names, or because the options name them."""
     if "label" in options:
@@ -165,19 +244,57 @@ def open_labelled_folder(
     folder: Path, name: str, *, label: str | None = None, column: str | None = None, key: str | None = None,
     group: str | None = None, part: str | None = None,
 ) -> LabelledTexts:  # fmt: skip
-    """The one table of texts in a folder; see `open_labelled_texts`."""
-    told = {"label": label, "column": column, "key": key, "group": group, "part": part}
-    return open_labelled_texts(folder / walk(folder, _SUFFIXES)[0], name, **told)
+    """The one table of texts in a folder, or those of a split: train.csv beside test.csv, val.csv or unlabeled.csv.
+
+    Each may lie in a folder of that name instead (train/reviews.csv). Classes are joined by name. A part to test
+    without labels is left out, unlabelled texts are there to learn from without labels.
+
+    Args:
+        folder: where they lie.
+        name: what to call the source.
+        label: as `open_labelled_texts`, as are column, key, group and part; for each table.
+        column: see there.
+        key: see there; the names of a split's samples begin with that of their table: "train/0".
+        group: see there.
+        part: see there; of no use where the files are the split.
+
+    Raises:
+        UserError: as `open_labelled_texts`.
+    """
+    tables = _parts(folder)
+    if not tables:
+        raise UserError(
+            f"{name}: which of its tables of texts is meant? name one, lay them end to end (a.csv + b.csv), or call "
+            "them train.csv and test.csv"
+        )
+    source = _joined(tables, name, label=label, column=column, key=key, group=group, part=part)
+    return source
 
 
-def _holds_one_table(folder: Path) -> bool:
-    """Whether a folder holds a single table, and that one of texts with classes."""
-    tables = walk(folder, _SUFFIXES) if holds_any(folder, _SUFFIXES) else []
-    return len(tables) == 1 and _holds_labels(folder / tables[0], {})
+def _parts(folder: Path) -> list[_Part]:
+    """The tables of a folder where they are one, or a split by their names or folders; else none."""
+    names = walk(folder, _SUFFIXES)
+    if len(names) == 1:
+        return [_Part(folder / names[0])]
+    found = []
+    for name, folders in zip(names, unwrapped([name.split("/") for name in names]), strict=True):
+        called = str(PurePosixPath(*folders).with_suffix(""))
+        found.append(_Part(folder / name, split_code(called.split("/")[0]), called))
+    codes = {part.code for part in found}
+    return found if TRAIN in codes and len(codes) > 1 and -1 not in codes else []
+
+
+def _holds_tables(folder: Path, options: Mapping[str, Any]) -> bool:
+    """Whether a folder holds a table of texts with classes, a split of them, or several that are no split."""
+    if not holds_any(folder, _SUFFIXES):
+        return False
+    learnt = [part.path for part in _parts(folder) if part.code in (None, TRAIN)]
+    learnt = learnt or [folder / name for name in walk(folder, _SUFFIXES)]
+    return all(_holds_labels(path, options) for path in learnt)
 
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl")
 FORMATS = (
     Format("text", 4, _SUFFIXES, file=open_labelled_texts, reads=_holds_labels),
-    Format("text", 4, folder=open_labelled_folder, holds=_holds_one_table),
+    Format("text", 4, folder=open_labelled_folder, reads=_holds_tables),
 )

@@ -38,7 +38,7 @@ class Weights(Classes):
     )
 
     def apply(self, job: Job) -> Applied:
-        """Columns ``class`` and ``probabilities``; of labelled samples also ``label``, ``weight`` and more.
+        """Columns ``class`` and ``probabilities``, of texts ``text``; of labelled ones ``label``, ``weight`` and more.
 
         ``rank`` is 1 for the most suspicious label, ``agrees`` says whether most passes predict the label,
         ``confidence`` is the probability that it gets; ``corrected`` is empty, to be filled in by hand with the class
@@ -56,7 +56,10 @@ class Weights(Classes):
             probabilities = job.method.predict(batch).float().softmax(1)
             rows = batch["index"].cpu().numpy()
             found: dict[str, Any] = {"class": [names[k] for k in probabilities.argmax(1).tolist()]}
-            return found | {key: values[rows] for key, values in table.items()} | {"probabilities": probabilities}
+            said = {"text": [t if isinstance(t, str) else t[0] for t in batch["text"]]} if "text" in batch else {}
+            return (
+                found | {key: values[rows] for key, values in table.items()} | said | {"probabilities": probabilities}
+            )
 
         return _table.write(job, columns, main="weight" if table else "probabilities")
 

@@ -13,7 +13,7 @@ import unicodedata
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -22,7 +22,16 @@ from selftaught.errors import UserError, require
 from selftaught.views.operation import Op, executor
 from selftaught.views.text._of_texts import OfTexts
 
-__all__ = ["TOKENISERS", "ClipBPE", "HashedWords", "PretrainedTokens", "Tokenise", "Tokeniser", "tokeniser"]
+__all__ = [
+    "TOKENISERS",
+    "ClipBPE",
+    "HashedWords",
+    "PretrainedTokens",
+    "Tokenise",
+    "Tokeniser",
+    "token_rows",
+    "tokeniser",
+]
 
 TOKENISERS = ("clip", "words-N", "hf:NAME")
 """What :func:`tokeniser` makes, N being a size such as 8192, NAME one on the Hugging Face hub or a folder."""
@@ -180,6 +189,27 @@ def tokeniser(name: str) -> Tokeniser:
     if match is None:
         raise UserError(f"no tokeniser {name!r}; there are {', '.join(TOKENISERS)}")
     return HashedWords(int(match.group(1) or 8192))
+
+
+def token_rows(name: str, texts: Sequence[str], length: int = CONTEXT) -> np.ndarray:
+    """(N, length) int64 of N texts, as ``tokeniser(name)(texts, length)`` gives them; texts that come again in every
+    step (instructions, questions) are numbered once in a process.
+
+    Args:
+        name: see :func:`tokeniser`.
+        texts: N texts; the last 65,536 that differ are remembered.
+        length: of every row.
+
+    Raises:
+        UserError: as :func:`tokeniser` and the tokeniser itself.
+    """
+    rows = [_row(name, text, length) for text in texts]
+    return np.stack(rows) if rows else np.zeros((0, length), dtype=np.int64)
+
+
+@lru_cache(maxsize=1 << 16)
+def _row(name: str, text: str, length: int) -> np.ndarray:
+    return tokeniser(name)(text, length)[0]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
