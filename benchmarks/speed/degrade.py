@@ -5,8 +5,9 @@
 The copy is four times smaller (bicubic, antialiased), noisy (Gaussian, 0 to 25 of 255) and a JPEG of quality 40 to 95.
 Contenders take turns within each round, one process and one thread each. Peers: albumentations, with PIL's antialiased
 bicubic, for albumentations has none, torchvision's transforms on tensors, and kornia's. A second row leaves the JPEG
-out and blurs by a drawn kernel of 15 pixels first. The codec alone, as all but kornia use it, bounds the first row.
-With the extra ``kernels`` our resizing and noise are compiled by Numba; the result says whether they were.
+out and blurs by a drawn kernel of 15 pixels first. libjpeg alone, as torchvision and albumentations use it, is timed as
+well. With the extra ``kernels`` our resizing, noise and what a JPEG loses are compiled by Numba; the result says whether
+they were.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def rate(make: Make, images: list[np.ndarray]) -> Callable[[], float]:
 
 
 def codec(images: list[np.ndarray]) -> Callable[[], float]:
-    """libjpeg alone, there and back, on such small noisy copies: no recipe with it is faster than that."""
+    """libjpeg alone, there and back, on such small noisy copies: no recipe that writes files is faster than that."""
     rng = np.random.default_rng(0)
     small = [
         np.clip(image[:PATCH:SCALE, :PATCH:SCALE] + rng.normal(0, 12.5, (PATCH // SCALE,) * 2 + (3,)), 0, 255)

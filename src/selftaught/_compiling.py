@@ -9,7 +9,7 @@ import numpy as np
 
 from selftaught.errors import require
 
-__all__ = ["compiled", "fitted", "numba"]
+__all__ = ["compiled", "fitted", "inlined", "numba"]
 
 numba: Any = require("numba", "kernels")
 
@@ -18,7 +18,16 @@ _LOOSE = {"reassoc", "contract", "arcp", "nsz"}  # what isn't a number stays non
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compiled at its first call and kept beside the source or in the user's cache, if either can be written."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _LOOSE}
+    return _compiled(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """The same, written out wherever it is called, so that what is constant there is constant in it."""
+    return _compiled(function, inline="always")
+
+
+def _compiled(function: Callable[..., Any], **more: Any) -> Any:
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _LOOSE, **more}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:

@@ -13,6 +13,7 @@ from scipy import signal, stats
 from selftaught import views
 from selftaught.errors import UserError
 from selftaught.views import JPEG, Blur, CorrelatedNoise, GaussianNoise, MotionBlur, Op, Pipeline, Recipe, View
+from selftaught.views.degradations import compression
 from selftaught.views.degradations._normals import normals, normals_batch
 from tests.views.helpers import photo
 
@@ -142,6 +143,24 @@ def test_jpeg_is_what_the_codec_makes_of_that_quality() -> None:
     worse, better = (np.abs(applied(JPEG(q), image)[0].astype(int) - image).mean() for q in (10, 90))
     assert worse > better
     assert applied(JPEG(50), photo(20, 20, 1))[0].shape == (20, 20, 1)
+
+
+@pytest.mark.parametrize("quality", [1, 10, 33, 50, 75, 92, 100])
+def test_the_compiled_jpeg_is_the_codec_s_to_the_bit(quality: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Smooth, noisy and two-valued pictures, grey and in colour, of sides that fill no block."""
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(quality)
+    sides = [(1, 1), (1, 40), (3, 2), (8, 16), (5, 17), (16, 16), (37, 33), (50, 64), (64, 49)]
+    pictures = []
+    for number, (height, width) in enumerate(sides):
+        for channels in (1, 3):
+            x = rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
+            smooth = photo(64, 64, channels)[:height, :width]
+            pictures.append((x, np.where(x > 127, 255, 0).astype(np.uint8), np.ascontiguousarray(smooth))[number % 3])
+    ours = [applied(JPEG(quality), x)[0] for x in pictures]
+    monkeypatch.setattr(compression, "kernels", lambda: None)
+    for x, made in zip(pictures, ours, strict=True):
+        np.testing.assert_array_equal(made, applied(JPEG(quality), x)[0], err_msg=str(x.shape))
 
 
 def test_the_blur_of_views_takes_floats_too() -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from selftaught.errors import UserError
+from selftaught.views.degradations._fast import kernels
 from selftaught.views.operation import Drawn, Op, executor, freeze, whole
 
 __all__ = ["JPEG"]
@@ -17,8 +18,9 @@ __all__ = ["JPEG"]
 class JPEG(Op):
     """The image as JPEG of a quality gives it back (libjpeg, colours at half resolution).
 
-    One or three channels; floats in [0, 1] pass through 8 bits. The device executor hands each image to the same codec
-    on the host: exact, but it waits for the device. Reports ``quality``.
+    One or three channels; floats in [0, 1] pass through 8 bits. With the extra ``kernels`` no file is written: what a
+    file loses is computed, to the bit the same. The device executor hands each image to the host: exact, but it waits
+    for the device. Reports ``quality``.
 
     Args:
         quality: 1 to 100, or (low, high) of an even draw (default 30 to 95).
@@ -47,10 +49,30 @@ class JPEG(Op):
         return (low + whole(u[0], high - low),), height, width
 
 
-@executor(JPEG, "image")
-def _compress(x: np.ndarray, op: JPEG, values: list[float]) -> tuple[np.ndarray, dict[str, Any]]:
+def _given_back(levels: np.ndarray, quality: int) -> np.ndarray:
+    """Levels (H, W, 1) or (H, W, 3) as libjpeg gives them back, or the compiled form of what it does, to the bit."""
     import cv2
 
+    grey = levels.shape[2] == 1
+    if kernels() is not None:
+        from selftaught.views.degradations import _jpeg
+
+        luma, chroma = _jpeg.tables(quality)
+        made = np.empty((levels.shape[2], *levels.shape[:2]), np.uint8)
+        if grey:
+            _jpeg.compressed_grey(levels[:, :, 0], luma, made[0])
+            return made[0][:, :, None]
+        _jpeg.compressed(*cv2.split(levels), luma, chroma, made)
+        return np.asarray(cv2.merge((made[0], made[1], made[2])))
+    given = levels if grey else cv2.cvtColor(levels, cv2.COLOR_RGB2BGR)
+    file = cv2.imencode(".jpg", given, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    read = cv2.imdecode(file, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
+    assert read is not None
+    return np.asarray(read[:, :, None] if grey else cv2.cvtColor(read, cv2.COLOR_BGR2RGB))
+
+
+@executor(JPEG, "image")
+def _compress(x: np.ndarray, op: JPEG, values: list[float]) -> tuple[np.ndarray, dict[str, Any]]:
     if x.shape[2] not in (1, 3):
         raise UserError(f"JPEG: images have 1 or 3 channels, got {x.shape[2]}")
     floats = x.dtype != np.uint8
@@ -58,13 +80,7 @@ def _compress(x: np.ndarray, op: JPEG, values: list[float]) -> tuple[np.ndarray,
         raise UserError(
             f"JPEG: float images lie in [0, 1], got {x.min():.4g} to {x.max():.4g}; scale or clip them first"
         )
-    levels = np.rint(x * 255).astype(np.uint8) if floats else x
-    grey = x.shape[2] == 1
-    levels = levels if grey else cv2.cvtColor(levels, cv2.COLOR_RGB2BGR)
-    file = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, int(values[0])])[1]
-    made = cv2.imdecode(file, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
-    assert made is not None
-    made = made[:, :, None] if grey else cv2.cvtColor(made, cv2.COLOR_BGR2RGB)
+    made = _given_back(np.rint(x * 255).astype(np.uint8) if floats else x, int(values[0]))
     done = made.astype(x.dtype) / x.dtype.type(255) if floats else made
     return done, {"quality": np.float32(values[0])}
 

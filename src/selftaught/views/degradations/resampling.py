@@ -314,7 +314,9 @@ class Upsample(Op):
 
 
 def _sides(side: Any, scale: float) -> Any:
-    return _length(side, scale) if np.ndim(side) == 0 else np.maximum(1, np.ceil(side * scale - 1e-9)).astype(np.int64)
+    if isinstance(side, np.ndarray):
+        return np.maximum(1, np.ceil(side * scale - 1e-9)).astype(np.int64)
+    return _length(side, scale)
 
 
 @executor(Downsample, "image", "clip", "volume")
