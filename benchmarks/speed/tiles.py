@@ -6,8 +6,8 @@
 Thousands of pixels per second of systems' laptop forms: in the tiles that ``apply`` makes, and on the whole picture
 as one tensor, for who has the memory. The tiles may be no slower than 85 % of the whole. The picture is half as
 wide again as the largest tile that its network gets. The row of memory is a process of its own that applies the run to
-a picture of 7680 x 4320 (minutes), and one for 64 x 64: the largest size of each, which may be 3 GiB. Rows that are not
-measured now are kept from an earlier run.
+a picture of 7680 x 4320 (minutes), and one for 64 x 64: the largest size of each, which may be 3 GiB. Each row is
+stored as soon as it is measured, and rows that are not measured now are kept from an earlier run.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from selftaught.run.outputs.image import restore
 
 METHODS = ("multi-output-deblur", "c-bsn", "rrformer", "srresnet")
 
+WORK = "large pictures in tiles, by laptop networks; thousands of pixels per second"
 EIGHT_K = (4320, 7680)
 MEASURED = """
 import resource, sys, time
@@ -85,8 +86,7 @@ def speed(run: Any, side: int, count: int) -> dict[str, Any]:
     }
     found = compared(rounds(contenders, count), "tiles")
     show(f"{method.slug}, {side} x {side}, tiles of {tile} at most", found, "kpx/s")
-    work = f"laptop network on {side} x {side}, thousands of pixels a second"
-    return {"work": work, "machine": machine(), "largest tile": tile} | found
+    return {"network": method.slug, "side": side, "largest tile": tile, "rounds": count} | found
 
 
 def memory(run: Path, root: Path) -> dict[str, float]:
@@ -115,8 +115,8 @@ def main() -> None:
         folder_of(Path(options.make[0]), int(options.make[1]), int(options.make[2]))
         return
     torch.set_num_threads(options.threads)
-    result: dict[str, Any] = stored("tiles") | {"machine": machine()}
-    result["speed"], result["peak GiB"] = dict(result.get("speed", {})), dict(result.get("peak GiB", {}))
+    result: dict[str, Any] = {"work": WORK, "machine": machine(), "runs": [], "peak GiB": {}}
+    result |= {name: part for name, part in stored("tiles").items() if name in ("runs", "peak GiB")}
     for slug in options.method:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
@@ -125,10 +125,13 @@ def main() -> None:
                 loggers=["none"], knn_every=0.0,
             )  # fmt: skip
             if options.row != "memory":
-                result["speed"][slug] = speed(run, options.side, options.rounds)
+                others = [one for one in result["runs"] if one["network"] != slug]
+                result["runs"] = [*others, speed(run, options.side, options.rounds)]
+                store("tiles", result)
             if options.row != "speed":
-                result["peak GiB"][slug] = memory(root / "run", root)
-    store("tiles", result)
+                peaks = memory(root / "run", root)
+                result["peak GiB"] |= {f"{slug}, {name}": gib for name, gib in peaks.items()}
+                store("tiles", result)
 
 
 if __name__ == "__main__":

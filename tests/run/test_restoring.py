@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from selftaught.data.decoding import read_with_metadata
 from selftaught.run import outputs, reporting
 from selftaught.run.applying import Job
 from selftaught.run.outputs._pictures import Beside, write_image
-from selftaught.run.outputs.image import beyond
+from selftaught.run.outputs.image import beyond, restore
 from tests.conftest import write_photos
 
 
@@ -168,18 +169,69 @@ def test_what_has_no_reference_is_left_out_and_listed(denoiser, pairs: Path) -> 
         denoiser.evaluate(str(pairs / "noisy"), clean=str(pairs / "none"))
 
 
-def test_videos_are_refused_with_what_to_do(denoiser, pairs: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folders of a video, of moving bars in one, and with noise in the other."""
     av: Any = pytest.importorskip("av")
-    with av.open(str(tmp_path / "a.mp4"), "w") as file:
-        stream = file.add_stream("mpeg4", rate=25)
-        stream.width = stream.height = 48
-        for level in (0, 90):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 48, 3), level, np.uint8), format="rgb24")
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode())
-    for data, clean in ((tmp_path, tmp_path), (pairs / "noisy", tmp_path)):
-        with pytest.raises(UserError, match=r"into=.frames"):
-            denoiser.evaluate(str(data), clean=str(clean))
+    folder = tmp_path_factory.mktemp("films")
+    bars = (np.arange(96) // 6 % 2 * 120 + 60).astype(np.float64)
+    clean = np.stack([np.roll(bars, t)[None, :48, None].repeat(48, 0).repeat(3, 2) for t in range(6)])
+    noise = np.random.default_rng(0).normal(0, 25, clean.shape)
+    for name, frames in (("clean", clean), ("noisy", clean + noise)):
+        (folder / name).mkdir()
+        with av.open(str(folder / name / "a.mkv"), "w") as file:
+            stream = file.add_stream("ffv1", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 48, 48, "bgr0"
+            for picture in frames.clip(0, 255).astype(np.uint8):
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            file.mux(stream.encode())
+    return folder
+
+
+def test_videos_are_judged_frame_by_frame(denoiser, films: Path) -> None:
+    found = denoiser.evaluate(str(films / "noisy"), clean=str(films / "clean"))["restoration"]
+    noisy, clean = (
+        open_source(str(films / name), modality="clip", split="all").read(0) / np.float32(255)
+        for name in ("noisy", "clean")
+    )
+    made = np.stack([restore(denoiser.method.eval(), frame) for frame in noisy])
+    assert len(made) == 6
+    for kind, frames in (("this", made), ("raw", noisy)):
+        errors = np.square(frames - clean).mean((1, 2, 3))
+        per_frame = found[kind].figures["per_frame"]["a.mkv"]["psnr"]
+        np.testing.assert_allclose(per_frame, -10 * np.log10(errors), atol=0.02)
+    assert found["raw"]["flicker"].mean > 10
+    page = denoiser.report().read_text(encoding="utf-8")
+    assert "frame by frame" in page.lower()
+
+
+def test_videos_are_degraded_frame_by_frame_and_enlarged(films: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write_photos(folder, count=4, classes=1)
+    run = selftaught.train("bicubic", str(folder), out=str(tmp_path / "run"), steps=1, workers=0, quiet=True, scale=2)
+    (tmp_path / "films").mkdir()
+    for number in range(6):
+        shutil.copy(films / "clean" / "a.mkv", tmp_path / "films" / f"{number}.mkv")
+    found = run.evaluate(str(tmp_path / "films"))["restoration"]
+    assert found["this"]["psnr"].mean == pytest.approx(found["raw"]["psnr"].mean)
+    assert {len(one["psnr"]) for one in found["this"].figures["per_frame"].values()} == {6}
+
+
+def test_videos_and_pictures_are_not_compared(denoiser, pairs: Path, films: Path) -> None:
+    with pytest.raises(UserError, match="give videos for both, or pictures"):
+        denoiser.evaluate(str(pairs / "noisy"), clean=str(films / "clean"))
+
+
+def test_pictures_are_not_made_videos_in_silence(denoiser, pairs: Path, tmp_path: Path) -> None:
+    for into in ("video", "frames"):
+        with pytest.raises(UserError, match=f'into="{into}": is for videos.*frames:FOLDER'):
+            denoiser.apply(str(pairs / "noisy"), tmp_path / "out", into=into)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "frames").mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / "frames" / f"{number}.png"), np.full((48, 48, 3), 60 * number, np.uint8))
+    assert denoiser.apply(f"frames:{tmp_path / 'frames'}", tmp_path / "film", into="video") == 1
+    assert (tmp_path / "film" / "clip.mp4").is_file()
 
 
 def test_bands_are_no_colours_with_transparency(denoiser, pairs: Path, tmp_path: Path) -> None:

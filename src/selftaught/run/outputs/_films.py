@@ -28,18 +28,14 @@ def open_pictures(data: Any, **options: Any) -> Source:
     """A source of pictures to judge on, opened with the options of ``open_source``.
 
     Raises:
-        UserError: it has none; of videos, which ``apply`` takes, the error says how they can be judged.
+        UserError: it has none.
     """
     try:
         return open_source(data, modality="image", **options)
     except UserError:
         if not isinstance(data, str | Path) or not holds_videos(data):
             raise
-        raise UserError(
-            f"{data}: videos, and a system of pictures is judged on pictures; apply it to the videos with --into "
-            "frames, write the clean ones as frames of the same names (ffmpeg -i VIDEO -start_number 0 "
-            "FOLDER/%06d.png), and compare the folders"
-        ) from None
+        raise UserError(f"{data}: videos, where pictures are judged; give videos for both, or pictures") from None
 
 
 def write_clips(job: Job, frames: Callable[[int], Iterator[np.ndarray]]) -> Applied:
@@ -72,11 +68,11 @@ def write_clips(job: Job, frames: Callable[[int], Iterator[np.ndarray]]) -> Appl
 
 
 def named(name: str) -> str:
-    """What the video of a clip is called: "a/x.mp4@16" is a window of a file."""
+    """What the video of a clip is called: "a/x.mp4@16" is a window of a file; "." the frames of the folder itself."""
     file, at, start = name.rpartition("@")
     if not (at and start.isdecimal()):
         file, at, start = name, "", ""
-    path = PurePosixPath(file or "clip")
+    path = PurePosixPath(file if file not in ("", ".") else "clip")
     known = path.suffix.lower() in VIDEO_FORMS or path.suffix.lower() == ".gif"
     stem = str(path.with_suffix("")) if known and path.stem else str(path)
     return f"{stem}{at}{start}" + (path.suffix if path.suffix.lower() in VIDEO_FORMS else ".mp4")

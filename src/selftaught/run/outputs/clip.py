@@ -258,6 +258,8 @@ def restored_row(method: Any, source: Any, i: int, clean: Source | None) -> Row:
         frames, target = source.read(i, frames=numbers), np.zeros(0)
     frames = to_unit(frames, limits)
     target = to_unit(target, limits) if target.size else target
+    if hasattr(method, "judged_frames"):
+        return Row(name, *method.judged_frames(source, i, frames, target))
     if not target.size and hasattr(method, "degraded"):
         frames, target = method.degraded(frames)
     this = restored_clip(method, frames, name=name)

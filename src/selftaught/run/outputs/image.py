@@ -15,7 +15,7 @@ from torch import Tensor
 
 from selftaught import evaluation
 from selftaught._words import plural
-from selftaught.data import Source, from_unit, open_source, to_unit
+from selftaught.data import Source, from_unit, holds_videos, open_source, to_unit
 from selftaught.data.decoding import read_with_metadata
 from selftaught.data.pixels import conform
 from selftaught.data.text_boxes import detect_text
@@ -34,6 +34,7 @@ from selftaught.run.outputs._base import Judged, Output, Page
 from selftaught.run.outputs._films import INTO, open_pictures, write_clips
 from selftaught.run.outputs._pictures import PICTURE_FORMS, Beside, write_image
 from selftaught.run.outputs._tiles import fitting_tile
+from selftaught.run.outputs.clip import Clip
 
 if TYPE_CHECKING:
     from selftaught.run.bench import Bench
@@ -59,6 +60,11 @@ class Image(Output):
         """
         if job.source.modality == "clip":
             return write_clips(job, lambda i: _restored_frames(job, i))
+        if into := job.options.get("apply into"):
+            raise UserError(
+                f"--into {into}: is for videos, and {job.source.name} holds pictures, which stay pictures; leave it "
+                "out, or name a folder of a video's frames as frames:FOLDER"
+            )
 
         def make(i: int, path: Path) -> None:
             original, beside = read_picture(job.source, i, job.method.channels)
@@ -84,8 +90,10 @@ class Image(Output):
         customs of its own by ``judged() -> options of evaluation.restoration``; one that ``erases_text`` is judged by
         what a text detector still finds, too. Of one with several answers, which it gives by ``candidates(images)``,
         each is judged as well. What ``degraded`` makes in other ``strengths`` (name -> its options) is judged by PSNR
-        and SSIM besides: ``psnr_gain_16``.
+        and SSIM besides: ``psnr_gain_16``. Videos are judged as clips are, every frame restored by itself.
         """
+        if holds_videos(bench.data):
+            return Clip().evaluate(dataclasses.replace(bench, method=_FrameByFrame(bench.method)))
         known: tuple[str, ...] = ("restoration", "heads") if hasattr(bench.method, "candidates") else ("restoration",)
         known += ("residual-text",) if getattr(bench.method, "erases_text", False) else ()
         wrong = [name for name in bench.protocols if name not in known]
@@ -168,6 +176,32 @@ def restore(
             y = network(x)
     found = y[0].float().cpu().numpy().transpose(1, 2, 0)
     return found.mean(2, keepdims=True) if image.shape[2] == 1 < found.shape[2] else found
+
+
+class _FrameByFrame:
+    """A method of pictures as it is judged on clips; otherwise the method."""
+
+    def __init__(self, method: Any) -> None:
+        self.method = method
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.method, name)
+
+    def judged_frames(
+        self, source: Any, i: int, frames: np.ndarray, clean: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Frames of a clip before, after and clean, (T, H, W, C) in [0, 1]; with none that are clean, it makes inputs
+        of them.
+        """
+        rows = []
+        more = _companions(self.method, source, i) if clean.size else {}
+        for frame, target in zip(frames, clean if clean.size else frames, strict=True):
+            if not clean.size:
+                frame, target, *rest = self.method.degraded(frame)
+                more = rest[0] if rest else {}
+            rows.append(restored_row(self.method, source.names[i], frame, target, more))
+        raw, this, wanted = (np.stack([getattr(row, kind) for row in rows]) for kind in ("raw", "this", "clean"))
+        return raw, this, wanted
 
 
 def _restored_frames(job: Job, i: int) -> Iterator[np.ndarray]:
