@@ -321,5 +321,11 @@ def test_textures_are_told_by_their_spectrum_and_not_by_grey_values():
     assert other.fingerprint() != source.fingerprint()
     assert not np.array_equal(other.read(5), samples[5]["image"])
     assert len(open_source("textures?train=60&test=20", split="test")) == 20
+    plain = open_source("textures?train=60&test=20&patches=0", split="all")
+    assert plain.fingerprint() != source.fingerprint()
+    for i in range(8):
+        (only,) = np.unique(plain.sample(i)["mask"])
+        ground = (masks[i] == only) & (grey[i] == plain.read(i)[..., 0])
+        assert 0.05 < ground.mean()  # the same picture without what lies on it
     with pytest.raises(UserError, match="kinds=1 must be at least 2"):
         open_source("textures?kinds=1")

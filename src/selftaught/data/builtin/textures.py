@@ -17,17 +17,14 @@ from selftaught.data.source import TEST, TRAIN, Source, digest
 
 __all__ = ["ENTRIES", "Textures", "open_textures"]
 
-_PATCHES = 3
-"""Patches that lie on the ground of a picture."""
-
 
 class Textures(Source):
     """Pictures (side, side, 1) uint8 with masks (side, side) of cloths 0 .. K - 1; each a function of its number."""
 
-    def __init__(self, train: int, test: int, side: int, kinds: int, world: int, draw: int) -> None:
+    def __init__(self, train: int, test: int, side: int, kinds: int, patches: int, world: int, draw: int) -> None:
         """Args: see `open_textures`."""
         self.name, self.channels, self.depth, self.generated = "textures", 1, "uint8", True
-        self.side, self.kinds, self.world, self.draw = side, kinds, world, draw
+        self.side, self.kinds, self.patches, self.world, self.draw = side, kinds, patches, world, draw
         self.names = [f"{part}/{i:05d}.png" for part, n in (("train", train), ("test", test)) for i in range(n)]
         self.given = np.array([TRAIN] * train + [TEST] * test, dtype=np.int8)
         rng = np.random.default_rng([world, 16])
@@ -61,7 +58,7 @@ class Textures(Source):
         mask = np.full((side, side), rng.integers(self.kinds), dtype=np.int32)
         picture = self._cloth(int(mask[0, 0]), rng)
         u = (np.arange(side) + 0.5) / side
-        for _ in range(_PATCHES):
+        for _ in range(self.patches):
             kind, (cx, cy), (a, b) = int(rng.integers(self.kinds)), rng.uniform(0.1, 0.9, 2), rng.uniform(0.2, 0.38, 2)
             turn = rng.uniform(0, np.pi)
             x, y = u[None, :] - cx, u[:, None] - cy
@@ -79,11 +76,18 @@ class Textures(Source):
 
     def fingerprint(self) -> str:
         """Of the options: they say every pixel."""
-        return digest("textures 1", self.side, self.kinds, self.world, self.draw, self.given)
+        return digest("textures 2", self.side, self.kinds, self.patches, self.world, self.draw, self.given)
 
 
 def open_textures(
-    *, train: int = 600, test: int = 200, side: int = 32, kinds: int = 4, world: int = 0, draw: int = 0
+    *,
+    train: int = 600,
+    test: int = 200,
+    side: int = 32,
+    kinds: int = 4,
+    patches: int = 3,
+    world: int = 0,
+    draw: int = 0,
 ) -> Textures:
     """Generated pictures of cloths with masks.
 
@@ -92,6 +96,7 @@ def open_textures(
         test: pictures for testing.
         side: of the pictures, in pixels.
         kinds: cloths K of a world, the classes.
+        patches: that lie on the ground of a picture; 0: every picture is one cloth.
         world: another number has other cloths.
         draw: another number gives other pictures of the same cloths.
 
@@ -99,8 +104,8 @@ def open_textures(
         UserError: a number out of its range.
     """
     low = {"train": (train, 1), "test": (test, 0), "side": (side, 16), "kinds": (kinds, 2), "world": (world, 0)}
-    at_least("textures", {**low, "draw": (draw, 0)})
-    return Textures(train, test, side, kinds, world, draw)
+    at_least("textures", {**low, "draw": (draw, 0), "patches": (patches, 0)})
+    return Textures(train, test, side, kinds, patches, world, draw)
 
 
 ENTRIES = (
