@@ -150,6 +150,20 @@ def test_without_labels_the_page_leads_with_what_can_be_looked_at() -> None:
     assert "class as the query" not in page
 
 
+def test_labels_to_correct_come_first_and_other_tables_do_not() -> None:
+    table = {"title": "Shares", "note": "", "columns": ["a", "b"], "rows": [["x", "y"]], "pictures": None}
+
+    def headings(listing: dict[str, Any]) -> list[str]:
+        page = report.render([samples.series_run() | {"listings": [listing]}])
+        return re.findall(r"<h2[^>]*>([^<]+)</h2>", page)
+
+    plain = headings(table)
+    assert "Tables" in plain[1:]
+    first, *others = headings(table | {"classes": ["y", "z"]})
+    assert first == "Suspicious labels"
+    assert sorted(others) == sorted(heading for heading in plain if heading != "Tables")
+
+
 def test_protocols_stand_beside_their_baselines() -> None:
     rows = {
         (row.protocol, row.metric): row

@@ -315,3 +315,33 @@ def test_what_an_adapted_model_began_from_is_a_baseline_of_the_page() -> None:
 def test_a_loss_that_was_noted_once_went_nowhere() -> None:
     said = verdict({"metrics": {"step": [6], "series": {"loss": [0.957]}}})
     assert "The loss was 0.957 in 6 steps." in said.sentence
+
+
+def suspicious(this: tuple[float, float, float] | None, **others: tuple[float, float, float]) -> report.Verdict:
+    """Of a run that lists suspicious labels; the areas under the curve as (mean, low, high)."""
+    listing = {
+        "title": "Labels to look at", "note": "", "columns": ["name", "label"], "rows": [["r1", "pos"], ["r2", "neg"]],
+        "pictures": None, "classes": ["neg", "pos"],
+    }  # fmt: skip
+    models = ({"this": this} if this is not None else {}) | others
+    found = {
+        role: {"numbers": {"auc": dict(zip(("mean", "low", "high"), v, strict=True))}} for role, v in models.items()
+    }
+    more = {"protocols": [{"name": "label-noise"} | found]} if found else {}
+    return verdict(labels(0.52, 0.52, 0.52) | {"listings": [listing]} | more)
+
+
+def test_a_model_that_weighs_labels_is_judged_by_the_wrong_ones_that_it_finds() -> None:
+    found = suspicious((0.74, 0.7, 0.78), random=(0.5, 0.45, 0.55), raw=(0.66, 0.62, 0.69))
+    assert found.sentence == (
+        "AUC of finding wrong labels 0.74 (0.70–0.78), against 0.50 for untrained weights and 0.66 for confident "
+        "learning (chance 0.50)."
+    )
+    assert (found.judgement, found.tone) == ("Better than chance, by more than the intervals.", "gain")
+    level = suspicious((0.64, 0.6, 0.68), raw=(0.66, 0.62, 0.7))
+    assert (level.judgement, level.tone) == ("Better than chance, but no better than confident learning.", "mixed")
+    assert suspicious((0.6, 0.56, 0.64), raw=(0.7, 0.66, 0.74)).judgement.endswith("worse than confident learning.")
+    assert suspicious((0.52, 0.48, 0.56)).tone == "none"
+    unknown = suspicious(None)
+    assert unknown.sentence == "2 labels to look at, the least trusted first."
+    assert unknown.tone == "unknown"

@@ -12,6 +12,7 @@ from selftaught.report import curves, plates, restored
 from selftaught.report.clouds import CLASS_COLOURS, packed_cloud
 from selftaught.report.images import data_uri, dimensions
 from selftaught.report.lines import both_widths, legend
+from selftaught.report.suspects import has_suspects
 from selftaught.report.tables import ROLES, best_of, protocol_rows, roles_of
 from selftaught.report.text import (
     NOTHING,
@@ -429,6 +430,11 @@ def ordered(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The sections that have something to show, in the order of the page."""
     built = [{"key": key, "title": heading, "data": make(run)} for key, heading, make in ALL]
     shown = [section for section in built if section["data"] is not None]
+    if has_suspects(run):  # what one came for
+        for section in shown:
+            if section["key"] == "listings":
+                section["title"] = "Suspicious labels"
+        return sorted(shown, key=lambda section: section["key"] != "listings")
     if labelled(run):
         return shown
     first = {key: place for place, key in enumerate(_UNLABELLED_FIRST)}

@@ -10,6 +10,7 @@ from selftaught._words import plural
 from selftaught.report import health
 from selftaught.report.curves import ROLE_NAMES, by_stage, role_of
 from selftaught.report.forgetting import from_unlearning
+from selftaught.report.suspects import from_suspects
 from selftaught.report.tables import protocol_rows
 from selftaught.report.text import direction, interval, known, number
 
@@ -52,14 +53,17 @@ class Score:
 
 
 def verdict(run: Mapping[str, Any]) -> Verdict:
-    """The verdict on a validated run: from what it forgot, label efficiency, restoration, protocols, collapse or loss.
+    """The verdict on a validated run: from what it forgot, suspicious labels, label efficiency, restoration, protocols,
+    collapse or loss.
 
-    It is never "gain" where any baseline of the page is better than the model at anything.
+    It is never "gain" where any baseline of the page is better than the model at anything, but for forgetting, whose
+    baselines are aims.
     """
     if run.get("verdict"):
         return Verdict(str(run["verdict"]), "", "unknown")
     for source in (
         from_unlearning,
+        from_suspects,
         _from_labels,
         _from_restoration,
         _from_protocols,
@@ -68,7 +72,9 @@ def verdict(run: Mapping[str, Any]) -> Verdict:
     ):
         found = source(run)
         if isinstance(found, tuple):
-            return Verdict(*found)
+            found = Verdict(*found)
+            if source is from_unlearning:
+                return found
         if found is not None:
             return _tempered(found, run) if found.tone == "gain" else found
     return Verdict("Nothing was measured in this run.", "", "unknown")
