@@ -6,8 +6,8 @@ The copy is four times smaller (bicubic, antialiased), noisy (Gaussian, 0 to 25 
 Contenders take turns within each round, one process and one thread each. Peers: albumentations, with PIL's antialiased
 bicubic, for albumentations has none, torchvision's transforms on tensors, and kornia's. A second row leaves the JPEG
 out and blurs by a drawn kernel of 15 pixels first. libjpeg alone, as torchvision and albumentations use it, is timed as
-well. With the extra ``kernels`` our resizing, noise and JPEG's losses are compiled by Numba; the result says whether they
-were.
+well. With the extra ``kernels`` our resizing, noise and what a JPEG loses are compiled by Numba; the result says
+whether that was so.
 """
 
 from __future__ import annotations
