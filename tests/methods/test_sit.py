@@ -146,11 +146,21 @@ def test_restoring_learns_stripes() -> None:
     assert np.mean(losses[-5:]) < 0.5
 
 
-def test_upright_views_are_never_mirrored() -> None:
+def test_mild_views_are_never_mirrored_and_show_the_whole_image() -> None:
     ramp = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1))[..., None]
     rng = np.random.default_rng(0)
-    for augment, mirrored in (("upright", False), ("grey", True)):
+    for augment, mirrored in (("mild", False), ("grey", True)):
         pipeline = made(augment=augment, crop=0.5).views()[0]
         rows = [views.render(ramp, pipeline, pipeline.sample(rng, 32, 32))[..., 0].astype(int) for _ in range(40)]
         assert any(row[:, 0].sum() > row[:, -1].sum() for row in rows) == mirrored
         assert len({row.tobytes() for row in rows}) > 30
+        spans = [np.ptp(row) for row in rows]
+        assert (min(spans) > 150) == (not mirrored)
+
+
+def test_small_crops_of_mild_views_are_small() -> None:
+    method = methods.DINO(channels=1, encoder="vit-pico", image_size=32, augment="mild", local_crops=2, local_crop=0.1)
+    rng, image = np.random.default_rng(0), np.zeros((32, 32, 1), np.uint8)
+    shapes = [views.render(image, view, view.sample(rng, 32, 32)).shape[0] for view in method.views()]
+    assert shapes == [32, 32, method.local_side, method.local_side]
+    assert method.local_side < 32

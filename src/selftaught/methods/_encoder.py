@@ -29,11 +29,11 @@ class EncoderConfig(MethodConfig):
     """Start the encoder from timm's weights (needs the network or timm's cache)."""
     image_size: Natural = 224
     """Side of the square views in pixels; 0 chooses by the data (32 for small images, else 64)."""
-    augment: Literal["paper", "small", "grey", "upright"] = "paper"
+    augment: Literal["paper", "small", "grey", "mild"] = "paper"
     """Views: the paper's, small (no blur), grey (crop, flip, brightness, contrast: also where colour must stay),
-    upright (grey without the flip: digits, letters and signs mean something else mirrored)."""
+    mild (small turns, shifts and changes of size: digits, letters and signs, which a flip or a close crop changes)."""
     crop: PositiveShare = 0.08
-    """Smallest share of the image that a crop keeps."""
+    """Smallest share of the image that a crop keeps; mild views have none."""
     one_forward: bool = False
     """Send views of one size through the encoder in one call; BatchNorm then sees them together."""
 
@@ -77,9 +77,10 @@ class EncoderMethod(Method):
         c = self.config
         if c.augment == "small":
             pair = list(views.small(c.image_size, scale=(c.crop, 1.0)))
-        elif c.augment in ("grey", "upright"):
-            flip = 0.5 if c.augment == "grey" else 0.0
-            pair = list(views.grey(c.image_size, scale=(c.crop, 1.0), flip=flip))
+        elif c.augment == "grey":
+            pair = list(views.grey(c.image_size, scale=(c.crop, 1.0)))
+        elif c.augment == "mild":
+            pair = list(views.mild(c.image_size))
         else:
             pair = self.paper_views()
         return list(islice(cycle(pair), count))

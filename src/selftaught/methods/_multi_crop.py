@@ -13,7 +13,7 @@ from selftaught import networks
 from selftaught.catalog.rules import Natural, PositiveShare
 from selftaught.errors import UserError
 from selftaught.methods._encoder import EncoderConfig, EncoderMethod
-from selftaught.views import Pipeline, RandomResizedCrop
+from selftaught.views import Op, Pipeline, RandomResizedCrop, Resize
 
 SMALLEST = 24
 """Pixels of a small crop, at least, where the size is chosen automatically."""
@@ -79,9 +79,11 @@ class MultiCrop(EncoderMethod):
     def smaller(self, view: Pipeline, name: str) -> Pipeline:
         """A view with its crop replaced by a small one."""
         scale = (self.config.local_crop, self.config.crop)
-        ops = [
-            replace(o, size=self.local_side, scale=scale) if isinstance(o, RandomResizedCrop) else o for o in view.ops
-        ]
+        ops: list[Op] = []
+        for op in view.ops:
+            if isinstance(op, Resize):  # mild views show the whole image
+                op = RandomResizedCrop(self.local_side, scale)
+            ops.append(replace(op, size=self.local_side, scale=scale) if isinstance(op, RandomResizedCrop) else op)
         return Pipeline(tuple(ops), name=name)
 
     # ---- networks --------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ class DINO(CosineWeightDecay, MomentumEmbedding, MultiCrop):
     def local_views(self, count: int) -> list[Pipeline]:
         """Small crops; in the paper's recipe blurred every other time and never solarised."""
         small = super().local_views(count)
-        if self.config.augment in ("small", "grey", "upright"):
+        if self.config.augment in ("small", "grey", "mild"):
             return small
         kept = [tuple(op for op in view.ops if not isinstance(op, GaussianBlur | Solarize)) for view in small]
         return [Pipeline((*ops, GaussianBlur(0.5)), name=view.name) for ops, view in zip(kept, small, strict=True)]

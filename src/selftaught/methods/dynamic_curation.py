@@ -29,9 +29,9 @@ __all__ = ["DynamicCuration"]
 class Config(ReselectionOptions, DINOConfig):
     """Options of dynamic curation; DINO's are the published recipe, those of the choice the sheet's starting points."""
 
-    augment: Literal["paper", "dino", "small", "grey", "upright"] = "paper"  # type: ignore[assignment]
+    augment: Literal["paper", "dino", "small", "grey", "mild"] = "paper"  # type: ignore[assignment]
     """Views: paper for images from above (crop, turns, mild brightness and contrast, blur), dino with its colours,
-    small (no blur), grey (crop, flip, brightness, contrast), upright (grey without the flip)."""
+    small (no blur), grey (crop, flip, brightness, contrast), mild (small turns and shifts)."""
     teacher_temperature: float = 0.07
     teacher_warmup_epochs: float = 30.0
     selection_features: Literal["teacher", "student"] = "teacher"

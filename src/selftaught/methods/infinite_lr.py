@@ -38,7 +38,7 @@ class Config(MAEConfig):
     encoder: str = "vit_tiny_patch16_224"
     image_size: int = 32
     patch: int = 2
-    augment: Literal["paper", "small", "grey", "upright", "none"] = "none"
+    augment: Literal["paper", "small", "grey", "mild", "none"] = "none"
     positions: Literal["sincos", "learnt"] = "learnt"
     norm_pix: bool = False
     decoder: str = "192-4-3"

@@ -35,9 +35,9 @@ class Config(EncoderConfig):
 
     encoder: str = "vit_base_patch16_224"
     """A ViT of timm, or vit-nano or vit-mini for small images."""
-    augment: Literal["paper", "small", "grey", "upright", "none"] = "paper"  # type: ignore[assignment]  # one more
-    """Views: the paper's (crop and flip), small or grey (colour or brightness, too), upright (grey
-    without the flip), none (the image as it is)."""
+    augment: Literal["paper", "small", "grey", "mild", "none"] = "paper"  # type: ignore[assignment]  # one more
+    """Views: the paper's (crop and flip), small or grey (colour or brightness, too), mild (small
+    turns and shifts), none (the image as it is)."""
     crop: PositiveShare = 0.2
     patch: Natural = 0
     """Side of a patch in pixels; 0 takes the encoder's own, or less where images are small."""

@@ -7,6 +7,7 @@ pipelines. Where a paper resizes bicubically we stay bilinear, and its Gaussian 
 from __future__ import annotations
 
 from selftaught.errors import UserError
+from selftaught.views.affine import RandomAffine
 from selftaught.views.operation import Op, Pair
 from selftaught.views.pipeline import Pipeline
 from selftaught.views.spec import (
@@ -27,6 +28,7 @@ __all__ = [
     "barlow_twins",
     "dcl",
     "grey",
+    "mild",
     "multi_crop",
     "overhead",
     "patches",
@@ -127,6 +129,21 @@ def grey(
         seed: see :class:`ViewSet`.
     """
     return _two((RandomResizedCrop(size, scale), HorizontalFlip(flip), ColorJitter(strength, strength, p=0.8)), seed)
+
+
+def mild(
+    size: Size = 32, *, degrees: float = 10.0, translate: float = 0.1, scale: Pair = (0.9, 1.1), seed: int | None = None
+) -> ViewSet:
+    """Two equal views that leave digits, letters and signs what they are: small turns, shifts and changes of size.
+
+    Args:
+        size: side of a view, or (height, width), in pixels.
+        degrees: see :class:`RandomAffine`.
+        translate: see :class:`RandomAffine`.
+        scale: see :class:`RandomAffine`.
+        seed: see :class:`ViewSet`.
+    """
+    return _two((Resize(size), RandomAffine(degrees, translate, scale)), seed)
 
 
 def overhead(size: Size, *, scale: Pair = (0.25, 1.0), strength: float = 0.2, seed: int | None = None) -> ViewSet:
