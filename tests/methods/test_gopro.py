@@ -264,6 +264,11 @@ def test_it_adapts_a_run_and_is_judged_on_new_classes(tmp_path: Path) -> None:
         torch.testing.assert_close(again.method.deliverable()(x), run.method.deliverable()(x))
     assert run.export("safetensors").exists()
     assert run.report().exists()
+    onnx, many = pytest.importorskip("onnxruntime"), torch.rand(5, 3, 16, 16)
+    session = onnx.InferenceSession(run.export("onnx"))
+    (found,) = session.run(None, {session.get_inputs()[0].name: many.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(found), run.method.eval().deliverable()(many), rtol=1e-3, atol=1e-4)
     zero = selftaught.train(
         "gopro", f"{data}&classes=base", init=str(clip.path), out=tmp_path / "zero", mode="zero-shot", preset="laptop",
         steps=1, quiet=True,

@@ -120,7 +120,8 @@ class PromptedCLIP(nn.Module):
     def text(self, shift: Tensor | None, tokens: Tensor | None = None) -> Tensor:
         """Text embeddings (B or 1, K, dim) for images' shifts, in pieces of some prompts."""
         count = len(self.context.tokens if tokens is None else tokens)
-        if shift is None or not self.config.pieces or len(shift) * count <= self.config.pieces:
+        whole = torch.compiler.is_exporting() or not self.config.pieces  # pieces would bound a graph's batch
+        if shift is None or whole or len(shift) * count <= self.config.pieces:
             return self.context(self.towers, shift, tokens)
         rows = max(1, self.config.pieces // count)
         return torch.cat([self.context(self.towers, part, tokens) for part in shift.split(rows)])

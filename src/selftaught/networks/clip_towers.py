@@ -168,7 +168,7 @@ class OpenCLIPTowers(CLIPTowers):
         x = x + model.positional_embedding[:length]
         mask = torch.full((length, length), -math.inf, device=x.device, dtype=x.dtype).triu_(1)
         x = model.ln_final(model.transformer(x, attn_mask=mask))
-        return normalize(x[torch.arange(len(x), device=x.device), end] @ model.text_projection, dim=1)
+        return normalize(x[torch.arange(x.shape[0], device=x.device), end] @ model.text_projection, dim=1)
 
     @property
     def factor(self) -> Tensor:

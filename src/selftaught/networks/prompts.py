@@ -136,11 +136,12 @@ class PromptContext(nn.Module):
         """
         tokens = self.tokens if tokens is None else tokens
         end = tokens.argmax(1)
-        tokens = tokens[:, : int(end.max()) + 1]
+        if not torch.compiler.is_exporting():  # a graph knows no longest prompt; what stands behind an end has no part
+            tokens = tokens[:, : int(end.max()) + 1]
         embedded = towers.token_embedding(tokens)
         context = self.vectors if shift is None else self.vectors + shift.unsqueeze(1)
         context = context.reshape(-1, 1, self.count, self.vectors.shape[1]).expand(-1, len(tokens), -1, -1)
         around = embedded.unsqueeze(0).expand(context.shape[0], -1, -1, -1)
         whole = torch.cat([around[:, :, :1], context, around[:, :, 1 + self.count :]], dim=2)
-        found = towers.text(whole.flatten(0, 1), end.repeat(len(context)))
-        return found.unflatten(0, (len(context), len(tokens)))
+        images = context.shape[0]  # len() of it would fix a graph's batch
+        return towers.text(whole.flatten(0, 1), end.repeat(images)).unflatten(0, (images, len(tokens)))

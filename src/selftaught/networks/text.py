@@ -163,4 +163,4 @@ class TextTransformer(nn.Module):
         mask = torch.full((length, length), -torch.inf, device=x.device, dtype=x.dtype).triu_(1)
         for block in self._blocks():
             x = block(x, mask, strong)
-        return self.ln_final(x[torch.arange(len(x), device=x.device), end])
+        return self.ln_final(x[torch.arange(x.shape[0], device=x.device), end])

@@ -218,8 +218,10 @@ def _quiet_export(module: nn.Module, x: Tensor, out: Path, dynamic: Any) -> None
     import io
     import logging
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    for part in ("torch.onnx", "torch.fx"):
+        logging.getLogger(part).setLevel(logging.ERROR)
+    aside = io.StringIO()  # of what can't be traced PyTorch prints the whole graph
+    with warnings.catch_warnings(), contextlib.redirect_stdout(aside), contextlib.redirect_stderr(aside):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
