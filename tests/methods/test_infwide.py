@@ -16,7 +16,7 @@ from selftaught.data import open_source
 from selftaught.data.kernels import read_kernel
 from selftaught.engine.loader import DataModule
 from selftaught.errors import UserError
-from selftaught.networks.wiener import circular_blur
+from selftaught.networks.wiener import circular_blur, wiener
 
 TINY: dict[str, Any] = {"features": 4, "width": 4, "patch": 32, "kernel_size": 5, "validation": 0.0, "patience": 0}
 RUN: dict[str, Any] = {"batch_size": 2, "workers": 0, "quiet": True, "loggers": ["none"], "device": "cpu"}
@@ -53,6 +53,18 @@ def test_every_network_has_its_loss(network: Any) -> None:
     assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-4)
     assert method.predict(batch).shape == x.shape
     assert bool(method.optimisers()) == (network in ("infwide", "dwdn"))
+
+
+def test_a_run_can_begin_as_the_wiener_filter() -> None:
+    for options, classical in (({}, False), ({"network": "dwdn"}, False), ({"network": "wiener"}, True)):
+        begun, random = (methods.InfWide(**TINY | options, start=start) for start in ("wiener", "random"))
+        batch = first(begun)
+        y, k, *_ = begun.quadruple(batch)
+        errors = [(m.net.network(y, k).images[-1] - wiener(y, k).clamp_min(0)).abs().mean() for m in (begun, random)]
+        assert errors[0] <= (errors[1] if classical else 0.2 * errors[1])
+    with pytest.raises(UserError, match="5 channels need as many"):
+        methods.InfWide(**TINY, channels=5, start="wiener")
+    methods.InfWide(**TINY, channels=5)
 
 
 def test_gradients_are_clamped_and_the_denoiser_can_stop() -> None:

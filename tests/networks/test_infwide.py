@@ -125,6 +125,34 @@ def test_branches_have_their_sizes_and_all_weights_learn(branches: Any, channels
     assert odd.images[-1].shape[2:] == (25, 27)
 
 
+@pytest.mark.parametrize("branches", ["both", "image", "feature"])
+def test_it_can_begin_as_the_wiener_filter(branches: Any) -> None:
+    torch.manual_seed(0)
+    net = INFWIDE(3, branches=branches, features=4, width=4, denoiser=(4, 8, 8, 8))
+    net.begin_with_wiener()
+    y, kernel = torch.nn.functional.avg_pool2d(torch.rand(2, 3, 42, 38), 3, 1, 1), torch.rand(2, 1, 3, 3)
+    wanted = wiener(y, kernel)
+    made = net(y, kernel)
+    torch.testing.assert_close(made.denoised, y)
+    near = wanted if branches == "image" else wanted.clamp_min(0)  # what ReLUs let through
+    scale = wanted.std()
+    assert (made.images[-1] - near).abs().mean() < 0.1 * scale
+    hue, wanted_hue = (one - one.mean(1, keepdim=True) for one in (made.images[-1], near))
+    assert (hue - wanted_hue).abs().mean() < 0.1 * scale
+    optimiser = torch.optim.SGD(net.parameters(), lr=1e-3)
+    for _ in range(3):  # a layer behind one of zeros learns from the second step on
+        optimiser.zero_grad()
+        sum(image.square().mean() for image in net(y, kernel).images).backward()
+        optimiser.step()
+    assert all(p.grad is not None and p.grad.any() for p in net.parameters())
+
+
+def test_beginning_as_the_wiener_filter_needs_room_for_the_colours() -> None:
+    for sizes in ({"features": 2}, {"width": 2}, {"denoiser": (2, 4, 4, 4)}):
+        with pytest.raises(UserError, match="channels"):
+            INFWIDE(3, **{"features": 4, "width": 4, "denoiser": (4, 8, 8, 8)} | sizes).begin_with_wiener()
+
+
 def test_baselines_and_parts() -> None:
     y, kernel = draw(1, 3, 24, 24).float(), draw(1, 1, 5, 5).float()
     assert DWDN(features=4, width=4)(y, kernel).images[0].shape == y.shape

@@ -48,7 +48,7 @@ def test_every_recipe_keeps_names_depth_and_alpha(recipe: str, folder: Path, tmp
     rows = list(csv.DictReader((out / TABLE).open()))
     assert [row["name"] for row in rows] == ["a.png", "sub/b.png", "sub/c.png"]
     expected = {f"{type(op).__name__}.{c}" for op in degradation(recipe).ops for c in op.columns}
-    assert set(rows[0]) == {"name", "seed"} | expected | ({"mirrored"} if recipe == "reflection" else set())
+    assert set(rows[0]) == {"name", "recipe", "seed"} | expected | ({"mirrored"} if recipe == "reflection" else set())
 
 
 def test_the_table_is_enough_to_do_it_again(folder: Path, tmp_path: Path) -> None:
@@ -174,6 +174,31 @@ def test_where_no_picture_can_be_degraded_it_is_said_why(folder: Path, tmp_path:
     with pytest.raises(UserError, match=r"none of its \d+ samples can be used, the first because"):
         degrade("text?fonts=nowhere", folder, tmp_path / "out")
     assert degrade("noise", folder, tmp_path / "out") > 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ("low-res", "low-res?scale=4"),
+        ("snow", "snow?strength=0.5"),
+        ("blur?size=9", "blur?size=9&shortest=5.0&roughness=0.3"),
+    ],
+)
+def test_the_table_says_the_whole_recipe_which_can_be_given_again(
+    recipe: str, told: str, folder: Path, tmp_path: Path
+) -> None:
+    for out, given in (("out", recipe), ("again", told)):
+        degrade(given, folder, tmp_path / out)
+        assert {row["recipe"] for row in csv.DictReader((tmp_path / out / TABLE).open())} == {told}
+    one, other = (cv2.imread(str(tmp_path / out / "a.png")) for out in ("out", "again"))
+    assert np.array_equal(one, other)  # type: ignore[arg-type]
+
+
+def test_videos_are_told_which_recipes_there_are(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "film.mp4").write_bytes(b"")
+    with pytest.raises(UserError, match=r"recipe noise: is for pictures.*rolling-shutter"):
+        degrade("noise", tmp_path / "in", tmp_path / "out")
 
 
 def test_it_goes_on_keeps_what_is_whole_and_makes_again_what_changed(folder: Path, tmp_path: Path) -> None:

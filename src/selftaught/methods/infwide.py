@@ -64,6 +64,8 @@ class Config(MethodConfig):
     """Features that are deconvolved."""
     width: Count = 32
     """Channels of the finest level of refinement and fusion; the denoiser's levels have 1, 2, 4 and 8 times as many."""
+    start: Literal["random", "wiener"] = "random"
+    """wiener: the layers first hand the image on, so that training begins with the Wiener filter; for short runs."""
     nsr_mode: Literal["official", "fixed"] = "official"
     """Ratio of noise to signal in the Wiener layers: estimated as in DWDN's code, or nsr."""
     nsr: NonNegative = 0.01
@@ -115,8 +117,8 @@ PRESETS = {
     "div2k-500": {"decay_every": 0.05, "decay_factor": 0.8, "epochs": 400, "batch_size": 8},
     "gaussian": {"noise_model": "gaussian", "epochs": 400, "batch_size": 8},
     "laptop": {
-        "features": 8, "width": 8, "patch": 64, "kernel_size": 15, "lr": 1e-3, "validation": 0.0, "patience": 0,
-        "decay_every": 0.75, "steps": 500, "batch_size": 4,
+        "features": 8, "width": 8, "start": "wiener", "patch": 64, "kernel_size": 15, "lr": 1e-3, "validation": 0.0,
+        "patience": 0, "decay_every": 0.75, "steps": 500, "batch_size": 4,
     },
 }  # fmt: skip
 
@@ -149,6 +151,12 @@ class InfWide(Method):
             net = networks.DWDN(self.channels, features=c.features, width=c.width, nsr=nsr, pad=c.pad)
         else:
             net = networks.ClassicalDeconvolution(c.network, nsr=nsr, pad=c.pad, iterations=c.iterations)
+        if c.start == "wiener" and not isinstance(net, networks.ClassicalDeconvolution):
+            if self.channels > min(c.features, c.width):
+                raise UserError(
+                    f"--start wiener: {self.channels} channels need as many --features and --width; or --start random"
+                )
+            net.begin_with_wiener()
         fixed = read_kernel(c.kernel_file) if c.kernel_file else None
         self.net = Deconvolver(net, fixed, extend=c.mirrored)
 

@@ -56,6 +56,18 @@ def _in_block(channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(_conv(channels, width), nn.ReLU(), *_residuals(width))
 
 
+def _passes(conv: nn.Module, pairs: list[tuple[int, int]], share: float = 1.0) -> None:
+    """Let a convolution begin with these (output, input) channels handed on as they are, times ``share``."""
+    assert isinstance(conv, nn.Conv2d)
+    middle = conv.kernel_size[0] // 2
+    outputs = sorted({output for output, _ in pairs})
+    conv.weight[outputs] = 0
+    for output, channel in pairs:
+        conv.weight[output, channel, middle, middle] = share
+    if conv.bias is not None:
+        conv.bias[outputs] = 0
+
+
 def _sized(x: Tensor, size: torch.Size) -> Tensor:
     """Zeros around, or a crop, both centred, to the height and width of ``size``."""
     down, right = size[-2] - x.shape[-2], size[-1] - x.shape[-1]
@@ -142,6 +154,20 @@ class ResUNet(nn.Module):
             x = up(x + skip)
         return self.tail(x + skips[0])[..., :height, :width]
 
+    @torch.no_grad()
+    def begin_with_input(self) -> None:
+        """Set weights so that what comes out begins as what comes in.
+
+        Raises:
+            UserError: a finest level with fewer channels than the image.
+        """
+        channels = self.tail.out_channels
+        if self.head.out_channels < channels:
+            raise UserError(f"a width of {self.head.out_channels}: the image has {channels} channels")
+        for conv in (self.head, self.tail):
+            _passes(conv, [(c, c) for c in range(channels)])
+        nn.init.zeros_(self.ups[0][0].weight)
+
 
 class _Exchange(nn.Module):
     """One level of two streams: each learns its residual to the mean of both, then changes its size.
@@ -222,6 +248,20 @@ class CrossResidualFusion(nn.Module):
         entries = (self.entry_full[0](torch.cat([p, z_image], 1)), self.entry_full[1](torch.cat([q, z_features], 1)))
         return [half, self._merged(*entries)[2]]
 
+    @torch.no_grad()
+    def begin_with_mean(self) -> None:
+        """Set weights so that what comes out begins near the mean of both estimates, where residuals begin with 0."""
+        channels, width = self.out[2].out_channels, self.tails[0][0].first.in_channels
+        for entry in self.entry_half:
+            _passes(entry[0], [(c, c) for c in range(channels)])
+        for entry in self.entry_full:
+            _passes(entry[0], [(c, width + c) for c in range(channels)])
+        _passes(self.out[1], [(c, c) for c in range(2 * width)])
+        _passes(self.out[2], [(c, c + side) for c in range(channels) for side in (0, width)], 0.5)
+        for change in self.exchange.up1.changes:
+            change.weight.mul_(0.1)
+            change.bias.mul_(0.1)
+
 
 class INFWIDEOutput(NamedTuple):
     """What the network gives.
@@ -288,6 +328,40 @@ class INFWIDE(nn.Module):
             return INFWIDEOutput([by_features], denoised)
         return INFWIDEOutput(self.fusion(by_image, by_features), denoised)
 
+    @torch.no_grad()
+    def begin_with_wiener(self) -> None:
+        """Set weights so that what comes out begins near the Wiener filter of the image as it is.
+
+        No sum leads around this network: from random weights it learns shapes first and colours last. Here every
+        layer first hands the image's channels on, every residual is 0, and what coarser levels add is a tenth.
+
+        Raises:
+            UserError: fewer features, or a smaller width, than the image has channels.
+        """
+        if self.denoiser is not None:
+            self.denoiser.begin_with_input()
+        for module in (self.extractor, self.refinement, self.fusion):
+            for part in module.modules() if module is not None else ():
+                if isinstance(part, _Res):
+                    nn.init.zeros_(part.second.weight)
+                    nn.init.zeros_(part.second.bias)
+        if self.refinement is not None:
+            self._begin_with_features()
+        if self.fusion is not None:
+            self.fusion.begin_with_mean()
+
+    def _begin_with_features(self) -> None:
+        refinement, extract = self.refinement, self.extractor[0]
+        channels, width = extract.in_channels, refinement.entry[0].out_channels
+        if min(extract.out_channels, width) < channels:
+            raise UserError(f"the image's {channels} channels need as many features, and a width of as many")
+        same = [(c, c) for c in range(channels)]
+        for conv in (extract, refinement.entry[0], refinement.out[2]):
+            _passes(conv, same)
+        _passes(refinement.out[1], [(c, c) for c in range(width)])
+        refinement.up1[-2].weight.mul_(0.1)
+        refinement.up1[-2].bias.mul_(0.1)
+
 
 class DWDN(nn.Module):
     """Deep Wiener deconvolution (Dong et al., NeurIPS 2020) as the baseline: features, Wiener, U-net; one scale.
@@ -310,3 +384,7 @@ class DWDN(nn.Module):
     def forward(self, y: Tensor, kernel: Tensor) -> INFWIDEOutput:
         """Blurred images (N, C, H, W) and kernels (N, 1, h, w)."""
         return self.net(y, kernel)
+
+    def begin_with_wiener(self) -> None:
+        """As :meth:`INFWIDE.begin_with_wiener`."""
+        self.net.begin_with_wiener()

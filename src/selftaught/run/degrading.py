@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from selftaught import views
 from selftaught._paths import ON_DISK
-from selftaught.data import from_unit, open_source, to_unit
+from selftaught.data import from_unit, holds_videos, open_source, to_unit
 from selftaught.data.pixels import conform
 from selftaught.data.spec import call, near, parse
 from selftaught.errors import SampleError, UserError
@@ -118,6 +119,16 @@ def degradation(recipe: str) -> Pipeline:
     return found[0]
 
 
+def spelled(recipe: str) -> str:
+    """A recipe with all its options, those that were not given as they are by default: ``low-res?scale=4``."""
+    where, options = parse(recipe)
+    if where not in RECIPES:
+        return recipe
+    usual = {name: one.default for name, one in inspect.signature(RECIPES[where][1]).parameters.items()}
+    told = [f"{name}={value}" for name, value in (usual | options).items() if value != ""]
+    return f"{where}?{'&'.join(told)}"
+
+
 def degrade(
     recipe: str,
     data: Any,
@@ -127,7 +138,7 @@ def degrade(
     overwrite: bool = False,
     say: Callable[[int], None] = lambda done: None,
 ) -> Applied:
-    """Write a degraded copy of every picture, under its name, and a table of what was drawn for each.
+    """Write a degraded copy of every picture, under its name, and a table of what was drawn for each by which recipe.
 
     Chance depends on the seed and a picture's name alone. A blur's kernel is written as NAME.kernel.txt, the boxes of
     drawn text as NAME.boxes.txt, where the methods that need them look. The same call again goes on where it was cut
@@ -152,19 +163,28 @@ def degrade(
     where, options = parse(recipe)
     if where in CLIP_RECIPES:
         return degrade_clips(where, options, data, Path(out), TABLE, overwrite=overwrite, say=say)
-    pipeline = degradation(recipe)
+    pipeline, told = degradation(recipe), spelled(recipe)
+    if holds_videos(data):
+        raise UserError(
+            f"recipe {where}: is for pictures, and {data} holds videos; these take {', '.join(CLIP_RECIPES)}"
+        )
     source = open_source(data, modality="image", split="all")
     mirrored = _mirrored(recipe, source)
-    drawn = {"pipeline": repr(pipeline.ops), "seed": seed}
+    drawn = {"pipeline": repr(pipeline.ops), "recipe": told, "seed": seed}
     if mirrored is not None:
         drawn["of"] = mirrored.fingerprint()
     job = Copies.of(recipe, drawn, source, Path(out), given=data, overwrite=overwrite, say=say)
-    columns = ["name", "seed", *(f"{type(op).__name__}.{column}" for op in pipeline.ops for column in op.columns)]
+    columns = [
+        "name",
+        "recipe",
+        "seed",
+        *(f"{type(op).__name__}.{column}" for op in pipeline.ops for column in op.columns),
+    ]
     columns += ["mirrored"] if mirrored is not None else []
     return _folder.write(
         job,
         _folder.places(source.names, lambda own: own or ".png"),
-        lambda i, path: _one(source, i, pipeline, path, seed, mirrored),
+        lambda i, path: _one(source, i, pipeline, path, told, seed, mirrored),
         growing=mirrored is None,  # which picture is mirrored depends on how many there are
         table=lambda rows: applying.write_csv(job.out / TABLE, columns, rows),
     )
@@ -198,8 +218,8 @@ def _reflected(unit: np.ndarray, source: Any, op: Any, params: Any, rng: np.rand
     raise SampleError(name, f"no other picture of {source.name} that could be mirrored")
 
 
-def _one(source: Any, i: int, pipeline: Pipeline, path: Path, seed: int, mirrored: Any = None) -> list[Any]:
-    """Write one picture; the row of the table: its name, the seed, and what was drawn."""
+def _one(source: Any, i: int, pipeline: Pipeline, path: Path, told: str, seed: int, mirrored: Any = None) -> list[Any]:
+    """Write one picture; the row of the table: its name, the recipe, the seed, and what was drawn."""
     name = source.names[i]
     image, beside = read_picture(source, i, source.channels or 3)
     digest = hashlib.blake2b(name.encode("utf-8", ON_DISK), digest_size=6).digest()
@@ -228,7 +248,7 @@ def _one(source: Any, i: int, pipeline: Pipeline, path: Path, seed: int, mirrore
         _write_numbers(kernel, facts["kernel"], "%.8g")
     if drawn:
         _write_numbers(boxes, views.mask_boxes(facts["mask"]), "%d")
-    return [name, seed, *map(_written, np.ravel(params).tolist()), *other]
+    return [name, told, seed, *map(_written, np.ravel(params).tolist()), *other]
 
 
 def _written(value: float) -> str:
