@@ -27,7 +27,7 @@ def claim() -> Claim:
         ),
         common={
             "encoder": "vit-micro", "image_size": 32, "patch": 8, "steps": 240, "batch_size": 64, "augment": "mild",
-            "projector": "128-128-64", "workers": 0,
+            "projector": "128-128-64", "precision": "32", "workers": 0,
         },
         score=("knn", "accuracy"),
         also=(("run", "seconds"),),
