@@ -101,6 +101,9 @@ def test_both_ranks_together_train_all_weights(options: dict) -> None:
     shown = method.pictures(IMAGES)
     assert {value.shape for value in shown.values()} == {IMAGES.shape}
     torch.testing.assert_close(shown["original"], IMAGES)
+    hides = (shown["visible"] - IMAGES).abs() > 1e-5
+    assert 0.2 < hides.float().mean() < 0.8
+    assert not shown["visible"][hides].any(), "hidden parts have the mean colour"
     if options.get("head"):
         with pytest.raises(UserError, match="sources are numbered 0 to 2"):
             method.loss({"views": [IMAGES], "label": label + 1})

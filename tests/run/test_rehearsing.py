@@ -70,4 +70,8 @@ def test_a_step_of_several_losses_and_every_stage_are_said() -> None:
     assert "stage 1, pretrain: 3 steps" in said
     assert "stage 2, gan: 5 steps" in said
     assert said.count("generator: adam") == 2
+    long = selftaught.rehearse(
+        "byol", "digits?n=100", **{k: v for k, v in TINY.items() if k != "quiet"} | {"steps": 3000}
+    )
+    assert "3000 steps, 1,000 passes over the data" in long
     assert "was not measured" in said

@@ -26,8 +26,8 @@ def claim() -> Claim:
             Arm("untrained", "sit", {"steps": 1, "lr": 0.0}, kind="random"),
         ),
         common={
-            "encoder": "vit-micro", "image_size": 32, "patch": 8, "steps": 240, "batch_size": 96, "augment": "mild",
-            "projector": "128-128-64", "workers": 0,
+            "encoder": "vit-micro", "image_size": 32, "patch": 8, "steps": 240, "batch_size": 64, "augment": "mild",
+            "projector": "128-128-64", "precision": "32", "workers": 0,
         },
         score=("knn", "accuracy"),
         also=(("run", "seconds"),),

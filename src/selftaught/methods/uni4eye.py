@@ -345,7 +345,7 @@ class Uni4Eye(Method):
         """What the report shows of images (N, C, H, W): what was visible, what was restored, and the gradient map."""
         found, hidden = self.restore(x, self.visible(x))
         patches, steep = self.targets(x)
-        shown = {"original": patches, "visible": patches.masked_fill(hidden[:, :, None], 0.0)}
+        shown = {"original": patches, "visible": hidden[:, :, None].expand_as(patches).to(patches)}
         for name, target in (("intensity", patches), ("gradient", steep)):
             if name not in found:
                 continue
@@ -357,7 +357,9 @@ class Uni4Eye(Method):
             shown[f"restored {name}"] = torch.where(hidden[:, :, None], made.to(target.dtype), target)
         patch, size = self.encoder.embed.patch(x.dim() - 2), x.shape[2:]
         whole = {name: unpatchify(part, patch, size, channels_last=True) for name, part in shown.items()}
-        return {name: self._scaled(part, back=True) for name, part in whole.items()}
+        hides = whole["visible"] > 0
+        found = {name: self._scaled(part, back=True) for name, part in whole.items()}
+        return found | {"visible": found["original"].masked_fill(hides, 0.0)}  # 0 is the mean colour here
 
     def features(self, batch: dict[str, Any]) -> Tensor:
         """h (N, D): the class token, or the mean of the patch tokens."""

@@ -46,7 +46,9 @@ def lines(job: Job) -> list[str]:
         method.accumulate = settings.accumulate
         method.plan(total, batches, settings.batch_size * settings.accumulate * processes)
         name = f"stage {number + 1}, {stage}: " if len(method.stages) > 1 else ""
-        found.append(f"{name}{total} steps, {total * settings.accumulate / batches:.3g} passes over the data")
+        passes = total * settings.accumulate / batches
+        told = f"{passes:,.0f}" if passes >= 100 else f"{passes:.3g}"
+        found.append(f"{name}{total} steps, {told} passes over the data")
         found += [line for key, optim in method.optimisers().items() for line in _optimiser(method, key, optim)]
         found += _schedules(method)
     method.enter_stage(method.stages[0])
