@@ -12,13 +12,16 @@ import torch
 from PIL import Image
 
 import selftaught
-from selftaught import methods
+from selftaught import methods, objectives
 from selftaught.cli import main
 from selftaught.data import open_source
+from selftaught.engine.distributed import rank
 from selftaught.engine.loader import DataModule
 from selftaught.errors import UserError
 from selftaught.run.searching import nearest_rows
+from selftaught.run.suites.image_text import prompts
 from tests.methods.resuming import cut_and_whole
+from tests.two_processes import by_two
 
 TINY = {
     "encoder": "cnn-small", "image_size": 16, "dim": 8, "tokeniser": "words-256", "context": 10, "text_width": 16,
@@ -46,6 +49,9 @@ def test_every_objective_has_a_loss_with_gradients(objective: str) -> None:
     batch = _batch(method)
     views = 0 if objective == "clip" else 2
     assert {k for k in batch if k.startswith("image")} == {"image_global", *(f"image_{a + 1}" for a in range(views))}
+    said = [batch[k] for k in batch if k.startswith("text_")]
+    assert len(said) == views + 1
+    assert all(x.dtype == torch.int64 for x in said), "the loader makes numbers of texts, never the step"
     terms = method.loss(batch)
     assert ("extra" in terms) == (objective not in ("clip", "cl2l"))
     terms["loss"].backward()
@@ -96,6 +102,60 @@ def test_cached_gradients_are_the_plain_step_s() -> None:
         found.append([p.grad for p in method.parameters() if p.grad is not None])
     for plain, cached in zip(*found, strict=True):
         torch.testing.assert_close(cached, plain, rtol=1e-4, atol=1e-6)
+
+
+def _rows() -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(5)
+    image, text = (torch.randn(8, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    return image, text
+
+
+def one_of_two() -> dict:
+    """Loss and gradients of this process's four rows, with gradient into gathered keys and without."""
+    found = {}
+    for gather_grad in (True, False):
+        method = _method("clip", gather_grad=gather_grad)
+        image, text = (x[4 * rank() : 4 * rank() + 4].clone().requires_grad_() for x in _rows())
+        loss = method.contrast(image, text, temperature=0.2)
+        loss.backward()
+        found[gather_grad] = loss.detach(), image.grad, text.grad
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_gather_keys_with_their_gradient_or_without() -> None:
+    found = by_two(one_of_two, joined=True)
+    image, text = (x.requires_grad_() for x in _rows())
+    whole = objectives.clip(image, text, temperature=0.2)
+    whole.backward()
+    for gather_grad in (True, False):
+        mean = (found[0][gather_grad][0] + found[1][gather_grad][0]) / 2
+        torch.testing.assert_close(mean, whole.detach(), rtol=0, atol=1e-12)
+    for n in range(2):
+        own = slice(4 * n, 4 * n + 4)
+        for side, x in ((1, image), (2, text)):  # processes average their gradients: half of each is the whole's
+            torch.testing.assert_close(found[n][True][side] / 2, x.grad[own], rtol=0, atol=1e-12)
+        query, key = (x.detach()[own].clone().requires_grad_() for x in (image, text))
+        objectives.clip_sharded(query, key, image.detach(), text.detach(), first=4 * n, temperature=0.2).backward()
+        torch.testing.assert_close(found[n][False][1], query.grad, rtol=0, atol=1e-12)
+        assert (found[n][False][1] / 2 - image.grad[own]).abs().max() > 1e-3
+
+
+def test_a_class_is_the_mean_of_its_prompts_and_prompts_come_by_name_or_file(tmp_path: Path) -> None:
+    method, templates = _method("clip").eval(), ("a photo of a {}.", "the {}", "{}")
+    each = [[method.embed_texts([t.replace("{}", name)])[0] for t in templates] for name in ("cat", "red dog")]
+    expected = torch.stack([torch.nn.functional.normalize(torch.stack(rows).mean(0), dim=0) for rows in each])
+    torch.testing.assert_close(method.embed_classes(["cat", "red dog"], templates), expected)
+    with pytest.raises(UserError, match=r"write \{\} where the class goes"):
+        method.embed_classes(["cat"], ["a cat"])
+    (tmp_path / "p.txt").write_text("a scan of {}\n\n{} seen from above\n")
+    assert prompts(str(tmp_path / "p.txt")) == ("a scan of {}", "{} seen from above")
+    assert prompts("plain") == ("a photo of a {}.",)
+    (tmp_path / "p.txt").write_text("a scan\n")
+    with pytest.raises(UserError, match=r"has no \{\} where the class goes"):
+        prompts(str(tmp_path / "p.txt"))
+    pytest.importorskip("open_clip")
+    assert (len(prompts("clip")), prompts("clip")[0]) == (80, "a bad photo of a {}.")
 
 
 def test_presets_and_defaults_are_the_paper_s() -> None:

@@ -345,3 +345,41 @@ def test_a_model_that_weighs_labels_is_judged_by_the_wrong_ones_that_it_finds() 
     unknown = suspicious(None)
     assert unknown.sentence == "2 labels to look at, the least trusted first."
     assert unknown.tone == "unknown"
+
+
+def adapted(protocol: str, this: dict[str, float], before: dict[str, float] | None = None) -> report.Verdict:
+    """Of a run judged by a protocol beside its start, every number known to 0.03."""
+    models = {"this": this} | ({"original": before} if before is not None else {})
+    numbers = {
+        role: {"numbers": {name: {"mean": v, "low": v - 0.03, "high": v + 0.03} for name, v in found.items()}}
+        for role, found in models.items()
+    }
+    return verdict(labels(0.5, 0.5, 0.4) | {"protocols": [{"name": protocol} | numbers]})
+
+
+def test_learnt_prompts_are_judged_on_classes_and_not_by_frozen_features() -> None:
+    before = {"accuracy": 0.4, "base": 0.5, "new": 0.4, "harmonic": 0.44}
+    found = adapted("base-to-new", before | {"base": 0.7, "new": 0.42}, before)
+    told = (
+        "0.70 on the classes that it learnt (0.50 by the original model), 0.42 on new ones (0.40 by the original model)"
+    )
+    assert found.sentence == f"Accuracy {told}."
+    assert found.tone == "gain"
+    assert adapted("base-to-new", before | {"base": 0.7, "new": 0.3}, before).tone == "mixed"
+    assert adapted("base-to-new", before, before).tone == "none"
+    assert adapted("base-to-new", before).tone == "unknown"
+    whole = adapted("base-to-new", {"accuracy": 0.6}, {"accuracy": 0.4})
+    assert whole.sentence == "Accuracy 0.60 (0.40 by the original model)."
+    assert whole.tone == "gain"
+
+
+def test_a_refined_encoder_is_judged_beside_its_start() -> None:
+    numbers = {"balanced_accuracy": 0.81, "balanced_accuracy_start": 0.75}
+    found = adapted("refinement", numbers | {"gain": 0.06})
+    assert found.sentence == (
+        "Balanced accuracy 0.810 by a linear probe, against 0.750 before it was refined "
+        "(difference 0.060, 0.030–0.090)."
+    )
+    assert found.tone == "gain"
+    assert adapted("refinement", numbers | {"gain": 0.02}).tone == "none"
+    assert adapted("refinement", numbers | {"gain": -0.06}).judgement.startswith("Worse than")

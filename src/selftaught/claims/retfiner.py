@@ -18,12 +18,12 @@ def claim() -> Claim:
     return Claim(
         method="retfiner",
         says="Reports refine an encoder that was trained without them: a linear probe on it gets better.",
-        data="bscans",
+        data="bscans?side=32",
         start=Start(
             "mae",
-            "bscans",
+            "bscans?side=32",
             {
-                "encoder": "vit-nano?embed_dim=128&num_heads=4", "image_size": 64, "patch": 8, "augment": "none",
+                "encoder": "vit-nano?embed_dim=128&num_heads=4", "image_size": 32, "patch": 8, "augment": "none",
                 "decoder": "64-2-4", "steps": 300, "batch_size": 64, "warmup_epochs": 1.0,
             },
         ),

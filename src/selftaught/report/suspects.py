@@ -55,4 +55,5 @@ def _aucs(run: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, dict[str, M
 
 def _ends(value: Mapping[str, Any]) -> tuple[float, float]:
     mean = float(value["mean"])
-    return tuple(mean if value.get(end) is None else float(value[end]) for end in ("low", "high"))  # type: ignore[return-value]
+    low, high = (mean if value.get(end) is None else float(value[end]) for end in ("low", "high"))
+    return low, high

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from selftaught._words import plural
 from selftaught.report import health
+from selftaught.report.adapted import from_prompts, from_refinement
 from selftaught.report.curves import ROLE_NAMES, by_stage, role_of
 from selftaught.report.forgetting import from_unlearning
 from selftaught.report.suspects import from_suspects
@@ -53,8 +54,8 @@ class Score:
 
 
 def verdict(run: Mapping[str, Any]) -> Verdict:
-    """The verdict on a validated run: from what it forgot, suspicious labels, label efficiency, restoration, protocols,
-    collapse or loss.
+    """The verdict on a validated run: from what it forgot, suspicious labels, prompts, refinement, label efficiency,
+    restoration, protocols, collapse or loss.
 
     It is never "gain" where any baseline of the page is better than the model at anything, but for forgetting, whose
     baselines are aims.
@@ -64,6 +65,8 @@ def verdict(run: Mapping[str, Any]) -> Verdict:
     for source in (
         from_unlearning,
         from_suspects,
+        from_prompts,
+        from_refinement,
         _from_labels,
         _from_restoration,
         _from_protocols,

@@ -281,7 +281,8 @@ def _parts(folder: Path) -> list[_Part]:
         called = str(PurePosixPath(*folders).with_suffix(""))
         found.append(_Part(folder / name, split_code(called.split("/")[0]), called))
     codes = {part.code for part in found}
-    return found if TRAIN in codes and len(codes) > 1 and -1 not in codes else []
+    whole = TRAIN in codes and len(codes) > 1 and -1 not in codes
+    return sorted(found, key=lambda part: part.code or 0) if whole else []
 
 
 def _holds_tables(folder: Path, options: Mapping[str, Any]) -> bool:
