@@ -274,14 +274,21 @@ def restored_pictures() -> str:
 
 
 def restored_caption(slug: str) -> list[str]:
-    """What stands below a picture of docs/_before_after.py: how long was trained, and the PSNR of what is shown."""
+    """What stands below a picture of docs/_before_after.py: how long was trained, and the numbers of what is shown."""
     file = RESTORED / f"{slug}.json"
     if not file.is_file():
         return []
     told = json.loads(file.read_text(encoding="utf-8"))
     options = "".join(f" --{name} {value}" for name, value in told["options"].items())
     trained = f"`--preset laptop{options}`, {told['steps']} steps of the main stage, {told['minutes']} minutes on a CPU"
-    return [f"*{SHOWN.capitalize()}: {trained}. PSNR {told['psnr before']} dB before, {told['psnr after']} dB after.*"]
+    names = {"psnr": ("PSNR", " dB"), "ssim": ("SSIM", ""), "ms_ssim": ("MS-SSIM", "")}
+    numbers = "; ".join(
+        f"{name} {told[f'{key} before']}{unit} before, {told[f'{key} after']}{unit} after"
+        for key, (name, unit) in names.items()
+        if f"{key} before" in told
+    )
+    remark = f" {told['remark']}." if told.get("remark") else ""
+    return [f"*{SHOWN.capitalize()}: {trained}. {numbers}.{remark}*"]
 
 
 def settings_page() -> str:

@@ -70,6 +70,19 @@ def test_the_stages_train_evaluate_apply_and_report(run: selftaught.Run, data: P
     assert "Before and after" in run.report().read_text()
 
 
+def test_pairs_without_clean_frames_train_and_report(data: Path, tmp_path: Path) -> None:
+    spec = f"pairs:{data / 'pairs'}?t2b=down&b2t=up"
+    short = TINY | {"flow_steps": 1, "distill_steps": 0} | RUN | {"steps": 1, "knn_every": 0.0}
+    run = selftaught.train("selfdrsc", spec, out=str(tmp_path / "run"), **short)
+    assert "Before and after" in run.report().read_text()
+    pairs = run.method.to_judge(selftaught.data.open_source(spec, modality="clip", split="all"))
+    with pytest.raises(UserError, match="PSNR needs clean frames"):
+        run.method.check_judged(pairs)
+    _, corrected, clean = run.method.judged_clip(pairs, 0)
+    assert corrected.shape == (3, 70, 80, 3)
+    assert not clean.size
+
+
 def made(**options: Any) -> tuple[SelfDRSC, dict[str, Any]]:
     torch.manual_seed(0)
     method = SelfDRSC(TINY | options, channels=3)

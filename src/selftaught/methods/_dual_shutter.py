@@ -147,15 +147,28 @@ class DualShutterMethod(Method):
             raise UserError(f"{self.slug}: NaN in the frames of {name}; the model diverged")
         return list(y)
 
-    def judged_clip(self, source: Source, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The mean of both pictures, the corrected frames, and the clean ones, all in 8 bits."""
+    def check_judged(self, source: Source) -> None:
+        """Refuse pairs without clean frames.
+
+        Raises:
+            UserError: there are none.
+        """
         if "gs" not in source.fields:
             raise UserError("PSNR needs clean frames: data with a field gs, or a plain video, of which pairs are made")
-        sample = source.sample(i, ["clip", "gs"])
-        pair, clean = (to_unit(sample[name], self.value_range).astype(np.float32) for name in ("clip", "gs"))
-        made = self.corrected(pair, np.linspace(0, 1, len(clean)).tolist(), source.names[i])
-        raw = np.broadcast_to(pair.mean(0), clean.shape)
-        rounded = [np.rint(np.clip(x, 0, 1) * 255).astype(np.float32) / 255 for x in (raw, np.stack(made))]
+
+    def judged_clip(self, source: Source, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The mean of both pictures, the corrected frames, and the clean ones, all in 8 bits; of pairs without clean
+        ones none of these, and frames at the run's own instants.
+        """
+        source = self.to_judge(source)
+        known = "gs" in source.fields
+        sample = source.sample(i, ["clip", "gs"] if known else ["clip"])
+        pair = to_unit(sample["clip"], self.value_range).astype(np.float32)
+        clean = to_unit(sample["gs"], self.value_range).astype(np.float32) if known else np.zeros(0)
+        instants = np.linspace(0, 1, len(clean)).tolist() if known else self.instants_of({})
+        made = np.stack(self.corrected(pair, instants, source.names[i]))
+        raw = np.broadcast_to(pair.mean(0), made.shape)
+        rounded = [np.rint(np.clip(x, 0, 1) * 255).astype(np.float32) / 255 for x in (raw, made)]
         return rounded[0], rounded[1], clean
 
     def judged(self) -> dict[str, Any]:

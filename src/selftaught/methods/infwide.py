@@ -156,7 +156,8 @@ class InfWide(Method):
                 raise UserError(
                     f"--start wiener: {self.channels} channels need as many --features and --width; or --start random"
                 )
-            net.begin_with_wiener()
+            begun: Any = net
+            begun.begin_with_wiener()
         fixed = read_kernel(c.kernel_file) if c.kernel_file else None
         self.net = Deconvolver(net, fixed, extend=c.mirrored)
 

@@ -166,7 +166,8 @@ class ResUNet(nn.Module):
             raise UserError(f"a width of {self.head.out_channels}: the image has {channels} channels")
         for conv in (self.head, self.tail):
             _passes(conv, [(c, c) for c in range(channels)])
-        nn.init.zeros_(self.ups[0][0].weight)
+        finest: Any = self.ups[0]
+        nn.init.zeros_(finest[0].weight)
 
 
 class _Exchange(nn.Module):
@@ -251,13 +252,16 @@ class CrossResidualFusion(nn.Module):
     @torch.no_grad()
     def begin_with_mean(self) -> None:
         """Set weights so that what comes out begins near the mean of both estimates, where residuals begin with 0."""
-        channels, width = self.out[2].out_channels, self.tails[0][0].first.in_channels
+        last: Any = self.out[2]
+        channels, width = last.out_channels, last.in_channels // 2
+        entry: Any
         for entry in self.entry_half:
             _passes(entry[0], [(c, c) for c in range(channels)])
         for entry in self.entry_full:
             _passes(entry[0], [(c, width + c) for c in range(channels)])
         _passes(self.out[1], [(c, c) for c in range(2 * width)])
-        _passes(self.out[2], [(c, c + side) for c in range(channels) for side in (0, width)], 0.5)
+        _passes(last, [(c, c + side) for c in range(channels) for side in (0, width)], 0.5)
+        change: Any
         for change in self.exchange.up1.changes:
             change.weight.mul_(0.1)
             change.bias.mul_(0.1)
@@ -351,7 +355,8 @@ class INFWIDE(nn.Module):
             self.fusion.begin_with_mean()
 
     def _begin_with_features(self) -> None:
-        refinement, extract = self.refinement, self.extractor[0]
+        refinement: Any = self.refinement
+        extract: Any = self.extractor[0]
         channels, width = extract.in_channels, refinement.entry[0].out_channels
         if min(extract.out_channels, width) < channels:
             raise UserError(f"the image's {channels} channels need as many features, and a width of as many")

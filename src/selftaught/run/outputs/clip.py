@@ -201,6 +201,8 @@ def _rows(bench: Bench, lost: Skipped) -> Iterator[Row]:
     elif hasattr(method, "judged_clip"):
         makes = "takes clean frames as a field of its pairs, gs, or makes pairs of clean videos"
         raise UserError(f"--clean: {method.slug} {makes}; leave it out")
+    if hasattr(method, "check_judged"):
+        method.check_judged(source)
     if bench.options.adapt:
         bench.say(f"adapting to {source.name}")
         adapt(method, source, bench.options.adapt)

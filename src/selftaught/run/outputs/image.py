@@ -93,7 +93,8 @@ class Image(Output):
         and SSIM besides: ``psnr_gain_16``. Videos are judged as clips are, every frame restored by itself.
         """
         if holds_videos(bench.data):
-            return Clip().evaluate(dataclasses.replace(bench, method=_FrameByFrame(bench.method)))
+            by_frame: Any = _FrameByFrame(bench.method)
+            return Clip().evaluate(dataclasses.replace(bench, method=by_frame))
         known: tuple[str, ...] = ("restoration", "heads") if hasattr(bench.method, "candidates") else ("restoration",)
         known += ("residual-text",) if getattr(bench.method, "erases_text", False) else ()
         wrong = [name for name in bench.protocols if name not in known]
