@@ -9,7 +9,7 @@ import pytest
 import selftaught
 from selftaught import errors
 from selftaught.cli import main
-from selftaught.errors import UserError, for_caller
+from selftaught.errors import UserError, first_line, for_caller
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,10 @@ def test_a_fault_of_a_network_names_the_option(capsys: pytest.CaptureFixture[str
     arguments = ["--data", "digits?n=60", "--image-size", "30", "--patch", "16", "--steps", "1", "--batch-size", "8"]
     assert main(["train", "mae", *arguments, "--dry-run"]) == 2
     assert "selftaught: --image-size 30 isn't a multiple of --patch 16" in capsys.readouterr().err
+
+
+def test_errors_of_other_libraries_are_told_in_short_even_where_they_say_nothing() -> None:
+    assert first_line(OSError("  no such host. \nand much more")) == "no such host"
+    assert first_line(RuntimeError("x" * 300), 80) == "x" * 80
+    assert first_line(MemoryError()) == "MemoryError"
+    assert first_line(ValueError("\n")) == "ValueError"

@@ -153,3 +153,13 @@ def mend_of(error: OSError) -> str:
     """What mends an error of the system, in a few words."""
     codes = {getattr(errno, name): told for names, told in _MENDS.items() for name in names if hasattr(errno, name)}
     return codes.get(error.errno or 0, "choose another place")
+
+
+def first_line(error: BaseException, most: int = 120) -> str:
+    """What an error of another library says, in short: its first line, or its kind where it says nothing.
+
+    >>> first_line(OSError("no route to host. \\nTraceback")), first_line(MemoryError())
+    ('no route to host', 'MemoryError')
+    """
+    text = str(error).strip()
+    return text.splitlines()[0][:most].rstrip(" .:") if text else type(error).__name__

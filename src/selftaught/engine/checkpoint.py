@@ -22,7 +22,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
 from selftaught.engine.distributed import is_distributed
-from selftaught.errors import UserError
+from selftaught.errors import UserError, first_line
 
 _TOGETHER = 8  # steps between the questions that processes ask one another
 
@@ -81,7 +81,7 @@ def read_checkpoint(path: Path, mend: str = "take it from a copy of the run, or 
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error}); {mend}") from error
     except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError, zlib.error) as error:
-        raise UserError(f"{path}: damaged ({str(error).splitlines()[0][:60]}); {mend}") from error
+        raise UserError(f"{path}: damaged ({first_line(error, 60)}); {mend}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a checkpoint; {mend}")
     return content

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from selftaught import networks, objectives
-from selftaught.errors import UserError, require
+from selftaught.errors import UserError, first_line, require
 
 STEP = 128
 """Images of a step while the autoencoder learns."""
@@ -114,7 +114,7 @@ class UnCLIPGenerator:
                 model, torch_dtype=torch.float16 if device == "cuda" else torch.float32
             )
         except Exception as error:
-            reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+            reason = first_line(error, 100)
             raise UserError(
                 f"unclip_model={model} can't be had here ({reason}); go online once, or name a folder"
             ) from error

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from selftaught.errors import UserError
+from selftaught.errors import UserError, first_line
 from selftaught.networks.alexnet import ABOUT as ABOUT_ALEXNET
 from selftaught.networks.alexnet import SMALL_ALEXNET, small_alexnet
 from selftaught.networks.hub import hub
@@ -67,7 +67,7 @@ def from_timm(
     except Exception as error:
         if not pretrained:
             raise
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(
             f"encoder={name}: its pretrained weights can't be had ({reason}); go online once, or use pretrained=False"
         ) from error

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.errors import UserError
+from selftaught.errors import UserError, first_line
 from selftaught.networks.frozen import Frozen
 from selftaught.networks.warping import flow_warp
 
@@ -321,7 +321,7 @@ def pwc_net(weights: str | Path, channels: int = 3) -> Frozen:
     try:
         module.load_state_dict(_translated(state))
     except (RuntimeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"--flow-weights {weights}: not PWC-Net's weights ({reason})") from None
     return Frozen(module, name=f"PWC-Net of {path.name}")
 

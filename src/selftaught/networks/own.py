@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from selftaught.errors import UserError
+from selftaught.errors import UserError, first_line
 
 __all__ = ["name_module"]
 
@@ -70,7 +70,7 @@ def own_model(name: str, channels: int, image_size: int | None) -> tuple[Pooled,
         with torch.no_grad():
             made = model(torch.zeros(2, channels, side, side))
     except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"{name}: takes no ({channels}, {side}, {side}) images ({reason})") from error
     model.train(was)
     if not isinstance(made, Tensor) or made.ndim != 2 or len(made) != 2:

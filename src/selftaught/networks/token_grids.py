@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from selftaught.errors import UserError
+from selftaught.errors import UserError, first_line
 from selftaught.networks.conditional_autoencoder import ConditionalAutoencoder
 from selftaught.networks.frozen import Frozen
 from selftaught.networks.hub import hub
@@ -168,7 +168,7 @@ def _timm(name: str) -> Frozen:
         with hub():
             model = timm.create_model(plain, pretrained=True, num_classes=0)
     except Exception as error:
-        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        reason = first_line(error, 100)
         raise UserError(f"{name} can't be had here ({reason}); go online once") from error
     known: Any = model.pretrained_cfg
     side = int(known["input_size"][1])

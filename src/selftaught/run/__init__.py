@@ -16,7 +16,7 @@ from selftaught.data import Scale, Source, open_source
 from selftaught.engine.checkpoint import read_checkpoint
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator
-from selftaught.errors import UserError
+from selftaught.errors import UserError, first_line
 from selftaught.networks import name_module
 from selftaught.networks.own import begin_anew
 from selftaught.run import (
@@ -207,9 +207,7 @@ class Run:
                 content = read_checkpoint(path)
                 method.load_state_dict(content.get("state_dict", content))
         except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
-            raise UserError(
-                f"{path}: not this run's weights, or damaged ({str(error).splitlines()[0][:80]})"
-            ) from error
+            raise UserError(f"{path}: not this run's weights, or damaged ({first_line(error, 80)})") from error
         for name, value in method.deliverable().state_dict().items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise UserError(f"{path}: NaN or infinity in {name}: the training diverged; train again, with --clip 1")

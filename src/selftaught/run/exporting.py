@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from selftaught._paths import part_of
 from selftaught.engine.method import Method
-from selftaught.errors import UserError, require, unwritten
+from selftaught.errors import UserError, first_line, require, unwritten
 from selftaught.networks import Adapted
 from selftaught.run.layout import write_json, write_tensors, write_text
 
@@ -187,7 +187,7 @@ def _onnx(module: nn.Module, card: dict[str, Any], out: Path, x: Tensor, free: d
             raise UserError(f"{out}: ONNX output differs from the model's by {error:.1e}; use --format safetensors")
         part.replace(out)
     except torch.onnx.errors.OnnxExporterError as error:
-        why = str(error.__cause__ or error).strip().splitlines()[0]
+        why = first_line(error.__cause__ or error)
         raise UserError(f"--format onnx: PyTorch can't trace {card['method']} ({why}); use safetensors") from error
     except OSError as error:
         raise unwritten(out, error) from error

@@ -21,7 +21,7 @@ import yaml
 from selftaught._paths import ON_DISK, part_of
 from selftaught._reading import json_of, text_of, yaml_text
 from selftaught._words import typed
-from selftaught.errors import UserError, unwritten
+from selftaught.errors import UserError, first_line, unwritten
 from selftaught.run import locks
 from selftaught.run.ranks import is_first, launch_id
 from selftaught.run_settings import Settings
@@ -138,7 +138,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path}: not valid YAML ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a run's configuration")
     return content

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from selftaught._words import typed
 from selftaught.engine.method import Method
-from selftaught.errors import UserError
+from selftaught.errors import UserError, first_line
 from selftaught.networks import Encoder
 from selftaught.networks.hub import hub
 
@@ -83,7 +83,7 @@ def _of_timm(init: str) -> Any:
         with hub():
             return timm.create_model(full, pretrained=True, num_classes=0)
     except Exception as error:  # whatever a hub's client raises when it can't reach or read the weights
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(
             f"--init {typed(init)}: the weights can't be had ({reason}); go online once, or give a file"
         ) from error
@@ -103,7 +103,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError, _unpickling()) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"{path}: no weights that can be read safely ({reason})") from error
     while isinstance(content, Mapping) and not _tensors(content):
         inner = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None)

@@ -23,7 +23,7 @@ from selftaught.data.formats.volumes import channels_of, turn_of, turned
 from selftaught.data.layout import understand
 from selftaught.data.source import ImageSource, digest
 from selftaught.data.space import Space
-from selftaught.errors import SampleError, UserError, require
+from selftaught.errors import SampleError, UserError, first_line, require
 
 __all__ = ["FORMATS", "DicomSeries", "open_dicom", "open_dicom_file"]
 
@@ -219,7 +219,7 @@ def _pixels(path: Path, name: str) -> np.ndarray:
         file = pydicom.dcmread(path)
         pixels: np.ndarray = file.pixel_array
     except Exception as error:  # decoders raise errors of many kinds; a file is never our bug
-        raise SampleError(name, f"its pixels can't be read: {str(error).splitlines()[0][:80]}") from None
+        raise SampleError(name, f"its pixels can't be read: {first_line(error, 80)}") from None
     slope, shift = (float(getattr(file, tag, d) or d) for tag, d in (("RescaleSlope", 1), ("RescaleIntercept", 0)))
     if (slope, shift) == (1, 0):
         return pixels
