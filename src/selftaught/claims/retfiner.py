@@ -18,25 +18,22 @@ def claim() -> Claim:
     return Claim(
         method="retfiner",
         says="Reports refine an encoder that was trained without them: a linear probe on it gets better.",
-        data="bscans?side=32",
+        data="bscans",
         start=Start(
-            "mae",
-            "bscans?side=32",
-            {
-                "encoder": "vit-nano?embed_dim=128&num_heads=4", "image_size": 32, "patch": 8, "augment": "none",
-                "decoder": "64-2-4", "steps": 300, "batch_size": 64, "warmup_epochs": 1.0,
-            },
+            "simclr",
+            "bscans",
+            {"encoder": "cnn-small", "image_size": 32, "augment": "grey", "steps": 60, "batch_size": 64},
         ),
         arms=(
             Arm("refined", "retfiner"),
             Arm("contrast alone", "retfiner", {"losses": "itc"}),
             Arm("not refined", "retfiner", {"lr": 0.0, "steps": 1}),
         ),
-        common={"steps": 150, "batch_size": 32, "text_width": 128, "text_layers": 4},
+        common={"steps": 60, "batch_size": 32},
         score=("linear", "balanced_accuracy"),
         also=(("linear", "auc"), ("knn", "accuracy")),
         full={"steps": 1000},
-    )  # fmt: skip
+    )
 
 
 def fact() -> Fact:
