@@ -236,8 +236,8 @@ def test_memory_descriptors_and_threads_stay_flat_over_many_steps(tmp_path: Path
         "            used = pages * resource.getpagesize() / 2**20\n"
         "            print('seen', used, len(os.listdir('/proc/self/fd')), threading.active_count())\n"
         "selftaught.train('simclr', 'digits?n=60', out='run', callbacks=[Watch()], encoder='cnn-small',\n"
-        "    image_size=16, projector='16-8', augment='grey', batch_size=16, steps=500, workers=1, quiet=True, knn_every=0,\n"
-        "    loggers=['none'], precision='32', log_every=50)\n",
+        "    image_size=16, projector='16-8', augment='grey', batch_size=16, steps=500, workers=1, quiet=True,\n"
+        "    knn_every=0, loggers=['none'], precision='32', log_every=50)\n",
         tmp_path,
     )
     early, late = ([float(word) for word in line.split()[1:]] for line in said.splitlines() if line[:4] == "seen")
