@@ -348,8 +348,7 @@ class INFWIDE(nn.Module):
             for part in module.modules() if module is not None else ():
                 if isinstance(part, _Res):
                     nn.init.zeros_(part.second.weight)
-                    if part.second.bias is not None:
-                        nn.init.zeros_(part.second.bias)
+                    nn.init.zeros_(part.second.bias)  # type: ignore[arg-type]
         if self.refinement is not None:
             self._begin_with_features()
         if self.fusion is not None:
