@@ -348,7 +348,8 @@ class INFWIDE(nn.Module):
             for part in module.modules() if module is not None else ():
                 if isinstance(part, _Res):
                     nn.init.zeros_(part.second.weight)
-                    nn.init.zeros_(part.second.bias)  # type: ignore[arg-type]
+                    if part.second.bias is not None:
+                        nn.init.zeros_(part.second.bias)
         if self.refinement is not None:
             self._begin_with_features()
         if self.fusion is not None:
