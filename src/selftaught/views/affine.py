@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.views.operation import Drawn, Op, checked_range, executor, freeze
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["RandomAffine"]
 
@@ -65,6 +65,8 @@ def affine(x: Tensor, values: Any, mode: str) -> Tensor:
         values: (N, 4): degrees anticlockwise, shift to the right and downwards as shares, factor of growth.
         mode: "bilinear" or "nearest".
     """
+    import torch
+
     columns = torch.as_tensor(np.asarray(values, dtype=np.float64), device=x.device).T
     turn, right, down, factor = columns[..., None, None]
     height, width = x.shape[2:]
@@ -74,7 +76,7 @@ def affine(x: Tensor, values: Any, mode: str) -> Tensor:
     # where each pixel of the result comes from, in shares of the half width and height
     places = ((across * cosine - along * sine) * 2 / width, (across * sine + along * cosine) * 2 / height)
     grid = torch.stack(torch.broadcast_tensors(*places), dim=-1).to(x.dtype)
-    return F.grid_sample(x, grid, mode=mode, padding_mode="border", align_corners=False)
+    return torch.nn.functional.grid_sample(x, grid, mode=mode, padding_mode="border", align_corners=False)
 
 
 @executor(RandomAffine, "image", device=True)
@@ -86,6 +88,8 @@ def _image_batch(x: Tensor, op: RandomAffine, values: Any) -> Tensor:
 
 @executor(RandomAffine, "image")
 def _image(x: np.ndarray, op: RandomAffine, values: Any) -> np.ndarray:
+    import torch
+
     batch = torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)[None]
     return np.ascontiguousarray(_image_batch(batch, op, [values])[0].permute(1, 2, 0).numpy())
 
@@ -98,4 +102,6 @@ def _mask_batch(x: Tensor, op: RandomAffine, values: Any) -> Tensor:
 
 @executor(RandomAffine, "mask", "depth")
 def _mask(x: np.ndarray, op: RandomAffine, values: Any) -> np.ndarray:
+    import torch
+
     return _mask_batch(torch.from_numpy(np.ascontiguousarray(x))[None], op, [values])[0].numpy()
