@@ -123,17 +123,20 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     work = "steps per second of plain training and of STORM; the ratio: how many times longer a step of STORM takes"
+    here = machine()
+    before = stored("meta")
+    alike = before.get("machine", {}).get("processor") == here["processor"]  # rows of one page are of one machine
+    runs = {run["learner"]: run for run in before.get("runs", [])} if alike else {}
     for learner in [options.learner] if options.learner else LEARNERS:
         counts = {mode: multiplications(mode, learner, options.rows) for mode in ("plain", "storm")}
         times = counts["storm"] / counts["plain"]
         print(f"{learner}: {counts['plain']:,} multiplications in a plain step, STORM's {times:.2f} times as many")
-        known = stored("meta").get("learners", {})
-        row = known.get(learner, {}) | {"multiplications": counts}
+        runs[learner] = runs.get(learner, {}) | {"learner": learner, "multiplications": counts}
         if not options.count:
             rates = {mode: steps_per_second(mode, learner, options) for mode in ("plain", "storm")}
-            row |= compared(rounds(rates, options.rounds), "plain") | {"options": vars(options), "machine": machine()}
-            show(f"{learner}: steps per second", row, "/s")
-        store("meta", {"work": work, "learners": known | {learner: row}})
+            runs[learner] |= compared(rounds(rates, options.rounds), "plain") | {"options": vars(options)}
+            show(f"{learner}: steps per second", runs[learner], "/s")
+        store("meta", {"work": work, "machine": here, "runs": list(runs.values())})
 
 
 if __name__ == "__main__":
