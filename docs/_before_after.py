@@ -39,6 +39,10 @@ GIVEN: dict[str, dict[str, Any]] = {"perceptual-ssim": {"model": "srcnn", "patch
 REMARKS = {
     "perceptual-ssim": "What is learnt is MS-SSIM, which asks for contrast and structure and leaves brightness free: "
     "the paper, too, has the higher PSNR for the squared error (`--loss l2`), and the sharper picture here",
+    "rrformer": "A run as short as this fades the reflection on the building and also takes light from the bright sky, "
+    "so that PSNR falls",
+    "selfdrsc": "A run as short as this joins the doubled legs and leaves bright lines 32 pixels apart, the cells of "
+    "its coarsest level, so that PSNR does not rise",
 }
 """What must be said where a number falls."""
 
