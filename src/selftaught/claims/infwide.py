@@ -29,7 +29,7 @@ def claim() -> Claim:
             Arm("feature branch", "infwide", {"network": "dwdn"}),
             Arm("wiener", "infwide", {"network": "wiener", "steps": 1}),
         ),
-        common={"steps": 60, "batch_size": 4, "patch": 40, "kernel_size": 9, "lr": 2e-3},
+        common={"steps": 120, "start": "wiener", "batch_size": 4, "patch": 40, "kernel_size": 9, "lr": 2e-3},
         score=("restoration", "psnr"),
         also=tuple(("restoration", number) for number in ("ssim", "sharpness", "psnr_gain_4", "psnr_gain_16")),
         full={"steps": 4000},
