@@ -399,3 +399,32 @@ def test_a_signal_in_the_middle_of_a_del_is_not_lost(
     found, _, err = run(capsys, "doctor")
     assert (found, err) == (code, "selftaught: stopped; give the same command again\n")
     assert sys.unraisablehook is hook
+
+
+@pytest.mark.parametrize(("first", "code"), [("signal", 130), ("error", 2)])
+def test_signals_after_the_end_of_a_command_are_silent(first: str, code: int) -> None:
+    """While its line is printed, and while Python clears up: a second Ctrl-C had ended in a traceback, or in code 1."""
+    script = (
+        "import os, signal, sys\n"
+        "from selftaught.cli import _main\n"
+        "from selftaught.errors import UserError\n"
+        "sys.argv = ['selftaught', 'doctor']\n"
+        "send = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "def command(arguments):\n"
+        f"    if {first!r} == 'error':\n"
+        "        raise UserError('no such thing')\n"
+        "    send()\n"
+        "ended = _main._ended\n"
+        "def told(*args):\n"
+        "    send()\n"
+        "    return ended(*args)\n"
+        "_main._dispatch, _main._ended = command, told\n"
+        "code = _main.main()\n"
+        "if code == 2:\n"
+        "    send()\n"
+        "raise SystemExit(code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("selftaught: ") == 1

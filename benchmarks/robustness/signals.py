@@ -71,7 +71,8 @@ def signalled(argv: list[str], place: Path, signum: signal.Signals, after: float
 
         (place / "leader.part").write_text(str(os.getpid()))
         (place / "leader.part").rename(note)
-        return main(argv)
+        sys.argv = ["selftaught", *argv]
+        return main()  # as a program has it, which ends after it
 
     trial = forked(work, seconds=90, place=place)
     os.waitpid(helper, 0)

@@ -48,11 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [a for a in arguments if a != "--debug"]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ON_DISK)  # names of files that are not UTF-8 are printed as they are
-    with command_line(), _signals_raise() as told:
+    with command_line(), _signals_raise(last=argv is None) as signals:
         try:
             return _dispatch(arguments)
         except (Exception, KeyboardInterrupt, _Terminated) as error:
-            return _ended(error, arguments, debug, told)
+            signals.ending = True
+            return _ended(error, arguments, debug, list(signals.came))
 
 
 def _ended(error: BaseException, arguments: Sequence[str], debug: bool, told: list[int]) -> int:
@@ -100,44 +101,62 @@ class _Terminated(BaseException):
     """A signal; no exception that something on the way could take for a fault and go on after."""
 
 
+class _Signals:
+    """What came of them.
+
+    Attributes:
+        came: the signals, in their order.
+        ending: the command is over, whatever ended it: no further signal unwinds what is left to do.
+    """
+
+    def __init__(self) -> None:
+        self.came: list[int] = []
+        self.ending = False
+
+
 @contextlib.contextmanager
-def _signals_raise() -> Iterator[list[int]]:
+def _signals_raise(last: bool) -> Iterator[_Signals]:
     """Ctrl-C and SIGTERM unwind a command, so that its processes end and its files are left whole.
 
     A second one meanwhile changes nothing; a third ends the process as it stands. What is raised while Python runs a
     ``__del__`` is swallowed there: such a signal is sent once more.
 
+    Args:
+        last: nothing comes after the command in this process: once it was stopped, signals that come while Python
+            clears up are as little told of as before.
+
     Yields:
         the signals that came.
     """
-    told: list[int] = []
+    found = _Signals()
 
     def stop(signum: int, frame: object) -> None:
-        told.append(signum)
-        if len(told) == 1:
-            raise _Terminated(signum)
-        if len(told) > 2:
+        found.came.append(signum)
+        if len(found.came) > 2:
             os._exit(128 + signum)
+        if len(found.came) == 1 and not found.ending:
+            raise _Terminated(signum)
 
     def swallowed(lost: sys.UnraisableHookArgs) -> None:
         if isinstance(lost.exc_value, _Terminated):
-            signum = told.pop()  # again a little later, when this hook is left: here it would be swallowed, too
+            signum = found.came.pop()  # again a little later, when this hook is left: here it would be swallowed, too
             threading.Timer(0.05, os.kill, (os.getpid(), signum)).start()
-        else:
+        elif not isinstance(lost.exc_value, KeyboardInterrupt):  # a training's second, while it acts on the first
             usual(lost)
 
     try:
         before = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
     except ValueError:  # not the main thread: whoever owns it owns the signals
-        yield told
+        yield found
         return
     usual, sys.unraisablehook = sys.unraisablehook, swallowed
     try:
-        yield told
+        yield found
     finally:
         sys.unraisablehook = usual
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        if not (last and found.ending):
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
 
 
 def _how_to_go_on(arguments: Sequence[str]) -> str:
