@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -280,3 +282,16 @@ def test_where_there_is_no_fork_loaders_are_spawned(tmp_path: Path) -> None:
     )
     assert said.strip().endswith("spawn")
     assert (tmp_path / "run/encoder.safetensors").exists()
+
+
+def test_a_loader_process_whose_parent_is_gone_says_nothing() -> None:
+    """Python's thread that hands out shared memory prints what ends it by the hook; other faults are still told."""
+    script = (
+        "import sys\n"
+        "from selftaught.engine.streams import worker_init\n"
+        "worker_init(0)\n"
+        "for error in (BrokenPipeError(), ConnectionResetError(), EOFError(), ValueError('a fault')):\n"
+        "    sys.excepthook(type(error), error, None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "ValueError: a fault"

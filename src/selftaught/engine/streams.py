@@ -7,6 +7,7 @@ import errno
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -195,8 +196,18 @@ def worker_init(_: int) -> None:
 
     Signals that a shell or a scheduler sends to all processes of a run are the parent's to act on: Ctrl-C is ignored
     here, and the first SIGTERM too (a second one, the loader's own way to end a process that hangs, is obeyed).
+    A parent that is gone while it fetches a batch is told of by nobody: Python's thread that hands out shared memory
+    would print a traceback for it.
     """
     import cv2
+
+    usual = sys.excepthook
+
+    def unless_gone(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not isinstance(error, ConnectionError | EOFError):
+            usual(kind, error, trace)
+
+    sys.excepthook = unless_gone
 
     def wait(signum: int, frame: Any) -> None:
         global _told
