@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import selftaught
+from selftaught.engine.checkpoint import Interrupted
 from selftaught.errors import UserError
 from tests.conftest import TINY
 from tests.forked import Forked, run
@@ -140,3 +143,21 @@ def test_resume_refuses_other_options_and_other_data(tmp_path: Path) -> None:
         selftaught.train("simclr", resume=run.path, lr=1.0)
     with pytest.raises(UserError, match="no such run folder"):
         selftaught.train("simclr", resume=tmp_path / "nowhere")
+
+
+def test_a_second_ctrl_c_in_one_step_changes_nothing(tmp_path: Path) -> None:
+    """Lightning ends a process that is interrupted twice without a word, and nothing of it was saved."""
+
+    class Twice(L.Callback):
+        def on_train_batch_start(self, *_: object) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    options = {
+        "encoder": "cnn-small", "image_size": 16, "projector": "16-8", "augment": "grey", "batch_size": 16, "steps": 8,
+        "workers": 0, "quiet": True, "knn_every": 0, "loggers": ["none"], "out": str(tmp_path / "run"),
+    }  # fmt: skip
+    with pytest.raises(Interrupted):
+        selftaught.train("simclr", "digits?n=60", callbacks=[Twice()], **options)
+    done = selftaught.train("simclr", "digits?n=60", resume="auto", **options)
+    assert (Path(done.path) / "encoder.safetensors").is_file()

@@ -122,8 +122,7 @@ def _signals_raise(last: bool) -> Iterator[_Signals]:
     ``__del__`` is swallowed there: such a signal is sent once more.
 
     Args:
-        last: nothing comes after the command in this process: once it was stopped, signals that come while Python
-            clears up are as little told of as before.
+        last: nothing comes after the command in this process: what comes while Python clears up changes nothing, too.
 
     Yields:
         the signals that came.
@@ -153,8 +152,9 @@ def _signals_raise(last: bool) -> Iterator[_Signals]:
     try:
         yield found
     finally:
-        sys.unraisablehook = usual
-        if not (last and found.ending):
+        found.ending = True
+        if not last:
+            sys.unraisablehook = usual
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 

@@ -149,6 +149,7 @@ class Checkpoints(Callback):
         self.path, self.every_minutes, self.every_steps, self.warn = path, every_minutes, every_steps, warn
         self.saved_step = self._step = -1
         self.asked: int | None = None
+        self._interrupts = 0
         self._last = time.monotonic()
         self._state: dict[str, Any] | None = None
         self._handlers: dict[int, Any] = {}
@@ -169,8 +170,10 @@ class Checkpoints(Callback):
             self._handlers = {}
 
     def _ask(self, signum: int, frame: Any) -> None:
-        if self.asked is not None and signum == signal.SIGINT:
-            raise KeyboardInterrupt
+        """Stop after the step. A second Ctrl-C changes nothing (Lightning would end the process without a word)."""
+        self._interrupts += signum == signal.SIGINT
+        if self._interrupts > 2:
+            os._exit(128 + signum)
         self.asked = signum
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
