@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
+from selftaught.report.measured import Words, compared, ends, numbers_of
 from selftaught.report.text import interval, number
-
-Words = tuple[str, str, Literal["gain", "mixed", "none", "unknown"]]
 
 
 def from_prompts(run: Mapping[str, Any]) -> Words | None:
@@ -16,7 +15,7 @@ def from_prompts(run: Mapping[str, Any]) -> Words | None:
     Prompts are better where the classes that they were learnt on are told apart better than by the original model, and
     those that they weren't learnt on are told apart no worse.
     """
-    own, before = (_numbers(run, "base-to-new", role) for role in ("this", "original"))
+    own, before = (numbers_of(run, "base-to-new", role) for role in ("this", "original"))
     parts = {"base": "on the classes that it learnt", "new": "on new ones"} if "new" in own else {"accuracy": ""}
     if not parts.keys() <= own.keys():
         return None
@@ -28,7 +27,7 @@ def from_prompts(run: Mapping[str, Any]) -> Words | None:
     sentence = f"Accuracy {', '.join(told)}."
     if not parts.keys() <= before.keys():
         return sentence, "The original model was not measured beside it.", "unknown"
-    sides = {name: _compared(own[name], before[name]) for name in parts}
+    sides = {name: compared(own[name], before[name]) for name in parts}
     learnt, new = sides[next(iter(parts))], sides.get("new", 0)
     if learnt > 0 and new >= 0:
         kept = ", and no worse on classes that it did not learn" if "new" in parts else ""
@@ -42,14 +41,14 @@ def from_prompts(run: Mapping[str, Any]) -> Words | None:
 
 def from_refinement(run: Mapping[str, Any]) -> Words | None:
     """Sentence, judgement and tone from the protocol "refinement"; None where there is none."""
-    own = _numbers(run, "refinement", "this")
+    own = numbers_of(run, "refinement", "this")
     if not {"gain", "balanced_accuracy", "balanced_accuracy_start"} <= own.keys():
         return None
     after, before, gain = own["balanced_accuracy"], own["balanced_accuracy_start"], own["gain"]
     sentence = (
         f"Balanced accuracy {number(after['mean'], 3)} by a linear probe, against {number(before['mean'], 3)} before"
     )
-    low, high = _ends(gain)
+    low, high = ends(gain)
     if low == high:
         return f"{sentence} it was refined.", "One seed tells no uncertainty: repeat with more.", "unknown"
     sentence = f"{sentence} it was refined (difference {number(gain['mean'], 3)}, {interval(low, high, 3)})."
@@ -58,21 +57,3 @@ def from_refinement(run: Mapping[str, Any]) -> Words | None:
     if high < 0:
         return sentence, "Worse than the encoder that it began as.", "none"
     return sentence, "No better than the encoder that it began as (the interval holds 0).", "none"
-
-
-def _numbers(run: Mapping[str, Any], name: str, role: str) -> dict[str, Mapping[str, Any]]:
-    protocol: Mapping[str, Any] = next((p for p in run.get("protocols") or [] if p.get("name") == name), {})
-    found = (protocol.get(role) or {}).get("numbers") or {}
-    return {key: value for key, value in found.items() if value.get("mean") is not None}
-
-
-def _ends(value: Mapping[str, Any]) -> tuple[float, float]:
-    mean = float(value["mean"])
-    low, high = (mean if value.get(end) is None else float(value[end]) for end in ("low", "high"))
-    return low, high
-
-
-def _compared(this: Mapping[str, Any], other: Mapping[str, Any]) -> int:
-    """1 where this is above the other by more than the intervals, -1 where below, else 0."""
-    (low, high), (other_low, other_high) = _ends(this), _ends(other)
-    return 1 if low > other_high else -1 if high < other_low else 0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
+from selftaught.report.measured import Words, compared, numbers_of
 from selftaught.report.text import number
-
-Words = tuple[str, str, Literal["gain", "mixed", "none", "unknown"]]
 
 
 def from_unlearning(run: Mapping[str, Any]) -> Words | None:
@@ -16,8 +15,7 @@ def from_unlearning(run: Mapping[str, Any]) -> Words | None:
     A class that is to be forgotten is forgotten where fewer of its samples are recognised than before. Samples of
     classes that stay are forgotten where they are recognised no better than samples that were never seen.
     """
-    protocol: Mapping[str, Any] = next((p for p in run.get("protocols") or [] if p.get("name") == "unlearning"), {})
-    own, before, anew = (_numbers(protocol, role) for role in ("this", "original", "retrained"))
+    own, before, anew = (numbers_of(run, "unlearning", role) for role in ("this", "original", "retrained"))
     if not {"forget", "remain"} <= own.keys():
         return None
     told = [_told(own, before, anew, name) for name in ("forget", "remain")]
@@ -29,8 +27,11 @@ def from_unlearning(run: Mapping[str, Any]) -> Words | None:
             "unknown",
         )
     whole_class = "test_forget" in own
-    gone = _high(own, "forget") < _low(before, "forget") if whole_class else _low(own, "forget") <= _high(own, "test")
-    kept = _high(own, "remain") >= _low(before, "remain")
+    if whole_class:
+        gone = compared(own["forget"], before["forget"]) < 0
+    else:
+        gone = compared(own["forget"], own["test"]) <= 0
+    kept = compared(own["remain"], before["remain"]) >= 0
     if not gone:
         known = "the class is recognised as before" if whole_class else "they are recognised better than unseen samples"
         return sentence, f"Not forgotten: {known}. Train longer, or with a larger learning rate.", "none"
@@ -39,23 +40,8 @@ def from_unlearning(run: Mapping[str, Any]) -> Words | None:
     return sentence, "Forgotten, and what was to stay is still known.", "gain"
 
 
-def _numbers(protocol: Mapping[str, Any], role: str) -> dict[str, Mapping[str, Any]]:
-    found = (protocol.get(role) or {}).get("numbers") or {}
-    return {name: value for name, value in found.items() if value.get("mean") is not None}
-
-
 def _told(own: Mapping[str, Any], before: Mapping[str, Any], anew: Mapping[str, Any], name: str) -> str:
     others = [
         f"{number(n[name]['mean'], 2)} {when}" for n, when in ((before, "before"), (anew, "retrained")) if name in n
     ]
     return number(own[name]["mean"], 2) + (f" ({', '.join(others)})" if others else "")
-
-
-def _low(numbers: Mapping[str, Any], name: str) -> float:
-    value = numbers[name]
-    return float(value["mean"] if value.get("low") is None else value["low"])
-
-
-def _high(numbers: Mapping[str, Any], name: str) -> float:
-    value = numbers[name]
-    return float(value["mean"] if value.get("high") is None else value["high"])
