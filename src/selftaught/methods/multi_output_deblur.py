@@ -251,9 +251,7 @@ class MultiOutputDeblur(DeblurMethod):
             outputs, sharp, loss=c.loss, weight=c.stage_weight, to_y=c.to_y, select=c.select, soft=c.soft,
             last=errors if c.loss in ("psnr", "mse") and not c.to_y else None,
         )  # fmt: skip
-        with torch.no_grad():
-            best = -10 * (errors.min(1).values + 1e-8).log10().mean()
-            wins = objectives.win_rates(errors)
+        best, wins = -10 * (errors.min(1).values + 1e-8).log10().mean(), objectives.win_rates(errors)
         return {"loss": loss, "best psnr": best} | {f"wins {h}": share for h, share in enumerate(wins)}
 
     def step(self, batch: dict[str, Any]) -> dict[str, Tensor]:

@@ -170,10 +170,7 @@ def multi_head_psnr(
     Raises:
         UserError: (a ``ValueError``) shapes that don't fit.
     """
-    _check(output, target)
-    if to_y:
-        output, target = rgb_to_y(output), rgb_to_y(target)
-    return _decibels(_least(output, target, "mse", select, soft), eps)
+    return _psnr(output, target, to_y, select, soft, eps=eps)
 
 
 @in_float32
@@ -254,22 +251,24 @@ def multi_output_deblur(
         raise UserError("last: the distances of charbonnier_edge are differentiated; leave them out")
     if to_y and loss != "psnr":
         raise UserError(f"to_y goes with loss='psnr', not {loss!r}")
+    known = [None] * (len(stages) - 1) + [last]
     if loss == "charbonnier_edge":
         found = [multi_head(one, target, select=select, soft=soft) for one in stages]
+    elif loss == "psnr":
+        found = [_psnr(one, target, to_y, select, soft, own) for one, own in zip(stages, known, strict=True)]
     else:
-        kind: Distance = "l1" if loss == "l1" else "mse"
-        wanted = rgb_to_y(target) if to_y else target
-        known = [None] * (len(stages) - 1) + [last]
-        least = [
-            _least(rgb_to_y(one) if to_y else one, wanted, kind, select, soft, distances)
-            for one, distances in zip(stages, known, strict=True)
-        ]
-        found = [_decibels(one, 1e-8) if loss == "psnr" else one.mean() for one in least]
+        found = [_least(one, target, loss, select, soft, own).mean() for one, own in zip(stages, known, strict=True)]
     return weight * torch.stack(found).sum()
 
 
-def _decibels(least: Tensor, eps: float) -> Tensor:
-    return 10 / math.log(10) * (least + eps).log().mean()
+def _psnr(
+    output: Tensor, target: Tensor, to_y: bool, select: str, soft: float, known: Tensor | None = None, eps: float = 1e-8
+) -> Tensor:
+    """Minus the PSNR of the best head."""
+    _check(output, target)
+    if to_y:
+        output, target = rgb_to_y(output), rgb_to_y(target)
+    return 10 / math.log(10) * (_least(output, target, "mse", select, soft, known) + eps).log().mean()
 
 
 def _least(
