@@ -140,7 +140,7 @@ def _signals_raise(last: bool) -> Iterator[_Signals]:
         if isinstance(lost.exc_value, _Terminated):
             signum = found.came.pop()  # again a little later, when this hook is left: here it would be swallowed, too
             threading.Timer(0.05, os.kill, (os.getpid(), signum)).start()
-        elif not isinstance(lost.exc_value, KeyboardInterrupt):  # a training's second, while it acts on the first
+        else:
             usual(lost)
 
     try:
