@@ -11,6 +11,7 @@ with the mean m and the inverse deviation r over what is normalised together: a 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,13 +39,82 @@ class linear_in_the_loss(TorchFunctionMode):
         return function(*args, **(kwargs or {})) if found is None else found
 
 
-def _sum(parts: Sequence[Tensor | None]) -> Tensor | None:
-    """Of those that are there; None of none."""
-    there = [part for part in parts if part is not None]
-    return sum(there[1:], there[0]) if there else None
+Parts = Sequence[Tensor | None]
+
+
+class _Rule(ABC):
+    """What a layer does, its gradients, and the slope by what comes from above; ``kept`` is what else `made` gives."""
+
+    def __init__(self, *how: Any) -> None:
+        self.how = how
+
+    @abstractmethod
+    def made(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Sequence[Tensor]:
+        """The layer's output, and what its gradients need besides input and weight."""
+
+    @abstractmethod
+    def gradients(self, above: Tensor, asked: list[bool], x: Tensor, weight: Tensor, *kept: Tensor) -> Parts:
+        """Of input, weight and bias, those that are asked for."""
+
+    @abstractmethod
+    def slope(self, directions: Parts, x: Tensor, weight: Tensor, *kept: Tensor) -> Parts:
+        """The parts of it, for directions of the three gradients, None where one was not asked for."""
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rule: _Rule) -> Tensor:
+        found, *kept = rule.made(x, weight, bias)
+        ctx.save_for_backward(x, weight, *kept)
+        ctx.rule = rule
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *above: Tensor) -> Any:
+        asked = list(ctx.needs_input_grad[:3])
+        made = iter(_Gradients.apply(above[0], ctx.rule, asked, *ctx.saved_tensors))
+        return *[next(made) if one else None for one in asked], None
+
+
+class _Gradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, above: Tensor, rule: _Rule, asked: list[bool], *saved: Tensor) -> Any:
+        ctx.save_for_backward(*saved)
+        ctx.rule, ctx.asked = rule, asked
+        ctx.set_materialize_grads(False)
+        return tuple(g for g, one in zip(rule.gradients(above, asked, *saved), asked, strict=True) if one)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor | None) -> Any:
+        known = iter(given)
+        directions = [next(known) if one else None for one in ctx.asked]
+        parts = [part for part in ctx.rule.slope(directions, *ctx.saved_tensors) if part is not None]
+        return sum(parts[1:], parts[0]) if parts else None, *[None] * (2 + len(ctx.saved_tensors))
+
+
+def _tall(weight: Tensor, x: Tensor) -> Tensor:
+    """One number for each channel of maps."""
+    return weight.view(1, -1, *[1] * (x.dim() - 2))
 
 
 # ---- convolutions ----------------------------------------------------------------------------------------------------
+class _Convolution(_Rule):
+    def made(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Sequence[Tensor]:
+        return (torch.convolution(x, weight, bias, *self.how),)
+
+    def gradients(self, above: Tensor, asked: list[bool], x: Tensor, weight: Tensor, *kept: Tensor) -> Parts:
+        found: Parts = torch.ops.aten.convolution_backward(above, x, weight, [weight.shape[0]], *self.how, asked)
+        return found
+
+    def slope(self, directions: Parts, x: Tensor, weight: Tensor, *kept: Tensor) -> Parts:
+        dx, dweight, dbias = directions
+        return (
+            None if dx is None else torch.convolution(dx, weight, None, *self.how),
+            None if dweight is None else torch.convolution(x, dweight, dbias, *self.how),
+            _tall(dbias, x) if dbias is not None and dweight is None else None,
+        )
+
+
 def _convolved(
     input: Tensor,
     weight: Tensor,
@@ -57,52 +127,75 @@ def _convolved(
     axes = weight.dim() - 2
     if isinstance(padding, str) or input.dim() != weight.dim():
         return None
-    how = [[x] * axes if isinstance(x, int) else list(x) for x in (stride, padding, dilation)]
-    found: Tensor = _Convolution.apply(input, weight, bias, (*how, False, [0] * axes, groups))
+    sides = [[x] * axes if isinstance(x, int) else list(x) for x in (stride, padding, dilation)]
+    found: Tensor = _Layer.apply(input, weight, bias, _Convolution(*sides, False, [0] * axes, groups))
     return found
 
 
-class _Convolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: Any) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.how, ctx.biased = how, bias is not None
-        return torch.convolution(x, weight, bias, *how)
-
-    @staticmethod
-    def backward(ctx: Any, *above: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        asked = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.biased and ctx.needs_input_grad[2]]
-        made = iter(_ConvolutionGradients.apply(above[0], x, weight, ctx.how, asked))
-        return *[next(made) if one else None for one in asked], None
-
-
-class _ConvolutionGradients(torch.autograd.Function):
-    """The gradients that are asked for, of input, kernel and bias."""
-
-    @staticmethod
-    def forward(ctx: Any, above: Tensor, x: Tensor, weight: Tensor, how: Any, asked: list[bool]) -> Any:
-        ctx.save_for_backward(x, weight)
-        ctx.how, ctx.asked = how, asked
-        ctx.set_materialize_grads(False)
-        made = torch.ops.aten.convolution_backward(above, x, weight, [weight.shape[0]], *how, asked)
-        return tuple(gradient for gradient, one in zip(made, asked, strict=True) if one)
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor | None) -> Any:
-        x, weight = ctx.saved_tensors
-        directions = iter(given)
-        dx, dweight, dbias = (next(directions) if one else None for one in ctx.asked)
-        parts = [
-            None if dx is None else torch.convolution(dx, weight, None, *ctx.how),
-            None if dweight is None else torch.convolution(x, dweight, dbias, *ctx.how),
-        ]
-        if dbias is not None and dweight is None:
-            parts.append(dbias.view(1, -1, *[1] * (x.dim() - 2)))
-        return _sum(parts), None, None, None, None
-
-
 # ---- normalisations --------------------------------------------------------------------------------------------------
+class _Normalisation(_Rule):
+    """``kept`` are mean and inverse deviation."""
+
+    @abstractmethod
+    def through(self, dx: Tensor, x: Tensor, weight: Tensor, *kept: Tensor) -> Tensor:
+        """w N(x')."""
+
+    @abstractmethod
+    def scaled(self, x: Tensor, weight: Tensor, bias: Tensor, *kept: Tensor) -> Tensor:
+        """x as it is normalised, times a weight, and a bias."""
+
+    def slope(self, directions: Parts, x: Tensor, weight: Tensor, *kept: Tensor) -> Parts:
+        dx, *both = directions
+        own = None if dx is None else self.through(dx, x, weight, *kept)
+        if both == [None, None]:
+            return (own,)
+        dweight, dbias = (torch.zeros_like(weight) if d is None else d for d in both)
+        return own, self.scaled(x, dweight, dbias, *kept)
+
+
+class _OfBatches(_Normalisation):
+    """How: running mean and variance, whether they move, momentum, eps."""
+
+    def made(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Sequence[Tensor]:
+        return torch.native_batch_norm(x, weight, bias, *self.how)
+
+    def gradients(self, above: Tensor, asked: list[bool], x: Tensor, weight: Tensor, *kept: Tensor) -> Parts:
+        how = (None, None, *kept, True, self.how[-1])
+        found: Parts = torch.ops.aten.native_batch_norm_backward(above, x, weight, *how, asked)
+        return found
+
+    def through(self, dx: Tensor, x: Tensor, weight: Tensor, *kept: Tensor) -> Tensor:
+        found = self.gradients(dx, [True, False, False], x, weight, *kept)[0]  # a channel's weight is a factor
+        assert found is not None
+        return found
+
+    def scaled(self, x: Tensor, weight: Tensor, bias: Tensor, *kept: Tensor) -> Tensor:
+        mean, rstd = kept
+        return torch.native_batch_norm(x, weight, bias, mean, rstd.pow(-2), False, 0.0, 0.0)[0]
+
+
+class _OfLayers(_Normalisation):
+    """How: the shape that is normalised, eps."""
+
+    def made(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Sequence[Tensor]:
+        shape, eps = self.how
+        return torch.native_layer_norm(x, shape, weight, bias, eps)
+
+    def gradients(self, above: Tensor, asked: list[bool], x: Tensor, weight: Tensor, *kept: Tensor) -> Parts:
+        bias = torch.empty_like(weight)  # whether there is one decides what is made; its values do not matter
+        how = (self.how[0], *kept)
+        found: Parts = torch.ops.aten.native_layer_norm_backward(above, x, *how, weight, bias, asked)
+        return found
+
+    def through(self, dx: Tensor, x: Tensor, weight: Tensor, *kept: Tensor) -> Tensor:
+        plain = self.gradients(dx, [True, False, False], x, torch.ones_like(weight), *kept)[0]
+        assert plain is not None
+        return plain * weight
+
+    def scaled(self, x: Tensor, weight: Tensor, bias: Tensor, *kept: Tensor) -> Tensor:
+        return self.made(x, weight, bias)[0]
+
+
 def _batch_normed(
     input: Tensor,
     running_mean: Tensor | None,
@@ -115,8 +208,7 @@ def _batch_normed(
 ) -> Tensor | None:
     if not training or weight is None or bias is None:
         return None
-    how = (running_mean, running_var, True, momentum, eps)
-    found: Tensor = _Normalisation.apply(input, weight, bias, _OfBatches(how))
+    found: Tensor = _Layer.apply(input, weight, bias, _OfBatches(running_mean, running_var, True, momentum, eps))
     return found
 
 
@@ -129,90 +221,8 @@ def _layer_normed(
 ) -> Tensor | None:
     if weight is None or bias is None:
         return None
-    found: Tensor = _Normalisation.apply(input, weight, bias, _OfLayers((list(normalized_shape), eps)))
+    found: Tensor = _Layer.apply(input, weight, bias, _OfLayers(list(normalized_shape), eps))
     return found
-
-
-class _OfBatches:
-    """torch's batch normalisation: its pass, its gradients, and x as it is normalised, times other weights."""
-
-    def __init__(self, how: Any) -> None:
-        self.how = how
-
-    def normalised(self, x: Tensor, weight: Tensor, bias: Tensor) -> Any:
-        return torch.native_batch_norm(x, weight, bias, *self.how)
-
-    def gradients(self, above: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, asked: list[bool]) -> Any:
-        eps = self.how[-1]
-        return torch.ops.aten.native_batch_norm_backward(above, x, weight, None, None, mean, rstd, True, eps, asked)
-
-    def scaled(self, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
-        return torch.native_batch_norm(x, weight, bias, mean, rstd.pow(-2), False, 0.0, 0.0)[0]
-
-    def tall(self, weight: Tensor, x: Tensor) -> Tensor:
-        return weight.view(1, -1, *[1] * (x.dim() - 2))
-
-
-class _OfLayers(_OfBatches):
-    """torch's layer normalisation."""
-
-    def normalised(self, x: Tensor, weight: Tensor, bias: Tensor) -> Any:
-        return torch.native_layer_norm(x, self.how[0], weight, bias, self.how[1])
-
-    def gradients(self, above: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, asked: list[bool]) -> Any:
-        bias = torch.empty_like(weight)  # whether there is one decides what is made; its values do not matter
-        return torch.ops.aten.native_layer_norm_backward(above, x, self.how[0], mean, rstd, weight, bias, asked)
-
-    def scaled(self, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
-        return torch.native_layer_norm(x, self.how[0], weight, bias, self.how[1])[0]
-
-    def tall(self, weight: Tensor, x: Tensor) -> Tensor:
-        return weight
-
-
-class _Normalisation(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, kind: _OfBatches) -> Tensor:
-        made, mean, rstd = kind.normalised(x, weight, bias)
-        ctx.save_for_backward(x, weight, mean, rstd)
-        ctx.kind = kind
-        found: Tensor = made
-        return found
-
-    @staticmethod
-    def backward(ctx: Any, *above: Tensor) -> Any:
-        asked = list(ctx.needs_input_grad[:3])
-        made = iter(_NormalisationGradients.apply(above[0], *ctx.saved_tensors, ctx.kind, asked))
-        return *[next(made) if one else None for one in asked], None
-
-
-class _NormalisationGradients(torch.autograd.Function):
-    """The gradients that are asked for, of input, weight and bias."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, above: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, kind: _OfBatches, asked: Any
-    ) -> Any:
-        ctx.save_for_backward(x, weight, mean, rstd)
-        ctx.kind, ctx.asked = kind, asked
-        ctx.set_materialize_grads(False)
-        made = kind.gradients(above, x, weight, mean, rstd, asked)
-        return tuple(gradient for gradient, one in zip(made, asked, strict=True) if one)
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor | None) -> Any:
-        x, weight, mean, rstd = ctx.saved_tensors
-        kind, directions = ctx.kind, iter(given)
-        dx, dweight, dbias = (next(directions) if one else None for one in ctx.asked)
-        one = torch.ones_like(weight)
-        parts: list[Tensor | None] = []
-        if dx is not None:
-            (through, *_) = kind.gradients(dx, x, one, mean, rstd, [True, False, False])
-            parts.append(through * kind.tall(weight, x))
-        if dweight is not None or dbias is not None:
-            slopes = [torch.zeros_like(weight) if d is None else d for d in (dweight, dbias)]
-            parts.append(kind.scaled(x, *slopes, mean, rstd))
-        return _sum(parts), *[None] * 6
 
 
 _RULES: dict[Any, Callable[..., Tensor | None]] = {
