@@ -1,9 +1,10 @@
-"""Numbers of things in words, the same everywhere."""
+"""Numbers of things in words, and texts as fields hold them, the same everywhere."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from typing import Any
 
 SEVERAL = " + "
 """What stands between sources that are laid end to end: ``a/ + b/?n=100``."""
@@ -31,6 +32,11 @@ def _many(noun: str) -> str:
 def lacking(count: int, noun: str, what: str) -> str:
     """``1 sample has no label``, ``2 samples have no label``."""
     return f"{plural(count, noun)} {'has' if count == 1 else 'have'} no {what}"
+
+
+def one_text(text: Any) -> str:
+    """What a field of texts holds: its text, or the first of several."""
+    return text if isinstance(text, str) else str(text[0])
 
 
 def one_line(text: str, most: int = 1000) -> str:

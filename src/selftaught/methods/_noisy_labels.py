@@ -42,11 +42,6 @@ def text_encoder(c: Any) -> nn.Module:
     raise UserError(f"--encoder {name}: for texts it may be tfidf, words or hf:NAME")
 
 
-def one_text(text: Any) -> str:
-    """A text; the first of several."""
-    return text if isinstance(text, str) else str(text[0])
-
-
 def read_weights(path: Path, names: list[str], source: str) -> list[float]:
     """The weights of samples by name from a table with the columns name and weight.
 

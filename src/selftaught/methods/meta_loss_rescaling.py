@@ -29,6 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, linear
 
 from selftaught import networks, objectives
+from selftaught._words import one_text
 from selftaught.catalog.rules import Count, Natural, Positive, Range, Share
 from selftaught.engine.linear_gradients import linear_in_the_loss
 from selftaught.engine.method import LearningRateScaling, Method, Optim, Optimizer, Schedule
@@ -36,7 +37,7 @@ from selftaught.engine.orders import WithReplacement
 from selftaught.engine.unrolled import known_gradients, lookahead
 from selftaught.errors import UserError
 from selftaught.methods._encoder import ClassifierConfig, ClassifierMethod, accuracy
-from selftaught.methods._noisy_labels import Weighing, one_text, read_weights, text_encoder
+from selftaught.methods._noisy_labels import Weighing, read_weights, text_encoder
 from selftaught.objectives.meta_loss_rescaling import (
     DropoutStatistics,
     dropout_statistics,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from selftaught import catalog, methods, report
-from selftaught._words import typed
+from selftaught._words import one_text, typed
 from selftaught.data import Source, as_uint8
 from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import conform
@@ -417,8 +417,7 @@ def _embedding_sections(source: Source, method: Method, kept: dict[str, np.ndarr
 
 def excerpt(source: Source, i: int) -> str:
     """The beginning of a text."""
-    text: Any = source.read(i)
-    text = text if isinstance(text, str) else text[0]
+    text = one_text(source.read(i))
     return text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 3]}..."
 
 

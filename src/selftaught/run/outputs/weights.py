@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from selftaught._words import one_text
 from selftaught.data import Source
 from selftaught.data.kinds import kind_of
 from selftaught.engine.method import Method
@@ -56,10 +57,9 @@ class Weights(Classes):
             probabilities = job.method.predict(batch).float().softmax(1)
             rows = batch["index"].cpu().numpy()
             found: dict[str, Any] = {"class": [names[k] for k in probabilities.argmax(1).tolist()]}
-            said = {"text": [t if isinstance(t, str) else t[0] for t in batch["text"]]} if "text" in batch else {}
-            return (
-                found | {key: values[rows] for key, values in table.items()} | said | {"probabilities": probabilities}
-            )
+            found |= {key: values[rows] for key, values in table.items()}
+            found |= {"text": [one_text(text) for text in batch["text"]]} if "text" in batch else {}
+            return found | {"probabilities": probabilities}
 
         return _table.write(job, columns, main="weight" if table else "probabilities")
 

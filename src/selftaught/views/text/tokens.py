@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from selftaught._words import one_text
 from selftaught.errors import UserError, require
 from selftaught.views.operation import Op, executor
 from selftaught.views.text._of_texts import OfTexts
@@ -243,4 +244,4 @@ class Tokenise(OfTexts, Op):
 
 @executor(Tokenise, "text")
 def _tokenise(x: Any, op: Tokenise, values: Any) -> np.ndarray:
-    return tokeniser(op.tokeniser)(x if isinstance(x, str) else x[0], op.length)[0]
+    return tokeniser(op.tokeniser)(one_text(x), op.length)[0]
