@@ -60,14 +60,20 @@ def tables(quality: int) -> tuple[Array, Array]:
 
 # ---- transforms ------------------------------------------------------------------------------------------------------
 @inlined
+def _eight(a: Array, k: Any, step: Any) -> Any:
+    """Numbers ``step`` apart."""
+    near = a[k], a[k + step], a[k + _u2 * step], a[k + _u3 * step]
+    return *near, a[k + _u4 * step], a[k + _u5 * step], a[k + _u6 * step], a[k + _u7 * step]
+
+
+@inlined
 def _forward(a: Array, start: Any, step: Any, rows: bool) -> None:
     """A DCT of 8 numbers ``step`` apart in each lane: the first pass, of rows, keeps 2 bits, the second drops them."""
     bits = _i11 if rows else _i15
     half = _i1 << (bits - _i1)
     for lane in range(_LANES):
         k = start + np.uint64(lane)
-        x0, x1, x2, x3 = a[k], a[k + step], a[k + _u2 * step], a[k + _u3 * step]
-        x4, x5, x6, x7 = a[k + _u4 * step], a[k + _u5 * step], a[k + _u6 * step], a[k + _u7 * step]
+        x0, x1, x2, x3, x4, x5, x6, x7 = _eight(a, k, step)
         near, far = x0 + x7 + (x3 + x4), x1 + x6 + (x2 + x5)
         even, odd = x1 + x6 - (x2 + x5), x0 + x7 - (x3 + x4)
         d0, d1, d2, d3 = x0 - x7, x1 - x6, x2 - x5, x3 - x4
@@ -94,8 +100,7 @@ def _back(a: Array, start: Any, step: Any, rows: bool) -> None:
     half = _i1 << (bits - _i1)
     for lane in range(_LANES):
         k = start + np.uint64(lane)
-        x0, x1, x2, x3 = a[k], a[k + step], a[k + _u2 * step], a[k + _u3 * step]
-        x4, x5, x6, x7 = a[k + _u4 * step], a[k + _u5 * step], a[k + _u6 * step], a[k + _u7 * step]
+        x0, x1, x2, x3, x4, x5, x6, x7 = _eight(a, k, step)
         both = (x2 + x6) * _c0_541
         low, high = both - x6 * _c1_847, both + x2 * _c0_765
         near, far = ((x0 + x4) << _i13) + half, ((x0 - x4) << _i13) + half
