@@ -24,7 +24,7 @@ from selftaught.run.copies import Copies
 from selftaught.run.degrading_clips import CLIP_RECIPES, degrade_clips
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._pictures import replaced, write_image
-from selftaught.run.outputs.image import read_picture, resized
+from selftaught.run.outputs._restoring import read_picture, resized
 from selftaught.views import Op, Pipeline, covered
 
 __all__ = ["RECIPES", "TABLE", "degradation", "degrade"]
