@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from selftaught import methods
+from selftaught.engine.memory import freed_memory_kept
 
 LEARNERS: dict[str, dict[str, Any]] = {
     "tfidf": {"encoder": "tfidf", "vocabulary": 2000, "dropout": 0.2},
@@ -68,12 +69,13 @@ def made(mode: str, learner: str) -> Any:
 
 
 def trained(method: Any, given: list[dict[str, Any]], *callbacks: L.Callback) -> None:
-    """One epoch over the batches."""
+    """One epoch over the batches, with memory as ``selftaught train`` keeps it."""
     trainer = L.Trainer(
         max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, accelerator="cpu", callbacks=list(callbacks),
     )  # fmt: skip
-    trainer.fit(method, DataLoader(given, batch_size=None))
+    with freed_memory_kept():
+        trainer.fit(method, DataLoader(given, batch_size=None))
 
 
 def multiplications(mode: str, learner: str, rows: int) -> int:

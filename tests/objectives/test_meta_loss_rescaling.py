@@ -156,20 +156,50 @@ def test_agra_compares_the_gradients_of_the_last_layer() -> None:
 
 
 # ---- the rescalers ---------------------------------------------------------------------------------------------------
+def _of_class(rescalers: networks.ClassRescalers, k: int) -> networks.Rescaler:
+    """The network of one class, its running statistics with it."""
+    width = rescalers.weight.shape[2]
+    alone = networks.Rescaler(width).train(rescalers.training)
+    first, norm, _, second, out_norm = alone.layers
+    first.weight.data, first.bias.data = rescalers.weight[k].data.clone(), rescalers.bias[k].data.clone()
+    second.weight.data, second.bias.data = rescalers.out_weight[k].data.clone(), rescalers.out_bias[k].data.clone()
+    for own, every, size in ((norm, rescalers.norm, width), (out_norm, rescalers.out_norm, 2)):
+        own.running_mean, own.running_var = (
+            x[k * size : (k + 1) * size].clone() for x in (every.running_mean, every.running_var)
+        )
+    return alone
+
+
 def test_each_class_has_its_rescaler_and_a_batch_has_mean_logit_zero() -> None:
     torch.manual_seed(0)
     rescalers = networks.ClassRescalers(3)
     assert sum(p.numel() for p in rescalers.parameters()) == 3 * (19 * 19 + 19 + 2 * 19 + 2)
     features, labels = torch.randn(10, 19), torch.arange(10) % 3
-    found = rescalers(features, labels)
-    for k, rescaler in enumerate(rescalers.rescalers):
-        assert rescaler.logits(features).mean(0).abs().max() < 1e-6
-        torch.testing.assert_close(found[labels == k], rescaler(features)[labels == k])
+    for training in (True, False):
+        rescalers.train(training)
+        found = rescalers(features, labels)
+        for k in range(3):
+            alone = _of_class(rescalers, k)
+            if training:
+                assert alone.logits(features).mean(0).abs().max() < 1e-6
+            torch.testing.assert_close(found[labels == k], alone(features)[labels == k])
     shared = networks.ClassRescalers(3, 2, separate=False)
-    assert len(shared.rescalers) == 1
-    assert shared(features[:, :2], labels).shape == (10,)
+    torch.testing.assert_close(shared(features[:, :2], labels), _of_class(shared, 0)(features[:, :2]))
+    rescalers.train()
     with pytest.raises(UserError, match="2 or more"):
         rescalers(features[:1], labels[:1])
+    with pytest.raises(UserError, match="0 to 2"):
+        rescalers(features, labels + 1)
+
+
+def test_rescalers_of_all_classes_begin_as_one_by_one() -> None:
+    torch.manual_seed(3)
+    alone = [networks.Rescaler(4) for _ in range(2)]
+    torch.manual_seed(3)
+    both = networks.ClassRescalers(2, 4)
+    for k in range(2):
+        for a, b in zip(alone[k].parameters(), _of_class(both, k).parameters(), strict=True):
+            assert torch.equal(a, b)
 
 
 # ---- steps that one can differentiate through ------------------------------------------------------------------------

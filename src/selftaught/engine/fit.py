@@ -26,6 +26,7 @@ from selftaught.engine.compiling import compile_networks, eagerly, release_netwo
 from selftaught.engine.distributed import rank
 from selftaught.engine.keeping import Averaged, Best, mean_loss
 from selftaught.engine.loader import DataModule
+from selftaught.engine.memory import freed_memory_kept
 from selftaught.engine.method import Method
 from selftaught.engine.orders import Order
 from selftaught.engine.precision import accelerator, lightning_precision
@@ -256,7 +257,7 @@ def fit(
     elif stopped := _stopped_early(checkpoint):
         data.total_batches = stopped
     method.train()
-    with signals_given_back(), writers_told():
+    with signals_given_back(), writers_told(), freed_memory_kept():
         trainer.fit(method, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     progress.stop()
     release_networks(compiled)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from selftaught.errors import UserError
 
@@ -21,7 +22,7 @@ __all__ = ["adam_step", "known_gradients", "lookahead", "sgd_step"]
 _KEPT = ("momentum_buffer", "exp_avg", "exp_avg_sq")
 """What SGD and Adam keep of every parameter."""
 
-_PIECE, _SMALLEST = 1 << 16, 1e-20
+_PIECE, _SMALLEST = 1 << 17, 1e-20
 
 
 def sgd_step(
@@ -117,6 +118,8 @@ def lookahead(
     if not isinstance(optimizer, torch.optim.SGD | torch.optim.Adam):
         raise UserError(f"a step of {type(optimizer).__name__} can't be differentiated: use sgd, adam or adamw")
     given = {p: g.detach() for p, g in gradients.items()}
+    if any(group.get(name) for group in optimizer.param_groups for name in ("amsgrad", "maximize")):
+        raise UserError("a step with amsgrad or maximize can't be differentiated here")
     scale, norm = 1.0, 0.0
     if clip > 0:
         norm = float(torch.stack(torch._foreach_norm(list(given.values()))).norm())
@@ -149,14 +152,14 @@ def _alike(parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> li
     return list(found.values())
 
 
-def _pieces(*rows: Sequence[Tensor] | None) -> Iterator[list[Any]]:
-    """Lists of tensors of the same shapes, cut alike into pieces of which a few at a time stay in the cache."""
-    cut = [None if row is None else [part for x in row for part in x.reshape(-1).split(_PIECE)] for row in rows]
-    count, start, held = len(cut[0] or ()), 0, 0
-    for stop in range(1, count + 1):
-        held += len((cut[0] or ())[stop - 1])
-        if held >= _PIECE or stop == count:
-            yield [None if row is None else row[start:stop] for row in cut]
+def _pieces(*rows: Sequence[Tensor]) -> Iterator[list[Any]]:
+    """Lists of tensors of the same layouts, cut alike into pieces of which a few at a time stay in the cache."""
+    cut = [[part for x in row for part in _flat(x).split(_PIECE)] for row in rows]
+    start, held = 0, 0
+    for stop in range(1, len(cut[0]) + 1):
+        held += len(cut[0][stop - 1])
+        if held >= _PIECE or stop == len(cut[0]):
+            yield [row[start:stop] for row in cut]
             start, held = stop, 0
 
 
@@ -175,35 +178,56 @@ def _sgd_ahead(
 def _adam_ahead(
     optimizer: Any, group: dict[str, Any], parameters: list[Tensor], given: Any, scale: float, after: Any, slope: Any
 ) -> None:
-    """`adam_step` of parameters that are alike, and its derivative
+    """`adam_step` of parameters that are alike, by torch's own kernel on copies, and its derivative
 
     - lr / (1 - b1^t) ( (1 - b1) - (1 - b2) m' g / ((1 - b2^t) r d) ) / d,    r = sqrt(v'/(1 - b2^t)),  d = r + eps
     """
-    state = [optimizer.state.get(p, {}) for p in parameters]
-    (b1, b2), eps, decay = group["betas"], group["eps"], group["weight_decay"]
+    (b1, b2), eps, decay, lr = group["betas"], group["eps"], group["weight_decay"], float(group["lr"])
     decoupled = isinstance(optimizer, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
-    step = int(state[0].get("step", 0)) + 1
-    rate, root_of = float(group["lr"]) / (1 - b1**step), (1 - b2**step) ** 0.5
-    made = [torch.empty_like(p, memory_format=torch.contiguous_format) for p in parameters]
-    slopes = [torch.empty_like(x) for x in made]
-    moments = [[s[name] for s in state] if state[0].get(name) is not None else None for name in _KEPT[1:]]
-    parts = _pieces([p.detach() for p in parameters], [given[p] for p in parameters], *moments, made, slopes)
-    for old, gradient, first, second, new, derivative in parts:
-        p, g = _joined(old), scale * _joined(gradient)
-        if decay and not decoupled:
-            g.add_(p, alpha=decay)
-        m = g * (1 - b1) if first is None else torch.lerp(_joined(first), g, 1 - b1)
-        v = torch.zeros_like(g) if second is None else _joined(second) * b2
-        root = v.addcmul_(g, g, value=1 - b2).sqrt_()
-        divisor = torch.add(root.new_tensor(eps), root, alpha=1 / root_of)
-        base = p * (1 - float(group["lr"]) * decay) if decay and decoupled else p
-        torch._foreach_copy_(new, _split(torch.addcdiv(base, m, divisor, value=-rate), new))
-        root.clamp_min_(_SMALLEST).mul_(divisor)  # where g and v are 0: there the moment's part is 0
-        whole = root.new_tensor(-rate * (1 - b1))
-        found = torch.addcdiv(whole, m.mul_(g), root, value=rate * (1 - b2) / root_of, out=m).div_(divisor)
-        torch._foreach_copy_(derivative, _split(found, derivative))
+    states = [optimizer.state.get(p, {}) for p in parameters]
+    done = int(states[0].get("step", 0))
+    made = [p.detach().clone() for p in parameters]
+    gradients = [_laid_out_as(x, given[p]) for x, p in zip(made, parameters, strict=True)]
+    if scale != 1:
+        gradients = torch._foreach_mul(gradients, scale)
+    if decay and not decoupled:
+        gradients = torch._foreach_add(gradients, made, alpha=decay)
+    moments = [
+        [
+            torch.zeros_like(x) if s.get(name) is None else _laid_out_as(x, s[name]).clone()
+            for x, s in zip(made, states, strict=True)
+        ]
+        for name in _KEPT[1:]
+    ]
+    adam(
+        made, gradients, *moments, [], [torch.tensor(float(done), device=x.device) for x in made],
+        fused=bool(group.get("fused")), decoupled_weight_decay=decoupled, amsgrad=False, beta1=b1, beta2=b2, lr=lr,
+        weight_decay=decay if decoupled else 0.0, eps=eps, maximize=False,
+    )  # fmt: skip
+    rate, root_of = lr / (1 - b1 ** (done + 1)), (1 - b2 ** (done + 1)) ** 0.5
+    for gradient, first, second in _pieces(gradients, *moments):  # the first moment becomes the derivative
+        torch._foreach_sqrt_(second)
+        divisor = torch._foreach_div(second, root_of)
+        torch._foreach_add_(divisor, eps)
+        torch._foreach_clamp_min_(second, _SMALLEST)  # where g and v are 0: there the moment's part is 0
+        torch._foreach_mul_(second, divisor)
+        torch._foreach_mul_(first, gradient)
+        torch._foreach_div_(first, second)
+        torch._foreach_mul_(first, rate * (1 - b2) / root_of)
+        torch._foreach_sub_(first, rate * (1 - b1))
+        torch._foreach_div_(first, divisor)
     after |= dict(zip(parameters, made, strict=True))
-    slope |= dict(zip(parameters, slopes, strict=True))
+    slope |= dict(zip(parameters, moments[0], strict=True))
+
+
+def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:
+    """``x`` in the memory layout of ``like``, which the kernels go through number by number."""
+    return x if x.stride() == like.stride() else torch.empty_like(like).copy_(x)
+
+
+def _flat(x: Tensor) -> Tensor:
+    """All numbers in the order in which they lie; of a copy, which lies without gaps."""
+    return x.view(-1) if x.is_contiguous() else x.as_strided((x.numel(),), (1,))
 
 
 class _Known(torch.autograd.Function):
@@ -234,11 +258,3 @@ def known_gradients(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -
         raise UserError("a gradient of its own shape is needed for each of one or more parameters")
     found: Tensor = _Known.apply(len(parameters), *parameters, *(g.detach() for g in gradients))
     return found
-
-
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
-
-
-def _split(joined: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    return list(joined.split([len(x) for x in like]))

@@ -251,22 +251,25 @@ class MetaLossRescaling(ClassifierMethod):
         """
         if not count:
             return torch.zeros(0, len(x), device=x.device), torch.zeros(0, len(x), self.classes, device=x.device)
-        with torch.no_grad(), networks.quick_dropout():
-            if self._encoder_draws:
-                features = None
-                x = x.repeat(count, *[1] * (x.dim() - 1))
+        with torch.no_grad():
             tensors = {name: value.detach() for name, value in (state or {}).items()}
-            if features is None:
+            if self._encoder_draws or features is None:
                 tensors |= {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
-            h = self._encoded(x, tensors) if features is None else features.detach()
             if isinstance(self.encoder, networks.TfIdf):
                 share = self.dropout.p if self.dropout.training else 0.0
-                logits = networks.dropped_linear(h, *self._linear(tensors), share, count).flatten(0, 1)
+                logits = networks.dropped_linear(x, *self._linear(tensors), share, count).flatten(0, 1)
             else:
-                h = h if self._encoder_draws else h.repeat(count, *[1] * (h.dim() - 1))
-                logits = self._classified(h, tensors)
+                with networks.quick_dropout():
+                    logits = self._drawn(x, tensors, count, features)
             losses = cross_entropy(logits, labels.repeat(count), reduction="none")
         return losses.view(count, -1), logits.softmax(1).view(count, len(labels), -1)
+
+    def _drawn(self, x: Tensor, tensors: Mapping[str, Tensor], count: int, features: Tensor | None) -> Tensor:
+        """Logits (count N, K) of ``count`` passes; through the encoder only where it draws, or its features are new."""
+        if self._encoder_draws:
+            return self._classified(self._encoded(x.repeat(count, *[1] * (x.dim() - 1)), tensors), tensors)
+        h = self._encoded(x, tensors) if features is None else features.detach()
+        return self._classified(h.repeat(count, *[1] * (h.dim() - 1)), tensors)
 
     def _encoded(self, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         """The encoder's features by the learner's parameters and buffers of these names, else by its own."""
@@ -413,10 +416,10 @@ class MetaLossRescaling(ClassifierMethod):
         ahead, back = lookahead(two[self._places["learner"]], given, clip=self.clip)
         state = {name: ahead[p].requires_grad_() for name, p in named.items()}
         x, labels = self.inputs(meta), meta["label"]
-        buffers = {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
+        tensors = state | {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
         with self._aside(1), networks.quick_dropout():
-            h = self._encoded(x, state | buffers)
-            logits = self._classified(h, state | buffers)
+            h = self._encoded(x, tensors)
+            logits = self._classified(h, tensors)
         losses = cross_entropy(logits, labels, reduction="none")
         own = self._statistics(logits, losses, x, labels, state, 2, h)
         weights = self._weights(own, "meta")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from selftaught.errors import UserError
 
@@ -42,18 +43,28 @@ class Rescaler(nn.Module):
 class ClassRescalers(nn.Module):
     """One rescaler for each given class, or one for all.
 
-    Every rescaler sees the whole batch, and each sample takes the weight that its own class's gives.
+    Every rescaler sees the whole batch, and each sample takes the weight that its own class's gives. All are computed
+    in one pass: a class costs no call of its own.
 
     Args:
         classes: C.
         features: F.
         separate: one for each class; off shares a single one.
+
+    Attributes:
+        weight, bias: first layers, (C, F, F) and (C, F).
+        out_weight, out_bias: second layers, (C, 2, F) and (C, 2).
     """
 
     def __init__(self, classes: int, features: int = 19, *, separate: bool = True) -> None:
         super().__init__()
-        self.separate = separate
-        self.rescalers = nn.ModuleList([Rescaler(features) for _ in range(classes if separate else 1)])
+        self.separate, self.count = separate, classes if separate else 1
+        alone = [Rescaler(features).layers for _ in range(self.count)]
+        first, second = ([layers[place] for layers in alone] for place in (0, 3))
+        self.weight, self.bias = _stacked(first, "weight"), _stacked(first, "bias")
+        self.out_weight, self.out_bias = _stacked(second, "weight"), _stacked(second, "bias")
+        self.norm = nn.BatchNorm1d(self.count * features, affine=False)
+        self.out_norm = nn.BatchNorm1d(self.count * 2, affine=False)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """(B, F) and given classes (B,) to weights (B,).
@@ -65,9 +76,16 @@ class ClassRescalers(nn.Module):
             raise UserError(f"features (B, F) and labels (B,): {tuple(features.shape)} and {tuple(labels.shape)}")
         if self.training and len(features) < 2:
             raise UserError("a rescaler compares the samples of a batch: use batches of 2 or more")
-        if not self.separate:
-            return self.rescalers[0](features)
-        if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= len(self.rescalers)):
-            raise UserError(f"labels must lie in 0 to {len(self.rescalers) - 1}")
-        every = torch.stack([rescaler(features) for rescaler in self.rescalers], 1)
-        return every.gather(1, labels[:, None]).squeeze(1)
+        if self.separate and len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= self.count):
+            raise UserError(f"labels must lie in 0 to {self.count - 1}")
+        rows = len(features)
+        hidden = self.norm(F.linear(features, self.weight.flatten(0, 1), self.bias.flatten())).relu()
+        by_class = hidden.view(rows, self.count, -1).transpose(0, 1)
+        out = torch.baddbmm(self.out_bias[:, None], by_class, self.out_weight.transpose(1, 2))
+        logits = self.out_norm(out.transpose(0, 1).reshape(rows, -1)).view(rows, self.count, 2)
+        own = logits[torch.arange(rows, device=labels.device), labels] if self.separate else logits[:, 0]
+        return own.softmax(1)[:, 1]
+
+
+def _stacked(layers: list[nn.Linear], name: str) -> nn.Parameter:
+    return nn.Parameter(torch.stack([getattr(layer, name).detach() for layer in layers]))

@@ -132,6 +132,8 @@ class TfIdf(nn.Module):
 def dropped_linear(x: Tensor, weight: Tensor, bias: Tensor, share: float, count: int) -> Tensor:
     """A linear layer over ``count`` dropouts of the same vectors, mostly 0: only their other numbers are drawn.
 
+    Computed on the CPU by numpy, several times as quick as torch with so few numbers, and without gradient.
+
     Args:
         x: (N, D).
         weight: (K, D).
@@ -142,10 +144,16 @@ def dropped_linear(x: Tensor, weight: Tensor, bias: Tensor, share: float, count:
     Returns:
         (count, N, K).
     """
-    rows, columns = x.nonzero(as_tuple=True)
-    kept = torch.rand(count, len(rows), device=x.device) >= share
-    parts = (kept * (x[rows, columns] / (1 - share)))[..., None] * weight.t()[columns]
-    return bias.expand(count, len(x), -1).clone().index_add_(1, rows, parts)
+    given, by_word = (tensor.detach().cpu().numpy() for tensor in (x, weight.t()))
+    there = np.flatnonzero(given != 0)
+    rows, columns = np.divmod(there, given.shape[1])
+    kept = (torch.rand(count, len(there)) >= share).numpy()
+    parts = (kept * (given.ravel()[there] / (1 - share)).astype(given.dtype))[..., None] * by_word[columns]
+    sums = np.zeros((count, len(given), len(bias)), given.dtype)
+    first = np.flatnonzero(np.diff(rows, prepend=-1))  # of every row that is not 0 throughout
+    if len(first):
+        sums[:, rows[first]] = np.add.reduceat(parts, first, axis=1)
+    return torch.from_numpy(sums).to(x.device) + bias.detach()
 
 
 class WordTransformer(nn.Module):
