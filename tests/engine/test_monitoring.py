@@ -50,6 +50,38 @@ def test_what_is_scored_is_chosen(monitored: str, columns: set[str]) -> None:
     assert set(found) == columns
 
 
+def test_rows_are_appended_and_the_file_is_whole_whatever_happens_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    trainer: Any = SimpleNamespace(world_size=1, optimizers=[], is_global_zero=True)
+
+    def kept() -> list[tuple[str, str | None]]:
+        with path.open(newline="") as file:
+            return [(row["step"], row.get("knn")) for row in csv.DictReader(file)]
+
+    def row(metrics: Metrics, step: int, **extra: float) -> None:
+        metrics._count, metrics.extra = 1, extra
+        metrics.flush(trainer, step)
+
+    metrics = Metrics(path, "train", 1, 2)
+    row(metrics, 1)
+    first = path.stat().st_ino
+    row(metrics, 2)
+    assert path.stat().st_ino == first  # at its end: a row costs the same after ten thousand
+    assert kept() == [("1", None), ("2", None)]
+    row(metrics, 3, knn=0.5)  # a column that was not there
+    assert kept() == [("1", ""), ("2", ""), ("3", "0.5")]
+    row(metrics, 4)
+    assert kept() == [("1", ""), ("2", ""), ("3", "0.5"), ("4", "")]
+    path.unlink()
+    row(metrics, 5)
+    row(metrics, 5)  # the end of a run writes its last row once more
+    assert [step for step, _ in kept()] == ["1", "2", "3", "4", "5"]
+    later = Metrics(path, "train", 1, 2)  # gone on with from step 3: what came after it goes
+    later.on_train_start(SimpleNamespace(), SimpleNamespace(steps=3, device="cpu"))  # type: ignore[arg-type]
+    row(later, 4)
+    assert kept() == [("1", ""), ("2", ""), ("3", "0.5"), ("4", "")]
+
+
 def test_every_score_has_a_chart_of_its_own() -> None:
     metrics = {"step": [1, 2], "series": {"knn": [[1, 0.2], [2, 0.3]], "probe": [[2, 0.5]]}, "chance": 0.1}
     for name, title in curves.SCORES.items():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -68,6 +71,7 @@ class Metrics(Callback):
         self.earlier, self._began = 0.0, time.monotonic()
         self.last: dict[str, Any] = {}
         self.late = False
+        self._columns: list[str] = []
         self.warn: Callable[[str], Any] = print
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,11 +134,12 @@ class Metrics(Callback):
         row |= {name: f"{float(value) / self._counts[name]:.6g}" for name, value in self._sums.items()}
         row |= {name: f"{value:.6g}" for name, value in self.extra.items()}
         self.last, self.extra, self._sums, self._counts, self._count, self._time = row, {}, {}, {}, 0, now
-        if self.rows and (self.rows[-1]["stage"], int(self.rows[-1]["step"])) == (self.stage, step):
+        again = bool(self.rows) and (self.rows[-1]["stage"], int(self.rows[-1]["step"])) == (self.stage, step)
+        if again:
             self.rows.pop()  # killed between this row and the run's end, which writes it once more
         self.rows.append(row)
         if trainer.is_global_zero:
-            self._write()
+            self._write(whole=again or self.late or not row.keys() <= set(self._columns))
 
     def pause(self, seconds: float) -> None:
         """Leave seconds that went into something else out of the throughput."""
@@ -144,15 +149,14 @@ class Metrics(Callback):
         """Write what is left."""
         self.flush(trainer, module.steps)
 
-    def _write(self) -> None:
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+    def _write(self, whole: bool) -> None:
+        """The last row at the file's end, or all rows in a new file."""
         part = self.path.with_suffix(".part")
         try:
-            with part.open("w", newline="") as file:
-                writer = csv.DictWriter(file, columns, restval="")
-                writer.writeheader()
-                writer.writerows(self.rows)
-            part.replace(self.path)
+            if whole or not _appended(self.path, self._lines(self.rows[-1:])):
+                self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
+                part.write_bytes(self._lines([dict(zip(self._columns, self._columns, strict=True)), *self.rows]))
+                part.replace(self.path)
         except OSError as error:  # a full disk: all rows are written with the next one that finds room
             with suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -161,6 +165,27 @@ class Metrics(Callback):
             self.late = True
         else:
             self.late = False
+
+    def _lines(self, rows: list[dict[str, Any]]) -> bytes:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self._columns, restval="").writerows(rows)
+        return text.getvalue().encode()
+
+
+def _appended(path: Path, lines: bytes) -> bool:
+    """Write at the end of a file in one piece or not at all; False where there is no such file."""
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
+    except FileNotFoundError:
+        return False
+    try:
+        before = os.fstat(file).st_size
+        if os.write(file, lines) == len(lines):
+            return True
+        os.ftruncate(file, before)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(file)
 
 
 ONLINE = {"knn": "k-NN", "probe": "linear probe"}
