@@ -29,7 +29,8 @@ def held():
 
 usual, before = mapped(), held()
 with freed_memory_kept() as acts:
-    mapped()
+    with freed_memory_kept():
+        mapped()
     kept, within = mapped(), held()
 print(json.dumps({"acts": acts, "usual": usual, "kept": kept, "before": before, "within": within, "after": held()}))
 """

@@ -13,6 +13,7 @@ from selftaught._words import plural
 from selftaught.data import Source
 from selftaught.data.kinds import Camera, kind_of
 from selftaught.engine.in_order import evaluation_batches
+from selftaught.engine.memory import freed_memory_kept
 from selftaught.engine.method import Method
 from selftaught.engine.precision import autocast_dtype
 from selftaught.errors import UserError
@@ -46,15 +47,16 @@ def through(
     device = method.device
     dtype = autocast_dtype(precision, device.type)
     pipeline = pipeline or method.evaluation_view()
-    for batch in batches_of(method, source, pipeline, **options):
-        skipped, index = batch.pop("skipped"), batch["index"].numpy()
-        if not len(index):
-            yield None, index, skipped
-            continue
-        moved = {name: _on(device, value) for name, value in batch.items()}
-        with torch.inference_mode(), torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            found = function(method.on_after_batch_transfer(moved))
-        yield found, index, skipped
+    with freed_memory_kept():
+        for batch in batches_of(method, source, pipeline, **options):
+            skipped, index = batch.pop("skipped"), batch["index"].numpy()
+            if not len(index):
+                yield None, index, skipped
+                continue
+            moved = {name: _on(device, value) for name, value in batch.items()}
+            with torch.inference_mode(), torch.autocast(device.type, dtype or torch.bfloat16, enabled=bool(dtype)):
+                found = function(method.on_after_batch_transfer(moved))
+            yield found, index, skipped
 
 
 def none_usable(source: Source, skipped: Sequence[tuple[Any, str]], count: int | None = None) -> UserError:
