@@ -339,7 +339,9 @@ def test_what_is_missing_is_said_in_one_line(run, tmp_path: Path, protocol: str,
         write(folder / "queries/x_1.png", tile("brick", 0))
     if broken in ("no-longitude", "no-number"):
         columns = "name,latitude" + (",longitude" if broken == "no-number" else "")
-        write_table(folder / "locations.csv", columns, [(f"{k}.png", "north", 1) for k in range(10)])
+        write_table(
+            folder / "locations.csv", columns, [(f"{k}.png", "north", 1)[: columns.count(",") + 1] for k in range(10)]
+        )
     if broken in ("no-gender", "others"):
         columns = "name,length" if broken == "no-gender" else "name,gender"
         write_table(folder / "metadata.csv", columns, [(k if broken == "no-gender" else f"q{k}", 1) for k in range(10)])
