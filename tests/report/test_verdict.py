@@ -247,6 +247,19 @@ def test_the_strongest_baseline_of_the_page_counts() -> None:
     assert verdict(run | {"protocols": [level]}).tone == "gain"
 
 
+def test_raw_input_that_wins_by_being_untouched_takes_nothing_away() -> None:
+    """An editor's input is kept best by who does nothing to it; an untrained editor that keeps more counts."""
+    numbers = {"this": (0.7, 0.6), "random": (0.2, 0.1), "raw": (0.1, 1.0)}
+    editing = {"name": "editing", "untouched": ["kept"]} | {
+        role: {"numbers": {"overall": samples.number(a, 0.02), "kept": samples.number(b, 0.02)}}
+        for role, (a, b) in numbers.items()
+    }
+    assert verdict({"protocols": [editing]}).tone == "gain"
+    untrained = editing | {"random": editing["raw"]}
+    assert verdict({"protocols": [untrained]}).judgement.endswith("kept: an untrained encoder 1.000 against 0.600.")
+    assert verdict({"protocols": [{**editing, "untouched": []}]}).tone == "mixed"
+
+
 def test_a_baseline_that_wins_with_more_labels_takes_the_clear_gain_away() -> None:
     run = labels(0.81, 0.46, 0.39, x=[10])
     section = run["label_efficiency"]

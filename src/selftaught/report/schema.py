@@ -126,7 +126,8 @@ class Protocol(TypedDict, total=False):
     anew.
 
     ``better`` says per metric whether "high" or "low" is better, or "none"; the default goes by the metric's name.
-    A metric ``NAME_input`` of this encoder (restoration's) is shown as the raw input's NAME.
+    A metric ``NAME_input`` of this encoder (restoration's) is shown as the raw input's NAME. ``untouched``: metrics in
+    which raw input is the best there can be, as nothing was done to it; being behind it in those says nothing.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Protocol(TypedDict, total=False):
     raw: ResultDict | None
     numbers: dict[str, Number]
     better: dict[str, str]
+    untouched: list[str]
     figures: Any
 
 

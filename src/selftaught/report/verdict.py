@@ -282,9 +282,13 @@ def _defeats(run: Mapping[str, Any]) -> list[str]:
                 lost.append(
                     f"{with_article(other.name, role)} {number(other.mean, 2)} against {number(this.mean, 2)} at {at}"
                 )
-    for row in protocol_rows(run.get("protocols") or []):
+    protocols = run.get("protocols") or []
+    untouched = {(p.get("name"), metric) for p in protocols for metric in p.get("untouched") or ()}
+    for row in protocol_rows(protocols):
         cells = {
-            role: Score(ROLE_NAMES[role], c["mean"], c.get("low"), c.get("high")) for role, c in row.cells.items() if c
+            role: Score(ROLE_NAMES[role], c["mean"], c.get("low"), c.get("high"))
+            for role, c in row.cells.items()
+            if c and not (role == "raw" and (row.protocol, row.metric) in untouched)
         }
         for role in ("original", "random", "raw"):
             if row.better != "none" and {"this", role} <= cells.keys():
