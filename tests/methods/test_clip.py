@@ -332,3 +332,20 @@ def test_retrieval_is_judged_on_the_pairs_held_out(tmp_path: Path) -> None:
     run = selftaught.train("clip", folder, out=tmp_path / "run", **options)
     found = run.evaluate(protocols=["text-retrieval"], baselines=False)["text-retrieval"]["this"]
     assert found.note == "among 10 texts and 10 images; on the held-out pairs that chose the weights"
+
+
+def test_retrieval_says_when_it_is_judged_on_what_it_learnt_from(tmp_path: Path) -> None:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for i in range(20):
+        Image.new("RGB", (20, 20), (6 * i, 0, 90)).save(folder / f"{i:02}.png")
+        (folder / f"{i:02}.txt").write_text(f"colour {i}")
+    options = {"preset": "laptop", "steps": 1, "batch_size": 4, "quiet": True} | TINY
+    own = selftaught.train("clip", folder, out=tmp_path / "own", **options)
+    found = own.evaluate(protocols=["text-retrieval"], baselines=False)["text-retrieval"]["this"]
+    assert found.note == "among 20 texts and 20 images; on the pairs that it learnt from"
+    assert own.summary()[1].startswith("image to text R@1 on the pairs that it learnt from: this model")
+    assert "on the pairs that it learnt from" in own.report().read_text(encoding="utf-8").partition("<table")[0]
+    divided = selftaught.train("clip", folder, out=tmp_path / "divided", by="ratio:0.25", **options)
+    found = divided.evaluate(protocols=["text-retrieval"], baselines=False)["text-retrieval"]["this"]
+    assert found.note == "among 5 texts and 5 images", "those that were kept away from training, and no others"

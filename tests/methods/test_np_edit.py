@@ -254,8 +254,20 @@ def test_a_run_edits_by_an_instruction(run: Any, tmp_path: Path) -> None:
     found = run.evaluate()["editing"]
     assert found["raw"]["change"].mean == 0
     assert found["raw"]["right"].mean == 0
+    assert "seen" not in found["this"].figures, "its test pictures were kept away"
     with pytest.raises(UserError, match="it may be editing"):
         run.evaluate(protocols=["knn"])
+
+
+def test_edits_of_pictures_that_it_learnt_from_are_said_to_be_so(run: Any, tmp_path: Path) -> None:
+    folder = _pictures(tmp_path / "photos", [f"{i}.png" for i in range(8)])
+    for i in range(8):
+        (folder / f"{i}.txt").write_text(f"a street at {i}")
+    begun = {"teacher_steps": 0, "judge_steps": 0, "warmup_steps": 0, "init": str(run.path), "steps": 1}
+    own = selftaught.train("np-edit", folder, out=str(tmp_path / "run"), **TINY | RUN | begun)
+    assert own.evaluate(baselines=False)["editing"]["this"].note == "on pictures that it learnt from"
+    other = own.evaluate(DATA, baselines=False)["editing"]["this"]
+    assert other.note == ""
 
 
 @pytest.mark.parametrize("options", [{"lora": 2}, *({"baseline": b} for b in ("copy", "supervised", "policy"))])

@@ -247,6 +247,18 @@ def test_the_strongest_baseline_of_the_page_counts() -> None:
     assert verdict(run | {"protocols": [level]}).tone == "gain"
 
 
+def test_what_was_measured_on_training_data_is_no_clear_gain() -> None:
+    found = {"name": "text-retrieval"} | {
+        role: {"numbers": {"image_to_text_r1": samples.number(mean, 0.01)}}
+        for role, mean in (("this", 0.98), ("random", 0.05))
+    }
+    assert verdict({"protocols": [found]}).tone == "gain"
+    seen = verdict({"protocols": [found | {"seen": "the pairs that it learnt from"}]})
+    assert seen.tone == "mixed"
+    assert "on the pairs that it learnt from, against 0.050" in seen.sentence
+    assert seen.judgement.endswith("evaluate it with --data.")
+
+
 def test_raw_input_that_wins_by_being_untouched_takes_nothing_away() -> None:
     """An editor's input is kept best by who does nothing to it; an untrained editor that keeps more counts."""
     numbers = {"this": (0.7, 0.6), "random": (0.2, 0.1), "raw": (0.1, 1.0)}

@@ -119,7 +119,7 @@ def _judged(lead: Evaluation, evaluations: Sequence[Evaluation], facts: dict[str
                 continue
             shown = name if leads else f"{name} on {one.name or facts['name']}"
             figures = kinds["this"]["figures"] or {}
-            said = {key: figures[key] for key in ("better", "untouched") if figures.get(key)}
+            said = {key: figures[key] for key in ("better", "untouched", "seen") if figures.get(key)}
             columns = {kind: kinds[kind] for kind in _JUDGED if kind in kinds}
             found["protocols"].append({"name": shown} | said | columns)
     return found

@@ -16,6 +16,7 @@ from selftaught._words import plural
 from selftaught.data import Source, open_source
 from selftaught.data.editing import EDITED, INSTRUCTION, TARGET
 from selftaught.engine.batches import render_sample, stack_views
+from selftaught.engine.loader import divides
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation.editing import editing as judged_edits
 from selftaught.report import images as pictures
@@ -73,7 +74,10 @@ class EditOutput(Output):
             if name != "editing":
                 raise UserError(f"--protocol {name}: {bench.method.slug} edits pictures; it may be editing")
         method: Any = bench.method
-        source = method.takes(open_source(bench.data, modality="image", split="test", by=bench.settings.by))
+        by, own = bench.settings.by, str(bench.data) == str(bench.own.data)
+        learnt = own and not divides(open_source(bench.data, modality="image", split="all"), by)
+        seen = "pictures that it learnt from" if learnt else ""
+        source = method.takes(open_source(bench.data, modality="image", split="test", by=by))
         lost: Skipped = []
         batches = list(_batches(method, _some(source, bench.limit), lost))
         if not batches:
@@ -87,7 +91,7 @@ class EditOutput(Output):
             bench.say(f"editing: {kind}")
             made = [b["image"] if editor is None else _edited(editor, b) for b in batches]
             note = f"{plural(len(lost), 'edit')} left out" if lost else ""
-            found[kind] = _judged(method, batches, made).noted(note)
+            found[kind] = _judged(method, batches, made).noted(note).on_seen(seen)
             shown = shown or made
         return Judged({"editing": found}, sections={"pictures": _table(batches, shown)})
 

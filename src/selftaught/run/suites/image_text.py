@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from selftaught._reading import text_of
 from selftaught._words import plural
 from selftaught.data import Source, open_source
 from selftaught.engine.embedding import none_usable
+from selftaught.engine.loader import divides
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError, require
 from selftaught.evaluation import Result
@@ -119,20 +119,19 @@ def judge_text_retrieval(bench: Bench) -> dict[str, Result]:
     whole = open_source(bench.data, split="all", **options)
     if "text" not in whole.fields:
         raise UserError(f"--protocol {RETRIEVAL} needs captions, {whole.name} has none")
-    divided = any(known is not None for known in (whole.labels, whole.groups, whole.given))
-    note, share = "", getattr(bench.method.config, "held_out", 0.0)
-    if divided:
+    note, seen, share = "", "", getattr(bench.method.config, "held_out", 0.0)
+    if divides(whole, bench.settings.by):
         whole = open_source(bench.data, split="test", **options)
     elif bench.data == bench.own.data and share:
         whole = samples.hold_out(whole, share, bench.own.seed)[1]
         note = "on the held-out pairs that chose the weights"
     elif bench.data == bench.own.data:
-        note = "on the pairs that it learnt from"
+        seen = "the pairs that it learnt from"
     part = some(whole, _LIMIT)
     found = {}
     for kind, model in _contenders(bench, RETRIEVAL, part):
         result = text_retrieval(model, part)
-        found[kind] = dataclasses.replace(result, note="; ".join(n for n in (result.note, note) if n))
+        found[kind] = result.noted(note).on_seen(seen)
     return found
 
 
