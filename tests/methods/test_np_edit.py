@@ -235,13 +235,17 @@ def test_stages_and_who_learns_in_them(run: Any) -> None:
     }
 
 
-def test_a_run_edits_by_an_instruction(run: Any, tmp_path: Path) -> None:
+def test_a_run_edits_by_an_instruction(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = _pictures(tmp_path / "photos", ["a.png", "sub/b.jpg"])
     told = ["--out", str(tmp_path / "out"), "--instruction", "make it red"]
     assert main(["apply", str(run.path), str(folder), *told]) == 0
     made = cv2.imread(str(tmp_path / "out/a.png"))[..., ::-1]
     assert made.shape == (16, 16, 3)
     assert (tmp_path / "out/sub/b.jpg").exists()
+    assert "squares of 16 pixels a side" in capsys.readouterr().out
+    single = ["--out", str(tmp_path / "one.png"), "--instruction", "make it red"]
+    assert main(["apply", str(run.path), str(folder / "a.png"), *single]) == 0
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "out/a.png").read_bytes()
     assert run.apply(folder, tmp_path / "out", instruction="make it red") == 0  # finished before
     with pytest.raises(UserError, match="other options"):
         run.apply(folder, tmp_path / "out", instruction="make it blue")

@@ -23,7 +23,7 @@ from selftaught.report import images as pictures
 from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
-from selftaught.run.outputs._pictures import write_image
+from selftaught.run.outputs._pictures import PICTURE_FORMS, write_image
 from selftaught.views import Recipe, View
 
 if TYPE_CHECKING:
@@ -66,7 +66,10 @@ class EditOutput(Output):
             write_image(path, np.rint(255 * edited.permute(1, 2, 0).numpy()).astype(np.uint8))
 
         bare = ".png" if source.channels in (1, 3, 4) else ".npy"
-        return _folder.write(job, _folder.places(source.names, lambda own: own or bare), make)
+        found = _folder.write(job, _folder.places(source.names, lambda own: own or bare), make, PICTURE_FORMS)
+        side = method.config.image_size
+        found.notes = [f"squares of {side} pixels a side, cut from the middle: what the editor learnt (--image-size)"]
+        return found
 
     def evaluate(self, bench: Bench) -> Judged:
         """The edits of test pictures by a judge that did not teach, and by pixels where the right results are known."""
