@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -293,6 +294,18 @@ def test_a_run_is_fine_tuned_safely(tmp_path: Path) -> None:
         torch.testing.assert_close(mixed[name], began[name] + 0.25 * (tuned[name] - began[name]))
     assert all(torch.equal(began[name], none[name]) for name in began)
     assert "kept_loss" in (tmp_path / "1.0" / "state.json").read_text()
+    judged = one.evaluate(protocols=["text-retrieval", "zero-shot"])
+    before = start.evaluate(data, protocols=["text-retrieval", "zero-shot"], baselines=False)
+    for name, kinds in judged.items():
+        assert list(kinds) == ["this", "original", "random"], "fine-tuning is judged beside its start"
+        assert kinds["original"].numbers == before[name]["this"].numbers
+    shutil.rmtree(tmp_path / "start")
+    assert list(one.evaluate(protocols=["zero-shot"])["zero-shot"]) == ["this", "random"]
+    small = {"encoder": "cnn-small", "image_size": 16, "steps": 1, "batch_size": 8, "quiet": True}
+    images = selftaught.train("simclr", data, out=tmp_path / "images", **small)
+    tower = {"init": str(images.path), "preset": "laptop", "steps": 1, "batch_size": 16} | TINY
+    half = selftaught.train("clip", data, out=tmp_path / "half", quiet=True, **tower)
+    assert list(half.evaluate(protocols=["zero-shot"])["zero-shot"]) == ["this", "random"], "its start knew no words"
     with pytest.raises(UserError, match="held-out"):
         methods.get("clip")(**TINY, patience=2)
 

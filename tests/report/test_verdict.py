@@ -395,6 +395,8 @@ def test_learnt_prompts_are_judged_on_classes_and_not_by_frozen_features() -> No
     assert adapted("base-to-new", before).tone == "unknown"
     whole = adapted("base-to-new", {"accuracy": 0.6}, {"accuracy": 0.4})
     assert whole.sentence == "Accuracy 0.60 (0.40 by the original model)."
+    elsewhere = adapted("base-to-new on pets/", {"accuracy": 0.6}, {"accuracy": 0.4})
+    assert elsewhere.sentence == "Accuracy on pets/: 0.60 (0.40 by the original model)."
     assert whole.tone == "gain"
 
 
@@ -407,4 +409,7 @@ def test_a_refined_encoder_is_judged_beside_its_start() -> None:
     )
     assert found.tone == "gain"
     assert adapted("refinement", numbers | {"gain": 0.02}).tone == "none"
+    elsewhere = adapted("refinement on clinic/", numbers | {"gain": 0.06})
+    assert elsewhere.sentence.startswith("Balanced accuracy on clinic/: 0.810 by a linear probe, against 0.750 before")
+    assert elsewhere.tone == "gain"
     assert adapted("refinement", numbers | {"gain": -0.06}).judgement.startswith("Worse than")

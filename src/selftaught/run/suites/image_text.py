@@ -22,6 +22,7 @@ from selftaught.evaluation import Result
 from selftaught.run import samples
 from selftaught.run.contenders import some
 from selftaught.run.features import calibrate, stream, through
+from selftaught.run.initialising import start_from
 from selftaught.run.suites._suite import suite
 
 if TYPE_CHECKING:
@@ -176,10 +177,31 @@ def _contenders(bench: Bench, name: str, train: Source) -> Iterator[tuple[str, A
     bench.say(f"{name}: this")
     yield "this", bench.method
     if bench.baselines:
-        bench.say(f"{name}: untrained")
         plain = bench.untrained()
+        before = _start(bench, name, plain)
+        if before is not None:
+            yield "original", before
+        bench.say(f"{name}: untrained")
         calibrate(plain, some(train, 2000))
         yield "random", plain
+
+
+def _start(bench: Bench, name: str, plain: Any) -> Method | None:
+    """The model that the run began as; None where it began at random, its start knew no words or is gone."""
+    if not bench.own.init:
+        return None
+    model: Any = bench.untrained()
+    try:
+        start_from(model, bench.own.init)
+    except (UserError, OSError) as error:
+        bench.say(f"{name}: without the start, {bench.own.init}: {error}")
+        return None
+    model.to(bench.method.device).eval()
+    own, fresh = (dict(m.model.text.named_parameters()) for m in (model, plain))
+    if all(torch.equal(value, fresh[key].to(value)) for key, value in own.items()):
+        return None  # an image tower alone
+    bench.say(f"{name}: the start")
+    return model  # type: ignore[no-any-return]
 
 
 def embedded(method: Any, source: Source, heads: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
