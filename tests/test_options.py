@@ -326,3 +326,18 @@ def test_what_a_queue_an_encoder_and_a_source_can_not_be() -> None:
         given |= options
         with pytest.raises(UserError, match=words):
             selftaught.rehearse("moco-v2", given.pop("data"), **given)
+
+
+def test_a_switch_takes_on_and_off_as_its_card_shows_them() -> None:
+    told = ["--use-dmd", "off", "--compile=on", "--recompute", "--no-cache", "--use-vlm", "true"]
+    found = parse_train("np-edit", told)
+    assert [found[k] for k in ("use_dmd", "compile", "recompute", "cache", "use_vlm")] == [
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
+    assert parse_train("dcl", ["--data", "off", "--compile"])["data"] == "off", "a source may be called so"
+    with pytest.raises(UserError, match="unrecognized arguments: maybe"):
+        parse_train("np-edit", ["--use-dmd", "maybe"])

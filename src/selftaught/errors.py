@@ -40,6 +40,18 @@ class UserError(ValueError):
         return for_caller(super().__str__())
 
 
+class NoWeights(UserError):
+    """Pretrained weights that can't be had here.
+
+    Attributes:
+        reason: why not, a line.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 def for_caller(text: str) -> str:
     """A message that names options, in the words of whoever reads it: those of the command at work, or Python's.
 

@@ -159,3 +159,75 @@ def test_files_of_a_package_are_taken_from_its_archive_and_drawn_on_white() -> N
     assert square.shape == (20, 20, 3)
     assert tuple(square[0, 0]) == (255, 255, 255)
     assert tuple(square[10, 10]) == (0, 200, 0)
+
+
+def _said(folder: Path, options: str = "") -> list:
+    source = open_source(f"{folder}{options}", split="all")
+    return [source.sample(i, ["text"])["text"] for i in range(len(source))]
+
+
+def test_captions_hold_commas_quotes_line_ends_and_any_letters(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "photos", ["a.png", "b.png", "ü c.png"])
+    table = folder / "captions.csv"
+    table.write_text('name,caption\na.png,"red, and ""big"""\nb.png,"two\nlines"\nü c.png,Überrot 🎈\n', "utf-8")
+    assert _said(folder) == ['red, and "big"', "two\nlines", "Überrot 🎈"]
+    table.write_text('sep=;\nname;caption\na.png;red, big\nb.png;"a; b"\nü c.png;c\n', "utf-8-sig")  # as Excel may save
+    assert _said(folder) == ["red, big", "a; b", "c"]
+    table.write_text("name,caption\na.png,one,,\n\nb.png,two\nü c.png,three\n", "utf-8")
+    assert _said(folder) == ["one", "two", "three"], "empty cells at the end are nothing"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            "name,caption\na.png,one\nb.png,red, big\n",
+            r"line 3 has more cells than the 2 columns; put texts with commas",
+        ),
+        ('name,caption\na.png,"x\ny"\nb.png,"open\nc.png,c\n', r"double quote that opens in line 4 is never closed"),
+        ("name;caption\na.png;red; big\n", r"line 2 .* put texts with semicolons in them into double quotes"),
+        ("a.png,one\nb.png,two\n", r"say key=NAME; it has a.png, one; its first line shall name the columns"),
+    ],
+)
+def test_a_table_that_would_be_read_wrongly_is_refused(tmp_path: Path, content: str, told: str) -> None:
+    folder = _folder(tmp_path / "photos", ["a.png", "b.png"])
+    (folder / "captions.csv").write_text(content)
+    with pytest.raises(UserError, match=told):
+        open_source(folder)
+    assert list(open_source(f"{folder}?captions=none").fields) == ["image"]
+
+
+def test_a_table_that_is_not_utf_8_says_the_mend(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "photos", ["a.png"])
+    (folder / "captions.csv").write_bytes("name,caption\na.png,größer\n".encode("cp1252"))
+    with pytest.raises(UserError, match="save it as UTF-8"):
+        open_source(folder)
+
+
+def test_names_of_no_image_and_tables_that_are_not_read_are_said(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "photos", ["a.png", "sub/b.png"])
+    (folder / "captions.csv").write_text("name,caption\n./a.png,one\nsub\\b.png,two\ngone.png,a ghost\n")
+    assert _said(folder) == ["one", "two"], "as Windows writes folders"
+    assert open_source(folder).notes[-1] == "captions.csv: 1 name is of no image here (gone.png)"
+    (folder / "captions.jsonl").write_text('{"image": "a.png", "caption": "other"}\n')
+    (folder / "a.txt").write_text("yet another")
+    note = "captions are those of captions.csv, not of captions.jsonl, NAME.txt beside NAME.jpg"
+    assert note in open_source(folder).notes
+    asked = open_source(f"{folder}?captions=captions.jsonl", split="all")
+    assert asked.sample(0, ["text"])["text"] == "other"
+    assert note not in asked.notes
+
+
+def test_a_bare_name_that_two_folders_have_is_no_caption_of_both(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "photos", ["cats/1.png", "dogs/1.png"])
+    (folder / "captions.csv").write_text("name,caption\n1.png,one\n")
+    with pytest.raises(UserError, match=r"1.png may be cats/1.png or dogs/1.png; write names with their folders"):
+        open_source(folder)
+    (folder / "captions.csv").write_text("name,caption\ncats/1.png,one\ndogs/1.png,two\n")
+    assert _said(folder) == ["one", "two"]
+
+
+def test_columns_of_a_table_of_captions_may_be_named(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "photos", ["a.png", "b.png"])
+    (folder / "captions.csv").write_text("foto,satz\na.png,one\nb.png,two\n")
+    assert _said(folder, "?key=foto&column=satz") == ["one", "two"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -293,6 +294,18 @@ def test_a_run_is_fine_tuned_safely(tmp_path: Path) -> None:
         torch.testing.assert_close(mixed[name], began[name] + 0.25 * (tuned[name] - began[name]))
     assert all(torch.equal(began[name], none[name]) for name in began)
     assert "kept_loss" in (tmp_path / "1.0" / "state.json").read_text()
+    judged = one.evaluate(protocols=["text-retrieval", "zero-shot"])
+    before = start.evaluate(data, protocols=["text-retrieval", "zero-shot"], baselines=False)
+    for name, kinds in judged.items():
+        assert list(kinds) == ["this", "original", "random"], "fine-tuning is judged beside its start"
+        assert kinds["original"].numbers == before[name]["this"].numbers
+    shutil.rmtree(tmp_path / "start")
+    assert list(one.evaluate(protocols=["zero-shot"])["zero-shot"]) == ["this", "random"]
+    small = {"encoder": "cnn-small", "image_size": 16, "steps": 1, "batch_size": 8, "quiet": True}
+    images = selftaught.train("simclr", data, out=tmp_path / "images", **small)
+    tower = {"init": str(images.path), "preset": "laptop", "steps": 1, "batch_size": 16} | TINY
+    half = selftaught.train("clip", data, out=tmp_path / "half", quiet=True, **tower)
+    assert list(half.evaluate(protocols=["zero-shot"])["zero-shot"]) == ["this", "random"], "its start knew no words"
     with pytest.raises(UserError, match="held-out"):
         methods.get("clip")(**TINY, patience=2)
 
@@ -332,3 +345,20 @@ def test_retrieval_is_judged_on_the_pairs_held_out(tmp_path: Path) -> None:
     run = selftaught.train("clip", folder, out=tmp_path / "run", **options)
     found = run.evaluate(protocols=["text-retrieval"], baselines=False)["text-retrieval"]["this"]
     assert found.note == "among 10 texts and 10 images; on the held-out pairs that chose the weights"
+
+
+def test_retrieval_says_when_it_is_judged_on_what_it_learnt_from(tmp_path: Path) -> None:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for i in range(20):
+        Image.new("RGB", (20, 20), (6 * i, 0, 90)).save(folder / f"{i:02}.png")
+        (folder / f"{i:02}.txt").write_text(f"colour {i}")
+    options = {"preset": "laptop", "steps": 1, "batch_size": 4, "quiet": True} | TINY
+    own = selftaught.train("clip", folder, out=tmp_path / "own", **options)
+    found = own.evaluate(protocols=["text-retrieval"], baselines=False)["text-retrieval"]["this"]
+    assert found.note == "among 20 texts and 20 images; on the pairs that it learnt from"
+    assert own.summary()[1].startswith("image to text R@1 on the pairs that it learnt from: this model")
+    assert "on the pairs that it learnt from" in own.report().read_text(encoding="utf-8").partition("<table")[0]
+    divided = selftaught.train("clip", folder, out=tmp_path / "divided", by="ratio:0.25", **options)
+    found = divided.evaluate(protocols=["text-retrieval"], baselines=False)["text-retrieval"]["this"]
+    assert found.note == "among 5 texts and 5 images", "those that were kept away from training, and no others"

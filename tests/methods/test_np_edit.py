@@ -74,7 +74,7 @@ def test_a_table_of_edits_beside_pictures(tmp_path: Path) -> None:
         "a.png,remove the car,a street without cars,a street,remove,done/a.png\n"
     )
     source = edits(open_source(folder, split="all"))
-    assert [Path(n).name for n in source.names] == ["a-edit1.png", "b.png", "a-edit2.png"]
+    assert list(source.names) == ["a-edit1.png", "sub/b.png", "a-edit2.png"], "a.png is not done/a.png"
     sample = source.sample(1)
     assert (sample["text"], sample["instruction"], sample["kind"]) == ("a dog", "add a hat", "add")
     assert source.sample(0)["edited"].shape == (20, 24, 3)
@@ -83,8 +83,36 @@ def test_a_table_of_edits_beside_pictures(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs the columns name, instruction and target"):
         edits(open_source(folder, split="all"))
     (folder / "edits.csv").write_text("name,instruction,target,kind\na.png,x,y,paint\n")
-    with pytest.raises(UserError, match=r"edits.csv: line 1: .*'paint'"):
+    with pytest.raises(UserError, match=r"edits.csv: row 1, of a.png: .*'paint'"):
         edits(open_source(folder, split="all"))
+
+
+def test_a_table_of_edits_says_what_is_not_made_use_of(tmp_path: Path) -> None:
+    folder = _pictures(tmp_path / "photos", ["a.png", "sub/b.png", "more/b.png"])
+    table = folder / "edits.csv"
+    table.write_text(
+        "name;instruction;target;kind;edited\n"
+        '.\\sub\\b.png;"make it ""night""; please";a street, at night;Attribute;a.png\n'
+        "gone.png;add a hat;a dog with a hat;add;\n"
+        "a.png;remove the car;a street;remove;\n"
+    )
+    source = edits(open_source(folder, split="all"))
+    assert list(source.names) == ["sub/b.png", "a.png"]
+    assert source.sample(0, ["instruction", "kind"]) == {"instruction": 'make it "night"; please', "kind": "attribute"}
+    assert source.notes[-2:] == [
+        "edits.csv: 1 edit of no picture here left out (gone.png)",
+        "edits.csv: 1 of 2 edits have a result; it takes all to make use of them",
+    ]
+    part = edits(open_source(folder, split="all").subset([0]))
+    assert part.notes[-1].startswith("edits.csv: 1 edit of no picture"), "a picture of another part is a picture"
+    for row, told in (
+        ("b,x,y,", "b may be more/b.png or sub/b.png; write names with their folders"),
+        ("a,x,y,lost.png", "row 1, of a: its result lost.png is no picture of the folder"),
+        ("a,x,,", "row 1, of a: an edit needs an instruction and a caption of its result"),
+    ):
+        table.write_text(f"name,instruction,target,edited\n{row}\n")
+        with pytest.raises(UserError, match=told):
+            edits(open_source(folder, split="all"))
 
 
 def test_captions_and_classes_are_exchanged(tmp_path: Path) -> None:
@@ -118,6 +146,8 @@ def test_the_protocol_by_hand() -> None:
     expected = {"success": 0.5, "outside": 0.25, "right": 0.5, "followed": 0.5, "kept": 0.0, "own_judge": 1.0}
     assert {k: found[k].mean for k in expected} == pytest.approx(expected)
     assert found["overall"].mean == pytest.approx((0.6 + 0.2) / 2)
+    assert next(iter(found.numbers)) == "right", "what pixels say comes first"
+    assert found.figures["untouched"] == ["kept", "outside"]
     np.testing.assert_allclose(evaluation.vie_score(np.array([4.0]), np.array([9.0])), 6)
     with pytest.raises(UserError, match="probability"):
         evaluation.editing(before, after, followed=np.array([2.0, 0]), kept=np.array([0.0, 0]))
@@ -205,13 +235,17 @@ def test_stages_and_who_learns_in_them(run: Any) -> None:
     }
 
 
-def test_a_run_edits_by_an_instruction(run: Any, tmp_path: Path) -> None:
+def test_a_run_edits_by_an_instruction(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = _pictures(tmp_path / "photos", ["a.png", "sub/b.jpg"])
     told = ["--out", str(tmp_path / "out"), "--instruction", "make it red"]
     assert main(["apply", str(run.path), str(folder), *told]) == 0
     made = cv2.imread(str(tmp_path / "out/a.png"))[..., ::-1]
     assert made.shape == (16, 16, 3)
     assert (tmp_path / "out/sub/b.jpg").exists()
+    assert "squares of 16 pixels a side" in capsys.readouterr().out
+    single = ["--out", str(tmp_path / "one.png"), "--instruction", "make it red"]
+    assert main(["apply", str(run.path), str(folder / "a.png"), *single]) == 0
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "out/a.png").read_bytes()
     assert run.apply(folder, tmp_path / "out", instruction="make it red") == 0  # finished before
     with pytest.raises(UserError, match="other options"):
         run.apply(folder, tmp_path / "out", instruction="make it blue")
@@ -224,8 +258,20 @@ def test_a_run_edits_by_an_instruction(run: Any, tmp_path: Path) -> None:
     found = run.evaluate()["editing"]
     assert found["raw"]["change"].mean == 0
     assert found["raw"]["right"].mean == 0
+    assert "seen" not in found["this"].figures, "its test pictures were kept away"
     with pytest.raises(UserError, match="it may be editing"):
         run.evaluate(protocols=["knn"])
+
+
+def test_edits_of_pictures_that_it_learnt_from_are_said_to_be_so(run: Any, tmp_path: Path) -> None:
+    folder = _pictures(tmp_path / "photos", [f"{i}.png" for i in range(8)])
+    for i in range(8):
+        (folder / f"{i}.txt").write_text(f"a street at {i}")
+    begun = {"teacher_steps": 0, "judge_steps": 0, "warmup_steps": 0, "init": str(run.path), "steps": 1}
+    own = selftaught.train("np-edit", folder, out=str(tmp_path / "run"), **TINY | RUN | begun)
+    assert own.evaluate(baselines=False)["editing"]["this"].note == "on pictures that it learnt from"
+    other = own.evaluate(DATA, baselines=False)["editing"]["this"]
+    assert other.note == ""
 
 
 @pytest.mark.parametrize("options", [{"lora": 2}, *({"baseline": b} for b in ("copy", "supervised", "policy"))])

@@ -53,3 +53,13 @@ def test_a_run_says_that_it_learnt_from_labels(tmp_path: Path) -> None:
     for method in ("gopro", "supcon", "supervised", "meta-loss-rescaling"):
         layout.config.write_text(config.replace("method: dcl", f"method: {method}"))
         assert reporting.sections(layout, Evaluation(layout.path), [])["labels_seen"] is True
+
+
+def test_what_raw_input_wins_by_being_untouched_is_passed_on(tmp_path: Path) -> None:
+    layout = folder(tmp_path / "run")
+    numbers = {"kept": {"mean": 0.6, "low": 0.5, "high": 0.7, "values": [0.6]}}
+    figures = {"better": {"change": "none"}, "untouched": ["kept"]}
+    this = {"name": "editing", "numbers": numbers, "figures": figures, "note": ""}
+    (layout.path / "evaluation.json").write_text(json.dumps({"editing": {"this": this}}))
+    found = reporting.sections(layout, Evaluation(layout.path), [Evaluation(layout.path)])["protocols"]
+    assert found == [{"name": "editing", "better": {"change": "none"}, "untouched": ["kept"], "this": this}]

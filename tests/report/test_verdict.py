@@ -247,6 +247,31 @@ def test_the_strongest_baseline_of_the_page_counts() -> None:
     assert verdict(run | {"protocols": [level]}).tone == "gain"
 
 
+def test_what_was_measured_on_training_data_is_no_clear_gain() -> None:
+    found = {"name": "text-retrieval"} | {
+        role: {"numbers": {"image_to_text_r1": samples.number(mean, 0.01)}}
+        for role, mean in (("this", 0.98), ("random", 0.05))
+    }
+    assert verdict({"protocols": [found]}).tone == "gain"
+    seen = verdict({"protocols": [found | {"seen": "the pairs that it learnt from"}]})
+    assert seen.tone == "mixed"
+    assert "on the pairs that it learnt from, against 0.050" in seen.sentence
+    assert seen.judgement.endswith("evaluate it with --data.")
+
+
+def test_raw_input_that_wins_by_being_untouched_takes_nothing_away() -> None:
+    """An editor's input is kept best by who does nothing to it; an untrained editor that keeps more counts."""
+    numbers = {"this": (0.7, 0.6), "random": (0.2, 0.1), "raw": (0.1, 1.0)}
+    editing = {"name": "editing", "untouched": ["kept"]} | {
+        role: {"numbers": {"overall": samples.number(a, 0.02), "kept": samples.number(b, 0.02)}}
+        for role, (a, b) in numbers.items()
+    }
+    assert verdict({"protocols": [editing]}).tone == "gain"
+    untrained = editing | {"random": editing["raw"]}
+    assert verdict({"protocols": [untrained]}).judgement.endswith("kept: an untrained encoder 1.000 against 0.600.")
+    assert verdict({"protocols": [{**editing, "untouched": []}]}).tone == "mixed"
+
+
 def test_a_baseline_that_wins_with_more_labels_takes_the_clear_gain_away() -> None:
     run = labels(0.81, 0.46, 0.39, x=[10])
     section = run["label_efficiency"]
@@ -370,6 +395,8 @@ def test_learnt_prompts_are_judged_on_classes_and_not_by_frozen_features() -> No
     assert adapted("base-to-new", before).tone == "unknown"
     whole = adapted("base-to-new", {"accuracy": 0.6}, {"accuracy": 0.4})
     assert whole.sentence == "Accuracy 0.60 (0.40 by the original model)."
+    elsewhere = adapted("base-to-new on pets/", {"accuracy": 0.6}, {"accuracy": 0.4})
+    assert elsewhere.sentence == "Accuracy on pets/: 0.60 (0.40 by the original model)."
     assert whole.tone == "gain"
 
 
@@ -382,4 +409,7 @@ def test_a_refined_encoder_is_judged_beside_its_start() -> None:
     )
     assert found.tone == "gain"
     assert adapted("refinement", numbers | {"gain": 0.02}).tone == "none"
+    elsewhere = adapted("refinement on clinic/", numbers | {"gain": 0.06})
+    assert elsewhere.sentence.startswith("Balanced accuracy on clinic/: 0.810 by a linear probe, against 0.750 before")
+    assert elsewhere.tone == "gain"
     assert adapted("refinement", numbers | {"gain": -0.06}).judgement.startswith("Worse than")

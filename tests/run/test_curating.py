@@ -103,7 +103,9 @@ def test_any_method_sees_the_samples(folder: Path, tmp_path: Path) -> None:
     assert found.selection.tree is not None
 
 
-def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = str(tmp_path / "kept")
     told = ["curate", str(folder), "--keep", "0.5", "--selection", "random", "--out", out, "--quiet"]
     assert cli.main(told) == 0
@@ -122,6 +124,13 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     ):
         assert cli.main(["curate", str(folder), "--out", str(tmp_path / "other"), "--quiet", *wrong]) == 2
         assert said in capsys.readouterr().err
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    told = ["--out", str(tmp_path / "o"), "--keep", "0.5", "--encoder", "timm:resnet10t"]
+    assert cli.main(["curate", str(folder), *told]) == 2
+    said = capsys.readouterr().err
+    assert "--encoder timm:resnet10t: its pretrained weights can't be had" in said
+    assert "go online once, or name the folder of a run, or pixels" in said
     with pytest.raises(UserError, match="has no option 'level'"):
         selftaught.curate(folder, 0.5, level="3")
     with pytest.raises(UserError, match="give what sees them"):

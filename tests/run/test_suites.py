@@ -274,6 +274,16 @@ def test_every_layer_is_probed_and_the_best_one_named(run) -> None:
     assert cells["widths"][-3:] == [2 * 128, 2 * 256, 256]
 
 
+def test_the_number_of_neighbours_may_be_said(run, capsys: pytest.CaptureFixture[str]) -> None:
+    usual = run.evaluate(protocols=["knn"], baselines=False)["knn"]["this"]
+    assert main(["evaluate", str(run.path), "--protocol", "knn", "--neighbours", "1"]) == 0
+    assert "note: k = 1" in capsys.readouterr().out
+    nearest = run.evaluate(protocols=["knn"], neighbours=1, baselines=False)["knn"]["this"]
+    assert nearest["accuracy"].mean != usual["accuracy"].mean
+    few = run.evaluate(protocols=["layerwise"], neighbours=1, baselines=False)["layerwise"]["this"]
+    assert few["h knn"].mean == nearest["accuracy"].mean
+
+
 def test_fine_tuning_on_a_share_of_the_labels(run) -> None:
     found = run.evaluate(protocols=["finetune"], fraction=0.2, baselines=False)
     assert list(found) == ["finetune 20%"]
@@ -339,7 +349,9 @@ def test_what_is_missing_is_said_in_one_line(run, tmp_path: Path, protocol: str,
         write(folder / "queries/x_1.png", tile("brick", 0))
     if broken in ("no-longitude", "no-number"):
         columns = "name,latitude" + (",longitude" if broken == "no-number" else "")
-        write_table(folder / "locations.csv", columns, [(f"{k}.png", "north", 1) for k in range(10)])
+        write_table(
+            folder / "locations.csv", columns, [(f"{k}.png", "north", 1)[: columns.count(",") + 1] for k in range(10)]
+        )
     if broken in ("no-gender", "others"):
         columns = "name,length" if broken == "no-gender" else "name,gender"
         write_table(folder / "metadata.csv", columns, [(k if broken == "no-gender" else f"q{k}", 1) for k in range(10)])
@@ -351,6 +363,8 @@ def test_what_is_missing_is_said_in_one_line(run, tmp_path: Path, protocol: str,
 def test_options_are_checked(run, people: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean reference"):
         run.evaluate(str(people), protocols=["hit-rate"], referense="x")
+    with pytest.raises(UserError, match="neighbours=-1: 1 or more"):
+        run.evaluate(protocols=["knn"], neighbours=-1)
     with pytest.raises(UserError, match="grid=2: rows x columns"):
         run.evaluate(protocols=["layerwise"], grid="2")
     with pytest.raises(UserError, match="no such folder"):

@@ -19,6 +19,7 @@ __all__ = ["Checked", "Parser", "add_option", "add_partial", "checked", "metavar
 
 _CHOICE = re.compile(r"(?P<name>[^:]+): invalid choice: '?(?P<value>.*?)'? \(choose from (?P<choices>.*)\)")
 """How argparse refuses what is none of the choices."""
+_SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 _METAVARS = {"int": "N", "float": "X", "list": "A,B"}
 
 
@@ -49,7 +50,25 @@ class Parser(argparse.ArgumentParser):
                 near = difflib.get_close_matches(name, known, 1)
                 self.error(f"no option {name}: did you mean {near[0]}?" if near else f"no option {name}")
         has_options(self._option_string_actions)
-        return super().parse_known_args(arguments, namespace)
+        return super().parse_known_args(self._switched(arguments), namespace)
+
+    def _switched(self, arguments: list[str]) -> list[str]:
+        """``--use-dmd off``, as a card shows its value, is ``--no-use-dmd``; so is ``--use-dmd=off``."""
+        found: list[str] = []
+        for argument in arguments:
+            name, _, value = argument.partition("=")
+            alone = value == "" and bool(found) and self._is_switch(found[-1])
+            if alone and argument in _SWITCH:
+                found[-1] = found[-1] if _SWITCH[argument] else f"--no-{found[-1][2:]}"
+            elif value in _SWITCH and self._is_switch(name):
+                found.append(name if _SWITCH[value] else f"--no-{name[2:]}")
+            else:
+                found.append(argument)
+        return found
+
+    def _is_switch(self, name: str) -> bool:
+        known = self._option_string_actions.get(name)
+        return isinstance(known, argparse.BooleanOptionalAction) and not name.startswith("--no-")
 
 
 class Checked(argparse.Action):

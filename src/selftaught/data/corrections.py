@@ -11,6 +11,7 @@ import numpy as np
 
 from selftaught._reading import regular
 from selftaught._words import plural
+from selftaught.data.csv_rows import delimiter_of
 from selftaught.data.label_noise import WRONG, Mislabelled, Relabelled
 from selftaught.data.source import Source, require_labels
 from selftaught.data.spec import near
@@ -36,7 +37,7 @@ def read_corrections(path: str | Path) -> dict[str, str]:
     file = Path(path).expanduser()
     try:
         text = regular(file).read_bytes().decode("utf-8-sig", "surrogateescape")
-        table = csv.DictReader(io.StringIO(text, newline=""))
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text.partition("\n")[0]))
         missing = [name for name in _COLUMNS if name not in (table.fieldnames or ())]
         if missing:
             raise UserError(f"corrections={path}: no column {missing[0]!r}; it needs name and corrected")

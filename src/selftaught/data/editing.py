@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -199,14 +199,16 @@ def edits(source: Source, each: int = 4) -> Source:
     """
     if INSTRUCTION in source.fields and TARGET in source.fields:
         return source
-    table = _table(source)
-    if table is not None:
-        return _of_table(source, table)
+    found = _table(source)
+    if found is not None:
+        return _of_table(source, *found)
     return _of_captions(captioned(source), each)
 
 
-def _table(source: Source) -> Path | None:
-    """``edits.csv`` and the like in the folder that the pictures lie in, or right beside it."""
+def _table(source: Source) -> tuple[Path, Sequence[str]] | None:
+    """``edits.csv`` and the like in the folder that the pictures lie in, or right beside it; the names of all pictures
+    of that folder.
+    """
     inner: Any = source
     while getattr(inner, "root", None) is None:
         inner = getattr(inner, "parent", None) or getattr(inner, "source", None)
@@ -214,38 +216,76 @@ def _table(source: Source) -> Path | None:
             return None
     root = Path(inner.root)
     places = (root, root.resolve().parent)
-    return next((place / name for place in places for name in _TABLES if (place / name).is_file()), None)
+    found = next((place / name for place in places for name in _TABLES if (place / name).is_file()), None)
+    return None if found is None else (found, inner.names)
 
 
-def _of_table(source: Source, table: Path) -> Source:
+def _of_table(source: Source, table: Path, everything: Sequence[str]) -> Source:
     rows = read_rows(table)
     has = rows[0] if rows else {}
     key = next((name for name in NAME_COLUMNS if name in has), None)
     if key is None or INSTRUCTION not in has or TARGET not in has:
         raise UserError(f"{table}: needs the columns name, instruction and target; it has {', '.join(has) or 'none'}")
-    known = {way: i for i, name in enumerate(source.names) for way in _ways(name)}
+    called = _called(everything, table)
+    place = {name: i for i, name in enumerate(source.names)}
     which, wanted, after = [], [], []
+    strange: list[str] = []
     for number, row in enumerate(rows, start=1):
-        at = known.get(str(row[key]).removeprefix("./"))
-        if at is None:  # a picture of another part
+        name = called(row[key])
+        strange += [str(row[key])] if name is None else []
+        if name not in place:  # of no picture, or of one of another part
             continue
-        caption = next((str(row[name]) for name in TEXT_COLUMNS if row.get(name)), "") or _caption(source, at)
+        at = place[name]
+        caption = next((str(row[column]) for column in TEXT_COLUMNS if row.get(column)), "") or _caption(source, at)
         try:
-            wanted.append(Edit(str(row[INSTRUCTION]), caption, str(row[TARGET]), str(row.get("kind") or "other")))
+            said = (str(row[INSTRUCTION] or ""), caption, str(row[TARGET] or ""))
+            wanted.append(Edit(*said, str(row.get("kind") or "other").strip().lower()))
         except UserError as error:
-            raise UserError(f"{table}: line {number}: {error}") from None
+            raise UserError(f"{table}: row {number}, of {row[key]}: {error}") from None
         which.append(at)
-        after.append(known.get(str(row.get(EDITED) or "").removeprefix("./"), -1))
+        result = called(row[EDITED]) if row.get(EDITED) else ""
+        if result is None:
+            raise UserError(
+                f"{table}: row {number}, of {row[key]}: its result {row[EDITED]} is no picture of the folder"
+            )
+        after.append(place.get(result, -1))
     if not which:
         raise UserError(f"{table}: names none of the {len(source):,} pictures of {source.name}; call them as the files")
-    if all(at >= 0 for at in after):
-        return Edits(source, which, wanted, after=source, after_at=after)
-    return Edits(source, which, wanted)
+    whole = all(at >= 0 for at in after)
+    found = Edits(source, which, wanted, after=source, after_at=after) if whole else Edits(source, which, wanted)
+    found.notes = [*found.notes, *_said(table, strange, sum(at >= 0 for at in after), len(after))]
+    return found
 
 
-def _ways(name: str) -> tuple[str, ...]:
-    path = PurePosixPath(name)
-    return path.stem, str(path.with_suffix("")), path.name, name
+def _said(table: Path, strange: list[str], results: int, edits_in_all: int) -> list[str]:
+    """What of a table is not made use of."""
+    notes = []
+    if strange:
+        few = ", ".join(list(dict.fromkeys(strange))[:3])
+        notes.append(f"{table.name}: {plural(len(strange), 'edit')} of no picture here left out ({few})")
+    if 0 < results < edits_in_all:
+        notes.append(
+            f"{table.name}: {results:,} of {edits_in_all:,} edits have a result; it takes all to make use of them"
+        )
+    return notes
+
+
+def _called(names: Sequence[str], table: Path) -> Callable[[Any], str | None]:
+    """What a cell calls a picture -> the picture's name: as it is or without suffix, else by a bare name."""
+    exact = {str(PurePosixPath(name).with_suffix("")): name for name in names} | {name: name for name in names}
+    bare: dict[str, set[str]] = {}
+    for name in names:
+        for way in {PurePosixPath(name).name, PurePosixPath(name).stem}:
+            bare.setdefault(way, set()).add(name)
+
+    def find(cell: Any) -> str | None:
+        said = str(cell).strip().replace("\\", "/").removeprefix("./")
+        several = sorted(bare.get(said, ()))
+        if said not in exact and len({PurePosixPath(name).parent for name in several}) > 1:
+            raise UserError(f"{table}: {said} may be {several[0]} or {several[1]}; write names with their folders")
+        return exact.get(said) or (several[0] if several else None)
+
+    return find
 
 
 def _caption(source: Source, at: int) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from selftaught._reading import regular
+from selftaught.data.csv_rows import csv_rows
 from selftaught.data.source import Source
 from selftaught.errors import UserError
 
@@ -92,13 +91,10 @@ def read_metadata(path: Path, source: Source, needed: Sequence[str] = ()) -> Met
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; write one with the columns {', '.join(['name', *needed])}")
-    try:
-        with regular(path).open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            lines = [{(k or "").strip().lower(): (v or "").strip() for k, v in line.items() if k} for line in reader]
-            names = [name.strip().lower() for name in reader.fieldnames or []]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: can't be read as CSV ({error})") from error
+    lines = [{k.strip().lower(): (v or "").strip() for k, v in line.items() if k} for line in csv_rows(path)]
+    if not lines:
+        raise UserError(f"{path}: no line below the one that names the columns")
+    names = list(lines[0])
     missing = [name for name in ("name", *(n.lower() for n in needed)) if name not in names]
     if missing:
         raise UserError(f"{path} has no column {missing[0]!r}; it has {', '.join(names) or 'none'}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from selftaught._reading import regular
+from selftaught.data.csv_rows import csv_rows
 from selftaught.data.source import TEST, TRAIN, VAL, Source
 from selftaught.data.spec import near
 from selftaught.errors import UserError
@@ -72,14 +71,10 @@ def _place(given: str) -> tuple[Path, str]:
 
 def _read(path: Path) -> dict[str, list[str]]:
     """Columns of text by their names."""
-    try:
-        with regular(path).open(newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: can't be read as CSV ({error})") from error
-    if len(rows) < 2 or len(rows[0]) < 2:
+    rows = [row for row in csv_rows(path) if any((cell or "").strip() for cell in row.values())]
+    if not rows or len(rows[0]) < 2:
         raise UserError(f"{path}: wants a line of names and two columns or more, file and number")
-    return {name: [row[c] if c < len(row) else "" for row in rows[1:]] for c, name in enumerate(rows[0])}
+    return {name.strip(): [(row[name] or "").strip() for row in rows] for name in rows[0]}
 
 
 def _numbers(path: Path, columns: dict[str, list[str]], key: str, asked: str) -> np.ndarray:

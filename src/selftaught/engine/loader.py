@@ -35,12 +35,16 @@ def training_part(
     """The samples to train on: with ``auto`` all, unless labels, groups or a given test part make one to keep away."""
     if split == "auto":
         whole = open_source(spec, modality=modality, split="all", seed=seed)
-        several = whole.groups is not None and len(np.unique(whole.groups)) > 1
-        divided = by != "auto" or several or whole.labels is not None or whole.given is not None
-        if not divided:
+        if not divides(whole, by):
             return whole
         split = "pretrain" if whole.given is not None and (whole.given == UNLABELLED).any() else "train"
     return open_source(spec, modality=modality, split=split, by=by, seed=seed)
+
+
+def divides(whole: Source, by: str = "auto") -> bool:
+    """Whether ``split="auto"`` keeps a part of a source away from training, to test on."""
+    several = whole.groups is not None and len(np.unique(whole.groups)) > 1
+    return by != "auto" or several or whole.labels is not None or whole.given is not None
 
 
 def check_batch_size(source: Source, batch_size: int, compares: bool) -> None:

@@ -91,7 +91,8 @@ def editing(
     for name, p in (("followed", followed), ("kept", kept), ("taught", taught)):
         if p is not None and (p.shape != (len(before),) or not ((p >= 0) & (p <= 1)).all()):
             raise UserError(f"{name}: a probability for each of {len(before)} edits, got {p.shape}")
-    numbers = {
+    numbers = _by_pixels(before, after, truth) if truth is not None else {}
+    numbers |= {
         "overall": Number.bootstrap(vie_score(followed, kept)),
         "followed": Number.bootstrap(followed > 0.5),
         "kept": Number.bootstrap(kept > 0.5),
@@ -99,14 +100,20 @@ def editing(
     }
     if taught is not None:
         numbers["own_judge"] = Number.bootstrap(taught > 0.5)
-    if truth is not None:
-        if truth.shape != before.shape:
-            raise UserError(f"right results {truth.shape} for pictures {before.shape}")
-        hits, outside = reached(before, after, truth)
-        known = np.isfinite(hits) & np.isfinite(outside)
-        if known.any():
-            numbers["success"] = Number.bootstrap(hits[known])
-            numbers["outside"] = Number.bootstrap(outside[known])
-            numbers["right"] = Number.bootstrap((hits[known] == 1) & (outside[known] < _CHANGED))
     better = {"change": "none", "outside": "low", "own_judge": "none"}
-    return Result("editing", numbers, figures={"better": better})
+    return Result("editing", numbers, figures={"better": better, "untouched": ["kept", "outside"]})
+
+
+def _by_pixels(before: np.ndarray, after: np.ndarray, truth: np.ndarray) -> dict[str, Number]:
+    """What the right results say; nothing where no edit changes anything, or all of a picture."""
+    if truth.shape != before.shape:
+        raise UserError(f"right results {truth.shape} for pictures {before.shape}")
+    hits, outside = reached(before, after, truth)
+    known = np.isfinite(hits) & np.isfinite(outside)
+    if not known.any():
+        return {}
+    return {
+        "right": Number.bootstrap((hits[known] == 1) & (outside[known] < _CHANGED)),
+        "success": Number.bootstrap(hits[known]),
+        "outside": Number.bootstrap(outside[known]),
+    }

@@ -230,6 +230,12 @@ class Result:
         """The same with one more note."""
         return dataclasses.replace(self, note="; ".join(n for n in (self.note, note) if n))
 
+    def on_seen(self, seen: str) -> Result:
+        """The same, measured on what the model learnt from ("the pairs that it learnt from"); as it is for ""."""
+        if not seen:
+            return self
+        return dataclasses.replace(self.noted(f"on {seen}"), figures={**(self.figures or {}), "seen": seen})
+
     def to_dict(self) -> dict[str, Any]:
         """Strict JSON: ``{"name", "numbers", "figures", "note"}``."""
         numbers = {key: number.to_dict() for key, number in self.numbers.items()}

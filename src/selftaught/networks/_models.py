@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from selftaught.errors import UserError, first_line
+from selftaught.errors import NoWeights, UserError, first_line
 from selftaught.networks.alexnet import ABOUT as ABOUT_ALEXNET
 from selftaught.networks.alexnet import SMALL_ALEXNET, small_alexnet
 from selftaught.networks.hub import hub
@@ -68,8 +68,9 @@ def from_timm(
         if not pretrained:
             raise
         reason = first_line(error)
-        raise UserError(
-            f"encoder={name}: its pretrained weights can't be had ({reason}); go online once, or use pretrained=False"
+        raise NoWeights(
+            f"encoder={name}: its pretrained weights can't be had ({reason}); go online once, or use pretrained=False",
+            reason,
         ) from error
     return model, [f"model = timm.create_model({name!r}, {keywords(arguments)})"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from selftaught.report.measured import Words, compared, ends, numbers_of
+from selftaught.report.measured import Words, compared, ends, numbers_of, place_of
 from selftaught.report.text import interval, number
 
 
@@ -15,7 +15,8 @@ def from_prompts(run: Mapping[str, Any]) -> Words | None:
     Prompts are better where the classes that they were learnt on are told apart better than by the original model, and
     those that they weren't learnt on are told apart no worse.
     """
-    own, before = (numbers_of(run, "base-to-new", role) for role in ("this", "original"))
+    place = place_of(run, "base-to-new")
+    own, before = (numbers_of(run, place, role) for role in ("this", "original"))
     parts = {"base": "on the classes that it learnt", "new": "on new ones"} if "new" in own else {"accuracy": ""}
     if not parts.keys() <= own.keys():
         return None
@@ -24,7 +25,7 @@ def from_prompts(run: Mapping[str, Any]) -> Words | None:
         + (f" ({number(before[name]['mean'], 2)} by the original model)" if name in before else "")
         for name, where in parts.items()
     ]
-    sentence = f"Accuracy {', '.join(told)}."
+    sentence = f"Accuracy{_where(place)} {', '.join(told)}."
     if not parts.keys() <= before.keys():
         return sentence, "The original model was not measured beside it.", "unknown"
     sides = {name: compared(own[name], before[name]) for name in parts}
@@ -41,13 +42,13 @@ def from_prompts(run: Mapping[str, Any]) -> Words | None:
 
 def from_refinement(run: Mapping[str, Any]) -> Words | None:
     """Sentence, judgement and tone from the protocol "refinement"; None where there is none."""
-    own = numbers_of(run, "refinement", "this")
+    place = place_of(run, "refinement")
+    own = numbers_of(run, place, "this")
     if not {"gain", "balanced_accuracy", "balanced_accuracy_start"} <= own.keys():
         return None
     after, before, gain = own["balanced_accuracy"], own["balanced_accuracy_start"], own["gain"]
-    sentence = (
-        f"Balanced accuracy {number(after['mean'], 3)} by a linear probe, against {number(before['mean'], 3)} before"
-    )
+    sentence = f"Balanced accuracy{_where(place)} {number(after['mean'], 3)} by a linear probe, against "
+    sentence += f"{number(before['mean'], 3)} before"
     low, high = ends(gain)
     if low == high:
         return f"{sentence} it was refined.", "One seed tells no uncertainty: repeat with more.", "unknown"
@@ -57,3 +58,9 @@ def from_refinement(run: Mapping[str, Any]) -> Words | None:
     if high < 0:
         return sentence, "Worse than the encoder that it began as.", "none"
     return sentence, "No better than the encoder that it began as (the interval holds 0).", "none"
+
+
+def _where(place: str) -> str:
+    """ " on clinic/" of "refinement on clinic/"; nothing where it is the run's own data."""
+    _, on, data = place.partition(" on ")
+    return f" on {data}:" if on else ""

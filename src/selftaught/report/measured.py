@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-__all__ = ["Words", "compared", "ends", "numbers_of"]
+__all__ = ["Words", "compared", "ends", "numbers_of", "place_of"]
 
 Words = tuple[str, str, Literal["gain", "mixed", "none", "unknown"]]
 """A sentence, what it means, and its tone."""
@@ -16,6 +16,16 @@ def numbers_of(run: Mapping[str, Any], protocol: str, role: str) -> dict[str, Ma
     found: Mapping[str, Any] = next((p for p in run.get("protocols") or [] if p.get("name") == protocol), {})
     numbers = (found.get(role) or {}).get("numbers") or {}
     return {name: value for name, value in numbers.items() if value.get("mean") is not None}
+
+
+def place_of(run: Mapping[str, Any], protocol: str) -> str:
+    """What a page calls a protocol: its name, else the name with the other data that it was measured on at last
+    ("refinement on clinic/").
+    """
+    names = [str(p.get("name") or "") for p in run.get("protocols") or []]
+    if protocol in names:
+        return protocol
+    return next((name for name in reversed(names) if name.startswith(f"{protocol} on ")), protocol)
 
 
 def ends(value: Mapping[str, Any]) -> tuple[float, float]:

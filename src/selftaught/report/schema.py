@@ -126,7 +126,9 @@ class Protocol(TypedDict, total=False):
     anew.
 
     ``better`` says per metric whether "high" or "low" is better, or "none"; the default goes by the metric's name.
-    A metric ``NAME_input`` of this encoder (restoration's) is shown as the raw input's NAME.
+    A metric ``NAME_input`` of this encoder (restoration's) is shown as the raw input's NAME. ``untouched``: metrics in
+    which raw input is the best there can be, as nothing was done to it; being behind it in those says nothing.
+    ``seen``: what it was measured on, where the model learnt from that ("the pairs that it learnt from").
     """
 
     name: str
@@ -138,6 +140,8 @@ class Protocol(TypedDict, total=False):
     raw: ResultDict | None
     numbers: dict[str, Number]
     better: dict[str, str]
+    untouched: list[str]
+    seen: str
     figures: Any
 
 

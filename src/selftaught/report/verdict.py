@@ -239,7 +239,8 @@ def _judged_pairs(run: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 
 def _from_protocols(run: Mapping[str, Any]) -> Verdict | None:
-    rows = [r for r in protocol_rows(run.get("protocols") or []) if r.cells["this"] and r.better != "none"]
+    protocols = run.get("protocols") or []
+    rows = [r for r in protocol_rows(protocols) if r.cells["this"] and r.better != "none"]
     if not rows:
         return None
     row = min(rows, key=lambda r: (not _familiar(r.protocol), "accuracy" not in r.metric.lower()))
@@ -253,7 +254,13 @@ def _from_protocols(run: Mapping[str, Any]) -> Verdict | None:
     sentence = f"{row.protocol}: {row.label} {number(this.mean, row.places)}"
     if this.low is not None and this.high is not None:
         sentence += f" ({interval(this.low, this.high, row.places)})"
-    return Verdict(_against(sentence, rivals, None, row.places), *judge(this, rivals, None, row.better))
+    seen = next((p["seen"] for p in protocols if p.get("name") == row.protocol and p.get("seen")), "")
+    judgement, tone = judge(this, rivals, None, row.better)
+    if seen:
+        sentence += f" on {seen}"
+        judgement += " How good it is on others, those will tell: evaluate it with --data."
+        tone = "mixed" if tone == "gain" else tone
+    return Verdict(_against(sentence, rivals, None, row.places), judgement, tone)
 
 
 def _tempered(found: Verdict, run: Mapping[str, Any]) -> Verdict:
@@ -282,9 +289,13 @@ def _defeats(run: Mapping[str, Any]) -> list[str]:
                 lost.append(
                     f"{with_article(other.name, role)} {number(other.mean, 2)} against {number(this.mean, 2)} at {at}"
                 )
-    for row in protocol_rows(run.get("protocols") or []):
+    protocols = run.get("protocols") or []
+    untouched = {(p.get("name"), metric) for p in protocols for metric in p.get("untouched") or ()}
+    for row in protocol_rows(protocols):
         cells = {
-            role: Score(ROLE_NAMES[role], c["mean"], c.get("low"), c.get("high")) for role, c in row.cells.items() if c
+            role: Score(ROLE_NAMES[role], c["mean"], c.get("low"), c.get("high"))
+            for role, c in row.cells.items()
+            if c and not (role == "raw" and (row.protocol, row.metric) in untouched)
         }
         for role in ("original", "random", "raw"):
             if row.better != "none" and {"this", role} <= cells.keys():

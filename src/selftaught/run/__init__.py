@@ -539,7 +539,9 @@ class Run:
             kinds = stored.get(protocol)
             if kinds and number in kinds["this"]["numbers"]:
                 shown = [f"{evaluations.NAMES[k]} {r['numbers'][number]['mean']:.3f}" for k, r in kinds.items()]
-                return f"{label}{'' if lead.own else f' on {lead.name}'}: " + ", ".join(shown)
+                seen = (kinds["this"].get("figures") or {}).get("seen")
+                where = f" on {seen}" if seen else "" if lead.own else f" on {lead.name}"
+                return f"{label}{where}: " + ", ".join(shown)
         return ""
 
 

@@ -12,7 +12,7 @@ from selftaught import views
 from selftaught.data import Scale, Source
 from selftaught.engine.method import Method
 from selftaught.engine.precision import accelerator
-from selftaught.errors import UserError
+from selftaught.errors import NoWeights, UserError
 from selftaught.methods._encoder import EncoderMethod
 
 __all__ = ["pixel_method", "timm_method"]
@@ -65,7 +65,11 @@ def timm_method(name: str, source: Source) -> EncoderMethod:
     model = name.removeprefix("timm:")
     known = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
     side = known.input_size[-1] if known is not None else 224
-    method = EncoderMethod(encoder=model, pretrained=True, image_size=side, channels=source.channels or 3)
+    try:
+        method = EncoderMethod(encoder=model, pretrained=True, image_size=side, channels=source.channels or 3)
+    except NoWeights as error:
+        mend = "go online once, or name the folder of a run, or pixels"
+        raise UserError(f"encoder={name}: its pretrained weights can't be had ({error.reason}); {mend}") from error
     if known is not None and method.channels == len(known.mean):
         method.pixel_mean.copy_(torch.tensor(known.mean))
         method.pixel_std.copy_(torch.tensor(known.std))

@@ -38,6 +38,8 @@ class Options:
         by: columns of metadata.csv to part the images by; default those of the protocol that are there.
         attribute: column that neighbours should share (fairness-retrieval).
         threshold: least confidence of a label (fairness-labels).
+        neighbours: k of the nearest neighbours (knn, layerwise, segmentation-knn, point-knn, anomaly); 0 is the
+            protocol's own.
         size: shorter side at which images are embedded; 0 is the run's own.
         grid: cells of a map that are averaged apart, such as 2x1 (layerwise).
         fraction: share of every class's training labels (finetune).
@@ -57,6 +59,7 @@ class Options:
     by: Sequence[str] = ()
     attribute: str = "gender"
     threshold: float = 0.1
+    neighbours: int = 0
     size: int = 0
     grid: str = "1x1"
     fraction: float = 1.0
@@ -68,6 +71,10 @@ class Options:
     head: Any = "linear"
     templates: str = "seven"
     adapt: bool | str = False
+
+    def nearest(self) -> dict[str, int]:
+        """``k`` of protocols that go by the nearest neighbours, where it was given."""
+        return {"k": self.neighbours} if self.neighbours else {}
 
     def compared(self) -> dict[str, Any]:
         """Those of restoration that were given, as `evaluation.restoration` takes them."""
@@ -88,6 +95,8 @@ class Options:
         options = cls(**given)
         if not 0 < options.fraction <= 1:
             raise UserError(f"--fraction {options.fraction}: a share of the labels, above 0 and at most 1")
+        if options.neighbours < 0:
+            raise UserError(f"--neighbours {options.neighbours}: 1 or more, or 0 for the protocol's own number")
         if options.size < 0:
             raise UserError(f"--size {options.size}: a side in pixels, or 0 for the run's own")
         options.cells()

@@ -210,6 +210,8 @@ def _run(name: str, model: Method, sides: _Sides, parts: tuple[Source, Source], 
     if name == "diagnostics" and views is not None and len(views) == len(tx):
         return protocol(tx, views)
     inputs = {"features": (tx,), "labelled": (tx, ty), "split": (x, y, tx, ty)}[protocol.inputs]
+    if name in ("knn", "anomaly") and (told := bench.options.nearest()):
+        return protocol(*inputs, **told).noted(f"k = {told['k']}")
     return protocol(*inputs, **({"seeds": bench.seeds} if name in ("fewlabel", "linear-early-stop") else {}))
 
 

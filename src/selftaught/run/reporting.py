@@ -118,9 +118,10 @@ def _judged(lead: Evaluation, evaluations: Sequence[Evaluation], facts: dict[str
             if leads and name == "fewlabel" and found["label_efficiency"]:
                 continue
             shown = name if leads else f"{name} on {one.name or facts['name']}"
-            better = (kinds["this"]["figures"] or {}).get("better") or {}
+            figures = kinds["this"]["figures"] or {}
+            said = {key: figures[key] for key in ("better", "untouched", "seen") if figures.get(key)}
             columns = {kind: kinds[kind] for kind in _JUDGED if kind in kinds}
-            found["protocols"].append({"name": shown, "better": better} | columns)
+            found["protocols"].append({"name": shown} | said | columns)
     return found
 
 

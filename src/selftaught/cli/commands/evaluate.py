@@ -10,8 +10,8 @@ from selftaught.cli._command import Command
 from selftaught.cli.options import Sources, add_partial, checked, names, say
 
 _SUITE = (
-    "reference", "labels", "by", "attribute", "threshold", "size", "grid", "fraction", "channel", "shave", "lpips",
-    "recipe", "tune", "templates", "head", "adapt",
+    "reference", "labels", "by", "attribute", "threshold", "neighbours", "size", "grid", "fraction", "channel", "shave",
+    "lpips", "recipe", "tune", "templates", "head", "adapt",
 )  # fmt: skip
 
 
@@ -55,6 +55,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--shave", "pixels left out at every border (restoration; default the method's custom)", type=int, metavar="N")
     add("--lpips", "distance by VGG16's features too (restoration): on fetches its weights (528 MB), auto (default) "
         "takes them where they are", choices=["auto", "on", "off"])  # fmt: skip
+    add("--neighbours", "k of the nearest neighbours (knn, layerwise, segmentation-knn: default 20; anomaly: 5; "
+        "point-knn: 1)", type=int, metavar="K")  # fmt: skip
     add("--size", "shorter side at which images are embedded; default the run's own", type=int, metavar="N")
     add("--templates", "prompts of a class (zero-shot): seven, plain, name, clip, or a file of lines with {}; default "
         "seven", metavar="FILE")  # fmt: skip

@@ -24,7 +24,7 @@ __all__ = ["FORMATS", "captions_tables", "has_captions", "open_captioned"]
 
 _TABLES = tuple(f"captions{suffix}" for suffix in (".csv", ".tsv", ".jsonl", ".json", ".txt"))
 _METADATA = ("metadata.csv", "metadata.jsonl")
-_LOOKED_AT = 10_000
+_LOOKED_AT, _TEXTS_LOOKED_AT = 10_000, 100
 _FLICKR = re.compile(r"#\d+$")
 
 
@@ -83,6 +83,7 @@ def open_captioned(
     *,
     channels: int | None = None,
     captions: str = "",
+    key: str | None = None,
     column: str | None = None,
     missing: str = "keep",
 ) -> Source:
@@ -93,24 +94,32 @@ def open_captioned(
         name: what to call the source.
         channels: channels that every image shall have; None: as most of the files.
         captions: file of the captions, in the folder or beside it; "": ``captions.csv`` and the like where there is
-            one, else ``NAME.txt`` beside ``NAME.jpg``, several captions as several lines.
+            one, else ``NAME.txt`` beside ``NAME.jpg``, several captions as several lines; "none": read no captions.
+        key: the table's column of the images' names; None: the first called name, file_name, image ...
         column: the table's column of texts; None: the first called text, caption ...
         missing: images without a caption: "keep" them for what needs no captions, or "drop" them.
 
     Raises:
-        UserError: no image, no such table, no caption for any image.
+        UserError: no image, no such table, no caption for any image, a bare name that two images have.
     """
     if missing not in ("keep", "drop"):
         raise UserError(f"{name}: missing={missing!r} may be keep or drop")
     images = open_folder(folder, name, channels=channels)
+    if captions == "none":
+        return images
     tables = [_asked(folder, name, captions)] if captions else captions_tables(folder)
-    texts = _of_tables(folder, tables, images.names, column) if tables else _beside(folder, images.names)
+    texts, notes = (
+        _of_tables(folder, tables, images.names, key, column) if tables else (_beside(folder, images.names), [])
+    )
     if not any(texts):
         if captions or not tables or tables[0].parent == folder:
             where = tables[0] if tables else name
             raise UserError(f"{where}: no caption for any of the images in {name}; call them as the files are")
         return images  # the table beside the folder is another folder's, those in it are of other files
+    if not captions:
+        notes += _unread(folder, tables, images.names)
     source = Captioned(images, texts)
+    source.notes = [*source.notes, *notes]
     if source.missing:
         kept = "left out" if missing == "drop" else "kept for what needs none; ?missing=drop leaves them out"
         source.notes = [*source.notes, f"{source.missing:,} images have no caption: {kept}"]
@@ -138,31 +147,72 @@ def _beside(folder: Path, names: Sequence[str]) -> list[list[str]]:
     return found
 
 
-def _of_tables(folder: Path, tables: Sequence[Path], names: Sequence[str], column: str | None) -> list[list[str]]:
-    """The captions of each image; a table in a sub-folder is of the images in there alone, by names from there on."""
+def _of_tables(
+    folder: Path, tables: Sequence[Path], names: Sequence[str], key: str | None, column: str | None
+) -> tuple[list[list[str]], list[str]]:
+    """The captions of each image, and what is to be said of them; a table in a sub-folder is of the images in there
+    alone, by names from there on.
+    """
     found: list[list[str]] = [[] for _ in names]
+    notes = []
     for table in tables:
         prefix = f"{table.parent.name}/" if table.parent.parent == folder else ""
         here = [i for i, name in enumerate(names) if name.startswith(prefix)]
-        for i, texts in zip(here, _of_table(table, [names[i].removeprefix(prefix) for i in here], column), strict=True):
-            found[i] = texts
-    return found
+        texts, strange = _of_table(table, [names[i].removeprefix(prefix) for i in here], key, column)
+        for i, several in zip(here, texts, strict=True):
+            found[i] = several
+        if strange and folder in (table.parent, table.parent.parent):  # one beside the folder may be of others, too
+            few = ", ".join(strange[:3]) + (" ..." if len(strange) > 3 else "")
+            are = "1 name is" if len(strange) == 1 else f"{len(strange):,} names are"
+            notes.append(f"{prefix}{table.name}: {are} of no image here ({few})")
+    return found, notes
 
 
-def _of_table(table: Path, names: Sequence[str], column: str | None) -> list[list[str]]:
-    """The captions of each image: by its relative name, with or without suffix, or by its bare file name."""
+def _of_table(
+    table: Path, names: Sequence[str], key: str | None, column: str | None
+) -> tuple[list[list[str]], list[str]]:
+    """The captions of each image: by its relative name, with or without suffix, or by its bare file name; and the
+    names of none.
+
+    Raises:
+        UserError: a bare name is that of images in several folders.
+    """
     known: dict[str, list[str]] = {}
-    for key, text in _rows(table, column):
-        known.setdefault(_FLICKR.sub("", key).removeprefix("./"), []).append(text)
+    for said, text in _rows(table, key, column):
+        known.setdefault(_FLICKR.sub("", said).replace("\\", "/").removeprefix("./"), []).append(text)
+    exact = {name: next((way for way in _whole(name) if way in known), None) for name in names}
+    taken = {way for way in exact.values() if way is not None}
+    owners: dict[str, str] = {}
     found = []
     for name in names:
         path = PurePosixPath(name)
-        ways = (name, str(path.with_suffix("")), path.name, path.stem)
-        found.append(next((known[way] for way in ways if way in known), []))
-    return found
+        way = exact[name] or next((way for way in (path.name, path.stem) if way in known and way not in taken), None)
+        if way is not None and exact[name] is None:
+            other = owners.setdefault(way, name)
+            if PurePosixPath(other).parent != path.parent:
+                raise UserError(
+                    f"{table}: {way} may be {other} or {name}; write names with their folders (?captions=none reads "
+                    "the images without captions)"
+                )
+        found.append(known[way] if way is not None else [])
+    return found, [way for way in known if way not in taken and way not in owners]
 
 
-def _rows(table: Path, column: str | None) -> list[tuple[str, str]]:
+def _whole(name: str) -> tuple[str, str]:
+    return name, str(PurePosixPath(name).with_suffix(""))
+
+
+def _unread(folder: Path, tables: Sequence[Path], names: Sequence[str]) -> list[str]:
+    """What else holds captions beside the tables that are read."""
+    more = [name for table in tables for name in _TABLES if name != table.name and (table.parent / name).is_file()]
+    if tables and any((folder / name).with_suffix(".txt").is_file() for name in names[:_TEXTS_LOOKED_AT]):
+        more.append("NAME.txt beside NAME.jpg")
+    if not more:
+        return []
+    return [f"captions are those of {tables[0].name}, not of {', '.join(dict.fromkeys(more))}"]
+
+
+def _rows(table: Path, key: str | None, column: str | None) -> list[tuple[str, str]]:
     """(name, text) of each line; a .txt has "name, tab, text" lines, or is a .csv by another name."""
     if table.suffix.lower() == ".txt":
         try:
@@ -171,9 +221,9 @@ def _rows(table: Path, column: str | None) -> list[tuple[str, str]]:
             raise UserError(f"{table}: can't be read ({error})") from None
         if lines and "\t" in lines[0]:
             parts = [line.partition("\t") for line in lines if line.strip()]
-            return [(key.strip(), text) for key, _, text in parts]
-    source = open_text_table(table, table.name, column=column)
-    return [(key, text) for key, texts in source.rows() for text in texts]
+            return [(name.strip(), text) for name, _, text in parts]
+    source = open_text_table(table, table.name, key=key, column=column)
+    return [(name, text) for name, texts in source.rows() for text in texts]
 
 
 FORMATS = (Format("image", 0, IMAGE_SUFFIXES, folder=open_captioned, holds=has_captions),)

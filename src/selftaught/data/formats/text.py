@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from selftaught._reading import json_of, json_text, regular, text_of
+from selftaught.data.csv_rows import csv_rows
 from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
 from selftaught.data.layout import understand
@@ -99,8 +98,8 @@ def open_text_file(path: Path, name: str) -> TextFiles:
 
 
 def open_text_table(path: Path, name: str, *, key: str | None = None, column: str | None = None) -> TextTable:
-    """A table of texts: .csv or .tsv whose first line names the columns, .jsonl with an object in each line, or .json
-    as COCO's captions are.
+    """A table of texts: .csv (commas, semicolons or tabs) or .tsv whose first line names the columns, .jsonl with an
+    object in each line, or .json as COCO's captions are.
 
     Args:
         path: the file.
@@ -128,22 +127,13 @@ def read_rows(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
     suffix = path.suffix.lower()
     if suffix == ".json":
         return _coco(path)[:limit]
-    return _json_lines(path, limit) if suffix == ".jsonl" else _csv_lines(path, limit)
+    return _json_lines(path, limit) if suffix == ".jsonl" else csv_rows(path, limit)
 
 
 def _pairs(row: dict[str, Any], names: str, texts: str) -> Iterable[tuple[str, str]]:
     found = row.get(texts)
     several = found if isinstance(found, list) else [found]
     return [(str(row.get(names, "")), "" if text is None else str(text)) for text in several]
-
-
-def _csv_lines(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    try:
-        with regular(path).open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            return list(islice(rows, limit))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: can't be read as a table of texts ({error})") from None
 
 
 def _json_lines(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
@@ -168,8 +158,9 @@ def _column(path: Path, row: dict[str, Any], asked: str | None, usual: Sequence[
     found = asked if asked is not None else next((c for c in usual if c in row), None)
     if found is None or found not in row:
         hint = near(asked, row) if asked else ""
+        first = "; its first line shall name the columns" if path.suffix.lower() in (".csv", ".tsv", ".txt") else ""
         raise UserError(
-            f"{path}: which column holds the {what}?{hint} say {option}=NAME; it has {', '.join(map(str, row))}"
+            f"{path}: which column holds the {what}?{hint} say {option}=NAME; it has {', '.join(map(str, row))}{first}"
         )
     return found
 

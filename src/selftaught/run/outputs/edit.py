@@ -16,13 +16,14 @@ from selftaught._words import plural
 from selftaught.data import Source, open_source
 from selftaught.data.editing import EDITED, INSTRUCTION, TARGET
 from selftaught.engine.batches import render_sample, stack_views
+from selftaught.engine.loader import divides
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation.editing import editing as judged_edits
 from selftaught.report import images as pictures
 from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
-from selftaught.run.outputs._pictures import write_image
+from selftaught.run.outputs._pictures import PICTURE_FORMS, write_image
 from selftaught.views import Recipe, View
 
 if TYPE_CHECKING:
@@ -65,7 +66,10 @@ class EditOutput(Output):
             write_image(path, np.rint(255 * edited.permute(1, 2, 0).numpy()).astype(np.uint8))
 
         bare = ".png" if source.channels in (1, 3, 4) else ".npy"
-        return _folder.write(job, _folder.places(source.names, lambda own: own or bare), make)
+        found = _folder.write(job, _folder.places(source.names, lambda own: own or bare), make, PICTURE_FORMS)
+        side = method.config.image_size
+        found.notes = [f"squares of {side} pixels a side, cut from the middle: what the editor learnt (--image-size)"]
+        return found
 
     def evaluate(self, bench: Bench) -> Judged:
         """The edits of test pictures by a judge that did not teach, and by pixels where the right results are known."""
@@ -73,7 +77,10 @@ class EditOutput(Output):
             if name != "editing":
                 raise UserError(f"--protocol {name}: {bench.method.slug} edits pictures; it may be editing")
         method: Any = bench.method
-        source = method.takes(open_source(bench.data, modality="image", split="test", by=bench.settings.by))
+        by, own = bench.settings.by, str(bench.data) == str(bench.own.data)
+        learnt = own and not divides(open_source(bench.data, modality="image", split="all"), by)
+        seen = "pictures that it learnt from" if learnt else ""
+        source = method.takes(open_source(bench.data, modality="image", split="test", by=by))
         lost: Skipped = []
         batches = list(_batches(method, _some(source, bench.limit), lost))
         if not batches:
@@ -87,7 +94,7 @@ class EditOutput(Output):
             bench.say(f"editing: {kind}")
             made = [b["image"] if editor is None else _edited(editor, b) for b in batches]
             note = f"{plural(len(lost), 'edit')} left out" if lost else ""
-            found[kind] = _judged(method, batches, made).noted(note)
+            found[kind] = _judged(method, batches, made).noted(note).on_seen(seen)
             shown = shown or made
         return Judged({"editing": found}, sections={"pictures": _table(batches, shown)})
 

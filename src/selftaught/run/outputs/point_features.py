@@ -102,8 +102,9 @@ class PointFeatures(Output):
                 if name == "point-pca":
                     made = evaluation.point_pca(sides[1][0])
                 else:
-                    judge = evaluation.point_linear if name == "point-linear" else evaluation.point_knn
-                    made = judge(*sides[0], *sides[1])
+                    told = bench.options.nearest() if name == "point-knn" else {}
+                    judge: Any = evaluation.point_linear if name == "point-linear" else evaluation.point_knn
+                    made = judge(*sides[0], *sides[1], **told)
                 found[name][kind] = made.noted(f"{_POINTS:,} points drawn of each scan")
         return Judged(found, sections={"clouds": _shown(bench.method, test)})
 

@@ -46,7 +46,8 @@ def judge_neighbours(bench: Bench) -> dict[str, Result]:
     Raises:
         UserError: as `judge`.
     """
-    return {kind: segmentation_knn(*inputs) for kind, inputs in _inputs(NEIGHBOURS, bench)}
+    told: Any = bench.options.nearest()
+    return {kind: segmentation_knn(*inputs, **told) for kind, inputs in _inputs(NEIGHBOURS, bench)}
 
 
 def _inputs(name: str, bench: Bench) -> Iterator[tuple[str, tuple[Any, ...]]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from selftaught.data import Source, open_source
+from selftaught.engine.loader import divides
 from selftaught.errors import UserError
 from selftaught.evaluation import Number, Result
 from selftaught.evaluation.forgetting import forgetting
@@ -139,8 +140,8 @@ def _opened(data: Any, settings: Settings, bench: Bench) -> _Judged:
     whole = open_source(data, split="all", **options)
     captioned = None
     if "text" in whole.fields:
-        divided = any(known is not None for known in (whole.labels, whole.groups, whole.given))
-        captioned = some(open_source(data, split="test", **options) if divided else whole, _LIMIT)
+        apart = divides(whole, settings.by)
+        captioned = some(open_source(data, split="test", **options) if apart else whole, _LIMIT)
     if labelled is None and captioned is None:
         raise UserError(f"--protocol {NAME}: {data} has neither named classes nor captions")
     name = whole.name if isinstance(data, str | Path) else str(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,14 @@ from selftaught._reading import text_of
 from selftaught._words import plural
 from selftaught.data import Source, open_source
 from selftaught.engine.embedding import none_usable
+from selftaught.engine.loader import divides
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError, require
 from selftaught.evaluation import Result
 from selftaught.run import samples
 from selftaught.run.contenders import some
 from selftaught.run.features import calibrate, stream, through
+from selftaught.run.initialising import start_from
 from selftaught.run.suites._suite import suite
 
 if TYPE_CHECKING:
@@ -119,20 +120,19 @@ def judge_text_retrieval(bench: Bench) -> dict[str, Result]:
     whole = open_source(bench.data, split="all", **options)
     if "text" not in whole.fields:
         raise UserError(f"--protocol {RETRIEVAL} needs captions, {whole.name} has none")
-    divided = any(known is not None for known in (whole.labels, whole.groups, whole.given))
-    note, share = "", getattr(bench.method.config, "held_out", 0.0)
-    if divided:
+    note, seen, share = "", "", getattr(bench.method.config, "held_out", 0.0)
+    if divides(whole, bench.settings.by):
         whole = open_source(bench.data, split="test", **options)
     elif bench.data == bench.own.data and share:
         whole = samples.hold_out(whole, share, bench.own.seed)[1]
         note = "on the held-out pairs that chose the weights"
     elif bench.data == bench.own.data:
-        note = "on the pairs that it learnt from"
+        seen = "the pairs that it learnt from"
     part = some(whole, _LIMIT)
     found = {}
     for kind, model in _contenders(bench, RETRIEVAL, part):
         result = text_retrieval(model, part)
-        found[kind] = dataclasses.replace(result, note="; ".join(n for n in (result.note, note) if n))
+        found[kind] = result.noted(note).on_seen(seen)
     return found
 
 
@@ -177,10 +177,31 @@ def _contenders(bench: Bench, name: str, train: Source) -> Iterator[tuple[str, A
     bench.say(f"{name}: this")
     yield "this", bench.method
     if bench.baselines:
-        bench.say(f"{name}: untrained")
         plain = bench.untrained()
+        before = _start(bench, name, plain)
+        if before is not None:
+            yield "original", before
+        bench.say(f"{name}: untrained")
         calibrate(plain, some(train, 2000))
         yield "random", plain
+
+
+def _start(bench: Bench, name: str, plain: Any) -> Method | None:
+    """The model that the run began as; None where it began at random, its start knew no words or is gone."""
+    if not bench.own.init:
+        return None
+    model: Any = bench.untrained()
+    try:
+        start_from(model, bench.own.init)
+    except (UserError, OSError) as error:
+        bench.say(f"{name}: without the start, {bench.own.init}: {error}")
+        return None
+    model.to(bench.method.device).eval()
+    own, fresh = (dict(m.model.text.named_parameters()) for m in (model, plain))
+    if all(torch.equal(value, fresh[key].to(value)) for key, value in own.items()):
+        return None  # an image tower alone
+    bench.say(f"{name}: the start")
+    return model  # type: ignore[no-any-return]
 
 
 def embedded(method: Any, source: Source, heads: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:

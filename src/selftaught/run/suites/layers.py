@@ -30,5 +30,5 @@ def _layerwise(bench: Bench) -> dict[str, Result]:
     found = {}
     for contender in bench.each(name, train):
         (x, at), (tx, index) = (contender.layers(part, bench.options.cells()) for part in (train, test))
-        found[contender.kind] = layerwise(x, train.labels[at], tx, test.labels[index])
+        found[contender.kind] = layerwise(x, train.labels[at], tx, test.labels[index], **bench.options.nearest())
     return found

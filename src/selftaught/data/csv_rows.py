@@ -1,0 +1,70 @@
+"""Rows of a table whose first line names the columns (.csv, .tsv); its cells are texts and may hold any mark."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from selftaught._reading import regular
+from selftaught.errors import UserError
+
+__all__ = ["csv_rows", "delimiter_of"]
+
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_END = "\x1f"
+
+
+def csv_rows(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a table whose first line names the columns, or the first ``limit``, as column -> cell.
+
+    Columns are parted by commas, or by semicolons or tabs where these give the first line more columns; those of
+    a .tsv by tabs. A cell that a short row lacks is None.
+
+    Raises:
+        UserError: it can't be read, isn't UTF-8, a row has more cells than there are columns, or a double quote is
+            never closed (the last two are looked for where all rows are read).
+    """
+    try:
+        with regular(path).open(newline="", encoding="utf-8-sig") as file:
+            first, before = file.readline(), 0
+            while first in ("\n", "\r\n") or first.lower().startswith("sep="):  # Excel's word for what parts columns
+                first, before = file.readline(), before + 1
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter_of(first)
+            return _rows(path, chain([first], file, [_END]), delimiter, limit, before)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: can't be read as a table ({error}); save it as UTF-8") from None
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path}: can't be read as a table ({error})") from None
+
+
+def delimiter_of(header: str) -> str:
+    """What parts the columns that a line names: a comma, or a semicolon or tab where that gives more of them."""
+    return max(_DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+
+
+def _rows(path: Path, lines: Iterable[str], delimiter: str, limit: int | None, before: int) -> list[dict[str, Any]]:
+    reader = csv.reader(lines, delimiter=delimiter)
+    columns, rows = next(reader), []
+    number = reader.line_num + 1
+    for cells in reader:
+        if len(rows) == limit or cells == [_END]:
+            return rows
+        if limit is None and any(cell.strip() for cell in cells[len(columns) :]) and not cells[-1].endswith(_END):
+            raise UserError(
+                f"{path}: line {before + number} has more cells than the {len(columns)} columns; put texts with "
+                f'{_DELIMITERS[delimiter]} in them into double quotes, as in a{delimiter}"b{delimiter} c"'
+            )
+        if cells:
+            short = [None] * (len(columns) - len(cells))
+            rows.append(dict(zip(columns, [*cells, *short], strict=False)))
+            last = number
+        number = reader.line_num + 1
+    if limit is None and columns != [_END] and not columns[-1].endswith(_END):
+        raise UserError(
+            f"{path}: the double quote that opens in line {before + last} is never closed, so the rest of the file "
+            "is one text; close it, or double it where it is part of a text"
+        )
+    return rows
