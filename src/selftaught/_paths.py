@@ -8,9 +8,9 @@ import os
 import re
 import socket
 import threading
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-__all__ = ["ON_DISK", "expanded", "no_name", "part_of"]
+__all__ = ["ON_DISK", "bare", "expanded", "no_name", "part_of"]
 
 ON_DISK = "selftaught.on_disk"
 """How names are written: bytes that are no UTF-8 as they are on disk; what no file's name can hold becomes U+FFFD."""
@@ -31,6 +31,12 @@ _NO_NAME = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 def no_name(text: str) -> str:
     """A name out of an archive or a table as a file can bear it."""
     return _NO_NAME.sub("\ufffd", text)
+
+
+def bare(name: str) -> str:
+    """A sample's name without its suffix; the one clip of a folder of frames is called "." and has none."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.name else name
 
 
 def expanded(path: str | Path) -> Path:

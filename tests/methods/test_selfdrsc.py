@@ -81,6 +81,14 @@ def test_pairs_without_clean_frames_train_and_report(data: Path, tmp_path: Path)
     _, corrected, clean = run.method.judged_clip(pairs, 0)
     assert corrected.shape == (3, 70, 80, 3)
     assert not clean.size
+    assert run.summary()[1].endswith("--data 'pairs:?t2b=DOWNWARDS/&b2t=UPWARDS/&gs=CLEAN/'")
+
+
+def test_a_pair_of_folders_of_frames_goes_by_the_first(run: selftaught.Run, data: Path, tmp_path: Path) -> None:
+    one = next(folder.name for folder in sorted((data / "pairs" / "down").iterdir()))
+    spec = f"pairs:{data / 'pairs'}?t2b=down/{one}&b2t=up/{one}"
+    assert int(run.apply(spec, tmp_path / "out", instants="0.5")) == 1
+    assert [p.name for p in (tmp_path / "out").iterdir() if p.is_dir() and not p.name.startswith(".")] == [one]
 
 
 def made(**options: Any) -> tuple[SelfDRSC, dict[str, Any]]:

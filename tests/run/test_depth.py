@@ -180,6 +180,8 @@ def test_judged_against_depth_maps_of_the_same_names(run: Any, videos: Path) -> 
     assert abs(flat - np.mean(np.abs(np.median(truth) - truth) / truth)) < 5e-3
     with pytest.raises(UserError, match="clean=FOLDER"):
         run.evaluate(str(videos / "rgb"))
+    alone = run.evaluate(str(videos / "rgb" / "walk"), clean=str(videos / "depth" / "walk"), protocols=["depth"])
+    assert 0 < alone["depth"]["this"]["abs_rel"].mean < 1
     assert run.report().exists()
 
 

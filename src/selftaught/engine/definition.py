@@ -44,6 +44,7 @@ class Definition(L.LightningModule):
     unwatchable: ClassVar[str] = ""
     takes_any: ClassVar[bool] = False
     judged_by: ClassVar[tuple[str, ...]] = ()
+    judged_with: ClassVar[str] = ""
     applied_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     renewed: int = 0
     stages: tuple[str, ...] = ("train",)

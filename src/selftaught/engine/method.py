@@ -44,6 +44,7 @@ class Method(Definition):
         **options: single fields of the config, overriding it.
 
     Attributes:
+        judged_with: the option that ``evaluate`` needs to say how good a run is; "": that of its kind of output.
         applied_with: options of ``apply`` that this method has besides those of its kind of output, and for each what
             argparse is told of it (``help``, ``choices``, ``action``); a literal.
         renewed: steps after which what :meth:`finish_of` gives may have changed; 0: never.

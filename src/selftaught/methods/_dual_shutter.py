@@ -29,6 +29,7 @@ class DualShutterMethod(Method):
     pixels = "float32"
     compares = False
     pair_fields = ("clip", "gs")
+    judged_with = "--data 'pairs:?t2b=DOWNWARDS/&b2t=UPWARDS/&gs=CLEAN/'"
     applied_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "instants": {"help": "rolling shutters: frames for each pair, such as 9, or shares such as 0,0.5,1"},
     }

@@ -515,6 +515,8 @@ class Run:
 
     def summary(self) -> list[str]:
         """Three lines: what was trained, how it did, where it lies."""
+        from selftaught import methods
+
         state = self.layout.read_state()
         steps = sum(stage["steps"] for stage in state["stages"].values())
         seconds = sum(stage["seconds"] for stage in state["stages"].values())
@@ -526,7 +528,8 @@ class Run:
             f"{plural(steps, 'step')} in {seconds:.0f} s"
             + (f", {plural(skipped, 'unusable sample')} listed in {own if own.exists() else tasks}" if skipped else "")
         ]
-        more = f"selftaught evaluate {typed(self.path)} {self.output.needed(self.settings, data)}".rstrip()
+        needed = methods.get(self.config["method"]).judged_with or self.output.needed(self.settings, data)
+        more = f"selftaught evaluate {typed(self.path)} {needed}".rstrip()
         lines.append(self._headline() or f"to know how good it is: {more}")
         lines.append(f"report: {self.layout.report}" if self.layout.report.exists() else f"run: {self.path}")
         return lines

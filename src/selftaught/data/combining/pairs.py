@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from selftaught._paths import bare
 from selftaught.data.fields import LABEL, Field, wanted_fields
 from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import ValueRange
@@ -221,9 +222,7 @@ def _stem(name: str) -> str:
     file, at, start = name.rpartition("@")
     if not (at and start.isdecimal()):
         file, at, start = name, "", ""
-    path = PurePosixPath(file)
-    path = path.with_suffix("") if path.suffix == ".gz" else path
-    return f"{path.with_suffix('')}{at}{start}"
+    return f"{bare(file.removesuffix('.gz'))}{at}{start}"
 
 
 def _whole(name: str) -> str:

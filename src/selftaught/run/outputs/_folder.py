@@ -290,9 +290,10 @@ def places(names: Sequence[str], suffix: Callable[[str], str]) -> list[Path]:
 
 def folders(source: Source) -> list[Path]:
     """A relative folder for every clip of a source, no two alike: "a/x.mp4" becomes "a/x", its window "a/x.mp4@16"
-    "a/x@16"; where two names then meet, both keep their suffix. A folder of frames alone is called as it is.
+    "a/x@16"; where two names then meet, both keep their suffix. A folder of frames alone is called as it is, of joined
+    ones as the first.
     """
-    alone = PurePosixPath(source.name).name or "clip"
+    alone = PurePosixPath(source.name.partition(" + ")[0]).name or "clip"
     names = [re.sub(r"^\.(?=@|$)", lambda _: alone, name) for name in source.names]
     bare = [_MOVING.sub("", name) for name in names]
     often = Counter(bare)

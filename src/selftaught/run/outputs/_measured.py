@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from selftaught._paths import bare
 from selftaught.data import Source, as_uint8, open_source
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
@@ -70,8 +70,8 @@ def _truth(source: Source, measured: Source | None, i: int, numbers: np.ndarray)
     if measured is None:
         return source.sample(i, ["depth"], None, numbers)["depth"]
     name = source.names[i]
-    stems = {Path(other).with_suffix("").as_posix(): k for k, other in enumerate(measured.names)}
-    at = stems.get(Path(name).with_suffix("").as_posix())
+    stems = {bare(other): k for k, other in enumerate(measured.names)}
+    at = stems.get(bare(name))
     if at is None:
         raise SampleError(name, "no depth maps of its name")
     if measured.frames(at) <= numbers.max():

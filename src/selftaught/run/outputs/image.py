@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from selftaught import evaluation
+from selftaught._paths import bare
 from selftaught._words import plural
 from selftaught.data import Source, from_unit, holds_videos, open_source, to_unit
 from selftaught.data.text_boxes import detect_text
@@ -85,8 +86,8 @@ class Image(Output):
                     place = path.with_name(f"{path.stem}.head{number}{path.suffix}")
                     write_image(place, from_unit(one, original.dtype, limits), beside)
 
-        bare = ".png" if job.source.channels in (1, 3, 4) and job.source.value_range is None else ".tif"
-        return _folder.write(job, _folder.places(job.source.names, lambda own: own or bare), make, PICTURE_FORMS)
+        suffix = ".png" if job.source.channels in (1, 3, 4) and job.source.value_range is None else ".tif"
+        return _folder.write(job, _folder.places(job.source.names, lambda own: own or suffix), make, PICTURE_FORMS)
 
     def evaluate(self, bench: Bench) -> Judged:
         """PSNR, SSIM and sharpness against clean images: of the same names, or those that were degraded here.
@@ -281,14 +282,10 @@ def _clean(reference: Source, name: str) -> np.ndarray:
         SampleError: there is none, or several; it can't be read.
     """
     found = [i for i, other in enumerate(reference.names) if other == name]
-    found = found or [i for i, other in enumerate(reference.names) if _stem(other) == _stem(name)]
+    found = found or [i for i, other in enumerate(reference.names) if bare(other) == bare(name)]
     if len(found) != 1:
         raise SampleError(name, "several clean images of its name" if found else "no clean image of its name")
     return reference.read(found[0])
-
-
-def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).name else name
 
 
 def _shown(row: Row) -> dict[str, Any]:
