@@ -12,6 +12,7 @@ from selftaught import evaluation
 from selftaught._words import plural
 from selftaught.data import Source, open_source
 from selftaught.data.spec import near
+from selftaught.engine.memory import freed_memory_kept
 from selftaught.engine.method import Method
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
@@ -32,6 +33,7 @@ _LIMIT_TRAIN, _LIMIT_ATTACKED = 20_000, 1000
 Found = dict[str, dict[str, Result]]
 
 
+@freed_memory_kept()
 def judge(bench: Bench, own: tuple[str, ...] = ()) -> tuple[Found, dict[str, np.ndarray]]:
     """Suites and the protocols on features, each where it belongs.
 
