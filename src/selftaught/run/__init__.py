@@ -521,8 +521,10 @@ class Run:
         data = self.config["data"]
         own, tasks = self.layout.skipped, self.layout.path / "tasks"
         skipped = len(unusable([self.layout, *map(Layout, tasks.glob("[0-9]*"))]))
+        streams = (data, *data.get("beside", {}).values())
+        read = [f"{one['name']} ({plural(one['samples'], 'sample')})" for one in streams]
         lines = [
-            f"{self.config['method']} on {data['name']} ({plural(data['samples'], 'sample')}): "
+            f"{self.config['method']} on {' and '.join(read)}: "
             f"{plural(steps, 'step')} in {seconds:.0f} s"
             + (f", {plural(skipped, 'unusable sample')} listed in {own if own.exists() else tasks}" if skipped else "")
         ]
