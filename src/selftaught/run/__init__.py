@@ -366,10 +366,13 @@ class Run:
             workers: loader processes; -1 chooses.
 
         Raises:
-            UserError: a run that knows no words, pictures of other channels, fewer than two classes.
+            UserError: a run that knows no words, pictures of other channels, fewer than two classes; another file in
+                the table's place.
         """
         if out is not None and Path(out).suffix.lower() != ".csv":
             raise UserError(f"--out {typed(out)}: the table is a .csv file")
+        if out is not None and Path(out).exists() and not image_text.is_table(Path(out)):
+            raise UserError(f"--out {typed(out)}: is there already, and no table of classify; choose another")
         source = applying.open_input(data, self.method)
         found = image_text.classify(self.method, source, list(classes), templates=templates, workers=workers)
         if out is not None:
@@ -377,7 +380,7 @@ class Run:
                 (name, found.classes[int(shares.argmax())], *(f"{p:.6f}" for p in shares))
                 for name, shares in zip(found.names, found.probabilities, strict=True)
             ]
-            applying.write_csv(Path(out), ("name", "class", *found.classes), rows)
+            applying.write_csv(Path(out), (*image_text.COLUMNS, *found.classes), rows)
         return found
 
     def evaluation(self, data: Any = None) -> evaluations.Evaluation:
