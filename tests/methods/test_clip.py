@@ -369,3 +369,16 @@ def test_retrieval_says_when_it_is_judged_on_what_it_learnt_from(tmp_path: Path)
     divided = selftaught.train("clip", folder, out=tmp_path / "divided", by="ratio:0.25", **options)
     found = divided.evaluate(protocols=["text-retrieval"], baselines=False)["text-retrieval"]["this"]
     assert found.note == "among 5 texts and 5 images", "those that were kept away from training, and no others"
+
+
+@pytest.mark.parametrize(("slug", "option"), [("clip", "context"), ("clip-baselines", "context")])
+def test_captions_that_are_cut_are_counted(slug: str, option: str, tmp_path: Path) -> None:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for i in range(8):
+        Image.new("RGB", (20, 20), (6 * i, 0, 90)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text("a very " * (3 * (i > 5)) + "red square\none that is blue\n")
+    options = {"preset": "laptop", "steps": 1, "batch_size": 4} | TINY
+    said = "2 of 16 texts looked at are longer than 8 tokens and are cut (--context 10 takes all)"
+    assert said in selftaught.rehearse(slug, folder, **options | {option: 8})
+    assert not any("are cut" in line for line in selftaught.rehearse(slug, folder, **options | {option: 10}))
