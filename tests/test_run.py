@@ -14,7 +14,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import selftaught
 from selftaught import UserError
+from selftaught.cli import main
 from selftaught.data import open_source
+from selftaught.errors import Remark
 from selftaught.evaluation import knn
 from selftaught.run.features import embed
 from tests import forked
@@ -173,6 +175,21 @@ def test_onnx_export_runs_in_onnxruntime_at_any_batch_size(tiny_run, tmp_path: P
         torch.testing.assert_close(torch.from_numpy(found), _expected(tiny_run, x), rtol=1e-4, atol=1e-4)
     keys = {entry.key for entry in onnx.load(path).metadata_props}
     assert {"selftaught", "normalise"} <= keys
+
+
+def test_a_file_that_takes_one_size_of_batch_alone_is_said_in_a_line(
+    tiny_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    free = torch.onnx.export
+    monkeypatch.setattr(torch.onnx, "export", lambda *a, **k: free(*a, **k | {"dynamic_shapes": None}))
+    assert main(["export", str(tiny_run.path), "--format", "onnx", "--out", str(tmp_path / "fixed.onnx")]) == 0
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("selftaught: the ONNX file takes batches of ")
+    assert "UserWarning" not in said
+    assert "Remark" not in said
+    with pytest.warns(Remark, match="takes batches of"):
+        tiny_run.export("onnx", tmp_path / "again.onnx")
 
 
 @pytest.mark.slow

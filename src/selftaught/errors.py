@@ -40,6 +40,10 @@ class UserError(ValueError):
         return for_caller(super().__str__())
 
 
+class Remark(UserWarning):
+    """What is not quite as asked for, though nothing failed: a warning to Python, a plain line of a command."""
+
+
 class NoWeights(UserError):
     """Pretrained weights that can't be had here.
 

@@ -388,3 +388,14 @@ def test_clips_and_volumes_keep_what_is_known_of_them_when_sources_are_joined(tm
     other.devices = ["a", "b", "c", "d"]
     with pytest.raises(UserError, match="their devices are wrist"):
         Concat([worn, other])
+
+
+def test_a_folder_of_broken_files_alone_is_not_said_to_have_channels(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    for k in range(3):
+        (tmp_path / "broken" / f"{k}.png").write_bytes(b"no picture")
+    broken = open_source(tmp_path / "broken", split="all")
+    assert broken.describe() == "broken/: 3 images, none of those looked at can be read"
+    grey = write(tmp_path / "grey/1.png", picture(20, 24, 1, seed=0)).parent
+    with pytest.raises(UserError, match=r"broken/: none of the samples looked at can be read"):
+        Concat([open_source(grey, split="all"), broken])

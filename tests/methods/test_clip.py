@@ -239,6 +239,12 @@ def test_a_folder_of_one_s_own_from_training_to_search(tmp_path: Path, capsys: p
     assert lines[0] == "name,class,red,blue"
     assert len(lines) == 49
     assert sum(map(float, lines[1].split(",")[2:])) == pytest.approx(1, abs=1e-5)
+    run.classify(folder, ["red", "green"], out=table)
+    assert table.read_text().startswith("name,class,red,green"), "a table of classify is written anew"
+    table.write_text("my,own\n1,2\n")
+    with pytest.raises(UserError, match="is there already, and no table of classify"):
+        run.classify(folder, ["red", "green"], out=table)
+    assert table.read_text() == "my,own\n1,2\n"
     for wrong in (["classify", str(tmp_path / "run"), str(folder), "--classes", "red"],
                   ["search", str(tmp_path / "run"), str(folder), " "]):  # fmt: skip
         assert main(wrong) == 2
@@ -355,6 +361,7 @@ def test_retrieval_says_when_it_is_judged_on_what_it_learnt_from(tmp_path: Path)
         (folder / f"{i:02}.txt").write_text(f"colour {i}")
     options = {"preset": "laptop", "steps": 1, "batch_size": 4, "quiet": True} | TINY
     own = selftaught.train("clip", folder, out=tmp_path / "own", **options)
+    assert own.summary()[1] == f"to know how good it is: selftaught evaluate {tmp_path / 'own'}", "it has captions"
     found = own.evaluate(protocols=["text-retrieval"], baselines=False)["text-retrieval"]["this"]
     assert found.note == "among 20 texts and 20 images; on the pairs that it learnt from"
     assert own.summary()[1].startswith("image to text R@1 on the pairs that it learnt from: this model")
@@ -362,3 +369,16 @@ def test_retrieval_says_when_it_is_judged_on_what_it_learnt_from(tmp_path: Path)
     divided = selftaught.train("clip", folder, out=tmp_path / "divided", by="ratio:0.25", **options)
     found = divided.evaluate(protocols=["text-retrieval"], baselines=False)["text-retrieval"]["this"]
     assert found.note == "among 5 texts and 5 images", "those that were kept away from training, and no others"
+
+
+@pytest.mark.parametrize(("slug", "option"), [("clip", "context"), ("clip-baselines", "context")])
+def test_captions_that_are_cut_are_counted(slug: str, option: str, tmp_path: Path) -> None:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for i in range(8):
+        Image.new("RGB", (20, 20), (6 * i, 0, 90)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text("a very " * (3 * (i > 5)) + "red square\none that is blue\n")
+    options = {"preset": "laptop", "steps": 1, "batch_size": 4} | TINY
+    said = "2 of 16 texts looked at are longer than 8 tokens and are cut (--context 10 takes all)"
+    assert said in selftaught.rehearse(slug, folder, **options | {option: 8})
+    assert not any("are cut" in line for line in selftaught.rehearse(slug, folder, **options | {option: 10}))

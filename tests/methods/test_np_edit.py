@@ -269,6 +269,7 @@ def test_edits_of_pictures_that_it_learnt_from_are_said_to_be_so(run: Any, tmp_p
         (folder / f"{i}.txt").write_text(f"a street at {i}")
     begun = {"teacher_steps": 0, "judge_steps": 0, "warmup_steps": 0, "init": str(run.path), "steps": 1}
     own = selftaught.train("np-edit", folder, out=str(tmp_path / "run"), **TINY | RUN | begun)
+    assert own.summary()[1] == f"to know how good it is: selftaught evaluate {tmp_path / 'run'}", "it has edits"
     assert own.evaluate(baselines=False)["editing"]["this"].note == "on pictures that it learnt from"
     other = own.evaluate(DATA, baselines=False)["editing"]["this"]
     assert other.note == ""

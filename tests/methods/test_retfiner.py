@@ -144,3 +144,15 @@ def test_it_refines_a_run(tmp_path: Path) -> None:
     assert max(moved) > 1e-4
     with pytest.raises(UserError, match="give it with init"):
         selftaught.train("retfiner", data, out=tmp_path / "none", steps=1, quiet=True)
+
+
+def test_reports_that_are_cut_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for i in range(4):
+        np.save(folder / f"{i}.npy", np.full((20, 20), 9 * i, np.uint8))
+        (folder / f"{i}.txt").write_text("fluid " * (2 + i))
+    kind = methods.get("retfiner")
+    source = kind.takes(open_source(folder, split="all"))
+    kind.arranged({"data": source}, kind.config_class(text_length=5, text_layers=1))
+    assert source.notes[-1] == "2 of 4 texts looked at are longer than 5 tokens and are cut (--text-length 7 takes all)"

@@ -170,6 +170,8 @@ def test_what_cannot_be_is_refused_in_one_line(folders: tuple[Path, Path]) -> No
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):
             selftaught.train("uni4eye", data, out="/nowhere/at-all", **start | options)
+    with pytest.raises(UserError, match=r"don't go together: .*; what uni4eye reads beside data goes by volumes"):
+        selftaught.train("uni4eye", [images, volumes], out="/nowhere/at-all", **start)
 
 
 @pytest.mark.slow
@@ -178,6 +180,7 @@ def test_a_run_of_both_learns_and_is_used_on_either(folders: tuple[Path, Path], 
     run = selftaught.train(
         "uni4eye", images, volumes=str(volumes), out=str(tmp_path / "run"), steps=20, batch_size=12, quiet=True, **RUN
     )
+    assert run.summary()[0].startswith("uni4eye on images/ (20 samples) and volumes/ (20 samples): 20 steps")
     for source, count in ((images, 24), (volumes, 24)):
         found = run.evaluate(source, protocols=["knn"], baselines=False)
         assert 0 <= found["knn"]["this"].numbers["accuracy"].mean <= 1

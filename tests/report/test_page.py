@@ -432,3 +432,11 @@ def test_only_pictures_that_hide_something_speak_of_hidden_parts():
     assert "What it was given, and what it made of it" in text
     assert "Hidden parts" not in text
     assert "after cropping" not in text
+
+
+def test_the_data_are_told_as_they_are_read() -> None:
+    source = {"name": "reviews.csv", "train": 640, "classes": ["neg", "pos"], "channels": 1}
+    assert "reviews.csv · 640 to train · 2 classes<" in report.render([{"source": source | {"modality": "text"}}])
+    beside = {"beside": {"volumes": {"name": "scans/", "samples": 8}}, "modality": "image"}
+    page = report.render([{"source": source | beside}])
+    assert "reviews.csv · 640 to train · 2 classes · 1 channel · volumes: scans/, 8<" in page

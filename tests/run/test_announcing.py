@@ -45,6 +45,9 @@ def test_data_recipe_machine_and_folder_are_said_before_a_run_begins(tmp_path: P
         "into runs/x",
     ]
     assert source.notes[0] == "1 file beside the class folders, without label"
+    beside = {"volumes": open_source("digits?n=8", split="all")}
+    more = plan_lines("x", source, settings, SimpleNamespace(), Path("runs/x"), beside=beside)
+    assert "volumes: digits: 8 images, 1 channel, 10 classes (8 of 1,797)" in more
 
 
 @pytest.mark.parametrize(

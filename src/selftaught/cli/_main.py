@@ -10,15 +10,17 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from selftaught import __version__
 from selftaught._paths import ON_DISK
 from selftaught._words import one_line, typed
 from selftaught.cli.commands import COMMANDS
 from selftaught.cli.options import Parser
-from selftaught.errors import UserError, command_line, mend_of
+from selftaught.errors import Remark, UserError, command_line, mend_of
 
 _EXAMPLES = """examples:
   selftaught demo                                     train, evaluate and report on the built-in photographs
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [a for a in arguments if a != "--debug"]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ON_DISK)  # names of files that are not UTF-8 are printed as they are
-    with command_line(), _signals_raise(last=argv is None) as signals:
+    with command_line(), _remarks_are_lines(), _signals_raise(last=argv is None) as signals:
         try:
             return _dispatch(arguments)
         except (Exception, KeyboardInterrupt, _Terminated) as error:
@@ -84,6 +86,23 @@ def _ended(error: BaseException, arguments: Sequence[str], debug: bool, told: li
     else:
         raise error
     return 2
+
+
+@contextlib.contextmanager
+def _remarks_are_lines() -> Iterator[None]:
+    """A remark of the program's own is a line, without the place in the code that Python's warnings name."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, Remark):
+                print(f"selftaught: {one_line(str(message))}", file=sys.stderr)
+            else:
+                usual(message, category, *where)
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", Remark)
+        yield
 
 
 def _out_of_memory(error: BaseException) -> bool:

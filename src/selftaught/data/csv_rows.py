@@ -30,7 +30,7 @@ def csv_rows(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
     try:
         with regular(path).open(newline="", encoding="utf-8-sig") as file:
             first, before = file.readline(), 0
-            while first in ("\n", "\r\n") or first.lower().startswith("sep="):  # Excel's word for what parts columns
+            while (first and not first.strip("\r\n")) or first.lower().startswith("sep="):
                 first, before = file.readline(), before + 1
             delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter_of(first)
             return _rows(path, chain([first], file, [_END]), delimiter, limit, before)
@@ -47,7 +47,8 @@ def delimiter_of(header: str) -> str:
 
 def _rows(path: Path, lines: Iterable[str], delimiter: str, limit: int | None, before: int) -> list[dict[str, Any]]:
     reader = csv.reader(lines, delimiter=delimiter)
-    columns, rows = next(reader), []
+    columns = next(reader)
+    rows: list[dict[str, Any]] = []
     number = reader.line_num + 1
     for cells in reader:
         if len(rows) == limit or cells == [_END]:

@@ -45,7 +45,8 @@ class ImageFiles(ImageSource):
         if arranged:
             understand(self, names, _annotated(root, names))
         self.depth, found, self.bands = _probe(root, names)
-        self.channels = channels if channels is not None else found
+        self.unread = found is None  # reading reports it file by file
+        self.channels = channels if channels is not None else found or 3
         self.bands &= self.channels == 4
 
     def _load(self, i: int, min_side: int | None) -> np.ndarray:
@@ -251,8 +252,10 @@ def _annotated(root: Path, names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _probe(root: Path, names: list[str]) -> tuple[str | None, int, bool]:
-    """(type, channels) that most of a sample of the files have, and whether a fourth channel is no transparency."""
+def _probe(root: Path, names: list[str]) -> tuple[str | None, int | None, bool]:
+    """(type, channels) that most of a sample of the files have, and whether a fourth channel is no transparency; no
+    channels where none of them can be read.
+    """
     heads, budget, bands = [], _WHOLE_BYTES, False
     for i in np.unique(np.linspace(0, len(names) - 1, min(_LOOKED_AT, len(names))).astype(np.int64)):
         try:
@@ -267,7 +270,7 @@ def _probe(root: Path, names: list[str]) -> tuple[str | None, int, bool]:
             bands |= heads[-1].channels == 4 and not fourth_is_alpha(data)
         except (OSError, SampleError):
             continue
-    if not heads:  # all of the sample is broken: reading reports it file by file
-        return "uint8", 3, False
+    if not heads:
+        return "uint8", None, False
     channels = choose_channels([head.channels for head in heads], bands)
     return common_depth([head.dtype for head in heads]), channels, bands

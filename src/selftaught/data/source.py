@@ -50,6 +50,7 @@ class Source:
         bands: True where the fourth of four channels is one like the others (near infrared), and no transparency.
         depth: type of the images ("uint8", "uint16", "float32"); one of another type is scaled by the range of its own
             type (`of_depth`). None: any.
+        unread: True where no sample that was looked at can be read: what is said of their channels is a guess.
         generated: True where the program made the samples up; outputs must say so.
         devices: names of the devices whose channels a series holds, one device after the other, or None.
         rate: sampling rate of a series in Hz, frames a second of a clip, or None.
@@ -73,6 +74,7 @@ class Source:
     channels: int | None = None
     bands: bool = False
     depth: str | None = None
+    unread: bool = False
     generated: bool = False
     rate: float | None = None
     devices: list[str] | None = None
@@ -248,7 +250,9 @@ class Source:
     def describe(self) -> str:
         """One line: name, how many samples of which kind, classes, groups, the split it brings, what was left out."""
         parts = [plural(len(self), kind_of(self.modality).singular)]
-        if self.channels is not None:
+        if self.unread:
+            parts.append("none of those looked at can be read")
+        elif self.channels is not None:
             clear = self.modality == "image" and self.channels == 4 and not self.bands
             parts.append(
                 plural(self.channels, "channel") + (" (the fourth is marked as transparency)" if clear else "")

@@ -15,6 +15,7 @@ from selftaught.data import Source, captioned
 from selftaught.engine.distributed import gather, gather_labels, is_distributed, rank
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optim, Stage
 from selftaught.errors import UserError
+from selftaught.methods._long_texts import note_long_texts
 from selftaught.networks.caching import cached_forward
 from selftaught.networks.dual import DualEncoder
 from selftaught.networks.text import TextTransformer
@@ -91,6 +92,12 @@ class DualMethod(Method):
     def takes(cls, source: Source) -> Source:
         """Images with captions; where there are none, the names of their classes stand for them."""
         return captioned(source)
+
+    @classmethod
+    def arranged(cls, sources: dict[str, Any], config: Any) -> dict[str, Any]:
+        """The same, with a note where texts are longer than the tower reads."""
+        note_long_texts(sources["data"], config.tokeniser, config.context, "--context")
+        return sources
 
     # ---- networks --------------------------------------------------------------------------------------------
     def build(self) -> None:

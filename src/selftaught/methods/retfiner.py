@@ -23,6 +23,7 @@ from selftaught.catalog.rules import Count, Form, Natural, NonNegative, Positive
 from selftaught.data import captioned
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Schedule, Stage
 from selftaught.errors import UserError
+from selftaught.methods._long_texts import note_long_texts
 from selftaught.networks.bert import CrossBERT, LanguageHead, matching_head
 from selftaught.views import Pipeline, Recipe, View
 
@@ -131,6 +132,13 @@ class RetFiner(Method):
     def takes(cls, source: Any) -> Any:
         """Images with reports; where there are none, the names of their classes stand for them."""
         return captioned(source)
+
+    @classmethod
+    def arranged(cls, sources: dict[str, Any], config: Any) -> dict[str, Any]:
+        """The same, with a note where reports are longer than BERT from scratch reads."""
+        if config.text_encoder == "scratch":
+            note_long_texts(sources["data"], f"words-{config.vocabulary}", config.text_length, "--text-length")
+        return sources
 
     # ---- networks --------------------------------------------------------------------------------------------
     def build(self) -> None:

@@ -153,8 +153,10 @@ def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     classes = source.get("classes")
     details = [source.get("describe") or "", ", ".join(counts), plural(len(classes), "class") if classes else ""]
-    if source.get("channels"):
+    if source.get("channels") and source.get("modality") != "text":
         details.append(plural(source["channels"], "channel"))
+    beside = source.get("beside") or {}
+    details += [f"{role}: {one['name']}, {number(one['samples'])}" for role, one in beside.items()]
     name = source.get("name") or ""
     steps = known((run.get("metrics") or {}).get("step"))
     spent = [

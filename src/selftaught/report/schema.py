@@ -27,7 +27,9 @@ class Paper(TypedDict, total=False):
 
 
 class Source(TypedDict, total=False):
-    """What was trained on. ``generated`` says that the program made the data up, and is shown as a warning."""
+    """What was trained on. ``generated`` says that the program made the data up, and is shown as a warning;
+    ``beside``: further streams, role -> {"name", "samples"}.
+    """
 
     name: str
     describe: str
@@ -38,6 +40,7 @@ class Source(TypedDict, total=False):
     channels: int | None
     fingerprint: str
     generated: bool
+    beside: dict[str, Any]
 
 
 class Tile(TypedDict, total=False):

@@ -366,10 +366,13 @@ class Run:
             workers: loader processes; -1 chooses.
 
         Raises:
-            UserError: a run that knows no words, pictures of other channels, fewer than two classes.
+            UserError: a run that knows no words, pictures of other channels, fewer than two classes; another file in
+                the table's place.
         """
         if out is not None and Path(out).suffix.lower() != ".csv":
             raise UserError(f"--out {typed(out)}: the table is a .csv file")
+        if out is not None and Path(out).exists() and not image_text.is_table(Path(out)):
+            raise UserError(f"--out {typed(out)}: is there already, and no table of classify; choose another")
         source = applying.open_input(data, self.method)
         found = image_text.classify(self.method, source, list(classes), templates=templates, workers=workers)
         if out is not None:
@@ -377,7 +380,7 @@ class Run:
                 (name, found.classes[int(shares.argmax())], *(f"{p:.6f}" for p in shares))
                 for name, shares in zip(found.names, found.probabilities, strict=True)
             ]
-            applying.write_csv(Path(out), ("name", "class", *found.classes), rows)
+            applying.write_csv(Path(out), (*image_text.COLUMNS, *found.classes), rows)
         return found
 
     def evaluation(self, data: Any = None) -> evaluations.Evaluation:
@@ -523,8 +526,10 @@ class Run:
         data = self.config["data"]
         own, tasks = self.layout.skipped, self.layout.path / "tasks"
         skipped = len(unusable([self.layout, *map(Layout, tasks.glob("[0-9]*"))]))
+        streams = (data, *data.get("beside", {}).values())
+        read = [f"{one['name']} ({plural(one['samples'], 'sample')})" for one in streams]
         lines = [
-            f"{self.config['method']} on {data['name']} ({plural(data['samples'], 'sample')}): "
+            f"{self.config['method']} on {' and '.join(read)}: "
             f"{plural(steps, 'step')} in {seconds:.0f} s"
             + (f", {plural(skipped, 'unusable sample')} listed in {own if own.exists() else tasks}" if skipped else "")
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ from selftaught.run_settings import Settings
 
 
 def plan_lines(
-    method: str, source: Source, settings: Settings, config: Any, folder: Path, chosen: str = "", labels: bool = True
+    method: str,
+    source: Source,
+    settings: Settings,
+    config: Any,
+    folder: Path,
+    chosen: str = "",
+    labels: bool = True,
+    beside: Mapping[str, Source] | None = None,
 ) -> list[str]:
     """Lines for the terminal: data as understood, recipe, machine, folder.
 
@@ -28,6 +36,7 @@ def plan_lines(
         config: the method's options.
         folder: of the run.
         chosen: why the preset was taken.
+        beside: further streams by role.
         labels: whether they are of use, to learn from or to judge by; False says nothing of labels that there are not.
     """
     device = accelerator(settings.device)
@@ -46,6 +55,8 @@ def plan_lines(
         f"{device}, {precision}" + (f", {settings.devices * settings.nodes} processes" if settings.devices > 1 else ""),
     ]
     notes = [note for note in source.notes if labels or not note.startswith(("no labels", "labels dropped"))]
+    for role, one in (beside or {}).items():
+        notes += [f"{role}: {line}" for line in (one.describe(), *one.notes)]
     return [f"{method} on {source.describe()}", *notes, "; ".join(parts), f"into {folder}"]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from selftaught import catalog
 from selftaught.catalog.rules import rules_of
 from selftaught.data import Modality, open_source
+from selftaught.data.combining.concat import UnlikeSources
 from selftaught.data.formats.volumes import kind_by_shape
 from selftaught.data.kinds import kind_of
 from selftaught.engine.method import MethodConfig
@@ -136,10 +137,19 @@ def modality_of(kind: type[Any], data: Any) -> Modality:
     """The modality that a method will see in a source: its own, or the source's where it takes several.
 
     Arrays that could be images or volumes are told apart by their shapes, where the method takes both.
+
+    Raises:
+        UserError: it can't be opened.
     """
     if len(kind.modalities) == 1:
         return kind.modalities[0]
-    found = open_source(data, split="all").modality
+    try:
+        found = open_source(data, split="all").modality
+    except UnlikeSources as error:
+        apart = [f"--{role}" for role in kind.roles if role in {kind_of(m).plural for m in kind.modalities}]
+        if not apart:
+            raise
+        raise UserError(f"{error}; what {kind.slug} reads beside --data goes by {', '.join(apart)}") from None
     if found == "image" and "volume" in kind.modalities:
         return kind_by_shape(data)[0] or found
     return found if found in kind.modalities else kind.modalities[0]

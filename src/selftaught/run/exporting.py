@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from selftaught._paths import part_of
 from selftaught.engine.method import Method
-from selftaught.errors import UserError, first_line, require, unwritten
+from selftaught.errors import Remark, UserError, first_line, require, unwritten
 from selftaught.networks import Adapted
 from selftaught.run.layout import write_json, write_tensors, write_text
 
@@ -208,7 +208,7 @@ def _sealed(path: Path, card: dict[str, Any], given: Any, expected: Any) -> floa
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     if isinstance(fixed := session.get_inputs()[0].shape[0], int):
         told = f"the ONNX file takes batches of {fixed} alone: PyTorch could not keep their size free"
-        warnings.warn(told, stacklevel=4)
+        warnings.warn(told, Remark, stacklevel=4)
     (found,) = session.run(None, {"input": given})
     return float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
 

@@ -62,7 +62,7 @@ def sections(layout: Layout, lead: Evaluation, evaluations: Sequence[Evaluation]
             "url": f"arXiv {card.arxiv}" if card.arxiv else "",
         },
         "source": {k: facts.get(k) for k in ("name", "modality", "classes", "channels")}
-        | {"train": usable, "generated": bool(facts.get("generated"))},
+        | {"train": usable, "generated": bool(facts.get("generated")), "beside": facts.get("beside") or {}},
         "seconds": seconds,
         "created": f"{datetime.now():%Y-%m-%d %H:%M}",
         "command": f"selftaught train --config {typed(layout.config)}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,14 @@ def rehearse(
 def _plan(job: Job, chosen: str) -> list[str]:
     """What to say before training begins."""
     labels = not outputs.of(job.kind.output).hint.startswith("--clean")
-    return plan_lines(job.kind.slug, job.source, job.settings, job.config, job.folder, chosen, labels)
+    beside = _beside(job.source, job.sources)
+    return plan_lines(job.kind.slug, job.source, job.settings, job.config, job.folder, chosen, labels, beside)
+
+
+def _beside(first: Source, sources: Mapping[str, Source]) -> dict[str, Source]:
+    """The further streams that a method reads, without those that are the first one's samples once more."""
+    own = first.fingerprint() if len(sources) > 1 else ""
+    return {role: one for role, one in sources.items() if one is not first and one.fingerprint() != own}
 
 
 def _prepared(
@@ -129,6 +137,8 @@ def _prepared(
     elif settings.init and kind.output == "image-text":
         facts |= same_pixels(settings.init, facts["channels"])
     facts["fingerprints"] = {role: one.fingerprint() for role, one in sources.items()}
+    if beside := _beside(source, sources):
+        facts["beside"] = {role: {"name": one.name, "samples": len(one)} for role, one in beside.items()}
     if own or (base or {}).get("data", {}).get("views"):
         facts["views"] = own or base["data"]["views"]  # type: ignore[index]
     watching.check(kind, settings, list(sources))

@@ -15,7 +15,11 @@ from selftaught.data.pixels import ValueRange, robust_range
 from selftaught.data.source import TRAIN, UNLABELLED, Source, digest
 from selftaught.errors import UserError
 
-__all__ = ["Concat"]
+__all__ = ["Concat", "UnlikeSources"]
+
+
+class UnlikeSources(UserError):
+    """Sources of several kinds or numbers of channels that were to be laid end to end, such as images and volumes."""
 
 
 class Concat(Source):
@@ -180,9 +184,12 @@ def _same(first: Source, other: Source) -> None:
     both = f"{first.name} and {other.name}"
     if (first.main, first.modality) != (other.main, other.modality):
         plurals = [kind_of(s.modality).plural for s in (first, other)]
-        raise UserError(f"{both} don't go together: {first.main} ({plurals[0]}) and {other.main} ({plurals[1]})")
+        raise UnlikeSources(f"{both} don't go together: {first.main} ({plurals[0]}) and {other.main} ({plurals[1]})")
+    for one in (first, other):
+        if one.unread:
+            raise UserError(f"{one.name}: none of the samples looked at can be read; run: selftaught data check")
     if first.channels != other.channels:
-        raise UserError(
+        raise UnlikeSources(
             f"{both} have {first.channels} and {other.channels} channels; make them alike, files with channels=N"
         )
     if None not in (first.rate, other.rate) and first.rate != other.rate:

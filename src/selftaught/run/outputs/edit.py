@@ -24,6 +24,7 @@ from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.outputs import _folder
 from selftaught.run.outputs._base import Judged, Output, Page
 from selftaught.run.outputs._pictures import PICTURE_FORMS, write_image
+from selftaught.run_settings import Settings
 from selftaught.views import Recipe, View
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ _SHOWN, _ROWS, _SIDE = 8, 64, 96
 class EditOutput(Output):
     """(N, C, H, W) in [0, 1] of pictures (N, C, H, W) and their instructions."""
 
-    hint: ClassVar[str] = "--data FOLDER with edits.csv or captions"
     headlines: ClassVar[tuple[tuple[str, str, str], ...]] = (
         ("editing", "right", "edits right by their pixels"),
         ("editing", "overall", "edits right by the held-out judge"),
@@ -45,6 +45,10 @@ class EditOutput(Output):
     takes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "instruction": {"help": 'edits: what to do to every picture, such as "make it blue"'},
     }
+
+    def needed(self, settings: Settings, data: Mapping[str, Any]) -> str:
+        """None: what was learnt from has edits."""
+        return ""
 
     def apply(self, job: Job) -> Applied:
         """A folder of edited pictures: each by ``instruction``; without one by the edits that come with the data."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from selftaught.run.bench import Bench
 from selftaught.run.outputs._base import Judged
 from selftaught.run.outputs.embedding import Embedding
 from selftaught.run.suites import forgetting
+from selftaught.run_settings import Settings
 
 __all__ = ["ImageText"]
 
@@ -20,6 +22,10 @@ class ImageText(Embedding):
         ("text-retrieval", "image_to_text_r1", "image to text R@1"),
         *Embedding.headlines,
     )
+
+    def needed(self, settings: Settings, data: Mapping[str, Any]) -> str:
+        """None: what was learnt from has captions, or classes."""
+        return ""
 
     def evaluate(self, bench: Bench) -> Judged:
         """As embeddings; with `forgetting` the sweep between start and end as a table besides."""

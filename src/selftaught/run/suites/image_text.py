@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from selftaught.run.bench import Bench
 
 RETRIEVAL, ZERO_SHOT = "text-retrieval", "zero-shot"
+COLUMNS = ("name", "class")
+"""The first columns of the table that `classify` writes; a column of probabilities for each class follows."""
 _LIMIT = 5000
 
 
@@ -54,6 +57,15 @@ def prompts(name: str) -> tuple[str, ...]:
         if "{}" not in line:
             raise UserError(f"{path}: {line!r} has no {{}} where the class goes")
     return lines
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table that `classify` wrote, and may write again."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return file.readline(1000).startswith(",".join(COLUMNS) + ",")
+    except OSError:
+        return False
 
 
 def spoken(name: str) -> str:
