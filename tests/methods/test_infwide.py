@@ -130,6 +130,10 @@ def test_a_run_applies_with_kernels_beside_for_all_or_in_pairs(tmp_path: Path) -
         found = cv2.imread(str(tmp_path / "out" / f"{name}.png"))
         assert found is not None
         assert np.abs(found[:, :, ::-1] / 255 - wanted).max() < 1 / 255
+    cv2.imwrite(str(tmp_path / "flat.png"), np.full((3, 3), 90, np.uint8))
+    assert run.apply(pictures, tmp_path / "flat", kernel=str(tmp_path / "flat.png")) == 2  # for all: b's own, too
+    with pytest.raises(UserError, match="no kernel can be read"):
+        run.apply(pictures, tmp_path / "none", kernel=str(tmp_path / "none.png"))
     kernels = tmp_path / "kernels"
     (kernels / "sub").mkdir(parents=True)
     for name in images:
@@ -137,6 +141,8 @@ def test_a_run_applies_with_kernels_beside_for_all_or_in_pairs(tmp_path: Path) -
     assert run.apply(f"pairs:{tmp_path}?blurred=in&kernel=kernels", tmp_path / "paired") == 2
     one, other = (cv2.imread(str(tmp_path / place / "a.png")) for place in ("out", "paired"))
     assert np.array_equal(one, other)  # type: ignore[arg-type]
+    flat, other = (cv2.imread(str(tmp_path / place / "sub" / "b.png")) for place in ("flat", "paired"))
+    assert np.array_equal(flat, other)  # type: ignore[arg-type]
     found = run.evaluate(limit=1)["restoration"]
     assert found["this"]["psnr"].mean > 5
     assert found["this"]["psnr_gain_4"].mean > found["this"]["psnr_gain_16"].mean > 5

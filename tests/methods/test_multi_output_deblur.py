@@ -98,7 +98,16 @@ def test_a_run_chooses_its_head_and_gives_all(tmp_path: Path) -> None:
     with torch.no_grad():
         x = torch.from_numpy(picture / np.float32(255)).permute(2, 0, 1)[None]
         wanted = method.candidates(x)[0].permute(0, 2, 3, 1).numpy() * 255
+        mean = method.network(x)[0].mean(0).clamp(0, 1).permute(1, 2, 0).numpy() * 255
     assert all(np.abs(one - two).max() <= 0.51 for one, two in zip(every, wanted, strict=True))
+    for head, one in (("1", every[1]), ("mean", mean), ("best", every[method.chosen])):
+        assert run.apply(tmp_path / "in", tmp_path / head, head=head) == 1
+        assert [file.name for file in (tmp_path / head).glob("*.npy")] == ["a.npy"]
+        assert np.abs(np.load(tmp_path / head / "a.npy") - one).max() <= 0.51
+    for head in ("3", "worst"):
+        with pytest.raises(UserError, match=f"head={head}"):
+            run.apply(tmp_path / "in", tmp_path / "none", head=head)
+    assert method.gives_all
     found = run.evaluate(limit=1)["heads"]["this"]
     assert found["best_overall"].mean >= found["best_single"].mean >= found["worst"].mean
     assert found["best_single"].mean == pytest.approx(found[f"psnr_{method.chosen}"].mean)

@@ -8,8 +8,9 @@ x is sharp, b = k (*) x blurred with wrap-around, y what a camera at high gain m
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -134,6 +135,10 @@ class InfWide(Method):
     default_data = "photos:whole"
     compares = False
     pair_fields: ClassVar[tuple[str, str]] = (BLURRED, SHARP)
+    applied_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "kernel": {"help": "blur that is known: a file with the kernel of all pictures, text or a grey picture"},
+    }
+    kernel_here: np.ndarray | None = None
 
     fields: Mapping[str, Any] = {}
 
@@ -265,14 +270,30 @@ class InfWide(Method):
         return {"name": self.config.network, "channels": self.channels} | found
 
     # ---- kernels and judging -----------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def applied_as(self, options: Mapping[str, Any], own: bool) -> Iterator[None]:
+        """The kernel that ``apply --kernel`` names, of all pictures.
+
+        Raises:
+            UserError: it can't be read.
+        """
+        given = options.get("kernel")
+        try:
+            self.kernel_here = read_kernel(given) if given else None
+            yield
+        finally:
+            self.kernel_here = None
+
     def companions(self, source: Any, i: int) -> dict[str, Tensor]:
-        """The kernel of a picture: a field of the data, a file beside the picture, or the run's own.
+        """The kernel of a picture: that of all, a field of the data, a file beside the picture, or the run's own.
 
         Raises:
             UserError: there is none.
         """
-        name, found = source.names[i], None
-        if KERNEL in source.fields:
+        name, found = source.names[i], self.kernel_here
+        if found is not None:
+            pass
+        elif KERNEL in source.fields:
             found = kernel_of_array(source.sample(i, want=[KERNEL])[KERNEL], f"the kernel of {name}")
         elif getattr(source, "root", None) is not None:
             found = kernel_beside(source.root, name)
@@ -280,8 +301,8 @@ class InfWide(Method):
             return {"kernel": torch.from_numpy(found)[None, None]}
         if self.net.fixed is None:
             raise UserError(
-                f"{name}: no kernel; put NAME.kernel.txt beside the picture or kernel.txt into its folder, name pairs "
-                "(pairs:DIR?blurred=...&kernel=...), or train with --kernel-file"
+                f"{name}: no kernel; put NAME.kernel.txt beside it or kernel.txt into its folder, or name pairs "
+                "(pairs:DIR?blurred=...&kernel=...) or one for all (apply --kernel FILE, train --kernel-file FILE)"
             )
         return {}
 

@@ -8,9 +8,10 @@ training, the head that is best on average: that one ``apply`` gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -84,8 +85,8 @@ class Config(DeblurConfig):
     progressive: Annotated[str, Form(r"|\d+x\d+x\d+(,\d+x\d+x\d+)*", "PATCHxBATCHxSTEPS,... or nothing")] = ""
     """Growing patches, a stage for each: PATCHxBATCHxSTEPS,... (Restormer); nothing: --patch throughout."""
     head: Annotated[str, Form(r"best|mean|all|\d+", "best, mean, all, or a number")] = "best"
-    """What apply gives: the head that was best on held-out pictures, the mean, one by its number, or all, each in a
-    file beside the best one's."""
+    """What apply gives unless its --head says otherwise: the head that was best on held-out pictures, the mean, one by
+    its number, or all, each in a file beside the best one's."""
     choose_steps: Count = 25
     """Batches of held-out patches that the best head is found with."""
 
@@ -137,12 +138,16 @@ class MultiOutputDeblur(DeblurMethod):
     config: Config
     roles = ("data", "choose")
     stages = ("train", "choose")
+    applied_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "head": {"help": "several outputs: best, mean, all (each in a file beside the best one's), or a head's number"},
+    }
+    all_asked: bool | None = None
 
     def build(self) -> None:
         """The network with its heads, and the count of which of them is how good."""
         c = self.config
         self.head = HeadChoice(self._backbone(), self._fixed_head())
-        outputs = combined_count(c.heads) if c.combine else c.heads
+        outputs = self.outputs
         if c.head.isdigit() and int(c.head) >= outputs:
             raise UserError(f"--head {c.head}: there are heads 0 to {outputs - 1}")
         if c.to_y and (self.channels != 3 or c.loss != "psnr"):
@@ -174,6 +179,11 @@ class MultiOutputDeblur(DeblurMethod):
     def _fixed_head(self) -> int:
         c = self.config
         return -1 if c.head == "mean" else int(c.head) if c.head.isdigit() else 0
+
+    @property
+    def outputs(self) -> int:
+        """How many pictures come out for one, the means of two heads among them."""
+        return combined_count(self.config.heads) if self.config.combine else self.config.heads
 
     @property
     def network(self) -> Any:
@@ -292,7 +302,30 @@ class MultiOutputDeblur(DeblurMethod):
     @property
     def gives_all(self) -> bool:
         """Whether the pictures of all heads are written."""
-        return self.config.head == "all"
+        return self.config.head == "all" if self.all_asked is None else self.all_asked
+
+    @contextlib.contextmanager
+    def applied_as(self, options: Mapping[str, Any], own: bool) -> Iterator[None]:
+        """The head that ``apply --head`` asks for in place of the run's, as long as the context lasts.
+
+        Raises:
+            UserError: no such head; the best one of a run that chose none.
+        """
+        asked, choice = str(options.get("head") or ""), int(self.head.choice)
+        if asked in ("best", "all") and self.outputs > 1 and self.config.head not in ("best", "all"):
+            raise UserError(f"--head {asked}: the run was trained with --head {self.config.head} and chose no best one")
+        if asked.isdigit() and int(asked) >= self.outputs:
+            raise UserError(f"--head {asked}: there are heads 0 to {self.outputs - 1}")
+        if asked and not asked.isdigit() and asked not in ("best", "mean", "all"):
+            raise UserError(f"--head {asked}: best, mean, all, or a number from 0 to {self.outputs - 1}")
+        try:
+            self.all_asked = asked == "all" if asked else None
+            if asked.isdigit() or asked == "mean":
+                self.head.choice.fill_(int(asked) if asked.isdigit() else -1)
+            yield
+        finally:
+            self.all_asked = None
+            self.head.choice.fill_(choice)
 
     def deliverable(self) -> nn.Module:
         """Blurred images in [0, 1] to sharp ones."""

@@ -14,8 +14,10 @@ twice as hard as usual, and that a detector D_M of real text takes for real.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
@@ -26,7 +28,7 @@ from torch import Tensor, nn
 
 from selftaught import networks, objectives
 from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Range, Share
-from selftaught.data.text_boxes import LETTERING, Lettered
+from selftaught.data.text_boxes import LETTERING, Lettered, boxes_mask
 from selftaught.engine.method import LearningRateScaling, MethodConfig, Optim, Optimizer, Schedule, Stage
 from selftaught.errors import UserError
 from selftaught.methods._lettering import INPUT, REAL, TARGET, Lettering
@@ -154,6 +156,10 @@ class TextErasing(StyledByPolicy):
     default_data = "photos:lettered"
     compares = False
     pair_fields: ClassVar[tuple[str, str]] = ("image", CLEAN)
+    applied_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "boxes": {"help": "text: erase in these boxes alone: a folder of NAME.boxes.txt, detect, or auto"},
+    }
+    boxes_here: str | None = None
     erases_text: ClassVar[bool] = True
 
     policies: Tensor
@@ -349,12 +355,39 @@ class TextErasing(StyledByPolicy):
         return {"name": "text-eraser", "channels": self.channels} | found
 
     # ---- judging -----------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def applied_as(self, options: Mapping[str, Any], own: bool) -> Iterator[None]:
+        """The boxes that ``apply --boxes`` names; without it a folder of the run's own serves its own pictures alone.
+
+        (Another folder may have pictures of the same names.)
+        """
+        known = self.config.boxes if own or self.config.boxes in ("auto", "detect", "none") else "auto"
+        composed = known if self.config.compose == "boxes" else None
+        try:
+            self.boxes_here = options.get("boxes") or composed
+            yield
+        finally:
+            self.boxes_here = None
+
     def companions(self, source: Any, i: int) -> dict[str, Tensor]:
-        """The boxes of a picture's text, where the result is composed by boxes."""
-        if self.config.compose != "boxes":
+        """The boxes of a picture's text, where the result is composed by boxes; a video's are those of every frame.
+
+        Raises:
+            UserError: a video without a file of boxes.
+        """
+        boxes = self.boxes_here or (self.config.boxes if self.config.compose == "boxes" else None)
+        if boxes is None:
             return {}
-        found = source if LETTERING in source.fields else Lettered(source, self.config.boxes)
-        mask = found.sample(i, want=[LETTERING])[LETTERING]
+        found: Any = source if LETTERING in source.fields else Lettered(source, boxes)
+        if source.modality == "clip":
+            if found.folder is None:
+                raise UserError(
+                    f"{source.names[i]}: boxes of a video come from a file (NAME.boxes.txt beside it, or in the folder "
+                    "of apply --boxes), none are looked for; or erase by the mask (train with --compose mask)"
+                )
+            mask = boxes_mask(found.corners(i), *source.read(i, frames=np.zeros(1, np.int64)).shape[1:3])
+        else:
+            mask = found.sample(i, want=[LETTERING])[LETTERING]
         return {"boxes": 1 - torch.from_numpy(np.asarray(mask, np.float32))[None, None]}
 
     def degraded(self, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Tensor]]:

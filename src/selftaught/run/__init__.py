@@ -318,7 +318,8 @@ class Run:
             limit=limit,
             classifies=self.output.classifies,
         )
-        judged = self.output.evaluate(bench)
+        with applying.asked(bench.method, own=self.evaluation(data).own):
+            judged = self.output.evaluate(bench)
         if not self.partial:
             place = self.evaluation(data)
             place.add(judged.found, judged.features, judged.sections)
@@ -421,7 +422,8 @@ class Run:
                 to each. The run itself stays as it is.
             progress: called with the number of samples done so far.
             **how: options of the kind of output (depth: ``scale``, ``points``, ``intrinsics``; clips: ``into``; points:
-                ``components``; edits: ``instruction``), or of the method (selfdrsc: ``instants``).
+                ``components``; edits: ``instruction``), or of the method (selfdrsc: ``instants``; multi-output-deblur:
+                ``head``; text-erasing: ``boxes``; infwide: ``kernel``).
 
         Returns:
             how many samples were written; ``.skipped`` lists those that could not be used.
@@ -451,7 +453,8 @@ class Run:
             tile=tile,
             say=progress,
         )
-        written = self.output.apply(job)
+        with applying.asked(method, how, own=self.evaluation(data).own):
+            written = self.output.apply(job)
         written.left_out = dict(getattr(source, "left_out", {}))
         return written
 

@@ -157,6 +157,23 @@ def own_options(given: Mapping[str, Any], takes: Mapping[str, Mapping[str, Any]]
     return {f"apply {name}": value for name, value in found.items()}
 
 
+@contextlib.contextmanager
+def asked(method: Method, how: Mapping[str, Any] = MappingProxyType({}), *, own: bool = False) -> Iterator[None]:
+    """The method as its own options of ``apply`` ask for, for a while.
+
+    A method that has such options besides those that travel with the job is a context by ``applied_as(options, own)``.
+
+    Args:
+        method: of the run.
+        how: options as :func:`own_options` gives them.
+        own: whether it meets the data that the run learnt from.
+    """
+    context = getattr(method, "applied_as", None)
+    options = {name.removeprefix("apply "): value for name, value in how.items()}
+    with context(options, own) if context is not None else contextlib.nullcontext():
+        yield
+
+
 def check_adapts(method: Method) -> Callable[[Source], None]:
     """What a method does to adapt itself to a source.
 
