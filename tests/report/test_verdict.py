@@ -395,6 +395,12 @@ def test_learnt_prompts_are_judged_on_classes_and_not_by_frozen_features() -> No
     assert adapted("base-to-new", before).tone == "unknown"
     whole = adapted("base-to-new", {"accuracy": 0.6}, {"accuracy": 0.4})
     assert whole.sentence == "Accuracy 0.60 (0.40 by the original model)."
+    own, both = (
+        {"name": name, "this": {"numbers": {k: samples.number(v, 0.02) for k, v in numbers.items()}}}
+        for name, numbers in (("base-to-new", {"accuracy": 0.6}), ("base-to-new on pets/", {"base": 0.7, "new": 0.5}))
+    )
+    led = verdict({"protocols": [own, both]}).sentence
+    assert led == "Accuracy on pets/: 0.70 on the classes that it learnt, 0.50 on new ones.", "what says more leads"
     elsewhere = adapted("base-to-new on pets/", {"accuracy": 0.6}, {"accuracy": 0.4})
     assert elsewhere.sentence == "Accuracy on pets/: 0.60 (0.40 by the original model)."
     assert whole.tone == "gain"

@@ -94,11 +94,18 @@ def _remarks_are_lines() -> Iterator[None]:
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
-        def show(message: Any, category: type[Warning], *where: Any) -> None:
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: Any = None,
+            line: Any = None,
+        ) -> None:
             if issubclass(category, Remark):
                 print(f"selftaught: {one_line(str(message))}", file=sys.stderr)
             else:
-                usual(message, category, *where)
+                usual(message, category, filename, lineno, file, line)
 
         warnings.showwarning = show
         warnings.simplefilter("always", Remark)

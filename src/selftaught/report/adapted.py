@@ -15,7 +15,7 @@ def from_prompts(run: Mapping[str, Any]) -> Words | None:
     Prompts are better where the classes that they were learnt on are told apart better than by the original model, and
     those that they weren't learnt on are told apart no worse.
     """
-    place = place_of(run, "base-to-new")
+    place = place_of(run, "base-to-new", rather="new")
     own, before = (numbers_of(run, place, role) for role in ("this", "original"))
     parts = {"base": "on the classes that it learnt", "new": "on new ones"} if "new" in own else {"accuracy": ""}
     if not parts.keys() <= own.keys():

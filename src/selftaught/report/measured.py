@@ -18,11 +18,12 @@ def numbers_of(run: Mapping[str, Any], protocol: str, role: str) -> dict[str, Ma
     return {name: value for name, value in numbers.items() if value.get("mean") is not None}
 
 
-def place_of(run: Mapping[str, Any], protocol: str) -> str:
+def place_of(run: Mapping[str, Any], protocol: str, rather: str = "") -> str:
     """What a page calls a protocol: its name, else the name with the other data that it was measured on at last
-    ("refinement on clinic/").
+    ("refinement on clinic/"); where some of these places have a number called ``rather``, one of those.
     """
     names = [str(p.get("name") or "") for p in run.get("protocols") or []]
+    names = [name for name in names if rather in numbers_of(run, name, "this")] or names if rather else names
     if protocol in names:
         return protocol
     return next((name for name in reversed(names) if name.startswith(f"{protocol} on ")), protocol)

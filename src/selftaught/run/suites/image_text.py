@@ -213,7 +213,7 @@ def _start(bench: Bench, name: str, plain: Any) -> Method | None:
     if all(torch.equal(value, fresh[key].to(value)) for key, value in own.items()):
         return None  # an image tower alone
     bench.say(f"{name}: the start")
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def embedded(method: Any, source: Source, heads: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selftaught.errors import UserError
 from selftaught.evaluation import Result
@@ -27,8 +27,9 @@ def _layerwise(bench: Bench) -> dict[str, Result]:
     train, test = contenders.some(parts[0], _LIMIT_LAYERS), contenders.some(parts[1], _LIMIT_LAYERS)
     assert train.labels is not None
     assert test.labels is not None
+    told: Any = bench.options.nearest()
     found = {}
     for contender in bench.each(name, train):
         (x, at), (tx, index) = (contender.layers(part, bench.options.cells()) for part in (train, test))
-        found[contender.kind] = layerwise(x, train.labels[at], tx, test.labels[index], **bench.options.nearest())
+        found[contender.kind] = layerwise(x, train.labels[at], tx, test.labels[index], **told)
     return found
