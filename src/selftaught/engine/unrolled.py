@@ -189,23 +189,23 @@ def _adam_ahead(
     made = [p.detach().clone() for p in parameters]
     gradients = [_laid_out_as(x, given[p]) for x, p in zip(made, parameters, strict=True)]
     if scale != 1:
-        gradients = torch._foreach_mul(gradients, scale)
+        gradients = [g * scale for g in gradients]
     if decay and not decoupled:
-        gradients = torch._foreach_add(gradients, made, alpha=decay)
-    moments = [
+        gradients = [g.add(x, alpha=decay) for g, x in zip(gradients, made, strict=True)]
+    means, squares = (
         [
             torch.zeros_like(x) if s.get(name) is None else _laid_out_as(x, s[name]).clone()
             for x, s in zip(made, states, strict=True)
         ]
         for name in _KEPT[1:]
-    ]
+    )
     adam(
-        made, gradients, *moments, [], [torch.tensor(float(done), device=x.device) for x in made],
+        made, gradients, means, squares, [], [torch.tensor(float(done), device=x.device) for x in made],
         fused=bool(group.get("fused")), decoupled_weight_decay=decoupled, amsgrad=False, beta1=b1, beta2=b2, lr=lr,
         weight_decay=decay if decoupled else 0.0, eps=eps, maximize=False,
     )  # fmt: skip
     rate, root_of = lr / (1 - b1 ** (done + 1)), (1 - b2 ** (done + 1)) ** 0.5
-    for gradient, first, second in _pieces(gradients, *moments):  # the first moment becomes the derivative
+    for gradient, first, second in _pieces(gradients, means, squares):  # the mean becomes the derivative
         torch._foreach_sqrt_(second)
         divisor = torch._foreach_div(second, root_of)
         torch._foreach_add_(divisor, eps)
@@ -217,7 +217,7 @@ def _adam_ahead(
         torch._foreach_sub_(first, rate * (1 - b1))
         torch._foreach_div_(first, divisor)
     after |= dict(zip(parameters, made, strict=True))
-    slope |= dict(zip(parameters, moments[0], strict=True))
+    slope |= dict(zip(parameters, means, strict=True))
 
 
 def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:

@@ -87,5 +87,5 @@ class ClassRescalers(nn.Module):
         return own.softmax(1)[:, 1]
 
 
-def _stacked(layers: list[nn.Linear], name: str) -> nn.Parameter:
+def _stacked(layers: list[nn.Module], name: str) -> nn.Parameter:
     return nn.Parameter(torch.stack([getattr(layer, name).detach() for layer in layers]))
