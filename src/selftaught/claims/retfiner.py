@@ -29,7 +29,7 @@ def claim() -> Claim:
             Arm("contrast alone", "retfiner", {"losses": "itc"}),
             Arm("not refined", "retfiner", {"lr": 0.0, "steps": 1}),
         ),
-        common={"steps": 60, "batch_size": 32},
+        common={"steps": 400, "batch_size": 32},
         score=("linear", "balanced_accuracy"),
         also=(("linear", "auc"), ("knn", "accuracy")),
         full={"steps": 1000},
