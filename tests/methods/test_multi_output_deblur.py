@@ -105,9 +105,21 @@ def test_a_run_chooses_its_head_and_gives_all(tmp_path: Path) -> None:
         assert [file.name for file in (tmp_path / head).glob("*.npy")] == ["a.npy"]
         assert np.abs(np.load(tmp_path / head / "a.npy") - one).max() <= 0.51
     for head in ("3", "worst"):
-        with pytest.raises(UserError, match=f"head={head}"):
+        with pytest.raises(UserError, match=f'head="?{head}'):
             run.apply(tmp_path / "in", tmp_path / "none", head=head)
     assert method.gives_all
+    (tmp_path / "sharp").mkdir()
+    np.save(tmp_path / "sharp" / "a.npy", picture)
+    for name in ("several/blurry", "several/sharp"):
+        (tmp_path / name).mkdir(parents=True)
+        for i in range(5):
+            np.save(tmp_path / name / f"{i}.npy", picture)
+    with pytest.raises(UserError, match="its pairs are blurred and sharp"):
+        run.evaluate(f"pairs:{tmp_path}/several?blurry=blurry&sharp=sharp")
+    with pytest.raises(UserError, match="the one to restore is blurred, named first"):
+        run.apply(f"pairs:{tmp_path}?sharp=sharp&blurred=in", tmp_path / "none")
+    assert run.apply(f"pairs:{tmp_path}?blurred=in&sharp=sharp", tmp_path / "paired", head="best") == 1
+    assert np.array_equal(np.load(tmp_path / "paired" / "a.npy"), every[method.chosen])
     found = run.evaluate(limit=1)["heads"]["this"]
     assert found["best_overall"].mean >= found["best_single"].mean >= found["worst"].mean
     assert found["best_single"].mean == pytest.approx(found[f"psnr_{method.chosen}"].mean)

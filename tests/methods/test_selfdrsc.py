@@ -76,6 +76,8 @@ def test_pairs_without_clean_frames_train_and_report(data: Path, tmp_path: Path)
     run = selftaught.train("selfdrsc", spec, out=str(tmp_path / "run"), **short)
     assert "Before and after" in run.report().read_text()
     pairs = run.method.to_judge(selftaught.data.open_source(spec, modality="clip", split="all"))
+    with pytest.raises(UserError, match="the pictures down, up; its pairs are t2b and b2t"):
+        run.apply(f"pairs:{data / 'pairs'}?down=down&up=up", tmp_path / "none")
     with pytest.raises(UserError, match="PSNR needs clean frames"):
         run.method.check_judged(pairs)
     _, corrected, clean = run.method.judged_clip(pairs, 0)

@@ -16,6 +16,7 @@ from selftaught.data.kinds import kind_of
 from selftaught.data.source import UNLABELLED
 from selftaught.engine.batches import Batches
 from selftaught.engine.orders import Cycled, Order, Shuffled
+from selftaught.engine.pairing import check_pairs
 from selftaught.engine.precision import cores
 from selftaught.engine.streams import Epochs, SideBySide, SkipLog, Stream, StreamLoader, Together
 from selftaught.errors import UserError
@@ -190,6 +191,8 @@ class DataModule(L.LightningDataModule):
     def batches(self, role: str) -> Batches:
         """The dataset of one stream."""
         source = self.sources[role]
+        if role == self.method.roles[0] and source.main not in getattr(self.method, "pair_fields", ())[:1]:
+            check_pairs(self.method, source)
         views, finish = self.method.views_of(role, source), self.method.finish_of(role)
         return Batches(source, views, self.seed, self.method.pixels, self.on_device, finish, self.value_range)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from selftaught import networks
 from selftaught.data import Source, to_unit
-from selftaught.data.rolling_shutter import DualReversed, is_dual, pair_frames, read_pair
+from selftaught.data.rolling_shutter import B2T, T2B, DualReversed, is_dual, pair_frames, read_pair
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.networks.drsc import DRSC, MULTIPLE
@@ -29,6 +29,7 @@ class DualShutterMethod(Method):
     pixels = "float32"
     compares = False
     pair_fields = ("clip", "gs")
+    given_fields = (T2B, B2T)
     judged_with = "--data 'pairs:?t2b=DOWNWARDS/&b2t=UPWARDS/&gs=CLEAN/'"
     applied_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "instants": {"help": "rolling shutters: frames for each pair, such as 9, or shares such as 0,0.5,1"},

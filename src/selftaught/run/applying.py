@@ -23,6 +23,7 @@ from selftaught._words import typed
 from selftaught.data import Source, holds_videos, open_source
 from selftaught.data.spec import several
 from selftaught.engine.method import Method
+from selftaught.engine.pairing import check_pairs
 from selftaught.errors import UserError, unwritten
 from selftaught.run import locks
 from selftaught.run.features import check_channels
@@ -132,10 +133,12 @@ def open_input(spec: Any, method: Method, *, videos: bool = False) -> Source:
         videos: a method of images takes clips as well, where these are all that is there.
 
     Raises:
-        UserError: other channels than the run's (see `features.check_channels`).
+        UserError: other channels than the run's (see `features.check_channels`); of several pictures the first is not
+            the one to restore.
     """
     clips = videos and method.modality == "image" and holds_videos(spec)
     source = open_source(spec, modality="clip" if clips else method.modality, split="all")
+    check_pairs(method, source, first=not hasattr(method, "given_fields"))
     check_channels(method, source)
     return source
 

@@ -10,6 +10,7 @@ from selftaught.data import EmptyPartError, Modality, Scale, Source, open_source
 from selftaught.data.kinds import kind_of
 from selftaught.engine.loader import training_part
 from selftaught.engine.method import Method
+from selftaught.engine.pairing import check_pairs
 from selftaught.errors import SampleError, UserError
 from selftaught.run_settings import Settings
 from selftaught.views import noise
@@ -114,7 +115,9 @@ def streams(
     Raises:
         UserError: a stream that the method needs is not given.
     """
-    source = kind.takes(training_source(data, modality, settings))
+    source = training_source(data, modality, settings)
+    check_pairs(kind, source)
+    source = kind.takes(source)
     if len(kind.roles) == 1:
         return {kind.roles[0]: source}
     return kind.streams(source, given, lambda spec, wanted=modality: training_source(spec, wanted, settings))

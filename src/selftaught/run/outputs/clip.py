@@ -16,6 +16,7 @@ from selftaught._words import plural
 from selftaught.data import Source, open_source, to_unit
 from selftaught.data.pixels import conform
 from selftaught.engine.method import Method
+from selftaught.engine.pairing import check_pairs
 from selftaught.errors import SampleError, UserError
 from selftaught.evaluation.restored_video import restored_video
 from selftaught.networks import tiled
@@ -195,6 +196,7 @@ def _rows(bench: Bench, lost: Skipped) -> Iterator[Row]:
     split = "test" if bench.clean is None else "all"
     source = open_source(bench.data, modality="clip", split=split, by=bench.settings.by)
     clean = open_source(bench.clean, modality="clip", split="all") if bench.clean is not None else None
+    check_pairs(method, source, first=clean is not None and not hasattr(method, "given_fields"))
     check_channels(method, source)
     if clean is None:
         source = method.to_judge(source) if hasattr(method, "to_judge") else source

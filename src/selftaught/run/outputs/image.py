@@ -17,6 +17,7 @@ from selftaught._paths import bare
 from selftaught._words import plural
 from selftaught.data import Source, from_unit, holds_videos, open_source, to_unit
 from selftaught.data.text_boxes import detect_text
+from selftaught.engine.pairing import check_pairs
 from selftaught.errors import SampleError, UserError, require
 from selftaught.evaluation.multi_output import multi_output
 from selftaught.evaluation.residual_text import residual_text
@@ -226,6 +227,7 @@ def _pairs(bench: Bench, lost: Skipped) -> Iterator[tuple[str, np.ndarray, np.nd
     """Names, inputs and clean images, as float32 in [0, 1], and what an input comes with."""
     method: Any = bench.method
     source = open_pictures(bench.data, split="test" if bench.clean is None else "all", by=bench.settings.by)
+    check_pairs(method, source, first=bench.clean is not None)
     check_channels(method, source)
     noisy = samples.degraded(source, bench.settings.noise)
     reference = open_pictures(bench.clean, split="all") if bench.clean is not None else None
