@@ -348,5 +348,5 @@ def test_a_run_of_counts_takes_other_types_by_theirs():
     np.testing.assert_allclose(to_unit(counts, run)[0, :, 0], [0, 0.5, 1])
     np.testing.assert_array_equal(from_unit(to_unit(counts, run), np.uint16, run), counts)
     np.testing.assert_allclose(to_unit(np.array([[[51], [255]]], np.uint8), run)[0, :, 0], [0.2, 1])
-    with pytest.raises(SampleError, match="of which range is not known"):
+    with pytest.raises(SampleError, match="whose range is not known"):
         to_unit(counts, Scale(None, "uint8"))

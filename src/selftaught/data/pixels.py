@@ -191,9 +191,9 @@ def of_depth(image: np.ndarray, depth: str | None, name: str) -> np.ndarray:
     bits = {"uint8": "8-bit images", "uint16": "16-bit images", "float32": "float images"}[depth]
     low, high = float(image.min()), float(image.max())
     if image.dtype == np.uint16 and high < 2**14:
-        raise SampleError(name, f"16-bit values up to {high:.0f} among {bits}: of which range is not known; convert it")
+        raise SampleError(name, f"16-bit values up to {high:.0f} among {bits}, whose range is not known; convert it")
     if image.dtype.kind == "f" and (low < -_ROUNDING or high > 1 + _ROUNDING):
-        raise SampleError(name, f"float values {low:.4g} to {high:.4g} among {bits}: of which range is not known")
+        raise SampleError(name, f"float values {low:.4g} to {high:.4g} among {bits}, whose range is not known")
     return image if depth == "uint8" else as_uint8(image)
 
 
