@@ -75,6 +75,7 @@ def test_a_table_of_edits_beside_pictures(tmp_path: Path) -> None:
     )
     source = edits(open_source(folder, split="all"))
     assert list(source.names) == ["a-edit1.png", "sub/b.png", "a-edit2.png"], "a.png is not done/a.png"
+    assert source.describe().startswith("photos/: 3 edits of 2 images, 3 channels")
     sample = source.sample(1)
     assert (sample["text"], sample["instruction"], sample["kind"]) == ("a dog", "add a hat", "add")
     assert source.sample(0)["edited"].shape == (20, 24, 3)

@@ -166,9 +166,8 @@ class Edits(Source):
         said = [f"{e.instruction}\0{e.caption}\0{e.target}\0{e.kind}" for e in self.wanted]
         return digest("edits", self.source.fingerprint(), self.which, said, self.after_at)
 
-    def describe(self) -> str:
-        """One line, the number of pictures at its end."""
-        return f"{super().describe()}, edits of {plural(len(np.unique(self.which)), 'picture')}"
+    def _counted(self) -> str:
+        return f"{plural(len(self), 'edit')} of {plural(len(np.unique(self.which)), 'image')}"
 
 
 def _names(names: Sequence[str], which: np.ndarray) -> list[str]:

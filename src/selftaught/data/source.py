@@ -247,9 +247,12 @@ class Source:
         """The samples at `indices`, in that order, as a source of its own; `tag` joins the line of `describe`."""
         return Subset(self, np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices), tag)
 
+    def _counted(self) -> str:
+        return plural(len(self), kind_of(self.modality).singular)
+
     def describe(self) -> str:
         """One line: name, how many samples of which kind, classes, groups, the split it brings, what was left out."""
-        parts = [plural(len(self), kind_of(self.modality).singular)]
+        parts = [self._counted()]
         if self.unread:
             parts.append("none of those looked at can be read")
         elif self.channels is not None:
