@@ -192,6 +192,23 @@ def test_each_class_has_its_rescaler_and_a_batch_has_mean_logit_zero() -> None:
         rescalers(features, labels + 1)
 
 
+def test_rescalers_that_were_stored_class_by_class_are_loaded() -> None:
+    torch.manual_seed(4)
+    alone = [networks.Rescaler(4) for _ in range(2)]
+    for rescaler in alone:
+        rescaler(torch.randn(6, 4))  # running statistics of its own
+    stored = {f"part.rescalers.{k}.{name}": x for k, one in enumerate(alone) for name, x in one.state_dict().items()}
+    both = networks.ClassRescalers(2, 4)
+    torch.nn.ModuleDict({"part": both}).load_state_dict(stored)
+    features, labels = torch.randn(5, 4), torch.tensor([0, 1, 1, 0, 1])
+    found = both.eval()(features, labels)
+    each = torch.stack([one.eval()(features) for one in alone])
+    torch.testing.assert_close(found, each[labels, torch.arange(5)])
+    del stored["part.rescalers.1.layers.3.bias"]
+    with pytest.raises(RuntimeError, match="out_bias"):
+        torch.nn.ModuleDict({"part": networks.ClassRescalers(2, 4)}).load_state_dict(stored)
+
+
 def test_rescalers_of_all_classes_begin_as_one_by_one() -> None:
     torch.manual_seed(3)
     alone = [networks.Rescaler(4) for _ in range(2)]

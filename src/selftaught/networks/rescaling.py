@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -85,6 +88,25 @@ class ClassRescalers(nn.Module):
         logits = self.out_norm(out.transpose(0, 1).reshape(rows, -1)).view(rows, self.count, 2)
         own = logits[torch.arange(rows, device=labels.device), labels] if self.separate else logits[:, 0]
         return own.softmax(1)[:, 1]
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *more: Any) -> None:
+        """Weights that were stored class by class are put together."""
+        for name, (place, joined) in _APART.items():
+            apart = [f"{prefix}rescalers.{k}.layers.{place}" for k in range(self.count)]
+            if all(one in state for one in apart):  # where one is missing torch says so
+                state[prefix + name] = joined([state.pop(one) for one in apart])
+        super()._load_from_state_dict(state, prefix, *more)
+
+
+_APART: dict[str, tuple[str, Callable[[list[Tensor]], Tensor]]] = {
+    "weight": ("0.weight", torch.stack), "bias": ("0.bias", torch.stack),
+    "out_weight": ("3.weight", torch.stack), "out_bias": ("3.bias", torch.stack),
+    "norm.running_mean": ("1.running_mean", torch.cat), "norm.running_var": ("1.running_var", torch.cat),
+    "norm.num_batches_tracked": ("1.num_batches_tracked", lambda parts: parts[0]),
+    "out_norm.running_mean": ("4.running_mean", torch.cat), "out_norm.running_var": ("4.running_var", torch.cat),
+    "out_norm.num_batches_tracked": ("4.num_batches_tracked", lambda parts: parts[0]),
+}  # fmt: skip
+"""What rescalers have together -> what each alone had under which name, and how these are put together."""
 
 
 def _stacked(layers: list[nn.Module], name: str) -> nn.Parameter:
