@@ -36,8 +36,8 @@ def plan_lines(
         config: the method's options.
         folder: of the run.
         chosen: why the preset was taken.
-        beside: further streams by role.
         labels: whether they are of use, to learn from or to judge by; False says nothing of labels that there are not.
+        beside: further streams by role.
     """
     device = accelerator(settings.device)
     precision = {"32-true": "float32", "bf16-mixed": "bf16", "16-mixed": "float16"}[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +84,8 @@ def rehearse(
 def _plan(job: Job, chosen: str) -> list[str]:
     """What to say before training begins."""
     labels = not outputs.of(job.kind.output).hint.startswith("--clean")
-    beside = _beside(job.source, job.sources)
+    beside = {role: job.sources[role] for role in job.facts.get("beside", ())}
     return plan_lines(job.kind.slug, job.source, job.settings, job.config, job.folder, chosen, labels, beside)
-
-
-def _beside(first: Source, sources: Mapping[str, Source]) -> dict[str, Source]:
-    """The further streams that a method reads, without those that are the first one's samples once more."""
-    own = first.fingerprint() if len(sources) > 1 else ""
-    return {role: one for role, one in sources.items() if one is not first and one.fingerprint() != own}
 
 
 def _prepared(
@@ -136,9 +129,10 @@ def _prepared(
         facts |= original_facts(kind, original, source, same=unnamed)
     elif settings.init and kind.output == "image-text":
         facts |= same_pixels(settings.init, facts["channels"])
-    facts["fingerprints"] = {role: one.fingerprint() for role, one in sources.items()}
-    if beside := _beside(source, sources):
-        facts["beside"] = {role: {"name": one.name, "samples": len(one)} for role, one in beside.items()}
+    prints = facts["fingerprints"] = {role: one.fingerprint() for role, one in sources.items()}
+    further = [role for role in sources if prints[role] != next(iter(prints.values()))]  # not the first one's once more
+    if further:
+        facts["beside"] = {role: {"name": sources[role].name, "samples": len(sources[role])} for role in further}
     if own or (base or {}).get("data", {}).get("views"):
         facts["views"] = own or base["data"]["views"]  # type: ignore[index]
     watching.check(kind, settings, list(sources))
