@@ -291,11 +291,9 @@ class InfWide(Method):
             UserError: there is none.
         """
         name, found = source.names[i], self.kernel_here
-        if found is not None:
-            pass
-        elif KERNEL in source.fields:
+        if found is None and KERNEL in source.fields:
             found = kernel_of_array(source.sample(i, want=[KERNEL])[KERNEL], f"the kernel of {name}")
-        elif getattr(source, "root", None) is not None:
+        elif found is None and getattr(source, "root", None) is not None:
             found = kernel_beside(source.root, name)
         if found is not None:
             return {"kernel": torch.from_numpy(found)[None, None]}
