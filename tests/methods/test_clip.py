@@ -341,12 +341,17 @@ def test_held_out_pairs_are_judged_by_retrieval() -> None:
     assert method.validate(batch)["loss"] == pytest.approx(1 - (0 + 0.25) / 2)
 
 
-def test_retrieval_is_judged_on_the_pairs_held_out(tmp_path: Path) -> None:
-    folder = tmp_path / "pairs"
+def coloured(folder: Path, texts: list[str]) -> Path:
+    """A folder of pictures in colours of their own, a text beside each."""
     folder.mkdir()
-    for i in range(40):
+    for i, text in enumerate(texts):
         Image.new("RGB", (20, 20), (6 * i, 0, 90)).save(folder / f"{i:02}.png")
-        (folder / f"{i:02}.txt").write_text(f"colour {i}")
+        (folder / f"{i:02}.txt").write_text(text)
+    return folder
+
+
+def test_retrieval_is_judged_on_the_pairs_held_out(tmp_path: Path) -> None:
+    folder = coloured(tmp_path / "pairs", [f"colour {i}" for i in range(40)])
     options = {"preset": "laptop", "steps": 2, "batch_size": 4, "quiet": True, "held_out": 0.25} | TINY
     run = selftaught.train("clip", folder, out=tmp_path / "run", **options)
     found = run.evaluate(protocols=["text-retrieval"], baselines=False)["text-retrieval"]["this"]
@@ -354,11 +359,7 @@ def test_retrieval_is_judged_on_the_pairs_held_out(tmp_path: Path) -> None:
 
 
 def test_retrieval_says_when_it_is_judged_on_what_it_learnt_from(tmp_path: Path) -> None:
-    folder = tmp_path / "pairs"
-    folder.mkdir()
-    for i in range(20):
-        Image.new("RGB", (20, 20), (6 * i, 0, 90)).save(folder / f"{i:02}.png")
-        (folder / f"{i:02}.txt").write_text(f"colour {i}")
+    folder = coloured(tmp_path / "pairs", [f"colour {i}" for i in range(20)])
     options = {"preset": "laptop", "steps": 1, "batch_size": 4, "quiet": True} | TINY
     own = selftaught.train("clip", folder, out=tmp_path / "own", **options)
     assert own.summary()[1] == f"to know how good it is: selftaught evaluate {tmp_path / 'own'}", "it has captions"
@@ -373,11 +374,8 @@ def test_retrieval_says_when_it_is_judged_on_what_it_learnt_from(tmp_path: Path)
 
 @pytest.mark.parametrize(("slug", "option"), [("clip", "context"), ("clip-baselines", "context")])
 def test_captions_that_are_cut_are_counted(slug: str, option: str, tmp_path: Path) -> None:
-    folder = tmp_path / "pairs"
-    folder.mkdir()
-    for i in range(8):
-        Image.new("RGB", (20, 20), (6 * i, 0, 90)).save(folder / f"{i}.png")
-        (folder / f"{i}.txt").write_text("a very " * (3 * (i > 5)) + "red square\none that is blue\n")
+    texts = ["a very " * (3 * (i > 5)) + "red square\none that is blue\n" for i in range(8)]
+    folder = coloured(tmp_path / "pairs", texts)
     options = {"preset": "laptop", "steps": 1, "batch_size": 4} | TINY
     said = "2 of 16 texts looked at are longer than 8 tokens and are cut (--context 10 takes all)"
     assert said in selftaught.rehearse(slug, folder, **options | {option: 8})

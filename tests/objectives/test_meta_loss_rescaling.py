@@ -256,6 +256,14 @@ def test_parameters_of_every_shape_go_ahead_together_and_a_late_one_by_its_own_c
             torch.testing.assert_close(after, q.detach(), rtol=1e-12, atol=1e-12)
 
 
+def test_a_step_ahead_that_its_rule_does_not_hold_is_refused() -> None:
+    p = nn.Parameter(torch.zeros(2))
+    for option in ("amsgrad", "maximize"):
+        optimizer = torch.optim.Adam([p], lr=0.1, **{option: True})
+        with pytest.raises(UserError, match="amsgrad or maximize"):
+            lookahead(optimizer, {p: torch.ones(2)})
+
+
 def test_known_gradients_arrive_as_they_are() -> None:
     p = [torch.nn.Parameter(torch.ones(2, 3)), torch.nn.Parameter(torch.ones(()))]
     given = [torch.arange(6.0).view(2, 3), torch.tensor(-7.0)]
