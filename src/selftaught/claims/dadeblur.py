@@ -37,7 +37,9 @@ def claim() -> Claim:
     How to read the score: PSNR is the mean over all exposures, the sharp ones included, and of these comes about half
     of the gain. In motion: blurred 24.7 dB, not adapted 24.1, wrong direction 24.7, adapted 25.0, and 25.7 with as many
     true pairs (two seeds). What is missing there is length: the product of magnitudes and the offset make blurs of 3
-    to 4 pixels; with 6 on the same places it is 25.6, but sharp exposures lose 8 dB.
+    to 4 pixels; with 6 on the same places it is 25.6, but sharp exposures lose 8 dB. How much the direction matters
+    hangs on that length, hence the spread over seeds: where the estimator says some 6 pixels of sharp exposures, too
+    (seed 3), the blur has 6.6, and in motion the right direction gives 25.5 dB, the wrong one 22.2.
     """
     return Claim(
         method="dadeblur",
