@@ -61,3 +61,21 @@ def test_windows_move_in_their_direction_over_photographs_of_their_own() -> None
         open_source("pans?direction=up", modality="clip")
     with pytest.raises(UserError, match="leave the photographs"):
         open_source("pans?frames=2000&train=1&test=0", modality="clip").read(0)
+
+
+def test_a_held_exposure_is_sharp_between_blurred_ones_that_are_as_far_away_as_ever() -> None:
+    options = "pans?train=3&test=0&frames=98&side=32&rest=0&direction=vertical"
+    free, held = (open_source(f"{options}&hold={hold}", modality="clip", split="all") for hold in (0, 7))
+    assert held.fingerprint() != free.fingerprint()
+    for i in range(len(held)):
+        _, corners = held.path(i)
+        extents = np.ptp(corners[:, 0].reshape(14, 7), axis=1)
+        sharp = np.flatnonzero(extents == 0)
+        assert len(sharp) == 2
+        assert sharp[1] - sharp[0] == 7
+        assert (np.delete(extents, sharp) == 6).all()
+        assert (np.abs(np.diff(corners[3::7, 0])) == 7).all()  # the middles, which the sharp frames are
+        sample = Exposures(held, exposure=7, step=7).sample(i)
+        assert [t for t in range(14) if np.array_equal(sample["blurred"][t], sample["sharp"][t])] == sharp.tolist()
+    with pytest.raises(UserError, match="hold=50"):
+        open_source("pans?hold=50", modality="clip")

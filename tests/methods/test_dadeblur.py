@@ -132,6 +132,24 @@ def test_pairs_blur_the_middle_alone_along_the_motion() -> None:
     assert min(pair.target.shape[1] for pair in pairs) >= blurring.smallest_box(256, 48, 48) == 26
 
 
+def test_a_sharp_place_is_blurred_as_the_camera_would_have() -> None:
+    """Neither shifted nor brighter: told direction and length, the new blur is the mean of the exposure's frames."""
+    options = "pans?train=1&test=2&frames=98&side=48&rest=0&direction=vertical"
+    free, held = (open_source(f"{options}&hold={hold}", modality="clip", split="test") for hold in (0, 7))
+    blurrer = blurring.Blurrer(methods.DADeblur(**TINY | {"magnitude_offset": 0.0}).config, None, torch.Generator())
+    for i in range(2):
+        one, other = (Exposures(source, exposure=7, step=7).sample(i) for source in (free, held))
+        seen, camera = (torch.from_numpy(x["blurred"]).permute(0, 3, 1, 2) / 255 for x in (other, one))
+        sharp = [t for t in range(3, 11) if np.array_equal(other["blurred"][t], other["sharp"][t])]
+        assert sharp
+        for t in sharp:
+            made = blurrer.blurred(seen[t : t + 1], blurrer.direction(seen, t), torch.full((1, 48, 48), 6.0))[0]
+            inner = slice(8, -8)
+            error = (made - camera[t])[:, inner, inner].square().mean()
+            assert error < 0.1 * (seen[t] - camera[t])[:, inner, inner].square().mean()
+            assert abs(made.mean() - seen[t].mean()) < 0.01
+
+
 def test_wrong_random_and_diffused_blurs() -> None:
     source = exposed()
     frames = torch.from_numpy(source.read(0)).permute(0, 3, 1, 2) / 255
