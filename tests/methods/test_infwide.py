@@ -131,7 +131,19 @@ def test_a_run_applies_with_kernels_beside_for_all_or_in_pairs(tmp_path: Path) -
         assert found is not None
         assert np.abs(found[:, :, ::-1] / 255 - wanted).max() < 1 / 255
     cv2.imwrite(str(tmp_path / "flat.png"), np.full((3, 3), 90, np.uint8))
-    assert run.apply(pictures, tmp_path / "flat", kernel=str(tmp_path / "flat.png")) == 2  # for all: b's own, too
+    flat = str(tmp_path / "flat.png")
+    assert run.apply(pictures, tmp_path / "flat", kernel=flat) == 2  # for all: b's own, too
+    assert run.apply(pictures, tmp_path / "flat", kernel=flat).kept == 2
+    assert run.apply(pictures, tmp_path / "out").kept == 2
+    np.savetxt(pictures / "sub" / "b.kernel.txt", np.diag([3, 2, 1, 4]))  # made again with the kernel of today
+    before = (tmp_path / "out" / "sub" / "b.png").read_bytes()
+    again = run.apply(pictures, tmp_path / "out")
+    assert (again, again.kept) == (1, 1)
+    assert (tmp_path / "out" / "sub" / "b.png").read_bytes() != before
+    cv2.imwrite(flat, np.array([[90, 200, 90]], np.uint8))
+    assert run.apply(pictures, tmp_path / "flat", kernel=flat) == 2
+    cv2.imwrite(flat, np.full((3, 3), 90, np.uint8))
+    assert run.apply(pictures, tmp_path / "flat", kernel=flat) == 2
     with pytest.raises(UserError, match="no kernel can be read"):
         run.apply(pictures, tmp_path / "none", kernel=str(tmp_path / "none.png"))
     kernels = tmp_path / "kernels"

@@ -111,6 +111,10 @@ class Job:
         """What makes the results, in messages."""
         return self.method.slug
 
+    def beside(self, i: int) -> list[Path]:
+        """Files that the result of a sample depends on besides its own."""
+        return self.method.files_beside(self.source, i)
+
     def key(self) -> dict[str, Any]:
         """What makes two calls the same work: the kind of output, weights, options and input."""
         return {
@@ -164,16 +168,12 @@ def own_options(given: Mapping[str, Any], takes: Mapping[str, Mapping[str, Any]]
 def asked(method: Method, how: Mapping[str, Any] = MappingProxyType({}), *, own: bool = False) -> Iterator[None]:
     """The method as its own options of ``apply`` ask for, for a while.
 
-    A method that has such options besides those that travel with the job is a context by ``applied_as(options, own)``.
-
     Args:
         method: of the run.
         how: options as :func:`own_options` gives them.
         own: whether it meets the data that the run learnt from.
     """
-    context = getattr(method, "applied_as", None)
-    options = {name.removeprefix("apply "): value for name, value in how.items()}
-    with context(options, own) if context is not None else contextlib.nullcontext():
+    with method.applied_as({name.removeprefix("apply "): value for name, value in how.items()}, own):
         yield
 
 

@@ -39,6 +39,10 @@ class Copies(Job):
         """The command."""
         return "degrade"
 
+    def beside(self, i: int) -> list[Path]:
+        """None: what a recipe reads besides is told in ``options``."""
+        return []
+
     def key(self) -> dict[str, Any]:
         """What makes two calls the same work."""
         return {

@@ -161,7 +161,7 @@ def _make(job: Job, paths: Sequence[Path], make: Callable[[int, Path], Any], tea
     """This process's share of the files: how many were written and kept, and the samples that have none."""
     out, say, written, kept = job.out, team.alive(job.say), 0, 0
     skipped: Skipped = []
-    done, stamp = _Done(out, team), _stamps(job.source)
+    done, stamp = _Done(out, team), _stamps(job)
     for i in team.share(len(paths)):
         path = paths[i]
         try:
@@ -240,21 +240,27 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
-def _stamps(source: Source) -> Callable[[int], str]:
-    """What changes when a sample changes: size and time of its file, or, without files, the whole source's."""
+def _stamps(job: Job) -> Callable[[int], str]:
+    """What changes when a sample changes: size and time of its file, or, without files, the whole source's fingerprint;
+    and name, size and time of each file that its result depends on besides.
+    """
+    source = job.source
     root = getattr(source, "root", None)
-    if root is None:
-        whole = source.fingerprint()
-        return lambda i: whole
+    whole = source.fingerprint() if root is None else ""
 
     def stamp(i: int) -> str:
-        try:
-            status = os.stat(Path(root) / source.names[i])
-        except OSError:
-            return "gone"
-        return f"{status.st_size} {status.st_mtime_ns}"
+        own = whole if root is None else _state(Path(root) / source.names[i])
+        return " ".join([own, *(f"{path} {_state(path)}" for path in job.beside(i))])
 
     return stamp
+
+
+def _state(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return "gone"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _clear(out: Path, paths: Sequence[Path]) -> None:
