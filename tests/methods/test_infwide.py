@@ -67,6 +67,22 @@ def test_a_run_can_begin_as_the_wiener_filter() -> None:
     methods.InfWide(**TINY, channels=5)
 
 
+@pytest.mark.parametrize("network", ["wiener", "richardson-lucy"])
+def test_what_learns_nothing_says_so_and_is_done_at_once(
+    network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = TINY | {"network": network, "iterations": 2, "steps": 5000}
+    run = selftaught.train("infwide", "photos:whole", out=tmp_path / "run", **options, **RUN | {"quiet": False})
+    said = capsys.readouterr()
+    assert "nothing to learn here" in said.out + said.err
+    assert run.layout.read_state()["stages"]["train"]["steps"] == 1
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), rng.integers(0, 256, (30, 34, 3), dtype=np.uint8))
+    np.savetxt(tmp_path / "in" / "kernel.txt", np.ones((3, 3)))
+    assert selftaught.load(tmp_path / "run").apply(tmp_path / "in", tmp_path / "out") == 1
+
+
 def test_gradients_are_clamped_and_the_denoiser_can_stop() -> None:
     method = methods.InfWide(**TINY, freeze_denoiser=1)
     optimiser = torch.optim.Adam(method.parameters())
