@@ -67,6 +67,22 @@ def test_a_run_can_begin_as_the_wiener_filter() -> None:
     methods.InfWide(**TINY, channels=5)
 
 
+@pytest.mark.parametrize("network", ["wiener", "richardson-lucy"])
+def test_what_learns_nothing_says_so_and_is_done_at_once(
+    network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = TINY | {"network": network, "iterations": 2, "steps": 5000}
+    run = selftaught.train("infwide", "photos:whole", out=tmp_path / "run", **options, **RUN | {"quiet": False})
+    said = capsys.readouterr()
+    assert "nothing to learn here" in said.out + said.err
+    assert run.layout.read_state()["stages"]["train"]["steps"] == 1
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), rng.integers(0, 256, (30, 34, 3), dtype=np.uint8))
+    np.savetxt(tmp_path / "in" / "kernel.txt", np.ones((3, 3)))
+    assert selftaught.load(tmp_path / "run").apply(tmp_path / "in", tmp_path / "out") == 1
+
+
 def test_gradients_are_clamped_and_the_denoiser_can_stop() -> None:
     method = methods.InfWide(**TINY, freeze_denoiser=1)
     optimiser = torch.optim.Adam(method.parameters())
@@ -131,7 +147,19 @@ def test_a_run_applies_with_kernels_beside_for_all_or_in_pairs(tmp_path: Path) -
         assert found is not None
         assert np.abs(found[:, :, ::-1] / 255 - wanted).max() < 1 / 255
     cv2.imwrite(str(tmp_path / "flat.png"), np.full((3, 3), 90, np.uint8))
-    assert run.apply(pictures, tmp_path / "flat", kernel=str(tmp_path / "flat.png")) == 2  # for all: b's own, too
+    flat = str(tmp_path / "flat.png")
+    assert run.apply(pictures, tmp_path / "flat", kernel=flat) == 2  # for all: b's own, too
+    assert run.apply(pictures, tmp_path / "flat", kernel=flat).kept == 2
+    assert run.apply(pictures, tmp_path / "out").kept == 2
+    np.savetxt(pictures / "sub" / "b.kernel.txt", np.diag([3, 2, 1, 4]))  # made again with the kernel of today
+    before = (tmp_path / "out" / "sub" / "b.png").read_bytes()
+    again = run.apply(pictures, tmp_path / "out")
+    assert (again, again.kept) == (1, 1)
+    assert (tmp_path / "out" / "sub" / "b.png").read_bytes() != before
+    cv2.imwrite(flat, np.array([[90, 200, 90]], np.uint8))
+    assert run.apply(pictures, tmp_path / "flat", kernel=flat) == 2
+    cv2.imwrite(flat, np.full((3, 3), 90, np.uint8))
+    assert run.apply(pictures, tmp_path / "flat", kernel=flat) == 2
     with pytest.raises(UserError, match="no kernel can be read"):
         run.apply(pictures, tmp_path / "none", kernel=str(tmp_path / "none.png"))
     kernels = tmp_path / "kernels"

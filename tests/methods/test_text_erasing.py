@@ -170,6 +170,10 @@ def test_boxes_are_those_of_the_pictures_that_a_run_is_applied_to(tmp_path: Path
         ("others", "for", (20, 30, 20, 24), {"boxes": str(tmp_path / "asked")}),
     ):
         np.testing.assert_allclose(changed(source, out, **how), np.add(box, dilated), atol=near)
+    how = {"boxes": str(tmp_path / "asked")}
+    (tmp_path / "asked" / "a.boxes.txt").write_text("44 8 58 14", encoding="utf-8")  # only this picture is made again
+    np.testing.assert_allclose(changed("others", "for", **how), np.add((44, 58, 8, 14), dilated), atol=near)
+    assert run.apply(tmp_path / "others", tmp_path / "for", **how).kept == 2
     films = f"frames:{tmp_path / 'films'}"
     assert run.apply(films, tmp_path / "film", boxes=str(tmp_path / "asked")) == 1
     before, after = (cv2.imread(str(tmp_path / place / "one" / "1.png")) for place in ("films", "film"))

@@ -261,6 +261,16 @@ def staged() -> dict[str, Any]:
     return {"step": [1, 2, 3, 4], "stage": ["pretrain", "pretrain", "gan", "gan"], "series": series}
 
 
+def test_a_stage_that_only_chooses_has_no_loss_among_the_headline_figures() -> None:
+    found = staged()
+    found["series"]["lr"] = [0.1, 0.05, None, None]
+    assert curves.last_learning(found)[0] == "pretrain"
+    assert curves.last_learning(staged())[0] == "gan"  # rates unknown
+    page = report.render([{"metrics": found}])
+    assert "loss, pretrain" in page
+    assert "loss, gan" not in page
+
+
 def test_every_stage_has_its_own_curves() -> None:
     (first, before), (second, after) = curves.by_stage(staged())
     assert (first, second) == ("pretrain", "gan")

@@ -127,8 +127,9 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     assert degrade("noise", folder, tmp_path / "out", seed=1, overwrite=True) == 3
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("precious")
-    with pytest.raises(UserError, match="did not write"):
+    with pytest.raises(UserError, match="mine: holds what degrade did not write; choose another folder") as error:
         degrade("noise", folder, tmp_path / "mine")
+    assert "--out" not in str(error.value)  # it has no such option
 
 
 def test_what_another_recipe_left_beside_a_picture_goes_with_it(folder: Path, tmp_path: Path) -> None:

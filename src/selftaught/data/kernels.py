@@ -11,7 +11,7 @@ from selftaught._reading import regular, text_of
 from selftaught.data.decoding import decode, read_bytes
 from selftaught.errors import SampleError, UserError
 
-__all__ = ["kernel_beside", "kernel_of_array", "read_kernel"]
+__all__ = ["kernel_beside", "kernel_file_beside", "kernel_of_array", "read_kernel"]
 
 TEXT = (".txt", ".csv")
 
@@ -53,15 +53,15 @@ def read_kernel(path: str | Path) -> np.ndarray:
     return kernel_of_array(values, str(path))
 
 
-def kernel_beside(root: str | Path, name: str) -> np.ndarray | None:
-    """The kernel of a picture in a folder: NAME.kernel.txt or .csv beside it, or kernel.txt for all of its folder.
+def kernel_file_beside(root: str | Path, name: str) -> Path | None:
+    """The file of a picture's kernel: NAME.kernel.txt or .csv beside it, or kernel.txt for all of its folder.
 
     Args:
         root: the source's folder.
         name: of the picture, relative to it.
 
     Returns:
-        (h, w) float32 with the sum 1, or None where there is no such file, up to the source's folder.
+        the file, or None where there is none, up to the source's folder.
     """
     relative = PurePosixPath(name)
     folders = [relative.parent, *relative.parent.parents]
@@ -70,5 +70,15 @@ def kernel_beside(root: str | Path, name: str) -> np.ndarray | None:
         for suffix in TEXT:
             path = Path(root) / f"{place}{suffix}"
             if path.is_file():
-                return read_kernel(path)
+                return path
     return None
+
+
+def kernel_beside(root: str | Path, name: str) -> np.ndarray | None:
+    """The kernel in the file that :func:`kernel_file_beside` finds, (h, w) float32 with the sum 1; None without one.
+
+    Raises:
+        UserError: it can't be read, or holds no kernel.
+    """
+    path = kernel_file_beside(root, name)
+    return None if path is None else read_kernel(path)

@@ -177,6 +177,11 @@ class Lettered(Source):
         """The picture; see `Source.read`."""
         return self.source.read(i, min_side)
 
+    def files(self, i: int) -> list[Path]:
+        """The file of one picture's boxes; none where they come from no file."""
+        path = None if self.folder is None else boxes_beside(self.folder, self.names[i])
+        return [] if path is None else [path]
+
     def corners(self, i: int, image: np.ndarray | None = None) -> np.ndarray:
         """The boxes of one picture, (K, 4, 2); those that are detected are kept in the cache folder.
 

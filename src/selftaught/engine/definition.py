@@ -12,6 +12,7 @@ import lightning as L
 from torch import Tensor, nn
 
 from selftaught.data.kinds import kind_of
+from selftaught.engine.applied import Applicable
 from selftaught.engine.method_config import MethodConfig
 from selftaught.engine.optim import parameter_groups, scaled_lr
 from selftaught.engine.optimisers import Optim
@@ -29,7 +30,7 @@ _NO_LENGTH = (
 )
 
 
-class Definition(L.LightningModule):
+class Definition(Applicable, L.LightningModule):
     """The half of :class:`selftaught.engine.method.Method` that its subclasses fill; see there for the attributes."""
 
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
@@ -45,7 +46,6 @@ class Definition(L.LightningModule):
     takes_any: ClassVar[bool] = False
     judged_by: ClassVar[tuple[str, ...]] = ()
     judged_with: ClassVar[str] = ""
-    applied_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     renewed: int = 0
     stages: tuple[str, ...] = ("train",)
     roles: ClassVar[tuple[str, ...]] = ("data",)

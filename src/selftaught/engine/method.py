@@ -116,6 +116,11 @@ class Method(Definition):
             raise UserError(f"--strategy {FSDP2}: takes one optimiser, and not LARS; take --strategy ddp")
         self.sharded = shard(self, self.device_mesh["data_parallel"])
 
+    @property
+    def learns(self) -> bool:
+        """Whether steps change anything; where they don't, a stage is one step, which shows the loss."""
+        return True
+
     # ---- one step --------------------------------------------------------------------------------------------
     def step(self, batch: dict[str, Any]) -> Terms:
         """One step of learning from a batch; returns the terms to show, without gradient."""

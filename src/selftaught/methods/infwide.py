@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from selftaught import networks, objectives
+from selftaught._paths import expanded
 from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Share
-from selftaught.data.kernels import kernel_beside, kernel_of_array, read_kernel
+from selftaught.data.kernels import kernel_beside, kernel_file_beside, kernel_of_array, read_kernel
 from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optim, Optimizer, Schedule, Stage
 from selftaught.errors import SampleError, UserError
 from selftaught.networks.deconvolution import Deconvolver
@@ -139,6 +141,7 @@ class InfWide(Method):
         "kernel": {"help": "blur that is known: a file with the kernel of all pictures, text or a grey picture"},
     }
     kernel_here: np.ndarray | None = None
+    kernel_from: Path | None = None
 
     fields: Mapping[str, Any] = {}
 
@@ -280,9 +283,17 @@ class InfWide(Method):
         given = options.get("kernel")
         try:
             self.kernel_here = read_kernel(given) if given else None
+            self.kernel_from = expanded(given) if given else None
             yield
         finally:
-            self.kernel_here = None
+            self.kernel_here = self.kernel_from = None
+
+    def files_beside(self, source: Any, i: int) -> list[Path]:
+        """The file of the picture's kernel, where it comes from one."""
+        found = self.kernel_from
+        if found is None and KERNEL not in source.fields and getattr(source, "root", None) is not None:
+            found = kernel_file_beside(source.root, source.names[i])
+        return [] if found is None else [found]
 
     def companions(self, source: Any, i: int) -> dict[str, Tensor]:
         """The kernel of a picture: that of all, a field of the data, a file beside the picture, or the run's own.

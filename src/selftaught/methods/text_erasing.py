@@ -20,6 +20,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -357,17 +358,18 @@ class TextErasing(StyledByPolicy):
     # ---- judging -----------------------------------------------------------------------------------------------
     @contextlib.contextmanager
     def applied_as(self, options: Mapping[str, Any], own: bool) -> Iterator[None]:
-        """The boxes that ``apply --boxes`` names; without it a folder of the run's own serves its own pictures alone.
-
-        (Another folder may have pictures of the same names.)
-        """
+        """The boxes of ``apply --boxes``; else a folder of the run's own, for its own pictures alone (names recur)."""
         known = self.config.boxes if own or self.config.boxes in ("auto", "detect", "none") else "auto"
-        composed = known if self.config.compose == "boxes" else None
         try:
-            self.boxes_here = options.get("boxes") or composed
+            self.boxes_here = options.get("boxes") or (known if self.config.compose == "boxes" else None)
             yield
         finally:
             self.boxes_here = None
+
+    def files_beside(self, source: Any, i: int) -> list[Path]:
+        """The file of the picture's boxes, where they come from one."""
+        asked = self.boxes_here is not None and LETTERING not in source.fields
+        return Lettered(source, self.boxes_here or "none").files(i) if asked else []
 
     def companions(self, source: Any, i: int) -> dict[str, Tensor]:
         """The boxes of a picture's text, where the result is composed by boxes; a video's are those of every frame.

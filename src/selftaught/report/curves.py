@@ -62,6 +62,15 @@ def by_stage(metrics: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+def last_learning(metrics: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The last stage of :func:`by_stage` that has learning rates: one without them chooses or measures, and what it
+    notes is no loss that fell. The last one of all where none has any.
+    """
+    stages = by_stage(metrics)
+    learning = [one for one in stages if known((one[1].get("series") or {}).get("lr"))]
+    return (learning or stages)[-1]
+
+
 def loss_chart(metrics: Mapping[str, Any]) -> Chart | None:
     """The total loss over the steps."""
     return _trace(metrics, (metrics.get("series") or {}).get("loss"), "loss", "this")

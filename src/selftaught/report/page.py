@@ -202,7 +202,7 @@ def _tiles(run: Mapping[str, Any]) -> list[dict[str, str]]:
         if accuracy:
             note = f"from {number(accuracy[0], 2)} at step {number(steps[0])}"
             tiles.append({"label": f"online {title}", "value": number(accuracy[-1], 2), "note": note})
-    stage, last = curves.by_stage(metrics)[-1]
+    stage, last = curves.last_learning(metrics)
     loss = known((last.get("series") or {}).get("loss"))
     if loss:
         name = f"loss, {stage}" if stage else "loss"

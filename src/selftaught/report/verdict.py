@@ -9,7 +9,7 @@ from typing import Any, Literal
 from selftaught._words import plural
 from selftaught.report import health
 from selftaught.report.adapted import from_prompts, from_refinement
-from selftaught.report.curves import ROLE_NAMES, by_stage, role_of
+from selftaught.report.curves import ROLE_NAMES, last_learning, role_of
 from selftaught.report.forgetting import from_unlearning
 from selftaught.report.suspects import from_suspects
 from selftaught.report.tables import protocol_rows
@@ -319,7 +319,7 @@ def _familiar(protocol: str) -> bool:
 
 
 def _from_loss(run: Mapping[str, Any]) -> Verdict | None:
-    stage, metrics = by_stage(run.get("metrics") or {})[-1]
+    stage, metrics = last_learning(run.get("metrics") or {})
     loss = known((metrics.get("series") or {}).get("loss"))
     if not loss:
         return None

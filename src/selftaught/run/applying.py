@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -21,12 +21,12 @@ from selftaught._paths import expanded, part_of
 from selftaught._reading import kept_json
 from selftaught._words import typed
 from selftaught.data import Source, holds_videos, open_source
-from selftaught.data.spec import several
 from selftaught.engine.method import Method
 from selftaught.engine.pairing import check_pairs
 from selftaught.errors import UserError, unwritten
 from selftaught.run import locks
 from selftaught.run.features import check_channels
+from selftaught.run.input_paths import input_paths
 from selftaught.run.layout import write_json
 
 PER = ("set", "video")
@@ -91,6 +91,8 @@ class Job:
         workers: loader processes; -1 chooses.
         tile: largest side of an image that is restored in one piece; 0: any; None: as memory allows.
         say: called with the number of samples done so far.
+        another: what to name for another place, in messages.
+        writer: who writes there, in messages.
     """
 
     method: Method
@@ -105,11 +107,22 @@ class Job:
     workers: int = -1
     tile: int | None = None
     say: Progress = lambda done: None
+    another: ClassVar[str] = "another --out"
+    writer: ClassVar[str] = "this run"
 
     @property
     def maker(self) -> str:
         """What makes the results, in messages."""
         return self.method.slug
+
+    @property
+    def called(self) -> str:
+        """The place in messages: by the option that names it."""
+        return f"--out {typed(self.out)}"
+
+    def beside(self, i: int) -> list[Path]:
+        """Files that the result of a sample depends on besides its own."""
+        return self.method.files_beside(self.source, i)
 
     def key(self) -> dict[str, Any]:
         """What makes two calls the same work: the kind of output, weights, options and input."""
@@ -164,16 +177,12 @@ def own_options(given: Mapping[str, Any], takes: Mapping[str, Mapping[str, Any]]
 def asked(method: Method, how: Mapping[str, Any] = MappingProxyType({}), *, own: bool = False) -> Iterator[None]:
     """The method as its own options of ``apply`` ask for, for a while.
 
-    A method that has such options besides those that travel with the job is a context by ``applied_as(options, own)``.
-
     Args:
         method: of the run.
         how: options as :func:`own_options` gives them.
         own: whether it meets the data that the run learnt from.
     """
-    context = getattr(method, "applied_as", None)
-    options = {name.removeprefix("apply "): value for name, value in how.items()}
-    with context(options, own) if context is not None else contextlib.nullcontext():
+    with method.applied_as({name.removeprefix("apply "): value for name, value in how.items()}, own):
         yield
 
 
@@ -249,7 +258,7 @@ def begin(
         return known
     if known is not None or taken:
         if not job.overwrite:
-            raise UserError(_refusal(job.out, key, known))
+            raise UserError(_refusal(job, key, known))
         clear()
     _seal(mark, {"key": key, "run": job.run, "input": job.source.name})
     return None
@@ -305,15 +314,15 @@ def _read_mark(mark: Path) -> dict[str, Any] | None:
     return found if found.pop("sum", None) == _sum(found) else None
 
 
-def _refusal(out: Path, key: dict[str, Any], known: dict[str, Any] | None) -> str:
-    mend = "choose another --out, or replace it with --overwrite"
+def _refusal(job: Job, key: dict[str, Any], known: dict[str, Any] | None) -> str:
+    mend = f"choose {job.another}, or replace it with --overwrite"
     if known is None:
-        return f"--out {typed(out)}: holds what this run did not write; {mend}"
+        return f"{job.called}: holds what {job.writer} did not write; {mend}"
     other = known.get("key", {})
     what = "other data" if all(key[part] == other.get(part) for part in _WORK) else "another run"
     if what == "another run" and (key["method"], key["weights"]) == (other.get("method"), other.get("weights")):
         what = "other options"
-    return f"--out {typed(out)}: holds results of {what} ({known.get('run')} on {known.get('input')}); {mend}"
+    return f"{job.called}: holds results of {what} ({known.get('run')} on {known.get('input')}); {mend}"
 
 
 def held(path: Path, what: Path) -> contextlib.AbstractContextManager[None]:
@@ -381,20 +390,4 @@ def refuse_input(job: Job) -> None:
         inside = path.is_dir() and out.is_relative_to(path)
         if out == path or inside:
             where = "inside the input" if out != path else "the input itself"
-            raise UserError(f"--out {typed(job.out)} is {where} ({path}); choose a place outside it")
-
-
-def input_paths(given: Any) -> list[Path]:
-    """Files and folders that an input named by path is read from; what is no path has none."""
-    found_in = given if isinstance(given, list | tuple) else several(given) if isinstance(given, str) else [given]
-    if not all(isinstance(one, str | Path) for one in found_in):
-        return []
-    found = []
-    for one in found_in:
-        text = str(one)
-        path = expanded(text if expanded(text).exists() else text.partition("?")[0])
-        while any(sign in str(path) for sign in "*?["):
-            path = path.parent
-        if path.exists():
-            found.append(path.resolve())
-    return found
+            raise UserError(f"{job.called} is {where} ({path}); choose a place outside it")

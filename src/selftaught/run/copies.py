@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from selftaught._words import typed
 from selftaught.data import Source
 from selftaught.run.applying import Job
 
@@ -16,6 +17,9 @@ __all__ = ["Copies"]
 @dataclass(frozen=True)
 class Copies(Job):
     """Copies of samples that no method makes; ``options`` holds all that they depend on besides the input."""
+
+    another: ClassVar[str] = "another folder"
+    writer: ClassVar[str] = "degrade"
 
     @classmethod
     def of(
@@ -38,6 +42,15 @@ class Copies(Job):
     def maker(self) -> str:
         """The command."""
         return "degrade"
+
+    @property
+    def called(self) -> str:
+        """The folder as it was given: no option names it."""
+        return typed(self.out)
+
+    def beside(self, i: int) -> list[Path]:
+        """None: what a recipe reads besides is told in ``options``."""
+        return []
 
     def key(self) -> dict[str, Any]:
         """What makes two calls the same work."""

@@ -60,6 +60,8 @@ def train_job(job: Job) -> Path:
         start_from(method, job.settings.init)
     for line in [*job.plan, *(network_lines(method, job.settings) if job.plan else [])]:
         teller(job.quiet)(line)
+    if not method.learns:
+        teller(job.quiet)("nothing to learn here: one step shows the loss, then the run is ready to evaluate and apply")
     sources = _cached(job)
     scorer = None
     if job.settings.knn_every > 0 and job.kind.compares:
@@ -166,6 +168,8 @@ def of_stage(
     """A stage's plan and settings, the streams that it learns from by role, and the samples that it watches if any."""
     plan = watching.plan_of(method.stage_plan(stage), job.settings)
     settings = stage_settings(job.settings, plan)
+    if not method.learns:
+        settings = dataclasses.replace(settings, steps=1, epochs=None)
     roles = plan.roles or tuple(role for role in job.kind.roles if role in sources)
     read, held_out = {role: sources[role] for role in roles}, None
     if job.watched is not None:

@@ -13,13 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from selftaught._paths import no_name
-from selftaught._words import typed
 from selftaught.data import Source
 from selftaught.data.formats.video import VIDEO_SUFFIXES
 from selftaught.engine.embedding import none_usable
 from selftaught.errors import SampleError, UserError
-from selftaught.run import applying
+from selftaught.run import applying, locks
 from selftaught.run.applying import Applied, Job, Skipped
+from selftaught.run.input_paths import input_paths
 from selftaught.run.outputs._pictures import is_part, spare
 from selftaught.run.sharing import Crew, crew
 
@@ -70,11 +70,12 @@ def write(
         return _alone(job, len(paths), make)
     if (out.suffix.lower() in _FILES and not out.is_dir()) or out.is_file():
         what = "a file per sample" if all(path.parent == Path() for path in paths) else "several files"
-        raise UserError(f"--out {typed(out)}: {job.maker} writes {what}; give a folder")
+        raise UserError(f"{job.called}: {job.maker} writes {what}; give a folder")
     applying.refuse_input(job)
-    if clash := {p.resolve() for p in applying.input_paths(job.given)} & {(out / path).resolve() for path in paths}:
-        raise UserError(f"--out {typed(out)}: would overwrite the input {sorted(clash)[0]}; choose another folder")
+    if clash := {p.resolve() for p in input_paths(job.given)} & {(out / path).resolve() for path in paths}:
+        raise UserError(f"{job.called}: would overwrite the input {sorted(clash)[0]}; choose another folder")
     team = crew(out, job.key)
+    doing = f"is writing to it; wait for it, or choose {job.another}"
     with applying.writing(out):
         if not team.first:
             with team.following():
@@ -82,7 +83,7 @@ def write(
                 team.report(written=found[0], kept=found[1], skipped=found[2])
             return Applied(found[0], out, found[2], found[1])
         taken = out.is_dir() and any(not _own(entry) and not is_part(entry) for entry in out.iterdir())
-        with team.leading(), applying.held(out / LOCK, out):
+        with team.leading(), locks.held(out / LOCK, job.called, doing):
 
             def clear_all() -> None:
                 clear()
@@ -121,10 +122,10 @@ def _alone(job: Job, count: int, make: Callable[[int, Path], None]) -> Applied:
     """One sample, written to a file that the user named."""
     out, name = job.out, job.source.names[0]
     if count != 1:
-        raise UserError(f"--out {typed(out)}: {count} samples don't go into one file; give a folder")
+        raise UserError(f"{job.called}: {count} samples don't go into one file; give a folder")
     applying.refuse_input(job)
     if out.exists() and not job.overwrite:
-        raise UserError(f"--out {typed(out)}: is there already; choose another, or replace it with --overwrite")
+        raise UserError(f"{job.called}: is there already; choose another, or replace it with --overwrite")
     skipped: Skipped = []
     if crew(out, job.key).first:
         with applying.writing(out):
@@ -161,7 +162,7 @@ def _make(job: Job, paths: Sequence[Path], make: Callable[[int, Path], Any], tea
     """This process's share of the files: how many were written and kept, and the samples that have none."""
     out, say, written, kept = job.out, team.alive(job.say), 0, 0
     skipped: Skipped = []
-    done, stamp = _Done(out, team), _stamps(job.source)
+    done, stamp = _Done(out, team), _stamps(job)
     for i in team.share(len(paths)):
         path = paths[i]
         try:
@@ -240,21 +241,27 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
-def _stamps(source: Source) -> Callable[[int], str]:
-    """What changes when a sample changes: size and time of its file, or, without files, the whole source's."""
+def _stamps(job: Job) -> Callable[[int], str]:
+    """What changes when a sample changes: size and time of its file, or, without files, the whole source's fingerprint;
+    and name, size and time of each file that its result depends on besides.
+    """
+    source = job.source
     root = getattr(source, "root", None)
-    if root is None:
-        whole = source.fingerprint()
-        return lambda i: whole
+    whole = source.fingerprint() if root is None else ""
 
     def stamp(i: int) -> str:
-        try:
-            status = os.stat(Path(root) / source.names[i])
-        except OSError:
-            return "gone"
-        return f"{status.st_size} {status.st_mtime_ns}"
+        own = whole if root is None else _state(Path(root) / source.names[i])
+        return " ".join([own, *(f"{path} {_state(path)}" for path in job.beside(i))])
 
     return stamp
+
+
+def _state(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return "gone"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _clear(out: Path, paths: Sequence[Path]) -> None:
