@@ -184,3 +184,25 @@ def test_errors_name_the_mend() -> None:
         views.render_batch(images[0], pipeline, params[None])
     with pytest.raises(UserError, match="parameters have shape"):
         views.render_batch(images, pipeline, params[None])
+
+
+@pytest.mark.parametrize("side", [24, 500])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_turned_windows_stay_what_they_are(side: int, channels: int) -> None:
+    """Every window has its own memory, though all are turned by way of the same place."""
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (9, side + 7, side + 11, channels), dtype=np.uint8)
+    codes = [*range(8), 5]
+    turned = [
+        views.render(p, Pipeline((views.RandomCrop(side), views.Dihedral())), np.array([3.0, 5.0, k]))
+        for p, k in zip(pictures, codes, strict=True)
+    ]
+    mirrored = [
+        views.render(p, Pipeline((views.RandomCrop(side), views.HorizontalFlip())), np.array([3.0, 5.0, 1.0]))
+        for p in pictures
+    ]
+    for picture, code, one, other in zip(pictures, codes, turned, mirrored, strict=True):
+        window = picture[3 : 3 + side, 5 : 5 + side]
+        quarters = np.rot90(window, code % 4)
+        assert np.array_equal(one, quarters[:, ::-1] if code >= 4 else quarters)
+        assert np.array_equal(other, window[:, ::-1])
