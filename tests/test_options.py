@@ -339,5 +339,10 @@ def test_a_switch_takes_on_and_off_as_its_card_shows_them() -> None:
         True,
     ]
     assert parse_train("dcl", ["--data", "off", "--compile"])["data"] == "off", "a source may be called so"
-    with pytest.raises(UserError, match="unrecognized arguments: maybe"):
-        parse_train("np-edit", ["--use-dmd", "maybe"])
+    with pytest.raises(UserError, match=r"unrecognized arguments: maybe \(see"):
+        parse_train("np-edit", ["--use-dmd", "maybe", "--data", "emoji"])
+
+
+def test_data_without_its_option_are_told_how_they_are_given() -> None:
+    with pytest.raises(UserError, match="unrecognized arguments: photos/; data are given by --data SOURCE"):
+        parse_train("dcl", ["photos/", "--steps", "3"])

@@ -19,12 +19,15 @@ __all__ = ["Checked", "Parser", "add_option", "add_partial", "checked", "metavar
 
 _CHOICE = re.compile(r"(?P<name>[^:]+): invalid choice: '?(?P<value>.*?)'? \(choose from (?P<choices>.*)\)")
 """How argparse refuses what is none of the choices."""
+_LEFT = "unrecognized arguments: "
 _SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 _METAVARS = {"int": "N", "float": "X", "list": "A,B"}
 
 
 class Parser(argparse.ArgumentParser):
     """Errors in one line that names the option; a mistyped option is answered with the nearest one."""
+
+    _has_data = False
 
     def error(self, message: str) -> Any:
         """Refuse the command.
@@ -38,11 +41,14 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(wrong["value"], choices, 1)
             said = f"no command {wrong['value']}" if name == "COMMAND" else f"{name} {wrong['value']}"
             message = f"{said}: did you mean {near[0]}?" if near else f"{said}; it may be: {', '.join(choices)}"
+        if message.startswith(_LEFT) and "--data" in self._option_string_actions and not self._has_data:
+            message += "; data are given by --data SOURCE"
         raise UserError(f"{message} (see {self.prog} --help)")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse has it, but an unknown option is named before anything that is missing."""
         arguments = list(sys.argv[1:] if args is None else args)
+        self._has_data = any(argument.partition("=")[0] == "--data" for argument in arguments)
         for argument in arguments[: arguments.index("--")] if "--" in arguments else arguments:
             name = argument.partition("=")[0]
             known = list(self._option_string_actions)

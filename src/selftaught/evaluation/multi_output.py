@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.restoration import CEILING, psnr, ssim
@@ -60,7 +61,7 @@ def multi_output(
     numbers = {name: Number.bootstrap(values) for name, values in columns.items()}
     dead = int((wins.sum(0) == 0).sum())
     note = "best_overall is an oracle: it takes the head that the sharp image shows to be the best"
-    note += f"; {dead} of {heads} heads were never the best" if dead else ""
+    note += f"; {dead} of {heads} heads were the best on none of {plural(len(targets), 'image')}" if dead else ""
     called = list(names) if names is not None else [str(i) for i in range(len(targets))]
     return Result("heads", numbers, {"psnr": table, "names": called}, note)
 
