@@ -182,6 +182,30 @@ def test_a_resumed_run_ends_in_the_same_weights(tmp_path: Path) -> None:
         assert torch.equal(torch.as_tensor(cut[name]), torch.as_tensor(value)), name
 
 
+def test_what_every_named_protocol_needs_is_seen_before_the_first_one_runs(tmp_path: Path, capsys) -> None:
+    scenes = open_source("scenes?train=16&test=4&side=20", split="all")
+    for i in range(len(scenes)):  # classes, and no captions
+        place = tmp_path / "classes" / str(int(scenes.labels[i]) % 2)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scenes.read(i)).save(place / f"{i}.png")
+        (tmp_path / "flat").mkdir(exist_ok=True)
+        Image.fromarray(scenes.read(i)).save(tmp_path / "flat" / f"{i}.png")
+        (tmp_path / "flat" / f"{i}.txt").write_text("a picture")
+    run = tmp_path / "run"
+    selftaught.train("clip", "scenes?train=16&test=4&side=20", out=run, steps=1, batch_size=8, quiet=True, **TINY)
+    capsys.readouterr()
+    for protocols, data, said in (
+        ("zero-shot,text-retrieval", "classes", "text-retrieval needs captions"),
+        ("text-retrieval,zero-shot", "flat", "zero-shot needs named classes"),
+        ("text-retrieval,knn", "flat", "knn needs labels"),
+    ):
+        assert main(["evaluate", str(run), "--data", str(tmp_path / data), "--protocol", protocols]) == 2
+        told = capsys.readouterr()
+        assert said in told.err
+        assert not any(f"{name}: this" in told.out + told.err for name in protocols.split(",")), "none has begun"
+    assert not list(run.rglob("evaluation.json"))
+
+
 def test_a_folder_of_one_s_own_from_training_to_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "photos"
     scenes = open_source("scenes?train=40&test=8&side=20", split="all")

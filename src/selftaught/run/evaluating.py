@@ -45,8 +45,11 @@ def judge(bench: Bench, own: tuple[str, ...] = ()) -> tuple[Found, dict[str, np.
         per protocol the Results of ``this``, ``random`` and ``raw``; and the test features, labels and indices.
     """
     apart = [name for name in bench.protocols if name in suites.NAMES]
-    found = suites.evaluate(apart, bench) if apart else suites.usual(bench) if not bench.protocols else {}
     rest = [name for name in bench.protocols if name not in apart]
+    if apart and rest:  # what can't be done is told before anything runs
+        _, labelled, numeric = _parts(bench)
+        _check(rest, labelled, numeric, bench.data, bool(own))
+    found = suites.evaluate(apart, bench) if apart else suites.usual(bench) if not bench.protocols else {}
     if apart and not rest:
         return found, {}
     more, kept = embedding_protocols(bench, rest, own)

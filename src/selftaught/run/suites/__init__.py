@@ -36,7 +36,21 @@ def evaluate(names: Sequence[str], bench: Bench) -> dict[str, dict[str, Result]]
     kind = kind_of(bench.method.modality)
     if wanted is not None and not kind.picture:
         raise UserError(f"--protocol {wanted} is for images, this run is one of {kind.plural}")
+    if len(bench.protocols) > 1:
+        _check(names, bench)
     return {name: SUITES[name].function(bench) for name in names}
+
+
+def _check(names: Sequence[str], bench: Bench) -> None:
+    """See that suites have what they need, as far as that is known before they run.
+
+    Raises:
+        UserError: one has not.
+    """
+    for name in names:
+        needs = SUITES[name].needs
+        if needs is not None:
+            needs(bench)
 
 
 def usual(bench: Bench) -> dict[str, dict[str, Result]]:

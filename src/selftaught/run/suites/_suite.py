@@ -24,23 +24,29 @@ class Suite:
         name: the protocol's, as on the command line.
         function: bench -> Results of ``this``, ``random`` and ``raw``, those that there are.
         images_only: it looks at pictures; runs of other data are refused before it is called.
+        needs: refuses a bench that lacks what the protocol needs, before any of several protocols runs; None: the
+            function itself refuses it.
     """
 
     name: str
     function: Judging
     images_only: bool
+    needs: Callable[[Bench], object] | None = None
 
 
 SUITES: dict[str, Suite] = {}
 """By their names, those that the room's files have declared."""
 
 
-def suite(name: str, *, images_only: bool = True) -> Callable[[Judging], Judging]:
+def suite(
+    name: str, *, images_only: bool = True, needs: Callable[[Bench], object] | None = None
+) -> Callable[[Judging], Judging]:
     """Declare a function of this room as a suite.
 
     Args:
         name: of the protocol.
         images_only: see :class:`Suite`.
+        needs: see :class:`Suite`.
 
     Raises:
         ValueError: two suites of one name.
@@ -49,7 +55,7 @@ def suite(name: str, *, images_only: bool = True) -> Callable[[Judging], Judging
     def declare(function: Judging) -> Judging:
         if name in SUITES:
             raise ValueError(f"two suites are called {name!r}")
-        SUITES[name] = Suite(name, function, images_only)
+        SUITES[name] = Suite(name, function, images_only, needs)
         return function
 
     return declare

@@ -85,17 +85,32 @@ def worded(method: Method) -> Any:
 
 
 # ---- judging -----------------------------------------------------------------------------------------------------
-@suite(ZERO_SHOT)
+def _classes_to_judge(bench: Bench) -> tuple[Source, Source]:
+    worded(bench.method)
+    parts = samples.labelled_parts(bench.data, "image", bench.settings)
+    if parts is None or not parts[1].classes:
+        raise UserError(f"--protocol {ZERO_SHOT} needs named classes, {bench.data} has none: give class folders")
+    prompts(bench.options.templates)
+    return parts
+
+
+def _captions_to_judge(bench: Bench) -> Source:
+    worded(bench.method)
+    options: dict[str, Any] = {"modality": "image", "seed": bench.settings.seed, "by": bench.settings.by}
+    whole = open_source(bench.data, split="all", **options)
+    if "text" not in whole.fields:
+        raise UserError(f"--protocol {RETRIEVAL} needs captions, {whole.name} has none")
+    return whole
+
+
+@suite(ZERO_SHOT, needs=_classes_to_judge)
 def judge_zero_shot(bench: Bench) -> dict[str, Result]:
     """Accuracy of the data's classes by their names, of ``this`` run and an untrained one.
 
     Raises:
         UserError: a method without words, data without named classes.
     """
-    worded(bench.method)
-    parts = samples.labelled_parts(bench.data, "image", bench.settings)
-    if parts is None or not parts[1].classes:
-        raise UserError(f"--protocol {ZERO_SHOT} needs named classes, {bench.data} has none: give class folders")
+    parts = _classes_to_judge(bench)
     test, templates = some(parts[1], _LIMIT), prompts(bench.options.templates)
     return {kind: zero_shot(model, test, templates) for kind, model in _contenders(bench, ZERO_SHOT, parts[0])}
 
@@ -120,18 +135,15 @@ def zero_shot(model: Any, test: Source, templates: Sequence[str]) -> Result:
     return evaluation.zero_shot(scores[0], labels, local=scores[1] if len(scores) > 1 else None, note=note)
 
 
-@suite(RETRIEVAL)
+@suite(RETRIEVAL, needs=_captions_to_judge)
 def judge_text_retrieval(bench: Bench) -> dict[str, Result]:
     """R@k of captions by images and of images by captions, of ``this`` run and an untrained one.
 
     Raises:
         UserError: a method without words, data without captions.
     """
-    worded(bench.method)
+    whole = _captions_to_judge(bench)
     options: dict[str, Any] = {"modality": "image", "seed": bench.settings.seed, "by": bench.settings.by}
-    whole = open_source(bench.data, split="all", **options)
-    if "text" not in whole.fields:
-        raise UserError(f"--protocol {RETRIEVAL} needs captions, {whole.name} has none")
     note, seen, share = "", "", getattr(bench.method.config, "held_out", 0.0)
     if divides(whole, bench.settings.by):
         whole = open_source(bench.data, split="test", **options)
