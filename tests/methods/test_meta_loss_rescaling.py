@@ -189,6 +189,18 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TEXT = {"preset": "laptop-text", "batch_size": 16, "vocabulary": 50, "loggers": ["none"], "quiet": True}
 
 
+def test_an_encoder_that_learns_nothing_has_one_row_in_what_judges_features(reviews: Path, tmp_path: Path) -> None:
+    run = selftaught.train("meta-loss-rescaling", str(reviews), out=str(tmp_path / "run"), **TEXT | {"steps": 2})
+    found = run.evaluate(protocols=["knn", "classify"])
+    assert set(found["knn"]) == {"this"}, "TF-IDF, trained or not, is the raw input"
+    assert "untrained encoder and the raw input give the same features" in found["knn"]["this"].note
+    assert set(found["classify"]) == {"this", "random"}, "the classifier on it does learn"
+    assert "same features" not in found["classify"]["this"].note
+    learnt = TEXT | {"steps": 2, "encoder": "words", "max_length": 8}
+    other = selftaught.train("meta-loss-rescaling", str(reviews), out=str(tmp_path / "other"), **learnt)
+    assert set(other.evaluate(protocols=["knn"])["knn"]) == {"this", "random", "raw"}
+
+
 @pytest.mark.slow
 def test_a_users_table_from_training_to_the_list_of_suspects(reviews: Path, tmp_path: Path) -> None:
     data = f"{reviews}?wrong_labels=0.2"

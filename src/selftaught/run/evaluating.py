@@ -30,6 +30,10 @@ NUMERIC = ("regression", "diagnostics")
 LIMIT_TEST = 10_000
 _LIMIT_TRAIN, _LIMIT_ATTACKED = 20_000, 1000
 
+_OF_THE_MODEL = ("scores", "encoder", "classifier")
+"""Inputs of protocols that ask the model itself, not its features."""
+_BASELINES = ("random", "raw")
+
 Found = dict[str, dict[str, Result]]
 
 
@@ -63,7 +67,9 @@ def embedding_protocols(bench: Bench, names: list[str], own: tuple[str, ...]) ->
         per protocol a dict with the Result of ``this`` encoder, a ``random`` one and the ``raw`` input (for fewlabel
         also of the channels' ``statistics``, the simplest features; for a method that changes an encoder also of the
         ``original`` one); and the test features, labels and indices (into
-        `some` LIMIT_TEST of the test samples; with ``whole``, of all samples, since there are no labels).
+        `some` LIMIT_TEST of the test samples; with ``whole``, of all samples, since there are no labels). Baselines
+        whose features are those of ``this`` (an encoder that learns nothing, such as TF-IDF) are named in its note and
+        have no Result of their own.
     """
     method, settings, fraction, say = bench.method, bench.settings, bench.options.fraction, bench.say
     parts, labelled, numeric = _parts(bench)
@@ -84,20 +90,24 @@ def embedding_protocols(bench: Bench, names: list[str], own: tuple[str, ...]) ->
     found: Found = {name: {} for name in names}
     kept: dict[str, np.ndarray] = {}
     refused: dict[str, UserError] = {}
+    untouched: set[str] = set()
     for kind, (model, make) in kinds.items():
         if kind == "statistics" and "fewlabel" not in names:
             continue
         sides = _Sides(train, test, make(model, train), make(model, test))
         if kind == "this":
+            own_sides = sides
             kept = sides.kept() | ({} if labelled or numeric else {"whole": np.array(True)})
-        if kind == "random":
+        again = kind in _BASELINES and own_sides.are(sides) and (kind == "raw" or own_sides.are_input(method))
+        if kind == "random" and not again:
             kept["random"] = sides.test[0]
+        untouched |= {kind} if again else set()
         views = _second_view(model, test) if make is embed and "diagnostics" in names else None
         for name in names:
             inputs = evaluation.PROTOCOLS[name].inputs
-            if (kind == "statistics" and name != "fewlabel") or (
-                kind == "raw" and inputs in ("scores", "encoder", "classifier")
-            ):
+            if again and inputs not in _OF_THE_MODEL:
+                continue  # the same numbers once more
+            if (kind == "statistics" and name != "fewlabel") or (kind == "raw" and inputs in _OF_THE_MODEL):
                 continue
             say(f"{name}: {evaluation_name(kind)}")
             try:
@@ -113,9 +123,17 @@ def embedding_protocols(bench: Bench, names: list[str], own: tuple[str, ...]) ->
             for name, reason in refused.items():
                 del found[name]
                 say(f"without {name}: {reason}")
+    for name in names if untouched else ():
+        if evaluation.PROTOCOLS[name].inputs not in _OF_THE_MODEL:
+            found[name]["this"] = found[name]["this"].noted(_said_once(untouched))
     if fraction < 1 and "finetune" in found:
         found[f"finetune {100 * fraction:g}%"] = found.pop("finetune")
     return found, kept
+
+
+def _said_once(kinds: set[str]) -> str:
+    others = "an untrained encoder and the raw input give" if len(kinds) == 2 else "the raw input gives"
+    return f"{others} the same features: this encoder hands the input on, nothing of it is learnt"
 
 
 def evaluation_name(kind: str) -> str:
@@ -162,6 +180,16 @@ class _Sides:
     test_source: Source
     train: tuple[np.ndarray, np.ndarray | None, np.ndarray]
     test: tuple[np.ndarray, np.ndarray | None, np.ndarray]
+
+    def are(self, other: _Sides) -> bool:
+        """Whether the features of another encoder are the same numbers."""
+        pairs = ((self.train, other.train), (self.test, other.test))
+        return all(np.array_equal(own[0], its[0]) for own, its in pairs)
+
+    def are_input(self, method: Method) -> bool:
+        """Whether the features are the raw input."""
+        sources = self.train_source, self.test_source
+        return self.are(_Sides(*sources, *(raw(method, source) for source in sources)))
 
     def kept(self) -> dict[str, np.ndarray]:
         """What is kept to draw from."""
