@@ -57,12 +57,33 @@ def test_windows_of_a_recording_share_its_number_and_files_are_found_by_any_clea
     assert windows.targets is not None
     assert windows.targets.tolist() == [0.0, 0.0, 0.5, 0.5, 1.0, 1.0]
     folder_of(tmp_path / "pics", ["a/1.png", "b/1.png", "b/2.png"])
-    (tmp_path / "t.csv").write_text("file,score\na/1.png,1.5\n2,-4\n1,100\nlost,7\n")
-    pictures = open_source(f"{tmp_path / 'pics'}?targets={tmp_path / 't.csv'}", split="all")
+    table = tmp_path / "t.csv"
+    table.write_text("file,score\na/1.png,1.5\n2,-4\nlost,7\n")
+    pictures = open_source(f"{tmp_path / 'pics'}?targets={table}", split="all")
     assert pictures.classes == ["a", "b"]
     assert pictures.targets is not None
-    np.testing.assert_array_equal(pictures.targets, [1.5, np.nan, -4])  # two are called 1: neither is meant
+    np.testing.assert_array_equal(pictures.targets, [1.5, np.nan, -4])
     assert "1 of 3 samples have no number in t.csv" in pictures.notes
+
+
+def test_a_bare_name_that_two_files_have_is_refused_and_a_whole_one_comes_first(tmp_path: Path) -> None:
+    folder_of(tmp_path / "pics", ["a/1.png", "b/1.png", "b/2.png"])
+    table = tmp_path / "t.csv"
+    spec = f"{tmp_path / 'pics'}?targets={table}"
+    for bare in ("1", "1.png"):
+        table.write_text(f"file,score\na/1.png,1.5\n{bare},100\n")
+        with pytest.raises(UserError, match=rf"t.csv: {bare} may be a/1.png or b/1.png; write names"):
+            open_source(spec, split="all")
+    table.write_text("file,score\na/1.png,1\n2.png,2\nb/2,3\n")
+    with pytest.raises(UserError, match=r"b/2.png has the numbers 2 and 3"):
+        open_source(spec, split="all")
+    table.write_text("file,score\na/1.png,\nb/2,3\n2.png,\nb/2,3\na/1,\n")  # an empty cell is no second number
+    assert open_source(spec, split="all").targets.tolist()[2] == 3
+    folder_of(tmp_path / "deep", ["1.png", "a/1.png"])
+    table.write_text("file,score\n1.png,5\na/1,6\n")
+    whole = open_source(f"{tmp_path / 'deep'}?targets={table}", split="all")
+    assert whole.targets is not None
+    assert dict(zip(whole.names, whole.targets, strict=True)) == {"1.png": 5, "a/1.png": 6}
 
 
 @pytest.mark.parametrize(

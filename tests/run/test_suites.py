@@ -395,11 +395,14 @@ def test_names_in_a_table_may_be_paths_file_names_or_stems(tmp_path: Path) -> No
     for name in ("a/1.png", "a/2.png", "b/2.png", "b/3.png"):
         write(tmp_path / name, tile("brick", 0))
     source = open_source(str(tmp_path), split="all")
-    write_table(tmp_path / "metadata.csv", "Name, Skin ", [("b/2.png", "x"), ("1", "y"), ("3.png", "z"), ("2", "lost")])
+    write_table(tmp_path / "metadata.csv", "Name, Skin ", [("b/2.png", "x"), ("1", "y"), ("3.png", "z"), ("4", "lost")])
     about = read_metadata(tmp_path / "metadata.csv", source, ["skin"])
     assert about.rows.tolist() == [0, 2, 3]
     assert about.column("SKIN") == ["y", "x", "z"]
     assert about.some(np.array([3, 0])).column("skin") == ["z", "y"]
+    write_table(tmp_path / "metadata.csv", "name,skin", [("1", "y"), ("2", "whose")])
+    with pytest.raises(UserError, match=r"metadata.csv: 2 may be a/2.png or b/2.png; write names with their folders"):
+        read_metadata(tmp_path / "metadata.csv", source)
 
 
 def test_imagenet_folders_are_read_as_words() -> None:

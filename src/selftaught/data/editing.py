@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,6 +13,7 @@ from selftaught._words import plural
 from selftaught.data.combining.captioned import TEXT, captioned
 from selftaught.data.fields import Field
 from selftaught.data.formats.text import NAME_COLUMNS, TEXT_COLUMNS, read_rows
+from selftaught.data.naming import finder
 from selftaught.data.pixels import ValueRange
 from selftaught.data.source import PER_SAMPLE, Source, digest
 from selftaught.errors import SampleError, UserError
@@ -225,7 +226,7 @@ def _of_table(source: Source, table: Path, everything: Sequence[str]) -> Source:
     key = next((name for name in NAME_COLUMNS if name in has), None)
     if key is None or INSTRUCTION not in has or TARGET not in has:
         raise UserError(f"{table}: needs the columns name, instruction and target; it has {', '.join(has) or 'none'}")
-    called = _called(everything, table)
+    called = finder(everything, table)
     place = {name: i for i, name in enumerate(source.names)}
     which, wanted, after = [], [], []
     strange: list[str] = []
@@ -267,24 +268,6 @@ def _said(table: Path, strange: list[str], results: int, edits_in_all: int) -> l
             f"{table.name}: {results:,} of {edits_in_all:,} edits have a result; it takes all to make use of them"
         )
     return notes
-
-
-def _called(names: Sequence[str], table: Path) -> Callable[[Any], str | None]:
-    """What a cell calls a picture -> the picture's name: as it is or without suffix, else by a bare name."""
-    exact = {str(PurePosixPath(name).with_suffix("")): name for name in names} | {name: name for name in names}
-    bare: dict[str, set[str]] = {}
-    for name in names:
-        for way in {PurePosixPath(name).name, PurePosixPath(name).stem}:
-            bare.setdefault(way, set()).add(name)
-
-    def find(cell: Any) -> str | None:
-        said = str(cell).strip().replace("\\", "/").removeprefix("./")
-        several = sorted(bare.get(said, ()))
-        if said not in exact and len({PurePosixPath(name).parent for name in several}) > 1:
-            raise UserError(f"{table}: {said} may be {several[0]} or {several[1]}; write names with their folders")
-        return exact.get(said) or (several[0] if several else None)
-
-    return find
 
 
 def _caption(source: Source, at: int) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from selftaught.data.csv_rows import csv_rows
+from selftaught.data.naming import finder
 from selftaught.data.source import Source
 from selftaught.errors import UserError
 
@@ -79,15 +80,16 @@ def read_metadata(path: Path, source: Source, needed: Sequence[str] = ()) -> Met
 
     Args:
         path: the file; its first line names the columns.
-        source: the images; ``name`` is their path in the folder ("cats/001.jpg"), or the file's own name with or
-            without its suffix where no two images share it.
+        source: the images; ``name`` is their path in the folder ("cats/001.jpg") or the file's own name, with or
+            without its suffix.
         needed: columns that must be there.
 
     Returns:
         The lines whose image the source has; images without a line, and lines without an image, are left out.
 
     Raises:
-        UserError: no such file, a column that is missing, no line that names an image of the source.
+        UserError: no such file, a column that is missing, no line that names an image of the source, a line whose
+            name two images have.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; write one with the columns {', '.join(['name', *needed])}")
@@ -98,33 +100,11 @@ def read_metadata(path: Path, source: Source, needed: Sequence[str] = ()) -> Met
     missing = [name for name in ("name", *(n.lower() for n in needed)) if name not in names]
     if missing:
         raise UserError(f"{path} has no column {missing[0]!r}; it has {', '.join(names) or 'none'}")
-    where = _positions(source)
-    matched = {where[line["name"]]: line for line in lines if line["name"] in where}
+    called, where = finder(source.names, path), {name: i for i, name in enumerate(source.names)}
+    matched = {where[image]: line for line in lines if (image := called(line["name"])) is not None}
     if not matched:
         example = source.names[0] if len(source) else "?"
         raise UserError(f"{path}: no line names an image of {source.name}; they are called like {example}")
     rows = sorted(matched)
     columns = {name: [matched[i].get(name, "") for i in rows] for name in names}
     return Metadata(path, np.array(rows, dtype=np.int64), columns)
-
-
-def _positions(source: Source) -> dict[str, int]:
-    """Every unambiguous way to call an image -> its position."""
-    found: dict[str, int] = {}
-    for form in (_stem, _file, str):
-        called = [form(name) for name in source.names]
-        seen: dict[str, int] = {}
-        twice = set()
-        for i, name in enumerate(called):
-            twice |= {name} if name in seen else set()
-            seen[name] = i
-        found |= {name: i for name, i in seen.items() if name not in twice}
-    return found
-
-
-def _file(name: str) -> str:
-    return PurePosixPath(name).name
-
-
-def _stem(name: str) -> str:
-    return PurePosixPath(name).stem

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from selftaught.data.csv_rows import csv_rows
+from selftaught.data.naming import finder
 from selftaught.data.source import TEST, TRAIN, VAL, Source
 from selftaught.data.spec import near
 from selftaught.errors import UserError
@@ -20,9 +21,9 @@ _SPLITS = {"train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validat
 def with_targets(source: Source, given: str) -> Source:
     """The samples with the numbers that a CSV file gives them (EchoNet-Dynamic's FileList.csv, for example).
 
-    A line belongs to the file of its name: the path in the folder, or the file's own name with or without its suffix
-    where no two files share it. All windows of a recording get its number; samples without a line get none. A column
-    ``split`` (train, val, test) becomes the source's own split.
+    A line belongs to the file of its name: the path in the folder, or the file's own name, with or without its suffix
+    (see :func:`selftaught.data.naming.finder`). All windows of a recording get its number; samples without a line get
+    none. A column ``split`` (train, val, test) becomes the source's own split.
 
     Args:
         source: of files.
@@ -31,18 +32,30 @@ def with_targets(source: Source, given: str) -> Source:
 
     Raises:
         UserError: no such file or column, several columns to choose from, a value that is no number, no line that
-            names a sample.
+            names a sample, a line whose name two files have, two numbers for one file.
     """
     path, column = _place(given)
     columns = _read(path)
     key = next((c for c in columns if c.lower() in _NAMES), next(iter(columns)))
     values = _numbers(path, columns, key, column)
-    where = _called(source)
+    files = _files(source)
+    called = finder(list(files), path)
     targets = np.full(len(source), np.nan)
     splits = next((texts for name, texts in columns.items() if name.lower() == "split"), None)
     codes = np.full(len(source), -1, dtype=np.int8)
+    lines: dict[str, int] = {}
     for line, name in enumerate(columns[key]):
-        for i in where.get(name, ()):
+        file = called(name)
+        if file is None:  # of another part, or of no file here
+            continue
+        before = lines.setdefault(file, line)
+        if before != line and np.isnan(values[line]):
+            continue
+        if values[before] != values[line] and not np.isnan(values[before]):
+            both = f"{values[before]:g} and {values[line]:g}"
+            raise UserError(f"{path}: {file} has the numbers {both}; leave it one line")
+        lines[file] = line
+        for i in files[file]:
             targets[i] = values[line]
             codes[i] = _SPLITS.get(splits[line].lower(), -1) if splits else -1
     if np.isnan(targets).all():
@@ -100,16 +113,10 @@ def _numbers(path: Path, columns: dict[str, list[str]], key: str, asked: str) ->
     return next(iter(able.values()))
 
 
-def _called(source: Source) -> dict[str, list[int]]:
-    """Every unambiguous way to call a file -> its samples: one, or the windows of a recording."""
+def _files(source: Source) -> dict[str, list[int]]:
+    """The name of each file -> its samples: one, or the windows of a recording."""
     files: dict[str, list[int]] = {}
     for i, name in enumerate(source.names):
         stem, at, start = name.rpartition("@")
         files.setdefault(stem if at and start.isdigit() else name, []).append(i)
-    found: dict[str, list[int]] = {}
-    for form in (lambda p: p.stem, lambda p: p.name, lambda p: str(p)):
-        called: dict[str, list[str]] = {}
-        for file in files:
-            called.setdefault(form(PurePosixPath(file)), []).append(file)
-        found |= {name: files[same[0]] for name, same in called.items() if len(same) == 1}
-    return found
+    return files

@@ -1,0 +1,43 @@
+"""What a line of a table calls a file: one rule for all tables that stand beside files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from selftaught.errors import UserError
+
+__all__ = ["finder"]
+
+
+def finder(names: Sequence[str], table: Path) -> Callable[[Any], str | None]:
+    """How a cell of a table is read as the name of a file; None where it names none.
+
+    A cell is the relative name of a file, that without its suffix, the bare file name, or that without its suffix: the
+    first of these that any file has. A match by the relative name so comes before all others.
+
+    Args:
+        names: of all files that may be meant, relative to their folder, parted by "/".
+        table: that the cells are from, for the error.
+
+    Raises:
+        UserError: (the function that is returned) the cell is what two files are called.
+    """
+    ways: tuple[Callable[[PurePosixPath], str], ...] = (
+        str, lambda path: str(path.with_suffix("")), lambda path: path.name, lambda path: path.stem
+    )  # fmt: skip
+    called: list[dict[str, list[str]]] = [{} for _ in ways]
+    for name in names:
+        for known, way in zip(called, ways, strict=True):
+            known.setdefault(way(PurePosixPath(name)), []).append(name)
+
+    def find(cell: Any) -> str | None:
+        said = str(cell).strip().replace("\\", "/").removeprefix("./")
+        meant = next((known[said] for known in called if said in known), [])
+        if len(meant) > 1:
+            first, second = sorted(meant)[:2]
+            raise UserError(f"{table}: {said} may be {first} or {second}; write names with their folders and suffixes")
+        return meant[0] if meant else None
+
+    return find
