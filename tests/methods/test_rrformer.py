@@ -15,6 +15,7 @@ from selftaught import methods, objectives, views
 from selftaught.data import open_source
 from selftaught.engine.loader import DataModule
 from selftaught.errors import UserError
+from selftaught.run import exporting
 
 SMALL: dict[str, Any] = {"width": 8, "patch": 32, "vgg_weights": "random"}
 SWIN = SMALL | {"dim": 8, "blocks": 1, "depth": 2, "heads": 2, "levels": 1, "discriminator_width": 4}
@@ -260,3 +261,18 @@ def test_it_learns() -> None:
     with torch.no_grad():
         errors = [(x - images[20:]).square().mean().log10() for x in (method.restored(made[20:]), made[20:])]
     assert 10 * (errors[1] - errors[0]) > 1.5
+
+
+def test_an_onnx_file_serves_other_sizes(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    network = methods.RRFormer(**SWIN).exported()[0].eval().float()
+    card = {"method": "rrformer", "normalise": {}}
+    free = {2: ("height", 66, 1 << 14), 3: ("width", 66, 1 << 14)}
+    path = exporting._onnx(network, card, tmp_path / "rrformer.onnx", torch.rand(2, 3, 96, 104), free)
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for height, width in ((96, 104), (160, 66), (97, 130)):
+        x = torch.rand(1, 3, height, width)
+        with torch.no_grad():
+            expected = network(x)
+        assert np.abs(session.run(None, {"input": x.numpy()})[0] - expected.numpy()).max() < 1e-5

@@ -95,7 +95,7 @@ class WindowAttention(nn.Module):
         if mask is None:
             return self.proj(_attended(q, k, v, bias).transpose(1, 2).flatten(2))
         bias = bias + mask[:, None].to(q.dtype)
-        q, k, v = (part.unflatten(0, (-1, len(mask))) for part in (q, k, v))
+        q, k, v = (part.unflatten(0, (-1, mask.shape[0])) for part in (q, k, v))
         found = _attended(q, k, v, bias[None])
         return self.proj(found.flatten(0, 1).transpose(1, 2).flatten(2))
 

@@ -182,6 +182,10 @@ def _onnx(module: nn.Module, card: dict[str, Any], out: Path, x: Tensor, free: d
     dynamic: Any = {axis: torch.export.Dim(name, min=low, max=high) for axis, (name, low, high) in axes.items()}
     try:
         _quiet_export(_Plain(module).eval(), x, part, dynamic)
+        if free and not _holds_elsewhere(part, module, x, free):
+            _quiet_export(_Plain(module).eval(), x, part, {0: dynamic[0]})
+            told = f"the ONNX file takes inputs of {_sides(x)} alone: PyTorch could not keep their size free"
+            warnings.warn(told, Remark, stacklevel=3)
         error = _sealed(part, card, x.numpy(), expected)
         if not error < _TOLERANCE:
             raise UserError(f"{out}: ONNX output differs from the model's by {error:.1e}; use --format safetensors")
@@ -194,6 +198,32 @@ def _onnx(module: nn.Module, card: dict[str, Any], out: Path, x: Tensor, free: d
     finally:
         part.unlink(missing_ok=True)
     return out
+
+
+def _sides(x: Tensor) -> str:
+    return " x ".join(map(str, x.shape[1:]))
+
+
+def _holds_elsewhere(path: Path, module: nn.Module, x: Tensor, free: dict[int, tuple[str, int, int]]) -> bool:
+    """Whether an ONNX file gives what the network gives at another size of the axes that it leaves free.
+
+    A trace can take a size for a constant though it declares the axis free; such a file fails, or is wrong, elsewhere.
+    """
+    runtime: Any = require("onnxruntime", "onnx")
+    for axis, (_, least, most) in free.items():
+        other = min(x.shape[axis] + 32, most) if x.shape[axis] < most else max(x.shape[axis] - 32, least)
+        x = x.index_select(axis, torch.arange(other) % x.shape[axis])
+    with torch.no_grad():
+        expected = module(x).numpy()
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    told = runtime.capi.onnxruntime_pybind11_state
+    try:
+        (found,) = session.run(None, {"input": x.numpy()})
+    except (told.RuntimeException, told.InvalidArgument, told.Fail):  # sizes that don't fit, inside or at the door
+        return False
+    if found.shape != expected.shape:
+        return False
+    return bool(np.abs(found - expected).max() < _TOLERANCE * max(1.0, float(np.abs(expected).max())))
 
 
 def _sealed(path: Path, card: dict[str, Any], given: Any, expected: Any) -> float:
