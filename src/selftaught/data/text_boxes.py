@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import weakref
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -129,6 +130,17 @@ def detect_text(image: np.ndarray) -> np.ndarray:
     return np.asarray(found if found is not None else [], np.float32).reshape(-1, 4, 2)
 
 
+_BESIDE: weakref.WeakKeyDictionary[Source, bool] = weakref.WeakKeyDictionary()
+
+
+def _any_beside(source: Source) -> bool:
+    """Whether a file of boxes lies beside any picture; looked for once, for without one that asks for every picture."""
+    if source not in _BESIDE:
+        root = getattr(source, "root", None)
+        _BESIDE[source] = root is not None and any(boxes_beside(root, name) for name in source.names)
+    return _BESIDE[source]
+
+
 class Lettered(Source):
     """The pictures of a source with a field "lettering": a mask of the text on each, 0 where it is."""
 
@@ -153,7 +165,7 @@ class Lettered(Source):
             setattr(self, attribute, getattr(source, attribute))
         root = getattr(source, "root", None)
         if boxes == "auto":
-            beside = root is not None and any(boxes_beside(root, name) for name in self.names)
+            beside = _any_beside(source)
             self.boxes = boxes = "beside" if beside else "detect"
             self.notes.append("text boxes: " + ("files beside the pictures" if beside else "found by rapidocr"))
         self.folder = root if boxes == "beside" else None
