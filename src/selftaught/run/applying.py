@@ -325,9 +325,9 @@ def _refusal(job: Job, key: dict[str, Any], known: dict[str, Any] | None) -> str
     return f"{job.called}: holds results of {what} ({known.get('run')} on {known.get('input')}); {mend}"
 
 
-def held(path: Path, what: Path) -> contextlib.AbstractContextManager[None]:
-    """Hold ``path`` as the lock of ``what``, see `locks.held`."""
-    return locks.held(path, f"--out {typed(what)}", "is writing to it; wait for it, or choose another --out")
+def held(path: Path, called: str, another: str = "another --out") -> contextlib.AbstractContextManager[None]:
+    """Hold ``path`` as the lock of a place, see `locks.held`; the others as in :class:`Job`."""
+    return locks.held(path, called, f"is writing to it; wait for it, or choose {another}")
 
 
 @contextlib.contextmanager

@@ -123,7 +123,7 @@ def curate(
     asked = {"source": str(archive.name), "keep": keep, "eps": eps, "encoder": str(encoder), "seed": seed}
     asked |= {"split": split} | dataclasses.asdict(rule)
     folder = new_folder(None if out is None else str(out), "curate", archive.name)
-    with applying.held(folder.with_name(f"{folder.name}.lock"), folder):
+    with applying.held(folder.with_name(f"{folder.name}.lock"), f"--out {typed(folder)}"):
         began = time.monotonic()
         say(f"embedding {plural(len(archive), 'sample')}")
         x = feature_table(method, archive, method.features)

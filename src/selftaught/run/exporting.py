@@ -184,7 +184,8 @@ def _onnx(module: nn.Module, card: dict[str, Any], out: Path, x: Tensor, free: d
         _quiet_export(_Plain(module).eval(), x, part, dynamic)
         if free and not _holds_elsewhere(part, module, x, free):
             _quiet_export(_Plain(module).eval(), x, part, {0: dynamic[0]})
-            told = f"the ONNX file takes inputs of {_sides(x)} alone: PyTorch could not keep their size free"
+            sides = " x ".join(map(str, x.shape[1:]))
+            told = f"the ONNX file takes inputs of {sides} alone: PyTorch could not keep their size free"
             warnings.warn(told, Remark, stacklevel=3)
         error = _sealed(part, card, x.numpy(), expected)
         if not error < _TOLERANCE:
@@ -198,10 +199,6 @@ def _onnx(module: nn.Module, card: dict[str, Any], out: Path, x: Tensor, free: d
     finally:
         part.unlink(missing_ok=True)
     return out
-
-
-def _sides(x: Tensor) -> str:
-    return " x ".join(map(str, x.shape[1:]))
 
 
 def _holds_elsewhere(path: Path, module: nn.Module, x: Tensor, free: dict[int, tuple[str, int, int]]) -> bool:
@@ -221,9 +218,12 @@ def _holds_elsewhere(path: Path, module: nn.Module, x: Tensor, free: dict[int, t
         (found,) = session.run(None, {"input": x.numpy()})
     except (told.RuntimeException, told.InvalidArgument, told.Fail):  # sizes that don't fit, inside or at the door
         return False
-    if found.shape != expected.shape:
-        return False
-    return bool(np.abs(found - expected).max() < _TOLERANCE * max(1.0, float(np.abs(expected).max())))
+    return found.shape == expected.shape and _apart(found, expected) < _TOLERANCE
+
+
+def _apart(found: Any, expected: Any) -> float:
+    """How far an output lies from what is expected, relative to that."""
+    return float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
 
 
 def _sealed(path: Path, card: dict[str, Any], given: Any, expected: Any) -> float:
@@ -240,7 +240,7 @@ def _sealed(path: Path, card: dict[str, Any], given: Any, expected: Any) -> floa
         told = f"the ONNX file takes batches of {fixed} alone: PyTorch could not keep their size free"
         warnings.warn(told, Remark, stacklevel=4)
     (found,) = session.run(None, {"input": given})
-    return float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
+    return _apart(found, expected)
 
 
 def _quiet_export(module: nn.Module, x: Tensor, out: Path, dynamic: Any) -> None:

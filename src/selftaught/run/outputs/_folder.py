@@ -17,7 +17,7 @@ from selftaught.data import Source
 from selftaught.data.formats.video import VIDEO_SUFFIXES
 from selftaught.engine.embedding import none_usable
 from selftaught.errors import SampleError, UserError
-from selftaught.run import applying, locks
+from selftaught.run import applying
 from selftaught.run.applying import Applied, Job, Skipped
 from selftaught.run.input_paths import input_paths
 from selftaught.run.outputs._pictures import is_part, spare
@@ -75,7 +75,6 @@ def write(
     if clash := {p.resolve() for p in input_paths(job.given)} & {(out / path).resolve() for path in paths}:
         raise UserError(f"{job.called}: would overwrite the input {sorted(clash)[0]}; choose another folder")
     team = crew(out, job.key)
-    doing = f"is writing to it; wait for it, or choose {job.another}"
     with applying.writing(out):
         if not team.first:
             with team.following():
@@ -83,7 +82,7 @@ def write(
                 team.report(written=found[0], kept=found[1], skipped=found[2])
             return Applied(found[0], out, found[2], found[1])
         taken = out.is_dir() and any(not _own(entry) and not is_part(entry) for entry in out.iterdir())
-        with team.leading(), locks.held(out / LOCK, job.called, doing):
+        with team.leading(), applying.held(out / LOCK, job.called, job.another):
 
             def clear_all() -> None:
                 clear()

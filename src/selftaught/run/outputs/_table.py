@@ -60,7 +60,7 @@ def write(job: Job, function: Function, *, main: str) -> Applied:
         if not team.first:
             with team.following():
                 return _help(job, parts, function, team)
-        with team.leading(), applying.held(out.with_name(out.name + ".lock"), out):
+        with team.leading(), applying.held(out.with_name(out.name + ".lock"), job.called, job.another):
             known = applying.begin(job, mark, taken=out.exists() or parts.exists(), clear=lambda: _clear(parts))
             if (done := applying.finished(known, out)) is not None:
                 job.say(len(job.source))
