@@ -266,6 +266,7 @@ def test_restored_pictures_go_to_a_folder_and_are_kept(denoiser, few: Path, tmp_
     stamp = picture.stat().st_mtime_ns
     (out / "001.png").unlink()
     (out / ".part-99.png").write_bytes(b"half a picture of a process that was killed")
+    (out / ".part-99-7.png").write_bytes(b"half a picture of a thread of it")
     again = denoiser.apply(few, out)
     assert (again, again.kept) == (1, 8)
     assert picture.stat().st_mtime_ns == stamp

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import struct
+import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ def spare(path: Path) -> Path:
     return path.with_name(path.name + ".tif")
 
 
-_PART = re.compile(r"\.part-\d+(\.[^.]*)?|\.?(work\.json|skipped\.csv)(\.[\w-]+)?\.part")
+_PART = re.compile(r"\.part-\d+(-\d+)?(\.[^.]*)?|\.?(work\.json|skipped\.csv)(\.[\w-]+)?\.part")
 
 
 def is_part(path: Path) -> bool:
@@ -156,8 +157,8 @@ def is_part(path: Path) -> bool:
 
 
 def replaced(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under a short name of its own beside ``path``, then put it there; the suffix stays."""
-    part = path.with_name(f".part-{os.getpid()}{path.suffix}")
+    """Write a file under a short name of this thread's own beside ``path``, then put it there; the suffix stays."""
+    part = path.with_name(f".part-{os.getpid()}-{threading.get_ident()}{path.suffix}")
     try:
         write(part)
         part.replace(path)
