@@ -249,6 +249,24 @@ def _pixels(luma: Array, cb: Array, cr: Array, red: Array, green: Array, blue: A
 
 
 @compiled
+def _apart(pixels: Array, planes: Array) -> None:
+    """Red, green, blue, red, green, blue... as a plane of each. Unsigned indices are not looked at for their sign."""
+    count = np.uint64(planes.shape[0]) // _u3
+    for k in range(count):
+        planes[k], planes[count + k] = pixels[_u3 * k], pixels[_u3 * k + _u1]
+        planes[_u2 * count + k] = pixels[_u3 * k + _u2]
+
+
+@compiled
+def _together(planes: Array, pixels: Array) -> None:
+    """The way back."""
+    count = np.uint64(planes.shape[0]) // _u3
+    for k in range(count):
+        pixels[_u3 * k], pixels[_u3 * k + _u1] = planes[k], planes[count + k]
+        pixels[_u3 * k + _u2] = planes[_u2 * count + k]
+
+
+@compiled
 def compressed_grey(x: Array, table: Array, out: Array) -> None:
     """A grey JPEG's levels (H, W); ``table`` (64,) int32 is the first of :func:`tables`."""
     height, width = x.shape
@@ -262,22 +280,23 @@ def compressed_grey(x: Array, table: Array, out: Array) -> None:
 
 
 @compiled
-def compressed(red: Array, green: Array, blue: Array, luma: Array, chroma: Array, out: Array) -> None:
-    """A JPEG's picture, plane by plane.
+def compressed(x: Array, luma: Array, chroma: Array, out: Array) -> None:
+    """A JPEG's picture.
 
     Args:
-        red: (H, W) levels.
-        green: likewise.
-        blue: likewise.
+        x: (H, W, 3) levels in one block.
         luma: (64,) int32, the first of :func:`tables`.
         chroma: the second.
-        out: (3, H, W) levels.
+        out: (H, W, 3) levels in one block.
     """
-    height, width = red.shape
+    height, width = x.shape[:2]
+    planes = np.empty((3, height, width), np.uint8)
+    _apart(x.reshape(-1), planes.reshape(-1))
     half = (height + 15) // 16 * 8
     bright = np.empty(((height + 7) // 8 * 8, (width + 7) // 8 * 8), np.uint8)
     colours = np.empty((2 * half, (width + 15) // 16 * 8), np.uint8)
-    _parted(red, green, blue, bright, colours[:half], colours[half:])
+    _parted(planes[0], planes[1], planes[2], bright, colours[:half], colours[half:])
     _blocks(bright, luma)
     _blocks(colours, chroma)
-    _joined(bright, colours[:half], colours[half:], out)
+    _joined(bright, colours[:half], colours[half:], planes)
+    _together(planes.reshape(-1), out.reshape(-1))

@@ -57,13 +57,12 @@ def _given_back(levels: np.ndarray, quality: int) -> np.ndarray:
     if kernels() is not None:
         from selftaught.views.degradations import _jpeg
 
-        luma, chroma = _jpeg.tables(quality)
-        made = np.empty((levels.shape[2], *levels.shape[:2]), np.uint8)
+        made, (luma, chroma) = np.empty(levels.shape, np.uint8), _jpeg.tables(quality)
         if grey:
-            _jpeg.compressed_grey(levels[:, :, 0], luma, made[0])
-            return made[0][:, :, None]
-        _jpeg.compressed(*cv2.split(levels), luma, chroma, made)
-        return np.asarray(cv2.merge((made[0], made[1], made[2])))
+            _jpeg.compressed_grey(levels[:, :, 0], luma, made[:, :, 0])
+        else:
+            _jpeg.compressed(np.ascontiguousarray(levels), luma, chroma, made)
+        return made
     given = levels if grey else cv2.cvtColor(levels, cv2.COLOR_RGB2BGR)
     file = cv2.imencode(".jpg", given, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     read = cv2.imdecode(file, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)

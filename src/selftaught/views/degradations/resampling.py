@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -21,6 +22,9 @@ _BLOCK = 8
 
 _MATRIX = 1 << 22
 """Weights of the largest resizing matrix that is made as one."""
+
+_Pass = tuple[int, tuple[int, ...], tuple[Any, ...]]
+"""An axis, the shape of what is made with that axis first, and what the kernel is told besides the pixels."""
 
 _TOGETHER = 4
 """Channels whose rows are resized by one matrix product, most of which is zeros between channels."""
@@ -137,9 +141,9 @@ def _resized_array(
     x: np.ndarray, axes: tuple[int, ...], out: tuple[int, int], scales: tuple[float, float]
 ) -> np.ndarray:
     """Resize an image (H, W) or (H, W, C) along its axes in turn."""
-    levels = x.dtype == np.uint8 and math.prod(x.shape[2:]) <= _TOGETHER and kernels() is not None
-    if levels and all(_few_taps(x.shape[axis], out[axis], scales[axis]) for axis in axes):
-        return _resized_levels(x, axes, out, scales)
+    levels = x.dtype == np.uint8
+    if levels and (compiled := kernels()) is not None and (passes := _passes(x.shape, axes, out, scales)):
+        return _resized_levels(x, passes, compiled.resized)
     whole = x.dtype.kind not in "f"
     if whole:  # 8 bits times weights that are exact in float32 at scales of a power of 2 stay exact
         work = np.dtype(np.float32 if x.dtype == np.uint8 else np.float64)
@@ -156,19 +160,31 @@ def _resized_array(
     return made.astype(x.dtype, copy=False)
 
 
-def _resized_levels(
-    x: np.ndarray, axes: tuple[int, ...], out: tuple[int, int], scales: tuple[float, float]
-) -> np.ndarray:
+def _resized_levels(x: np.ndarray, passes: tuple[_Pass, ...], resized: Callable[..., None]) -> np.ndarray:
     """The same of 8-bit levels, compiled: rows come first in memory, so that columns are turned into rows."""
-    done = np.ascontiguousarray(x if x.shape[2:] != (1,) else x[:, :, 0])
-    for axis in axes:
+    done = np.ascontiguousarray(x)
+    for axis, shape, told in passes:
         lines: Any = done if axis == 0 else cv2.transpose(done)
-        made = np.empty((out[axis], *lines.shape[1:]), np.uint8)
-        count = np.uint64(lines.strides[0])
-        taps = _taps(len(lines), out[axis], scales[axis])
-        kernels().resized(lines.reshape(-1), count, *taps, made.reshape(-1))
+        made = np.empty(shape, np.uint8)
+        resized(lines.reshape(-1), *told, made.reshape(-1))
         done = made if axis == 0 else cv2.transpose(made)
-    return done.reshape(*out, *x.shape[2:])
+    return done if done.ndim == x.ndim else done[:, :, None]  # OpenCV drops a last axis of 1
+
+
+@lru_cache(maxsize=256)
+def _passes(
+    shape: tuple[int, ...], axes: tuple[int, ...], out: tuple[int, int], scales: tuple[float, float]
+) -> tuple[_Pass, ...]:
+    """How levels of a shape are resized, compiled; nothing where an axis is too short, or there are many channels."""
+    channels, sides, passes = math.prod(shape[2:]), list(shape[:2]), []
+    for axis in axes:
+        if channels > _TOGETHER or not _few_taps(sides[axis], out[axis], scales[axis]):
+            return ()
+        other = sides[1 - axis]
+        told = (np.uint64(other * channels), *_taps(sides[axis], out[axis], scales[axis]))
+        passes.append((axis, (out[axis], other, *shape[2:]), told))
+        sides[axis] = out[axis]
+    return tuple(passes)
 
 
 def _few_taps(side: int, out: int, scale: float) -> bool:
