@@ -171,31 +171,33 @@ def _row(red: Array, green: Array, blue: Array, luma: Array, cb: Array, cr: Arra
 
 
 @compiled
-def _halved(above: Array, below: Array, out: Array) -> None:
-    """Means of four, rounded down and up in turn; ``above`` and ``below`` are as long as two times ``out``."""
-    for j in range(out.shape[0] // 2):
+def _halved(above: Array, below: Array, colours: Array, row: Any, start: Any) -> None:
+    """Means of four, rounded down and up in turn, into ``colours[row]`` from ``start`` on; all of two rows."""
+    for j in range(above.shape[0] // 4):
         k = 4 * j
-        out[2 * j] = np.uint8((above[k] + above[k + 1] + below[k] + below[k + 1] + _i1) >> _i2)
-        out[2 * j + 1] = np.uint8((above[k + 2] + above[k + 3] + below[k + 2] + below[k + 3] + _i2) >> _i2)
+        at = start + 2 * j
+        colours[row, at] = np.uint8((above[k] + above[k + 1] + below[k] + below[k + 1] + _i1) >> _i2)
+        colours[row, at + 1] = np.uint8((above[k + 2] + above[k + 3] + below[k + 2] + below[k + 3] + _i2) >> _i2)
 
 
 @compiled
-def _parted(red: Array, green: Array, blue: Array, luma: Array, cb: Array, cr: Array) -> None:
-    """Y at full, Cb and Cr at half resolution; edges go on to the planes' ends."""
+def _parted(red: Array, green: Array, blue: Array, luma: Array, colours: Array) -> None:
+    """Y at full, Cb and, right of it, Cr at half resolution; edges go on to the planes' ends."""
     height, width = red.shape
-    full = np.empty((4, 2 * cb.shape[1]), np.int32)
+    beside = colours.shape[1] // 2
+    full = np.empty((4, 2 * beside), np.int32)
     for i in range((height + 1) // 2):
         for k in range(2):
             y = min(2 * i + k, height - 1)
             _row(red[y], green[y], blue[y], luma[y], full[k], full[2 + k])
             luma[y, width:] = luma[y, width - 1]
             full[k, width:], full[2 + k, width:] = full[k, width - 1], full[2 + k, width - 1]
-        _halved(full[0], full[1], cb[i])
-        _halved(full[2], full[3], cr[i])
+        _halved(full[0], full[1], colours, i, 0)
+        _halved(full[2], full[3], colours, i, beside)
     for y in range(height, luma.shape[0]):
         luma[y] = luma[height - 1]
-    for i in range((height + 1) // 2, cb.shape[0]):
-        cb[i], cr[i] = cb[(height - 1) // 2], cr[(height - 1) // 2]
+    for i in range((height + 1) // 2, colours.shape[0]):
+        colours[i] = colours[(height - 1) // 2]
 
 
 _yr, _yg, _yb, _br, _bg, _rg, _rb, _full = (
@@ -206,37 +208,39 @@ _grey = np.int32((128 << 16) + (1 << 15) - 1)
 
 
 @compiled
-def _doubled(half: Array, y: Any, columns: Any, rows: Any, line: Array, out: Array) -> None:
-    """A row of a plane at twice the resolution: of the nearest sample three parts, of the next one, along either axis.
+def _doubled(colours: Array, y: Any, columns: Any, rows: Any, line: Array, out: Array) -> None:
+    """A row of Cb and Cr at twice the resolution: three parts of the nearest sample, one of the next.
 
-    ``columns`` and ``rows`` are those that hold samples; ``line`` is room for a row. Two columns or fewer are repeated.
+    Both are doubled in one run, and their ends then set right. ``columns`` of either and ``rows`` are those that hold
+    samples; ``line`` is room for a row. Two columns or fewer are repeated.
     """
-    i = y // 2
+    i, beside = y // 2, colours.shape[1] // 2
     other = min(max(i - 1 + 2 * (y & 1), 0), rows - 1)
     if columns <= 2:
-        for j in range(columns):
-            out[2 * j] = out[2 * j + 1] = np.int32(half[i, j])
+        for start in (0, beside):
+            for j in range(start, start + columns):
+                out[2 * j] = out[2 * j + 1] = np.int32(colours[i, j])
         return
-    for j in range(columns):
-        line[j] = _i3 * np.int32(half[i, j]) + np.int32(half[other, j])
-    last = columns - 1
-    out[0], out[2 * last + 1] = (line[0] * _i4 + _i8) >> _i4, (line[last] * _i4 + _i7) >> _i4
-    for j in range(last):
+    for j in range(line.shape[0]):
+        line[j] = _i3 * np.int32(colours[i, j]) + np.int32(colours[other, j])
+    for j in range(line.shape[0] - 1):
         a, b = line[j], line[j + 1]
         out[2 * j + 1] = (a * _i3 + b + _i7) >> _i4
         out[2 * j + 2] = (b * _i3 + a + _i8) >> _i4
+    for start in (0, beside):
+        last = start + columns - 1
+        out[2 * start], out[2 * last + 1] = (line[start] * _i4 + _i8) >> _i4, (line[last] * _i4 + _i7) >> _i4
 
 
 @compiled
-def _joined(luma: Array, blue: Array, red: Array, out: Array) -> None:
+def _joined(luma: Array, colours: Array, out: Array) -> None:
     """Planes (3, H, W) of red, green and blue."""
     height, width = out.shape[1:]
-    rows, columns = (height + 1) // 2, (width + 1) // 2
-    line, cb, cr = np.empty(columns, np.int32), np.empty(2 * columns, np.int32), np.empty(2 * columns, np.int32)
+    rows, columns, full = (height + 1) // 2, (width + 1) // 2, colours.shape[1]
+    line, both = np.empty(full, np.int32), np.empty(2 * full, np.int32)
     for y in range(height):
-        _doubled(blue, y, columns, rows, line, cb)
-        _doubled(red, y, columns, rows, line, cr)
-        _pixels(luma[y], cb, cr, out[0, y], out[1, y], out[2, y])
+        _doubled(colours, y, columns, rows, line, both)
+        _pixels(luma[y], both[:full], both[full:], out[0, y], out[1, y], out[2, y])
 
 
 @compiled
@@ -292,11 +296,10 @@ def compressed(x: Array, luma: Array, chroma: Array, out: Array) -> None:
     height, width = x.shape[:2]
     planes = np.empty((3, height, width), np.uint8)
     _apart(x.reshape(-1), planes.reshape(-1))
-    half = (height + 15) // 16 * 8
     bright = np.empty(((height + 7) // 8 * 8, (width + 7) // 8 * 8), np.uint8)
-    colours = np.empty((2 * half, (width + 15) // 16 * 8), np.uint8)
-    _parted(planes[0], planes[1], planes[2], bright, colours[:half], colours[half:])
+    colours = np.empty(((height + 15) // 16 * 8, (width + 15) // 16 * 16), np.uint8)
+    _parted(planes[0], planes[1], planes[2], bright, colours)
     _blocks(bright, luma)
     _blocks(colours, chroma)
-    _joined(bright, colours[:half], colours[half:], planes)
+    _joined(bright, colours, planes)
     _together(planes.reshape(-1), out.reshape(-1))
