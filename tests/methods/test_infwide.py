@@ -75,12 +75,34 @@ def test_what_learns_nothing_says_so_and_is_done_at_once(
     run = selftaught.train("infwide", "photos:whole", out=tmp_path / "run", **options, **RUN | {"quiet": False})
     said = capsys.readouterr()
     assert "nothing to learn here" in said.out + said.err
+    assert "; 1 step; " in said.out + said.err
     assert run.layout.read_state()["stages"]["train"]["steps"] == 1
+    with pytest.raises(UserError, match="learns nothing"):
+        selftaught.train("infwide", extend=run.path, steps=6000)
     rng = np.random.default_rng(0)
     (tmp_path / "in").mkdir()
     cv2.imwrite(str(tmp_path / "in" / "a.png"), rng.integers(0, 256, (30, 34, 3), dtype=np.uint8))
     np.savetxt(tmp_path / "in" / "kernel.txt", np.ones((3, 3)))
     assert selftaught.load(tmp_path / "run").apply(tmp_path / "in", tmp_path / "out") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "learns"),
+    [
+        ({}, True),
+        ({"network": "dwdn"}, True),
+        ({"branches": "image"}, True),
+        ({"branches": "image", "input_denoise": False}, False),
+        ({"branches": "feature", "input_denoise": False}, True),
+        ({"network": "wiener"}, False),
+        ({"network": "richardson-lucy"}, False),
+    ],
+)
+def test_what_has_no_weights_learns_nothing(options: dict[str, Any], learns: bool) -> None:
+    method = methods.InfWide(**TINY | options)
+    assert method.learns == learns
+    assert bool(list(method.parameters())) == learns
+    assert bool(method.optimisers()) == learns
 
 
 def test_gradients_are_clamped_and_the_denoiser_can_stop() -> None:

@@ -23,7 +23,7 @@ from selftaught import networks, objectives
 from selftaught._paths import expanded
 from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Share
 from selftaught.data.kernels import kernel_beside, kernel_file_beside, kernel_of_array, read_kernel
-from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optim, Optimizer, Schedule, Stage
+from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Schedule, Stage
 from selftaught.errors import SampleError, UserError
 from selftaught.networks.deconvolution import Deconvolver
 from selftaught.views import (
@@ -113,6 +113,12 @@ class Config(MethodConfig):
     """Mirror a picture to twice its size before it is deblurred, against ringing at its borders (real photographs)."""
     kernel_file: str = ""
     """Kernel of all pictures that come with none: a grey picture, .npy, .txt or .csv."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether the network has weights: the classical ones have none, nor has Wiener's layer on the bare image."""
+        bare = self.network == "infwide" and self.branches == "image" and not self.input_denoise
+        return self.network in ("infwide", "dwdn") and not bare
 
 
 PRESETS = {
@@ -206,21 +212,12 @@ class InfWide(Method):
         return batch[BLURRED], kernel, batch[SHARP], clean
 
     # ---- learning ----------------------------------------------------------------------------------------------
-    @property
-    def learns(self) -> bool:
-        """Whether the network has weights."""
-        return self.config.network in ("infwide", "dwdn") and any(True for _ in self.net.network.parameters())
-
     def stage_plan(self, stage: str) -> Stage:
         """The best weights on held-out pictures, where some are held out."""
         c = self.config
-        if not c.validation or not self.learns:
+        if not c.validation or not c.learns:
             return Stage()
         return Stage(keep="best", validation=min(c.validation, 0.9), patience=c.patience)
-
-    def optimisers(self) -> dict[str, Optim]:
-        """Adam; none for the classical methods."""
-        return super().optimisers() if self.learns else {}
 
     def edit_gradients(self, optimizer: Any) -> None:
         """Clamp the gradient entry by entry; stop the denoiser; switch amsgrad on."""
@@ -245,13 +242,6 @@ class InfWide(Method):
             made.images, made.denoised, x, b, kernel, denoise=0.0 if alone else c.denoise_weight,
             reblur=c.reblur_weight, ssim_weight=c.ssim_weight, tv=c.tv_weight,
         )  # fmt: skip
-
-    def step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """A step; the classical methods only measure their loss."""
-        if self.learns:
-            return super().step(batch)
-        with torch.no_grad():
-            return self.loss(batch)
 
     # ---- what one keeps ----------------------------------------------------------------------------------------
     def predict(self, batch: dict[str, Any]) -> Tensor:
