@@ -198,6 +198,14 @@ def test_a_run_applies_with_kernels_beside_for_all_or_in_pairs(tmp_path: Path) -
     assert found["this"]["psnr_gain_4"].mean > found["this"]["psnr_gain_16"].mean > 5
 
 
+def test_onnx_asks_for_the_kernel_that_its_pictures_share(tmp_path: Path) -> None:
+    run = selftaught.train("infwide", "photos:whole", out=tmp_path / "run", **TINY, **RUN, steps=1)
+    with pytest.raises(UserError, match=r'^format="onnx": .*kernel_file=FILE.*safetensors$'):
+        run.export("onnx")
+    assert not (run.path / "export").exists()
+    assert run.export("safetensors").exists()
+
+
 def test_triples_of_ones_own_train_and_a_kernel_for_all_is_kept(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("sharp", "blurred", "kernel"):
