@@ -223,8 +223,15 @@ def test_a_bare_name_that_two_folders_have_is_no_caption_of_both(tmp_path: Path)
     (folder / "captions.csv").write_text("name,caption\n1.png,one\n")
     with pytest.raises(UserError, match=r"1.png may be cats/1.png or dogs/1.png; write names with their folders"):
         open_source(folder)
+    (folder / "captions.csv").write_text("name,caption\ncats/1.png,one\n1.png,two\n")
+    with pytest.raises(UserError, match=r"1.png may be .*captions=none"):
+        open_source(folder)
     (folder / "captions.csv").write_text("name,caption\ncats/1.png,one\ndogs/1.png,two\n")
     assert _said(folder) == ["one", "two"]
+    _folder(folder, ["1.png"])
+    (folder / "captions.csv").write_text("name,caption\n1.png,three\ncats/1,one\ndogs/1.png#0,two\n1.png,four\n")
+    source = open_source(folder, split="all")
+    assert [source.sample(i, ["text"])["text"] for i in range(3)] == [("three", "four"), "one", "two"]
 
 
 def test_columns_of_a_table_of_captions_may_be_named(tmp_path: Path) -> None:

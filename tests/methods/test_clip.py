@@ -20,6 +20,7 @@ from selftaught.engine.distributed import rank
 from selftaught.engine.loader import DataModule
 from selftaught.errors import UserError
 from selftaught.run.searching import nearest_rows
+from selftaught.run.suites import image_text
 from selftaught.run.suites.image_text import prompts
 from tests.methods.resuming import cut_and_whole
 from tests.two_processes import by_two
@@ -206,7 +207,9 @@ def test_what_every_named_protocol_needs_is_seen_before_the_first_one_runs(tmp_p
     assert not list(run.rglob("evaluation.json"))
 
 
-def test_a_folder_of_one_s_own_from_training_to_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_one_s_own_from_training_to_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "photos"
     scenes = open_source("scenes?train=40&test=8&side=20", split="all")
     for i in range(48):
@@ -217,7 +220,12 @@ def test_a_folder_of_one_s_own_from_training_to_search(tmp_path: Path, capsys: p
     run = selftaught.train(
         "clip", folder, out=tmp_path / "run", preset="laptop", steps=3, quiet=True, batch_size=16, **TINY
     )
+    opened: list[str] = []
+    monkeypatch.setattr(
+        image_text, "open_source", lambda *a, **more: opened.append(more["split"]) or open_source(*a, **more)
+    )
     found = run.evaluate(protocols=["zero-shot", "text-retrieval"])
+    assert opened == ["all", "test"], "what the check opened is not opened again"
     assert 0 <= found["zero-shot"]["this"]["accuracy"].mean <= 1
     assert set(found["text-retrieval"]) == {"this", "random"}
     assert run.apply(folder, tmp_path / "e.npy") == 48

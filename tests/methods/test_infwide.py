@@ -75,12 +75,34 @@ def test_what_learns_nothing_says_so_and_is_done_at_once(
     run = selftaught.train("infwide", "photos:whole", out=tmp_path / "run", **options, **RUN | {"quiet": False})
     said = capsys.readouterr()
     assert "nothing to learn here" in said.out + said.err
+    assert "; 1 step; " in said.out + said.err
     assert run.layout.read_state()["stages"]["train"]["steps"] == 1
+    with pytest.raises(UserError, match="learns nothing"):
+        selftaught.train("infwide", extend=run.path, steps=6000)
     rng = np.random.default_rng(0)
     (tmp_path / "in").mkdir()
     cv2.imwrite(str(tmp_path / "in" / "a.png"), rng.integers(0, 256, (30, 34, 3), dtype=np.uint8))
     np.savetxt(tmp_path / "in" / "kernel.txt", np.ones((3, 3)))
     assert selftaught.load(tmp_path / "run").apply(tmp_path / "in", tmp_path / "out") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "learns"),
+    [
+        ({}, True),
+        ({"network": "dwdn"}, True),
+        ({"branches": "image"}, True),
+        ({"branches": "image", "input_denoise": False}, False),
+        ({"branches": "feature", "input_denoise": False}, True),
+        ({"network": "wiener"}, False),
+        ({"network": "richardson-lucy"}, False),
+    ],
+)
+def test_what_has_no_weights_learns_nothing(options: dict[str, Any], learns: bool) -> None:
+    method = methods.InfWide(**TINY | options)
+    assert method.learns == learns
+    assert bool(list(method.parameters())) == learns
+    assert bool(method.optimisers()) == learns
 
 
 def test_gradients_are_clamped_and_the_denoiser_can_stop() -> None:
@@ -174,6 +196,14 @@ def test_a_run_applies_with_kernels_beside_for_all_or_in_pairs(tmp_path: Path) -
     found = run.evaluate(limit=1)["restoration"]
     assert found["this"]["psnr"].mean > 5
     assert found["this"]["psnr_gain_4"].mean > found["this"]["psnr_gain_16"].mean > 5
+
+
+def test_onnx_asks_for_the_kernel_that_its_pictures_share(tmp_path: Path) -> None:
+    run = selftaught.train("infwide", "photos:whole", out=tmp_path / "run", **TINY, **RUN, steps=1)
+    with pytest.raises(UserError, match=r'^format="onnx": .*kernel_file=FILE.*safetensors$'):
+        run.export("onnx")
+    assert not (run.path / "export").exists()
+    assert run.export("safetensors").exists()
 
 
 def test_triples_of_ones_own_train_and_a_kernel_for_all_is_kept(tmp_path: Path) -> None:

@@ -284,6 +284,7 @@ def test_rivals_begin_from_a_run(run: Any, options: dict[str, Any], tmp_path: Pa
     given = TINY | RUN | {"steps": 1} | begun | options
     found = selftaught.train("np-edit", DATA, out=str(tmp_path / "run"), **given)
     if options.get("baseline") == "copy":
+        assert not found.method.learns
         assert found.evaluate()["editing"]["this"]["change"].mean == 0
     elif "lora" in options:
         trained = [n for n, p in found.method.generator.named_parameters() if p.requires_grad]

@@ -20,7 +20,6 @@ INFINITE_AT_ZERO = {
     "amcl_omega": "the logarithm of a temperature",
     "gaussian_log_density": "the density of a Gaussian without width",
     "heteroscedastic": "the logarithm of a deviation",
-    "erasing_subspaces": "the derivative of singular vectors of equal singular values",
     "sla": "a mean whose weights are all zero",
     "sla_da": "a mean whose weights are all zero",
 }

@@ -150,6 +150,34 @@ def test_domains_are_brought_together() -> None:
     assert ((features.grad * features).sum(1) < 0).all()  # against the gradient: longer
 
 
+def test_subspaces_have_the_derivatives_of_the_singular_vectors() -> None:
+    a, b = (torch.from_numpy(RNG.random((3, 7))).requires_grad_() for _ in range(2))
+    assert torch.autograd.gradcheck(o.erasing_subspaces, (a, b))
+    assert torch.autograd.gradgradcheck(o.erasing_subspaces, (a, b))
+
+
+@pytest.mark.parametrize("case", ["rows alike", "two rows alike", "one subspace", "a row of zeros", "at right angles"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_subspaces_that_rows_do_not_determine_have_finite_derivatives(case: str, dtype: torch.dtype) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (torch.from_numpy(rng.random((3, 7))).to(dtype) for _ in range(2))
+    if case == "rows alike":
+        a = a[:1].repeat(3, 1)
+    elif case == "two rows alike":
+        a[1] = a[0]
+    elif case == "one subspace":
+        b = a.clone()
+    elif case == "a row of zeros":
+        a[0] = 0
+    else:
+        a, b = torch.eye(7, dtype=dtype)[:3], torch.eye(7, dtype=dtype)[4:]
+    both = (a.requires_grad_(), b.requires_grad_())
+    slopes = torch.autograd.grad(o.erasing_subspaces(*both), both, create_graph=True)
+    bends = torch.autograd.grad(sum(one.sum() + one.square().sum() for one in slopes), both)
+    assert all(one.isfinite().all() for one in (*slopes, *bends))
+    assert (slopes[0].abs().max() > 0) == (case != "at right angles"), "zero only where nothing is nearer"
+
+
 def test_difficulty_peaks_at_twice_the_mean() -> None:
     mean = torch.tensor(0.04)
     e = torch.tensor([0.0, 0.04, 0.08, 0.1, 0.5])

@@ -17,7 +17,7 @@ from tests.data.helpers import folder_of
 @pytest.mark.parametrize(("data", "pixels"), [("digits?n=8", True), ("sentiment?n=8", False)])
 def test_pixels_are_told_of_pictures_alone(data: str, pixels: bool) -> None:
     settings = Settings(steps=3, batch_size=4, device="cpu", precision="32")
-    config = SimpleNamespace(image_size=224)
+    config = SimpleNamespace(image_size=224, learns=True)
     lines = plan_lines("x", open_source(data, split="all"), settings, config, Path("runs/x"))
     assert ("224 pixels" in lines[-2]) == pixels
     assert lines[-2].startswith("the paper's recipe; 3 steps; batches of 4; ")
@@ -37,7 +37,8 @@ def test_data_recipe_machine_and_folder_are_said_before_a_run_begins(tmp_path: P
         validation="0.1",
     )
     source = open_source(tmp_path / "pics", split="all")
-    lines = plan_lines("dcl", source, settings, SimpleNamespace(image_size=32), Path("runs/x"), "the default here")
+    config = SimpleNamespace(image_size=32, learns=True)
+    lines = plan_lines("dcl", source, settings, config, Path("runs/x"), "the default here")
     assert lines == [
         "dcl on pics/: 5 images, 3 channels, 2 classes, 4 to train + 1 without label, not read: 1 .gif",
         *source.notes,
@@ -46,7 +47,7 @@ def test_data_recipe_machine_and_folder_are_said_before_a_run_begins(tmp_path: P
     ]
     assert source.notes[0] == "1 file beside the class folders, without label"
     beside = {"volumes": open_source("digits?n=8", split="all")}
-    more = plan_lines("x", source, settings, SimpleNamespace(), Path("runs/x"), beside=beside)
+    more = plan_lines("x", source, settings, SimpleNamespace(learns=True), Path("runs/x"), beside=beside)
     assert "volumes: digits: 8 images, 1 channel, 10 classes (8 of 1,797)" in more
 
 

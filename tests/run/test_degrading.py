@@ -12,7 +12,7 @@ import pytest
 from selftaught import views
 from selftaught.cli import main
 from selftaught.data import open_source
-from selftaught.data.kernels import kernel_beside
+from selftaught.data.kernels import kernel_file_beside, read_kernel
 from selftaught.data.text_boxes import LETTERING, Lettered
 from selftaught.errors import UserError
 from selftaught.run import applying
@@ -64,7 +64,7 @@ def test_the_table_is_enough_to_do_it_again(folder: Path, tmp_path: Path) -> Non
 
 def test_the_kernel_beside_a_picture_is_what_blurred_it(folder: Path, tmp_path: Path) -> None:
     degrade("blur?size=5&shortest=2", folder, tmp_path / "out")
-    kernel = kernel_beside(tmp_path / "out", "sub/b.png")
+    kernel = read_kernel(kernel_file_beside(tmp_path / "out", "sub/b.png") or "")
     assert kernel is not None
     before, after = (cv2.imread(str(root / "sub/b.png"), cv2.IMREAD_UNCHANGED) for root in (folder, tmp_path / "out"))
     pipeline = views.Pipeline((views.Blur(kernel),))

@@ -73,5 +73,15 @@ def test_a_step_of_several_losses_and_every_stage_are_said() -> None:
     long = selftaught.rehearse(
         "byol", "digits?n=100", **{k: v for k, v in TINY.items() if k != "quiet"} | {"steps": 3000}
     )
-    assert "3000 steps, 1,000 passes over the data" in long
+    assert "3,000 steps, 1,000 passes over the data" in long
     assert "was not measured" in said
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("bicubic", {"patch": 16}), ("infwide", {"network": "wiener", "patch": 24})]
+)
+def test_what_learns_nothing_is_one_step(method: str, options: dict[str, Any]) -> None:
+    said = selftaught.rehearse(method, "photos:whole", **options, steps=5000, batch_size=2)
+    assert "; 1 step; " in said
+    assert "\n1 step, " in said
+    assert ", lr " not in said

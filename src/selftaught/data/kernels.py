@@ -11,7 +11,7 @@ from selftaught._reading import regular, text_of
 from selftaught.data.decoding import decode, read_bytes
 from selftaught.errors import SampleError, UserError
 
-__all__ = ["kernel_beside", "kernel_file_beside", "kernel_of_array", "read_kernel"]
+__all__ = ["kernel_file_beside", "kernel_of_array", "read_kernel"]
 
 TEXT = (".txt", ".csv")
 
@@ -72,13 +72,3 @@ def kernel_file_beside(root: str | Path, name: str) -> Path | None:
             if path.is_file():
                 return path
     return None
-
-
-def kernel_beside(root: str | Path, name: str) -> np.ndarray | None:
-    """The kernel in the file that :func:`kernel_file_beside` finds, (h, w) float32 with the sum 1; None without one.
-
-    Raises:
-        UserError: it can't be read, or holds no kernel.
-    """
-    path = kernel_file_beside(root, name)
-    return None if path is None else read_kernel(path)

@@ -1,4 +1,4 @@
-"""What a method may say of ``apply``: options of its own, and files that a result depends on besides the sample's."""
+"""What a method may say of ``apply`` (options of its own, files that a result depends on) and of ``export``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Applicable"]
 
 
 class Applicable:
-    """The part of a method that ``apply`` asks; each with a default.
+    """The part of a method that ``apply`` and ``export`` ask; each with a default.
 
     Attributes:
         applied_with: see :class:`selftaught.engine.method.Method`.
@@ -35,3 +35,8 @@ class Applicable:
         Called within :meth:`applied_as`; by default there are none.
         """
         return []
+
+    @property
+    def untraceable(self) -> str:
+        """Why ``export --format onnx`` can't write the deliverable, and what can be done; empty where it can."""
+        return ""

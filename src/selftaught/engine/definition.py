@@ -186,7 +186,9 @@ class Definition(Applicable, L.LightningModule):
         raise TypeError(f"{type(self).__name__} defines no loss")
 
     def optimisers(self) -> dict[str, Optim]:
-        """The optimisers of the current stage by name: one, from the config."""
+        """The optimisers of the current stage by name: one, from the config; none where nothing is learnt."""
+        if not self.config.learns:
+            return {}
         c, total = self.config, self.total_steps
         lr = scaled_lr(c.lr, self.samples_per_step) if c.lr_scaling == "linear" else c.lr
         per_epoch = max(1, self.epoch_batches // self.accumulate)

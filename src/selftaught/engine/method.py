@@ -118,13 +118,16 @@ class Method(Definition):
 
     @property
     def learns(self) -> bool:
-        """Whether steps change anything; where they don't, a stage is one step, which shows the loss."""
-        return True
+        """Whether steps of the stage change anything; where they don't, it is one step, which shows the loss."""
+        return bool(self.config.learns)
 
     # ---- one step --------------------------------------------------------------------------------------------
     def step(self, batch: dict[str, Any]) -> Terms:
         """One step of learning from a batch; returns the terms to show, without gradient."""
-        return self.minimise(self.loss(batch))
+        if self.learns:
+            return self.minimise(self.loss(batch))
+        with torch.no_grad():
+            return self.loss(batch)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> dict[str, Any]:
         """One batch: the method's step, and what follows it where the step is whole; terms are logged."""

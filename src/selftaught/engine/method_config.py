@@ -57,3 +57,8 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    @property
+    def learns(self) -> bool:
+        """Whether steps change anything; where they don't, a run is one step, which shows the loss."""
+        return True

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from selftaught.engine.method import Optim
 from selftaught.methods._restoration import SuperResolutionConfig, SuperResolutionMethod
 from selftaught.networks.upsampling import BicubicUpsample
 from selftaught.objectives.srgan import srgan_pixel
@@ -19,6 +17,11 @@ __all__ = ["Bicubic"]
 @dataclass
 class Config(SuperResolutionConfig):
     """The shared options; only the scale matters."""
+
+    @property
+    def learns(self) -> bool:
+        """Never."""
+        return False
 
 
 PRESETS = {"laptop": {"steps": 1, "batch_size": 8, "patch": 48}}
@@ -44,12 +47,7 @@ class Bicubic(SuperResolutionMethod):
         """The interpolation."""
         return self.interpolation
 
-    def optimisers(self) -> dict[str, Optim]:
-        """None."""
-        return {}
-
-    @torch.no_grad()
-    def step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The squared error in [0, 1]."""
         low, high = self.pair(batch)
         return {"loss": srgan_pixel(self.interpolation(low), high)}

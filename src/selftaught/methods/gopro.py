@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from selftaught import objectives, views
 from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, PositiveShare
 from selftaught.engine.distributed import gather
-from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optim, Optimizer
+from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer
 from selftaught.errors import UserError
 from selftaught.methods._encoder import accuracy
 from selftaught.networks.clip_towers import CLIPTowers, OpenCLIPTowers, OwnTowers
@@ -76,6 +76,11 @@ class Config(MethodConfig):
     lr_scaling: LearningRateScaling = "none"
     weight_decay: float = 5e-4
     warmup_epochs: float = 1.0
+
+    @property
+    def learns(self) -> bool:
+        """Not with a hand-made prompt."""
+        return self.mode != "zero-shot"
 
 
 PRESETS = {
@@ -245,10 +250,6 @@ class GOPro(Method):
                 parts[name] = getattr(m, name)
         return parts
 
-    def optimisers(self) -> dict[str, Optim]:
-        """One, as the paper has it; none where nothing is learnt."""
-        return {} if self.config.mode == "zero-shot" else super().optimisers()
-
     # ---- views -----------------------------------------------------------------------------------------------
     def recipe(self) -> Recipe:
         """The image; in GOPro its MoCo-style and its AugMix view besides."""
@@ -267,13 +268,6 @@ class GOPro(Method):
         return next(iter(views.plain(self.config.image_size)))
 
     # ---- learning --------------------------------------------------------------------------------------------
-    def step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """A step; without a gradient where nothing is learnt."""
-        if self.config.mode != "zero-shot":
-            return super().step(batch)
-        with torch.no_grad():
-            return self.loss(batch)
-
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Cross-entropy, and in GOPro the agreement between views."""
         m, labels = self.model, batch["label"]

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from selftaught import networks, objectives
 from selftaught._paths import expanded
 from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Share
-from selftaught.data.kernels import kernel_beside, kernel_file_beside, kernel_of_array, read_kernel
-from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optim, Optimizer, Schedule, Stage
+from selftaught.data.kernels import kernel_file_beside, kernel_of_array, read_kernel
+from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer, Schedule, Stage
 from selftaught.errors import SampleError, UserError
 from selftaught.networks.deconvolution import Deconvolver
 from selftaught.views import (
@@ -114,6 +114,12 @@ class Config(MethodConfig):
     kernel_file: str = ""
     """Kernel of all pictures that come with none: a grey picture, .npy, .txt or .csv."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether the network has weights: the classical ones have none, nor has Wiener's layer on the bare image."""
+        bare = self.network == "infwide" and self.branches == "image" and not self.input_denoise
+        return self.network in ("infwide", "dwdn") and not bare
+
 
 PRESETS = {
     "nightshot": {"epochs": 400, "batch_size": 8},
@@ -140,7 +146,6 @@ class InfWide(Method):
     applied_with: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "kernel": {"help": "blur that is known: a file with the kernel of all pictures, text or a grey picture"},
     }
-    kernel_here: np.ndarray | None = None
     kernel_from: Path | None = None
 
     fields: Mapping[str, Any] = {}
@@ -206,21 +211,12 @@ class InfWide(Method):
         return batch[BLURRED], kernel, batch[SHARP], clean
 
     # ---- learning ----------------------------------------------------------------------------------------------
-    @property
-    def learns(self) -> bool:
-        """Whether the network has weights."""
-        return self.config.network in ("infwide", "dwdn") and any(True for _ in self.net.network.parameters())
-
     def stage_plan(self, stage: str) -> Stage:
         """The best weights on held-out pictures, where some are held out."""
         c = self.config
-        if not c.validation or not self.learns:
+        if not c.validation or not c.learns:
             return Stage()
         return Stage(keep="best", validation=min(c.validation, 0.9), patience=c.patience)
-
-    def optimisers(self) -> dict[str, Optim]:
-        """Adam; none for the classical methods."""
-        return super().optimisers() if self.learns else {}
 
     def edit_gradients(self, optimizer: Any) -> None:
         """Clamp the gradient entry by entry; stop the denoiser; switch amsgrad on."""
@@ -246,13 +242,6 @@ class InfWide(Method):
             reblur=c.reblur_weight, ssim_weight=c.ssim_weight, tv=c.tv_weight,
         )  # fmt: skip
 
-    def step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """A step; the classical methods only measure their loss."""
-        if self.learns:
-            return super().step(batch)
-        with torch.no_grad():
-            return self.loss(batch)
-
     # ---- what one keeps ----------------------------------------------------------------------------------------
     def predict(self, batch: dict[str, Any]) -> Tensor:
         """Sharp images (N, C, H, W) in [0, 1]; kernels are (N, 1, h, w) under ``kernel``, or the run's own."""
@@ -272,6 +261,16 @@ class InfWide(Method):
         found = {name: getattr(self.config, name) for name in names}
         return {"name": self.config.network, "channels": self.channels} | found
 
+    @property
+    def untraceable(self) -> str:
+        """An ONNX file takes a picture alone, so that all must have one kernel."""
+        if self.net.fixed is not None:
+            return ""
+        return (
+            "the file takes pictures without their kernels, and this run has no kernel of all pictures; train with "
+            "--kernel-file FILE where they share one, or take safetensors"
+        )
+
     # ---- kernels and judging -----------------------------------------------------------------------------------
     @contextlib.contextmanager
     def applied_as(self, options: Mapping[str, Any], own: bool) -> Iterator[None]:
@@ -281,18 +280,23 @@ class InfWide(Method):
             UserError: it can't be read.
         """
         given = options.get("kernel")
+        if given:
+            read_kernel(given)
         try:
-            self.kernel_here = read_kernel(given) if given else None
             self.kernel_from = expanded(given) if given else None
             yield
         finally:
-            self.kernel_here = self.kernel_from = None
+            self.kernel_from = None
+
+    def kernel_file(self, source: Any, i: int) -> Path | None:
+        """Where a picture's kernel is read from: the file for all, or one beside it; None where no file has it."""
+        if self.kernel_from is not None or KERNEL in source.fields or getattr(source, "root", None) is None:
+            return self.kernel_from
+        return kernel_file_beside(source.root, source.names[i])
 
     def files_beside(self, source: Any, i: int) -> list[Path]:
         """The file of the picture's kernel, where it comes from one."""
-        found = self.kernel_from
-        if found is None and KERNEL not in source.fields and getattr(source, "root", None) is not None:
-            found = kernel_file_beside(source.root, source.names[i])
+        found = self.kernel_file(source, i)
         return [] if found is None else [found]
 
     def companions(self, source: Any, i: int) -> dict[str, Tensor]:
@@ -301,19 +305,19 @@ class InfWide(Method):
         Raises:
             UserError: there is none.
         """
-        name, found = source.names[i], self.kernel_here
-        if found is None and KERNEL in source.fields:
+        name, file = source.names[i], self.kernel_file(source, i)
+        if file is not None:
+            found = read_kernel(file)
+        elif KERNEL in source.fields:
             found = kernel_of_array(source.sample(i, want=[KERNEL])[KERNEL], f"the kernel of {name}")
-        elif found is None and getattr(source, "root", None) is not None:
-            found = kernel_beside(source.root, name)
-        if found is not None:
-            return {"kernel": torch.from_numpy(found)[None, None]}
-        if self.net.fixed is None:
+        elif self.net.fixed is not None:
+            return {}
+        else:
             raise UserError(
                 f"{name}: no kernel; put NAME.kernel.txt beside it or kernel.txt into its folder, or name pairs "
                 "(pairs:DIR?blurred=...&kernel=...) or one for all (apply --kernel FILE, train --kernel-file FILE)"
             )
-        return {}
+        return {"kernel": torch.from_numpy(found)[None, None]}
 
     @property
     def strengths(self) -> dict[str, dict[str, Any]]:

@@ -110,6 +110,11 @@ class Config(MethodConfig):
     weight_decay: NonNegative = 0.01
     schedule: Schedule = "constant"
 
+    @property
+    def learns(self) -> bool:
+        """Whether there is an editor to teach; the baseline copy has none."""
+        return self.baseline != "copy"
+
 
 PRESETS = {
     "paper": {
@@ -196,7 +201,12 @@ class NPEdit(FlowEditor):
         own = {"teacher": c.teacher_steps, "judge": c.judge_steps, "warmup": c.warmup_steps}
         if stage in own:
             return Stage(settings={"steps": own[stage]})
-        return Stage(settings={"steps": 1}) if c.baseline == "copy" else Stage()
+        return Stage()
+
+    @property
+    def learns(self) -> bool:
+        """The stages that prepare always do."""
+        return self.stage != "edit" or super().learns
 
     def enter_stage(self, stage: str) -> None:
         """The editor begins as the teacher, and so does the fake model."""
@@ -231,7 +241,7 @@ class NPEdit(FlowEditor):
         if self.stage == "warmup":
             lr = c.small_lr if self.small else c.lr
             return {"editor": Optim(self.generator, lr=lr, schedule="cosine", warmup=20, clip=1.0)}
-        if c.baseline == "copy":
+        if not self.learns:
             return {}
         own: dict[str, Any] = {
             "optimizer": c.optimizer, "lr": c.lr, "betas": (c.momentum, 0.999), "weight_decay": c.weight_decay,
@@ -266,7 +276,7 @@ class NPEdit(FlowEditor):
             return self._judge_step(batch)
         if self.stage == "warmup":
             return self.minimise({"loss": self.identity_loss(batch)})
-        if c.baseline == "copy":
+        if not self.learns:
             return {"loss": torch.zeros((), device=batch["image"].device)}
         if c.baseline == "supervised":
             return self.minimise({"loss": self.supervised_loss(batch)})

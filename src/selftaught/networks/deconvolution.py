@@ -68,7 +68,7 @@ class Deconvolver(nn.Module):
         """
         kernel = self.fixed if kernel is None else kernel
         if kernel is None:
-            raise UserError("a blurred image needs its kernel (N, 1, h, w), which one of a run with --kernel-file has")
+            raise UserError("a blurred image needs its kernel: give one (N, 1, h, w), or train with --kernel-file FILE")
         used = normalised_kernel(kernel.to(image)).expand(image.shape[0], -1, -1, -1)
         context = 2 * max(used.shape[-2:]) + 32
 

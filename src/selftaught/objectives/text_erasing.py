@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from selftaught.errors import UserError
 from selftaught.objectives._common import in_float32
+from selftaught.objectives._singular import svd
 
 __all__ = [
     "erasing_adversarial",
@@ -284,10 +285,11 @@ def erasing_subspaces(drawn: Tensor, real: Tensor, *, weight: float = 0.01, base
     _check_values("erasing_subspaces", drawn, real, dim=2)
     if drawn.shape != real.shape or drawn.shape[0] > drawn.shape[1]:
         raise UserError(f"erasing_subspaces: {tuple(drawn.shape)} and {tuple(real.shape)}, alike and N at most D")
-    left = [torch.linalg.svd(one.T, full_matrices=False).U for one in (drawn, real)]
-    p, cos, q = torch.linalg.svd(left[0].T @ left[1], full_matrices=False)
+    left = [svd(one.T)[0] for one in (drawn, real)]
+    p, cos, q = svd(left[0].T @ left[1])
     sin = (1 - cos.square()).clamp_min(1e-12).sqrt()
-    return weight * (sin.sum() + bases * (p.abs() - q.T.abs()).norm())
+    apart = (p.abs() - q.T.abs()).square().sum().clamp_min(torch.finfo(p.dtype).tiny).sqrt()  # norm() bends to NaN at 0
+    return weight * (sin.sum() + bases * apart)
 
 
 @in_float32

@@ -43,7 +43,8 @@ def plan_lines(
     precision = {"32-true": "float32", "bf16-mixed": "bf16", "16-mixed": "float16"}[
         lightning_precision(settings.precision, device)
     ]
-    length = plural(settings.steps, "step") if settings.steps is not None else _epochs(settings.epochs or 0)
+    steps = settings.steps if config.learns else 1
+    length = plural(steps, "step") if steps is not None else _epochs(settings.epochs or 0)
     size = getattr(config, "image_size", None) or getattr(config, "patch", None)
     preset = f"preset {settings.preset}{f' ({chosen})' if chosen else ''}" if settings.preset else "the paper's recipe"
     parts = [

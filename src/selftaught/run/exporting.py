@@ -69,13 +69,15 @@ def export(
         free: axes besides the batch that may have any size, as axis -> (name, least, most) (onnx).
 
     Raises:
-        UserError: unknown form; onnx for a network of texts; timm for a network that timm does not have; peft for one
-            without a LoRA; an output that differs by over 1e-4.
+        UserError: unknown form; onnx for a network of texts, or one that the method says can't be traced; timm for a
+            network that timm does not have; peft for one without a LoRA; an output that differs by over 1e-4.
     """
     if form not in FORMATS:
         raise UserError(f"--format {form}: it may be {', '.join(FORMATS)}")
     if form == "peft":
         return _peft(method.deliverable(), out)
+    if form == "onnx" and method.untraceable:
+        raise UserError(f"--format onnx: {method.untraceable}")
     if form == "onnx" and card["modality"] == "text":
         raise UserError(
             "--format onnx: the network takes what its vocabulary makes of texts, which such a file can't do; use "

@@ -51,6 +51,8 @@ def extend(run: str | Path, *, steps: int | None = None, epochs: float | None = 
     if (layout.path / "tasks").is_dir():
         raise UserError(f"{run} is a stream of tasks; add a task with --then")
     method = build(kind, options_of(kind, content["options"], run), content["data"])
+    if not method.config.learns:
+        raise UserError(f"{run}: {kind.slug} learns nothing with its options, so that more steps change nothing")
     stage = method.stages[-1]
     if stage not in state["stages"]:
         raise UserError(f"{run}: not finished; go on with: selftaught train --resume {typed(run)}")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selftaught._words import plural
 from selftaught.engine.checkpointing import keep_activations, recompute_activations
 from selftaught.engine.fit import stage_steps
 from selftaught.engine.loader import DataModule
@@ -48,7 +49,7 @@ def lines(job: Job) -> list[str]:
         name = f"stage {number + 1}, {stage}: " if len(method.stages) > 1 else ""
         passes = total * settings.accumulate / batches
         told = f"{passes:,.0f}" if passes >= 100 else f"{passes:.3g}"
-        found.append(f"{name}{total} steps, {told} passes over the data")
+        found.append(f"{name}{plural(total, 'step')}, {told} {'pass' if told == '1' else 'passes'} over the data")
         found += [line for key, optim in method.optimisers().items() for line in _optimiser(method, key, optim)]
         found += _schedules(method)
     method.enter_stage(method.stages[0])
@@ -149,9 +150,10 @@ def _shape(value: Tensor, rows: int) -> str:
 def _memory(job: Job, method: Method, batches: Sequence[dict[str, Any]], rows: Sequence[int]) -> list[str]:
     """Weights, their gradients and the optimisers' moments, and what a forward pass keeps, carried on to a batch."""
     weights = sum(t.numel() * t.element_size() for t in method.state_dict().values())
-    known = set[int]().union(*(optim.moved() for optim in method.optimisers().values()))
+    optims = list(method.optimisers().values())
+    known = set[int]().union(*(optim.moved() for optim in optims))
     moved = [p for p in method.parameters() if id(p) in known]
-    copies = {"sgd": 2, "lars": 2}.get(next(iter(method.optimisers().values())).optimizer, 3)
+    copies = 2 if optims and optims[0].optimizer in ("sgd", "lars") else 3
     state = weights + copies * sum(p.numel() * p.element_size() for p in moved)
     line = f"memory: {_bytes(state)} for weights, gradients and moments"
     if rows[0] == rows[1] or type(method).step is not Method.step:

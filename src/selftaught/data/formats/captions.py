@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from selftaught._reading import text_of
 from selftaught.data.combining.captioned import Captioned
@@ -17,6 +17,7 @@ from selftaught.data.decoding import IMAGE_SUFFIXES
 from selftaught.data.files import open_folder
 from selftaught.data.formats._format import Format
 from selftaught.data.formats.text import NAME_COLUMNS, TEXT_COLUMNS, open_text_table, read_rows
+from selftaught.data.naming import finder
 from selftaught.data.source import Source
 from selftaught.errors import UserError
 
@@ -171,35 +172,27 @@ def _of_tables(
 def _of_table(
     table: Path, names: Sequence[str], key: str | None, column: str | None
 ) -> tuple[list[list[str]], list[str]]:
-    """The captions of each image: by its relative name, with or without suffix, or by its bare file name; and the
-    names of none.
+    """The captions of each image, called as :func:`selftaught.data.naming.finder` has it; and the names of none.
 
     Raises:
-        UserError: a bare name is that of images in several folders.
+        UserError: a name is that of two images.
     """
+    find = finder(names, table)
     known: dict[str, list[str]] = {}
     for said, text in _rows(table, key, column):
-        known.setdefault(_FLICKR.sub("", said).replace("\\", "/").removeprefix("./"), []).append(text)
-    exact = {name: next((way for way in _whole(name) if way in known), None) for name in names}
-    taken = {way for way in exact.values() if way is not None}
-    owners: dict[str, str] = {}
-    found = []
-    for name in names:
-        path = PurePosixPath(name)
-        way = exact[name] or next((way for way in (path.name, path.stem) if way in known and way not in taken), None)
-        if way is not None and exact[name] is None:
-            other = owners.setdefault(way, name)
-            if PurePosixPath(other).parent != path.parent:
-                raise UserError(
-                    f"{table}: {way} may be {other} or {name}; write names with their folders (?captions=none reads "
-                    "the images without captions)"
-                )
-        found.append(known[way] if way is not None else [])
-    return found, [way for way in known if way not in taken and way not in owners]
-
-
-def _whole(name: str) -> tuple[str, str]:
-    return name, str(PurePosixPath(name).with_suffix(""))
+        known.setdefault(_FLICKR.sub("", said), []).append(text)
+    found: dict[str, list[str]] = {name: [] for name in names}
+    strange = []
+    for said, texts in known.items():
+        try:
+            name = find(said)
+        except UserError as error:
+            raise UserError(f"{error} (?captions=none reads the images without captions)") from None
+        if name is None:
+            strange.append(said)
+        else:
+            found[name] += texts
+    return [found[name] for name in names], strange
 
 
 def _unread(folder: Path, tables: Sequence[Path], names: Sequence[str]) -> list[str]:

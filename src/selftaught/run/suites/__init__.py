@@ -36,21 +36,9 @@ def evaluate(names: Sequence[str], bench: Bench) -> dict[str, dict[str, Result]]
     kind = kind_of(bench.method.modality)
     if wanted is not None and not kind.picture:
         raise UserError(f"--protocol {wanted} is for images, this run is one of {kind.plural}")
-    if len(bench.protocols) > 1:
-        _check(names, bench)
-    return {name: SUITES[name].function(bench) for name in names}
-
-
-def _check(names: Sequence[str], bench: Bench) -> None:
-    """See that suites have what they need, as far as that is known before they run.
-
-    Raises:
-        UserError: one has not.
-    """
-    for name in names:
-        needs = SUITES[name].needs
-        if needs is not None:
-            needs(bench)
+    suites = [SUITES[name] for name in names]
+    given = [() if suite.needs is None else (suite.needs(bench),) for suite in suites]  # before any of them runs
+    return {suite.name: suite.function(bench, *parts) for suite, parts in zip(suites, given, strict=True)}
 
 
 def usual(bench: Bench) -> dict[str, dict[str, Result]]:

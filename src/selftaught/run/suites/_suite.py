@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SUITES", "Suite", "suite"]
 
-Judging = Callable[["Bench"], dict[str, Result]]
+Judging = Callable[..., dict[str, Result]]
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Suite:
 
     Args:
         name: the protocol's, as on the command line.
-        function: bench -> Results of ``this``, ``random`` and ``raw``, those that there are.
+        function: bench, and what ``needs`` gave, -> Results of ``this``, ``random`` and ``raw``, those that there are.
         images_only: it looks at pictures; runs of other data are refused before it is called.
-        needs: refuses a bench that lacks what the protocol needs, before any of several protocols runs; None: the
-            function itself refuses it.
+        needs: opens what the protocol judges and refuses a bench that lacks it, before any of several protocols runs;
+            None: the function itself does.
     """
 
     name: str

@@ -86,6 +86,11 @@ def worded(method: Method) -> Any:
 
 # ---- judging -----------------------------------------------------------------------------------------------------
 def _classes_to_judge(bench: Bench) -> tuple[Source, Source]:
+    """Samples of named classes to train and to test on.
+
+    Raises:
+        UserError: a method without words, data without named classes, templates that can't be read.
+    """
     worded(bench.method)
     parts = samples.labelled_parts(bench.data, "image", bench.settings)
     if parts is None or not parts[1].classes:
@@ -95,6 +100,11 @@ def _classes_to_judge(bench: Bench) -> tuple[Source, Source]:
 
 
 def _captions_to_judge(bench: Bench) -> Source:
+    """All samples of data with captions.
+
+    Raises:
+        UserError: a method without words, data without captions.
+    """
     worded(bench.method)
     options: dict[str, Any] = {"modality": "image", "seed": bench.settings.seed, "by": bench.settings.by}
     whole = open_source(bench.data, split="all", **options)
@@ -104,13 +114,8 @@ def _captions_to_judge(bench: Bench) -> Source:
 
 
 @suite(ZERO_SHOT, needs=_classes_to_judge)
-def judge_zero_shot(bench: Bench) -> dict[str, Result]:
-    """Accuracy of the data's classes by their names, of ``this`` run and an untrained one.
-
-    Raises:
-        UserError: a method without words, data without named classes.
-    """
-    parts = _classes_to_judge(bench)
+def judge_zero_shot(bench: Bench, parts: tuple[Source, Source]) -> dict[str, Result]:
+    """Accuracy of the data's classes by their names, of ``this`` run and an untrained one."""
     test, templates = some(parts[1], _LIMIT), prompts(bench.options.templates)
     return {kind: zero_shot(model, test, templates) for kind, model in _contenders(bench, ZERO_SHOT, parts[0])}
 
@@ -136,13 +141,8 @@ def zero_shot(model: Any, test: Source, templates: Sequence[str]) -> Result:
 
 
 @suite(RETRIEVAL, needs=_captions_to_judge)
-def judge_text_retrieval(bench: Bench) -> dict[str, Result]:
-    """R@k of captions by images and of images by captions, of ``this`` run and an untrained one.
-
-    Raises:
-        UserError: a method without words, data without captions.
-    """
-    whole = _captions_to_judge(bench)
+def judge_text_retrieval(bench: Bench, whole: Source) -> dict[str, Result]:
+    """R@k of captions by images and of images by captions, of ``this`` run and an untrained one."""
     options: dict[str, Any] = {"modality": "image", "seed": bench.settings.seed, "by": bench.settings.by}
     note, seen, share = "", "", getattr(bench.method.config, "held_out", 0.0)
     if divides(whole, bench.settings.by):
