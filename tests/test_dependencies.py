@@ -67,13 +67,20 @@ def _distributions(module: str) -> set[str]:
     return INSTALLED.get(module, {_name(module)})
 
 
-TREES = {
-    file.relative_to(ROOT).as_posix(): ast.parse(file.read_text(encoding="utf-8"))
+FILES = [
+    file.relative_to(ROOT).as_posix()
     for folder in ("src", "tests", "benchmarks", "docs")
     for file in sorted((ROOT / folder).rglob("*.py"))
     if not any(part.startswith(".") for part in file.relative_to(ROOT).parts)  # peers that benchmarks fetch
-}
-SOURCE = {name: tree for name, tree in TREES.items() if name.startswith("src/")}
+]
+SOURCE = [name for name in FILES if name.startswith("src/")]
+
+
+@functools.cache
+def _imports(file: str) -> tuple[set[str], set[str]]:
+    """Foreign modules that a file imports anywhere, and those that it imports as soon as it is itself."""
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    return _foreign(_modules(tree)), _foreign(_at_once(tree))
 
 
 def test_names_of_requirements_are_read_as_the_index_reads_them() -> None:
@@ -91,7 +98,7 @@ def test_imports_are_found_wherever_they_stand() -> None:
 @functools.cache
 def _used() -> set[str]:
     """Distributions that some file of ``src`` imports."""
-    return {d for tree in SOURCE.values() for module in _foreign(_modules(tree)) for d in _distributions(module)}
+    return {d for file in SOURCE for module in _imports(file)[0] for d in _distributions(module)}
 
 
 @pytest.mark.parametrize("name", sorted(BASE | OPTIONAL))
@@ -106,19 +113,20 @@ def test_what_is_declared_is_used(name: str) -> None:
         assert name in used, f"pyproject declares {name}, and nothing in src imports it"
 
 
-@pytest.mark.parametrize("file", sorted(SOURCE))
+@pytest.mark.parametrize("file", SOURCE)
 def test_what_is_imported_is_declared(file: str) -> None:
-    for module in _foreign(_modules(SOURCE[file])):
+    anywhere, at_once = _imports(file)
+    for module in anywhere:
         assert _distributions(module) & (BASE | OPTIONAL), f"{file} imports {module}, which pyproject does not declare"
-    for module in _foreign(_at_once(SOURCE[file])):
+    for module in at_once:
         assert _distributions(module) & BASE, f"{file} imports {module} at its top, and only an extra brings it"
 
 
 def test_tests_import_what_some_extra_brings() -> None:
     """Only what is installed here counts: scripts import one another, and some tests make packages of their own."""
     known = BASE | set().union(*EXTRAS.values())
-    for file, tree in TREES.items():
+    for file in FILES:
         if not file.startswith("src/"):
-            installed = _foreign(_modules(tree)) & set(INSTALLED)
+            installed = _imports(file)[0] & set(INSTALLED)
             missing = {module for module in installed if not _distributions(module) & known}
             assert not missing, f"{file} imports {missing}, which pyproject does not declare"

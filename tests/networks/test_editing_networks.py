@@ -105,6 +105,27 @@ def test_what_small_judges_learn_from() -> None:
         assert min((n - b)[:, 5:-5, 5:-5].abs().max() for n in near) < 1e-6
 
 
+def test_damage_is_grain_blur_tiles_or_a_cast() -> None:
+    x = torch.rand(400, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = networks.damaged(x, torch.Generator().manual_seed(1))
+    off = found - x
+    assert torch.equal(found, networks.damaged(x, torch.Generator().manual_seed(1)))
+    cast = off.var((2, 3)).amax(1) < 1e-10
+    tiled = (found == found[:, :, :1, :1]).sum((1, 2, 3)) >= 3 * 4 * 4  # 4 to 8 pixels wide, of one colour
+    detail = found.diff(dim=3).abs().mean((1, 2, 3)) / x.diff(dim=3).abs().mean((1, 2, 3))
+    blurry, grainy = ~tiled & (detail < 0.4), ~tiled & ~cast & (detail > 1.01)
+    kinds = torch.stack([grainy, blurry, tiled, cast & ~tiled])
+    assert (kinds.sum(0) == 1).all()
+    assert (kinds.sum(1) > 60).all()
+    sizes = off[cast].mean((2, 3)).abs().amax(1)
+    assert ((sizes > 0.0999) & (sizes < 0.3001)).all()
+    noise = off[grainy].std((1, 2, 3))
+    assert ((noise > 0.09) & (noise < 0.43)).all()
+    torch.testing.assert_close(found[tiled | blurry].mean((2, 3)), x[tiled | blurry].mean((2, 3)), atol=0.06, rtol=0)
+    for shape in ((2, 1, 1, 3), (2, 5, 7, 9)):
+        assert networks.damaged(torch.rand(shape)).shape == shape
+
+
 # ---- pretrained models -------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -12,13 +12,15 @@ from selftaught import objectives
 from selftaught.data.editing import INSTRUCTION, TARGET, questions
 from selftaught.errors import UserError
 from selftaught.networks.frozen import Frozen
-from selftaught.networks.judges import ConvJudge, PatchJudge, mixed_colours, shifted
+from selftaught.networks.judges import ConvJudge, PatchJudge, damaged, mixed_colours, shifted
 from selftaught.networks.vision_language import VisionLanguageJudge
 from selftaught.views import token_rows
 
 __all__ = ["Judges"]
 
 _WORDS = "words-1024"
+_FAINT = 0.05
+"""Standard deviation of the noise that a judge is to look past; `damaged` begins at twice as much."""
 _WHICH = {"both": (0, 1), "edit": (0,), "identity": (1,)}
 
 
@@ -104,17 +106,19 @@ class Judges(nn.Module):
         """What a small judge learns from some pictures of a batch and their captions, without any edit.
 
         A picture shows its own caption, and not that of an imagined result. It stays the same picture in other colours;
-        shifted, or in place of another one, it doesn't.
+        shifted, damaged, or in place of another one, it doesn't.
         """
         x = batch["image"][rows]
         caption, target, kind = ([batch[key][i] for i in rows] for key in ("text", TARGET, "kind"))
         mixed = mixed_colours(x)
         before = torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, mixed, x)
-        others = torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, shifted(mixed), mixed.roll(1, 0))
+        which = torch.randint(0, 3, (len(x),), device=x.device)
+        others = torch.stack([shifted(mixed), mixed.roll(1, 0), damaged(mixed)])
+        others = others[which, torch.arange(len(x), device=x.device)]
         asked = [questions(c, k) for c, k in zip(caption, kind, strict=True)]
         wrong = [questions(c, k)[0] for c, k in zip(target, kind, strict=True)]
         ref, edit = torch.cat([before, before, x, x]), torch.cat([x, x, mixed_colours(x), others])
-        noise = 0.08 * torch.rand(len(edit), 1, 1, 1, device=x.device)
+        noise = _FAINT * torch.rand(len(edit), 1, 1, 1, device=x.device)
         edit = edit + noise * torch.randn_like(edit)
         texts = [q[0] for q in asked] + wrong + 2 * [q[1] for q in asked]
         logits = self.small[name](ref, edit, self._tokens(texts, x.device))

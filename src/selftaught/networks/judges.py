@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, cat, nn
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from selftaught.errors import UserError
 from selftaught.networks.words import WordPool
 
-__all__ = ["ConvJudge", "PatchJudge", "SmallJudge", "mixed_colours", "shifted"]
+__all__ = ["ConvJudge", "PatchJudge", "SmallJudge", "damaged", "mixed_colours", "shifted"]
 
 
 class SmallJudge(nn.Module):
@@ -130,3 +131,37 @@ def shifted(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         columns = (torch.arange(width, device=x.device) + dx).clamp(0, width - 1)
         found[i] = x[i][:, rows][:, :, columns]
     return found
+
+
+def damaged(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Pictures with what generators leave behind: each with grain, blur, tiles of one colour, or a cast over all of it.
+
+    Grain has a standard deviation of 0.1 to 0.4; a cast shifts one channel by 0.1 to 0.3 and the others by less; blur
+    is the mean over a quarter to a half of a side, and tiles are as wide, both 2 pixels or more.
+
+    Args:
+        x: (N, C, H, W) in [0, 1].
+        generator: draws which, how much and the grain.
+
+    Returns:
+        The same shape; grain and cast may leave [0, 1].
+    """
+    n, channels = x.shape[:2]
+    least = max(2, min(x.shape[2:]) // 4)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device=x.device)
+
+    def width() -> int:
+        return int(torch.randint(least, 2 * least + 1, (), generator=generator, device=x.device))
+
+    noise = torch.randn(x.shape, generator=generator, device=x.device)
+    grainy = x + (0.1 + 0.3 * drawn(n, 1, 1, 1)) * noise
+    reach = width() // 2
+    blurry = avg_pool2d(pad(x, (reach,) * 4, mode="replicate"), 2 * reach + 1, 1)
+    tiled = interpolate(avg_pool2d(x, width(), ceil_mode=True), x.shape[2:])
+    shift = 2 * drawn(n, channels, 1, 1) - 1
+    shift = shift / shift.abs().amax(1, keepdim=True)  # one channel goes the whole way
+    cast = x + (0.1 + 0.2 * drawn(n, 1, 1, 1)) * shift
+    which = torch.randint(0, 4, (n,), generator=generator, device=x.device)
+    return torch.stack([grainy, blurry, tiled, cast])[which, torch.arange(n, device=x.device)]
