@@ -6,14 +6,14 @@ import copy
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
 from selftaught import catalog, methods, report
 from selftaught._words import one_text, typed
-from selftaught.data import Source, as_uint8
+from selftaught.data import Source, as_uint8, open_source
 from selftaught.data.kinds import kind_of
 from selftaught.data.pixels import conform
 from selftaught.engine.batches import draw, render_sample
@@ -26,6 +26,7 @@ from selftaught.run.contenders import some
 from selftaught.run.evaluations import Evaluation
 from selftaught.run.layout import Layout, read_rows, unusable
 from selftaught.run.outputs._base import Page
+from selftaught.run.samples import training_source
 from selftaught.run.timeline import timeline
 from selftaught.run_settings import Settings
 from selftaught.views import Pipeline, render
@@ -148,6 +149,37 @@ def selections(layout: Layout) -> list[dict[str, Any]]:
             "rows": [[kind(row[name]) if row.get(name) else "" for _, name, kind in shown] for row in rows],
         }
     ]
+
+
+def page(layout: Layout, config: dict[str, Any], method: Method, lead: Evaluation, say: Callable[[str], None]) -> Page:
+    """What the pictures of one run are drawn from.
+
+    Args:
+        layout: of the run.
+        config: as its config.yaml has it.
+        method: trained, facing the run's own kind of samples.
+        lead: the evaluation that the page is about.
+        say: told which samples can't be shown, since their source is gone.
+    """
+    settings, modality = Settings(**config["settings"]), config["data"]["modality"]
+    data = settings.data if lead.own else lead.data
+    kept = lead.features()
+    train: Source | None = None
+    test: Source | None = None
+    try:
+        taken = method.takes(training_source(settings.data, modality, settings))
+        train = method.arranged({method.roles[0]: taken}, method.config)[method.roles[0]]
+    except UserError as error:  # gone since, or it had no name: what is stored is shown
+        say(f"without pictures of the training data: {error}")
+    if data is not None:
+        try:
+            split: Literal["all", "test"] = "all" if "whole" in kept else "test"
+            by = settings.by if lead.own else "auto"
+            test = open_source(data, modality=modality, split=split, by=by, seed=settings.seed)
+        except UserError as error:
+            say(f"without pictures of {data}: {error}")
+    saved = layout.checkpoint(method.stages[-1])  # holds the parts that are not delivered, too
+    return Page(method, train, test, settings, kept, lead.sections(), saved)
 
 
 def samples_and_map(page: Page) -> dict[str, Any]:
