@@ -16,7 +16,7 @@ from selftaught.data.mapped import cache_folder
 from selftaught.data.metadata import LOCATIONS, METADATA, Metadata, read_metadata
 from selftaught.data.opening import holds_videos, open_source
 from selftaught.data.packed_clips import PackedClips
-from selftaught.data.pixels import Scale, ValueRange, as_uint8, from_unit, of_depth, to_unit
+from selftaught.data.scaling import Scale, ValueRange, as_uint8, from_unit, of_depth, to_unit
 from selftaught.data.source import Modality, Source, Subset, require_labels
 from selftaught.data.splits import EmptyPartError, split_source, take
 

@@ -14,7 +14,8 @@ from selftaught.data.decoding import fourth_is_alpha, is_pillow, read_bytes
 from selftaught.data.files import file_stamps
 from selftaught.data.kinds import kind_of
 from selftaught.data.labelling import labelling
-from selftaught.data.pixels import choose_channels, common_depth, refuse_band
+from selftaught.data.pixels import choose_channels, refuse_band
+from selftaught.data.scaling import common_depth
 from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, ImageSource, Modality, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError, require

@@ -21,7 +21,8 @@ from selftaught.data.files import globbed, walk
 from selftaught.data.labelling import labelling
 from selftaught.data.layout import layout
 from selftaught.data.mapped import build_once, cache_folder
-from selftaught.data.pixels import choose_channels, common_depth
+from selftaught.data.pixels import choose_channels
+from selftaught.data.scaling import common_depth
 from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, digest
 from selftaught.errors import SampleError, UserError, require
 

@@ -14,7 +14,8 @@ from selftaught._words import lacking, plural
 from selftaught.data.decoding import decode, fourth_is_alpha
 from selftaught.data.fields import LABEL, Field, wanted_fields
 from selftaught.data.kinds import kind_of
-from selftaught.data.pixels import Scale, ValueRange, of_depth, refuse_band, robust_range, unit_scale
+from selftaught.data.pixels import refuse_band
+from selftaught.data.scaling import Scale, ValueRange, of_depth, robust_range, unit_scale
 from selftaught.errors import SampleError, UserError
 
 Modality = str
@@ -228,7 +229,7 @@ class Source:
         return self.value_range if value_range is None else value_range
 
     def unit_scale(self) -> Scale:
-        """What brings the samples to [0, 1] where they are given back in their own units; see `pixels.unit_scale`."""
+        """What brings the samples to [0, 1] where they are given back in their own units; see `scaling.unit_scale`."""
         return unit_scale(self.value_range, getattr(self, "depth", None))
 
     def range_of(self, field: str) -> ValueRange | None:
