@@ -60,6 +60,7 @@ REFERENCE = {
             "run",
             "engine.method",
             "engine.definition",
+            "engine.standing",
             "engine.optimisers",
             "engine.stages",
             "engine.orders",

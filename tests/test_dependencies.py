@@ -103,7 +103,7 @@ def _used() -> set[str]:
 
 @pytest.mark.parametrize("name", sorted(BASE | OPTIONAL))
 def test_what_is_declared_is_used(name: str) -> None:
-    from selftaught.engine.fit import _LOGGERS
+    from selftaught.engine.trainer import _LOGGERS
 
     used = _used() | {d for logger in _LOGGERS for d in (logger, f"{logger}-skinny")}
     if name in THROUGH:

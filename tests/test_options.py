@@ -32,7 +32,7 @@ from selftaught.catalog.rules import (
 from selftaught.cli import main
 from selftaught.cli._main import _out_of_memory
 from selftaught.cli.commands.train import parse_train
-from selftaught.engine.fit import make_trainer
+from selftaught.engine.trainer import make_trainer
 from selftaught.errors import UserError
 from selftaught.networks.series import SERIES_ENCODERS
 from selftaught.run import configuration

@@ -61,7 +61,7 @@ def test_level_two_lightning_takes_method_and_data() -> None:
     import lightning as L
 
     from selftaught import DataModule, methods
-    from selftaught.engine.fit import quiet_lightning
+    from selftaught.engine.trainer import quiet_lightning
 
     quiet_lightning()
     method = methods.DCL(encoder="resnet10-narrow", image_size=16, channels=1, projector="16-8", augment="grey", lr=0.1)

@@ -22,6 +22,7 @@ from selftaught.benchmark import grid, plan
 from selftaught.benchmark.cells import Place, execute
 from selftaught.errors import UserError
 from selftaught.evaluation.ood import ood
+from selftaught.run import trained
 from tests.benchmark.helpers import TINY
 from tests.harness import Killed, killing
 
@@ -122,7 +123,7 @@ def test_a_start_and_an_untrained_encoder_are_what_they_say(whole: grid.Finished
     untrained = next(c for c in cells if c["method"] == "untrained" and c["data"] == "small")
     run = selftaught.load(grid.place_of(whole.folder, untrained).run)
     assert run.config["options"]["lr"] == 0
-    plain = run._build()
+    plain = trained.built(run.config, run.path)
     for name, weight in plain.encoder.named_parameters():
         assert (weight == dict(run.method.encoder.named_parameters())[name].cpu()).all()
 

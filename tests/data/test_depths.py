@@ -14,9 +14,11 @@ import torch
 from PIL import Image
 
 from selftaught.data import Scale, as_uint8, open_source
-from selftaught.data.decoding import decode, header, read_with_metadata
+from selftaught.data.decoding import decode, header
 from selftaught.data.orientation import upright
-from selftaught.data.pixels import from_unit, not_premultiplied, of_depth, to_unit, unit_scale
+from selftaught.data.picture_facts import read_with_metadata
+from selftaught.data.pixels import not_premultiplied
+from selftaught.data.scaling import from_unit, of_depth, to_unit, unit_scale
 from selftaught.errors import SampleError
 from tests.data.helpers import encode, picture, write
 

@@ -14,7 +14,7 @@ import pytest
 import selftaught
 from selftaught.data import Grouped, PackedClips, open_source, pack, packed_clips
 from selftaught.data.cache import reduce_to
-from selftaught.data.pixels import as_uint8
+from selftaught.data.scaling import as_uint8
 from selftaught.errors import SampleError, UserError
 from tests.data.helpers import damage_file, folder_of, picture, write
 from tests.data.test_video import write_video

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from selftaught.data import as_uint8, open_source
-from selftaught.data.pixels import as_hwc, channel_axis, choose_channels, conform, on_white, to_unit
+from selftaught.data.pixels import as_hwc, channel_axis, choose_channels, conform, on_white
+from selftaught.data.scaling import to_unit
 from selftaught.errors import SampleError
 
 

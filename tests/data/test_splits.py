@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from selftaught.data import open_source, require_labels, split_source, take
-from selftaught.data.source import Source, Subset, digest, label_codes
+from selftaught.data.labelling import label_codes
+from selftaught.data.source import Source, Subset, digest
 from selftaught.errors import UserError
 
 

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from selftaught import DataModule, UserError, methods
 from selftaught.data import open_source
-from selftaught.engine.fit import quiet_lightning
 from selftaught.engine.method import Method, MethodConfig
+from selftaught.engine.trainer import quiet_lightning
 from tests.engine.test_several_optimisers import Toy as Pair
 from tests.engine.test_several_optimisers import series
 

@@ -12,8 +12,8 @@ from torch import nn
 
 import selftaught
 from selftaught import DataModule, methods
-from selftaught.engine.fit import quiet_lightning
 from selftaught.engine.sharding import apart, clip_gradients, is_whole, shard, sharding_strategy, whole
+from selftaught.engine.trainer import quiet_lightning
 from selftaught.errors import UserError
 from tests.two_processes import by_two
 

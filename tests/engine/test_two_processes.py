@@ -13,8 +13,8 @@ from torch.nn.functional import softplus
 
 from selftaught import DataModule
 from selftaught.data import open_source
-from selftaught.engine.fit import quiet_lightning
 from selftaught.engine.method import Method, MethodConfig, Optim
+from selftaught.engine.trainer import quiet_lightning
 from tests.methods.learning import assert_alike, by_one_and_two
 from tests.two_processes import by_two
 

@@ -16,7 +16,7 @@ from torch import nn
 
 import selftaught
 from selftaught import DataModule, methods
-from selftaught.engine.fit import quiet_lightning
+from selftaught.engine.trainer import quiet_lightning
 from tests.two_processes import by_two
 
 PHOTOS: dict[str, Any] = {

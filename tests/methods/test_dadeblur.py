@@ -16,7 +16,7 @@ from selftaught.data import open_source
 from selftaught.data.exposures import Exposures
 from selftaught.engine.loader import DataModule
 from selftaught.errors import UserError
-from selftaught.methods import _test_time_blurring as blurring
+from selftaught.methods import _dadeblur_pairs as blurring
 
 DATA = "pans?train=6&test=2&frames=60&side=48&direction=vertical"
 OTHER = "pans?train=1&test=1&frames=60&side=48&direction=vertical&speed=2"

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 import selftaught
 from selftaught import methods
+from selftaught.run import trained
 
 SMALL = {"scales": 8, "max_scale": 32.0}
 
@@ -111,7 +112,7 @@ def test_it_learns_chirps(tmp_path) -> None:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
     assert losses[0] > 14.5
     assert np.mean(losses[-3:]) < 14.2
-    method = run._build()
+    method = trained.built(run.config, run.path)
     method.load_state_dict(torch.load(run.path / "stages/pretrain/checkpoints/final.pt", weights_only=True))
     held = {"series": torch.from_numpy(x[256:]), "index": torch.arange(1000, 1064)}
     with torch.no_grad():

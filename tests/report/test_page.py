@@ -13,7 +13,7 @@ import pytest
 
 from selftaught import report
 from selftaught.errors import UserError
-from selftaught.report import compare, figures, sections
+from selftaught.report import compare, figures, scores
 from selftaught.report.curves import label_chart
 from selftaught.report.lines import draw
 from selftaught.report.tables import protocol_rows
@@ -419,7 +419,7 @@ def test_the_best_of_a_row_is_bold_in_the_table_of_labels_too():
     """As in every other table: not this encoder's, where an untrained one is better, and nobody's in a tie."""
     means = {"this encoder": [0.7, 0.8, 0.9], "untrained encoder": [0.75, 0.8, 0.5]}
     section = {"x": [1, 5, 10], "curves": [{"name": name, "mean": mean} for name, mean in means.items()]}
-    rows = sections.label_efficiency({"label_efficiency": section})["rows"]
+    rows = scores.label_efficiency({"label_efficiency": section})["rows"]
     assert [[cell["text"] for cell in row["cells"] if cell["best"]] for row in rows] == [["0.750"], [], ["0.900"]]
 
 

@@ -180,7 +180,7 @@ def test_a_source_with_options_is_called_by_the_ends_of_its_paths(data: str, nam
     assert evaluations.evaluation_on(Layout(tmp_path), "digits", data).name == name
 
 
-@pytest.mark.parametrize("place", ["evaluation.project", "run.reporting.thumbnail"])
+@pytest.mark.parametrize("place", ["evaluation.project", "run.shown_samples.thumbnail"])
 def test_a_bug_of_the_report_is_not_swallowed(run, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A TypeError of our own ends the report as what it is; no section is left out without a word."""
 

@@ -20,7 +20,7 @@ import selftaught
 from selftaught import UserError, methods
 from selftaught.cli import main
 from selftaught.data import open_source
-from selftaught.data.decoding import read_with_metadata
+from selftaught.data.picture_facts import read_with_metadata
 from selftaught.run import outputs, reporting
 from selftaught.run.applying import Job
 from selftaught.run.outputs._pictures import Beside, write_image

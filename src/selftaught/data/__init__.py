@@ -8,7 +8,7 @@ from selftaught.data.cache import PackedSource, pack
 from selftaught.data.checking import CheckReport, check
 from selftaught.data.combining import Captioned, Concat, Grouped, Mapped, Pairs, by_field, captioned
 from selftaught.data.copies import Copies, open_copies
-from selftaught.data.decoding import IMAGE_SUFFIXES, PictureFacts, decode, read_with_metadata
+from selftaught.data.decoding import IMAGE_SUFFIXES, decode
 from selftaught.data.embedded import EMBEDDED_NAMES, Embedded, fetch, list_embedded
 from selftaught.data.fields import Field
 from selftaught.data.kinds import KINDS, Camera, Kind, kind_of
@@ -16,7 +16,8 @@ from selftaught.data.mapped import cache_folder
 from selftaught.data.metadata import LOCATIONS, METADATA, Metadata, read_metadata
 from selftaught.data.opening import holds_videos, open_source
 from selftaught.data.packed_clips import PackedClips
-from selftaught.data.pixels import Scale, ValueRange, as_uint8, from_unit, of_depth, to_unit
+from selftaught.data.picture_facts import PictureFacts, read_with_metadata
+from selftaught.data.scaling import Scale, ValueRange, as_uint8, from_unit, of_depth, to_unit
 from selftaught.data.source import Modality, Source, Subset, require_labels
 from selftaught.data.splits import EmptyPartError, split_source, take
 

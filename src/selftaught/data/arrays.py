@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from selftaught.data.image_source import ImageSource
 from selftaught.data.labelling import Labelling, labelling
 from selftaught.data.mapped import members, open_array
 from selftaught.data.pixels import as_hwc, channel_axis
-from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, digest
+from selftaught.data.source import TEST, TRAIN, VAL, digest
 from selftaught.errors import UserError
 
 IMAGE_KEYS = ("images", "image", "x", "X", "data", "arr_0")

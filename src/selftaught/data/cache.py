@@ -24,7 +24,7 @@ from selftaught.data._packing import PIXELS, Progress, reduce_to
 from selftaught.data.fields import LABEL
 from selftaught.data.kinds import kind_of
 from selftaught.data.packed_clips import PackedClips, PackedParts, pack_clips
-from selftaught.data.pixels import ValueRange, as_uint8
+from selftaught.data.scaling import ValueRange, as_uint8
 from selftaught.data.source import Source, digest
 from selftaught.errors import SampleError, UserError
 

@@ -14,10 +14,11 @@ import numpy as np
 
 from selftaught.data.decoding import is_pillow
 from selftaught.data.files import file_stamps
+from selftaught.data.image_source import ImageSource
 from selftaught.data.kinds import kind_of
 from selftaught.data.labelling import labelling
 from selftaught.data.mapped import cache_folder
-from selftaught.data.source import TEST, TRAIN, ImageSource, Modality, digest
+from selftaught.data.source import TEST, TRAIN, Modality, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError
 

@@ -13,16 +13,15 @@ import numpy as np
 
 from selftaught._reading import regular
 from selftaught.data.integrity import PNG, check_whole, jpeg_size, pixels_alone
-from selftaught.data.orientation import orientation_of, upright
+from selftaught.data.orientation import ORIENTATION, orientation_of, upright
 from selftaught.data.pixels import as_hwc, channel_axis, inverted, not_premultiplied
 from selftaught.errors import SampleError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
 """File names that end so are taken for images, upper or lower case."""
 
-if (
-    "OPENCV_LOG_LEVEL" not in os.environ
-):  # every broken file is reported by name; OpenCV's own lines would only add noise
+# every broken file is reported by name; OpenCV's own lines would only add noise
+if "OPENCV_LOG_LEVEL" not in os.environ:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _SHOWN_AS = {
@@ -35,10 +34,6 @@ _SHOWN_AS = {
     "La": "RGBA",
     "RGBa": "RGBA",
 }
-_ORIENTATION, _ICC, _LARGEST = 274, 34675, 281
-_DESCRIBING = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432)
-_PARTS = (34665, 34853, 40965)
-"""EXIF tags that stay true of a picture whose pixels change, and the blocks of tags beside them."""
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """What TIFF and BigTIFF files begin with."""
 
@@ -133,12 +128,12 @@ def fourth_is_alpha(data: bytes) -> bool:
 
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            return _tiff_alpha(tiff.pages.first)
+            return tiff_alpha(tiff.pages.first)
     except Exception:  # broken: reading it says so
         return False
 
 
-def _tiff_alpha(page: Any) -> bool:
+def tiff_alpha(page: Any) -> bool:
     """Whether a TIFF has one channel besides the colours, and it is transparency."""
     import tifffile
 
@@ -164,7 +159,7 @@ def pil_to_array(image: object) -> np.ndarray:
 
     picture: Any = image
     picture.load()  # a TIFF is turned while it is loaded
-    if picture.getexif().get(_ORIENTATION, 1) != 1:
+    if picture.getexif().get(ORIENTATION, 1) != 1:
         picture = ImageOps.exif_transpose(picture)
     mode = picture.mode
     if mode in ("P", "PA"):
@@ -282,7 +277,7 @@ class _TiffFacts(NamedTuple):
         import tifffile
 
         light = tifffile.PHOTOMETRIC
-        tag = page.tags.get(_ORIENTATION)
+        tag = page.tags.get(ORIENTATION)
         return cls(
             getattr(page.compression, "name", str(page.compression)),
             getattr(page.photometric, "name", ""),
@@ -318,109 +313,3 @@ def _tiff_elsewhere(data: bytes, name: str, shape: tuple[int, ...], facts: _Tiff
 
 def _short(error: BaseException) -> str:
     return " ".join(str(error).split())[:80] or type(error).__name__
-
-
-class PictureFacts(NamedTuple):
-    """What a picture file holds besides the colours, so that a picture made from it can keep it.
-
-    Attributes:
-        alpha: (H, W) of the type of the colours, or None.
-        exif: EXIF data as bytes without the orientation, which has been applied; or None.
-        icc_profile: colour profile as bytes, or None.
-        mode: what Pillow calls the kind of pixels ("RGB", "LA", "I;16"), "" where it can't say.
-        bit_depth: bits of a value that are used: what the file declares (PNG's sBIT, TIFF's bits per sample or largest
-            value), else those of the type.
-        orientation: the EXIF orientation that the file had, 1 to 8.
-    """
-
-    alpha: np.ndarray | None
-    exif: bytes | None
-    icc_profile: bytes | None
-    mode: str
-    bit_depth: int
-    orientation: int
-
-
-def read_with_metadata(path: str | Path, name: str | None = None) -> tuple[np.ndarray, PictureFacts]:
-    """A picture file as (colours, what else it holds).
-
-    Args:
-        path: of the file.
-        name: for the errors; None: the path.
-
-    Returns:
-        (H, W, C) uint8, uint16 or float32, upright, without alpha (grey with alpha has one channel), and the facts.
-
-    Raises:
-        SampleError: as `decode`.
-    """
-    called = str(path) if name is None else name
-    data = read_bytes(path, called)
-    image = decode(data, called)
-    mode, exif, icc, orientation = _pillow_says(data)
-    has_alpha, bits = _declared(data, image)
-    if data[:4] in TIFF:
-        orientation, icc = _tiff_says(data, orientation, icc)
-    if icc is not None and icc[16:20] == b"CMYK":
-        icc = None  # of inks: the pixels are red, green and blue now
-    alpha = None
-    if has_alpha:
-        alpha = np.ascontiguousarray(image[:, :, -1])
-        image = np.ascontiguousarray(image[:, :, :1] if mode in ("LA", "La") else image[:, :, :-1])
-    return image, PictureFacts(alpha, exif, icc, mode, bits, orientation)
-
-
-def _pillow_says(data: bytes) -> tuple[str, bytes | None, bytes | None, int]:
-    """(mode, EXIF without the orientation, colour profile, orientation); nothing where Pillow can't open the file."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            found, icc, mode = image.getexif(), image.info.get("icc_profile"), image.mode
-            kept = Image.Exif()
-            for tag in _DESCRIBING:
-                if tag in found:
-                    kept[tag] = found[tag]
-            for part in _PARTS:
-                if inner := dict(found.get_ifd(part)):
-                    kept.get_ifd(part).update(inner)
-            whole = kept.tobytes() if len(kept) or any(kept.get_ifd(part) for part in _PARTS) else None
-            return mode, whole, icc, int(found.get(_ORIENTATION, 1))
-    except Exception:  # Pillow can't open it, or its EXIF data are broken: the pixels count
-        return "", None, None, 1
-
-
-def _tiff_says(data: bytes, orientation: int, icc: bytes | None) -> tuple[int, bytes | None]:
-    import tifffile
-
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        tags = tiff.pages.first.tags
-        turned, profile = tags.get(_ORIENTATION), tags.get(_ICC)
-        return (
-            int(turned.value) if turned is not None else orientation,
-            bytes(profile.value) if profile is not None else icc,
-        )
-
-
-def _declared(data: bytes, image: np.ndarray) -> tuple[bool, int]:
-    """(whether the last channel is alpha, bits of a value that are used)."""
-    bits = 8 * image.dtype.itemsize
-    if data[:4] in TIFF:
-        return _tiff_declares(data, image, bits)
-    if data[:8] == PNG and b"sBIT" in data[: max(data.find(b"IDAT"), 0)]:
-        at = data.find(b"sBIT")
-        declared = data[at + 4 : at + 4 + int.from_bytes(data[at - 4 : at], "big")]
-        bits = max(declared[: image.shape[2]], default=bits)
-    return image.shape[2] == 4 and data[:6] != b"\x93NUMPY", bits
-
-
-def _tiff_declares(data: bytes, image: np.ndarray, bits: int) -> tuple[bool, int]:
-    import tifffile
-
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        page = tiff.pages.first
-        largest = page.tags.get(_LARGEST)
-        declared = bits if page.bitspersample == 1 else min(int(page.bitspersample), bits)
-        if largest is not None and image.dtype.kind == "u":
-            declared = min(declared, int(np.max(largest.value)).bit_length())
-        return _tiff_alpha(page) and image.shape[2] in (2, 4), declared

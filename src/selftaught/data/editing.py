@@ -14,7 +14,7 @@ from selftaught.data.combining.captioned import TEXT, captioned
 from selftaught.data.fields import Field
 from selftaught.data.formats.text import NAME_COLUMNS, TEXT_COLUMNS, read_rows
 from selftaught.data.naming import finder
-from selftaught.data.pixels import ValueRange
+from selftaught.data.scaling import ValueRange
 from selftaught.data.source import PER_SAMPLE, Source, digest
 from selftaught.errors import SampleError, UserError
 

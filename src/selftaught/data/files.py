@@ -15,9 +15,11 @@ import numpy as np
 from selftaught._reading import text_of
 from selftaught._words import plural
 from selftaught.data.decoding import IMAGE_SUFFIXES, fourth_is_alpha, header, needs_all, read_bytes
+from selftaught.data.image_source import ImageSource
 from selftaught.data.layout import understand
-from selftaught.data.pixels import choose_channels, common_depth
-from selftaught.data.source import ImageSource, digest
+from selftaught.data.pixels import choose_channels
+from selftaught.data.scaling import common_depth
+from selftaught.data.source import digest
 from selftaught.errors import SampleError, UserError
 
 _UNREAD = (

@@ -12,10 +12,12 @@ from selftaught._words import plural
 from selftaught.data.combining.captioned import Captioned, captions_in
 from selftaught.data.decoding import fourth_is_alpha, is_pillow, read_bytes
 from selftaught.data.files import file_stamps
+from selftaught.data.image_source import ImageSource
 from selftaught.data.kinds import kind_of
 from selftaught.data.labelling import labelling
-from selftaught.data.pixels import choose_channels, common_depth, refuse_band
-from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, ImageSource, Modality, digest
+from selftaught.data.pixels import choose_channels, refuse_band
+from selftaught.data.scaling import common_depth
+from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, Modality, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError, require
 

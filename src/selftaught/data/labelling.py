@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from selftaught._words import lacking
-from selftaught.data.source import LEFT_OUT, TRAIN, UNLABELLED, class_values, label_codes
+from selftaught.data.source import LEFT_OUT, TRAIN, UNLABELLED
 
 
 class Labelling(NamedTuple):
@@ -114,3 +114,30 @@ def _without(given: np.ndarray) -> str:
     learnt = f"{lacking(bare, 'sample', 'label')}: {how}" if bare else ""
     tested = f"{lacking(out, 'sample of the test part', 'label')}, left out" if out else ""
     return "; ".join(part for part in (learnt, tested) if part)
+
+
+def label_codes(values: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Whatever tells classes apart as (labels int64 (n,), names of the classes).
+
+    Integers 0..K-1 keep their value; anything else (text, gaps, negatives) is numbered in sorted order.
+    """
+    array = np.asarray(values).reshape(-1)
+    if array.dtype.kind == "f" and np.array_equal(array, np.round(array)):
+        array = array.astype(np.int64)
+    found, codes = np.unique(array, return_inverse=True)
+    if array.dtype.kind in "iu" and len(found) and found[0] >= 0 and found[-1] < 2 * len(found):
+        return array.astype(np.int64), [str(k) for k in range(int(found[-1]) + 1)]
+    return codes.reshape(-1).astype(np.int64), [str(v) for v in found]
+
+
+def class_values(labels: np.ndarray | None, classes: Sequence[str] | None) -> np.ndarray | None:
+    """The targets (n,) float64 of labels whose classes are all called by numbers ("2.5", "-3", "10"), NaN where the
+    label is -1; None where they are not.
+    """
+    if labels is None or not classes or len(classes) < 2:
+        return None
+    try:
+        values = np.array([float(name) for name in classes], dtype=np.float64)
+    except ValueError:
+        return None
+    return np.where(labels < 0, np.nan, values[np.maximum(labels, 0)]) if np.isfinite(values).all() else None

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from selftaught._words import plural
-from selftaught.data.source import LEFT_OUT, TEST, TRAIN, UNLABELLED, VAL, Source, class_values
+from selftaught.data.labelling import class_values
+from selftaught.data.source import LEFT_OUT, TEST, TRAIN, UNLABELLED, VAL, Source
 
 _SET = r"(?:[_-]?(?:images?|imgs?|pics|photos|set|data|split|\d{2,4}))?"
 _SPLITS = (

@@ -8,7 +8,8 @@ import numpy as np
 
 from selftaught.data.integrity import PNG
 
-_TAG = 274
+ORIENTATION = 274
+"""The EXIF (and TIFF) tag that says how a picture is turned."""
 
 
 def orientation_of(data: bytes) -> int:
@@ -71,7 +72,7 @@ def _in_exif(block: bytes) -> int:
         (count,) = struct.unpack_from(f"{order}H", block, at)
         for k in range(count):
             tag, kind, _, value = struct.unpack_from(f"{order}HHIH", block, at + 2 + 12 * k)
-            if tag == _TAG and kind == 3:
+            if tag == ORIENTATION and kind == 3:
                 return value if 1 <= value <= 8 else 1
     except struct.error:
         pass

@@ -22,7 +22,7 @@ from selftaught.data import _packing as packing
 from selftaught.data._packing import PIXELS, Progress, reduce_to
 from selftaught.data.combining.concat import Concat
 from selftaught.data.formats._clips import Clips
-from selftaught.data.pixels import ValueRange, as_uint8
+from selftaught.data.scaling import ValueRange, as_uint8
 from selftaught.data.source import PER_SAMPLE, Source, Subset, digest, whole_of
 from selftaught.errors import SampleError, UserError
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from selftaught.data.fields import Field
-from selftaught.data.pixels import as_uint8
+from selftaught.data.scaling import as_uint8
 from selftaught.data.source import Source, Subset, digest
 from selftaught.errors import SampleError, UserError
 

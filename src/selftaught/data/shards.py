@@ -18,11 +18,13 @@ from selftaught._reading import json_text
 from selftaught.data.combining.captioned import Captioned, captions_in
 from selftaught.data.decoding import IMAGE_SUFFIXES, fourth_is_alpha, header
 from selftaught.data.files import globbed, walk
+from selftaught.data.image_source import ImageSource
 from selftaught.data.labelling import labelling
 from selftaught.data.layout import layout
 from selftaught.data.mapped import build_once, cache_folder
-from selftaught.data.pixels import choose_channels, common_depth
-from selftaught.data.source import TEST, TRAIN, VAL, ImageSource, digest
+from selftaught.data.pixels import choose_channels
+from selftaught.data.scaling import common_depth
+from selftaught.data.source import TEST, TRAIN, VAL, digest
 from selftaught.errors import SampleError, UserError, require
 
 _IMAGES = tuple(s[1:] for s in IMAGE_SUFFIXES)

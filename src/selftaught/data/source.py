@@ -1,4 +1,4 @@
-"""What every source of samples can do, and the plain kinds that other kinds are made of."""
+"""What every source of samples can do, and a part of one as a source of its own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 
 from selftaught._paths import ON_DISK
 from selftaught._words import lacking, plural
-from selftaught.data.decoding import decode, fourth_is_alpha
 from selftaught.data.fields import LABEL, Field, wanted_fields
 from selftaught.data.kinds import kind_of
-from selftaught.data.pixels import Scale, ValueRange, of_depth, refuse_band, robust_range, unit_scale
+from selftaught.data.scaling import Scale, ValueRange, unit_scale
 from selftaught.errors import SampleError, UserError
 
 Modality = str
@@ -228,7 +227,7 @@ class Source:
         return self.value_range if value_range is None else value_range
 
     def unit_scale(self) -> Scale:
-        """What brings the samples to [0, 1] where they are given back in their own units; see `pixels.unit_scale`."""
+        """What brings the samples to [0, 1] where they are given back in their own units; see `scaling.unit_scale`."""
         return unit_scale(self.value_range, getattr(self, "depth", None))
 
     def range_of(self, field: str) -> ValueRange | None:
@@ -277,58 +276,6 @@ class Source:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.describe()}>"
-
-
-class ImageSource(Source):
-    """A source whose class defines `_load` only; the channels and the value range are seen to here.
-
-    Mostly images; classes that hold any kind (Hugging Face, torch Datasets) set `modality`.
-    """
-
-    convert: bool = False
-    """True where `channels` was asked for by the user: colour may then be turned to grey."""
-    _range: ValueRange | None = None
-    _ranged: bool = False
-
-    def _load(self, i: int, min_side: int | None) -> np.ndarray:
-        raise SampleError(self.names[i], "no reader")  # pragma: no cover - every class defines it
-
-    def _decoded(self, data: bytes, i: int, min_side: int | None) -> np.ndarray:
-        """An image out of its file's bytes; one of four bands is refused where it would be taken for RGBA."""
-        image, own = decode(data, self.names[i], min_side), self.channels == 4 and self.bands
-        if image.shape[2] == 4 and self.channels is not None and not own and not fourth_is_alpha(data):
-            refuse_band(image, self.names[i])
-        return image
-
-    def _is_uint8(self) -> bool:
-        """Whether every sample is known to be uint8, so that no value range has to be looked for."""
-        return False
-
-    def read_checked(self, i: int) -> np.ndarray:
-        """The sample with the channels of its file; an error where they can't be brought to the source's."""
-        sample = self._load(i, None)
-        self._conformed(sample, i)
-        return sample
-
-    def read(self, i: int, min_side: int | None = None) -> np.ndarray:
-        """One sample with the channels of the source; see `Source.read`."""
-        return self._conformed(self._load(i, min_side), i)
-
-    def _conformed(self, sample: np.ndarray, i: int) -> np.ndarray:
-        kind = kind_of(self.modality)
-        if self.channels is not None and kind.channels(sample) != self.channels:
-            if self.bands and self.modality == "image":
-                refuse_band(sample, self.names[i])
-            sample = kind.conform(sample, self.channels, self.names[i], self.convert)
-        return of_depth(sample, self.depth, self.names[i])
-
-    @property
-    def value_range(self) -> ValueRange | None:
-        """See `Source.value_range`."""
-        if not self._ranged:
-            self._range = robust_range(self) if kind_of(self.modality).pixels and not self._is_uint8() else None
-            self._ranged = True
-        return self._range
 
 
 class Subset(Source):
@@ -475,33 +422,6 @@ def digest(*parts: Any) -> str:
             h.update(f"s{part!r}".encode(errors=ON_DISK))
         h.update(b"\1")
     return h.hexdigest()
-
-
-def label_codes(values: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Whatever tells classes apart as (labels int64 (n,), names of the classes).
-
-    Integers 0..K-1 keep their value; anything else (text, gaps, negatives) is numbered in sorted order.
-    """
-    array = np.asarray(values).reshape(-1)
-    if array.dtype.kind == "f" and np.array_equal(array, np.round(array)):
-        array = array.astype(np.int64)
-    found, codes = np.unique(array, return_inverse=True)
-    if array.dtype.kind in "iu" and len(found) and found[0] >= 0 and found[-1] < 2 * len(found):
-        return array.astype(np.int64), [str(k) for k in range(int(found[-1]) + 1)]
-    return codes.reshape(-1).astype(np.int64), [str(v) for v in found]
-
-
-def class_values(labels: np.ndarray | None, classes: Sequence[str] | None) -> np.ndarray | None:
-    """The targets (n,) float64 of labels whose classes are all called by numbers ("2.5", "-3", "10"), NaN where the
-    label is -1; None where they are not.
-    """
-    if labels is None or not classes or len(classes) < 2:
-        return None
-    try:
-        values = np.array([float(name) for name in classes], dtype=np.float64)
-    except ValueError:
-        return None
-    return np.where(labels < 0, np.nan, values[np.maximum(labels, 0)]) if np.isfinite(values).all() else None
 
 
 def whole_of(source: Source) -> tuple[Any, np.ndarray]:

@@ -10,11 +10,12 @@ import numpy as np
 
 from selftaught.data.clocks import UNITS
 from selftaught.data.files import file_stamps, matching_files, walk
+from selftaught.data.labelling import class_values
 from selftaught.data.layout import layout
 from selftaught.data.pixels import finite
 from selftaught.data.recordings import Plan, Recording, Roles, Wanted, plan, roles_of, take
 from selftaught.data.series import TABLE_SUFFIXES, window_places
-from selftaught.data.source import Modality, Source, class_values, digest
+from selftaught.data.source import Modality, Source, digest
 from selftaught.errors import SampleError, UserError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from selftaught._paths import expanded
 from selftaught._reading import text_of
 from selftaught.data.fields import LABEL, Field
 from selftaught.data.mapped import cache_folder, kept_arrays
-from selftaught.data.pixels import ValueRange, as_uint8
+from selftaught.data.scaling import ValueRange, as_uint8
 from selftaught.data.source import PER_SAMPLE, Source, digest
 from selftaught.errors import SampleError, UserError, require
 

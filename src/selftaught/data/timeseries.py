@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from selftaught._reading import text_of
+from selftaught.data.labelling import class_values
 from selftaught.data.series import RaggedSeries
-from selftaught.data.source import TEST, TRAIN, class_values
+from selftaught.data.source import TEST, TRAIN
 from selftaught.errors import UserError
 
 

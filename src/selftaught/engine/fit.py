@@ -1,20 +1,14 @@
-"""One stage of a run under Lightning: the trainer, its callbacks, exact resume."""
+"""One stage of a run under Lightning: its data, its callbacks, exact resume."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import inspect
-import logging
-import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import StrategyRegistry
 
 from selftaught._words import plural, typed
 from selftaught.data.kinds import kind_of
@@ -31,26 +25,16 @@ from selftaught.engine.method import Method
 from selftaught.engine.orders import Order
 from selftaught.engine.precision import accelerator, lightning_precision
 from selftaught.engine.progress import Progress
-from selftaught.engine.sharding import FSDP2, sharding_strategy, whole
+from selftaught.engine.sharding import FSDP2, whole
 from selftaught.engine.stages import Stage
-from selftaught.engine.tensorboard import SparedTensorBoard, writers_told
+from selftaught.engine.tensorboard import writers_told
 from selftaught.engine.tracking import Tracking
-from selftaught.errors import UserError, require
+from selftaught.engine.trainer import make_loggers, make_trainer, quiet_lightning
+from selftaught.errors import UserError
 from selftaught.run_settings import Settings
 
 _WITHIN = ("stages", "tasks")
 """Folders of a run whose own folders are runs within it."""
-_UNUSED = "ddp_find_unused_parameters_true"
-_LOGGERS = {"tensorboard": "TensorBoardLogger", "wandb": "WandbLogger", "mlflow": "MLFlowLogger", "csv": "CSVLogger"}
-
-
-def quiet_lightning() -> None:
-    """Keep Lightning's greetings and tips off the terminal; its errors still come through."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
 
 
 def stage_steps(settings: Settings, epoch_batches: int) -> int:
@@ -64,109 +48,6 @@ def stage_steps(settings: Settings, epoch_batches: int) -> int:
     if settings.epochs is None:
         raise UserError("how long to train is not given: use --epochs or --steps")
     return max(1, round(settings.epochs * epoch_batches / settings.accumulate))
-
-
-def make_loggers(settings: Settings, folder: Path, say: Callable[[str], Any] = print) -> list[Any]:
-    """Lightning loggers by name; ``none`` for no more than ``metrics.csv``. ``say`` tells when a log ends early."""
-    names = settings.loggers if settings.loggers is not None else ["tensorboard"]
-    made = []
-    for name in names:
-        if name == "none":
-            continue
-        if name not in _LOGGERS:
-            raise UserError(f"--loggers {name}: it may be {', '.join(_LOGGERS)} or none")
-        if name in ("wandb", "mlflow"):
-            require(name, name)
-        if name == "tensorboard":
-            made.append(SparedTensorBoard(say, save_dir=str(folder), name="", version=name))
-            continue
-        kind = getattr(L.pytorch.loggers, _LOGGERS[name])
-        if name == "mlflow":
-            where = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve()}/mlflow.db"
-            made.append(kind(experiment_name="selftaught", run_name=folder.name, tracking_uri=where))
-        else:
-            made.append(kind(save_dir=str(folder), name="", version=name))
-    return made
-
-
-_INSTEAD = {
-    "max_epochs": "epochs", "max_steps": "steps", "gradient_clip_val": "clip", "gradient_clip_algorithm": "clip",
-    "accumulate_grad_batches": "accumulate", "precision": "precision", "accelerator": "device", "devices": "devices",
-    "num_nodes": "nodes", "strategy": "strategy", "callbacks": "callbacks", "logger": "loggers",
-    "log_every_n_steps": "log_every", "default_root_dir": "out", "val_check_interval": "knn_every",
-}  # fmt: skip
-_FIXED = (
-    "enable_checkpointing", "use_distributed_sampler", "limit_train_batches", "limit_val_batches", "overfit_batches",
-    "min_epochs", "min_steps", "reload_dataloaders_every_n_epochs", "num_sanity_val_steps", "fast_dev_run",
-)  # fmt: skip
-
-
-def check_trainer(options: dict[str, Any] | None, callbacks: Any = None) -> None:
-    """Refuse options of a Lightning trainer that a run has under another name, or that would break its order.
-
-    Raises:
-        UserError: it names the option, and what to use; callbacks that are no list of Lightning's.
-    """
-    given = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
-    if callbacks is not None and not all(isinstance(one, L.Callback) for one in given):
-        raise UserError("callbacks: give a list of lightning.Callback")
-    if options is not None and not isinstance(options, dict):
-        raise UserError(f"trainer={options!r}: give a dict of options of Lightning's Trainer")
-    known = inspect.signature(L.Trainer.__init__).parameters
-    for name in options or {}:
-        if name in _INSTEAD:
-            raise UserError(f"trainer[{name!r}] is an option of the run itself: give {_INSTEAD[name]}=")
-        if name in _FIXED:
-            raise UserError(f"trainer[{name!r}] would break the run's order or its resuming; leave it out")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise UserError(f"trainer[{name!r}]: Lightning's Trainer has none" + (f": {near[0]}?" if near else ""))
-
-
-def make_trainer(
-    settings: Settings,
-    folder: Path,
-    callbacks: list[Any],
-    loggers: list[Any],
-    takes_any: bool = False,
-    more: dict[str, Any] | None = None,
-) -> L.Trainer:
-    """The Lightning trainer of a run: one Lightning epoch is the whole stream of batches.
-
-    ``takes_any``: kinds of samples take turns; a step then leaves weights alone, which several processes must know.
-    ``more``: further options of Lightning's trainer, see `check_trainer`.
-    """
-    device = accelerator(settings.device)
-    if settings.device == "gpu" and not torch.cuda.is_available():
-        raise UserError("--device gpu: no CUDA device here; use --device cpu")
-    processes = settings.devices * settings.nodes
-    if device == "cpu" and "fsdp" in settings.strategy and settings.strategy != FSDP2:
-        raise UserError(f"--strategy {settings.strategy} spreads a network over GPUs; on a CPU take {FSDP2}")
-    known = {"auto", FSDP2, *StrategyRegistry.available_strategies()}
-    if settings.strategy not in known:
-        raise UserError(f"--strategy {settings.strategy}: it may be auto, {', '.join(sorted(known - {'auto'}))}")
-    several = takes_any and processes > 1
-    strategy = _UNUSED if several and settings.strategy in ("auto", "ddp") else settings.strategy
-    options: dict[str, Any] = {
-        "accelerator": {"cuda": "gpu"}.get(device, device),
-        "devices": settings.devices,
-        "num_nodes": settings.nodes,
-        "strategy": sharding_strategy(processes) if strategy == FSDP2 else strategy,
-        "precision": lightning_precision(settings.precision, device),
-        "max_epochs": 1,
-        "logger": loggers,
-        "callbacks": callbacks,
-        "default_root_dir": str(folder),
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "use_distributed_sampler": False,
-        "num_sanity_val_steps": 0,
-        "limit_val_batches": 0,
-        "log_every_n_steps": settings.log_every,
-        "sync_batchnorm": processes > 1 and device == "cuda",
-    }
-    return L.Trainer(**options | (more or {}))
 
 
 def fit(
@@ -221,41 +102,29 @@ def fit(
     data, total, epoch_batches = _planned(method, sources, settings, folder, order)
     metrics = Metrics(folder / "metrics.csv", method.stage, settings.log_every, settings.batch_size)
     progress = Progress(title, total, metrics, quiet)
-    saver = Checkpoints(checkpoint, settings.checkpoint_minutes, settings.checkpoint_steps, progress.console.print)
-    metrics.warn = progress.console.print
-    watching: list[Any] = [FiniteGuard(checkpoint), metrics]
-    say = progress.console.print
+    say = metrics.warn = progress.console.print
+    saver = Checkpoints(checkpoint, settings.checkpoint_minutes, settings.checkpoint_steps, say)
     if method.reselection is not None:
         method.reselection.say = say
     recomputed = recompute_activations(method) if settings.recompute else []
     compiled = compile_networks(method, accelerator(settings.device), say) if settings.compile else []
+    looks: list[Any] = []  # before the row of the same step is written
     if scores is not None and settings.knn_every > 0:
-        online = OnlineScores(eagerly(scores) if compiled else scores, total, settings.knn_every, metrics)
-        watching.insert(watching.index(metrics), online)  # before the row of the same step is written
-    averaged = Averaged(method, settings.ema) if settings.ema else None
+        looks.append(OnlineScores(eagerly(scores) if compiled else scores, total, settings.knn_every, metrics))
     best = None
     if plan.watches or held_out is not None:
         best = Best(epoch_batches, plan.patience, metrics, _look(held_out, settings, method), plan.watches)
         whole_samples = type(method).watched is not Method.watched  # an error of theirs, no loss
         best.column = "watched" if held_out is None or whole_samples else "val_loss"
-        watching.insert(watching.index(metrics), best)  # before the row of the same step is written
-    watching += [averaged] if averaged is not None else []
-    endless = method.endless
-    if endless is not None and method.branch is None:
-        watching.append(BranchPoint(branch_file(checkpoint), endless.constant_end, say))
+        looks.append(best)
+    averaged = Averaged(method, settings.ema) if settings.ema else None
     loggers = make_loggers(settings, folder, say)
-    if loggers:
-        options = dataclasses.asdict(settings) | dataclasses.asdict(method.config)
-        watching.append(Tracking(options, settings.log_every, metrics))
+    watching = [FiniteGuard(checkpoint), *looks, metrics, *([] if averaged is None else [averaged])]
+    watching += _told_of_steps(method, settings, checkpoint, metrics if loggers else None, say)
     trainer = make_trainer(
         settings, folder, [*watching, *(callbacks or []), progress, saver], loggers, method.takes_any, trainer_options
     )
-    if not checkpoint.exists():
-        L.seed_everything(settings.seed + 7919 * method.stages.index(method.stage), verbose=False)
-    elif finish_now:
-        data.total_batches = int(read_checkpoint(checkpoint)["selftaught"]["batches"])
-    elif stopped := _stopped_early(checkpoint):
-        data.total_batches = stopped
+    _begin(method, settings.seed, data, checkpoint, finish_now)
     method.train()
     with signals_given_back(), writers_told(), freed_memory_kept():
         trainer.fit(method, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
@@ -305,6 +174,29 @@ def _planned(
     method.accumulate, method.clip = settings.accumulate, settings.clip
     method.branch = settings.anneal_from if settings.anneal else None
     return data, total, epoch_batches
+
+
+def _told_of_steps(
+    method: Method, settings: Settings, checkpoint: Path, logged: Metrics | None, say: Callable[[str], Any]
+) -> list[Any]:
+    """Callbacks that change nothing: where a learning rate without end can be annealed from, what loggers are told."""
+    found: list[Any] = []
+    if method.endless is not None and method.branch is None:
+        found.append(BranchPoint(branch_file(checkpoint), method.endless.constant_end, say))
+    if logged is not None:
+        options = dataclasses.asdict(settings) | dataclasses.asdict(method.config)
+        found.append(Tracking(options, settings.log_every, logged))
+    return found
+
+
+def _begin(method: Method, seed: int, data: DataModule, checkpoint: Path, finish_now: bool) -> None:
+    """Seed a stage that begins; of one that goes on, end the data where it was to end, or had stopped early."""
+    if not checkpoint.exists():
+        L.seed_everything(seed + 7919 * method.stages.index(method.stage), verbose=False)
+    elif finish_now:
+        data.total_batches = int(read_checkpoint(checkpoint)["selftaught"]["batches"])
+    elif stopped := _stopped_early(checkpoint):
+        data.total_batches = stopped
 
 
 def _check_sharded(settings: Settings, plan: Stage) -> None:

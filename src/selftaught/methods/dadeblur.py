@@ -13,7 +13,6 @@ and the deblurrer is fine-tuned to undo that, between the neighbours as they are
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -21,15 +20,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import pad
 
 from selftaught import networks, objectives
 from selftaught.catalog.rules import Count, Natural, NonNegative, Positive, Range, Share, Widths
-from selftaught.data import Source, to_unit
+from selftaught.data import Source
 from selftaught.data.exposures import Exposures
-from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optim, Optimizer, Schedule, Stage
+from selftaught.engine.method import LearningRateScaling, MethodConfig, Optim, Optimizer, Schedule, Stage
 from selftaught.errors import SampleError, UserError
-from selftaught.methods import _test_time_blurring as blurring
+from selftaught.methods._dadeblur_adapting import Adapting
 from selftaught.networks.classical_flow import FlowName, optical_flow
 from selftaught.networks.reblurring import path_blur
 from selftaught.views import Dihedral, HorizontalFlip, Op, RandomCrop, Recipe, TemporalCrop, View
@@ -154,7 +152,7 @@ PRESETS = {
 }  # fmt: skip
 
 
-class DADeblur(Method):
+class DADeblur(Adapting):
     """DADeblur on videos of any number of channels; learns from sharp ones, or from pairs of fields blurred, sharp."""
 
     slug = "dadeblur"
@@ -171,7 +169,6 @@ class DADeblur(Method):
     unscored: ClassVar[int] = _PAST
 
     fields: Mapping[str, Any] = {}
-    per_video: bool = False
 
     # ---- networks --------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -355,73 +352,6 @@ class DADeblur(Method):
         made: Tensor = functional_call(self.deblurrer, moved, (window.transpose(1, 2) - 0.5,))[:, 0]
         return made
 
-    # ---- adaptation ------------------------------------------------------------------------------------------
-    def adapt(self, source: Source, per: str = "") -> None:
-        """Fine-tune the deblurrer to blurred videos: to all of them now, or to each in its turn.
-
-        Args:
-            source: of blurred clips; no sharp ones are looked at.
-            per: "set" or "video"; "" as the options say.
-
-        Raises:
-            UserError: nothing in any of the videos could be learnt from.
-        """
-        self.per_video, self.adapted = (per or self.config.per) == "video" and self._learns, []
-        if self.per_video or not self._learns:
-            return
-        pairs = [pair for i in range(len(source)) for pair in self.pairs(source, i)]
-        if not pairs:
-            raise UserError(
-                f"--adapt: {source.name} has no video of 7 frames or more with a sharp place; leave it out, or train "
-                "with --min-box smaller or --ratio larger"
-            )
-        self.learn(pairs)
-        self.adapted = [source.name]
-
-    @property
-    def _learns(self) -> bool:
-        return self.config.adaptation != "none" and self.config.adapt_epochs > 0
-
-    def face(self, source: Any, i: int) -> None:
-        """Before a clip is restored, where each is adapted to: do so from the run's weights; one without a sharp place
-        is restored by these.
-        """
-        if not self.per_video:
-            return
-        if not hasattr(self, "_trained"):
-            self._trained = copy.deepcopy(self.deblurrer.state_dict())
-        self.deblurrer.load_state_dict(self._trained)
-        pairs = self.pairs(source, i)
-        if pairs:
-            self.learn(pairs)
-            self.adapted.append(source.names[i])
-
-    def pairs(self, source: Any, i: int) -> list[blurring.Pair]:
-        """What the adaptation learns from clip i of a source of blurred videos."""
-        c = self.config
-        generator = torch.Generator().manual_seed(c.adapt_seed + 7919 * i)
-        blurrer = blurring.Blurrer(c, self.diffusion, generator)
-        found: list[blurring.Pair] = []
-        self.eval()
-        with torch.no_grad():
-            for part in blurring.stretches(source, i):
-                if len(part) < _WINDOW + 2:
-                    continue
-                frames = torch.from_numpy(to_unit(part, self.value_range)).permute(0, 3, 1, 2).float()
-                shares = blurring.magnitudes(self.magnitude, frames, self.device)
-                if c.adaptation == "reblur":
-                    found += blurring.reblurring_pairs(frames, shares, blurrer, max(1, int(c.ratio * len(frames))))
-                else:
-                    found += blurring.sharp_pairs(frames, shares, blurrer, self.device)[0]
-        return found
-
-    def learn(self, pairs: list[blurring.Pair]) -> list[float]:
-        """Fine-tune the deblurrer on pairs; returns the loss of every step."""
-        generator = torch.Generator().manual_seed(self.config.adapt_seed)
-        with torch.inference_mode(False), torch.enable_grad():
-            self.deblurrer.requires_grad_(True)
-            return blurring.fine_tune(self.restore, self.deblurrer, pairs, self.config, generator)
-
     # ---- what one keeps --------------------------------------------------------------------------------------
     def predict(self, batch: dict[str, Any]) -> Tensor:
         """Restored clips (N, C, T, H, W) in [0, 1] from blurred ones."""
@@ -429,7 +359,7 @@ class DADeblur(Method):
 
     def deliverable(self) -> nn.Module:
         """Blurred clips in [0, 1] to sharp ones; the networks of the adaptation come along."""
-        return Deblurrer(self.deblurrer, self.magnitude, self.noise)
+        return networks.VideoDeblurrer(self.deblurrer, self.magnitude, self.noise)
 
     def deliverable_spec(self) -> dict[str, Any]:
         """The networks' sizes."""
@@ -445,39 +375,6 @@ class DADeblur(Method):
         if {BLURRED, SHARP} <= source.fields.keys():
             return source
         return Exposures(source, exposure=self.config.exposure, step=self.apart, gamma=self.config.gamma)
-
-
-class Deblurrer(nn.Module):
-    """A video deblurrer between clips in [0, 1].
-
-    Args:
-        network: (N, T, C, H, W), shifted to [-0.5, 0.5], to T - 4 frames.
-        magnitude: the magnitude estimator, which comes along for the adaptation.
-        noise: the noise predictor of the blurring model, likewise; None where a path blurs.
-
-    Attributes:
-        reach: frames that a frame looks to each side.
-        chunk: frames that go through at a time.
-        receptive_radius: pixels by which tiles overlap.
-    """
-
-    reach, chunk, receptive_radius = _PAST, 8, 32
-
-    def __init__(self, network: Any, magnitude: nn.Module, noise: nn.Module | None) -> None:
-        super().__init__()
-        self.network, self.magnitude, self.noise = network, magnitude, noise
-
-    def forward(self, clip: Tensor) -> Tensor:
-        """(N, C, T, H, W) to the same; the first and the last frame stand for those beyond, borders likewise."""
-        height, width = clip.shape[3:]
-        multiple = int(self.network.multiple)
-        x = clip.transpose(1, 2) - 0.5
-        x = torch.cat((x[:, :1], x[:, :1], x, x[:, -1:], x[:, -1:]), 1)
-        edges = (0, -width % multiple, 0, -height % multiple)
-        x = pad(x.flatten(0, 1), edges, mode="replicate").unflatten(0, x.shape[:2])
-        windows = [self.network(x[:, t : t + _WINDOW])[:, 0] for t in range(clip.shape[2])]
-        made = torch.stack(windows, 2)[..., :height, :width]
-        return made.clamp(-0.5, 0.5) + 0.5
 
 
 def _numbers(text: str, count: int = 0) -> list[int]:

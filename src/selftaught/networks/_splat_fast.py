@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selftaught.networks import _splat_kernels as kernels
+from selftaught.networks import _splat_blending as blending
+from selftaught.networks import _splat_projection as projection
 from selftaught.networks.gaussians import LIMIT, Gaussians
 
 __all__ = ["render"]
@@ -60,29 +61,29 @@ class _Render(torch.autograd.Function):
         *parts, _, _, background, camera = inputs
         arrays = [_array(part) for part in parts]
         count, channels = arrays[4].shape
-        groups = range(0, channels + 1, kernels.AT_ONCE)
-        features = len(groups) * kernels.AT_ONCE
-        table = np.empty((count, kernels.FIELDS + features), np.float32)
+        groups = range(0, channels + 1, blending.AT_ONCE)
+        features = len(groups) * blending.AT_ONCE
+        table = np.empty((count, projection.FIELDS + features), np.float32)
         spans, keys = np.empty((count, 4), np.int32), np.empty(count, np.uint64)
 
         def project(_: int, first: int, last: int) -> None:
             made = table, spans, keys
-            kernels.projected(*arrays, camera.numbers, camera.pose, first, last, camera.size, *made)
+            projection.projected(*arrays, camera.numbers, camera.pose, first, last, camera.size, *made)
 
         _shared(project, _evenly(count))
         keys.sort()
-        columns, rows = -(-camera.size[1] // kernels.WIDE), -(-camera.size[0] // kernels.HIGH)
+        columns, rows = -(-camera.size[1] // blending.WIDE), -(-camera.size[0] // blending.HIGH)
         seen = keys[: np.searchsorted(keys, np.uint64(2**64 - 1))]
-        lists = kernels.listed(spans, seen, columns, columns * rows)
+        lists = blending.listed(spans, seen, columns, columns * rows)
         behind = np.zeros(features, np.float32)
         behind[:channels] = _array(background)
         picture, ends = np.empty((features, *camera.size), np.float32), np.empty((2, *camera.size), np.float32)
 
         def blend(_: int, first: int, last: int) -> None:
             for k in groups:
-                four = slice(k, k + kernels.AT_ONCE)
-                kernels.blended(
-                    table, lists, behind[four], kernels.FIELDS + k, first, last, columns, picture[four], ends
+                four = slice(k, k + blending.AT_ONCE)
+                blending.blended(
+                    table, lists, behind[four], projection.FIELDS + k, first, last, columns, picture[four], ends
                 )
 
         _shared(blend, _by_load(lists[0]))
@@ -101,15 +102,15 @@ class _Render(torch.autograd.Function):
         made = [np.zeros(part.shape, np.float32) for part in parts[:4]]
         of_numbers, of_pose = np.zeros((len(bounds) - 1, 4)), np.zeros((len(bounds) - 1, 4, 4))
         known = [*(_array(part) for part in parts[:4]), camera.numbers, camera.pose]
-        given = kernels.FIELDS + channels, table, spans, of_table
+        given = projection.FIELDS + channels, table, spans, of_table
 
         def project(part: int, first: int, last: int) -> None:
-            kernels.projected_back(*known, first, last, *given, *made, of_numbers[part], of_pose[part])
+            projection.projected_back(*known, first, last, *given, *made, of_numbers[part], of_pose[part])
 
         _shared(project, bounds)
         of_intrinsics = np.zeros((3, 3), np.float32)
         of_intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]] = of_numbers.sum(0)
-        of_colours = of_table[:, kernels.FIELDS : kernels.FIELDS + channels]
+        of_colours = of_table[:, projection.FIELDS : projection.FIELDS + channels]
         of_background = (grads[0][:channels] * torch.from_numpy(ends[0])).sum((1, 2))
         found = *made, of_colours, of_intrinsics, of_pose.sum(0).astype(np.float32)
         return *(torch.from_numpy(x) for x in found), of_background, None
@@ -126,11 +127,11 @@ def _blend_back(
     made = np.zeros((len(bounds) - 1, *table.shape), np.float32)
 
     def work(part: int, first: int, last: int) -> None:
-        for k in range(0, len(behind), kernels.AT_ONCE):
-            four = slice(k, k + kernels.AT_ONCE)
+        for k in range(0, len(behind), blending.AT_ONCE):
+            four = slice(k, k + blending.AT_ONCE)
             given = ends, asked[four], of_light if k == 0 else np.zeros_like(of_light)
-            kernels.blended_back(
-                table, lists, behind[four], kernels.FIELDS + k, first, last, columns, *given, made[part]
+            blending.blended_back(
+                table, lists, behind[four], projection.FIELDS + k, first, last, columns, *given, made[part]
             )
 
     _shared(work, bounds)

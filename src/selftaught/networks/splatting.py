@@ -6,7 +6,7 @@
 The picture is cut into tiles; a tile looks at the Gaussians whose ellipse alpha = 1/255 touches it and at no other, so
 that tiles change nothing. Exponents of a tile are one matrix product with the monomials of its pixels, and so are
 the sums of the backward pass, which is written out: nothing per Gaussian and pixel is kept but alpha and transmittance.
-The kernels of :mod:`selftaught.networks._splat_kernels` (single precision on a CPU, where Numba is installed) keep not
+The kernels of :mod:`selftaught.networks._splat_blending` (single precision on a CPU, where Numba is installed) keep not
 even those.
 """
 

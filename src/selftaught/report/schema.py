@@ -14,6 +14,8 @@ from typing import Annotated, Any, TypedDict
 Picture = Annotated[str, "picture"]
 #: A number; ``None``, NaN and infinities stand for "no value".
 Real = float | None
+#: What the template is given of a section; ``None`` where it has nothing to show.
+Section = dict[str, Any] | None
 
 
 class Paper(TypedDict, total=False):

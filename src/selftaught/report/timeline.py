@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from selftaught.report.images import data_uri, dimensions
+from selftaught.report.schema import Section
 from selftaught.report.svg import colour_class, kind, tag, view_box
 from selftaught.report.text import number
 
@@ -18,7 +19,7 @@ _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600
 _MOST_TICKS = 12
 
 
-def timeline(run: Mapping[str, Any]) -> dict[str, Any] | None:
+def timeline(run: Mapping[str, Any]) -> Section:
     """The drawing, and for each group its letter, typical picture, share, and when it is seen."""
     section = run.get("timeline")
     if not section or not section.get("group"):

@@ -12,8 +12,8 @@ from selftaught import catalog
 from selftaught._words import SEVERAL, typed
 from selftaught.data import Source
 from selftaught.data.formats.volumes import kind_by_shape
-from selftaught.engine.fit import check_trainer
 from selftaught.engine.loader import check_batch_size
+from selftaught.engine.trainer import check_trainer
 from selftaught.errors import UserError
 from selftaught.networks import name_module
 from selftaught.run import configuration, locks, outputs, own_views, samples, watching

@@ -15,9 +15,10 @@ import numpy as np
 
 from selftaught.data.builtin._entry import Entry
 from selftaught.data.decoding import decode, read_bytes
+from selftaught.data.image_source import ImageSource
 from selftaught.data.packages import data_file
 from selftaught.data.pixels import conform
-from selftaught.data.source import TEST, TRAIN, ImageSource, digest
+from selftaught.data.source import TEST, TRAIN, digest
 from selftaught.errors import UserError
 
 Side = Literal["right", "bottom"]

@@ -16,7 +16,8 @@ import numpy as np
 from selftaught.data.builtin._entry import Entry, at_least
 from selftaught.data.builtin.brain import brain_template, needed_files
 from selftaught.data.fields import Field
-from selftaught.data.source import TEST, TRAIN, ImageSource, digest
+from selftaught.data.image_source import ImageSource
+from selftaught.data.source import TEST, TRAIN, digest
 
 __all__ = ["BrainScans", "MadeScans", "Phantoms", "open_brain_scans", "open_phantoms"]
 

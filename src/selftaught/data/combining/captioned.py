@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from selftaught.data.fields import LABEL, Field
-from selftaught.data.pixels import ValueRange
+from selftaught.data.scaling import ValueRange
 from selftaught.data.source import PER_SAMPLE, Source, digest
 from selftaught.errors import SampleError, UserError
 

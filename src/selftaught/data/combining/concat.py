@@ -11,7 +11,7 @@ import numpy as np
 
 from selftaught.data.fields import LABEL, Field, wanted_fields
 from selftaught.data.kinds import kind_of
-from selftaught.data.pixels import ValueRange, robust_range
+from selftaught.data.scaling import ValueRange, robust_range
 from selftaught.data.source import TRAIN, UNLABELLED, Source, digest
 from selftaught.errors import UserError
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from selftaught.data.files import natural
 from selftaught.data.kinds import kind_of
-from selftaught.data.pixels import ValueRange
+from selftaught.data.scaling import ValueRange
 from selftaught.data.source import PER_SAMPLE, Source, digest
 from selftaught.errors import SampleError, UserError
 

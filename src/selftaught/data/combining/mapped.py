@@ -10,7 +10,7 @@ import numpy as np
 
 from selftaught.data.fields import LABEL, Field
 from selftaught.data.kinds import kind_of
-from selftaught.data.pixels import ValueRange, robust_range
+from selftaught.data.scaling import ValueRange, robust_range
 from selftaught.data.source import PER_SAMPLE, Source, digest
 from selftaught.errors import SampleError, UserError
 

@@ -12,7 +12,7 @@ import numpy as np
 from selftaught._paths import bare
 from selftaught.data.fields import LABEL, Field, wanted_fields
 from selftaught.data.kinds import kind_of
-from selftaught.data.pixels import ValueRange
+from selftaught.data.scaling import ValueRange
 from selftaught.data.source import PER_SAMPLE, Source, digest
 from selftaught.errors import SampleError, UserError
 

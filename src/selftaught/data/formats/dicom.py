@@ -20,8 +20,9 @@ from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
 from selftaught.data.formats._scans import affine_of
 from selftaught.data.formats.volumes import channels_of, turn_of, turned
+from selftaught.data.image_source import ImageSource
 from selftaught.data.layout import understand
-from selftaught.data.source import ImageSource, digest
+from selftaught.data.source import digest
 from selftaught.data.space import Space
 from selftaught.errors import SampleError, UserError, first_line, require
 

@@ -10,8 +10,8 @@ from selftaught.data.datasets import open_torchvision
 from selftaught.data.decoding import IMAGE_SUFFIXES
 from selftaught.data.files import ImageFiles, holds_any, open_files, open_folder, open_glob
 from selftaught.data.formats._format import Format
+from selftaught.data.image_source import ImageSource
 from selftaught.data.shards import open_shard_file, open_shard_folder, open_shards
-from selftaught.data.source import ImageSource
 from selftaught.errors import UserError
 
 __all__ = ["FORMATS"]

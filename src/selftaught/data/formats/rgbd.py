@@ -19,8 +19,9 @@ from selftaught.data.files import file_stamps
 from selftaught.data.formats._format import Format
 from selftaught.data.formats._rgbd_layouts import LAYOUTS, FrameFiles, Scene, find_scenes
 from selftaught.data.kinds.camera import Camera
-from selftaught.data.pixels import as_uint8, conform
+from selftaught.data.pixels import conform
 from selftaught.data.rgbd import Frame, RGBDFrames
+from selftaught.data.scaling import as_uint8
 from selftaught.data.source import digest
 from selftaught.errors import SampleError, UserError
 

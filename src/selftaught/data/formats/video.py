@@ -20,7 +20,7 @@ from selftaught.data.formats._format import Format
 from selftaught.data.formats._pyav import Index, decoded_frames, reduced_size, video_index
 from selftaught.data.formats._recording_layouts import Recording, found_recordings
 from selftaught.data.layout import understand
-from selftaught.data.pixels import ValueRange
+from selftaught.data.scaling import ValueRange
 from selftaught.data.source import digest
 from selftaught.errors import SampleError, UserError, require
 

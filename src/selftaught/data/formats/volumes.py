@@ -14,10 +14,11 @@ from selftaught.data.arrays import IMAGE_KEYS, Pieces, collect
 from selftaught.data.files import walk
 from selftaught.data.formats._format import Format
 from selftaught.data.formats._scans import SCANS, Scan, needed_by, read_scan
+from selftaught.data.image_source import ImageSource
 from selftaught.data.layout import understand
 from selftaught.data.mapped import open_array
 from selftaught.data.pixels import finite, native
-from selftaught.data.source import ImageSource, Source, digest
+from selftaught.data.source import Source, digest
 from selftaught.data.space import Space
 from selftaught.errors import SampleError, UserError, require
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from selftaught.data import Source, to_unit
-from selftaught.data.decoding import read_with_metadata
+from selftaught.data.picture_facts import read_with_metadata
 from selftaught.data.pixels import conform
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from selftaught.run import evaluating, reporting
+from selftaught.run import evaluating, shown_samples
 from selftaught.run.applying import Applied, Job
 from selftaught.run.outputs import _table
 from selftaught.run.outputs._base import Judged, Output, Page
@@ -47,4 +47,4 @@ class Embedding(Output):
     def draw(self, page: Page) -> dict[str, Any]:
         """The views, and the map, neighbours or windows of the samples that were judged."""
         own = {"listings": page.method.listings()} if page.method.listings() else {}
-        return reporting.samples_and_map(page) | own | page.sections
+        return shown_samples.samples_and_map(page) | own | page.sections

@@ -12,7 +12,7 @@ from selftaught.data.kinds import kind_of
 from selftaught.engine.method import Method
 from selftaught.errors import SampleError, UserError
 from selftaught.report import images as pictures
-from selftaught.run import evaluating, reporting
+from selftaught.run import evaluating, shown_samples
 from selftaught.run.applying import Applied, Job
 from selftaught.run.outputs import _table
 from selftaught.run.outputs._base import Judged
@@ -145,7 +145,7 @@ def listing(
 def _seen(source: Source, method: Method, i: int) -> str | None:
     """What a reader can look at: a text, or a picture as text; None for series."""
     if source.modality == "text":
-        return reporting.excerpt(source, i)
+        return shown_samples.excerpt(source, i)
     if not kind_of(source.modality).pixels:
         return None
-    return pictures.encode(reporting.thumbnail(source, method, i), size=_SIDE, quality=80)
+    return pictures.encode(shown_samples.thumbnail(source, method, i), size=_SIDE, quality=80)
