@@ -33,7 +33,7 @@ class _SVD(torch.autograd.Function):
         ctx.save_for_backward(*output)
 
     @staticmethod
-    def backward(ctx: Any, du: Tensor, ds: Tensor, dvh: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, du: Tensor, ds: Tensor, dvh: Tensor) -> Tensor:
         """(U (skew(U^T dU) / E S + S skew(V^T dV) / E + diag dS) + (1 - U U^T) dU / S) V^T, E_ij = s_j^2 - s_i^2."""
         u, s, vh = ctx.saved_tensors
         least = torch.finfo(s.dtype).eps * max(u.shape) * s.detach().amax()
