@@ -42,7 +42,7 @@ REMARKS = {
     "rrformer": "A run as short as this fades the reflection on the building and also takes light from the bright sky, "
     "so that PSNR falls",
     "selfdrsc": "A run as short as this joins the doubled legs and leaves bright lines 32 pixels apart, the cells of "
-    "its coarsest level, so that PSNR does not rise",
+    "its coarsest level, so that PSNR hardly rises and SSIM falls",
 }
 """What must be said where a number falls."""
 

@@ -211,24 +211,13 @@ def test_nan_is_refused_in_weights_and_in_results(tiny_run, few: Path, tmp_path:
     assert not (tmp_path / "e.npy").exists()
 
 
-@pytest.mark.parametrize(("lr", "said"), [(1e39, "weight .* became NaN or infinite by step 1"), (1e30, "")])
-def test_a_learning_rate_that_is_huge_in_the_last_step_never_ends_in_rows_of_nan(
-    lr: float, said: str, few: Path, tmp_path: Path
-) -> None:
-    """No loss is computed after it: the weights tell, or what comes of them."""
+@pytest.mark.parametrize("lr", [1e39, 1e30])
+def test_a_learning_rate_that_is_huge_in_the_last_step_is_told_by_the_weights(lr: float, tmp_path: Path) -> None:
+    """No loss is computed after it. Weights of 1e29 are finite, and nothing that is computed with them is."""
     options = TINY | {"steps": 1, "clip": 0.0, "warmup_epochs": 0, "optimizer": "sgd", "lr": lr}
-
-    def train() -> selftaught.Run:
-        return selftaught.train("simclr", "digits?n=60", out=str(tmp_path / "run"), augment="grey", **options)
-
-    if said:
-        with pytest.raises(UserError, match=said):
-            train()
-        assert not (tmp_path / "run/encoder.safetensors").exists()
-        return
-    with pytest.raises(UserError, match=r"NaN or infinity for .*the model diverged"):
-        train().apply(few, tmp_path / "e.npy", workers=0)
-    assert not (tmp_path / "e.npy").exists()
+    with pytest.raises(UserError, match=r"weight .* became NaN or infinite at step 1; none saved yet; try a smaller"):
+        selftaught.train("simclr", "digits?n=60", out=str(tmp_path / "run"), augment="grey", **options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_is_one_line(tiny_run, few: Path, tmp_path: Path, monkeypatch) -> None:

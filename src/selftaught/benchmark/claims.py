@@ -42,7 +42,8 @@ def run(
         say: called with a line for each part.
 
     Returns:
-        one dict per claim, as stored.
+        one dict per claim, as stored. ``seconds`` are its first measurement's, ``added`` what each later one with
+        ``add`` brought, with its own seconds, and ``seconds_in_all`` their sum.
 
     Raises:
         UserError: a method without a claim; with ``add`` nothing stored, or what is stored is of another definition.
@@ -125,10 +126,11 @@ def measure(
                         values.setdefault(name, {}).setdefault(condition, {}).setdefault(arm.name, []).append(value)
                     main = scores[_label(claim.score)]
                     say(f"{claim.method}: {condition or data} seed {seed}: {arm.name} {_label(claim.score)} {main:.4f}")
-    spent = {"seconds": round(time.monotonic() - began, 1), "environment": environment()}
+    spent: dict[str, Any] = {"seconds": round(time.monotonic() - began, 1), "environment": environment()}
     if known:
         before = known.get("added", [])
         spent = {k: known[k] for k in spent} | {"added": [*before, {"seeds": seeds - first} | spent]}
+    spent["seconds_in_all"] = round(spent["seconds"] + sum(part["seconds"] for part in spent.get("added", ())), 1)
     result = defined | {
         "seeds": seeds,
         "full": full,
@@ -223,7 +225,7 @@ def as_text(result: dict[str, Any]) -> str:
             low, high = difference.get("low"), difference.get("high")
             interval = f" [{low:+.4f}, {high:+.4f}]" if low is not None else ""
             lines.append(f"  {condition:12s} minus {name:16s} {difference['mean']:+.4f}{interval}")
-    lines.append(f"  {result['verdict']} ({result['seeds']} seeds, {result['seconds']:.0f} s)")
+    lines.append(f"  {result['verdict']} ({result['seeds']} seeds, {result['seconds_in_all']:.0f} s)")
     if "fact" in result:
         fact = result["fact"]
         lines.append(f"  {'holds' if fact['holds'] else 'does NOT hold'} at any size: {fact_text(fact)}")

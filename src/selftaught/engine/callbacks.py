@@ -17,6 +17,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from selftaught.engine.checkpoint import diverged
 from selftaught.errors import UserError
 
 
@@ -44,11 +45,7 @@ class FiniteGuard(Callback):
         self._flags = {}
         parts = [name for name in names if name != "loss"] or names
         if parts:
-            kept = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.exists() else "none saved yet"
-            raise UserError(
-                f"loss term {', '.join(parts)} became NaN or infinite at step {module.steps}; {kept}; "
-                "try a smaller --lr, --clip 1 or --precision 32"
-            )
+            raise diverged(f"loss term {', '.join(parts)}", module.steps, self.checkpoint)
 
 
 class Metrics(Callback):

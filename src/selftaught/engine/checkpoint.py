@@ -135,6 +135,20 @@ def signals_given_back() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+def diverged(what: str, step: int, checkpoint: Path) -> UserError:
+    """The error that a run ends with where what it computes is no number any more.
+
+    Args:
+        what: the loss term or weight.
+        step: at which it was seen.
+        checkpoint: file of the last good one, if there is any.
+    """
+    kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "none saved yet"
+    return UserError(
+        f"{what} became NaN or infinite at step {step}; {kept}; try a smaller --lr, --clip 1 or --precision 32"
+    )
+
+
 class Checkpoints(Callback):
     """Save now and then, at the end and on SIGTERM or Ctrl-C; restore the generators exactly.
 
@@ -228,18 +242,19 @@ class Checkpoints(Callback):
         return int(flags[0]), bool(flags[1])
 
     def save(self, trainer: L.Trainer) -> str | None:
-        """Write the checkpoint now; a weight that is not finite stops the run instead, so that the last one is good.
+        """Write the checkpoint now. A weight whose square is not finite stops the run instead, so that the last one is
+        good: nothing that is computed with such a weight is finite.
 
         Returns:
             None, or in one line why it could not be written.
+
+        Raises:
+            UserError: such a weight.
         """
         method: Any = trainer.lightning_module
         for name, weight in method.named_parameters():
-            if not bool(torch.isfinite(weight).all()):
-                raise UserError(
-                    f"weight {name} became NaN or infinite by step {method.steps}; "
-                    f"{self.path} is the last good checkpoint; try a smaller --lr, --clip 1 or --precision 32"
-                )
+            if not bool(torch.isfinite(weight.detach().float().square()).all()):
+                raise diverged(f"weight {name}, or its square,", method.steps, self.path)
         problem = save_atomically(trainer, self.path)
         self._last = time.monotonic()
         if problem:
