@@ -25,6 +25,10 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # what is let go at the exit is let go: libraries report it as a leak otherwise
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SELFTAUGHT_RUN_FOLDER", raising=False)

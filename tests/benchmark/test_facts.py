@@ -1,10 +1,14 @@
 """The facts beside the claims: every one is evaluated, and some are checked by numbers of the papers."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from selftaught import catalog
 from selftaught.claims import claimed, fact_of
 
+STORED = Path(__file__).parents[2] / "benchmarks/claims"
 FACTS = {slug: fact for slug in claimed() if (fact := fact_of(slug)) is not None}
 
 
@@ -15,6 +19,7 @@ def test_it_holds(method):
     assert len(found.says) > 40
     assert found.to_dict() == {"says": found.says, "numbers": found.numbers, "holds": True}
     assert all(isinstance(value, float) for value in found.numbers.values())
+    assert json.loads((STORED / f"{method}.json").read_text())["fact"]["says"] == found.says
 
 
 def test_facts_belong_to_claims():

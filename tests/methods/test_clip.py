@@ -301,7 +301,7 @@ def test_it_learns_to_find_captions(slug: str, tmp_path: Path) -> None:
         "scenes?train=500&test=100",
         out=tmp_path / "run",
         preset="laptop",
-        steps=40,
+        steps=28,
         batch_size=64,
         quiet=True,
         **more,

@@ -157,16 +157,3 @@ def test_the_policy_gradient_by_hand() -> None:
     wanted = -advantage.reshape(12, 1) * (x - mean.detach()).numpy() / 0.25 / 5 / 12
     np.testing.assert_allclose(gradient.numpy(), wanted, rtol=1e-4)
     assert o.group_advantage(torch.ones(2, 3)).abs().max() == 0
-
-
-@pytest.mark.slow
-def test_the_vector_toy_is_that_of_the_sheet() -> None:
-    """Both losses edit and keep; matching alone edits, too, but keeps less: the target's caption carries the edit."""
-    from selftaught.claims._np_edit_vectors import toy
-
-    found = toy()
-    assert found["start"][0] == 0
-    assert found["both"][0] > 0.9
-    assert found["both"][1] < 0.2
-    assert found["matching"][0] > 0.9
-    assert found["matching"][1] > found["both"][1]
