@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 
 EXACT = 1e-9
 """Deviation in float64 up to which two sides count as equal."""
@@ -49,3 +49,9 @@ def gradient(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
 def apart(a: Tensor, b: Tensor) -> float:
     """Largest absolute difference."""
     return (a - b).abs().max().item()
+
+
+def both_ways(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
+    """InfoNCE between two views, the sum of both directions."""
+    logits, rows = z1 @ z2.T / temperature, torch.arange(len(z1))
+    return cross_entropy(logits, rows) + cross_entropy(logits.T, rows)

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from selftaught import objectives
 from selftaught.claims._comparison import FASHION, LONGER, SMALL, Arm, Claim
-from selftaught.claims._facts import EXACT, Fact, apart, gradient, views
+from selftaught.claims._facts import EXACT, Fact, apart, both_ways, gradient, views
 
 __all__ = ["claim", "fact"]
 
@@ -27,12 +27,6 @@ def claim() -> Claim:
     )
 
 
-def _both_ways(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
-    """InfoNCE between two views, the sum of both directions."""
-    logits, rows = z1 @ z2.T / temperature, torch.arange(len(z1))
-    return cross_entropy(logits, rows) + cross_entropy(logits.T, rows)
-
-
 def _across(slope: Tensor, z: Tensor) -> Tensor:
     """The part of a gradient that is orthogonal to the embeddings of length 1."""
     return slope - (slope * z).sum(1, keepdim=True) * z
@@ -42,8 +36,8 @@ def fact() -> Fact:
     """What holds exactly about it, whatever the experiment shows."""
     z1, z2 = views(64)
     t, rows = 0.2, torch.arange(64)
-    value = apart(objectives.moco_v3(z1, z2, z1, z2, temperature=t), 2 * t * _both_ways(z1, z2, t))
-    whole = gradient(lambda z: 2 * t * _both_ways(z, z2, t), z1)
+    value = apart(objectives.moco_v3(z1, z2, z1, z2, temperature=t), 2 * t * both_ways(z1, z2, t))
+    whole = gradient(lambda z: 2 * t * both_ways(z, z2, t), z1)
     query = gradient(lambda z: objectives.moco_v3(z, z2, z1, z2, temperature=t), z1)
     key = gradient(lambda z: 2 * t * cross_entropy(z2 @ z.T / t, rows), z1)
     inside = (query * z1).sum(1).abs().max().item()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, cat
-from torch.nn.functional import cross_entropy
+from torch import cat
 
 from selftaught import objectives
 from selftaught.claims._comparison import FASHION, LONGER, SMALL, Arm, Claim
-from selftaught.claims._facts import EXACT, Fact, apart, unit, views
+from selftaught.claims._facts import EXACT, Fact, apart, both_ways, unit, views
 
 __all__ = ["claim", "fact"]
 
@@ -27,17 +25,11 @@ def claim() -> Claim:
     )
 
 
-def _both_ways(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
-    """InfoNCE between two views, the sum of both directions."""
-    logits, rows = z1 @ z2.T / temperature, torch.arange(len(z1))
-    return cross_entropy(logits, rows) + cross_entropy(logits.T, rows)
-
-
 def fact() -> Fact:
     """What holds exactly about it, whatever the experiment shows."""
     z1, z2 = views(64)
     neighbours = [objectives.nearest(z, cat([z1, z2]))[0] for z in (z1, z2)]
-    own = apart(objectives.nnclr(z1, z2, *neighbours, temperature=0.1), _both_ways(z1, z2, 0.1) / 2)
+    own = apart(objectives.nnclr(z1, z2, *neighbours, temperature=0.1), both_ways(z1, z2, 0.1) / 2)
     bank = unit(4096, 32, seed=9)
     gap, small = (1 - (z1 * objectives.nearest(z1, part)[0]).sum(1).mean().item() for part in (bank, bank[:64]))
     return Fact(

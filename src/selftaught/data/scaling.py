@@ -64,12 +64,7 @@ def as_uint8(image: np.ndarray, value_range: Sequence[Sequence[float]] | None = 
         image, value_range = of_depth(image, depth, "this image"), None
         if image.dtype == np.uint8:
             return image
-    if value_range is None or not len(value_range):
-        value_range = [[0.0, TOP.get(str(image.dtype), 1.0)]]
-    pairs = np.asarray(value_range, dtype=np.float64).reshape(-1, 2)
-    channels = image.shape[-1] if image.ndim > 2 else 1
-    if len(pairs) not in (1, channels):
-        raise ValueError(f"value_range has {len(pairs)} channels, the image {channels}")
+    pairs = _pairs(image.dtype, value_range, image.shape)
     low, span = pairs[:, 0], pairs[:, 1] - pairs[:, 0]
     factor = np.where(span > 0, 255.0 / np.where(span > 0, span, 1.0), 0.0)
     scaled = (image.astype(np.float32) - low.astype(np.float32)) * factor.astype(np.float32)
@@ -140,14 +135,20 @@ def _low_and_span(
     dtype: np.dtype, value_range: Sequence[Sequence[float]] | None, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     other = getattr(value_range, "depth", None) not in (None, str(np.dtype(dtype)))
-    if value_range is None or not len(value_range) or dtype == np.uint8 or other:
+    pairs = _pairs(dtype, None if dtype == np.uint8 or other else value_range, shape)
+    span = pairs[:, 1] - pairs[:, 0]
+    return pairs[:, 0], np.where(span > 0, span, 1.0)
+
+
+def _pairs(dtype: np.dtype, value_range: Sequence[Sequence[float]] | None, shape: tuple[int, ...]) -> np.ndarray:
+    """A range as (1 or C, 2), that of the type where there is none; an error where it fits no such image."""
+    if value_range is None or not len(value_range):
         value_range = [[0.0, TOP.get(str(dtype), 1.0)]]
     pairs = np.asarray(value_range, dtype=np.float64).reshape(-1, 2)
     channels = shape[-1] if len(shape) > 2 else 1
     if len(pairs) not in (1, channels):
         raise ValueError(f"value_range has {len(pairs)} channels, the image {channels}")
-    span = pairs[:, 1] - pairs[:, 0]
-    return pairs[:, 0], np.where(span > 0, span, 1.0)
+    return pairs
 
 
 def unit_scale(value_range: Sequence[Sequence[float]] | None, depth: str | None) -> Scale:

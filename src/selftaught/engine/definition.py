@@ -182,7 +182,7 @@ class Definition(Applicable, Standing):
                 self.parameter_groups(lr),
                 optimizer=c.optimizer,
                 lr=lr,
-                betas=(c.momentum, 0.999),
+                betas=(c.momentum, getattr(c, "beta2", 0.999)),
                 momentum=c.momentum,
                 eta=c.lars_eta,
                 lars_clip=c.lars_clip,

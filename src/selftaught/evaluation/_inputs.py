@@ -185,3 +185,11 @@ def validation_folds(
         if len(members) > 1:
             mask[members, (np.arange(len(members)) + shift) % count] = True
     return mask
+
+
+def training_batches(order: Tensor, size: int) -> list[Tensor]:
+    """Batches of ``size``; a last one of a single sample joins the one before, since BatchNorm may not take it."""
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
-from selftaught.evaluation._inputs import Array, as_labels, code_labels
+from selftaught.evaluation._inputs import Array, as_labels, code_labels, training_batches
 from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.classification import judge
 from selftaught.evaluation.result import Result
@@ -194,7 +194,7 @@ def _train(
         add_drop_path(model.encoder, tuning.drop_path)
     stepper = torch.optim.AdamW(groups) if tuning.optimizer == "adamw" else torch.optim.SGD(groups, momentum=0.9)
     n, history = len(target), []
-    each = len(_batches(torch.arange(n), tuning.batch))
+    each = len(training_batches(torch.arange(n), tuning.batch))
     steps, warmup = tuning.epochs * each, tuning.warmup_epochs * each
     low = tuning.min_lr / tuning.lr if tuning.lr else 0.0
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -204,7 +204,7 @@ def _train(
     model.train()
     for _ in range(tuning.epochs):
         total = 0.0
-        for rows in _batches(torch.randperm(n), tuning.batch):
+        for rows in training_batches(torch.randperm(n), tuning.batch):
             images = fetch(rows)
             loss = loss_of(model, images, target[rows].to(images.device))
             stepper.zero_grad(set_to_none=True)
@@ -246,14 +246,6 @@ def _predict(model: nn.Module, fetch: Callable[[Tensor], Tensor], count: int, ba
         logits = model(fetch(part)).double().unflatten(0, (views, -1))
         found.append((torch.log_softmax(logits, -1).logsumexp(0) - math.log(views)).cpu())
     return torch.cat(found).numpy()
-
-
-def _batches(order: Tensor, size: int) -> list[Tensor]:
-    """Batches of ``size``; a last one of a single sample joins the one before, since BatchNorm can't take it."""
-    parts = list(order.split(size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    return parts
 
 
 def _count(images: Batches, y: Array, side: str) -> int:

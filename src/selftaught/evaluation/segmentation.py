@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.errors import UserError
+from selftaught.evaluation._inputs import training_batches
 from selftaught.evaluation._protocol import protocol
 from selftaught.evaluation.result import Number, Result
 from selftaught.networks.dense_heads import UPerHead
@@ -167,7 +168,7 @@ def _train(model: _Dense, x: Tensor, y: Tensor, recipe: _Recipe, ignore: int) ->
     history = []
     for _ in range(recipe.epochs):
         total = 0.0
-        for rows in _batches(torch.randperm(len(x)), recipe.batch):
+        for rows in training_batches(torch.randperm(len(x)), recipe.batch):
             mask = y[rows].to(device)
             features = model.features(x[rows].to(device))
             loss = F.cross_entropy(model.scores(features, mask.shape[1:]), mask, ignore_index=ignore)
@@ -278,11 +279,3 @@ def feature_map(encoder: nn.Module, x: Tensor) -> Tensor:
     if not isinstance(found, Tensor) or found.dim() != 4 or len(found) != len(x):
         raise UserError("encoder: gives no feature map (n, F, h, w); pass one with maps(), or its body")
     return found.float()
-
-
-def _batches(order: Tensor, size: int) -> list[Tensor]:
-    """Batches of ``size``; a last one of a single image joins the one before, since BatchNorm may not take it."""
-    parts = list(order.split(size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    return parts

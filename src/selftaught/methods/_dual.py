@@ -13,7 +13,7 @@ from selftaught import networks, objectives, views
 from selftaught.catalog.rules import Count, Form, Natural, NonNegative, PositiveShare, Range, Share
 from selftaught.data import Source, captioned
 from selftaught.engine.distributed import gather, gather_labels, is_distributed, rank
-from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optim, Stage
+from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Stage
 from selftaught.errors import UserError
 from selftaught.methods._long_texts import note_long_texts
 from selftaught.networks.caching import cached_forward
@@ -180,12 +180,6 @@ class DualMethod(Method):
             return objectives.clip(image, text, **options)
         join = gather if self.config.gather_grad else gather_labels
         return objectives.clip_sharded(image, text, join(image), join(text), first=rank() * len(image), **options)
-
-    def optimisers(self) -> dict[str, Optim]:
-        """AdamW with CLIP's betas."""
-        found = super().optimisers()
-        found["main"].betas = (self.config.momentum, self.config.beta2)
-        return found
 
     def after_step(self) -> None:
         """Keep the factors on cosines within 1 .. 100."""

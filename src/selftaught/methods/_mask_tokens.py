@@ -125,9 +125,3 @@ class MaskTokens(EncoderMethod):
         x = batch["views"][0]
         mask = self.hide(x)
         return self.objective(x, self.answers(x, mask), mask)
-
-    def optimisers(self) -> dict[str, Any]:
-        """AdamW with the paper's second beta."""
-        found = super().optimisers()
-        found["main"].betas = (self.config.momentum, self.config.beta2)
-        return found

@@ -28,13 +28,13 @@ from selftaught.data.exposures import Exposures
 from selftaught.engine.method import LearningRateScaling, MethodConfig, Optim, Optimizer, Schedule, Stage
 from selftaught.errors import SampleError, UserError
 from selftaught.methods._dadeblur_adapting import Adapting
+from selftaught.methods._deblurring import BLURRED, SHARP
 from selftaught.networks.classical_flow import FlowName, optical_flow
 from selftaught.networks.reblurring import path_blur
 from selftaught.views import Dihedral, HorizontalFlip, Op, RandomCrop, Recipe, TemporalCrop, View
 
 __all__ = ["DADeblur"]
 
-BLURRED, SHARP = "blurred", "sharp"
 _PAST = 2
 _WINDOW = 2 * _PAST + 1
 

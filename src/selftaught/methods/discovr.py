@@ -20,7 +20,7 @@ from selftaught import networks
 from selftaught.catalog.rules import Count, Form, Natural, NonNegative, Positive, Range, Share, Widths
 from selftaught.engine.distributed import gather_labels, is_distributed
 from selftaught.engine.ema import MovingAverage
-from selftaught.engine.method import Method, MethodConfig, Optim
+from selftaught.engine.method import Method, MethodConfig
 from selftaught.errors import UserError
 from selftaught.networks.tokens import keep_from_mask, largest_patch, patchify, random_keep, region_keep, visible_first
 from selftaught.networks.transformer import MaskedDecoder
@@ -350,12 +350,6 @@ class DISCOVR(Method):
             self.epochs_done, start=c.teacher_temperature_start, end=c.teacher_temperature,
             warmup=c.teacher_warmup_epochs,
         )  # fmt: skip
-
-    def optimisers(self) -> dict[str, Optim]:
-        """AdamW with the paper's second beta."""
-        found = super().optimisers()
-        found["main"].betas = (self.config.momentum, self.config.beta2)
-        return found
 
     # ---- what one keeps --------------------------------------------------------------------------------------
     def predict(self, batch: dict[str, Any]) -> Tensor:

@@ -149,10 +149,9 @@ class Gaussian2Scene(SceneMethod):
         return Stage(settings={"steps": c.gaussian_steps} if c.gaussian_steps else {"epochs": c.gaussian_epochs})
 
     def optimisers(self) -> dict[str, Optim]:
-        """AdamW with the paper's second beta; the second stage has a rate of its own."""
+        """AdamW; the second stage has a rate of its own."""
         found = super().optimisers()
         main = found["main"]
-        main.betas = (self.config.momentum, self.config.beta2)
         if self.stage == "gaussians":
             main.parameters, main.lr = self.parameter_groups(self.config.gaussian_lr), self.config.gaussian_lr
         return found

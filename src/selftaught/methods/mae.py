@@ -18,7 +18,6 @@ from torch import Tensor
 
 from selftaught import networks, objectives, views
 from selftaught.catalog.rules import Form, Natural, PositiveShare, Range
-from selftaught.engine.method import Optim
 from selftaught.errors import UserError
 from selftaught.methods._encoder import EncoderConfig, EncoderMethod
 from selftaught.networks.mae import MaskedAutoencoder, fix_positions, start_as_mae
@@ -189,9 +188,3 @@ class MAE(EncoderMethod):
             return unpatchify(parts, patch, size, channels_last=True)
 
         return {"visible": whole(seen), "restored": whole(restored), "original": x}
-
-    def optimisers(self) -> dict[str, Optim]:
-        """AdamW with the paper's second beta."""
-        found = super().optimisers()
-        found["main"].betas = (self.config.momentum, self.config.beta2)
-        return found

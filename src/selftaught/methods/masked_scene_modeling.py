@@ -9,7 +9,6 @@ code was never published: heads, distance and schedule of the temperature are a 
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from selftaught import networks, objectives
 from selftaught.catalog.rules import Count, Natural, Positive, PositiveShare, Range, Share, Widths
 from selftaught.engine.ema import MovingAverage, cosine_decay
-from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optim, Optimizer
+from selftaught.engine.method import LearningRateScaling, Method, MethodConfig, Optimizer
 from selftaught.errors import SampleError, UserError
 from selftaught.networks.point_encoder import PointEncoder, Scene, mean_rows
 from selftaught.networks.sparse import restricted
@@ -357,11 +356,6 @@ class MaskedSceneModeling(Method):
     def trained_modules(self) -> nn.Module:
         """Network, heads and tokens."""
         return nn.ModuleList([self.encoder, self.heads, self.tokens])
-
-    def optimisers(self) -> dict[str, Optim]:
-        """AdamW with the paper's second beta."""
-        c, found = self.config, super().optimisers()
-        return {"main": dataclasses.replace(found["main"], betas=(c.momentum, c.beta2))}
 
     def after_step(self) -> None:
         """Move the teacher along a cosine."""

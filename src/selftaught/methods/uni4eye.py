@@ -20,7 +20,7 @@ from torch import Tensor
 
 from selftaught import objectives, views
 from selftaught.catalog.rules import Count, Form, Natural, NonNegative, PositiveShare, Range, Share
-from selftaught.engine.method import Method, MethodConfig, Optim
+from selftaught.engine.method import Method, MethodConfig
 from selftaught.errors import SampleError, UserError
 from selftaught.networks.masks import random_masking
 from selftaught.networks.tokens import patchify, unpatchify
@@ -332,12 +332,6 @@ class Uni4Eye(Method):
     def _scaled(self, x: Tensor, *, back: bool) -> Tensor:
         mean, std = (v.view(-1, *[1] * (x.dim() - 2)) for v in (self.pixel_mean, self.pixel_std))
         return (x - mean) / std if back else x * std + mean
-
-    def optimisers(self) -> dict[str, Optim]:
-        """AdamW with the paper's second beta."""
-        found = super().optimisers()
-        found["main"].betas = (self.config.momentum, self.config.beta2)
-        return found
 
     # ---- what one keeps --------------------------------------------------------------------------------------
     @torch.no_grad()
