@@ -399,3 +399,5 @@ def test_a_folder_of_broken_files_alone_is_not_said_to_have_channels(tmp_path: P
     grey = write(tmp_path / "grey/1.png", picture(20, 24, 1, seed=0)).parent
     with pytest.raises(UserError, match=r"broken/: none of the samples looked at can be read"):
         Concat([open_source(grey, split="all"), broken])
+    with pytest.raises(UserError, match=r"none of the samples looked at can be read"):
+        broken.subset([0, 2]).check_read()

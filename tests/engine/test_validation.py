@@ -158,3 +158,15 @@ def test_whatever_a_module_keeps_is_put_back() -> None:
     assert (keeper.count, keeper.loose.tolist(), hasattr(keeper, "new")) == (0, [1.0, 1.0], False)
     assert keeper.cache is cache
     assert (keeper.cache, list(keeper.recent), keeper.seen) == ({1: "a"}, [1, 2], [1])
+
+
+def test_a_folder_of_broken_files_alone_is_neither_watched_nor_judged(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    for k in range(3):
+        (tmp_path / "broken" / f"{k}.png").write_bytes(b"no picture")
+    options = TINY | {"steps": 1, "augment": "grey"}
+    with pytest.raises(UserError, match="broken/: none of the samples looked at can be read"):
+        selftaught.train("simclr", "digits?n=60", out=str(tmp_path / "a"), validation=tmp_path / "broken", **options)
+    run = selftaught.train("simclr", "digits?n=60", out=str(tmp_path / "b"), **options)
+    with pytest.raises(UserError, match="broken/: none of the samples looked at can be read"):
+        run.apply(tmp_path / "broken", tmp_path / "e.npy", workers=0)

@@ -246,6 +246,15 @@ class Source:
         """The samples at `indices`, in that order, as a source of its own; `tag` joins the line of `describe`."""
         return Subset(self, np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices), tag)
 
+    def check_read(self) -> None:
+        """Refuse a source of which nothing could be read.
+
+        Raises:
+            UserError: none of the samples that were looked at can be.
+        """
+        if self.unread:
+            raise UserError(f"{self.name}: none of the samples looked at can be read; run: selftaught data check")
+
     def _counted(self) -> str:
         return plural(len(self), kind_of(self.modality).singular)
 
@@ -302,7 +311,7 @@ class Subset(Source):
         )
         self.channels, self.generated, self.rate = parent.channels, parent.generated, parent.rate
         self.devices, self.structures, self.group_names = parent.devices, parent.structures, nearest.group_names
-        self.depth, self.bands = parent.depth, parent.bands
+        self.depth, self.bands, self.unread = parent.depth, parent.bands, parent.unread
         self.names = [nearest.names[i] for i in chosen.tolist()]
         for attribute in PER_SAMPLE:
             rows = getattr(nearest, attribute)

@@ -123,6 +123,7 @@ def check_channels(method: Method, source: Source) -> None:
     if have is None or have in method.also_channels:
         return
     if problem := kind_of(source.modality).misfit(have, wanted, bool(source.bands)):
+        source.check_read()  # its channels are a guess then
         asked = f"; ask for grey: {source.name.rstrip('/')}?channels=1" if (have, wanted) == (3, 1) else ""
         raise UserError(f"{source.name} {problem}{asked}")
 

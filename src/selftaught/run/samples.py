@@ -113,14 +113,17 @@ def streams(
     """The training samples of every stream that a method reads, by role.
 
     Raises:
-        UserError: a stream that the method needs is not given.
+        UserError: a stream that the method needs is not given, or nothing of one can be read.
     """
     source = training_source(data, modality, settings)
     check_pairs(kind, source)
     source = kind.takes(source)
     if len(kind.roles) == 1:
         return {kind.roles[0]: source}
-    return kind.streams(source, given, lambda spec, wanted=modality: training_source(spec, wanted, settings))
+    found = kind.streams(source, given, lambda spec, wanted=modality: training_source(spec, wanted, settings))
+    for one in found.values():
+        one.check_read()
+    return found
 
 
 def hold_out(source: Source, share: float, seed: int) -> tuple[Source, Source]:

@@ -90,6 +90,7 @@ def open_watched(
     modality = facts["modality"]
     source = open_source(settings.validation if given is None else given, modality=modality, split="all")
     source = kind.arranged({kind.roles[0]: kind.takes(source)}, config)[kind.roles[0]]
+    source.check_read()
     have, wanted = source.channels, facts["channels"]
     if not len(source):
         raise UserError(f"--validation {source.name}: there is no sample in it")

@@ -186,8 +186,7 @@ def _same(first: Source, other: Source) -> None:
         plurals = [kind_of(s.modality).plural for s in (first, other)]
         raise UnlikeSources(f"{both} don't go together: {first.main} ({plurals[0]}) and {other.main} ({plurals[1]})")
     for one in (first, other):
-        if one.unread:
-            raise UserError(f"{one.name}: none of the samples looked at can be read; run: selftaught data check")
+        one.check_read()
     if first.channels != other.channels:
         raise UnlikeSources(
             f"{both} have {first.channels} and {other.channels} channels; make them alike, files with channels=N"
