@@ -39,8 +39,8 @@ GIVEN: dict[str, dict[str, Any]] = {"perceptual-ssim": {"model": "srcnn", "patch
 REMARKS = {
     "perceptual-ssim": "What is learnt is MS-SSIM, which asks for contrast and structure and leaves brightness free: "
     "the paper, too, has the higher PSNR for the squared error (`--loss l2`), and the sharper picture here",
-    "rrformer": "A run as short as this fades the reflection on the building and also takes light from the bright sky, "
-    "so that PSNR falls",
+    "rrformer": "On the held-out photographs together PSNR rises from 13.5 to 16.6 dB. This one's reflection is weaker "
+    "than most: it fades on the building, light is taken from the bright sky as well, and PSNR falls",
     "selfdrsc": "A run as short as this joins the doubled legs and leaves bright lines 32 pixels apart, the cells of "
     "its coarsest level, so that PSNR hardly rises and SSIM falls",
 }

@@ -18,7 +18,7 @@ from tests.conftest import TINY
 STORED = Path(__file__).parents[2] / "benchmarks/claims"
 ARMS = (Arm("dcl", "dcl"), Arm("infonce", "dcl", {"objective": "infonce"}))
 
-NOT_TIMED_WHOLE = {"glare", "np-edit", "sit"}
+NOT_TIMED_WHOLE = {"glare", "sit"}
 """Whose first measurement was of one seed: how long a plain call takes, of all the claim's seeds, isn't stored."""
 
 
