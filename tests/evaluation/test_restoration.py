@@ -7,7 +7,9 @@ from skimage.metrics import structural_similarity
 
 from selftaught.errors import UserError
 from selftaught.evaluation import restoration
-from selftaught.evaluation.restoration import luma, psnr, ssim
+from selftaught.evaluation.multi_output import multi_output
+from selftaught.evaluation.residual_text import residual_text
+from selftaught.evaluation.restoration import luma, ms_ssim, psnr, sharpness, ssim
 
 
 def pictures(rng, count=4, channels=3, dtype=np.uint8):
@@ -183,3 +185,76 @@ def test_the_worst_image_comes_first(rng):
     assert rows[0]["ssim"] < rows[2]["ssim"]
     with pytest.raises(UserError, match="names: 1 for 3"):
         restoration(off, clean, names=["a"])
+
+
+def test_pictures_on_another_scale_are_refused(rng):
+    clean, noisy, _ = pictures(rng, count=2)
+    wide = [image.astype(np.uint16) * 257 for image in noisy]
+    unit = [image / 255 for image in noisy]
+    for predictions, targets, data_range in (
+        (unit, clean, 255),
+        (wide, clean, 255),
+        (noisy, [image / 255 for image in clean], 1),
+        ([image.astype(float) for image in noisy], [image / 255 for image in clean], 1),
+        (noisy, clean, 65535),
+    ):
+        with pytest.raises(UserError, match="one scale"):
+            restoration(predictions, targets, data_range=data_range)
+        with pytest.raises(UserError, match="one scale"):
+            restoration(targets, targets, noisy=predictions, data_range=data_range)
+    both = [2 * image / 255 - 1 for image in clean]
+    with pytest.raises(UserError, match="cut at 0"):
+        restoration(both, both, data_range=1)
+    assert restoration(both, both, data_range=2, clip=False)["psnr"].mean == 100
+    dark = [np.zeros(image.shape, np.float32) for image in clean]  # a picture may be black
+    assert restoration(dark, clean, data_range=255)["psnr"].mean < 10
+
+
+def test_channels_at_the_other_end_are_refused(rng):
+    clean, noisy, _ = pictures(rng, count=1)
+    first = [np.moveaxis(image, -1, 0) for image in (noisy[0], clean[0])]
+    for given in (first, [torch.from_numpy(image) for image in (noisy[0], clean[0])]):
+        with pytest.raises(UserError, match="channels="):
+            restoration(given[:1], given[1:])
+    expected = restoration(noisy, clean)["ssim"].mean
+    assert restoration(first[:1], first[1:], channels="first")["ssim"].mean == pytest.approx(expected)
+
+
+def test_values_that_are_no_numbers_are_refused(rng):
+    clean, noisy, _ = pictures(rng, count=1)
+    for kind in (object, complex):
+        with pytest.raises(UserError, match="integers or floats"):
+            restoration([noisy[0].astype(kind)], clean)
+    with pytest.raises(UserError, match="whole number"):
+        restoration(noisy, clean, shave=1.5)
+    with pytest.raises(UserError, match="names"):
+        restoration(noisy, clean, names="a")
+    unknown = clean[0].astype(float)
+    unknown[0, 0] = np.nan
+    for measure in (psnr, ssim, ms_ssim, sharpness):
+        with pytest.raises(UserError, match="NaN"):
+            measure(unknown, clean[0])
+        with pytest.raises(UserError, match="one shape"):
+            measure(clean[0][..., :1], clean[0])
+        with pytest.raises(UserError, match="with pixels"):
+            measure(clean[0][:0], clean[0][:0])
+
+
+def test_heads_and_residual_text_take_unit_floats_alone(rng):
+    clean, noisy, _ = pictures(rng, count=1)
+    heads, target = np.stack([noisy[0], clean[0]]) / 255, clean[0] / 255
+    assert multi_output([heads], [target])["best_overall"].mean == 100
+    unknown = np.where(heads > 0.7, np.nan, heads)
+    for bad in ((heads * 255).astype(np.uint8), heads * 255, unknown):
+        with pytest.raises(UserError, match=r"predictions\[0\]"):
+            multi_output([bad], [target])
+        with pytest.raises(UserError, match=r"after\[0\]"):
+            residual_text([target], [bad[0]], lambda image: np.zeros((0, 4, 2)))
+    with pytest.raises(UserError, match=r"targets\[0\]"):
+        multi_output([heads], [clean[0]])
+    with pytest.raises(UserError, match=r"before\[0\]"):
+        residual_text([clean[0]], [target], lambda image: np.zeros((0, 4, 2)))
+    with pytest.raises(UserError, match="size"):
+        residual_text([target], [target[1:]], lambda image: np.zeros((0, 4, 2)))
+    with pytest.raises(UserError, match="names"):
+        multi_output([heads], [target], names=["a", "b"])

@@ -102,3 +102,32 @@ def test_what_is_clipped_gets_no_gradient() -> None:
     np.testing.assert_allclose(slope.numpy().ravel(), [0, -0.1, 0.15, 0], atol=1e-12)
     (slope,) = torch.autograd.grad(objectives.dadeblur(x, torch.zeros_like(x), bound=None), x)
     assert slope.ne(0).all()
+
+
+def test_what_has_no_number_is_refused_or_stays_unknown() -> None:
+    empty = torch.zeros(0, 2, 4, 4)
+    for name, given in {
+        "blur_orientation": (empty, empty),
+        "exposure_flow": (empty[:, None], empty[:, None]),
+        "blur_magnitude": (empty[:, :1], empty[:, :1]),
+        "blur_noise": (empty, empty),
+        "dadeblur": (empty, empty),
+    }.items():
+        with pytest.raises(UserError, match="not empty"):
+            getattr(objectives, name)(*given)
+    last = torch.zeros(1, 4, 4, 2)  # components at the end
+    with pytest.raises(UserError, match=r"\(N, 2, H, W\)"):
+        objectives.blur_orientation(last, last)
+    flow = torch.ones(1, 2, 2, 2)
+    flow[0, 0, 0, 0] = torch.nan  # unknown, and not without a direction
+    found = objectives.blur_orientation(flow, -flow)
+    assert found[0, :, 0, 0].isnan().all()
+    torch.testing.assert_close(found[0, :, 1, 1], torch.full((2,), 0.5**0.5))
+
+
+def test_frames_that_were_not_shifted_are_warned_of() -> None:
+    sharp = torch.full((1, 3, 4, 4), 0.9)
+    with pytest.warns(UserWarning, match="shift both"):
+        objectives.dadeblur(sharp, sharp)
+    assert objectives.dadeblur(sharp, sharp, bound=None) == 0
+    assert objectives.dadeblur(sharp - 0.5, sharp - 0.5) == 0

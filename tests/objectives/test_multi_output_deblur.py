@@ -193,3 +193,11 @@ def test_several_heads_learn_an_ambiguity_that_one_averages() -> None:
     one, several = learn(1), learn(4)
     assert several[0] > one[0] + 3
     assert several[1] > one[1] - 1
+
+
+def test_no_head_is_the_best_among_unknown_distances() -> None:
+    distances = torch.tensor([[0.3, math.nan, 0.1], [0.2, 0.4, 0.1]])
+    for found in (objectives.best_head, objectives.win_rates):
+        with pytest.raises(UserError, match="NaN"):
+            found(distances)
+        assert found(distances[1:]).tolist() in ([2], [0, 0, 1])

@@ -106,3 +106,9 @@ def test_ibcln_by_hand() -> None:
     assert set(objectives.ibcln(ts, rs, T, image)) == {"loss", "pixel"}
     with pytest.raises(UserError, match="per round"):
         objectives.ibcln(ts, rs[:1], T, image)
+
+
+def test_half_of_a_term_is_refused() -> None:
+    for given in ({"real": R}, {"fake": F}, {"target_maps": [T]}, {"output_maps": [O]}):
+        with pytest.raises(UserError, match="both or neither"):
+            objectives.rrformer(O, T, **given)

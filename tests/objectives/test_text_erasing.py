@@ -232,3 +232,20 @@ def test_a_policy_learns_what_is_rewarded() -> None:
         loss.backward()
         optimiser.step()
     assert (policy(400).actions[:, 2] == 1).float().mean() > 0.9
+
+
+def test_masks_of_bytes_and_features_that_diverged_are_refused() -> None:
+    bytes_ = t(M * 255)
+    for call in (
+        lambda: o.erasing_composite(t(X), t(OUT), bytes_),
+        lambda: o.erasing_hole(t(Y), t(GT), bytes_),
+        lambda: o.erasing_valid(t(Y), t(GT), t(M), bytes_),
+        lambda: o.text_dice(t(M), bytes_),
+        lambda: o.erasing_mask(t(M), bytes_, t(REAL)),
+        lambda: o.erasing_composite(t(X), t(OUT), t(np.where(M > 0, np.nan, M))),
+    ):
+        with pytest.raises(UserError, match="between 0 and 1"):
+            call()
+    rows = t(RNG.random((3, 8)))
+    with pytest.raises(UserError, match="NaN"):
+        o.erasing_subspaces(rows, rows.masked_fill(rows > 0.9, math.nan).index_fill(1, torch.tensor(0), math.nan))

@@ -9,7 +9,7 @@ import numpy as np
 from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.evaluation._protocol import protocol
-from selftaught.evaluation.restoration import CEILING, psnr, ssim
+from selftaught.evaluation.restoration import CEILING, check_unit, psnr, ssim
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["multi_output"]
@@ -38,18 +38,22 @@ def multi_output(
         are figures per image, averaged. Figures: ``psnr`` (images, heads) with ``names``.
 
     Raises:
-        UserError: counts or sizes that don't match, a head that isn't there.
+        UserError: counts or sizes that don't match, a head that isn't there, NaN, bytes or floats of another range.
     """
     if len(predictions) != len(targets) or not len(targets):
         raise UserError(f"{len(predictions)} predictions for {len(targets)} targets; pass one for each, at least one")
     heads = len(predictions[0])
-    if single is not None and not 0 <= single < heads:
+    if names is not None and (isinstance(names, str) or len(names) != len(targets)):
+        raise UserError(f"names: pass a list with one for each of {plural(len(targets), 'target')}")
+    if single is not None and single not in range(heads):
         raise UserError(f"single={single}: there are heads 0 to {heads - 1}")
     table = np.zeros((len(targets), heads))
     structure = np.zeros(len(targets))
     for i, (made, target) in enumerate(zip(predictions, targets, strict=True)):
         if made.shape != (heads, *target.shape):
             raise UserError(f"predictions[{i}]: shape {made.shape} where {(heads, *target.shape)} is needed")
+        check_unit(f"predictions[{i}]", made)
+        check_unit(f"targets[{i}]", target)
         rounded, wanted = _eight_bit(made), _eight_bit(target)
         table[i] = [min(psnr(one, wanted), CEILING) for one in rounded]
         structure[i] = ssim(rounded[single or 0], wanted)

@@ -9,6 +9,7 @@ import numpy as np
 from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.evaluation._protocol import protocol
+from selftaught.evaluation.restoration import check_unit
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["residual_text"]
@@ -44,11 +45,18 @@ def residual_text(
         the better); figures ``found`` and ``boxes`` per image, with ``names``.
 
     Raises:
-        UserError: counts that don't match, no picture.
+        UserError: counts or sizes that don't match, no picture, NaN, bytes or floats of another range.
     """
     lists = [before, after, *(one for one in (clean, boxes) if one is not None)]
     if not len(before) or len({len(one) for one in lists}) > 1:
         raise UserError(f"residual_text: {', '.join(str(len(one)) for one in lists)} pictures; pass one for each")
+    if names is not None and (isinstance(names, str) or len(names) != len(before)):
+        raise UserError(f"names: pass a list with one for each of {plural(len(before), 'picture')}")
+    for kind, images in (("before", before), ("after", after), ("clean", clean or ())):
+        for i, image in enumerate(images):
+            check_unit(f"{kind}[{i}]", image)
+            if np.shape(image) != np.shape(before[i]):
+                raise UserError(f"{kind}[{i}]: size {np.shape(image)} where the input has {np.shape(before[i])}")
     rows = []
     for i, (raw, made) in enumerate(zip(before, after, strict=True)):
         text = _rectangles(detector(_bytes(raw))) if boxes is None else np.asarray(boxes[i], np.float64).reshape(-1, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -63,16 +64,20 @@ def restoration(
         window shrinks. Both are said in the note. ``mae`` is the mean absolute error as a share of ``data_range``.
 
     Raises:
-        UserError: counts or sizes that do not match, NaN, values that do not fit ``data_range``, luma of images that
-            are neither grey nor RGB, or nothing left within the border.
+        UserError: counts or sizes that do not match, NaN, values that do not fit ``data_range``, pictures whose
+            channels lie elsewhere than ``channels`` says, luma of images that are neither grey nor RGB, or nothing
+            left within the border.
     """
     restored, clean = _images(predictions, "predictions", channels), _images(targets, "targets", channels)
     inputs = None if noisy is None else _images(noisy, "noisy", channels)
-    if names is not None and len(names) != len(clean):
-        raise UserError(f"names: {len(names)} for {len(clean)} targets; pass one for each")
+    if names is not None and (isinstance(names, str) or len(names) != len(clean)):
+        count = 1 if isinstance(names, str) else len(names)
+        raise UserError(f"names: {count} for {len(clean)} targets; pass a list with one for each")
+    _check_range(clean, data_range, clip)
     for name, images in (("predictions", restored), ("noisy", inputs)):
         _check_sizes(name, images, clean)
-    _check_range(clean, data_range)
+        for i, image in enumerate(images or ()):
+            check_scale(f"{name}[{i}]", image, data_range)
     columns: dict[str, list[float]] = {}
     pictures = clean
     clean = [_looked_at(image, channel, shave, data_range) for image in clean]
@@ -171,6 +176,8 @@ def _looked_at(image: np.ndarray, channel: str, shave: int, data_range: float) -
     """What is compared of an image (H,W,C): its luma or all channels, without its border."""
     if channel not in ("rgb", "y"):
         raise UserError(f"channel {channel}: it may be rgb or y")
+    if isinstance(shave, bool) or not isinstance(shave, Integral):
+        raise UserError(f"shave {shave!r}: a whole number of pixels")
     if shave < 0 or 2 * shave >= min(image.shape[:2]):
         raise UserError(f"shave {shave}: leaves nothing of an image of {image.shape[1]} x {image.shape[0]} pixels")
     inner = image[shave : image.shape[0] - shave, shave : image.shape[1] - shave]
@@ -184,7 +191,11 @@ def psnr(prediction: np.ndarray, target: np.ndarray, data_range: float = 255) ->
         prediction: any shape, any number type.
         target: same shape.
         data_range: what white is worth.
+
+    Raises:
+        UserError: shapes that differ, no pixels, NaN.
     """
+    _check_pair(prediction, target)
     error = float(np.mean((prediction.astype(np.float64) - target.astype(np.float64)) ** 2))
     return float(10 * np.log10(data_range**2 / error)) if error > 0 else float("inf")
 
@@ -201,7 +212,11 @@ def ssim(prediction: np.ndarray, target: np.ndarray, data_range: float = 255) ->
     Returns:
         At most 1. Borders that the window would reach beyond are left out; for images of less than 11 pixels these
         are narrower, as if the window were the largest odd one that fits.
+
+    Raises:
+        UserError: shapes that differ, no pixels, NaN.
     """
+    _check_pair(prediction, target)
     from skimage.metrics import structural_similarity
 
     a, b = (np.atleast_3d(image).astype(np.float64) for image in (prediction, target))
@@ -221,7 +236,11 @@ def ms_ssim(prediction: np.ndarray, target: np.ndarray, data_range: float = 255)
         prediction: ``(H, W)`` or ``(H, W, C)``.
         target: same shape.
         data_range: what white is worth.
+
+    Raises:
+        UserError: shapes that differ, no pixels, NaN.
     """
+    _check_pair(prediction, target)
     import torch
 
     from selftaught import objectives
@@ -249,7 +268,11 @@ def sharpness(prediction: np.ndarray, target: np.ndarray) -> float:
 
     Returns:
         In [0, 1], over all channels; 0 where only one of the images has detail.
+
+    Raises:
+        UserError: shapes that differ, no pixels, NaN.
     """
+    _check_pair(prediction, target)
     energies = []
     for image in (prediction, target):
         x = np.atleast_3d(image).astype(np.float64)
@@ -270,6 +293,10 @@ def _images(images: Images, name: str, channels: str) -> list[np.ndarray]:
         array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
         if array.ndim not in (2, 3) or 0 in array.shape:
             raise UserError(f"{name}[{i}]: shape {array.shape}; pass images (H, W) or (H, W, C)")
+        if array.dtype.kind not in "biuf":
+            raise UserError(f"{name}[{i}]: {array.dtype} values; pass integers or floats")
+        if array.ndim == 3 and channels == "auto":
+            _check_order(f"{name}[{i}]", array.shape, first)
         if array.ndim == 3 and first:
             array = np.moveaxis(array, 0, -1)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -290,11 +317,62 @@ def _check_sizes(name: str, images: list[np.ndarray] | None, clean: list[np.ndar
             raise UserError(f"{name}[{i}]: size {image.shape} where the target has {target.shape}")
 
 
-def _check_range(clean: list[np.ndarray], data_range: float) -> None:
-    if not data_range > 0:
+def _check_order(name: str, shape: tuple[int, ...], first: bool) -> None:
+    """Refuse a picture that has its channels at the other end than they are taken to be."""
+    taken, other = (shape[0], shape[-1]) if first else (shape[-1], shape[0])
+    if other <= 4 < taken:
+        form, right = ("(C, H, W)", "last") if first else ("(H, W, C)", "first")
+        raise UserError(f"{name}: shape {shape} is taken as {form}; pass channels={right!r} if it isn't")
+
+
+def _check_range(clean: list[np.ndarray], data_range: float, clip: bool) -> None:
+    if not 0 < data_range < np.inf:
         raise UserError(f"data_range: {data_range}; pass what white is worth, such as 255")
-    high = max(float(image.max()) for image in clean)
+    high, low = max(float(image.max()) for image in clean), min(float(image.min()) for image in clean)
     if high > 1.5 * data_range:
         raise UserError(f"data_range: {data_range:g}, but targets reach {high:g}; pass 65535 for 16 bit, 255 for 8 bit")
     if data_range > 1 and high <= 1 and all(image.dtype.kind == "f" for image in clean) and high > 0:
         raise UserError(f"data_range: {data_range:g}, but float targets lie within [0, 1]; pass data_range=1")
+    if clip and low < -0.45 * data_range:
+        raise UserError(f"targets go down to {low:g}, and predictions are cut at 0; shift both, or pass clip=False")
+    for image in clean:
+        check_scale("targets", image, data_range)
+
+
+def check_scale(name: str, image: np.ndarray, data_range: float) -> None:
+    """Refuse a picture that obviously has its white elsewhere than ``data_range`` says.
+
+    Raises:
+        UserError: bytes where white is worth more than they reach, or integers that go beyond it; floats of [0, 1]
+            where it is worth 2 or more; floats that mostly lie far beyond it.
+    """
+    if image.dtype.kind in "ui" and data_range > np.iinfo(image.dtype).max:
+        raise UserError(f"{name}: {image.dtype} values, where white is worth {data_range:g}; bring them to one scale")
+    high = float(image.max())
+    if high > 1.5 * data_range and (image.dtype.kind in "ui" or float(np.mean(image > 1.5 * data_range)) > 0.5):
+        raise UserError(f"{name}: reaches {high:g}, where white is worth {data_range:g}; bring them to one scale")
+    if image.dtype.kind == "f" and data_range >= 2 and 0 < high <= 1:
+        raise UserError(f"{name}: floats within [0, 1], where white is worth {data_range:g}; bring them to one scale")
+
+
+def check_unit(name: str, image: np.ndarray) -> None:
+    """Refuse a picture that isn't finite floats with white at 1.
+
+    Raises:
+        UserError: another type, no pixels, NaN, or values that mostly lie far beyond 1.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype.kind != "f":
+        kind = image.dtype if isinstance(image, np.ndarray | Tensor) else type(image).__name__
+        raise UserError(f"{name}: {kind}; pass an array of floats in [0, 1]")
+    if not image.size or not np.isfinite(image).all():
+        raise UserError(f"{name}: shape {image.shape}, NaN or infinite pixels; pass an array of floats in [0, 1]")
+    check_scale(name, image, 1.0)
+
+
+def _check_pair(prediction: np.ndarray, target: np.ndarray) -> None:
+    """Refuse two arrays that can't be compared pixel by pixel."""
+    if prediction.shape != target.shape or not target.size:
+        shapes = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
+        raise UserError(f"the prediction and its target need one shape, with pixels; got {shapes}")
+    if not (np.isfinite(prediction).all() and np.isfinite(target).all()):
+        raise UserError("NaN or infinite pixels; the model diverged or the file is broken")

@@ -53,7 +53,7 @@ def restored_video(
     found = restoration(
         [frame for clip in predictions for frame in clip],
         [frame for clip in targets for frame in clip],
-        data_range=data_range, names=labels, **options,
+        data_range=data_range, names=labels, **{"channels": "last"} | options,
     )  # fmt: skip
     ends = np.cumsum([len(clip) for clip in targets])[:-1]
     columns = {key: np.split(np.asarray(found.figures["per_image"][key]), ends) for key in _CURVES}

@@ -17,16 +17,18 @@ def tiled(fn: Callable[[Tensor], Tensor], image: Tensor, *, tile: int, overlap: 
 
     Every tile but those at the border of the image carries ``overlap`` pixels of context on each side, which are
     computed and thrown away. With ``overlap`` at least the receptive radius of ``fn`` the result equals ``fn(image)``:
-    a border of the image stays a border of its tile, so zero padding falls on the same pixels. All tiles have the same
-    shape, no larger than the image's sides need at that number of tiles: 1024 pixels in tiles of 512 are three of 384,
-    not of 512.
+    a border of the image stays a border of its tile, so zero padding falls on the same pixels. Tiles begin at multiples
+    of ``grid`` (where one has room for that beside the context), so that strides and poolings fall on the same pixels
+    as in the whole image; the last of a side that is no such multiple is shorter by what is missing. All others have
+    one shape, no larger than the image's sides need at that number of tiles: 1024 pixels in tiles of 512 are three of
+    384, not of 512.
 
     Args:
         fn: (N, C, h, w) to (N, C', s*h, s*w), with an integer s (1 for denoising, more for super-resolution).
         image: (N, C, H, W), or (C, H, W).
         tile: side in pixels of what ``fn`` sees at once, context included.
         overlap: context in pixels on each side.
-        grid: tiles are made smaller only to a multiple of this; 1 for a network that doesn't pool.
+        grid: tiles begin at multiples of this, and are made smaller only to one; 1 for a network that doesn't pool.
 
     Returns:
         (N, C', s*H, s*W), or (C', s*H, s*W), on the image's device.
@@ -41,7 +43,7 @@ def tiled(fn: Callable[[Tensor], Tensor], image: Tensor, *, tile: int, overlap: 
         return tiled(fn, image[None], tile=tile, overlap=overlap, grid=grid)[0]
     if image.ndim != 4 or 0 in image.shape:
         raise UserError(f"image of shape {tuple(image.shape)}: give (N, C, H, W) or (C, H, W) with pixels in it")
-    rows, columns = (_spans(side, _fitting(side, tile, overlap, grid), overlap) for side in image.shape[-2:])
+    rows, columns = (_spans(side, _fitting(side, tile, overlap, grid), overlap, grid) for side in image.shape[-2:])
     whole: Tensor | None = None
     scale = 1
     for top, bottom, first, last in rows:
@@ -68,16 +70,19 @@ def _fitting(side: int, tile: int, overlap: int, grid: int) -> int:
     return min(tile, -(-least // grid) * grid)
 
 
-def _spans(side: int, tile: int, overlap: int) -> list[tuple[int, int, int, int]]:
+def _spans(side: int, tile: int, overlap: int, grid: int) -> list[tuple[int, int, int, int]]:
     """(start, stop) of every tile along one axis, and (first, last) of what is kept of it; these partition the axis."""
     if side <= tile:
         return [(0, side, 0, side)]
+    step = grid if tile - 2 * overlap >= grid else 1
+    end = -(-(side - tile) // step) * step
     spans: list[tuple[int, int, int, int]] = []
     kept = 0
     while kept < side:
-        start = min(max(kept - overlap, 0), side - tile)
-        last = side if start + tile == side else start + tile - overlap
-        spans.append((start, start + tile, kept, last))
+        start = min(max(kept - overlap, 0) // step * step, end)
+        stop = min(start + tile, side)
+        last = side if stop == side else stop - overlap
+        spans.append((start, stop, kept, last))
         kept = last
     return spans
 

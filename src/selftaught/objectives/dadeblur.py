@@ -7,6 +7,8 @@ shares.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -72,7 +74,7 @@ def exposure_flow(forward: Tensor, backward: Tensor) -> Tensor:
         (N, 2, H, W).
     """
     check_floats(forward=forward, backward=backward)
-    _same("exposure_flow", forward, backward, "(N, K, 2, H, W)", 5)
+    _same("exposure_flow", forward, backward, "(N, K, 2, H, W)", 5, flows=2)
     return (forward.sum(1) - backward.sum(1)) / 2
 
 
@@ -97,12 +99,12 @@ def blur_orientation(ahead: Tensor, back: Tensor, *, floor: float = _FLOOR) -> T
         (N, 2, H, W); the other way round in time, its sign is the other.
     """
     check_floats(ahead=ahead, back=back)
-    _same("blur_orientation", ahead, back, "(N, 2, H, W)", 4)
+    _same("blur_orientation", ahead, back, "(N, 2, H, W)", 4, flows=1)
     flow = (ahead - back) / 2
     length = flow.norm(dim=1, keepdim=True)
     right = torch.zeros_like(flow)
     right[:, 0] = 1
-    return torch.where(length > floor, flow / length.clamp_min(floor), right)
+    return torch.where(length <= floor, right, flow / length.clamp_min(floor))  # NaN stays NaN
 
 
 def domain_magnitude(magnitudes: Tensor, *, offset: float = 10.0, mode: str = "product") -> Tensor:
@@ -185,14 +187,23 @@ def dadeblur(restored: Tensor, sharp: Tensor, *, bound: float | None = 0.5) -> T
     Args:
         restored: (N, C, H, W), or with an axis of frames; outside the bound it gets no gradient.
         sharp: the same shape.
-        bound: None doesn't clip.
+        bound: None doesn't clip. A sharp frame far beyond it (one in [0, 1]) is warned of.
+
+    Raises:
+        UserError: (a ``ValueError``) shapes that differ, no pixels.
     """
     check_floats(restored=restored, sharp=sharp)
-    if restored.shape != sharp.shape:
-        raise UserError(f"dadeblur: restored {tuple(restored.shape)} and sharp {tuple(sharp.shape)} differ")
+    if restored.shape != sharp.shape or 0 in sharp.shape:
+        shapes = f"restored {tuple(restored.shape)} and sharp {tuple(sharp.shape)}"
+        raise UserError(f"dadeblur: {shapes}; both must be of one shape, and not empty")
+    if bound is not None and sharp.device.type == "cpu" and (reach := float(sharp.detach().abs().amax())) > 1.5 * bound:
+        told = f"sharp reaches {reach:.3g} where restored is cut at {bound:g}; shift both by 0.5, or pass bound=None"
+        warnings.warn(told, stacklevel=3)
     return ((restored if bound is None else restored.clamp(-bound, bound)) - sharp).square().mean()
 
 
-def _same(name: str, first: Tensor, second: Tensor, form: str, axes: int) -> None:
-    if first.shape != second.shape or first.ndim != axes:
-        raise UserError(f"{name}: {tuple(first.shape)} and {tuple(second.shape)}; both must be {form}")
+def _same(name: str, first: Tensor, second: Tensor, form: str, axes: int, flows: int | None = None) -> None:
+    """Refuse two tensors that aren't of one form; ``flows``: the axis of the two components of a flow."""
+    known = first.shape == second.shape and first.ndim == axes and 0 not in first.shape
+    if not known or (flows is not None and first.shape[flows] != 2):
+        raise UserError(f"{name}: {tuple(first.shape)} and {tuple(second.shape)}; both must be {form}, and not empty")

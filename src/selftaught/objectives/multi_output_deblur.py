@@ -130,15 +130,17 @@ def head_distances(
 
 @in_float32
 def best_head(distances: Tensor) -> Tensor:
-    """b(n) = argmin_h of (B, heads) distances: (B,) int64, the first where several are equal."""
+    """b(n) = argmin_h of (B, heads) distances: (B,) int64, the first where several are equal; NaN is refused."""
     _check_distances(distances)
+    _check_known(distances)
     return distances.argmin(1)
 
 
 @in_float32
 def win_rates(distances: Tensor) -> Tensor:
-    """Share of the images on which each head is the best: (heads,), sum 1; a dead head stays at 0."""
+    """Share of the images on which each head is the best: (heads,), sum 1; a dead head stays at 0. NaN is refused."""
     _check_distances(distances)
+    _check_known(distances)
     return F.one_hot(distances.argmin(1), distances.shape[1]).to(distances.dtype).mean(0)
 
 
@@ -328,3 +330,9 @@ def _check_distances(distances: Tensor) -> None:
     check_floats(distances=distances)
     if distances.ndim != 2 or 0 in distances.shape:
         raise UserError(f"distances are (B, heads), got {tuple(distances.shape)}")
+
+
+def _check_known(distances: Tensor) -> None:
+    """Refuse NaN, of which argmin would make the best head."""
+    if bool(distances.isnan().any()):
+        raise UserError("distances hold NaN: no head is the best; the model diverged or an image is broken")

@@ -173,6 +173,8 @@ def rrformer(
     Returns:
         ``loss``, ``pixel``, and ``feature`` and ``adversarial`` without their weights.
     """
+    if (real is None) != (fake is None) or len(output_maps) != len(target_maps):
+        raise UserError("the adversarial term needs real and fake, the feature term maps of both; give both or neither")
     pixel = rrformer_pixel(output, target, mse=mse, gradient=gradient)
     terms = {"loss": pixel, "pixel": pixel}
     if output_maps:

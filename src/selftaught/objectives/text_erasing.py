@@ -49,6 +49,10 @@ def _check(name: str, *images: Tensor, masks: Sequence[Tensor] = ()) -> None:
     if not fits or not images[0].numel():
         found = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in (*images, *masks))
         raise UserError(f"{name}: floats (N, C, H, W) of one shape, masks (N, 1 or C, H, W) of it; got {found}")
+    for mask in masks:
+        if mask.device.type == "cpu" and not bool(((mask >= 0) & (mask <= 1)).all()):  # elsewhere the host would wait
+            low, high = float(mask.min()), float(mask.max())
+            raise UserError(f"{name}: a mask lies between 0 and 1, this one reaches from {low:.3g} to {high:.3g}")
 
 
 def _check_values(name: str, *tensors: Tensor, dim: int | None = None) -> None:
@@ -285,6 +289,8 @@ def erasing_subspaces(drawn: Tensor, real: Tensor, *, weight: float = 0.01, base
     _check_values("erasing_subspaces", drawn, real, dim=2)
     if drawn.shape != real.shape or drawn.shape[0] > drawn.shape[1]:
         raise UserError(f"erasing_subspaces: {tuple(drawn.shape)} and {tuple(real.shape)}, alike and N at most D")
+    if not bool((drawn.isfinite() & real.isfinite()).all()):
+        raise UserError("erasing_subspaces: NaN or infinite features; the network diverged")
     left = [svd(one.T)[0] for one in (drawn, real)]
     p, cos, q = svd(left[0].T @ left[1])
     sin = (1 - cos.square()).clamp_min(1e-12).sqrt()

@@ -83,8 +83,9 @@ class Image(Output):
             beside = resized(beside, image.shape[:2])
             write_image(path, from_unit(image, original.dtype, limits), beside)
             if getattr(job.method, "gives_all", False):
-                for number, one in enumerate(answers(job.method, to_unit(original, limits), job.source.names[i])):
+                for number, one in enumerate(answers(job.method, given, job.source.names[i])):
                     place = path.with_name(f"{path.stem}.head{number}{path.suffix}")
+                    one = beyond(given, finite(job, i, one))
                     write_image(place, from_unit(one, original.dtype, limits), beside)
 
         suffix = ".png" if job.source.channels in (1, 3, 4) and job.source.value_range is None else ".tif"
@@ -116,9 +117,10 @@ class Image(Output):
             raise UserError(f"{bench.data}: no image can be judged{first}; --clean needs images of the same names")
         clean, names = [row.clean for row in rows], [row.name for row in rows]
         method: Any = bench.method
-        options = (method.judged() if hasattr(method, "judged") else {}) | bench.options.compared()
+        options = {"data_range": 1.0, "channels": "last"}
+        options |= (method.judged() if hasattr(method, "judged") else {}) | bench.options.compared()
         result = {
-            kind: restoration([getattr(row, kind) for row in rows], clean, data_range=1.0, names=names, **options)
+            kind: restoration([getattr(row, kind) for row in rows], clean, names=names, **options)
             for kind in ("this", "raw")
         }
         if getattr(method, "strengths", {}) and _made_here(bench):
@@ -209,7 +211,7 @@ def _in_other_strengths(
             image, target, *rest = method.degraded(row.clean, **strength)
             others.append(restored_row(method, row.name, image, target, rest[0] if rest else {}))
         for kind, one in result.items():
-            made = restoration([getattr(r, kind) for r in others], [r.clean for r in others], data_range=1.0, **options)
+            made = restoration([getattr(r, kind) for r in others], [r.clean for r in others], **options)
             more = {f"{key}_{name.replace(' ', '_')}": made[key] for key in ("psnr", "ssim")}
             result = result | {kind: dataclasses.replace(one, numbers=dict(one.numbers) | more)}
     return result
