@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,11 @@ def test_captions_hold_commas_quotes_line_ends_and_any_letters(tmp_path: Path) -
         ),
         ('name,caption\na.png,"x\ny"\nb.png,"open\nc.png,c\n', r"double quote that opens in line 4 is never closed"),
         ("name;caption\na.png;red; big\n", r"line 2 .* put texts with semicolons in them into double quotes"),
+        (
+            'name,caption\na.png,"5 inch nail\nb.png,6" nail\n',
+            r"double quote that opens in line 2 is closed within line 3.*double those that are part of a text",
+        ),
+        ("name,caption,caption\na.png,one,un\n", r"two columns are called caption; give one of them another name"),
         ("a.png,one\nb.png,two\n", r"say key=NAME; it has a.png, one; its first line shall name the columns"),
     ],
 )
@@ -195,6 +201,29 @@ def test_a_table_that_would_be_read_wrongly_is_refused(tmp_path: Path, content: 
     with pytest.raises(UserError, match=told):
         open_source(folder)
     assert list(open_source(f"{folder}?captions=none").fields) == ["image"]
+
+
+def test_a_caption_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "photos", ["a.png"])
+    (folder / "captions.jsonl").write_text('{"name": "a.png", "text": [{"raw": "a dog"}]}\n')
+    with pytest.raises(UserError, match=r"text of a.png is no text and no list of texts: \{'raw': 'a dog'\}"):
+        open_source(folder)
+
+
+def test_names_that_look_alike_are_found_and_those_that_end_in_a_number_are_their_own(tmp_path: Path) -> None:
+    composed, apart = (unicodedata.normalize(form, "café.png") for form in ("NFC", "NFD"))
+    for on_disk, in_table in ((composed, apart), (apart, composed)):
+        folder = _folder(tmp_path / str(len(on_disk)), ["b.PNG", on_disk])
+        (folder / "captions.csv").write_text(f"Name, Caption\n{in_table},coffee\nb.png,tea\n", "utf-8")
+        assert _said(folder) == ["tea", "coffee"]
+    folder = _folder(tmp_path / "photos", ["p#1.png", "p#2.png", "p.png"])
+    (folder / "captions.csv").write_text("name,caption\np#1,one\np#2.png,two\np.png#0,zero\np.png#1,none\n")
+    assert _said(folder) == ["one", "two", ("zero", "none")]
+    (folder / "captions.csv").write_text("name,caption\nP.PNG,one\np#1.png,two\n")
+    assert open_source(folder).notes[0] == "captions.csv: 1 name is of no image here (P.PNG)", "a name, not its suffix"
+    (folder / "captions.txt").write_text("p.png\tone\u2028line\np#1.png\ta\x0cb\n", "utf-8")
+    (folder / "captions.csv").unlink()
+    assert _said(folder, "?missing=drop") == ["a\x0cb", "one\u2028line"], "a line ends where a file's lines do"
 
 
 def test_a_table_that_is_not_utf_8_says_the_mend(tmp_path: Path) -> None:

@@ -136,6 +136,20 @@ def test_labels_that_are_numbers(tmp_path: Path) -> None:
     assert (hidden.classes, hidden.labels.tolist()) == (["0", "1"], [0, 1, -1, -1])
     signs = labels_of("-1", "1", "1")
     assert (signs.classes, signs.labels.tolist()) == (["-1", "1"], [0, 1, 1])
+    floats = labels_of("0.0", "2.0", "", "1e0", "2")
+    assert (floats.classes, floats.labels.tolist()) == (["0", "1", "2"], [0, 2, -1, 1, 2])
+    codes = labels_of("001", "1", "1_2", "12")
+    assert codes.classes == ["001", "1", "12", "1_2"], "names as they are written"
+    words = labels_of("NA", "null", "None", "1.0")
+    assert words.classes == ["1.0", "NA", "None", "null"]
+    folder = _split(
+        tmp_path / "s", {"train.csv": "text,label\na b,0\nc d,1\n", "test.csv": "text,label\ne f,1.0\ng,\n"}
+    )
+    assert open_source(folder, split="test").classes == ["0", "1"]
+    assert open_source(folder, split="test").labels.tolist() == [1]
+    (tmp_path / "several.jsonl").write_text('{"text": "a b", "label": ["x", "y"]}\n')
+    with pytest.raises(UserError, match=r"a label is one word or number, not \['x', 'y'\]"):
+        open_source(tmp_path / "several.jsonl")
     scores = labels_of("0.25", "0.5", "", "1")
     assert scores.labels is None
     assert scores.targets[[0, 1, 3]].tolist() == [0.25, 0.5, 1.0]

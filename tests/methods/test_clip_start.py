@@ -147,3 +147,6 @@ def test_what_is_forgotten_is_measured_at_every_mixture(tmp_path: Path) -> None:
         start.evaluate(protocols=["forgetting"])
     began, trained = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 2.0])}
     torch.testing.assert_close(between(began, trained, 2.0)["w"], torch.tensor([5.0, 2.0]))
+    one, other = ({"w": torch.randn(999, generator=torch.Generator().manual_seed(k)) * 10**k} for k in (1, 3))
+    assert torch.equal(between(one, other, 1.0)["w"], other["w"]), "to the bit"
+    assert torch.equal(between(one, other, 0.0)["w"], one["w"])

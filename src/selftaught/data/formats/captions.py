@@ -16,7 +16,7 @@ from selftaught.data.combining.captioned import Captioned
 from selftaught.data.decoding import IMAGE_SUFFIXES
 from selftaught.data.files import open_folder
 from selftaught.data.formats._format import Format
-from selftaught.data.formats.text import NAME_COLUMNS, TEXT_COLUMNS, open_text_table, read_rows
+from selftaught.data.formats.text import NAME_COLUMNS, TEXT_COLUMNS, open_text_table, read_rows, usual_column
 from selftaught.data.naming import finder
 from selftaught.data.source import Source
 from selftaught.errors import UserError
@@ -75,7 +75,7 @@ def _has_texts(table: Path) -> bool:
         rows = read_rows(table, limit=1)
     except UserError:
         return False
-    return bool(rows) and any(c in rows[0] for c in TEXT_COLUMNS) and any(c in rows[0] for c in NAME_COLUMNS)
+    return bool(rows) and all(usual_column(rows[0], usual) is not None for usual in (TEXT_COLUMNS, NAME_COLUMNS))
 
 
 def open_captioned(
@@ -142,7 +142,7 @@ def _beside(folder: Path, names: Sequence[str]) -> list[list[str]]:
     for name in names:
         path = (folder / name).with_suffix(".txt")
         try:
-            found.append(text_of(path).splitlines())
+            found.append(text_of(path).split("\n"))
         except (OSError, UnicodeDecodeError):
             found.append([])
     return found
@@ -180,19 +180,20 @@ def _of_table(
     find = finder(names, table)
     known: dict[str, list[str]] = {}
     for said, text in _rows(table, key, column):
-        known.setdefault(_FLICKR.sub("", said), []).append(text)
+        known.setdefault(said, []).append(text)
     found: dict[str, list[str]] = {name: [] for name in names}
-    strange = []
+    strange: dict[str, None] = {}
     for said, texts in known.items():
+        bare = _FLICKR.sub("", said)  # of Flickr30k's "1.jpg#0", where no file is called so
         try:
-            name = find(said)
+            name = find(said) or (find(bare) if bare != said else None)
         except UserError as error:
             raise UserError(f"{error} (?captions=none reads the images without captions)") from None
         if name is None:
-            strange.append(said)
+            strange[bare] = None
         else:
             found[name] += texts
-    return [found[name] for name in names], strange
+    return [found[name] for name in names], list(strange)
 
 
 def _unread(folder: Path, tables: Sequence[Path], names: Sequence[str]) -> list[str]:
@@ -209,7 +210,7 @@ def _rows(table: Path, key: str | None, column: str | None) -> list[tuple[str, s
     """(name, text) of each line; a .txt has "name, tab, text" lines, or is a .csv by another name."""
     if table.suffix.lower() == ".txt":
         try:
-            lines = text_of(table).splitlines()
+            lines = text_of(table).split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{table}: can't be read ({error})") from None
         if lines and "\t" in lines[0]:

@@ -5,6 +5,7 @@ A folder is one such table, or a split of them: train.csv beside test.csv, or ea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ __all__ = ["FORMATS", "LabelledTexts", "open_labelled_texts"]
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment", "y")
 _MORE_TEXT = (*TEXT_COLUMNS, "review", "content", "message", "comment", "body", "tweet", "title")
 _GROUPS, _PARTS, _NAMES = ("group", "subject", "author", "user"), ("split", "part", "fold"), ("name", "id", "key")
+_FLOAT = re.compile(r"[+-]?\d+([.]\d*(e[+-]?\d+)?|e[+-]?\d+)", re.IGNORECASE)
 _SPLITS = {"train": TRAIN, "training": TRAIN, "test": TEST, "val": VAL, "valid": VAL, "validation": VAL, "dev": VAL}
 
 
@@ -143,7 +145,7 @@ def _read(
     parts = _column(path, first, part, _PARTS, "part") if table.code is None else None
     return _Rows(
         [_text(row.get(str(texts))) for row in rows],
-        [_cell(row.get(labels)) if labels is not None else "" for row in rows],
+        [_cell(path, row.get(labels)) if labels is not None else "" for row in rows],
         _names(path, rows, key),
         None if groups is None else [str(row.get(groups)) for row in rows],
         None if parts is None else [str(row.get(parts, "")).strip().lower() for row in rows],
@@ -159,7 +161,8 @@ def _label_column(table: _Part, row: Mapping[str, Any], asked: str | None) -> st
 
 def _values(cells: list[str]) -> Any:
     """The cells of a column of labels as `labelling` takes them: numbers that aren't whole are numbers to predict, -1
-    where it is the only negative number means no label, as does "nan"; other cells are names of classes.
+    where it is the only negative number means no label, as does "nan"; other cells are names of classes. 2 and 2.0 are
+    one class: a table in which a label lacks often has its numbers as floats.
     """
     cells = ["" if cell.lower() == "nan" else cell for cell in cells]
     try:
@@ -169,7 +172,12 @@ def _values(cells: list[str]) -> Any:
     if not np.array_equal(numbers, np.round(numbers)):
         return np.array([float(cell) if cell else np.nan for cell in cells], dtype=np.float64)
     hidden = len(numbers) > 0 and numbers.min() == -1 and set(numbers.tolist()) != {-1.0, 1.0}
-    return ["" if hidden and cell and float(cell) == -1 else cell for cell in cells]
+    return ["" if hidden and cell and float(cell) == -1 else _whole(cell) for cell in cells]
+
+
+def _whole(cell: str) -> str:
+    """A whole number as a column of whole numbers has it, where one of floats wrote "2.0" or "2e0"; "002" stays."""
+    return str(int(float(cell))) if _FLOAT.fullmatch(cell) and abs(float(cell)) < 2**53 else cell
 
 
 def _given(tables: Sequence[_Part], found: Sequence[_Rows]) -> np.ndarray | None:
@@ -209,7 +217,9 @@ def _text(cell: Any) -> str:
     return "" if cell is None else str(cell)
 
 
-def _cell(cell: Any) -> str:
+def _cell(path: Path, cell: Any) -> str:
+    if isinstance(cell, dict | list):
+        raise UserError(f"{path}: a label is one word or number, not {str(cell)[:60]}; label=NAME says another column")
     return "" if cell is None else str(cell).strip()
 
 

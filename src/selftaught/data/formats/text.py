@@ -17,7 +17,7 @@ from selftaught.data.source import Source, digest
 from selftaught.data.spec import near
 from selftaught.errors import SampleError, UserError
 
-__all__ = ["FORMATS", "TextFiles", "TextTable", "open_text_file", "open_text_table", "open_texts"]
+__all__ = ["FORMATS", "TextFiles", "TextTable", "open_text_file", "open_text_table", "open_texts", "usual_column"]
 
 NAME_COLUMNS = ("name", "file_name", "filename", "file", "image", "image_name", "path", "id")
 TEXT_COLUMNS = ("text", "caption", "captions", "report", "sentence", "description")
@@ -115,7 +115,7 @@ def open_text_table(path: Path, name: str, *, key: str | None = None, column: st
         raise UserError(f"{path}: there is no line in it")
     names = _column(path, rows[0], key, NAME_COLUMNS, "names", "key")
     texts = _column(path, rows[0], column, TEXT_COLUMNS, "texts", "column")
-    return TextTable([pair for row in rows for pair in _pairs(row, names, texts)], name)
+    return TextTable([pair for row in rows for pair in _pairs(path, row, names, texts)], name)
 
 
 def read_rows(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
@@ -130,9 +130,20 @@ def read_rows(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
     return _json_lines(path, limit) if suffix == ".jsonl" else csv_rows(path, limit)
 
 
-def _pairs(row: dict[str, Any], names: str, texts: str) -> Iterable[tuple[str, str]]:
+def usual_column(row: Iterable[str], usual: Sequence[str]) -> str | None:
+    """The first of the usual names that a column has, in small letters or capitals, with blanks around it or not."""
+    called: dict[str, str] = {}
+    for column in row:
+        called.setdefault(str(column).strip().lower(), column)
+    return next((called[name] for name in usual if name in called), None)
+
+
+def _pairs(path: Path, row: dict[str, Any], names: str, texts: str) -> Iterable[tuple[str, str]]:
     found = row.get(texts)
     several = found if isinstance(found, list) else [found]
+    strange = next((text for text in several if isinstance(text, dict | list)), None)
+    if strange is not None:
+        raise UserError(f"{path}: {texts} of {row.get(names)} is no text and no list of texts: {str(strange)[:60]}")
     return [(str(row.get(names, "")), "" if text is None else str(text)) for text in several]
 
 
@@ -155,7 +166,7 @@ def _json_lines(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
 
 
 def _column(path: Path, row: dict[str, Any], asked: str | None, usual: Sequence[str], what: str, option: str) -> str:
-    found = asked if asked is not None else next((c for c in usual if c in row), None)
+    found = asked if asked is not None else usual_column(row, usual)
     if found is None or found not in row:
         hint = near(asked, row) if asked else ""
         first = "; its first line shall name the columns" if path.suffix.lower() in (".csv", ".tsv", ".txt") else ""

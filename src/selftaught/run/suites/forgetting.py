@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from selftaught.data import Source, open_source
@@ -102,7 +103,7 @@ def judge(bench: Bench) -> dict[str, Result]:
 def between(began: Mapping[str, Tensor], kept: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     """Weights on the line through two networks: 0 is the start, 1 what was kept, more lies beyond it."""
     return {
-        name: (began[name].to(value) + share * (value - began[name].to(value))) if value.is_floating_point() else value
+        name: torch.lerp(began[name].to(value), value, share) if value.is_floating_point() else value
         for name, value in kept.items()
     }
 
