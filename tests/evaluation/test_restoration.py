@@ -208,6 +208,8 @@ def test_pictures_on_another_scale_are_refused(rng):
     assert restoration(both, both, data_range=2, clip=False)["psnr"].mean == 100
     dark = [np.zeros(image.shape, np.float32) for image in clean]  # a picture may be black
     assert restoration(dark, clean, data_range=255)["psnr"].mean < 10
+    night = np.full(clean[0].shape, 0.7)  # or all but black, where others aren't
+    assert restoration([night, clean[1]], [night, clean[1].astype(float)], data_range=255)["psnr"].mean == 100
 
 
 def test_channels_at_the_other_end_are_refused(rng):

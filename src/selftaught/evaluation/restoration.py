@@ -76,6 +76,7 @@ def restoration(
     _check_range(clean, data_range, clip)
     for name, images in (("predictions", restored), ("noisy", inputs)):
         _check_sizes(name, images, clean)
+        _check_floats(name, images or (), data_range)
         for i, image in enumerate(images or ()):
             check_scale(f"{name}[{i}]", image, data_range)
     columns: dict[str, list[float]] = {}
@@ -331,28 +332,33 @@ def _check_range(clean: list[np.ndarray], data_range: float, clip: bool) -> None
     high, low = max(float(image.max()) for image in clean), min(float(image.min()) for image in clean)
     if high > 1.5 * data_range:
         raise UserError(f"data_range: {data_range:g}, but targets reach {high:g}; pass 65535 for 16 bit, 255 for 8 bit")
-    if data_range > 1 and high <= 1 and all(image.dtype.kind == "f" for image in clean) and high > 0:
-        raise UserError(f"data_range: {data_range:g}, but float targets lie within [0, 1]; pass data_range=1")
+    _check_floats("targets", clean, data_range)
     if clip and low < -0.45 * data_range:
         raise UserError(f"targets go down to {low:g}, and predictions are cut at 0; shift both, or pass clip=False")
     for image in clean:
         check_scale("targets", image, data_range)
 
 
+def _check_floats(name: str, images: Sequence[np.ndarray], data_range: float) -> None:
+    """Refuse floats of [0, 1] where white is worth more; one black picture among others is no such case."""
+    high = max((float(image.max()) for image in images), default=0.0)
+    if data_range > 1 and 0 < high <= 1 and all(image.dtype.kind == "f" for image in images):
+        what = f"data_range: {data_range:g}, but float {name} lie within [0, 1]"
+        raise UserError(f"{what}; pass data_range=1, or bring all to one scale")
+
+
 def check_scale(name: str, image: np.ndarray, data_range: float) -> None:
     """Refuse a picture that obviously has its white elsewhere than ``data_range`` says.
 
     Raises:
-        UserError: bytes where white is worth more than they reach, or integers that go beyond it; floats of [0, 1]
-            where it is worth 2 or more; floats that mostly lie far beyond it.
+        UserError: bytes where white is worth more than they reach, integers that go far beyond it, or floats that
+            mostly do.
     """
     if image.dtype.kind in "ui" and data_range > np.iinfo(image.dtype).max:
         raise UserError(f"{name}: {image.dtype} values, where white is worth {data_range:g}; bring them to one scale")
     high = float(image.max())
     if high > 1.5 * data_range and (image.dtype.kind in "ui" or float(np.mean(image > 1.5 * data_range)) > 0.5):
         raise UserError(f"{name}: reaches {high:g}, where white is worth {data_range:g}; bring them to one scale")
-    if image.dtype.kind == "f" and data_range >= 2 and 0 < high <= 1:
-        raise UserError(f"{name}: floats within [0, 1], where white is worth {data_range:g}; bring them to one scale")
 
 
 def check_unit(name: str, image: np.ndarray) -> None:
