@@ -13,7 +13,7 @@ from selftaught import views
 from selftaught.cli import main
 from selftaught.data import open_source
 from selftaught.data.kernels import kernel_file_beside, read_kernel
-from selftaught.data.text_boxes import LETTERING, Lettered
+from selftaught.data.text_boxes import LETTERING, Lettered, boxes_beside
 from selftaught.errors import UserError
 from selftaught.run import applying
 from selftaught.run.degrading import RECIPES, TABLE, degradation, degrade
@@ -264,3 +264,26 @@ def test_the_boxes_beside_a_picture_hold_what_was_drawn(folder: Path, tmp_path: 
     source = Lettered(open_source(str(tmp_path / "out"), split="all"), dilation=(0, 0))
     mask = source.sample(list(source.names).index("a.png"))[LETTERING]
     assert ((mask == 0) >= changed).all()
+
+
+@pytest.mark.parametrize(("recipe", "what"), [("blur?size=9", "kernel"), ("text?words=1", "boxes")])
+def test_pictures_that_differ_in_their_suffix_alone_keep_what_is_theirs(tmp_path: Path, recipe: str, what: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (160, 200, 3), np.uint8)
+    (tmp_path / "in").mkdir()
+    for name in ("photo.png", "photo.bmp", "other.png"):
+        cv2.imwrite(str(tmp_path / "in" / name), picture)
+    out = tmp_path / "out"
+    degrade(recipe, tmp_path / "in", out, seed=1)
+    beside = {"kernel": kernel_file_beside, "boxes": boxes_beside}[what]
+    found = {name: beside(out, name) for name in ("photo.png", "photo.bmp", "other.png")}
+    assert [path.name for path in found.values() if path] == [
+        f"photo.png.{what}.txt", f"photo.bmp.{what}.txt", f"other.{what}.txt"
+    ]  # fmt: skip
+    one, two = (np.loadtxt(path, ndmin=2) for path in list(found.values())[:2] if path)
+    assert one.shape != two.shape or not np.allclose(one, two)
+    for name in ("photo.png", "photo.bmp"):  # as each alone makes it
+        degrade(recipe, tmp_path / "in" / name, tmp_path / f"alone {name[-3:]}", seed=1)
+        alone = next((tmp_path / f"alone {name[-3:]}").glob(f"*.{what}.txt"))
+        assert alone.read_bytes() == (found[name] or out).read_bytes()
+    degrade("noise", tmp_path / "in", out, seed=1, overwrite=True)
+    assert not list(out.glob(f"*.{what}.txt"))

@@ -56,6 +56,8 @@ def read_kernel(path: str | Path) -> np.ndarray:
 def kernel_file_beside(root: str | Path, name: str) -> Path | None:
     """The file of a picture's kernel: NAME.kernel.txt or .csv beside it, or kernel.txt for all of its folder.
 
+    Of photo.jpg it is photo.jpg.kernel.txt, which tells it from photo.tif's, or else photo.kernel.txt.
+
     Args:
         root: the source's folder.
         name: of the picture, relative to it.
@@ -65,7 +67,8 @@ def kernel_file_beside(root: str | Path, name: str) -> Path | None:
     """
     relative = PurePosixPath(name)
     folders = [relative.parent, *relative.parent.parents]
-    places = [relative.parent / f"{relative.stem}.kernel"] + [folder / "kernel" for folder in folders]
+    own = [relative.parent / f"{called}.kernel" for called in (relative.name, relative.stem)]
+    places = own + [folder / "kernel" for folder in folders]
     for place in places:
         for suffix in TEXT:
             path = Path(root) / f"{place}{suffix}"

@@ -63,10 +63,13 @@ def read_boxes(path: str | Path) -> np.ndarray:
 
 
 def boxes_beside(root: str | Path, name: str) -> Path | None:
-    """NAME.boxes.txt, or gt_NAME.txt, or NAME.txt, beside a picture of a folder; None where there is none."""
+    """NAME.boxes.txt, or gt_NAME.txt, or NAME.txt, beside a picture of a folder; None where there is none.
+
+    Of photo.jpg photo.jpg.boxes.txt, which tells it from photo.tif's, comes before photo.boxes.txt.
+    """
     path = PurePosixPath(name)
     stem = path.with_suffix("")
-    for other in (f"{stem}.boxes.txt", str(stem.with_name(f"gt_{stem.name}.txt")), f"{stem}.txt"):
+    for other in (f"{path}.boxes.txt", f"{stem}.boxes.txt", str(stem.with_name(f"gt_{stem.name}.txt")), f"{stem}.txt"):
         found = Path(root) / other
         if found.is_file():
             return found

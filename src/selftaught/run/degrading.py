@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import inspect
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,8 @@ def degrade(
     """Write a degraded copy of every picture, under its name, and a table of what was drawn for each by which recipe.
 
     Chance depends on the seed and a picture's name alone. A blur's kernel is written as NAME.kernel.txt, the boxes of
-    drawn text as NAME.boxes.txt, where the methods that need them look. The same call again goes on where it was cut
+    drawn text as NAME.boxes.txt, where the methods that need them look; of photo.jpg and photo.tif in one folder as
+    photo.jpg.kernel.txt and photo.tif.kernel.txt. The same call again goes on where it was cut
     off, and makes those pictures again that have changed since.
 
     Args:
@@ -181,10 +183,14 @@ def degrade(
         *(f"{type(op).__name__}.{column}" for op in pipeline.ops for column in op.columns),
     ]
     columns += ["mirrored"] if mirrored is not None else []
+    places = _folder.places(source.names, lambda own: own or ".png")
+    often = Counter(place.with_suffix("") for place in places)
     return _folder.write(
         job,
-        _folder.places(source.names, lambda own: own or ".png"),
-        lambda i, path: _one(source, i, pipeline, path, told, seed, mirrored),
+        places,
+        lambda i, path: _one(
+            source, i, pipeline, path, told, seed, mirrored, alone=often[places[i].with_suffix("")] == 1
+        ),
         growing=mirrored is None,  # which picture is mirrored depends on how many there are
         table=lambda rows: applying.write_csv(job.out / TABLE, columns, rows),
     )
@@ -218,8 +224,13 @@ def _reflected(unit: np.ndarray, source: Any, op: Any, params: Any, rng: np.rand
     raise SampleError(name, f"no other picture of {source.name} that could be mirrored")
 
 
-def _one(source: Any, i: int, pipeline: Pipeline, path: Path, told: str, seed: int, mirrored: Any = None) -> list[Any]:
-    """Write one picture; the row of the table: its name, the recipe, the seed, and what was drawn."""
+def _one(
+    source: Any, i: int, pipeline: Pipeline, path: Path, told: str, seed: int, mirrored: Any = None, *, alone: bool
+) -> list[Any]:
+    """Write one picture; the row of the table: its name, the recipe, the seed, and what was drawn.
+
+    ``alone``: no other picture of the folder has its name with another suffix.
+    """
     name = source.names[i]
     image, beside = read_picture(source, i, source.channels or 3)
     digest = hashlib.blake2b(name.encode("utf-8", ON_DISK), digest_size=6).digest()
@@ -236,11 +247,9 @@ def _one(source: Any, i: int, pipeline: Pipeline, path: Path, told: str, seed: i
             made, *other = _reflected(unit, mirrored, pipeline.ops[0], params, rng, name)
     except UserError as error:
         raise SampleError(name, str(error)) from error
-    kernel, boxes = (path.with_name(f"{path.stem}.{what}.txt") for what in ("kernel", "boxes"))
-    for beside_it in (kernel, boxes):
-        with contextlib.suppress(OSError):  # a name too long for one
-            beside_it.unlink(missing_ok=True)  # of another recipe, or of a process that was killed
     drawn = any(isinstance(op, views.DrawText) for op in pipeline.ops)
+    kernel = _beside(path, "kernel", alone=alone, written="kernel" in facts)
+    boxes = _beside(path, "boxes", alone=alone, written=drawn)
     if ("kernel" in facts or drawn) and len(os.fsencode(kernel.name)) > _LONGEST:
         raise SampleError(name, "its name is too long for another file of that name beside it")
     write_image(path, from_unit(np.clip(made, 0, 1), image.dtype, limits), resized(beside, made.shape[:2]))
@@ -249,6 +258,15 @@ def _one(source: Any, i: int, pipeline: Pipeline, path: Path, told: str, seed: i
     if drawn:
         _write_numbers(boxes, views.mask_boxes(facts["mask"]), "%d")
     return [name, told, seed, *map(_written, np.ravel(params).tolist()), *other]
+
+
+def _beside(path: Path, what: str, *, alone: bool, written: bool) -> Path:
+    """The place of a picture's kernel or boxes, where what another recipe or a killed process left is gone."""
+    short, own = (path.with_name(f"{called}.{what}.txt") for called in (path.stem, path.name))
+    for place in (short, own) if alone or not written else (own,):  # the short name may be another picture's by now
+        with contextlib.suppress(OSError):  # a name too long for one
+            place.unlink(missing_ok=True)
+    return short if alone else own
 
 
 def _written(value: float) -> str:
