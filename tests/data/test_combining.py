@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -29,6 +30,15 @@ def series(channels: int = 2, classes: list[str] | None = None, labels: object =
 
 
 # ---- pairs -----------------------------------------------------------------------------------------------------------
+def test_pairs_join_names_whose_accents_are_composed_otherwise(tmp_path: Path) -> None:
+    apart, composed = (unicodedata.normalize(form, "é1.png") for form in ("NFD", "NFC"))
+    low, high = images(tmp_path / "lr", [apart, "b.png"]), images(tmp_path / "hr", [composed, "b.png"])
+    pairs = Pairs({"low": low, "high": high})
+    assert sorted(pairs.names) == sorted([apart, "b.png"])
+    with pytest.raises(UserError, match="samples without a partner"):
+        Pairs({"low": low, "high": high}, by="name")
+
+
 def test_pairs_join_by_name_without_suffix_whatever_the_order(tmp_path: Path) -> None:
     low = images(tmp_path / "lr", ["a/1.png", "a/2.png", "b/3.png"])
     for k, name in enumerate(["b/3", "a/2", "a/1"]):

@@ -19,6 +19,8 @@ from selftaught.data import open_source
 from selftaught.engine.distributed import rank
 from selftaught.engine.loader import DataModule
 from selftaught.errors import UserError
+from selftaught.methods import _dual
+from selftaught.networks import caching
 from selftaught.run.searching import nearest_rows
 from selftaught.run.suites import image_text
 from selftaught.run.suites.image_text import prompts
@@ -104,6 +106,25 @@ def test_cached_gradients_are_the_plain_step_s() -> None:
         found.append([p.grad for p in method.parameters() if p.grad is not None])
     for plain, cached in zip(*found, strict=True):
         torch.testing.assert_close(cached, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_cached_gradients_are_exact_with_dropout_and_with_a_last_piece_of_one_row(monkeypatch) -> None:
+    """As if each piece went through the towers once and all that it needs were kept."""
+    options = {"objective": "byolip", "text_dropout": 0.3, "drop_path": 0.3, "dropout_place": "residual"}
+    found = []
+    for forward in (
+        caching.cached_forward,
+        lambda module, x, n, *more: torch.cat([module(p, *more) for p in x.split(n)]),
+    ):
+        monkeypatch.setattr(_dual, "cached_forward", forward)
+        method = _method(**options, encoder="resnet10-narrow", pieces=11).double().train()
+        batch = {k: v.double() if v.is_floating_point() else v for k, v in _batch(method).items()}
+        torch.manual_seed(5)
+        method.loss(batch)["loss"].backward()
+        found.append([p.grad for p in method.parameters() if p.grad is not None] + list(method.buffers()))
+    assert len(found[0]) == len(found[1])
+    for cached, plain in zip(*found, strict=True):
+        torch.testing.assert_close(cached, plain, rtol=1e-12, atol=1e-12)
 
 
 def _rows() -> tuple[torch.Tensor, torch.Tensor]:
@@ -365,12 +386,26 @@ def test_fine_tuning_ends_when_retrieval_gets_no_better_and_keeps_the_best(tmp_p
 
 def test_held_out_pairs_are_judged_by_retrieval() -> None:
     method = _method("clip").eval()
-    batch = _batch(method)
+    batch = {name: x[:4].clone() for name, x in _batch(method).items() if name.endswith("global")}
+    batch["text_global"][:, 1] = torch.arange(1, 5)  # four texts
     image, text = torch.eye(8)[[0, 1, 2, 3]], torch.eye(8)[[0, 1, 3, 2]]
     method.model.embed_images, method.model.embed_texts = (lambda f: image), (lambda f: text)
     assert method.validate(batch)["loss"] == pytest.approx(0.5)
     text[:] = image[0]  # the first image alone fits every text: of the texts one is right, ties of images are wrong
     assert method.validate(batch)["loss"] == pytest.approx(1 - (0 + 0.25) / 2)
+
+
+def test_held_out_images_of_one_text_share_it() -> None:
+    method = _method("clip").eval()
+    batch = {name: x[:4].clone() for name, x in _batch(method).items() if name.endswith("global")}
+    batch["text_global"] = batch["text_global"][[0, 0, 2, 2]]
+    batch["text_global"][2:, 1] = 1 + batch["text_global"][0, 1] % 9  # two texts, as of images in two class folders
+    image, text = torch.eye(8)[[0, 0, 1, 1]], torch.eye(8)[[0, 0, 1, 1]]
+    method.model.embed_images, method.model.embed_texts = (lambda f: image), (lambda f: text)
+    assert method.validate(batch)["loss"] == 0, "every image by its class: it was 1, whatever was learnt"
+    image[1] = image[2]  # one image of the first class looks like the second's: the text still finds the other
+    image[0] *= 0.9
+    assert method.validate(batch)["loss"] == pytest.approx(1 - (0.75 + 0.5) / 2)
 
 
 def coloured(folder: Path, texts: list[str]) -> Path:
@@ -388,6 +423,14 @@ def test_retrieval_is_judged_on_the_pairs_held_out(tmp_path: Path) -> None:
     run = selftaught.train("clip", folder, out=tmp_path / "run", **options)
     found = run.evaluate(protocols=["text-retrieval"], baselines=False)["text-retrieval"]["this"]
     assert found.note == "among 10 texts and 10 images; on the held-out pairs that chose the weights"
+
+
+def test_captions_that_differ_in_capitals_and_blanks_are_one_text(tmp_path: Path) -> None:
+    folder = coloured(tmp_path / "pairs", ["A red car", "a  red CAR", "a blue car", "a green car"])
+    options = {"preset": "laptop", "steps": 1, "batch_size": 4, "quiet": True} | TINY
+    run = selftaught.train("clip", folder, out=tmp_path / "run", **options)
+    found = run.evaluate(protocols=["text-retrieval"], baselines=False)["text-retrieval"]["this"]
+    assert found.note.startswith("among 3 texts and 4 images")
 
 
 def test_retrieval_says_when_it_is_judged_on_what_it_learnt_from(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -218,11 +219,13 @@ def by_field(source: Source, pattern: str, *, missing: str = "refuse") -> Pairs:
 
 
 def _stem(name: str) -> str:
-    """A relative name without its suffix; "scan.nii.gz" has two, the window "run.mp4@16" keeps its start."""
+    """A relative name without its suffix, accents composed (macOS writes them apart); "scan.nii.gz" has two suffixes,
+    the window "run.mp4@16" keeps its start.
+    """
     file, at, start = name.rpartition("@")
     if not (at and start.isdecimal()):
         file, at, start = name, "", ""
-    return f"{bare(file.removesuffix('.gz'))}{at}{start}"
+    return unicodedata.normalize("NFC", f"{bare(file.removesuffix('.gz'))}{at}{start}")
 
 
 def _whole(name: str) -> str:

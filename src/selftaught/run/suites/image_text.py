@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,7 +176,8 @@ def text_retrieval(model: Any, part: Source) -> Result:
     kept = np.isin(owner, index)
     places = np.searchsorted(index, owner[kept])
     said = [text for text, keep in zip(texts, kept, strict=True) if keep]
-    return evaluation.text_retrieval(images, model.embed_texts(said).cpu().numpy(), places, said=said)
+    same = [" ".join(unicodedata.normalize("NFKC", text).lower().split()) for text in said]  # as tokenisers see it
+    return evaluation.text_retrieval(images, model.embed_texts(said).cpu().numpy(), places, said=same)
 
 
 def _said(part: Source) -> tuple[np.ndarray, list[str], np.ndarray]:
