@@ -118,7 +118,7 @@ class Image(Output):
             raise UserError(f"{bench.data}: no image can be judged{first}; --clean needs images of the same names")
         clean, names = [row.clean for row in rows], [row.name for row in rows]
         method: Any = bench.method
-        options = {"data_range": 1.0, "channels": "last"}
+        options: dict[str, Any] = {"data_range": 1.0, "channels": "last"}
         options |= (method.judged() if hasattr(method, "judged") else {}) | bench.options.compared()
         result = {
             kind: restoration([getattr(row, kind) for row in rows], clean, names=names, **options)
