@@ -151,3 +151,12 @@ def test_half_precision_is_computed_in_float32():
 def test_shapes_that_would_be_broadcast_are_refused(call):
     with pytest.raises(UserError):
         call()
+
+
+def test_total_variation_of_bytes_or_of_nothing_is_refused():
+    image = torch.tensor([[[[0.0, 200.0], [0.0, 0.0]]]])
+    assert total_variation(image) == pytest.approx((200 + 200) / 4)
+    with pytest.raises(UserError, match="floating-point"):
+        total_variation(image.to(torch.uint8))  # 0 - 200 is 56 there
+    with pytest.raises(UserError, match="shape"):
+        total_variation(image[:0])

@@ -350,3 +350,23 @@ def test_noise_added_to_counts_is_of_their_range(tmp_path: Path) -> None:
     left = noisy.read(0) - (counts[0] - low) / (high - low)
     assert left.std() == pytest.approx(0.1, rel=0.1)
     assert list(noisy.unit_scale()) == []
+
+
+def test_a_picture_with_alpha_is_judged_by_the_colours_that_are_restored(denoiser, tmp_path: Path) -> None:
+    write_photos(tmp_path / "plain/clean", count=3, classes=1)
+    rng = np.random.default_rng(0)
+    for kind in ("plain/noisy", *(f"{veiled}/{one}" for veiled in ("one", "all") for one in ("clean", "noisy"))):
+        (tmp_path / kind).mkdir(parents=True)
+    for k, path in enumerate(sorted((tmp_path / "plain/clean").iterdir())):
+        clean = cv2.imread(str(path))
+        noisy = np.clip(clean + rng.normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / "plain/noisy" / path.name), noisy)
+        for kind, picture in (("clean", clean), ("noisy", noisy)):
+            veiled = np.dstack([picture, np.full(picture.shape[:2], 60, np.uint8)])
+            cv2.imwrite(str(tmp_path / "one" / kind / path.name), picture if k else veiled)
+            cv2.imwrite(str(tmp_path / "all" / kind / path.name), veiled)
+    plain = denoiser.evaluate(str(tmp_path / "plain/noisy"), clean=str(tmp_path / "plain/clean"))["restoration"]
+    for noisy, clean in (("one", "one"), ("one", "plain"), ("all", "all"), ("plain", "all")):
+        found = denoiser.evaluate(str(tmp_path / noisy / "noisy"), clean=str(tmp_path / clean / "clean"))["restoration"]
+        for kind in ("this", "raw"):
+            assert found[kind]["psnr"].mean == pytest.approx(plain[kind]["psnr"].mean, abs=1e-4)

@@ -136,8 +136,12 @@ def total_variation(image: Tensor) -> Tensor:
 
     Args:
         image: (B, C, H, W).
+
+    Raises:
+        UserError: (a ``ValueError``) another shape, no pixels, integers (whose differences would wrap around).
     """
-    if image.ndim != 4:
+    check_floats(image=image)
+    if image.ndim != 4 or 0 in image.shape:
         raise UserError(f"images need the shape (B, C, H, W), got {tuple(image.shape)}")
     down, right = pad(image.diff(dim=2), (0, 0, 0, 1)), pad(image.diff(dim=3), (0, 1, 0, 0))
     squared = (down.square() + right.square()).sum(1)

@@ -22,8 +22,8 @@ from selftaught.run.outputs._pictures import Beside
 from selftaught.run.outputs._tiles import fitting_tile
 
 __all__ = [
-    "FrameByFrame", "Row", "answers", "beyond", "companions_of", "finite", "read_picture", "resized", "restore",
-    "restored_frames", "restored_row",
+    "FrameByFrame", "Row", "answers", "beyond", "companions_of", "finite", "read_colours", "read_picture", "resized",
+    "restore", "restored_frames", "restored_row",
 ]  # fmt: skip
 
 _READ = 8
@@ -117,6 +117,16 @@ def read_picture(source: Source, i: int, channels: int) -> tuple[np.ndarray, Bes
     if facts.alpha is None and image.shape[2] not in (1, channels):
         return source.read(i), Beside()
     return image, Beside(facts.alpha, facts.exif, facts.icc_profile)
+
+
+def read_colours(source: Source, i: int, channels: int) -> np.ndarray:
+    """An image (H,W,C) as it is judged, in its file's own units: as the source has it, but of one with alpha its
+    colours alone, since these are what is restored.
+    """
+    image, beside = read_picture(source, i, channels)
+    if beside.alpha is None:
+        return source.read(i)
+    return conform(image, 3, source.names[i]) if source.channels == 3 else image
 
 
 def resized(beside: Beside, size: tuple[int, ...]) -> Beside:

@@ -37,6 +37,7 @@ from selftaught.run.outputs._restoring import (
     beyond,
     companions_of,
     finite,
+    read_colours,
     read_picture,
     resized,
     restore,
@@ -245,13 +246,17 @@ def _pairs(bench: Bench, lost: Skipped) -> Iterator[tuple[str, np.ndarray, np.nd
                 sample = source.sample(i, want=paired)
                 image, target = (to_unit(sample[name], limits) for name in paired)
             elif reference is None and not known:
-                image, target, *rest = method.degraded(to_unit(noisy.read(i), limits))
+                image, target, *rest = method.degraded(to_unit(read_colours(noisy, i, method.channels), limits))
                 more = rest[0] if rest else {}
             elif isinstance(noisy, samples.Degraded):
                 image, target = noisy.read(i), to_unit(noisy.clean.read(i), limits)
             else:
                 assert reference is not None
-                image, target = to_unit(noisy.read(i), limits), to_unit(_clean(reference, noisy.names[i]), limits)
+                seen, clean = (
+                    read_colours(noisy, i, method.channels),
+                    _clean(reference, noisy.names[i], method.channels),
+                )
+                image, target = to_unit(seen, limits), to_unit(clean, limits)
         except SampleError as error:
             bench.say(f"skipped {error}")
             lost.append((noisy.names[i], error.reason))
@@ -279,7 +284,7 @@ def _examples(method: Any, source: Source, count: int = 3) -> Iterator[Row]:
         yield restored_row(method, source.names[int(i)], image, target, more)
 
 
-def _clean(reference: Source, name: str) -> np.ndarray:
+def _clean(reference: Source, name: str, channels: int) -> np.ndarray:
     """The clean image of a name, or of the same name with another suffix.
 
     Raises:
@@ -289,7 +294,7 @@ def _clean(reference: Source, name: str) -> np.ndarray:
     found = found or [i for i, other in enumerate(reference.names) if bare(other) == bare(name)]
     if len(found) != 1:
         raise SampleError(name, "several clean images of its name" if found else "no clean image of its name")
-    return reference.read(found[0])
+    return read_colours(reference, found[0], channels)
 
 
 def _shown(row: Row) -> dict[str, Any]:
