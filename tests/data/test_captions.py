@@ -224,6 +224,9 @@ def test_names_that_look_alike_are_found_and_those_that_end_in_a_number_are_thei
     (folder / "captions.txt").write_text("p.png\tone\u2028line\np#1.png\ta\x0cb\n", "utf-8")
     (folder / "captions.csv").unlink()
     assert _said(folder, "?missing=drop") == ["a\x0cb", "one\u2028line"], "a line ends where a file's lines do"
+    (folder / "captions.txt").unlink()
+    (folder / "p.TXT").write_text("beside")
+    assert _said(folder, "?missing=drop") == ["beside"]
 
 
 def test_a_table_that_is_not_utf_8_says_the_mend(tmp_path: Path) -> None:

@@ -75,3 +75,15 @@ def test_a_table_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("name,label\na,b\n")
     with pytest.raises(UserError, match="no column 'corrected'; it needs name and corrected"):
         open_source(f"digits?corrections={tmp_path / 'c.csv'}", split="train")
+
+
+def test_a_spreadsheet_may_take_the_noughts_off_names(tmp_path: Path) -> None:
+    reviews = tmp_path / "r.csv"
+    reviews.write_text("text,label\n" + "".join(f"words {i},{'ab'[i % 2]}\n" for i in range(12)))
+    table = _table(tmp_path / "c.csv", ("0", "b"), ("11", "a"), ("00003", "-"))
+    found = open_source(f"{reviews}?corrections={table}", split="all")
+    assert found.names[:4] == ["00000", "00001", "00002", "00004"]
+    assert [found.classes[k] for k in found.labels] == list("bba") + list("abababa") + ["a"]
+    for rows in ([("12", "a")], [("0", "b"), ("00000", "b")], [("01", "a")]):
+        with pytest.raises(UserError, match="no sample is called so"):
+            open_source(f"{reviews}?corrections={_table(tmp_path / 'd.csv', *rows)}", split="all")

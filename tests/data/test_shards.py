@@ -77,6 +77,42 @@ def test_labels_out_of_json_and_names_that_repeat(tmp_path):
         source.read(1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "labels", "classes", "codes"),
+    [
+        ("json", [0.0, 1, 2.0, 1], ["0", "1", "2"], [0, 1, 2, 1]),
+        ("json", [None, True, False, True], ["0", "1"], [-1, 1, 0, 1]),
+        ("json", ["NA", "null", 1.0, 1], ["1", "NA", "null"], [1, 2, 0, 0]),
+        ("cls", ["001", "1", "002", "1"], ["001", "002", "1"], [0, 2, 1, 2]),
+        ("cls", ["10", "2.0", "2", "0"], ["0", "10", "2"], [1, 2, 2, 0]),
+    ],
+)
+def test_labels_are_numbers_or_names_as_they_are_written(tmp_path, kind, labels, classes, codes):
+    written = [json.dumps({"label": label}) if kind == "json" else label for label in labels]
+    shard(
+        tmp_path / "a.tar",
+        [{"": f"{i}", kind: text.encode(), "png": encode(picture(), "PNG")} for i, text in enumerate(written)],
+    )
+    source = open_source(f"wds:{tmp_path}/a.tar", split="all")
+    assert [source.classes[k] if k >= 0 else None for k in source.labels] == [
+        classes[k] if k >= 0 else None for k in codes
+    ]
+    assert set(source.classes) >= set(classes)
+
+
+def test_fractions_in_json_are_numbers_to_predict(tmp_path):
+    values = [0.5, 1.25, 2.0, 1]
+    shard(
+        tmp_path / "a.tar",
+        [
+            {"": f"{i}", "json": json.dumps({"label": v}).encode(), "png": encode(picture(), "PNG")}
+            for i, v in enumerate(values)
+        ],
+    )
+    source = open_source(f"wds:{tmp_path}/a.tar", split="all")
+    assert (source.labels, source.targets.tolist()) == (None, values)
+
+
 def test_a_truncated_shard_gives_what_it_has(tmp_path):
     shard(tmp_path / "cut.tar", numbered(0, 4))
     data = (tmp_path / "cut.tar").read_bytes()

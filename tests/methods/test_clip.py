@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import selftaught
 from selftaught import methods, objectives
@@ -202,6 +203,24 @@ def test_a_resumed_run_ends_in_the_same_weights(tmp_path: Path) -> None:
     assert whole.keys() == cut.keys()
     for name, value in whole.items():
         assert torch.equal(torch.as_tensor(cut[name]), torch.as_tensor(value)), name
+
+
+@pytest.mark.slow
+def test_a_resumed_fine_tuning_ends_in_the_same_mixture(tmp_path: Path) -> None:
+    data, options = "scenes?train=40&test=8&side=20", TINY | {"batch_size": 8, "preset": "laptop", "quiet": True}
+    start = selftaught.train("clip", data, out=tmp_path / "start", steps=4, **options)
+    more = {
+        "init": str(start.path),
+        "held_out": 0.2,
+        "patience": 3,
+        "interpolate": 0.5,
+        "freeze_norms": True,
+        "pieces": 3,
+    }
+    whole, cut = cut_and_whole("clip", tmp_path, options | more, data, steps=10)
+    assert all(torch.equal(torch.as_tensor(cut[name]), torch.as_tensor(value)) for name, value in whole.items())
+    kept = [load_file(tmp_path / name / "encoder.safetensors") for name in ("whole", "cut")]
+    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
 
 
 def test_what_every_named_protocol_needs_is_seen_before_the_first_one_runs(tmp_path: Path, capsys) -> None:

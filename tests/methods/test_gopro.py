@@ -20,6 +20,7 @@ from selftaught.errors import UserError
 from selftaught.evaluation import base_to_new
 from selftaught.networks import StyleContent, token_statistics
 from selftaught.networks.clip_towers import image_blocks
+from tests.methods.resuming import cut_and_whole
 from tests.methods.test_clip import TINY
 
 MODES = ("gopro", "coop", "cocoop", "linear", "zero-shot")
@@ -230,6 +231,15 @@ def test_halves_of_the_classes() -> None:
     assert all((base.classes or [])[base.sample(i)["label"]] in base.sample(i)["text"] for i in range(len(base)))
     with pytest.raises(UserError, match="has no class 'pink square'"):
         open_source("scenes?classes=pink square")
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_in_the_same_weights(tmp_path: Path) -> None:
+    data, options = "scenes?train=40&test=8&side=20", {"batch_size": 8, "preset": "laptop", "quiet": True}
+    start = selftaught.train("clip", data, out=tmp_path / "start", steps=2, **options | TINY)
+    whole, cut = cut_and_whole("gopro", tmp_path, options | {"init": str(start.path)}, data)
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(torch.as_tensor(cut[name]), torch.as_tensor(value)) for name, value in whole.items())
 
 
 @pytest.mark.slow

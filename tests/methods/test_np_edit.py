@@ -80,10 +80,10 @@ def test_a_table_of_edits_beside_pictures(tmp_path: Path) -> None:
     assert (sample["text"], sample["instruction"], sample["kind"]) == ("a dog", "add a hat", "add")
     assert source.sample(0)["edited"].shape == (20, 24, 3)
     assert edits(source) is source
-    (folder / "edits.csv").write_text("name,instruction\na.png,make it night\n")
+    (folder / "edits.csv").write_text("Name, instruction\na.png,make it night\n")
     with pytest.raises(UserError, match="needs the columns name, instruction and target"):
         edits(open_source(folder, split="all"))
-    (folder / "edits.csv").write_text("name,instruction,target,kind\na.png,x,y,paint\n")
+    (folder / "edits.csv").write_text("Name, Instruction,Target ,kind\na.png,x,y,paint\n")
     with pytest.raises(UserError, match=r"edits.csv: row 1, of a.png: .*'paint'"):
         edits(open_source(folder, split="all"))
 

@@ -13,6 +13,7 @@ from selftaught import methods, views
 from selftaught.data import open_source
 from selftaught.engine.loader import DataModule
 from selftaught.errors import UserError
+from tests.methods.resuming import cut_and_whole
 
 TINY = {
     "encoder": "vit-nano", "image_size": 32, "vocabulary": 128, "text_length": 12, "text_width": 16, "text_heads": 2,
@@ -120,6 +121,17 @@ def test_a_saved_bert_brings_its_words_and_its_head(tmp_path: Path) -> None:
     assert method.bert.encoder.layer[0].crossattention.output.dense.weight.grad.abs().sum() > 0
     with pytest.raises(UserError, match=r'text_encoder="hf:.*/nowhere": not at hand'):
         _method(text_encoder=f"hf:{tmp_path}/nowhere")
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_in_the_same_weights(tmp_path: Path) -> None:
+    data, options = "bscans?train=40&test=4&side=40", {"batch_size": 8, "preset": "laptop", "quiet": True}
+    start = selftaught.train("simclr", data, out=tmp_path / "start", steps=2, encoder="cnn-small", **options)
+    small = {name: value for name, value in TINY.items() if name not in ("encoder", "image_size", "dropout")}
+    more = {"init": str(start.path), "uncertainty": True, "learn_temperature": True, "patience": 2}
+    whole, cut = cut_and_whole("retfiner", tmp_path, options | small | more, data)
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(torch.as_tensor(cut[name]), torch.as_tensor(value)) for name, value in whole.items())
 
 
 @pytest.mark.slow

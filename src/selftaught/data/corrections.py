@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,7 @@ def corrected(source: Source, corrections: dict[str, str], whole: Source, where:
     labels = require_labels(source)
     classes = source.classes or [str(k) for k in range(int(labels.max(initial=0)) + 1)]
     known = Counter(whole.names)
+    corrections = _with_noughts(corrections, known)
     for name, label in corrections.items():
         if known[name] != 1:
             told = "no sample is called so" if not known[name] else f"{known[name]} samples are called so"
@@ -92,3 +94,19 @@ def corrected(source: Source, corrections: dict[str, str], whole: Source, where:
     if isinstance(source, Mislabelled):
         found.values = dict(source.values) | {WRONG: (changed != source.parent.labels).astype(np.float32)}
     return found.subset(np.flatnonzero(~gone), f"{told}, {away:,} left out") if gone.any() else found
+
+
+def _with_noughts(corrections: dict[str, str], known: Mapping[str, int]) -> dict[str, str]:
+    """The corrections by the samples' own names where a spreadsheet made 12 of 00012; two of one sample stay two."""
+    if all(name in known for name in corrections):
+        return corrections
+    whole: dict[str, list[str]] = {}
+    for name in known:
+        if name.isdecimal():
+            whole.setdefault(name.lstrip("0") or "0", []).append(name)
+    found: dict[str, str] = {}
+    for name, label in corrections.items():
+        meant = whole.get(name, []) if name not in known else []
+        own = meant[0] if len(meant) == 1 and meant[0] not in corrections else name
+        found[own] = label
+    return found

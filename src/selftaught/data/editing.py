@@ -221,7 +221,7 @@ def _table(source: Source) -> tuple[Path, Sequence[str]] | None:
 
 
 def _of_table(source: Source, table: Path, everything: Sequence[str]) -> Source:
-    rows = read_rows(table)
+    rows = [{str(column).strip().lower(): cell for column, cell in row.items()} for row in read_rows(table)]
     has = rows[0] if rows else {}
     key = next((name for name in NAME_COLUMNS if name in has), None)
     if key is None or INSTRUCTION not in has or TARGET not in has:

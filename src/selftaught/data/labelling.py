@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from selftaught._words import lacking
 from selftaught.data.source import LEFT_OUT, TRAIN, UNLABELLED
+
+_FLOAT = re.compile(r"[+-]?\d+([.]\d*(e[+-]?\d+)?|e[+-]?\d+)", re.IGNORECASE)
 
 
 class Labelling(NamedTuple):
@@ -128,6 +131,13 @@ def label_codes(values: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, list[st
     if array.dtype.kind in "iu" and len(found) and found[0] >= 0 and found[-1] < 2 * len(found):
         return array.astype(np.int64), [str(k) for k in range(int(found[-1]) + 1)]
     return codes.reshape(-1).astype(np.int64), [str(v) for v in found]
+
+
+def whole_number(text: str) -> str:
+    """A whole number as those that have no fraction are written, where it is "2.0" or "2e0"; "002" and words stay."""
+    if not _FLOAT.fullmatch(text) or abs(float(text)) >= 2**53 or not float(text).is_integer():
+        return text
+    return str(int(float(text)))
 
 
 def class_values(labels: np.ndarray | None, classes: Sequence[str] | None) -> np.ndarray | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import itertools
+import math
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from selftaught.data.combining.captioned import Captioned, captions_in
 from selftaught.data.decoding import IMAGE_SUFFIXES, fourth_is_alpha, header
 from selftaught.data.files import globbed, walk
 from selftaught.data.image_source import ImageSource
-from selftaught.data.labelling import labelling
+from selftaught.data.labelling import labelling, whole_number
 from selftaught.data.layout import layout
 from selftaught.data.mapped import build_once, cache_folder
 from selftaught.data.pixels import choose_channels
@@ -28,6 +29,7 @@ from selftaught.data.source import TEST, TRAIN, VAL, digest
 from selftaught.errors import SampleError, UserError, require
 
 _IMAGES = tuple(s[1:] for s in IMAGE_SUFFIXES)
+_WHOLE = re.compile(r"-?(0|[1-9]\d*)")
 _REMOTE = re.compile(r"^(https?|s3|gs|ais|hf|file)://")
 
 
@@ -237,11 +239,12 @@ def _note(found: dict[str, dict[str, Any]], member: tarfile.TarInfo, tar: tarfil
         if last == "cls":
             entry["label"] = text
         elif last == "txt":
-            entry["text"] = [line for line in text.splitlines() if line.strip()]
+            entry["text"] = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
         else:
             row = _of_json(text)
             label = next((row[k] for k in ("label", "cls", "class") if k in row), None)
-            if isinstance(label, int | str):
+            if isinstance(label, int | str) or (isinstance(label, float) and math.isfinite(label)):
+                label = int(label) if isinstance(label, bool) else label
                 entry.setdefault("label", label)
             entry["said"] = captions_in(next((row[k] for k in ("caption", "captions", "text") if k in row), None))
 
@@ -255,13 +258,22 @@ def _of_json(text: str) -> dict[str, Any]:
 
 
 def _same_type(labels: list[Any]) -> np.ndarray:
-    """Whole numbers where all labels are, else text; None stays missing."""
+    """Numbers where all labels are, else text; None stays missing. "001" is a name, "2.0" is 2."""
     found = np.empty(len(labels), dtype=object)
-    try:
-        found[:] = [None if v is None else int(v) for v in labels]
-    except ValueError:
-        found[:] = [None if v is None else str(v) for v in labels]
+    read = [_number(label) for label in labels]
+    named = any(isinstance(label, str) for label in read)
+    found[:] = [str(label) if named and label is not None else label for label in read]
     return found
+
+
+def _number(label: Any) -> Any:
+    """A label as a number where it is one, without a fraction where it has none; else as it is."""
+    if isinstance(label, float):
+        return int(label) if label.is_integer() else label
+    if not isinstance(label, str):
+        return label
+    text = whole_number(label)
+    return int(text) if _WHOLE.fullmatch(text) else text
 
 
 def _fetch(url: str) -> Path:

@@ -138,11 +138,11 @@ def _asked(folder: Path, name: str, captions: str) -> Path:
 
 def _beside(folder: Path, names: Sequence[str]) -> list[list[str]]:
     """Lines of the text file beside each image; none where there is no such file, or it is no text."""
-    found = []
+    found: list[list[str]] = []
     for name in names:
         path = (folder / name).with_suffix(".txt")
         try:
-            found.append(text_of(path).split("\n"))
+            found.append(text_of(path if path.is_file() else path.with_suffix(".TXT")).split("\n"))
         except (OSError, UnicodeDecodeError):
             found.append([])
     return found

@@ -5,7 +5,6 @@ A folder is one such table, or a split of them: train.csv beside test.csv, or ea
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import numpy as np
 from selftaught.data.files import holds_any, walk
 from selftaught.data.formats._format import Format
 from selftaught.data.formats.text import TEXT_COLUMNS, read_rows
-from selftaught.data.labelling import labelling
+from selftaught.data.labelling import labelling, whole_number
 from selftaught.data.layout import split_code, unwrapped
 from selftaught.data.source import TEST, TRAIN, UNLABELLED, VAL, Source, digest
 from selftaught.data.spec import near
@@ -26,7 +25,6 @@ __all__ = ["FORMATS", "LabelledTexts", "open_labelled_texts"]
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment", "y")
 _MORE_TEXT = (*TEXT_COLUMNS, "review", "content", "message", "comment", "body", "tweet", "title")
 _GROUPS, _PARTS, _NAMES = ("group", "subject", "author", "user"), ("split", "part", "fold"), ("name", "id", "key")
-_FLOAT = re.compile(r"[+-]?\d+([.]\d*(e[+-]?\d+)?|e[+-]?\d+)", re.IGNORECASE)
 _SPLITS = {"train": TRAIN, "training": TRAIN, "test": TEST, "val": VAL, "valid": VAL, "validation": VAL, "dev": VAL}
 
 
@@ -172,12 +170,7 @@ def _values(cells: list[str]) -> Any:
     if not np.array_equal(numbers, np.round(numbers)):
         return np.array([float(cell) if cell else np.nan for cell in cells], dtype=np.float64)
     hidden = len(numbers) > 0 and numbers.min() == -1 and set(numbers.tolist()) != {-1.0, 1.0}
-    return ["" if hidden and cell and float(cell) == -1 else _whole(cell) for cell in cells]
-
-
-def _whole(cell: str) -> str:
-    """A whole number as a column of whole numbers has it, where one of floats wrote "2.0" or "2e0"; "002" stays."""
-    return str(int(float(cell))) if _FLOAT.fullmatch(cell) and abs(float(cell)) < 2**53 else cell
+    return ["" if hidden and cell and float(cell) == -1 else whole_number(cell) for cell in cells]
 
 
 def _given(tables: Sequence[_Part], found: Sequence[_Rows]) -> np.ndarray | None:
