@@ -452,6 +452,19 @@ def test_captions_that_differ_in_capitals_and_blanks_are_one_text(tmp_path: Path
     assert found.note.startswith("among 3 texts and 4 images")
 
 
+def test_classes_that_read_alike_are_not_told_apart_by_words(tmp_path: Path) -> None:
+    folder = tmp_path / "classes"
+    for name in ("red_car", "red-car", "blue"):
+        (folder / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (20, 20), (60 * i, 0, 90)).save(folder / name / f"{i}.png")
+    options = {"preset": "laptop", "steps": 1, "batch_size": 4, "quiet": True} | TINY
+    run = selftaught.train("clip", folder, out=tmp_path / "run", **options)
+    with pytest.raises(UserError, match=r"two classes of .* are called 'red car' in words; rename one"):
+        run.evaluate(protocols=["zero-shot"])
+    assert "zero-shot" not in run.evaluate(baselines=False)
+
+
 def test_retrieval_says_when_it_is_judged_on_what_it_learnt_from(tmp_path: Path) -> None:
     folder = coloured(tmp_path / "pairs", [f"colour {i}" for i in range(20)])
     options = {"preset": "laptop", "steps": 1, "batch_size": 4, "quiet": True} | TINY

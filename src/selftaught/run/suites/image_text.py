@@ -90,12 +90,19 @@ def _classes_to_judge(bench: Bench) -> tuple[Source, Source]:
     """Samples of named classes to train and to test on.
 
     Raises:
-        UserError: a method without words, data without named classes, templates that can't be read.
+        UserError: a method without words, data without named classes or with two that read alike, templates that can't
+            be read.
     """
     worded(bench.method)
     parts = samples.labelled_parts(bench.data, "image", bench.settings)
     if parts is None or not parts[1].classes:
         raise UserError(f"--protocol {ZERO_SHOT} needs named classes, {bench.data} has none: give class folders")
+    words = [spoken(name) for name in parts[1].classes]
+    twice = next((word for k, word in enumerate(words) if word in words[:k]), None)
+    if twice is not None:
+        raise UserError(
+            f"--protocol {ZERO_SHOT}: two classes of {bench.data} are called {twice!r} in words; rename one"
+        )
     prompts(bench.options.templates)
     return parts
 
