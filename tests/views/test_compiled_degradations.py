@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selftaught.views import CorrelatedNoise, GaussianNoise, Pipeline, bicubic, render
-from selftaught.views.degradations import _fast, _normals, noise, resampling
+from selftaught.views import CorrelatedNoise, GaussianNoise, Pipeline, _fast, bicubic, render
+from selftaught.views.degradations import _normals, noise, resampling
 
 pytest.importorskip("numba")
 
@@ -81,3 +81,11 @@ def test_noise_that_neighbours_share(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.abs(plain.astype(int) - fast).max() <= 1
     rows = fast[:-1].astype(float) - 128, fast[1:].astype(float) - 128
     assert np.corrcoef(rows[0].ravel(), rows[1].ravel())[0, 1] == pytest.approx(2 / 3, abs=0.08)
+
+
+@pytest.mark.parametrize("cut", [np.s_[3:9, 5:3000], np.s_[::-1, 7:71], np.s_[2:50:3, 1:], np.s_[:1, :65], np.s_[:9]])
+def test_a_window_is_copied_whatever_lies_around_it(cut: Any) -> None:
+    whole = np.random.default_rng(0).integers(0, 256, (51, 3001), dtype=np.uint8)
+    out = np.zeros_like(np.ascontiguousarray(whole[cut]))
+    _fast.kernels("_windows").copied(whole[cut], out)
+    np.testing.assert_array_equal(out, whole[cut])

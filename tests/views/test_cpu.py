@@ -186,7 +186,7 @@ def test_errors_name_the_mend() -> None:
         views.render_batch(images, pipeline, params[None])
 
 
-@pytest.mark.parametrize("side", [24, 500])
+@pytest.mark.parametrize("side", [24, 90, 500])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_turned_windows_stay_what_they_are(side: int, channels: int) -> None:
     """Every window has its own memory, though all are turned by way of the same place."""

@@ -25,6 +25,7 @@ import numpy as np
 
 from selftaught.errors import UserError
 from selftaught.views import arithmetic
+from selftaught.views._fast import kernels
 from selftaught.views.operation import FRAMED, executor
 from selftaught.views.spec import (
     ORDERS,
@@ -48,6 +49,9 @@ _HUE_PIXELS = 1 << 14
 
 _NEAR = 1 << 19
 """Bytes of the largest window that is copied to a place of its own first; more would not stay in the cache."""
+
+_FAR = 1 << 14
+"""Bytes of a window from which on a compiled copy pays."""
 
 _scratch = threading.local()
 
@@ -115,7 +119,11 @@ def _near(x: np.ndarray) -> np.ndarray:
     if room is None:
         room = _scratch.window = np.empty(_NEAR, np.uint8)
     near = room[: x.size].reshape(x.shape)
-    np.copyto(near, x)
+    compiled = kernels("_windows") if x.size >= _FAR else None
+    if compiled is None:
+        np.copyto(near, x)
+    else:
+        compiled.copied(x.reshape(len(x), -1), near.reshape(len(x), -1))
     return near
 
 

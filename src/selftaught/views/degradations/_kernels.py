@@ -1,7 +1,7 @@
 """Degradations of one picture on a CPU, compiled by Numba: each is one pass where NumPy takes many.
 
 They make the same pixels as the forms beside them, up to rounding. Numba takes a moment to be imported, and only an
-extra brings it: :func:`selftaught.views.degradations._fast.kernels` imports this module where it can.
+extra brings it: :func:`selftaught.views._fast.kernels` imports this module where it can.
 """
 
 from __future__ import annotations

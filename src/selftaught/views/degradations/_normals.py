@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selftaught.views.degradations._fast import kernels
+from selftaught.views._fast import kernels
 
 if TYPE_CHECKING:
     from torch import Tensor

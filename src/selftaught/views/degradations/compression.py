@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from selftaught.errors import UserError
-from selftaught.views.degradations._fast import kernels
+from selftaught.views._fast import kernels
 from selftaught.views.operation import Drawn, Op, executor, freeze, whole
 
 __all__ = ["JPEG"]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from selftaught.errors import UserError
-from selftaught.views.degradations._fast import kernels
+from selftaught.views._fast import kernels
 from selftaught.views.degradations._normals import SEEDS, normals, normals_batch, words
 from selftaught.views.operation import Drawn, Op, Pair, checked_range, executor, freeze
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from selftaught.errors import UserError
-from selftaught.views.degradations._fast import kernels
+from selftaught.views._fast import kernels
 from selftaught.views.operation import Drawn, Op, executor, freeze
 
 __all__ = ["Downsample", "Upsample", "bicubic"]
