@@ -197,7 +197,8 @@ def test_several_heads_learn_an_ambiguity_that_one_averages() -> None:
 
 def test_no_head_is_the_best_among_unknown_distances() -> None:
     distances = torch.tensor([[0.3, math.nan, 0.1], [0.2, 0.4, 0.1]])
-    for found in (objectives.best_head, objectives.win_rates):
-        with pytest.raises(UserError, match="NaN"):
-            found(distances)
-        assert found(distances[1:]).tolist() in ([2], [0, 0, 1])
+    with pytest.raises(UserError, match="NaN"):
+        objectives.best_head(distances)
+    assert objectives.best_head(distances[1:]).tolist() == [2]
+    assert objectives.win_rates(distances).isnan().all()  # a training ends with its own words on that
+    assert objectives.win_rates(distances[1:]).tolist() == [0, 0, 1]

@@ -132,16 +132,20 @@ def head_distances(
 def best_head(distances: Tensor) -> Tensor:
     """b(n) = argmin_h of (B, heads) distances: (B,) int64, the first where several are equal; NaN is refused."""
     _check_distances(distances)
-    _check_known(distances)
+    if bool(distances.isnan().any()):  # argmin takes it for the least
+        raise UserError("distances hold NaN: no head is the best; the model diverged or an image is broken")
     return distances.argmin(1)
 
 
 @in_float32
 def win_rates(distances: Tensor) -> Tensor:
-    """Share of the images on which each head is the best: (heads,), sum 1; a dead head stays at 0. NaN is refused."""
+    """Share of the images on which each head is the best: (heads,), sum 1; a dead head stays at 0.
+
+    All are NaN where a distance is.
+    """
     _check_distances(distances)
-    _check_known(distances)
-    return F.one_hot(distances.argmin(1), distances.shape[1]).to(distances.dtype).mean(0)
+    shares = F.one_hot(distances.argmin(1), distances.shape[1]).to(distances.dtype).mean(0)
+    return shares.masked_fill(distances.isnan().any(), torch.nan)
 
 
 @in_float32
@@ -330,9 +334,3 @@ def _check_distances(distances: Tensor) -> None:
     check_floats(distances=distances)
     if distances.ndim != 2 or 0 in distances.shape:
         raise UserError(f"distances are (B, heads), got {tuple(distances.shape)}")
-
-
-def _check_known(distances: Tensor) -> None:
-    """Refuse NaN, of which argmin would make the best head."""
-    if bool(distances.isnan().any()):
-        raise UserError("distances hold NaN: no head is the best; the model diverged or an image is broken")
