@@ -9,7 +9,7 @@ import numpy as np
 from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.evaluation._protocol import protocol
-from selftaught.evaluation.restoration import CEILING, check_unit, psnr, ssim
+from selftaught.evaluation.restoration import CEILING, check_names, check_unit, psnr, ssim
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["multi_output"]
@@ -43,8 +43,7 @@ def multi_output(
     if len(predictions) != len(targets) or not len(targets):
         raise UserError(f"{len(predictions)} predictions for {len(targets)} targets; pass one for each, at least one")
     heads = len(predictions[0])
-    if names is not None and (isinstance(names, str) or len(names) != len(targets)):
-        raise UserError(f"names: pass a list with one for each of {plural(len(targets), 'target')}")
+    check_names(names, targets, "target")
     if single is not None and single not in range(heads):
         raise UserError(f"single={single}: there are heads 0 to {heads - 1}")
     table = np.zeros((len(targets), heads))

@@ -9,7 +9,7 @@ import numpy as np
 from selftaught._words import plural
 from selftaught.errors import UserError
 from selftaught.evaluation._protocol import protocol
-from selftaught.evaluation.restoration import check_unit
+from selftaught.evaluation.restoration import check_names, check_unit
 from selftaught.evaluation.result import Number, Result
 
 __all__ = ["residual_text"]
@@ -50,8 +50,7 @@ def residual_text(
     lists = [before, after, *(one for one in (clean, boxes) if one is not None)]
     if not len(before) or len({len(one) for one in lists}) > 1:
         raise UserError(f"residual_text: {', '.join(str(len(one)) for one in lists)} pictures; pass one for each")
-    if names is not None and (isinstance(names, str) or len(names) != len(before)):
-        raise UserError(f"names: pass a list with one for each of {plural(len(before), 'picture')}")
+    check_names(names, before, "picture")
     for kind, images in (("before", before), ("after", after), ("clean", clean or ())):
         for i, image in enumerate(images):
             check_unit(f"{kind}[{i}]", image)

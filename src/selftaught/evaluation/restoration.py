@@ -70,9 +70,7 @@ def restoration(
     """
     restored, clean = _images(predictions, "predictions", channels), _images(targets, "targets", channels)
     inputs = None if noisy is None else _images(noisy, "noisy", channels)
-    if names is not None and (isinstance(names, str) or len(names) != len(clean)):
-        count = 1 if isinstance(names, str) else len(names)
-        raise UserError(f"names: {count} for {len(clean)} targets; pass a list with one for each")
+    check_names(names, clean, "target")
     _check_range(clean, data_range, clip)
     for name, images in (("predictions", restored), ("noisy", inputs)):
         _check_sizes(name, images, clean)
@@ -359,6 +357,17 @@ def check_scale(name: str, image: np.ndarray, data_range: float) -> None:
     high = float(image.max())
     if high > 1.5 * data_range and (image.dtype.kind in "ui" or float(np.mean(image > 1.5 * data_range)) > 0.5):
         raise UserError(f"{name}: reaches {high:g}, where white is worth {data_range:g}; bring them to one scale")
+
+
+def check_names(names: Sequence[str] | None, of: Sequence[Any], what: str) -> None:
+    """Refuse names that aren't a list with one for each of something.
+
+    Raises:
+        UserError: another count, or one string.
+    """
+    if names is not None and (isinstance(names, str) or len(names) != len(of)):
+        count = 1 if isinstance(names, str) else len(names)
+        raise UserError(f"names: {count} for {plural(len(of), what)}; pass a list with one for each")
 
 
 def check_unit(name: str, image: np.ndarray) -> None:
